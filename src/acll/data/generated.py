@@ -1,0 +1,104 @@
+"""Image tasks of adjustable difficulty, made from a seed: no files, no download."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acll.config import Generated
+from acll.data.splits import Samples
+
+CHANNELS = 3
+
+
+def generate(task: Generated) -> Samples:
+    """All samples of a generated task, classes in equal numbers (classification) or in most images (segmentation)."""
+    generator = np.random.default_rng([task.seed, task.classes, task.samples])
+    height, width = task.image_size
+    if task.kind == "classification":
+        images, labels = _textures(generator, task, height, width)
+    else:
+        images, labels = _shapes(generator, task, height, width)
+    ids = tuple(f"{task.source}-{task.seed}-{index:06d}" for index in range(task.samples))
+    return Samples(images, labels, ids, ids)
+
+
+def _textures(
+    generator: np.random.Generator, task: Generated, height: int, width: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """A class is a smooth pattern; a sample is the pattern, moved about, mixed with another, under noise.
+
+    With difficulty d the patterns share a part d/2 of their variance with all others, samples move by up to d/2 of
+    the image and the noise has deviation 0.1 + 0.5 d (the patterns have deviation 1).
+    """
+    difficulty = task.difficulty
+    common = _smooth(generator, CHANNELS, height, width)
+    patterns = np.stack([_smooth(generator, CHANNELS, height, width) for _ in range(task.classes)])
+    patterns = np.sqrt(1 - difficulty / 2) * patterns + np.sqrt(difficulty / 2) * common
+    labels = generator.permutation(np.arange(task.samples) % task.classes)
+    images = np.empty((task.samples, CHANNELS, height, width), np.uint8)
+    for index, label in enumerate(labels):
+        reach = difficulty / 2
+        move = generator.integers([-int(reach * height), -int(reach * width)], [int(reach * height) + 1, int(reach * width) + 1])
+        other = patterns[generator.integers(task.classes)]
+        mixed = generator.uniform(0, 0.4 * difficulty)
+        image = (1 - mixed) * np.roll(patterns[label], tuple(move), axis=(1, 2)) + mixed * other
+        images[index] = _bytes(image + generator.normal(0, 0.1 + 0.5 * difficulty, image.shape))
+    return images, labels.astype(np.int64)
+
+
+def _shapes(
+    generator: np.random.Generator, task: Generated, height: int, width: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Shapes on a textured ground (class 0); a class has a form (disc, square, diamond, ring, …) and a colour.
+
+    With difficulty d the colours lie closer together (contrast 1.5 − d), shapes are smaller and more numerous, and
+    ground and noise are stronger.
+    """
+    difficulty = task.difficulty
+    colours = generator.normal(0, 1, (task.classes, CHANNELS))
+    colours *= (1.5 - difficulty) / np.linalg.norm(colours, axis=1, keepdims=True)
+    colours[0] = 0
+    rows, columns = np.mgrid[0:height, 0:width]
+    side = min(height, width)
+    images = np.empty((task.samples, CHANNELS, height, width), np.uint8)
+    masks = np.zeros((task.samples, height, width), np.uint8)
+    for index in range(task.samples):
+        image = (0.2 + 0.4 * difficulty) * _smooth(generator, CHANNELS, height, width)
+        for _ in range(generator.integers(1, 3 + round(4 * difficulty))):
+            label = int(generator.integers(1, task.classes))
+            radius = side * generator.uniform(0.25 - 0.15 * difficulty, 0.4 - 0.2 * difficulty)
+            row, column = generator.uniform(0, height), generator.uniform(0, width)
+            inside = _form(label, (rows - row) / radius, (columns - column) / radius)
+            image[:, inside] += (colours[label] - colours[masks[index][inside]]).T
+            masks[index][inside] = label
+        images[index] = _bytes(image + generator.normal(0, 0.1 + 0.3 * difficulty, image.shape))
+    return images, masks
+
+
+def _form(label: int, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The pixels of a shape of radius 1 about the origin."""
+    distance = np.hypot(rows, columns)
+    forms = (
+        distance < 1,
+        np.maximum(abs(rows), abs(columns)) < 0.85,
+        abs(rows) + abs(columns) < 1.2,
+        (distance < 1) & (distance > 0.5),
+        np.minimum(abs(rows), abs(columns)) < 0.3 * (distance < 1),
+    )
+    form: NDArray[np.bool_] = forms[(label - 1) % len(forms)]
+    return form
+
+
+def _smooth(generator: np.random.Generator, channels: int, height: int, width: int) -> NDArray[np.float64]:
+    """Random patterns [channels, height, width] of low spatial frequency, mean 0 and deviation 1."""
+    rows, columns = np.fft.fftfreq(height)[:, None] * height, np.fft.fftfreq(width)[None, :] * width
+    weight = np.exp(-(rows**2 + columns**2) / 18)
+    spectrum = np.fft.fft2(generator.normal(0, 1, (channels, height, width))) * weight
+    pattern = np.fft.ifft2(spectrum).real
+    pattern -= pattern.mean()
+    smooth: NDArray[np.float64] = pattern / pattern.std()
+    return smooth
+
+
+def _bytes(image: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Values of deviation about 1 → 0 … 255."""
+    return np.clip(127.5 + 40 * image, 0, 255).round().astype(np.uint8)

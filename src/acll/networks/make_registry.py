@@ -1,0 +1,74 @@
+"""Write registry.json: every architecture that the libraries offer, and why some cannot be packed.
+
+`python -m acll.networks.make_registry` takes some minutes. The configuration reads the file, so that a name is checked
+before any job without importing the libraries; a test compares its names with the installed libraries.
+"""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+from acll.config import BackboneNetwork, DecoderNetwork, Kind, Network
+from acll.networks.build import NetworkError, build
+from acll.networks.partition import Unpackable, partition
+
+SIZES = (8, 16, 32, 48, 64, 80, 96, 128, 224)
+FIXED = ("vit_", "maxvit")  # the length of their sequence is part of their weights
+
+
+def main() -> None:
+    import segmentation_models_pytorch as smp
+    import torchvision
+
+    warnings.simplefilter("ignore")
+    backbones: dict[str, str | None] = {"resnet_small": refusal(BackboneNetwork(backbone="resnet_small"))}
+    smallest: dict[str, int] = {"resnet_small": 8}
+    exact: dict[str, int] = {}
+    for name in torchvision.models.list_models(module=torchvision.models):
+        network = BackboneNetwork(backbone=name)
+        backbones[name] = refusal(network)
+        if name.startswith(FIXED):
+            exact[name] = 224
+        elif backbones[name] is None:
+            smallest[name] = smallest_size(network)
+        print(name, backbones[name], smallest.get(name), file=sys.stderr, flush=True)
+    encoders = {
+        name: refusal(DecoderNetwork(decoder="unet", encoder=name), "classification")
+        for name in ["resnet_small", *(name for name in smp.encoders.get_encoder_names() if name != "resnet_small")]
+    }
+    decoders = {
+        name: refusal(DecoderNetwork(decoder=name, encoder="tu-vit_tiny_patch16_224" if name == "dpt" else "resnet18"))
+        for name in smp.MODEL_ARCHITECTURES_MAPPING
+    }
+    content = {"backbones": backbones, "smallest": smallest, "exact": exact, "encoders": encoders, "decoders": decoders}
+    Path(__file__).with_name("registry.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def refusal(network: Network, kind: Kind | None = None) -> str | None:
+    """Why the network cannot be packed, or None."""
+    kind = kind or ("segmentation" if isinstance(network, DecoderNetwork) else "classification")
+    try:
+        partition(build(network, kind, 2, 0))
+    except (NetworkError, Unpackable) as error:
+        return str(error)
+    return None
+
+
+def smallest_size(network: Network) -> int:
+    """The smallest of SIZES, in pixels, with which the network trains on square images."""
+    model = build(network, "classification", 2, 0).train()
+    with torch.no_grad():
+        for size in SIZES:
+            try:
+                model(torch.zeros(2, 3, size, size))
+                return size
+            except (RuntimeError, ValueError, AssertionError, IndexError):
+                continue
+    raise NetworkError(f"{network}: none of the sizes {SIZES} fits")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Small integers packed tightly into bytes: owner maps and masks of kept weights."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CHUNK = 1 << 20  # values at a time (a multiple of 8), so that memory stays bounded
+
+
+def bits_for(largest: int) -> int:
+    """How many bits hold the integers 0 … `largest`: ⌈log2(largest + 1)⌉, at least one."""
+    return max(1, int(largest).bit_length())
+
+
+def pack(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Flat integers below 2**bits (bits ≤ 8) → bytes, most significant bit first, the last byte filled with zeros."""
+    if values.size and int(values.max()) >= 1 << bits:
+        raise ValueError(f"the value {int(values.max())} does not fit into {bits} bits")
+    chunks = [
+        np.packbits(np.unpackbits(values[start : start + _CHUNK, None], axis=1)[:, 8 - bits :])
+        for start in range(0, values.size, _CHUNK)
+    ]
+    return np.concatenate(chunks) if chunks else np.zeros(0, np.uint8)
+
+
+def unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8]:
+    """The inverse of `pack`: `count` integers. Raises ValueError where the number of bytes does not fit."""
+    if packed.size != packed_size(count, bits):
+        raise ValueError(f"{packed.size} bytes cannot hold {count} values of {bits} bits")
+    values = np.empty(count, np.uint8)
+    step = _CHUNK * bits // 8
+    for position, start in enumerate(range(0, packed.size, step)):
+        here = min(_CHUNK, count - position * _CHUNK)
+        flags = np.unpackbits(packed[start : start + step], count=here * bits).reshape(here, bits)
+        weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8)
+        values[position * _CHUNK : position * _CHUNK + here] = flags @ weights
+    return values
+
+
+def packed_size(count: int, bits: int) -> int:
+    """Number of bytes that `count` integers of `bits` bits take."""
+    return (count * bits + 7) // 8

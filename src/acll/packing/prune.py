@@ -1,0 +1,64 @@
+"""Which of the free weights a task keeps: the largest magnitudes, exactly as many as asked for."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+
+
+def kept_count(free: int, ratio: float) -> int:
+    """How many of `free` weights survive the release ratio; never more than their share (1 − ratio)."""
+    return min(free, math.floor(free * (1.0 - ratio) + 1e-9 * max(1.0, free)))
+
+
+def keep_masks(
+    weights: Mapping[str, Tensor], free: Mapping[str, Tensor], ratio: float, scope: str
+) -> dict[str, Tensor]:
+    """Boolean masks of the weights to keep among the free ones.
+
+    weights: tensors of any shapes; free: boolean tensors of the same shapes, True where the task has trained.
+    ratio: share of the free weights to release, in [0, 1). scope: `layer` releases that share of each tensor (PackNet,
+    Mallya & Lazebnik 2018), `global` ranks all tensors together. Ties go to the earlier position, so the counts are
+    exact and the masks are the same on every machine. Raises ValueError for another ratio or weights not finite.
+    """
+    if not 0.0 <= ratio < 1.0:
+        raise ValueError(f"the release ratio must lie in [0, 1), not {ratio}")
+    names = list(weights)
+    magnitudes = {name: _magnitudes(name, weights[name], free[name]) for name in names}
+    if scope == "layer":
+        kept = {name: _largest(values, kept_count(values.size, ratio)) for name, values in magnitudes.items()}
+    else:
+        together = np.concatenate([magnitudes[name] for name in names]) if names else np.zeros(0, np.float32)
+        parts = np.split(
+            _largest(together, kept_count(together.size, ratio)),
+            np.cumsum([magnitudes[name].size for name in names])[:-1],
+        )
+        kept = dict(zip(names, parts))
+    masks = {}
+    for name in names:
+        mask = torch.zeros(free[name].shape, dtype=torch.bool)
+        mask[free[name].cpu()] = torch.from_numpy(kept[name])
+        masks[name] = mask
+    return masks
+
+
+def _magnitudes(name: str, weight: Tensor, free: Tensor) -> np.ndarray:
+    values: np.ndarray = weight.detach()[free].abs().float().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} has weights that are not finite: training has diverged; lower the learning rate")
+    return values
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """A boolean array with exactly `count` True, at the largest values; ties in order of position."""
+    if count <= 0:
+        return np.zeros(values.size, bool)
+    threshold = np.partition(values, values.size - count)[values.size - count]
+    keep: np.ndarray = values > threshold
+    ties = np.flatnonzero(values == threshold)
+    keep[ties[: count - int(keep.sum())]] = True
+    return keep
