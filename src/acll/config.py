@@ -16,6 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from acll.errors import UserError
+
 NAME = re.compile(r"[a-z0-9_]+")
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 DENSE = "dense"  # the folder of first-task training, shared by all methods; so no method may have this name
@@ -26,7 +28,7 @@ Positive = Annotated[int, Field(gt=0)]
 Size = Annotated[tuple[Positive, Positive], Field(strict=False)]
 
 
-class ConfigurationError(ValueError):
+class ConfigurationError(UserError):
     """The configuration cannot be run; the message has one line for each fault."""
 
 
@@ -204,7 +206,9 @@ class Training(Settings):
     retrain_learning_rate: float = Field(0.001, gt=0, description="at the start of retraining and of each trial")
     momentum: float = Field(0.9, ge=0, lt=1, description="of `sgd`")
     weight_decay: float = Field(1e-4, ge=0, description="only ever applied to weights that are being trained")
-    schedule: Literal["cosine", "step"] = Field("cosine", description="`cosine` to 0, or `step`: a tenth at 1/2 and 3/4")
+    schedule: Literal["cosine", "step"] = Field(
+        "cosine", description="`cosine` to 0, or `step`: a tenth at 1/2 and 3/4"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the cross-entropy")
     augmentation: list[Augmentation] = Field([], description="random `flip`, `vertical_flip`, `shift`, `brightness`")
     loss: Literal["cross_entropy", "dice", "cross_entropy_dice"] = Field(
@@ -393,6 +397,13 @@ def _architectures(configuration: Configuration) -> list[str]:
                 faults.append(f"networks.{name}.{key} = {value!r}: there is no such {key}{hint}")
             elif known[section][value]:
                 faults.append(f"networks.{name}.{key} = {value!r}: cannot be packed: {known[section][value]}")
+            elif key == "decoder" and network.encoder == "resnet_small":
+                fitting = [other for other, reason in known["decoders_of_resnet_small"].items() if reason is None]
+                if value not in fitting:
+                    faults.append(
+                        f"networks.{name}.{key} = {value!r}: does not fit the three scales of resnet_small "
+                        f"(these do: {', '.join(fitting)})"
+                    )
         faults += _weights(name, network, known)
     return faults
 
@@ -463,7 +474,7 @@ def _values(configuration: Configuration) -> list[str]:
         try:
             re.compile(getattr(task, "group", None) or "")
         except re.error as error:
-            faults.append(f"tasks.{name}.group = {getattr(task, 'group')!r}: not a regular expression: {error}")
+            faults.append(f"tasks.{name}.group = {task.group!r}: not a regular expression: {error}")
         path = Path(getattr(task, "path", "."))
         if path.is_absolute() or ".." in path.parts:
             faults.append(f"tasks.{name}.path = {str(path)!r}: must lie below data_root, which `DATA=…` can set")

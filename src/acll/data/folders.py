@@ -113,7 +113,9 @@ def _read_all(paths: Sequence[Path], size: tuple[int, int]) -> NDArray[np.uint8]
         except DataError as error:
             unreadable.append(str(error))
     if unreadable:
-        raise DataError("\n".join(unreadable[:_SHOWN] + [f"and {len(unreadable) - _SHOWN} more"] * (len(unreadable) > _SHOWN)))
+        raise DataError(
+            "\n".join(unreadable[:_SHOWN] + [f"and {len(unreadable) - _SHOWN} more"] * (len(unreadable) > _SHOWN))
+        )
     mode = "L" if all(image.mode in ("1", "L", "LA") for image in images) else "RGB"
     height, width = size
     pixels = np.stack(
@@ -137,7 +139,7 @@ def _read_mask(path: Path, image_path: Path, task: MaskFolder) -> NDArray[np.uin
     if mask.mode not in ("L", "P", "1"):
         raise DataError(f"{path}: a mask has one channel of class indices, not {mask.mode}")
     if mask.size != image.size:
-        sizes = "{0[0]}x{0[1]} pixels, its image {1[0]}x{1[1]}".format(mask.size, image.size)
+        sizes = f"{mask.size[0]}x{mask.size[1]} pixels, its image {image.size[0]}x{image.size[1]}"
         raise DataError(f"{path}: the mask has {sizes}; they must be equal")
     values = np.unique(np.asarray(mask))
     outside = [int(value) for value in values if value >= len(task.classes) and value != IGNORE]

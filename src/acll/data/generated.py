@@ -37,7 +37,9 @@ def _textures(
     images = np.empty((task.samples, CHANNELS, height, width), np.uint8)
     for index, label in enumerate(labels):
         reach = difficulty / 2
-        move = generator.integers([-int(reach * height), -int(reach * width)], [int(reach * height) + 1, int(reach * width) + 1])
+        move = generator.integers(
+            [-int(reach * height), -int(reach * width)], [int(reach * height) + 1, int(reach * width) + 1]
+        )
         other = patterns[generator.integers(task.classes)]
         mixed = generator.uniform(0, 0.4 * difficulty)
         image = (1 - mixed) * np.roll(patterns[label], tuple(move), axis=(1, 2)) + mixed * other

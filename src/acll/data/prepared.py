@@ -70,7 +70,7 @@ def write(name: str, kind: Kind, splits: dict[str, Samples], classes: list[str],
             metadata={"task": json.dumps(content, sort_keys=True)},
         )
         beside.replace(path)
-    return _header(header | {"ids": {split: list(samples.ids) for split, samples in splits.items()}})
+    return header_from(header | {"ids": {split: list(samples.ids) for split, samples in splits.items()}})
 
 
 def read(path: Path) -> tuple[dict[str, Any], Header]:
@@ -80,10 +80,11 @@ def read(path: Path) -> tuple[dict[str, Any], Header]:
     if path.name.endswith(TEST) and not _allowed["test"]:
         raise TestSplitError(f"{path}: only evaluation may read a test split")
     with safe_open(path, framework="pt") as file:
-        header = _header(json.loads(file.metadata()["task"]))
+        header = header_from(json.loads(file.metadata()["task"]))
         return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a mapping
 
 
-def _header(values: dict[str, Any]) -> Header:
+def header_from(values: dict[str, Any]) -> Header:
+    """A header from its JSON."""
     lists = ("classes", "image_size", "mean", "deviation")
     return Header(**(values | {key: tuple(values[key]) for key in lists}))

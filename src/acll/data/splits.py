@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from acll.errors import UserError
+
 IGNORE = 255  # in masks: no class
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """The data cannot be used as they are; the message names the files and says what to do."""
 
 

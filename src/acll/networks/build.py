@@ -16,12 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from acll.config import BackboneNetwork, Kind, Network
+from acll.errors import UserError
 
 IMAGENET_CLASSES = 1000
 _TEMPLATE_CLASSES = 7  # a number that no other layer of a segmentation head has
 
 
-class NetworkError(ValueError):
+class NetworkError(UserError):
     """The network cannot be built as asked; the message says why."""
 
 

@@ -43,7 +43,9 @@ def main() -> None:
         name: refusal(DecoderNetwork(decoder=name, encoder="tu-vit_tiny_patch16_224" if name == "dpt" else "resnet18"))
         for name in smp.MODEL_ARCHITECTURES_MAPPING
     }
-    content = {"backbones": backbones, "smallest": smallest, "exact": exact, "encoders": encoders, "decoders": decoders}
+    small = {name: refusal(DecoderNetwork(decoder=name, encoder="resnet_small")) for name in decoders}
+    content = {"backbones": backbones, "smallest": smallest, "exact": exact}
+    content |= {"encoders": encoders, "decoders": decoders, "decoders_of_resnet_small": small}
     Path(__file__).with_name("registry.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from acll.errors import UserError
+
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding)
 _PROJECTIONS = {"in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"}
 _EMBEDDINGS = {"pos_embedding", "pos_embed", "class_token", "cls_token", "reg_token", "relative_position_bias_table"}
 _SCALES = {"layer_scale", "logit_scale", "gamma", "gamma_1", "gamma_2", "gamma1", "gamma2"}
 
 
-class Unpackable(ValueError):
+class Unpackable(UserError):
     """The network has state that can be neither shared nor private; the message names it."""
 
 

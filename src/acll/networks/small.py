@@ -14,7 +14,7 @@ WIDTHS = (16, 32, 64, 128)
 DEPTH = len(WIDTHS) - 1  # how often the resolution is halved
 
 
-class SmallResNet(EncoderMixin, nn.Module):
+class SmallResNet(nn.Module, EncoderMixin):
     """Images [N, 3, H, W] → features at strides 1, 2, 4, 8 (the first are the images); H and W multiples of 8."""
 
     def __init__(self, depth: int = DEPTH, output_stride: int = 2**DEPTH) -> None:
@@ -40,10 +40,7 @@ class SmallResNet(EncoderMixin, nn.Module):
 
 
 def _convolution(channels: int, width: int, size: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=False), nn.BatchNorm2d(width)
-    )
+    return nn.Sequential(nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=False), nn.BatchNorm2d(width))
 
 
 encoders[NAME] = {"encoder": SmallResNet, "params": {}, "pretrained_settings": {}}
-

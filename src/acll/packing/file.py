@@ -134,3 +134,11 @@ def _digest(value: Tensor) -> str:
 def _header_digest(header: dict[str, Any]) -> str:
     content = json.dumps({key: value for key, value in header.items() if key != "digest"}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def content_key(settings: str, *paths: Path | None) -> str:
+    """What a result depends on, in one digest: its settings and the content of its input files."""
+    total = hashlib.sha256(settings.encode())
+    for path in paths:
+        total.update(b"\0" if path is None else hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()

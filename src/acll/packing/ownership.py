@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from acll.config import Kind
+from acll.errors import UserError
 
 State = dict[str, Tensor]
 MAX_TASKS = 255  # owners are bytes in memory
 
 
-class PackingError(ValueError):
+class PackingError(UserError):
     """A packed network is not what it says it is, or a copy of it has drifted."""
 
 

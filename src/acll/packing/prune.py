@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 
-
-
 def kept_count(free: int, ratio: float) -> int:
     """How many of `free` weights survive the release ratio; never more than their share (1 − ratio)."""
     return min(free, math.floor(free * (1.0 - ratio) + 1e-9 * max(1.0, free)))

@@ -1,0 +1,38 @@
+# One network, many tasks, nothing forgotten. Run it with `make run CONFIG=<name>`; see README.md.
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/packing.smk"
+include: "workflow/rules/baselines.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        TABLES,
+        FIGURES,
+
+
+# a few places on the way, for those who want to stop there
+
+
+rule prepared:
+    input:
+        [prepared(task) for task in CONFIGURATION.tasks],
+
+
+rule networks:
+    input:
+        [f"{node.folder}/network.safetensors" for node in NODES],
+
+
+rule tables_only:
+    input:
+        TABLES,
+
+
+onstart:
+    refuse_replaced_profile()

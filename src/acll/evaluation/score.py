@@ -1,0 +1,88 @@
+"""Scores of a packed network on test splits."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from acll.config import Kind, Network
+from acll.data import prepared
+from acll.data.batches import Split
+from acll.networks.build import build
+from acll.packing.ownership import Packed, digest, effective
+from acll.training.evaluate import outcome
+from acll.training.metrics import score
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """How one task of a network does now."""
+
+    task: str
+    position: int
+    kind: Kind
+    metric: str
+    score: float
+    samples: int
+    bit_exact: bool  # its effective state is what it was when the task was learned
+    owned_share: float  # of all shared weights of the network
+    choice: dict[str, Any]  # ratio_searched, ratio, cap, capped
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """How all tasks of a network do now, and what is left free (a share of all shared weights)."""
+
+    method: str
+    seed: int
+    device: str
+    free_share: float
+    rows: tuple[TaskScore, ...]
+
+    @classmethod
+    def of(cls, packed: Packed, rows: Sequence[TaskScore], device: torch.device) -> "Evaluated":
+        """Add what is true of the network as a whole."""
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        return cls(packed.method, packed.seed, name, _share(packed, 0), tuple(rows))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> TaskScore:
+    """Build the network of a task from the store and run it over the task's test split."""
+    from pydantic import TypeAdapter
+
+    record = packed.record(task)
+    state = effective(packed, task)
+    spec: Network = TypeAdapter(Network).validate_python(packed.network)
+    network = build(spec, record.kind, len(record.classes), 0, pretrained=False)
+    network.load_state_dict(state)
+    tensors, header = prepared.read(test)
+    split = Split(tensors["test_images"], tensors["test_labels"])
+    # preprocessing is the network's own record of the task, as it would be for anybody who loads it
+    header = prepared.Header(
+        record.name, record.kind, record.classes, record.image_size, record.mean, record.deviation, header.ids
+    )
+    result = outcome(network.to(device), split, header, device)
+    position = packed.position(task)
+    return TaskScore(
+        task=task,
+        position=position,
+        kind=record.kind,
+        metric=record.metric,
+        score=score(result),
+        samples=len(split),
+        bit_exact=digest(state) == record.digest,
+        owned_share=_share(packed, position),
+        choice=record.choice,
+    )
+
+
+def _share(packed: Packed, owner: int) -> float:
+    """The share of all shared weights that have this owner; 0: free."""
+    total = sum(value.numel() for value in packed.owner.values())
+    return sum(int((value == owner).sum()) for value in packed.owner.values()) / total

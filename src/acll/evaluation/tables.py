@@ -1,0 +1,104 @@
+"""The tables that people read and tools parse."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+COLUMNS = (
+    "network", "method", "seed", "prefix", "task", "position", "kind", "metric", "score", "score_when_learned",
+    "forgetting", "bit_exact", "ratio_searched", "ratio", "cap", "capped", "owned_share", "free_share", "samples",
+    "device",
+)  # fmt: skip
+Key = tuple[str, str, int, tuple[str, ...]]  # network, method, seed, prefix
+
+
+def scores_table(nodes: Mapping[Key, Mapping[str, Any]]) -> pd.DataFrame:
+    """One row for each (network, method, seed, prefix, task).
+
+    nodes: what the evaluation of each node wrote, for every prefix of every sequence, so that the score of a task
+    when it was learned is found at the node where it is last. forgetting = score_when_learned − score, exactly 0
+    where the bits are the same and so is the device.
+    """
+    rows = []
+    for (network, method, seed, prefix), node in nodes.items():
+        for entry in node["rows"]:
+            learned = nodes[(network, method, seed, prefix[: entry["position"]])]
+            when = next(row["score"] for row in learned["rows"] if row["task"] == entry["task"])
+            rows.append(
+                {key: value for key, value in entry.items() if key != "choice"}
+                | {key: entry["choice"].get(key) for key in ("ratio_searched", "ratio", "cap", "capped")}
+                | {"network": network, "method": method, "seed": seed, "prefix": "+".join(prefix)}
+                | {"score_when_learned": when, "forgetting": when - entry["score"]}
+                | {"free_share": node["free_share"], "device": node["device"]}
+            )
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return frame.sort_values(["network", "method", "seed", "prefix", "position"], ignore_index=True)
+
+
+def final_table(scores: pd.DataFrame, sequences: Mapping[str, tuple[str, Sequence[str]]]) -> pd.DataFrame:
+    """The rows of `scores` at the end of each sequence (name → network, tasks), with a column `sequence` in front."""
+    ends = []
+    for name, (network, tasks) in sequences.items():
+        chosen = scores[(scores["network"] == network) & (scores["prefix"] == "+".join(tasks))]
+        ends.append(chosen.assign(sequence=name))
+    frame = pd.concat(ends, ignore_index=True)
+    return frame[["sequence", *COLUMNS]]
+
+
+def summary_table(final: pd.DataFrame) -> pd.DataFrame:
+    """One row for each sequence and method: mean over seeds of the mean and worst score over tasks, and so on."""
+    run = final.groupby(["sequence", "method", "seed"], sort=False)
+    per_run = pd.DataFrame(
+        {
+            "mean_score": run["score"].mean(),
+            "worst_score": run["score"].min(),
+            "mean_forgetting": run["forgetting"].mean(),
+            "bit_exact": run["bit_exact"].all(),
+            "owned_share": run["owned_share"].sum(),
+            "free_share": run["free_share"].first(),
+        }
+    ).reset_index()
+    grouped = per_run.groupby(["sequence", "method"], sort=False)
+    numbers = ["mean_score", "worst_score", "mean_forgetting", "owned_share", "free_share"]
+    summary = grouped[numbers].mean()
+    summary.insert(3, "bit_exact", grouped["bit_exact"].all())
+    summary.insert(0, "seeds", grouped.size())
+    return summary.reset_index()
+
+
+def readable(final: pd.DataFrame, summary: pd.DataFrame) -> str:
+    """Both tables as text for a console."""
+    shown = final[
+        ["sequence", "method", "seed", "task", "metric", "score", "forgetting", "bit_exact", "ratio_searched", "ratio",
+         "capped", "owned_share"]
+    ].copy()  # fmt: skip
+    if shown["seed"].nunique() == 1:
+        shown = shown.drop(columns="seed")
+    return f"{_text(shown)}\n\n{_text(summary)}\n"
+
+
+def _text(frame: pd.DataFrame) -> str:
+    from tabulate import tabulate
+
+    cells = frame.copy()
+    for column in cells:
+        cells[column] = [_cell(value, str(column)) for value in cells[column]]
+    previous = cells[["sequence", "method"]].shift()
+    repeated = cells["sequence"] == previous["sequence"]
+    cells.loc[repeated & (cells["method"] == previous["method"]), "method"] = ""
+    cells.loc[repeated, "sequence"] = ""
+    names = [str(column).replace("_", " ") for column in cells]
+    numeric = {"score", "forgetting", "ratio_searched", "ratio", "owned_share", "seeds", "free_share"}
+    align = ["right" if "score" in name or name in numeric or "forgetting" in name else "left" for name in cells]
+    return tabulate(cells.to_numpy().tolist(), headers=names, colalign=align, disable_numparse=True)
+
+
+def _cell(value: Any, column: str) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
+        return ""
+    if column in ("bit_exact", "capped"):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4f}" if "score" in column or "forgetting" in column else f"{value:.3f}"
+    return str(value)

@@ -1,0 +1,37 @@
+"""Score every task of a node on its test split, and check that nothing was forgotten. The only step that reads tests."""
+
+from pathlib import Path
+
+from acll.config import Settings
+from acll.data import prepared
+from acll.evaluation.score import Evaluated, evaluate
+from acll.packing import file
+from acll.packing.ownership import PackingError
+from acll.steps._run import run, write_json
+from acll.training.loop import prepare_process
+
+
+class Parameters(Settings):
+    """What the scores depend on, beside the inputs."""
+
+    threads: int
+    freeze: bool  # whether the method promises that nothing is forgotten
+
+
+def main(*, network: Path, tests: list[Path], scores: Path, params: Parameters) -> None:
+    """Write the scores of all tasks of the node."""
+    device = prepare_process(params.threads)
+    prepared.allow_test()
+    packed = file.read(network)
+    by_name = {path.name.removesuffix(prepared.TEST): path for path in tests}
+    rows = [evaluate(packed, record.name, by_name[record.name], device) for record in packed.tasks]
+    changed = [row.task for row in rows if not row.bit_exact]
+    if params.freeze and changed:
+        raise PackingError(f"{network}: the weights of {', '.join(changed)} are not what they were when learned")
+    write_json(scores, Evaluated.of(packed, rows, device).as_json())
+    for row in rows:
+        print(f"{row.task}: {row.metric} {row.score:.4f}  {'bit-exact' if row.bit_exact else 'changed'}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,45 @@
+"""Draw the figures."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from acll.config import Settings
+from acll.evaluation import figures
+from acll.steps._run import run
+from acll.steps.tables import Line
+
+
+class Parameters(Settings):
+    """What the figures depend on, beside the tables."""
+
+    sequences: dict[str, Line]
+    searches: list[str]  # network/method/seed/prefix of each search, in the order of its files
+
+
+def main(
+    *,
+    scores: Path,
+    trials: list[Path],
+    choices: list[Path],
+    scores_figure: Path,
+    shares_figure: Path,
+    search_figure: Path | None,
+    params: Parameters,
+) -> None:
+    """Write the figures as PNG."""
+    table = pd.read_csv(scores)
+    sequences = {name: (line.network, line.tasks) for name, line in params.sequences.items()}
+    figures.save(figures.scores(table, sequences), scores_figure)
+    figures.save(figures.shares(table, sequences), shares_figure)
+    if search_figure is not None:
+        traces = [
+            (name, pd.read_csv(trial), json.loads(choice.read_text(encoding="utf-8")))
+            for name, trial, choice in zip(params.searches, trials, choices)
+        ]
+        figures.save(figures.searches(traces), search_figure)
+
+
+if __name__ == "__main__":
+    run(main)

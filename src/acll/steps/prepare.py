@@ -1,0 +1,29 @@
+"""Prepare a task: read its source, cut the splits, write the prepared files."""
+
+import os
+from pathlib import Path
+
+from acll.config import AnyTask, Settings
+from acll.data import prepared
+from acll.data.sources import read_splits
+from acll.steps._run import run
+
+
+class Parameters(Settings):
+    """What the prepared files depend on, beside the raw data."""
+
+    name: str
+    task: AnyTask
+
+
+def main(*, train: Path, test: Path, params: Parameters) -> None:
+    """Write `<task>.train.safetensors` and `<task>.test.safetensors`."""
+    root = Path(os.environ.get("ACLL_DATA_ROOT", "data"))
+    splits, classes = read_splits(params.task, root)
+    prepared.write(params.name, params.task.kind, splits, classes, train, test)
+    sizes = ", ".join(f"{split} {len(samples)}" for split, samples in splits.items())
+    print(f"{params.name}: {len(classes)} classes; {sizes}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,32 @@
+"""Release the smallest of the weights that the task trained."""
+
+import json
+from pathlib import Path
+
+from acll.config import Settings
+from acll.packing.prune import keep_masks
+from acll.packing.stage import free_of, load_state, released, save_state
+from acll.steps._run import run
+
+
+class Parameters(Settings):
+    """What the pruned network depends on, beside its inputs."""
+
+    ratio: float | None  # fixed; None: the choice of the search
+    scope: str
+
+
+def main(*, dense: Path, parent: Path | None, choice: Path | None, pruned: Path, params: Parameters) -> None:
+    """Write the pruned network, with the masks of what it keeps."""
+    state, _, header = load_state(dense)
+    decided = {"ratio": params.ratio} if choice is None else json.loads(choice.read_text(encoding="utf-8"))
+    free = free_of(parent, state, header["shared"])
+    keep = keep_masks({name: state[name] for name in free}, free, decided["ratio"], params.scope)
+    figures = {key: decided.get(key) for key in ("ratio_searched", "ratio", "cap", "capped")}
+    save_state(pruned, released(state, free, keep), {"task": header["task"], "choice": figures}, keep)
+    kept, total = sum(int(mask.sum()) for mask in keep.values()), sum(int(mask.sum()) for mask in free.values())
+    print(f"{header['task']['name']}: keeps {kept:,} of {total:,} free weights")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,51 @@
+"""Collect the scores of all nodes into tables."""
+
+import json
+from pathlib import Path
+
+from acll.config import Settings
+from acll.evaluation.tables import final_table, readable, scores_table, summary_table
+from acll.steps._run import run, write_text
+
+
+class NodeName(Settings):
+    """The place of a node in the tree; its scores come in the same order."""
+
+    network: str
+    method: str
+    seed: int
+    prefix: list[str]
+
+
+class Line(Settings):
+    """A sequence: its network and its tasks."""
+
+    network: str
+    tasks: list[str]
+
+
+class Parameters(Settings):
+    """What the tables depend on, beside the scores."""
+
+    nodes: list[NodeName]
+    sequences: dict[str, Line]
+
+
+def main(
+    *, node_scores: list[Path], scores: Path, final: Path, summary: Path, text: Path, params: Parameters
+) -> None:
+    """Write scores.csv (every node), final.csv and summary.csv (ends of the sequences) and a readable text."""
+    nodes = {
+        (node.network, node.method, node.seed, tuple(node.prefix)): json.loads(path.read_text(encoding="utf-8"))
+        for node, path in zip(params.nodes, node_scores)
+    }
+    table = scores_table(nodes)
+    ends = final_table(table, {name: (line.network, line.tasks) for name, line in params.sequences.items()})
+    short = summary_table(ends)
+    for path, frame in ((scores, table), (final, ends), (summary, short)):
+        write_text(path, frame.to_csv(index=False))
+    write_text(text, readable(ends, short))
+
+
+if __name__ == "__main__":
+    run(main)

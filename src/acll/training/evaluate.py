@@ -1,0 +1,37 @@
+"""What a network does on a split."""
+
+import numpy as np
+import torch
+
+from acll.config import Kind
+from acll.data.batches import Split, evaluation_batches
+from acll.data.prepared import Header
+from acll.data.splits import IGNORE
+from acll.networks.build import TaskNetwork
+from acll.training.metrics import Outcome
+
+
+@torch.no_grad()
+def outcome(network: TaskNetwork, split: Split, header: Header, device: torch.device) -> Outcome:
+    """Run the network, in evaluation mode, over a split in order."""
+    network.eval()
+    kind: Kind = header.kind
+    results = []
+    for images, labels in evaluation_batches(split, header, device):
+        predictions = network(images).argmax(dim=1)
+        if kind == "classification":
+            results.append((predictions == labels).cpu().numpy())
+        else:
+            results.append(_confusion(predictions, labels, len(header.classes)))
+    together = np.concatenate(results)
+    return Outcome(kind, correct=together) if kind == "classification" else Outcome(kind, confusion=together)
+
+
+def _confusion(predictions: torch.Tensor, labels: torch.Tensor, classes: int) -> np.ndarray:
+    """int64 [B, C, C] from predictions and labels [B, H, W]; ignored pixels are left out."""
+    valid = labels != IGNORE
+    image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1).expand_as(labels)
+    cell = (image * classes + labels) * classes + predictions
+    counts = torch.bincount(cell[valid], minlength=len(labels) * classes * classes)
+    matrices: np.ndarray = counts.view(-1, classes, classes).cpu().numpy()
+    return matrices

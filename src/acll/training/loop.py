@@ -1,0 +1,189 @@
+"""The training loop. Weights outside a mask do not move, whatever the optimiser does.
+
+Gradients are multiplied by their masks after the backward pass, and weight decay is applied here, through the same
+masks, instead of by the optimiser: with masked gradients SGD, momentum and Adam leave an entry untouched to the bit.
+"""
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from acll.config import Training
+from acll.data.batches import Split, batches, training_batches
+from acll.data.prepared import Header
+from acll.errors import UserError
+from acll.networks.build import TaskNetwork
+from acll.packing.ownership import digest
+from acll.seeds import derived
+from acll.training import checkpoint as checkpoints
+from acll.training.evaluate import outcome
+from acll.training.losses import class_weights, loss_of
+from acll.training.metrics import score
+
+
+class TrainingError(UserError):
+    """Training cannot go on; the message says why and what to change."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training: how many epochs from which learning rate, and which epoch's weights are returned."""
+
+    epochs: int
+    learning_rate: float
+    seed: int
+    keep: Literal["best", "last"] = "best"  # "best" on the validation split, one look an epoch; "last" never looks
+    label: str = "training"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The state that was kept, its validation score (None where nobody looked), and a row for each epoch."""
+
+    state: dict[str, Tensor]
+    score: float | None
+    epoch: int
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def prepare_process(threads: int) -> torch.device:
+    """Make torch repeatable, with this number of threads; the device is a GPU where there is one."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fit(
+    network: TaskNetwork,
+    train: Split,
+    validation: Split,
+    header: Header,
+    training: Training,
+    plan: Plan,
+    masks: Mapping[str, Tensor] | None,
+    device: torch.device,
+    checkpoint: Path | None = None,
+) -> Fitted:
+    """Train `network` in place.
+
+    masks: by name in the state dict, True where a parameter may move; parameters without a mask move freely, and so
+    does everything where `masks` is None. checkpoint: where to keep the last epoch; a training that was killed goes on
+    from there and gives the same bits as one left alone. Raises TrainingError where the loss is no longer finite.
+    """
+    network.to(device)
+    masked = _Masked(network, masks or {}, training, device)
+    optimizer = _optimizer(network, training, plan.learning_rate)
+    weights = (
+        class_weights(train.labels, len(header.classes)).to(device) if training.class_weights == "balanced" else None
+    )
+    loss_function = loss_of(header.kind, training, weights)
+    best: dict[str, Tensor] = {}
+    progress: dict[str, Any] = {"epoch": 0, "best_score": -1.0, "best_epoch": 0, "history": []}
+    if checkpoint is not None:
+        # whatever the bits depend on, so that an old checkpoint is never taken for a new training's
+        samples = {"images": train.images, "labels": train.labels}
+        samples |= {"val_images": validation.images, "val_labels": validation.labels}
+        key = f"{plan} {training.model_dump_json()} {digest(network.state_dict())} {digest(samples)}"
+        restored = checkpoints.restore(checkpoint, key, network, optimizer)
+        if restored is not None:
+            best, progress = restored
+            print(f"{plan.label}: goes on after epoch {progress['epoch']} of {plan.epochs}", flush=True)
+    steps = batches(len(train), training.batch_size)
+    for epoch in range(progress["epoch"], plan.epochs):
+        network.train()
+        torch.manual_seed(derived(plan.seed, "dropout", epoch))
+        total = 0.0
+        loader = training_batches(train, header, training.batch_size, training.augmentation, plan.seed, epoch, device)
+        for step, (images, labels) in enumerate(_bar(loader, steps, plan, epoch)):
+            rate = _rate(training.schedule, plan.learning_rate, (epoch * steps + step) / (plan.epochs * steps))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, torch.bfloat16, training.mixed_precision and device.type == "cuda"):
+                logits = network(images)
+            loss = loss_function(logits.float(), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            masked.before_step(rate)
+            optimizer.step()
+            total += loss.item()
+        if not total < float("inf"):
+            raise TrainingError(f"{plan.label}: the loss is not finite in epoch {epoch + 1}; lower the learning rate")
+        row: dict[str, float] = {"epoch": epoch + 1, "loss": total / steps}
+        if plan.keep == "best":
+            row["score"] = score(outcome(network, validation, header, device))
+        if plan.keep == "last" or row["score"] > progress["best_score"]:
+            best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+            progress |= {"best_score": row.get("score"), "best_epoch": epoch + 1}
+        progress["history"].append(row)
+        progress["epoch"] = epoch + 1
+        if checkpoint is not None:
+            print(_line(plan, row), flush=True)
+            checkpoints.store(checkpoint, key, network, optimizer, best, progress)
+    return Fitted(best, progress["best_score"], progress["best_epoch"], progress["history"])
+
+
+class _Masked:
+    """Masks of gradients, and weight decay through them."""
+
+    def __init__(self, network: TaskNetwork, masks: Mapping[str, Tensor], training: Training, device: torch.device):
+        self.decay, self.coupled = training.weight_decay, training.optimizer == "sgd"
+        self.masked = [
+            (parameter, masks[name].to(device, torch.float32))
+            for name, parameter in network.named_parameters()
+            if name in masks and not bool(masks[name].all())
+        ]
+        whole = {id(parameter) for parameter, _ in self.masked}
+        # as is usual, biases and normalisations do not decay
+        self.free = [value for value in network.parameters() if value.ndim > 1 and id(value) not in whole]
+
+    @torch.no_grad()
+    def before_step(self, rate: float) -> None:
+        """Add the decay and mask the gradients, between the backward pass and the optimiser's step."""
+        masked = [(parameter, mask) for parameter, mask in self.masked if parameter.grad is not None]
+        free = [parameter for parameter in self.free if parameter.grad is not None]
+        parameters, masks = [parameter for parameter, _ in masked], [mask for _, mask in masked]
+        gradients = [parameter.grad for parameter in parameters]
+        if self.decay:
+            if self.coupled:  # SGD: decay is part of the gradient
+                torch._foreach_add_([value.grad for value in free + parameters], free + parameters, alpha=self.decay)
+            else:  # AdamW (Loshchilov & Hutter 2019): decay is a step of its own
+                torch._foreach_mul_(free, 1 - rate * self.decay)
+                torch._foreach_add_(parameters, torch._foreach_mul(parameters, masks), alpha=-rate * self.decay)
+        if masks:
+            torch._foreach_mul_(gradients, masks)
+
+
+def _optimizer(network: TaskNetwork, training: Training, rate: float) -> torch.optim.Optimizer:
+    """The optimiser, without decay: see `_Masked`."""
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), lr=rate, momentum=training.momentum)
+    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.0)
+
+
+def _rate(schedule: str, start: float, done: float) -> float:
+    """The learning rate after the share `done` of all steps."""
+    if schedule == "cosine":
+        return start * 0.5 * (1 + math.cos(math.pi * done))
+    return start * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
+
+
+def _bar(loader: Any, steps: int, plan: Plan, epoch: int) -> Any:
+    """A progress bar where a person is watching; a log gets a line an epoch instead."""
+    if not sys.stderr.isatty():
+        return loader
+    return tqdm(loader, f"{plan.label} {epoch + 1}/{plan.epochs}", steps, leave=False, unit="batch")
+
+
+def _line(plan: Plan, row: dict[str, float]) -> str:
+    text = f"{plan.label}: epoch {row['epoch']:.0f}/{plan.epochs}  loss {row['loss']:.4f}"
+    return text + (f"  validation {row['score']:.4f}" if "score" in row else "")

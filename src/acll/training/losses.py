@@ -1,0 +1,40 @@
+"""Losses for both kinds of task, and weights for unbalanced classes."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from acll.config import Kind, Training
+from acll.data.splits import IGNORE
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def loss_of(kind: Kind, training: Training, weights: Tensor | None) -> Loss:
+    """The loss of logits [N, C, …] and labels [N, …]; ignored pixels count nothing. weights: [C] or None."""
+
+    def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+        # a batch of ignored pixels alone has a mean over nothing: no loss then, rather than NaN
+        if kind == "segmentation" and not bool((labels != IGNORE).any()):
+            return logits.sum() * 0.0
+        return F.cross_entropy(
+            logits, labels, weight=weights, ignore_index=IGNORE, label_smoothing=training.label_smoothing
+        )
+
+    if kind == "classification" or training.loss == "cross_entropy":
+        return cross_entropy
+    from segmentation_models_pytorch.losses import DiceLoss
+
+    dice = DiceLoss(mode="multiclass", ignore_index=IGNORE)
+    if training.loss == "dice":
+        return lambda logits, labels: dice(logits, labels)
+    return lambda logits, labels: cross_entropy(logits, labels) + dice(logits, labels)
+
+
+def class_weights(labels: Tensor, classes: int) -> Tensor:
+    """[classes] inverse root of each class's frequency in the training split, with mean 1 over the classes present."""
+    counts = torch.bincount(labels[labels != IGNORE].long().flatten(), minlength=classes).double()
+    weights = torch.where(counts > 0, counts.clamp(min=1).rsqrt(), 0.0)
+    return (weights / weights[counts > 0].mean()).float()

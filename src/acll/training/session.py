@@ -1,0 +1,66 @@
+"""What the steps that train have in common: the network and data of a task, put together from files and settings."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from acll.config import Network, Settings, Training
+from acll.data import prepared
+from acll.data.batches import Split
+from acll.data.prepared import Header
+from acll.networks.build import body_kind, build
+from acll.networks.partition import partition
+from acll.packing import file
+from acll.packing.ownership import Packed, TaskRecord, empty
+from acll.seeds import derived
+from acll.training.learner import Learner
+from acll.training.loop import prepare_process
+from acll.training.metrics import METRIC
+
+
+class Node(Settings):
+    """A node of the tree of prefixes, and all that its trainings depend on beside their inputs."""
+
+    network: Network
+    method: str
+    seed: int
+    prefix: list[str]
+    training: Training
+    threads: int
+
+    def seed_for(self, what: str) -> int:
+        """The seed of one of the node's trainings."""
+        return derived(self.seed, what, *self.prefix)
+
+
+def splits_of(path: Path) -> tuple[Split, Split, Header]:
+    """Training split, validation split and header of a prepared task."""
+    tensors, header = prepared.read(path)
+    train = Split(tensors["train_images"], tensors["train_labels"])
+    return train, Split(tensors["val_images"], tensors["val_labels"]), header
+
+
+def learner_of(node: Node, path: Path, pretrained: bool = False) -> Learner:
+    """The learner of a node's task, its network newly drawn, or with the weights that the configuration names."""
+    device = prepare_process(node.threads)
+    train, validation, header = splits_of(path)
+    network = build(node.network, header.kind, len(header.classes), node.seed_for("network"), pretrained)
+    partition(network)  # refuse what cannot be packed before any work is done
+    return Learner(network, train, validation, header, node.training, device)
+
+
+def parent_of(node: Node, path: Path | None) -> Packed:
+    """The network that the earlier tasks left; for a first task one in which everything is free."""
+    if path is not None:
+        return file.read(path)
+    whole = build(node.network, body_kind(node.network), 2, 0, pretrained=False)
+    state = whole.state_dict()
+    shared = {name: state[name] for name in partition(whole).shared}
+    return empty(node.network.model_dump(), shared, node.method, node.seed)
+
+
+def record_of(header: Header, score: float | None, choice: dict[str, Any]) -> TaskRecord:
+    """What a packed network will know of the task."""
+    known = asdict(header) | {"metric": METRIC[header.kind], "validation_score": score, "digest": "", "choice": choice}
+    del known["ids"]
+    return TaskRecord(**known)

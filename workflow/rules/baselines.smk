@@ -1,0 +1,25 @@
+# What packing is compared with.
+
+
+# Plain fine-tuning: the trained network takes the place of the old one.
+rule adopt:
+    input:
+        dense=dense_network,
+        parent=parent_network,
+    output:
+        network="nodes/{node}/network.safetensors",
+    wildcard_constraints:
+        node=methods_of(FineTuning),
+    log:
+        "logs/adopt/{node}.log",
+    benchmark:
+        "benchmarks/adopt/{node}.tsv"
+    params:
+        spec=lambda wildcards: spec("adopt", {"node": node_settings(node_at(wildcards))}),
+    threads: 1
+    resources:
+        mem_mb=4000,
+    message:
+        "adopt {wildcards.node}"
+    shell:
+        step("adopt", "--dense {input.dense:q} --parent {input.parent:q} --network {output.network:q}")

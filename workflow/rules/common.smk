@@ -1,0 +1,140 @@
+# Configuration, the tree of nodes, and what all rules share.
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+ROOT = Path(workflow.basedir)
+
+# The package of this checkout comes first, for this process and for its jobs: not an installed one from elsewhere.
+sys.path.insert(0, str(ROOT / "src"))
+os.environ["PYTHONPATH"] = str(ROOT / "src")
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+# `make` keeps the interpreter's user site and warnings out of the jobs' logs
+os.environ["PYTHONWARNINGS"] = "ignore"
+
+from acll import tree
+from acll.closure import code_of
+from acll.config import Configuration, FineTuning, Packing, parse
+from acll.data.sources import fingerprint
+from acll.errors import UserError
+from acll.packing.cap import cap
+
+
+def configuration() -> Configuration:
+    if not config:
+        raise WorkflowError("no configuration: type `make run CONFIG=<name>`, or give --configfile and --directory")
+    try:
+        parsed = parse(json.loads(json.dumps(config)))
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    if Path.cwd() == ROOT:
+        raise WorkflowError(f"results belong into a folder of their own: add --directory results/{parsed.name}")
+    return parsed
+
+
+CONFIGURATION = configuration()
+NODES = tree.nodes(CONFIGURATION)
+DATA_ROOT = (ROOT / os.environ.get("ACLL_DATA_ROOT", CONFIGURATION.data_root)).resolve()
+os.environ["ACLL_DATA_ROOT"] = str(DATA_ROOT)  # where raw data lie is no parameter: colleagues keep them elsewhere
+
+
+def fingerprints() -> dict[str, str]:
+    """The identity of each task's raw data, by content."""
+    cache = ROOT / ".cache" / "fingerprints.json"
+    try:
+        return {name: fingerprint(task, DATA_ROOT, cache) for name, task in CONFIGURATION.tasks.items()}
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+FINGERPRINTS = fingerprints()
+
+
+def step(name: str, arguments: str) -> str:
+    """The command of a step; a job that fails shows the last lines of its log."""
+    command = f"python -m acll.steps.{name} {arguments} --params {{params.spec:q}} > {{log:q}} 2>&1"
+    return f"{command} || {{{{ tail -n 15 {{log:q}} >&2; exit 1; }}}}"
+
+
+def spec(name: str, settings: dict, **identity) -> str:
+    """A rule's one parameter: its settings and the identity of its code and data, as JSON with sorted keys.
+
+    One text, because Snakemake compares parameters as an unordered set.
+    """
+    content = {"settings": settings, "code": code_of(f"acll.steps.{name}")} | identity
+    return json.dumps(content, sort_keys=True)
+
+
+def node_at(wildcards) -> tree.Node:
+    network, method, seed, *prefix = wildcards.node.split("/")
+    return tree.Node(network, method, int(seed.removeprefix("seed")), tuple(prefix))
+
+
+def prepared(task: str, split: str = "train") -> str:
+    return f"data/{task}.{split}.safetensors"
+
+
+def train_data(wildcards) -> str:
+    return prepared(node_at(wildcards).task)
+
+
+def dense_network(wildcards) -> str:
+    return node_at(wildcards).dense
+
+
+def parent_network(wildcards) -> list[str]:
+    parent = node_at(wildcards).parent
+    return [f"{parent.folder}/network.safetensors"] if parent else []
+
+
+def choice_of_search(wildcards) -> list[str]:
+    node = node_at(wildcards)
+    return [f"{node.folder}/choice.json"] if tree.searches(CONFIGURATION, node) else []
+
+
+def node_settings(node: tree.Node) -> dict:
+    return {
+        "network": CONFIGURATION.networks[node.network].model_dump(),
+        "method": node.method,
+        "seed": node.seed,
+        "prefix": node.prefix,
+        "training": CONFIGURATION.training_of(node.task).model_dump(),
+        "threads": CONFIGURATION.threads,
+    }
+
+
+def cap_of(node: tree.Node) -> float | None:
+    method = CONFIGURATION.methods[node.method]
+    return cap(node.position, method.expected_tasks, method.tail_share) if method.cap else None
+
+
+def methods_of(kind: type) -> str:
+    """A regular expression for nodes of the methods of this type; it matches nothing where there are none."""
+    names = [name for name, method in CONFIGURATION.methods.items() if isinstance(method, kind)]
+    return f"[a-z0-9_]+/({'|'.join(names)})/seed[0-9]+(/[a-z0-9_]+)+" if names else "(?!)"
+
+
+def gpus(wildcards) -> int:
+    """One for each training where there is a GPU, so that the profile's `gpu` bounds how many share it."""
+    return int(Path("/dev/nvidia0").exists())
+
+
+def refuse_replaced_profile():
+    limit = workflow.dag_settings.max_checksum_file_size
+    if limit < 10**12:
+        raise WorkflowError(
+            "the default profile is not in force (max-checksum-file-size is too small), so results could not be "
+            "shared: give --profile beside it, or set `max-checksum-file-size: 1TB` in your --workflow-profile"
+        )
+
+
+wildcard_constraints:
+    task="[a-z0-9_]+",
+    node="[a-z0-9_]+/[a-z0-9_]+/seed[0-9]+(/[a-z0-9_]+)+",

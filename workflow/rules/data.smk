@@ -1,0 +1,27 @@
+# Raw data → prepared files of a task. The test split goes into a file of its own.
+
+
+rule prepare:
+    output:
+        train="data/{task}.train.safetensors",
+        test="data/{task}.test.safetensors",
+    log:
+        "logs/prepare/{task}.log",
+    benchmark:
+        "benchmarks/prepare/{task}.tsv"
+    params:
+        spec=lambda wildcards: spec(
+            "prepare",
+            {
+                "name": wildcards.task,
+                "task": CONFIGURATION.tasks[wildcards.task].model_dump(exclude={"training"}),
+            },
+            raw=FINGERPRINTS[wildcards.task],
+        ),
+    threads: 1
+    resources:
+        mem_mb=4000,
+    message:
+        "prepare {wildcards.task}"
+    shell:
+        step("prepare", "--train {output.train:q} --test {output.test:q}")

@@ -1,0 +1,26 @@
+# Test scores of every task that a network has learned. No other rule reads a test split.
+
+
+rule evaluate:
+    input:
+        network="nodes/{node}/network.safetensors",
+        tests=lambda wildcards: [prepared(task, "test") for task in node_at(wildcards).prefix],
+    output:
+        scores="nodes/{node}/scores.json",
+    log:
+        "logs/evaluate/{node}.log",
+    benchmark:
+        "benchmarks/evaluate/{node}.tsv"
+    params:
+        spec=lambda wildcards: spec(
+            "evaluate",
+            {"threads": CONFIGURATION.threads, "freeze": tree.freezes(CONFIGURATION, node_at(wildcards))},
+        ),
+    threads: CONFIGURATION.threads
+    resources:
+        mem_mb=4000,
+        gpu=gpus,
+    message:
+        "evaluate {wildcards.node}"
+    shell:
+        step("evaluate", "--network {input.network:q} --tests {input.tests:q} --scores {output.scores:q}")

@@ -1,0 +1,131 @@
+# Train, search, prune, retrain: one more task in a packed network.
+
+
+# The dense network of a first task depends on no method: it lies under `dense` and all methods share it.
+rule train:
+    input:
+        train=train_data,
+        parent=parent_network,
+    output:
+        dense="nodes/{node}/dense.safetensors",
+    log:
+        "logs/train/{node}.log",
+    benchmark:
+        "benchmarks/train/{node}.tsv"
+    params:
+        spec=lambda wildcards: spec("train", train_settings(node_at(wildcards))),
+    threads: CONFIGURATION.threads
+    resources:
+        mem_mb=4000,
+        gpu=gpus,
+    message:
+        "train {wildcards.node}"
+    shell:
+        step("train", "--train {input.train:q} --parent {input.parent:q} --dense {output.dense:q}")
+
+
+rule search:
+    input:
+        dense=dense_network,
+        parent=parent_network,
+        train=train_data,
+    output:
+        trials="nodes/{node}/trials.csv",
+        choice="nodes/{node}/choice.json",
+    log:
+        "logs/search/{node}.log",
+    benchmark:
+        "benchmarks/search/{node}.tsv"
+    params:
+        spec=lambda wildcards: spec("search", search_settings(node_at(wildcards))),
+    threads: CONFIGURATION.threads
+    resources:
+        mem_mb=4000,
+        gpu=gpus,
+    message:
+        "search {wildcards.node}"
+    shell:
+        step(
+            "search",
+            "--dense {input.dense:q} --parent {input.parent:q} --train {input.train:q} "
+            "--trials {output.trials:q} --choice {output.choice:q}",
+        )
+
+
+rule prune:
+    input:
+        dense=dense_network,
+        parent=parent_network,
+        choice=choice_of_search,
+    output:
+        pruned="nodes/{node}/pruned.safetensors",
+    log:
+        "logs/prune/{node}.log",
+    benchmark:
+        "benchmarks/prune/{node}.tsv"
+    params:
+        spec=lambda wildcards: spec("prune", prune_settings(node_at(wildcards))),
+    threads: 1
+    resources:
+        mem_mb=4000,
+    message:
+        "prune {wildcards.node}"
+    shell:
+        step(
+            "prune",
+            "--dense {input.dense:q} --parent {input.parent:q} --choice {input.choice:q} --pruned {output.pruned:q}",
+        )
+
+
+rule retrain:
+    input:
+        pruned="nodes/{node}/pruned.safetensors",
+        parent=parent_network,
+        train=train_data,
+    output:
+        network="nodes/{node}/network.safetensors",
+    wildcard_constraints:
+        node=methods_of(Packing),
+    log:
+        "logs/retrain/{node}.log",
+    benchmark:
+        "benchmarks/retrain/{node}.tsv"
+    params:
+        spec=lambda wildcards: spec("retrain", {"node": node_settings(node_at(wildcards))}),
+    threads: CONFIGURATION.threads
+    resources:
+        mem_mb=4000,
+        gpu=gpus,
+    message:
+        "retrain {wildcards.node}"
+    shell:
+        step(
+            "retrain",
+            "--pruned {input.pruned:q} --parent {input.parent:q} --train {input.train:q} --network {output.network:q}",
+        )
+
+
+def train_settings(node: tree.Node) -> dict:
+    method = CONFIGURATION.methods.get(node.method)
+    # a first task starts from the network's own weights; plain fine-tuning has no free weights to start
+    later = method.free_weights if isinstance(method, Packing) else "fresh"
+    return {
+        "node": node_settings(node),
+        "free_weights": "pretrained" if node.position == 1 else later,
+        "freeze": node.position == 1 or isinstance(method, Packing),
+    }
+
+
+def search_settings(node: tree.Node) -> dict:
+    method = CONFIGURATION.methods[node.method]
+    return {
+        "node": node_settings(node),
+        "search": method.ratio.model_dump(),
+        "scope": method.scope,
+        "cap": cap_of(node),
+    }
+
+
+def prune_settings(node: tree.Node) -> dict:
+    method = CONFIGURATION.methods[node.method]
+    return {"ratio": None if tree.searches(CONFIGURATION, node) else method.ratio, "scope": method.scope}

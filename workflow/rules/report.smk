@@ -1,0 +1,97 @@
+# Tables and figures from all scores.
+
+TABLES = [f"tables/{name}" for name in ("scores.csv", "final.csv", "summary.csv", "tables.txt")]
+SEARCHED = [node for node in NODES if tree.searches(CONFIGURATION, node)]
+FIGURES = [f"figures/{name}.png" for name in ("scores", "shares", *(["search"] if SEARCHED else []))]
+
+
+rule tables:
+    input:
+        node_scores=[f"{node.folder}/scores.json" for node in NODES],
+    output:
+        scores="tables/scores.csv",
+        final="tables/final.csv",
+        summary="tables/summary.csv",
+        text="tables/tables.txt",
+    log:
+        "logs/tables.log",
+    benchmark:
+        "benchmarks/tables.tsv"
+    params:
+        spec=spec(
+            "tables",
+            {
+                "nodes": [
+                    {"network": node.network, "method": node.method, "seed": node.seed, "prefix": node.prefix}
+                    for node in NODES
+                ],
+                "sequences": {
+                    name: sequence.model_dump() for name, sequence in CONFIGURATION.sequences.items()
+                },
+            },
+        ),
+    threads: 1
+    resources:
+        mem_mb=1000,
+    message:
+        "tables"
+    shell:
+        step(
+            "tables",
+            "--node-scores {input.node_scores:q} --scores {output.scores:q} --final {output.final:q} "
+            "--summary {output.summary:q} --text {output.text:q}",
+        )
+
+
+rule figures:
+    input:
+        scores="tables/scores.csv",
+        trials=[f"{node.folder}/trials.csv" for node in SEARCHED],
+        choices=[f"{node.folder}/choice.json" for node in SEARCHED],
+    output:
+        scores=report(
+            "figures/scores.png",
+            caption="../report/scores.rst",
+            category="Scores",
+        ),
+        shares=report(
+            "figures/shares.png",
+            caption="../report/shares.rst",
+            category="Capacity",
+        ),
+        search=(
+            [
+                report(
+                    "figures/search.png",
+                    caption="../report/search.rst",
+                    category="Search",
+                )
+            ]
+            if SEARCHED
+            else []
+        ),
+    log:
+        "logs/figures.log",
+    benchmark:
+        "benchmarks/figures.tsv"
+    params:
+        spec=spec(
+            "figures",
+            {
+                "sequences": {
+                    name: sequence.model_dump() for name, sequence in CONFIGURATION.sequences.items()
+                },
+                "searches": [node.folder.removeprefix("nodes/") for node in SEARCHED],
+            },
+        ),
+    threads: 1
+    resources:
+        mem_mb=1000,
+    message:
+        "figures"
+    shell:
+        step(
+            "figures",
+            "--scores {input.scores:q} --trials {input.trials:q} --choices {input.choices:q} "
+            "--scores-figure {output.scores:q} --shares-figure {output.shares:q} --search-figure {output.search:q}",
+        )
