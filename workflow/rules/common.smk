@@ -21,7 +21,8 @@ os.environ["PYTHONWARNINGS"] = "ignore"
 
 from acll import tree
 from acll.closure import code_of
-from acll.config import Configuration, FineTuning, Packing, parse
+from acll.config import Configuration, FineTuning, Packing
+from acll.config import parse as parse_configuration
 from acll.data.sources import fingerprint
 from acll.errors import UserError
 from acll.packing.cap import cap
@@ -31,7 +32,7 @@ def configuration() -> Configuration:
     if not config:
         raise WorkflowError("no configuration: type `make run CONFIG=<name>`, or give --configfile and --directory")
     try:
-        parsed = parse(json.loads(json.dumps(config)))
+        parsed = parse_configuration(json.loads(json.dumps(config)))
     except UserError as error:
         raise WorkflowError(str(error)) from None
     if Path.cwd() == ROOT:

@@ -135,32 +135,43 @@ def fit(
 class _Masked:
     """Masks of gradients, and weight decay through them."""
 
-    def __init__(self, network: TaskNetwork, masks: Mapping[str, Tensor], training: Training, device: torch.device):
+    def __init__(
+        self, network: TaskNetwork, masks: Mapping[str, Tensor], training: Training, device: torch.device
+    ) -> None:
         self.decay, self.coupled = training.weight_decay, training.optimizer == "sgd"
-        self.masked = [
+        self.masked: list[tuple[Tensor, Tensor]] = [
             (parameter, masks[name].to(device, torch.float32))
             for name, parameter in network.named_parameters()
             if name in masks and not bool(masks[name].all())
         ]
-        whole = {id(parameter) for parameter, _ in self.masked}
+        masked = {id(parameter) for parameter, _ in self.masked}
         # as is usual, biases and normalisations do not decay
-        self.free = [value for value in network.parameters() if value.ndim > 1 and id(value) not in whole]
+        self.free: list[Tensor] = [
+            value for value in network.parameters() if value.ndim > 1 and id(value) not in masked
+        ]
 
     @torch.no_grad()
     def before_step(self, rate: float) -> None:
-        """Add the decay and mask the gradients, between the backward pass and the optimiser's step."""
-        masked = [(parameter, mask) for parameter, mask in self.masked if parameter.grad is not None]
-        free = [parameter for parameter in self.free if parameter.grad is not None]
-        parameters, masks = [parameter for parameter, _ in masked], [mask for _, mask in masked]
-        gradients = [parameter.grad for parameter in parameters]
-        if self.decay:
-            if self.coupled:  # SGD: decay is part of the gradient
-                torch._foreach_add_([value.grad for value in free + parameters], free + parameters, alpha=self.decay)
-            else:  # AdamW (Loshchilov & Hutter 2019): decay is a step of its own
-                torch._foreach_mul_(free, 1 - rate * self.decay)
-                torch._foreach_add_(parameters, torch._foreach_mul(parameters, masks), alpha=-rate * self.decay)
-        if masks:
-            torch._foreach_mul_(gradients, masks)
+        """Add the decay and mask the gradients, between the backward pass and the optimiser's step.
+
+        rate: the learning rate of the step. SGD's decay is part of the gradient; AdamW's (Loshchilov & Hutter 2019) is
+        a step of its own. Parameters without a gradient took no part in the step and stay as they are.
+        """
+        free = [value for value in self.free if value.grad is not None]
+        masked = [(value, mask) for value, mask in self.masked if value.grad is not None]
+        values, masks = [value for value, _ in masked], [mask for _, mask in masked]
+        if self.decay and self.coupled:
+            torch._foreach_add_(_gradients(free + values), free + values, alpha=self.decay)
+        elif self.decay:
+            torch._foreach_mul_(free, 1 - rate * self.decay)
+            if values:
+                torch._foreach_add_(values, torch._foreach_mul(values, masks), alpha=-rate * self.decay)
+        if values:
+            torch._foreach_mul_(_gradients(values), masks)
+
+
+def _gradients(values: list[Tensor]) -> list[Tensor]:
+    return [value.grad for value in values if value.grad is not None]
 
 
 def _optimizer(network: TaskNetwork, training: Training, rate: float) -> torch.optim.Optimizer:
