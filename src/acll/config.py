@@ -6,7 +6,6 @@ for each fault: key, value and what is allowed. Nothing here imports torch: a co
 
 import difflib
 import json
-import os
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -145,7 +144,9 @@ class Search(Settings):
     search: Literal["tpe"] = Field(description="`tpe`: hyperopt's tree of Parzen estimators")
     trials: int = Field(12, ge=2, description="trials, without the reference and the confirmations")
     startup: int = Field(4, ge=1, description="how many of them are drawn at random first")
-    trial_epochs: Positive = Field(1, description="epochs of retraining in each trial and in the reference")
+    trial_share: float = Field(
+        0.25, gt=0, le=1, description="length of each trial and of the reference as a share of `retrain_epochs`"
+    )
     lower: Share = Field(0.005, description="smallest kept share that is tried")
     z: float = Field(1.0, gt=0, description="tolerance in standard errors of the reference score")
     min_tolerance: float = Field(0.005, gt=0, lt=1, description="the tolerance is at least this")
@@ -246,7 +247,7 @@ class _Loader(yaml.SafeLoader):
     """YAML without duplicate keys, of which PyYAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise ConfigurationError(f"line {node.start_mark.line + 1}: the key {key!r} stands there twice")
@@ -397,7 +398,7 @@ def _architectures(configuration: Configuration) -> list[str]:
                 faults.append(f"networks.{name}.{key} = {value!r}: there is no such {key}{hint}")
             elif known[section][value]:
                 faults.append(f"networks.{name}.{key} = {value!r}: cannot be packed: {known[section][value]}")
-            elif key == "decoder" and network.encoder == "resnet_small":
+            elif key == "decoder" and getattr(network, "encoder", "") == "resnet_small":
                 fitting = [other for other, reason in known["decoders_of_resnet_small"].items() if reason is None]
                 if value not in fitting:
                     faults.append(
@@ -417,9 +418,10 @@ def _weights(name: str, network: Network, known: dict[str, Any]) -> list[str]:
         return [f"{key}: resnet_small has no ImageNet weights; use none or a file"] if small else []
     if not network.weights.endswith(".safetensors"):
         return [f"{key}: must be none, imagenet or the path of a .safetensors file"]
-    if not Path(os.path.expanduser(network.weights)).is_absolute():
+    path = Path(network.weights).expanduser()
+    if not path.is_absolute():
         return [f"{key}: the path of a file of weights must be absolute (it may begin with ~)"]
-    if not Path(network.weights).expanduser().is_file():
+    if not path.is_file():
         return [f"{key}: there is no such file"]
     return []
 
@@ -459,7 +461,7 @@ def _fits(key: str, name: str, task: AnyTask, network: Network) -> list[str]:
         if exact and set(task.image_size) != {exact}:
             return [f"tasks.{name}.image_size = {list(task.image_size)}: {network.backbone} needs exactly {exact}"]
         return []
-    stride = 8 if network.encoder == "resnet_small" else 32
+    stride = 8 if getattr(network, "encoder", "") == "resnet_small" else 32
     if any(side % stride for side in task.image_size):
         fitting = [max(stride, round(side / stride) * stride) for side in task.image_size]
         return [f"tasks.{name}.image_size = {list(task.image_size)}: must be multiples of {stride}, such as {fitting}"]
@@ -471,10 +473,11 @@ def _values(configuration: Configuration) -> list[str]:
     for name, task in configuration.tasks.items():
         if task.validation_share + task.test_share > 0.9:
             faults.append(f"tasks.{name}.validation_share + test_share: must leave a tenth for training")
+        group = getattr(task, "group", None)
         try:
-            re.compile(getattr(task, "group", None) or "")
+            re.compile(group or "")
         except re.error as error:
-            faults.append(f"tasks.{name}.group = {task.group!r}: not a regular expression: {error}")
+            faults.append(f"tasks.{name}.group = {group!r}: not a regular expression: {error}")
         path = Path(getattr(task, "path", "."))
         if path.is_absolute() or ".." in path.parts:
             faults.append(f"tasks.{name}.path = {str(path)!r}: must lie below data_root, which `DATA=…` can set")

@@ -145,8 +145,8 @@ def _read_mask(path: Path, image_path: Path, task: MaskFolder) -> NDArray[np.uin
     outside = [int(value) for value in values if value >= len(task.classes) and value != IGNORE]
     if outside:
         raise DataError(
-            f"{path}: has the labels {_some([str(value) for value in outside])}, outside the {len(task.classes)} classes "
-            f"(0 to {len(task.classes) - 1}; {IGNORE} means ignore)"
+            f"{path}: has the labels {_some([str(value) for value in outside])}, outside the {len(task.classes)} "
+            f"classes (0 to {len(task.classes) - 1}; {IGNORE} means ignore)"
         )
     height, width = task.image_size
     indices = Image.fromarray(np.asarray(mask).astype(np.uint8))

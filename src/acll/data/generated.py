@@ -1,5 +1,7 @@
 """Image tasks of adjustable difficulty, made from a seed: no files, no download."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,17 +15,15 @@ def generate(task: Generated) -> Samples:
     """All samples of a generated task, classes in equal numbers (classification) or in most images (segmentation)."""
     generator = np.random.default_rng([task.seed, task.classes, task.samples])
     height, width = task.image_size
-    if task.kind == "classification":
-        images, labels = _textures(generator, task, height, width)
-    else:
-        images, labels = _shapes(generator, task, height, width)
+    make = _textures if task.kind == "classification" else _shapes
+    images, labels = make(generator, task, height, width)
     ids = tuple(f"{task.source}-{task.seed}-{index:06d}" for index in range(task.samples))
     return Samples(images, labels, ids, ids)
 
 
 def _textures(
     generator: np.random.Generator, task: Generated, height: int, width: int
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """A class is a smooth pattern; a sample is the pattern, moved about, mixed with another, under noise.
 
     With difficulty d the patterns share a part d/2 of their variance with all others, samples move by up to d/2 of
@@ -49,7 +49,7 @@ def _textures(
 
 def _shapes(
     generator: np.random.Generator, task: Generated, height: int, width: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Shapes on a textured ground (class 0); a class has a form (disc, square, diamond, ring, …) and a colour.
 
     With difficulty d the colours lie closer together (contrast 1.5 − d), shapes are smaller and more numerous, and

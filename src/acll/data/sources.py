@@ -1,5 +1,6 @@
 """From a task of the configuration to its samples, and to the identity of its raw data."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -56,10 +57,8 @@ def fingerprint(task: AnyTask, root: Path, cache: Path) -> str:
     if isinstance(task, Digits | Generated):
         return ""
     known: dict[str, list[object]] = {}
-    try:
+    with contextlib.suppress(FileNotFoundError, ValueError):  # no cache yet, or one that was cut off
         known = json.loads(cache.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        pass  # no cache yet, or one that was cut off: it is made anew
     total, changed = hashlib.sha256(), False
     for path in files_of(task, root):
         status = path.stat()

@@ -76,7 +76,8 @@ def _strata(labels: NDArray[Any], classes: int) -> NDArray[np.int64]:
         return labels.astype(np.int64)
     present = np.stack([(labels == index).any(axis=(1, 2)) for index in range(classes)], axis=1)
     frequency = present.sum(axis=0)
-    return np.where(present, frequency, len(labels) + 1).argmin(axis=1).astype(np.int64)
+    rarest: NDArray[np.int64] = np.where(present, frequency, len(labels) + 1).argmin(axis=1)
+    return rarest
 
 
 def as_groups(ids: Sequence[str], pattern: str | None) -> tuple[str, ...]:

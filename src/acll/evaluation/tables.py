@@ -90,8 +90,10 @@ def _text(frame: pd.DataFrame) -> str:
     cells.loc[repeated, "sequence"] = ""
     names = [str(column).replace("_", " ") for column in cells]
     numeric = {"score", "forgetting", "ratio_searched", "ratio", "owned_share", "seeds", "free_share"}
-    align = ["right" if "score" in name or name in numeric or "forgetting" in name else "left" for name in cells]
-    return tabulate(cells.to_numpy().tolist(), headers=names, colalign=align, disable_numparse=True)
+    right = [name in numeric or "score" in name or "forgetting" in name for name in map(str, cells)]
+    align = ["right" if is_right else "left" for is_right in right]
+    text: str = tabulate(cells.to_numpy().tolist(), headers=names, colalign=align, disable_numparse=True)
+    return text
 
 
 def _cell(value: Any, column: str) -> str:

@@ -56,12 +56,12 @@ class PooledHead(nn.Sequential):
         super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        logits: Tensor = super().forward(features[-1])
+        logits: Tensor = super().forward(features[-1])  # type: ignore[no-untyped-call]
         return logits
 
 
 def build(network: Network, kind: Kind, classes: int, seed: int, pretrained: bool = True) -> TaskNetwork:
-    """The network of a task, drawn from `seed` (the same seed gives the same bits) without touching global random state.
+    """The network of a task, drawn from `seed`: the same seed gives the same bits. Global random state is untouched.
 
     With `pretrained`, the encoder starts from `network.weights`. Raises NetworkError.
     """
@@ -126,19 +126,22 @@ def _segmentation_models(network: Network, kind: Kind, weights: str, classes: in
 
     name = network.backbone if isinstance(network, BackboneNetwork) else network.encoder
     loaded = "imagenet" if weights == "imagenet" else None
+    decoder: nn.Module | None = None
+    head: nn.Module
     try:
         if kind == "classification" and (isinstance(network, BackboneNetwork) or network.decoder != "dpt"):
             depth = small.DEPTH if name == small.NAME else 5
             encoder = smp.encoders.get_encoder(name, depth=depth, weights=loaded)
-            decoder, head = None, PooledHead(encoder.out_channels[-1], classes)
+            head = PooledHead(encoder.out_channels[-1], classes)
         else:
             assert not isinstance(network, BackboneNetwork)
             model = _architecture(network.decoder, name, loaded)
             encoder = model.encoder
             if kind == "classification":
-                decoder, head = None, PooledHead(encoder.out_channels[-1], classes)
+                head = PooledHead(encoder.out_channels[-1], classes)
             else:
-                decoder, head = model.decoder, _segmentation_head(model.segmentation_head, classes)
+                decoder = model.decoder
+                head = _segmentation_head(model.segmentation_head, classes)
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         decoder_name = getattr(network, "decoder", None)
         raise NetworkError(f"{name}{f' with {decoder_name}' if decoder_name else ''}: {error}") from error

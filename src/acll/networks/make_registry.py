@@ -13,13 +13,14 @@ import torch
 
 from acll.config import BackboneNetwork, DecoderNetwork, Kind, Network
 from acll.networks.build import NetworkError, build
-from acll.networks.partition import Unpackable, partition
+from acll.networks.partition import UnpackableError, partition
 
 SIZES = (8, 16, 32, 48, 64, 80, 96, 128, 224)
 FIXED = ("vit_", "maxvit")  # the length of their sequence is part of their weights
 
 
 def main() -> None:
+    """Build every architecture once and write down what became of it."""
     import segmentation_models_pytorch as smp
     import torchvision
 
@@ -54,7 +55,7 @@ def refusal(network: Network, kind: Kind | None = None) -> str | None:
     kind = kind or ("segmentation" if isinstance(network, DecoderNetwork) else "classification")
     try:
         partition(build(network, kind, 2, 0))
-    except (NetworkError, Unpackable) as error:
+    except (NetworkError, UnpackableError) as error:
         return str(error)
     return None
 

@@ -17,7 +17,7 @@ _EMBEDDINGS = {"pos_embedding", "pos_embed", "class_token", "cls_token", "reg_to
 _SCALES = {"layer_scale", "logit_scale", "gamma", "gamma_1", "gamma_2", "gamma1", "gamma2"}
 
 
-class Unpackable(UserError):
+class UnpackableError(UserError):
     """The network has state that can be neither shared nor private; the message names it."""
 
 
@@ -30,14 +30,14 @@ class Partition:
 
 
 def partition(network: nn.Module) -> Partition:
-    """Split the state dict of `network` (parts as attributes, the head called `head`). Raises Unpackable."""
+    """Split the state dict of `network` (parts as attributes, the head called `head`). Raises UnpackableError."""
     shared: list[str] = []
     private: list[str] = []
     seen: dict[int, str] = {}
     state = network.state_dict(keep_vars=True)
     for name, value in state.items():
         if id(value) in seen:
-            raise Unpackable(f"{name} and {seen[id(value)]} are one tensor (tied weights)")
+            raise UnpackableError(f"{name} and {seen[id(value)]} are one tensor (tied weights)")
         seen[id(value)] = name
         path, _, leaf = name.rpartition(".")
         module = network.get_submodule(path)
@@ -47,7 +47,9 @@ def partition(network: nn.Module) -> Partition:
         elif _is_shared(module, leaf):
             shared.append(name)
         else:
-            raise Unpackable(f"{name} of {type(module).__name__} is neither a weight that tasks can share nor a bias")
+            raise UnpackableError(
+                f"{name} of {type(module).__name__} is neither a weight that tasks can share nor a bias"
+            )
     return Partition(tuple(shared), tuple(private))
 
 

@@ -90,7 +90,7 @@ def uses(kind: Kind, name: str) -> bool:
 
 
 def effective(packed: Packed, task: str) -> State:
-    """The state dict of a task: shared weights owned by it or an earlier task, zero elsewhere, and its private state."""
+    """The state dict of a task: shared weights owned by it or earlier tasks, zero elsewhere, and its private state."""
     record, position = packed.record(task), packed.position(task)
     state = {
         name: torch.where((owner >= 1) & (owner <= position), packed.shared[name], 0.0)
@@ -171,10 +171,12 @@ def overwrite(packed: Packed, record: TaskRecord, state: Mapping[str, Tensor]) -
     owner = {name: torch.ones_like(value) if name in used else value for name, value in packed.owner.items()}
     moved = {name: value for name, value in state.items() if name not in packed.owner}
     private = {
-        task: {name: moved[name] if name in moved and not name.startswith("head.") else value
-               for name, value in kept.items()}
+        task: {
+            name: moved[name].clone() if name in moved and not name.startswith("head.") else value
+            for name, value in kept.items()
+        }
         for task, kept in packed.private.items()
-    }  # fmt: skip
+    }
     free_before = sum(int((packed.owner[name] == 0).sum()) for name in used)
     record = replace(record, owned=free_before, free_before=free_before, digest="")
     return _recorded(packed, shared, owner, private | {record.name: moved}, record)
@@ -200,7 +202,8 @@ def digest(state: Mapping[str, Tensor]) -> str:
 
 def raw_bytes(value: Tensor) -> memoryview:
     """The bytes of a contiguous tensor in main memory, without a copy."""
-    return memoryview(value.reshape(-1).view(torch.uint8).numpy()) if value.numel() else memoryview(b"")
+    content: memoryview = value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else memoryview(b"")
+    return content
 
 
 def forgotten(packed: Packed) -> list[str]:

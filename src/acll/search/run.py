@@ -64,7 +64,7 @@ def search(
     The whole range up to 1 is searched whatever the cap, so that `ratio_searched` says what the task needs and the
     cap what it gets.
     """
-    brief = settings.trial_epochs
+    brief = max(1, round(settings.trial_share * full_epochs))
     reference = log.measure("reference", 1.0, brief, derived(seed, "reference"), attempt)
     tolerance = tolerance_of(reference.standard_error, settings.z, settings.min_tolerance, settings.max_tolerance)
     threshold = reference.score - tolerance
@@ -110,7 +110,7 @@ def _confirm(
     seed: int,
     log: "TrialLog",
 ) -> tuple[float, bool]:
-    """The smallest share from `wanted` on, in steps of a half, that holds with full retraining: (share, whether one did).
+    """The smallest share from `wanted` on, in steps of a half, that holds with full retraining, and whether one did.
 
     It is compared with a reference of the same retraining: a longer one would flatter it.
     """

@@ -1,4 +1,4 @@
-"""Score every task of a node on its test split, and check that nothing was forgotten. The only step that reads tests."""
+"""Score every task of a node on its test split and check that nothing was forgotten; no other step reads tests."""
 
 from pathlib import Path
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from acll.config import Settings
 from acll.packing.prune import keep_masks
@@ -19,7 +20,9 @@ class Parameters(Settings):
 def main(*, dense: Path, parent: Path | None, choice: Path | None, pruned: Path, params: Parameters) -> None:
     """Write the pruned network, with the masks of what it keeps."""
     state, _, header = load_state(dense)
-    decided = {"ratio": params.ratio} if choice is None else json.loads(choice.read_text(encoding="utf-8"))
+    decided: dict[str, Any] = {"ratio": params.ratio}
+    if choice is not None:
+        decided = json.loads(choice.read_text(encoding="utf-8"))
     free = free_of(parent, state, header["shared"])
     keep = keep_masks({name: state[name] for name in free}, free, decided["ratio"], params.scope)
     figures = {key: decided.get(key) for key in ("ratio_searched", "ratio", "cap", "capped")}

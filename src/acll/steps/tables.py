@@ -31,9 +31,7 @@ class Parameters(Settings):
     sequences: dict[str, Line]
 
 
-def main(
-    *, node_scores: list[Path], scores: Path, final: Path, summary: Path, text: Path, params: Parameters
-) -> None:
+def main(*, node_scores: list[Path], scores: Path, final: Path, summary: Path, text: Path, params: Parameters) -> None:
     """Write scores.csv (every node), final.csv and summary.csv (ends of the sequences) and a readable text."""
     nodes = {
         (node.network, node.method, node.seed, tuple(node.prefix)): json.loads(path.read_text(encoding="utf-8"))
