@@ -8,18 +8,21 @@ rule adopt:
         parent=parent_network,
     output:
         network="nodes/{node}/network.safetensors",
-    wildcard_constraints:
-        node=methods_of(FineTuning),
     log:
         "logs/adopt/{node}.log",
     benchmark:
         "benchmarks/adopt/{node}.tsv"
-    params:
-        spec=lambda wildcards: spec("adopt", {"node": node_settings(node_at(wildcards))}),
+    wildcard_constraints:
+        node=methods_of(FineTuning),
     threads: 1
     resources:
         mem_mb=4000,
+    params:
+        spec=lambda wildcards: spec("adopt", {"node": node_settings(node_at(wildcards), set(Training.model_fields))}),
     message:
         "adopt {wildcards.node}"
     shell:
-        step("adopt", "--dense {input.dense:q} --parent {input.parent:q} --network {output.network:q}")
+        step(
+            "adopt",
+            "--dense {input.dense:q} --parent {input.parent:q} --network {output.network:q}",
+        )

@@ -16,12 +16,11 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 os.environ["PYTHONPATH"] = str(ROOT / "src")
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-# `make` keeps the interpreter's user site and warnings out of the jobs' logs
-os.environ["PYTHONWARNINGS"] = "ignore"
+os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries among themselves; they would fill the logs
 
 from acll import tree
 from acll.closure import code_of
-from acll.config import Configuration, FineTuning, Packing
+from acll.config import Configuration, FineTuning, Packing, Training
 from acll.config import parse as parse_configuration
 from acll.data.sources import fingerprint
 from acll.errors import UserError
@@ -43,7 +42,8 @@ def configuration() -> Configuration:
 CONFIGURATION = configuration()
 NODES = tree.nodes(CONFIGURATION)
 DATA_ROOT = (ROOT / os.environ.get("ACLL_DATA_ROOT", CONFIGURATION.data_root)).resolve()
-os.environ["ACLL_DATA_ROOT"] = str(DATA_ROOT)  # where raw data lie is no parameter: colleagues keep them elsewhere
+# Where raw data lie is no parameter of a rule: colleagues keep them elsewhere.
+os.environ["ACLL_DATA_ROOT"] = str(DATA_ROOT)
 
 
 def fingerprints() -> dict[str, str]:
@@ -100,14 +100,48 @@ def choice_of_search(wildcards) -> list[str]:
     return [f"{node.folder}/choice.json"] if tree.searches(CONFIGURATION, node) else []
 
 
-def node_settings(node: tree.Node) -> dict:
+DENSE_ONLY = {"epochs", "learning_rate"}
+RETRAINING_ONLY = {"retrain_epochs", "retrain_learning_rate"}
+
+
+def node_settings(node: tree.Node, unused: set[str]) -> dict:
+    """What a step needs to know of a node, less the keys of `training` that it does not use: a change of them is none."""
     return {
         "network": CONFIGURATION.networks[node.network].model_dump(),
         "method": node.method,
         "seed": node.seed,
         "prefix": node.prefix,
-        "training": CONFIGURATION.training_of(node.task).model_dump(),
+        "training": CONFIGURATION.training_of(node.task).model_dump(exclude=unused),
         "threads": CONFIGURATION.threads,
+    }
+
+
+def train_settings(node: tree.Node) -> dict:
+    method = CONFIGURATION.methods.get(node.method)
+    # a first task starts from the network's own weights; plain fine-tuning has no free weights to start
+    later = method.free_weights if isinstance(method, Packing) else "fresh"
+    return {
+        "node": node_settings(node, RETRAINING_ONLY),
+        "free_weights": "pretrained" if node.position == 1 else later,
+        "freeze": node.position == 1 or isinstance(method, Packing),
+    }
+
+
+def search_settings(node: tree.Node) -> dict:
+    method = CONFIGURATION.methods[node.method]
+    return {
+        "node": node_settings(node, DENSE_ONLY),
+        "search": method.ratio.model_dump(),
+        "scope": method.scope,
+        "cap": cap_of(node),
+    }
+
+
+def prune_settings(node: tree.Node) -> dict:
+    method = CONFIGURATION.methods[node.method]
+    return {
+        "ratio": None if tree.searches(CONFIGURATION, node) else method.ratio,
+        "scope": method.scope,
     }
 
 

@@ -9,6 +9,9 @@ rule prepare:
         "logs/prepare/{task}.log",
     benchmark:
         "benchmarks/prepare/{task}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
     params:
         spec=lambda wildcards: spec(
             "prepare",
@@ -18,9 +21,6 @@ rule prepare:
             },
             raw=FINGERPRINTS[wildcards.task],
         ),
-    threads: 1
-    resources:
-        mem_mb=4000,
     message:
         "prepare {wildcards.task}"
     shell:

@@ -11,16 +11,22 @@ rule evaluate:
         "logs/evaluate/{node}.log",
     benchmark:
         "benchmarks/evaluate/{node}.tsv"
-    params:
-        spec=lambda wildcards: spec(
-            "evaluate",
-            {"threads": CONFIGURATION.threads, "freeze": tree.freezes(CONFIGURATION, node_at(wildcards))},
-        ),
     threads: CONFIGURATION.threads
     resources:
         mem_mb=4000,
         gpu=gpus,
+    params:
+        spec=lambda wildcards: spec(
+            "evaluate",
+            {
+                "threads": CONFIGURATION.threads,
+                "freeze": tree.freezes(CONFIGURATION, node_at(wildcards)),
+            },
+        ),
     message:
         "evaluate {wildcards.node}"
     shell:
-        step("evaluate", "--network {input.network:q} --tests {input.tests:q} --scores {output.scores:q}")
+        step(
+            "evaluate",
+            "--network {input.network:q} --tests {input.tests:q} --scores {output.scores:q}",
+        )

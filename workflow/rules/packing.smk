@@ -12,16 +12,19 @@ rule train:
         "logs/train/{node}.log",
     benchmark:
         "benchmarks/train/{node}.tsv"
-    params:
-        spec=lambda wildcards: spec("train", train_settings(node_at(wildcards))),
     threads: CONFIGURATION.threads
     resources:
         mem_mb=4000,
         gpu=gpus,
+    params:
+        spec=lambda wildcards: spec("train", train_settings(node_at(wildcards))),
     message:
         "train {wildcards.node}"
     shell:
-        step("train", "--train {input.train:q} --parent {input.parent:q} --dense {output.dense:q}")
+        step(
+            "train",
+            "--train {input.train:q} --parent {input.parent:q} --dense {output.dense:q}",
+        )
 
 
 rule search:
@@ -36,12 +39,12 @@ rule search:
         "logs/search/{node}.log",
     benchmark:
         "benchmarks/search/{node}.tsv"
-    params:
-        spec=lambda wildcards: spec("search", search_settings(node_at(wildcards))),
     threads: CONFIGURATION.threads
     resources:
         mem_mb=4000,
         gpu=gpus,
+    params:
+        spec=lambda wildcards: spec("search", search_settings(node_at(wildcards))),
     message:
         "search {wildcards.node}"
     shell:
@@ -63,11 +66,11 @@ rule prune:
         "logs/prune/{node}.log",
     benchmark:
         "benchmarks/prune/{node}.tsv"
-    params:
-        spec=lambda wildcards: spec("prune", prune_settings(node_at(wildcards))),
     threads: 1
     resources:
         mem_mb=4000,
+    params:
+        spec=lambda wildcards: spec("prune", prune_settings(node_at(wildcards))),
     message:
         "prune {wildcards.node}"
     shell:
@@ -84,18 +87,18 @@ rule retrain:
         train=train_data,
     output:
         network="nodes/{node}/network.safetensors",
-    wildcard_constraints:
-        node=methods_of(Packing),
     log:
         "logs/retrain/{node}.log",
     benchmark:
         "benchmarks/retrain/{node}.tsv"
-    params:
-        spec=lambda wildcards: spec("retrain", {"node": node_settings(node_at(wildcards))}),
+    wildcard_constraints:
+        node=methods_of(Packing),
     threads: CONFIGURATION.threads
     resources:
         mem_mb=4000,
         gpu=gpus,
+    params:
+        spec=lambda wildcards: spec("retrain", {"node": node_settings(node_at(wildcards), DENSE_ONLY)}),
     message:
         "retrain {wildcards.node}"
     shell:
@@ -103,29 +106,3 @@ rule retrain:
             "retrain",
             "--pruned {input.pruned:q} --parent {input.parent:q} --train {input.train:q} --network {output.network:q}",
         )
-
-
-def train_settings(node: tree.Node) -> dict:
-    method = CONFIGURATION.methods.get(node.method)
-    # a first task starts from the network's own weights; plain fine-tuning has no free weights to start
-    later = method.free_weights if isinstance(method, Packing) else "fresh"
-    return {
-        "node": node_settings(node),
-        "free_weights": "pretrained" if node.position == 1 else later,
-        "freeze": node.position == 1 or isinstance(method, Packing),
-    }
-
-
-def search_settings(node: tree.Node) -> dict:
-    method = CONFIGURATION.methods[node.method]
-    return {
-        "node": node_settings(node),
-        "search": method.ratio.model_dump(),
-        "scope": method.scope,
-        "cap": cap_of(node),
-    }
-
-
-def prune_settings(node: tree.Node) -> dict:
-    method = CONFIGURATION.methods[node.method]
-    return {"ratio": None if tree.searches(CONFIGURATION, node) else method.ratio, "scope": method.scope}

@@ -17,22 +17,25 @@ rule tables:
         "logs/tables.log",
     benchmark:
         "benchmarks/tables.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
     params:
         spec=spec(
             "tables",
             {
                 "nodes": [
-                    {"network": node.network, "method": node.method, "seed": node.seed, "prefix": node.prefix}
+                    {
+                        "network": node.network,
+                        "method": node.method,
+                        "seed": node.seed,
+                        "prefix": node.prefix,
+                    }
                     for node in NODES
                 ],
-                "sequences": {
-                    name: sequence.model_dump() for name, sequence in CONFIGURATION.sequences.items()
-                },
+                "sequences": {name: sequence.model_dump() for name, sequence in CONFIGURATION.sequences.items()},
             },
         ),
-    threads: 1
-    resources:
-        mem_mb=1000,
     message:
         "tables"
     shell:
@@ -74,19 +77,17 @@ rule figures:
         "logs/figures.log",
     benchmark:
         "benchmarks/figures.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
     params:
         spec=spec(
             "figures",
             {
-                "sequences": {
-                    name: sequence.model_dump() for name, sequence in CONFIGURATION.sequences.items()
-                },
+                "sequences": {name: sequence.model_dump() for name, sequence in CONFIGURATION.sequences.items()},
                 "searches": [node.folder.removeprefix("nodes/") for node in SEARCHED],
             },
         ),
-    threads: 1
-    resources:
-        mem_mb=1000,
     message:
         "figures"
     shell:

@@ -1,0 +1,77 @@
+# `make help` lists what there is. Needs git, make and Python >= 3.11 with venv; everything else goes into .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+CONFIG ?= demo
+RESULTS := results/$(CONFIG)
+SNAKEMAKE := snakemake --configfile config/$(CONFIG).yaml --directory $(RESULTS)
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)/src
+ifdef DATA
+export ACLL_DATA_ROOT := $(abspath $(DATA))
+endif
+
+.PHONY: help run plan check test lint format docs registry lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@echo
+	@echo "CONFIG=name  another configuration: config/name.yaml (default: demo)"
+	@echo "DATA=folder  another place of raw data than the configuration's data_root"
+
+run: .venv/installed  ## run the pipeline on config/$(CONFIG).yaml; only what has changed is run
+	@acll check config/$(CONFIG).yaml --stage dvc.yaml
+	@# Snakemake decides what has to run, since only it sees raw data outside the repository: hence --force
+	@dvc repro --force --single-item run@$(CONFIG)
+	@acll table $(RESULTS)
+
+plan: .venv/installed  ## say which jobs `make run` would run, and why
+	@acll check config/$(CONFIG).yaml
+	@mkdir -p $(RESULTS)
+	@$(SNAKEMAKE) --dry-run --quiet none
+
+check: .venv/installed  ## check config/$(CONFIG).yaml and its raw data, without running anything
+	@acll check config/$(CONFIG).yaml
+
+test: .venv/installed  ## run the tests
+	@pytest -n 2 tests
+
+lint: .venv/installed  ## ruff, mypy, snakefmt, snakemake --lint
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@snakefmt --check Snakefile workflow
+	@python .ci/lint_workflow.py
+
+format: .venv/installed  ## format Python and Snakemake files
+	@ruff check --fix .
+	@ruff format .
+	@snakefmt Snakefile workflow
+
+docs: .venv/installed  ## write config/README.md from the typed configuration
+	@python -m acll.reference > config/README.md
+
+registry: .venv/installed  ## list anew which architectures the installed libraries offer (takes minutes)
+	@python -m acll.networks.make_registry
+
+lock: .venv/installed  ## choose versions anew: requirements.in -> lock.txt, with hashes and without addresses
+	@uv pip compile --quiet --no-header --no-emit-index-url --universal --python-version 3.11 --generate-hashes \
+	    requirements/requirements.in -o requirements/lock.txt
+
+clean:  ## remove the environment and caches; results stay
+	@rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Installed anew when what is required changes. uv installs in parallel; byte code is compiled now, since steps are
+# short processes and would otherwise spend their time on it.
+.venv/installed: requirements/uv.txt requirements/lock.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=…")'
+	@echo "installing into .venv (some gigabytes; a few minutes on a first download)"
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@.venv/bin/uv pip sync --quiet --python .venv --require-hashes --compile-bytecode requirements/lock.txt requirements/uv.txt
+	@.venv/bin/uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,89 @@
+"""The reference of every key of a configuration, in Markdown, made from the typed configuration.
+
+`make docs` writes config/README.md with it; a test keeps that file current.
+"""
+
+import json
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from acll import config
+
+SECTIONS: tuple[tuple[str, type[config.Settings]], ...] = (
+    ("The whole", config.Configuration),
+    ("`tasks.<name>`, source `digits`", config.Digits),
+    ("`tasks.<name>`, source `generated`", config.Generated),
+    ("`tasks.<name>`, source `image_folder`", config.ImageFolder),
+    ("`tasks.<name>`, source `mask_folder`", config.MaskFolder),
+    ("`networks.<name>`, for classification", config.BackboneNetwork),
+    ("`networks.<name>`, for segmentation, or both kinds", config.DecoderNetwork),
+    ("`sequences.<name>`", config.Sequence),
+    ("`methods.<name>`, packing", config.Packing),
+    ("`methods.<name>.ratio`, a search", config.Search),
+    ("`methods.<name>`, fine-tuning", config.FineTuning),
+    ("`training`", config.Training),
+)
+INTRODUCTION = """# Configurations
+
+`make run CONFIG=<name>` runs `config/<name>.yaml`. Here is every key; the file is made by `make docs` from
+`src/acll/config.py`. A mistake is reported before any job starts, in a line with the key, its value and what is
+allowed; `make check CONFIG=<name>` does nothing else.
+
+Names of tasks, networks, sequences and methods are made of small letters, digits and `_`.
+"""
+
+
+def reference() -> str:
+    """The whole document."""
+    parts = [INTRODUCTION]
+    for title, model in SECTIONS:
+        words = " ".join((model.__doc__ or "").split())
+        parts.append(f"## {title}\n\n{words}\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |")
+        parts[-1] += "".join(f"\n{_row(name, field)}" for name, field in model.model_fields.items()) + "\n"
+    return "\n".join(parts)
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    description = (field.description or "").replace("|", "\\|")
+    return f"| `{name}` | {_type(field)} | {_default(field)} | {description} |"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "required"
+    value: Any = field.default
+    if isinstance(value, config.Settings):
+        return "see below"
+    return f"`{json.dumps(value)}`" if value is not None else "none"
+
+
+def _type(field: FieldInfo) -> str:
+    bounds = [
+        f"{sign} {getattr(part, name):g}"
+        for part in field.metadata
+        for name, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
+        if hasattr(part, name)
+    ]
+    return " ".join([_name(field.annotation), ", ".join(bounds)]).strip()
+
+
+def _name(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(annotation))
+    if annotation in (int, float, str, bool):
+        return {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}[annotation]
+    if origin is list:
+        return "list"
+    if origin is tuple:
+        return "number or [height, width]"
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, config.Settings)):
+        return "mapping"
+    kinds = [_name(part) for part in get_args(annotation) if part is not type(None)]
+    return " or ".join(dict.fromkeys(kinds))
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
