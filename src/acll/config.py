@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from acll.errors import UserError
@@ -24,7 +24,17 @@ DENSE = "dense"  # the folder of first-task training, shared by all methods; so 
 Kind = Literal["classification", "segmentation"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
-Size = Annotated[tuple[Positive, Positive], Field(strict=False)]
+
+
+def _sides(value: Any) -> Any:
+    """Height and width; a number is both."""
+    sides = [value, value] if isinstance(value, int) else value
+    if not isinstance(sides, list | tuple) or len(sides) != 2 or any(type(one) is not int or one < 1 for one in sides):
+        raise ValueError("must be a number of pixels above 0, or two: [height, width]")
+    return tuple(sides)
+
+
+Size = Annotated[tuple[int, int], BeforeValidator(_sides)]
 
 
 class ConfigurationError(UserError):
@@ -49,13 +59,6 @@ class Task(Settings):
     test_share: Share = Field(0.2, description="share cut from `train` for the test where there is no `test`")
     split_seed: int = Field(0, ge=0, description="seed of these cuts; the seeds of the runs do not change them")
     training: dict[str, Any] = Field({}, description="keys of `training` that this task overrides")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _square(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("image_size"), int):
-            return {**value, "image_size": (value["image_size"], value["image_size"])}
-        return value
 
 
 class Digits(Task):
@@ -118,7 +121,8 @@ class DecoderNetwork(Settings):
 
 
 def _network_kind(value: Any) -> str:
-    return "decoder" if isinstance(value, DecoderNetwork) or "decoder" in value or "encoder" in value else "backbone"
+    keyed = isinstance(value, dict) and ("decoder" in value or "encoder" in value)
+    return "decoder" if keyed or isinstance(value, DecoderNetwork) else "backbone"
 
 
 Network = Annotated[
@@ -160,11 +164,21 @@ class Search(Settings):
         return self
 
 
+def _ratio_kind(value: Any) -> str:
+    return "search" if isinstance(value, dict | Search) else "number"
+
+
+Ratio = Annotated[
+    Annotated[float, Field(ge=0, lt=1), Tag("number")] | Annotated[Search, Tag("search")],
+    Discriminator(_ratio_kind),
+]
+
+
 class Packing(Settings):
     """Train, release the smallest weights, retrain and freeze the rest: PackNet, with a fixed or a searched ratio."""
 
     type: Literal["packing"] = Field("packing", description="`packing`, which may be left out")
-    ratio: Annotated[float, Field(ge=0, lt=1)] | Search = Field(
+    ratio: Ratio = Field(
         description="share of what the task trained that it releases: a number in [0, 1), or the settings of a search"
     )
     scope: Literal["layer", "global"] = Field("layer", description="smallest within each `layer`, or over all of them")
@@ -185,7 +199,7 @@ class FineTuning(Settings):
 
 
 def _method_type(value: Any) -> str:
-    return str(value.get("type", "packing")) if isinstance(value, dict) else str(value.type)
+    return str(value.get("type", "packing") if isinstance(value, dict) else getattr(value, "type", "packing"))
 
 
 Method = Annotated[
@@ -246,12 +260,14 @@ class Configuration(Settings):
 class _Loader(yaml.SafeLoader):
     """YAML without duplicate keys, of which PyYAML would silently keep the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ConfigurationError(f"line {node.start_mark.line + 1}: the key {key!r} stands there twice")
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} stands there twice", key.start_mark)
+            seen.add(str(key.value))
+        return node
 
 
 def load(path: Path) -> Configuration:
@@ -261,9 +277,14 @@ def load(path: Path) -> Configuration:
     except FileNotFoundError:
         others = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
         raise ConfigurationError(f"{path}: there is no such file (there are: {others})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not text in UTF-8: {error}") from None
     try:
         raw = yaml.load(text, _Loader)  # noqa: S506 - a subclass of SafeLoader
-    except (yaml.YAMLError, ConfigurationError) as error:
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigurationError(f"{path}: not valid YAML: {line}{error.problem}") from None
+    except yaml.YAMLError as error:
         raise ConfigurationError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ConfigurationError(f"{path}: empty, or not a mapping of keys to values")
@@ -286,7 +307,7 @@ def parse(raw: dict[str, Any]) -> Configuration:
     faults = [*_names(configuration), *_overrides(configuration), *_architectures(configuration)]
     faults += [*_sequences(configuration), *_values(configuration)]
     if faults:
-        raise ConfigurationError("\n".join(faults))
+        raise ConfigurationError("\n".join(dict.fromkeys(faults)))
     return configuration
 
 
@@ -301,50 +322,78 @@ def _numbers(value: Any) -> Any:
 
 def _line(error: ErrorDetails) -> str:
     """One line for a fault that pydantic found: key, value, what is allowed."""
-    tags = {"backbone", "decoder", "packing", "finetuning", "digits", "generated", "image_folder", "mask_folder"}
-    path = [str(part) for part in error["loc"] if part not in ("Search", "float") and "[" not in str(part)]
-    # tags of unions stand behind the name of the task, network or method; they are no keys
-    path = [part for position, part in enumerate(path) if not (position == 2 and part in tags)]
+    path, model = _place(error["loc"])
     key, kind, context = ".".join(path), error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{key}: unknown key{_hint(path)}"
+        keys = list(model.model_fields)
+        hint = suggestion(path[-1], keys) or f" (allowed: {', '.join(keys)})"
+        return f"{key}: unknown key{hint}"
     if kind == "missing":
         return f"{key}: missing; it is required"
+    if kind == "invalid_key" or error["loc"][-1] == "[key]":
+        return f"{key or 'keys'}: the key {_short(error['input'])} must be text; put it in quotes"
     if kind == "union_tag_not_found":
-        return f"{key}: missing key {context['discriminator']}"
-    message = error["msg"].removeprefix("Value error, ")
+        return f"{key}.source: missing; it is required"
     if kind == "union_tag_invalid":
-        key += "." + {"_method_type()": "type", "_network_kind()": "backbone"}.get(
-            context["discriminator"], context["discriminator"].strip("'")
-        )
-        return f"{key} = {context['tag']!r}: must be one of {context['expected_tags']}"
-    return f"{key} = {_short(error['input'])}: {message[0].lower()}{message[1:]}"
+        tag = "source" if path[0] == "tasks" else "type"
+        return f"{key}.{tag} = {_short(error['input'][tag])}: must be one of {context['expected_tags']}"
+    must = _MUST[kind].format(**context) if kind in _MUST else error["msg"]
+    or_search = ", or the settings of a search" if kind == "float_type" and path[-1] == "ratio" else ""
+    return f"{key} = {_short(error['input'])}: {must}{or_search}"
+
+
+# what pydantic finds, in the words of people who write configurations
+_MUST = {
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be {ge:g} or more",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be {le:g} or less",
+    "too_short": "must have {min_length} or more entries",
+    "too_long": "must have {max_length} or fewer entries",
+    "value_error": "{error}",
+}
+_MODELS: dict[str, type[Settings]] = {
+    "training": Training,
+    "sequences": Sequence,
+    "digits": Digits,
+    "generated": Generated,
+    "image_folder": ImageFolder,
+    "mask_folder": MaskFolder,
+    "backbone": BackboneNetwork,
+    "decoder": DecoderNetwork,
+    "packing": Packing,
+    "finetuning": FineTuning,
+    "search": Search,
+    "number": Packing,
+}
+
+
+def _place(location: tuple[int | str, ...]) -> tuple[list[str], type[Settings]]:
+    """The keys that lead to a fault, without positions in lists, and the settings in which the last one stands."""
+    path: list[str] = []
+    model: type[Settings] = _MODELS.get(str(location[0]), Configuration)
+    for position, part in enumerate(location):
+        # tags of unions stand behind the name of a task, network or method, and behind its ratio; they are no keys
+        if (position == 2 and location[0] in ("tasks", "networks", "methods")) or (position == 4 and "ratio" in path):
+            model = _MODELS.get(str(part), model)
+        elif isinstance(part, str) and part != "[key]":
+            path.append(part)
+    return path, model
 
 
 def _short(value: Any) -> str:
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-_SECTIONS: dict[str, list[type[Settings]]] = {
-    "tasks": [Digits, Generated, ImageFolder, MaskFolder],
-    "networks": [BackboneNetwork, DecoderNetwork],
-    "sequences": [Sequence],
-    "methods": [Packing, FineTuning],
-}
-
-
-def _hint(path: list[str]) -> str:
-    """The keys that are allowed where an unknown one stands, the likeliest first."""
-    models: list[type[Settings]] = [Configuration]
-    if path[0] == "training":
-        models = [Training]
-    elif len(path) == 4 and path[2] == "ratio":
-        models = [Search]
-    elif len(path) > 1:
-        models = _SECTIONS.get(path[0], [Configuration])
-    keys = sorted({key for model in models for key in model.model_fields})
-    return suggestion(path[-1], keys) or f" (allowed: {', '.join(keys)})"
 
 
 def suggestion(name: str, known: list[str]) -> str:
@@ -451,21 +500,25 @@ def _known(names: dict[str, Any]) -> str:
 
 def _fits(key: str, name: str, task: AnyTask, network: Network) -> list[str]:
     """Whether the network can learn the task: its kind, and the size of its images."""
+    size = f"tasks.{name}.image_size = {list(task.image_size)}"
     if isinstance(network, BackboneNetwork):
         if task.kind == "segmentation":
             return [f"{key}.tasks = {name!r}: a segmentation task needs a network with a decoder"]
-        smallest = registry()["smallest"].get(network.backbone, 1)
-        if min(task.image_size) < smallest:
-            return [f"tasks.{name}.image_size = {list(task.image_size)}: {network.backbone} needs {smallest} or more"]
-        exact = registry()["exact"].get(network.backbone)
-        if exact and set(task.image_size) != {exact}:
-            return [f"tasks.{name}.image_size = {list(task.image_size)}: {network.backbone} needs exactly {exact}"]
-        return []
+        return _size_faults(size, task, network.backbone)
     stride = 8 if getattr(network, "encoder", "") == "resnet_small" else 32
     if any(side % stride for side in task.image_size):
         fitting = [max(stride, round(side / stride) * stride) for side in task.image_size]
-        return [f"tasks.{name}.image_size = {list(task.image_size)}: must be multiples of {stride}, such as {fitting}"]
-    return []
+        return [f"{size}: must be multiples of {stride}, such as {fitting}"]
+    return _size_faults(size, task, network.decoder) if stride == 32 and task.kind == "segmentation" else []
+
+
+def _size_faults(key: str, task: AnyTask, architecture: str) -> list[str]:
+    """Whether images are as large as the architecture needs, or of just the size that it is made for."""
+    known = registry()
+    smallest, exact = known["smallest"].get(architecture, 1), known["exact"].get(architecture)
+    if exact and set(task.image_size) != {exact}:
+        return [f"{key}: {architecture} needs exactly {exact}"]
+    return [f"{key}: {architecture} needs {smallest} or more"] if min(task.image_size) < smallest else []
 
 
 def _values(configuration: Configuration) -> list[str]:

@@ -4,7 +4,7 @@
 """
 
 import json
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -73,6 +73,8 @@ def _name(annotation: Any) -> str:
     origin = get_origin(annotation)
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in get_args(annotation))
+    if origin is Annotated:
+        return _name(get_args(annotation)[0])
     if annotation in (int, float, str, bool):
         return {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}[annotation]
     if origin is list:

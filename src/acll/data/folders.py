@@ -110,6 +110,8 @@ def _read_all(paths: Sequence[Path], size: tuple[int, int]) -> NDArray[np.uint8]
     for path in paths:
         try:
             images.append(_open(path))
+            if images[-1].mode[0] in "IF":  # converted, they would turn white or black
+                raise DataError(f"{path}: has more than 8 bits a channel ({images[-1].mode}); save it with 8")
         except DataError as error:
             unreadable.append(str(error))
     if unreadable:

@@ -44,6 +44,11 @@ def main() -> None:
         name: refusal(DecoderNetwork(decoder=name, encoder="tu-vit_tiny_patch16_224" if name == "dpt" else "resnet18"))
         for name in smp.MODEL_ARCHITECTURES_MAPPING
     }
+    for name in decoders:
+        if name == "dpt":
+            exact[name] = 224
+        else:
+            smallest[name] = smallest_size(DecoderNetwork(decoder=name, encoder="resnet18"))
     small = {name: refusal(DecoderNetwork(decoder=name, encoder="resnet_small")) for name in decoders}
     content = {"backbones": backbones, "smallest": smallest, "exact": exact}
     content |= {"encoders": encoders, "decoders": decoders, "decoders_of_resnet_small": small}
@@ -52,17 +57,24 @@ def main() -> None:
 
 def refusal(network: Network, kind: Kind | None = None) -> str | None:
     """Why the network cannot be packed, or None."""
-    kind = kind or ("segmentation" if isinstance(network, DecoderNetwork) else "classification")
+    kind = kind or _kind(network)
     try:
-        partition(build(network, kind, 2, 0))
-    except (NetworkError, UnpackableError) as error:
-        return str(error)
+        made = build(network, kind, 2, 0)
+        partition(made)
+        if kind == "segmentation":
+            size = 224 if getattr(network, "decoder", "") == "dpt" else 64
+            with torch.no_grad():
+                shape = made.eval()(torch.zeros(1, 3, size, size)).shape[2:]
+            if tuple(shape) != (size, size):
+                return f"images of {size} pixels come out with {shape[0]}"
+    except (NetworkError, UnpackableError, RuntimeError) as error:
+        return str(error).strip() or type(error).__name__
     return None
 
 
 def smallest_size(network: Network) -> int:
     """The smallest of SIZES, in pixels, with which the network trains on square images."""
-    model = build(network, "classification", 2, 0).train()
+    model = build(network, _kind(network), 2, 0).train()
     with torch.no_grad():
         for size in SIZES:
             try:
@@ -71,6 +83,10 @@ def smallest_size(network: Network) -> int:
             except (RuntimeError, ValueError, AssertionError, IndexError):
                 continue
     raise NetworkError(f"{network}: none of the sizes {SIZES} fits")
+
+
+def _kind(network: Network) -> Kind:
+    return "segmentation" if isinstance(network, DecoderNetwork) else "classification"
 
 
 if __name__ == "__main__":

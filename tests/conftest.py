@@ -1,0 +1,98 @@
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL_DATA = Path(os.environ.get("ACLL_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+# As in the pipeline: one thread a process, since pytest runs several of them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items):
+    if not REAL_DATA.is_dir():
+        for item in items:
+            if item.get_closest_marker("realdata"):
+                item.add_marker(pytest.mark.skip(reason=f"there is no folder {REAL_DATA}; ACLL_TEST_DATA names another"))
+
+
+@pytest.fixture
+def real_data() -> Path:
+    return REAL_DATA
+
+
+@pytest.fixture
+def tiny() -> SimpleNamespace:
+    """Tiny tasks for tests of packing: see the functions below."""
+    return SimpleNamespace(task=tiny_task, learn=learn, outputs=outputs)
+
+
+def tiny_task(name: str, kind: str = "classification", size: int = 16, classes: int = 3, samples: int = 6, seed: int = 0):
+    """(training split, validation split, header) of random images and labels."""
+    import torch
+
+    from acll.data.batches import Split
+    from acll.data.prepared import Header
+
+    generator = np.random.default_rng([seed, *name.encode()])
+    images = torch.from_numpy(generator.integers(0, 256, (samples, 3, size, size), dtype=np.uint8))
+    shape = (samples,) if kind == "classification" else (samples, size, size)
+    labels = torch.from_numpy(generator.integers(0, classes, shape).astype(np.int64 if len(shape) == 1 else np.uint8))
+    names = tuple(f"class_{index}" for index in range(classes))
+    header = Header(name, kind, names, (size, size), (0.5,) * 3, (0.3,) * 3, {})
+    return Split(images, labels), Split(images[:4], labels[:4]), header
+
+
+def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer", epochs: int = 1, **settings):
+    """Train, prune, retrain and commit one more task, as the steps do. build(kind, classes, seed) → TaskNetwork."""
+    import torch
+
+    from acll.config import Training
+    from acll.networks.partition import partition
+    from acll.packing.ownership import TaskRecord, commit, empty, free, starting_state
+    from acll.packing.prune import keep_masks
+    from acll.packing.stage import released
+    from acll.training.learner import Learner
+    from acll.training.loop import Plan
+
+    train, validation, header = task
+    network = build(header.kind, len(header.classes), len(packed.tasks) if packed else 0)
+    if packed is None:
+        whole = build("segmentation" if hasattr(build, "has_decoder") else "classification", 2, 0)
+        packed = empty({}, {name: whole.state_dict()[name] for name in partition(whole).shared}, "test", 0)
+    training = Training(batch_size=3, **({"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1} | settings))
+    learner = Learner(network, train, validation, header, training, torch.device("cpu"))
+    masks = free(packed, header.kind)
+    start = starting_state(packed, header.kind, network.state_dict())
+    dense = learner.fit(start, Plan(epochs, 0.01, 1, keep="last"), masks).state
+    keep = keep_masks({name: dense[name] for name in masks}, masks, ratio, scope)
+    after = learner.fit(released(dense, masks, keep), Plan(epochs, 0.01, 2, keep="last"), keep).state
+    record = TaskRecord(
+        header.name, header.kind, header.classes, header.image_size, header.mean, header.deviation, "accuracy", 0.5, ""
+    )
+    return commit(packed, record, after, keep)
+
+
+def outputs(packed, build: Callable, task):
+    """What the network of a task gives for its validation images."""
+    import torch
+
+    from acll.data.batches import normalised
+    from acll.packing.ownership import effective
+
+    _, validation, header = task
+    network = build(header.kind, len(header.classes), 99)
+    network.load_state_dict(effective(packed, header.name))
+    with torch.no_grad():
+        return network.eval()(normalised(validation.images, header, torch.device("cpu")))
+
+
+def states_equal(left: Mapping, right: Mapping) -> bool:
+    """Bit for bit."""
+    from acll.packing.ownership import digest
+
+    return digest(left) == digest(right)

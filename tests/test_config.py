@@ -1,0 +1,525 @@
+"""The configuration: what is wrong is said before anything runs, in one line a fault."""
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from acll.config import ConfigurationError, load, parse
+
+ROOT = Path(__file__).resolve().parent.parent
+MISSING = object()
+GOOD = """
+name: tiny
+tasks:
+  easy: {source: generated, kind: classification, image_size: 16, classes: 3, samples: 60, difficulty: 0.1}
+  digits: {source: digits, image_size: 16}
+  shapes: {source: generated, kind: segmentation, image_size: [32, 64], classes: 3, samples: 60, difficulty: 0.1}
+  birds: {source: image_folder, path: birds, image_size: 32}
+  streets: {source: mask_folder, path: streets, image_size: 32, classes: [road, sky]}
+networks:
+  small: {backbone: resnet_small}
+  unet: {decoder: unet, encoder: resnet_small}
+sequences:
+  classify: {network: small, tasks: [easy, digits]}
+  segment: {network: unet, tasks: [shapes, digits]}
+methods:
+  adaptive: {ratio: {search: tpe}}
+  half: {ratio: 0.5}
+  finetune: {type: finetuning}
+training: {epochs: 2}
+"""
+
+
+def edited(**changes):
+    """The good configuration with values put at paths such as `tasks/easy/classes`, or taken away."""
+    content = yaml.safe_load(GOOD)
+    for path, value in changes.items():
+        *way, last = path.split("/")
+        place = content
+        for key in way:
+            place = place[key]
+        if value is MISSING:
+            del place[last]
+        else:
+            place[last] = copy.deepcopy(value)
+    return content
+
+
+def faults(raw) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(raw)
+    lines = str(caught.value).split("\n")
+    for line in lines:
+        assert re.match(r"[a-z_0-9.+ ]+(: | = )", line), line
+        for jargon in (
+            "Value error",
+            "nput should",
+            "type=",
+            "http",
+            "dictionary",
+            "instance of",
+            "constrained",
+            "[key]",
+        ):
+            assert jargon not in line
+    return lines
+
+
+def fault(path, value) -> str:
+    lines = faults(edited(**{path: value}))
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def faults_of_file(folder, text, name="tiny") -> list[str]:
+    path = folder / f"{name}.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigurationError) as caught:
+        load(path)
+    lines = str(caught.value).split("\n")
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    return [line.removeprefix(f"{path}: ") for line in lines]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# good ones
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_configuration_of_the_repository_loads(path):
+    assert load(path).name == path.stem
+
+
+def test_a_configuration_file_gives_what_its_content_gives(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(GOOD)
+    assert load(tmp_path / "tiny.yaml") == parse(yaml.safe_load(GOOD))
+
+
+def test_one_number_is_height_and_width():
+    tasks = parse(edited()).tasks
+    assert tasks["easy"].image_size == (16, 16)
+    assert tasks["shapes"].image_size == (32, 64)
+
+
+def test_a_method_without_a_type_is_packing():
+    assert parse(edited()).methods["half"].type == "packing"
+
+
+@pytest.mark.parametrize("text, value", [("1e-4", 1e-4), ("5E-1", 0.5), ("2.e-3", 2e-3), ("1.5e+0", 1.5)])
+def test_scientific_notation_is_a_number(tmp_path, text, value):
+    (tmp_path / "tiny.yaml").write_text(GOOD.replace("epochs: 2", f"learning_rate: {text}"))
+    assert load(tmp_path / "tiny.yaml").training.learning_rate == value
+
+
+def test_keys_can_be_merged_from_another_task(tmp_path):
+    text = GOOD.replace("digits: {", "digits: &digits {").replace(
+        "  birds:", "  again: {<<: *digits, split_seed: 3}\n  birds:"
+    )
+    (tmp_path / "tiny.yaml").write_text(text)
+    tasks = load(tmp_path / "tiny.yaml").tasks
+    assert tasks["again"] == tasks["digits"].model_copy(update={"split_seed": 3})
+
+
+def test_training_of_a_task_is_the_common_one_with_its_overrides():
+    configuration = parse(edited(**{"tasks/easy/training": {"epochs": 7, "augmentation": ["flip"]}}))
+    assert configuration.training_of("digits") == configuration.training
+    changed = {"epochs": 7, "augmentation": ["flip"]}
+    assert configuration.training_of("easy").model_dump() == configuration.training.model_dump() | changed
+
+
+def test_scientific_notation_is_a_number_in_overrides():
+    configuration = parse(edited(**{"tasks/easy/training": {"learning_rate": "3e-4"}}))
+    assert configuration.training_of("easy").learning_rate == 3e-4
+
+
+@pytest.mark.parametrize("network", [{"backbone": "resnet18"}, {"decoder": "fpn", "encoder": "tu-resnet18"}])
+def test_networks_of_the_libraries_are_accepted(network):
+    parse(edited(**{"networks/other": network}))
+
+
+def test_weights_may_be_a_file_that_is_there(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.touch()
+    assert parse(edited(**{"networks/small/weights": str(path)})).networks["small"].weights == str(path)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# keys
+
+
+@pytest.mark.parametrize(
+    "path, line",
+    [
+        ("seed", "seed: unknown key (did you mean seeds?)"),
+        ("tasks/easy/clases", "tasks.easy.clases: unknown key (did you mean classes?)"),
+        ("tasks/digits/imagesize", "tasks.digits.imagesize: unknown key (did you mean image_size?)"),
+        ("tasks/birds/grup", "tasks.birds.grup: unknown key (did you mean group?)"),
+        ("tasks/streets/pth", "tasks.streets.pth: unknown key (did you mean path?)"),
+        ("networks/small/weight", "networks.small.weight: unknown key (did you mean weights?)"),
+        ("networks/unet/backbone", "networks.unet.backbone: unknown key (allowed: decoder, encoder, weights)"),
+        ("sequences/classify/task", "sequences.classify.task: unknown key (did you mean tasks?)"),
+        ("methods/half/scop", "methods.half.scop: unknown key (did you mean scope?)"),
+        ("methods/finetune/ratio", "methods.finetune.ratio: unknown key (allowed: type)"),
+        (
+            "methods/adaptive/ratio/trial",
+            "methods.adaptive.ratio.trial: unknown key (did you mean trials or trial_share?)",
+        ),
+        ("training/epoch", "training.epoch: unknown key (did you mean epochs?)"),
+        ("tasks/easy/training", "tasks.easy.training.epoch: unknown key (did you mean epochs?)"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_likely_one(path, line):
+    assert fault(path, {"epoch": 3} if path.endswith("/training") else 3) == line
+
+
+def test_an_unknown_key_like_no_other_comes_with_all_that_are_allowed():
+    assert fault("methods/adaptive/ratio/qqq", 1) == (
+        "methods.adaptive.ratio.qqq: unknown key (allowed: search, trials, startup, trial_share, lower, z, "
+        "min_tolerance, max_tolerance, confirmations)"
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "name",
+        "tasks",
+        "networks",
+        "sequences",
+        "methods",
+        "tasks/easy/source",
+        "tasks/easy/image_size",
+        "tasks/birds/path",
+        "networks/small/backbone",
+        "networks/unet/encoder",
+        "networks/unet/decoder",
+        "sequences/segment/network",
+        "methods/half/ratio",
+        "methods/adaptive/ratio/search",
+    ],
+)
+def test_a_missing_key_is_named(path):
+    assert fault(path, MISSING) == f"{path.replace('/', '.')}: missing; it is required"
+
+
+@pytest.mark.parametrize("path", ["tasks", "training", "tasks/easy/training"])
+def test_a_key_that_is_a_number_is_named(path):
+    assert fault(path, {3: {}}) == f"{path.replace('/', '.')}: the key 3 must be text; put it in quotes"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# types and values of one key
+
+
+@pytest.mark.parametrize(
+    "path, value, shown, must",
+    [
+        # of the wrong type
+        ("name", 3, "3", "must be text"),
+        ("threads", True, "true", "must be a whole number"),
+        ("threads", "2", '"2"', "must be a whole number"),
+        ("seeds", 0, "0", "must be a list"),
+        ("seeds", [True], "true", "must be a whole number"),
+        ("tasks", [], "[]", "must be a mapping of keys to values"),
+        ("tasks/easy", None, "null", "must be a mapping of keys to values"),
+        ("tasks/easy/classes", 3.5, "3.5", "must be a whole number"),
+        ("tasks/easy/difficulty", "hard", '"hard"', "must be a number"),
+        ("tasks/easy/difficulty", float("nan"), "NaN", "must be a finite number"),
+        ("tasks/easy/training", 3, "3", "must be a mapping of keys to values"),
+        ("tasks/streets/classes", "road", '"road"', "must be a list"),
+        ("tasks/streets/classes", ["road", False], "false", "must be text"),
+        ("networks/small", None, "null", "must be a mapping of keys to values"),
+        ("networks/small", "resnet18", '"resnet18"', "must be a mapping of keys to values"),
+        ("sequences/classify", ["easy"], '["easy"]', "must be a mapping of keys to values"),
+        ("methods/half", None, "null", "must be a mapping of keys to values"),
+        ("methods/half", 0.5, "0.5", "must be a mapping of keys to values"),
+        ("methods/half/ratio", "half", '"half"', "must be a number, or the settings of a search"),
+        ("methods/half/ratio", True, "true", "must be a number, or the settings of a search"),
+        ("methods/half/cap", "yes", '"yes"', "must be true or false"),
+        ("methods/adaptive/ratio/trials", 3.0, "3.0", "must be a whole number"),
+        ("training", None, "null", "must be a mapping of keys to values"),
+        ("training/epochs", True, "true", "must be a whole number"),
+        ("training/mixed_precision", 1, "1", "must be true or false"),
+        ("training/augmentation", "flip", '"flip"', "must be a list"),
+        # out of bounds
+        ("threads", 0, "0", "must be above 0"),
+        ("seeds", [], "[]", "must have 1 or more entries"),
+        ("seeds", [-1], "-1", "must be 0 or more"),
+        ("tasks", {}, "{}", "must have 1 or more entries"),
+        ("tasks/easy/classes", 1, "1", "must be 2 or more"),
+        ("tasks/easy/difficulty", 1.5, "1.5", "must be 1 or less"),
+        ("tasks/easy/validation_share", 0, "0", "must be above 0"),
+        ("tasks/streets/classes", ["road"], '["road"]', "must have 2 or more entries"),
+        ("sequences/classify/tasks", [], "[]", "must have 1 or more entries"),
+        ("methods/half/ratio", 1.0, "1.0", "must be below 1"),
+        ("methods/half/ratio", -0.1, "-0.1", "must be 0 or more"),
+        ("methods/adaptive/ratio/lower", 0, "0", "must be above 0"),
+        ("training/batch_size", 1, "1", "must be 2 or more"),
+        ("training/learning_rate", 0, "0", "must be above 0"),
+        # none of the words that are allowed
+        ("tasks/easy/kind", "regression", '"regression"', "must be 'classification' or 'segmentation'"),
+        ("tasks/birds/kind", "segmentation", '"segmentation"', "must be 'classification'"),
+        (
+            "tasks/easy/source",
+            "cifar",
+            '"cifar"',
+            "must be one of 'digits', 'generated', 'image_folder', 'mask_folder'",
+        ),
+        (
+            "tasks/easy/source",
+            None,
+            "null",
+            "must be one of 'digits', 'generated', 'image_folder', 'mask_folder'",
+        ),
+        ("methods/half/type", "ewc", '"ewc"', "must be one of 'packing', 'finetuning'"),
+        ("methods/adaptive/ratio/search", "random", '"random"', "must be 'tpe'"),
+        ("training/optimizer", "adam", '"adam"', "must be 'sgd' or 'adamw'"),
+        ("training/optimizer", "two\nlines", '"two\\nlines"', "must be 'sgd' or 'adamw'"),
+        ("training/augmentation", ["flop"], '"flop"', "must be 'flip', 'vertical_flip', 'shift' or 'brightness'"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_allowed(path, value, shown, must):
+    assert fault(path, value) == f"{path.replace('/', '.')} = {shown}: {must}"
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 16.0, "16", [16], [16, 16, 16], [16, "16"], [16, True], {}, None])
+def test_a_bad_image_size_is_one_fault(value):
+    line = fault("tasks/easy/image_size", value)
+    assert line.startswith("tasks.easy.image_size = ")
+    assert line.endswith(": must be a number of pixels above 0, or two: [height, width]")
+
+
+@pytest.mark.parametrize(
+    "key, value, must", [("epochs", 0, "must be above 0"), ("epochs", True, "must be a whole number")]
+)
+def test_a_bad_override_is_named_at_its_task(key, value, must):
+    shown = str(value).lower()
+    assert fault("tasks/digits/training", {key: value}) == f"tasks.digits.training.{key} = {shown}: {must}"
+
+
+def test_bounds_of_the_tolerance_are_compared():
+    line = fault("methods/adaptive/ratio", {"search": "tpe", "min_tolerance": 0.5})
+    assert line.startswith("methods.adaptive.ratio = ")
+    assert line.endswith(": min_tolerance must not be above max_tolerance (0.03)")
+
+
+def test_long_values_are_shortened():
+    assert len(fault("training/optimizer", "x" * 10_000)) < 150
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# names, and what must fit together
+
+
+@pytest.mark.parametrize(
+    "path, value, line",
+    [
+        ("name", "Tiny run", "name = 'Tiny run': names are made of small letters, digits and _"),
+        (
+            "tasks/a-b",
+            {"source": "digits", "image_size": 16},
+            "tasks = 'a-b': names are made of small letters, digits and _",
+        ),
+        ("methods/dense", {"ratio": 0.5}, "methods.dense: this name is taken by the training that all methods share"),
+        (
+            "sequences/classify/network",
+            "smal",
+            "sequences.classify.network = 'smal': there is no such network (did you mean small?)",
+        ),
+        (
+            "sequences/classify/network",
+            "vgg",
+            "sequences.classify.network = 'vgg': there is no such network (there are: small, unet)",
+        ),
+        (
+            "sequences/classify/tasks",
+            ["digit"],
+            "sequences.classify.tasks = 'digit': there is no such task (did you mean digits?)",
+        ),
+        (
+            "sequences/classify/tasks",
+            ["mnist_zz"],
+            "sequences.classify.tasks = 'mnist_zz': there is no such task "
+            "(there are: easy, digits, shapes, birds, streets)",
+        ),
+        (
+            "sequences/classify/tasks",
+            ["easy", "easy"],
+            "sequences.classify.tasks = ['easy', 'easy']: a task stands there twice",
+        ),
+        ("seeds", [1, 0, 1], "seeds = [1, 0, 1]: a seed stands there twice"),
+        (
+            "sequences/classify/tasks",
+            ["shapes"],
+            "sequences.classify.tasks = 'shapes': a segmentation task needs a network with a decoder",
+        ),
+        (
+            "tasks/birds/path",
+            "/data/birds",
+            "tasks.birds.path = '/data/birds': must lie below data_root, which `DATA=…` can set",
+        ),
+        (
+            "tasks/birds/path",
+            "../birds",
+            "tasks.birds.path = '../birds': must lie below data_root, which `DATA=…` can set",
+        ),
+        (
+            "tasks/birds/group",
+            "(",
+            "tasks.birds.group = '(': not a regular expression: missing ), unterminated subpattern at position 0",
+        ),
+        (
+            "tasks/easy/validation_share",
+            0.75,
+            "tasks.easy.validation_share + test_share: must leave a tenth for training",
+        ),
+    ],
+)
+def test_names_and_values_must_fit_together(path, value, line):
+    assert fault(path, value) == line
+
+
+@pytest.mark.parametrize(
+    "path, value, line",
+    [
+        (
+            "networks/small/backbone",
+            "resnet19",
+            "there is no such backbone (did you mean resnet18 or resnet152 or resnet101?)",
+        ),
+        ("networks/small/backbone", "zzz", "there is no such backbone (known: resnet_small, alexnet, "),
+        ("networks/unet/decoder", "unett", "there is no such decoder (did you mean unet or "),
+        ("networks/unet/encoder", "resnet19", "there is no such encoder (did you mean resnet18 or "),
+        ("networks/unet/decoder", "pan", "does not fit the three scales of resnet_small (these do: unet, "),
+        ("networks/small/weights", "imagenet", "resnet_small has no ImageNet weights; use none or a file"),
+        ("networks/small/weights", "w.pt", "must be none, imagenet or the path of a .safetensors file"),
+        ("networks/small/weights", "w.safetensors", "the path of a file of weights must be absolute"),
+        ("networks/small/weights", "/nowhere/w.safetensors", "there is no such file"),
+    ],
+)
+def test_networks_that_do_not_exist_or_fit_are_named_with_those_that_do(path, value, line):
+    assert fault(path, value).startswith(f"{path.replace('/', '.')} = {value!r}: {line}")
+
+
+@pytest.mark.parametrize(
+    "changes, line",
+    [
+        ({"tasks/easy/image_size": 4}, "tasks.easy.image_size = [4, 4]: resnet_small needs 8 or more"),
+        (
+            {"tasks/shapes/image_size": [30, 64]},
+            "tasks.shapes.image_size = [30, 64]: must be multiples of 8, such as [32, 64]",
+        ),
+        (
+            {"networks/unet/encoder": "resnet18", "tasks/digits/image_size": 8, "tasks/easy/image_size": 8},
+            "tasks.digits.image_size = [8, 8]: must be multiples of 32, such as [32, 32]",
+        ),
+        (
+            {"networks/small/backbone": "vit_b_16", "sequences/classify/tasks": ["birds"]},
+            "tasks.birds.image_size = [32, 32]: vit_b_16 needs exactly 224",
+        ),
+    ],
+)
+def test_an_image_size_that_does_not_fit_the_network_comes_with_one_that_does(changes, line):
+    assert faults(edited(**changes)) == [line]
+
+
+def test_a_size_that_is_offered_is_accepted():
+    parse(edited(**{"tasks/shapes/image_size": [32, 64]}))
+    parse(edited(**{"tasks/easy/image_size": 8}))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# all at once
+
+
+def test_all_faults_of_keys_and_values_are_reported_together():
+    changes = {
+        "tasks/easy/clases": 3,
+        "tasks/digits/image_size": 0,
+        "networks/small/backbone": MISSING,
+        "methods/half/ratio": 1.5,
+        "methods/finetune/type": "ewc",
+        "training/epochs": "ten",
+        "sedes": [1],
+    }
+    lines = faults(edited(**changes))
+    assert len(lines) == len(changes)
+    for path in changes:
+        assert [line for line in lines if line.startswith(path.replace("/", "."))], path
+
+
+def test_all_faults_of_names_and_fit_are_reported_together():
+    changes = {
+        "name": "Tiny",
+        "seeds": [0, 0],
+        "tasks/birds/path": "/birds",
+        "tasks/birds/group": "[",
+        "tasks/easy/training": {"epochs": 0, "epoch": 1},
+        "networks/other": {"backbone": "resnet19"},
+        "sequences/classify/network": "none",
+        "sequences/segment/tasks": ["shapes", "unknown"],
+    }
+    keys = {line.split(" = ")[0].split(":")[0] for line in faults(edited(**changes))}
+    assert keys == {
+        "name",
+        "seeds",
+        "tasks.birds.path",
+        "tasks.birds.group",
+        "tasks.easy.training.epochs",
+        "tasks.easy.training.epoch",
+        "networks.other.backbone",
+        "sequences.classify.network",
+        "sequences.segment.tasks",
+    }
+
+
+def test_a_fault_that_two_sequences_meet_is_reported_once():
+    assert (
+        len(faults(edited(**{"tasks/easy/image_size": 4, "sequences/again": {"network": "small", "tasks": ["easy"]}})))
+        == 1
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# files
+
+
+@pytest.mark.parametrize(
+    "text, line",
+    [
+        ("", "empty, or not a mapping of keys to values"),
+        ("# nothing\n", "empty, or not a mapping of keys to values"),
+        ("- a\n- b\n", "empty, or not a mapping of keys to values"),
+        ("name: [tiny\n", "not valid YAML: line 2: expected ',' or ']', but got '<stream end>'"),
+        ("name: tiny\n\ttasks: 3\n", "not valid YAML: line 2: found character '\\t' that cannot start any token"),
+        ("name: !!python/name:os.system\n", "not valid YAML: line 1: could not determine a constructor for the tag"),
+        ("name: tiny\nseeds: [0]\nname: tiny\n", "not valid YAML: line 3: the key 'name' stands there twice"),
+        (b"name: tiny # \xfc\n", "not text in UTF-8: "),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_fault(tmp_path, text, line):
+    (found,) = faults_of_file(tmp_path, text)
+    assert found.startswith(line)
+
+
+def test_a_key_that_stands_twice_deep_inside_is_found(tmp_path):
+    text = GOOD.replace("classes: 3, samples: 60", "classes: 3, samples: 60, classes: 4", 1)
+    assert faults_of_file(tmp_path, text) == ["not valid YAML: line 4: the key 'classes' stands there twice"]
+
+
+def test_a_name_that_is_not_the_files_is_refused(tmp_path):
+    assert faults_of_file(tmp_path, GOOD, "other") == ["name = 'tiny': must be 'other', as the file is called"]
+
+
+def test_every_line_names_the_file(tmp_path):
+    assert len(faults_of_file(tmp_path, GOOD.replace("ratio: 0.5", "ratio: 5").replace("epochs: 2", "epochs: 0"))) == 2
+
+
+def test_a_missing_file_is_named_with_the_files_that_are_there(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(GOOD)
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path / "tini.yaml")
+    assert str(caught.value) == f"{tmp_path}/tini.yaml: there is no such file (there are: tiny)"

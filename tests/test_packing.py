@@ -1,0 +1,312 @@
+"""Packing: ownership, prune, commit, the packed file. Most of it by property."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import learn, outputs, states_equal, tiny_task
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from acll.networks.build import TaskNetwork
+from acll.packing import file
+from acll.packing.bits import bits_for, pack, packed_size, unpack
+from acll.packing.cap import cap
+from acll.packing.ownership import (
+    PackingError,
+    TaskRecord,
+    commit,
+    digest,
+    effective,
+    empty,
+    forgotten,
+    free,
+    overwrite,
+    starting_state,
+)
+from acll.packing.prune import keep_masks, kept_count
+
+PROPERTY = settings(max_examples=25, deadline=None)
+
+
+def networks(widths, with_bias=True, seed=0):
+    """A factory of small networks: convolutions (plain, depthwise, transposed), a linear layer, normalisations."""
+
+    def build(kind, classes, drawn):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed * 1000 + drawn)
+            layers, before = [], 3
+            for index, width in enumerate(widths):
+                layers += [nn.Conv2d(before, width, 3, stride=2, padding=1, bias=with_bias), nn.BatchNorm2d(width)]
+                if index % 2:
+                    layers += [nn.Conv2d(width, width, 3, padding=1, groups=width), nn.GroupNorm(1, width)]
+                layers.append(nn.ReLU())
+                before = width
+            layers += [nn.ConvTranspose2d(before, before, 2, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+            encoder = nn.Sequential(*layers, nn.Linear(before, 5), nn.LayerNorm(5))
+            return TaskNetwork(encoder, None, nn.Linear(5, classes))
+
+    return build
+
+
+@given(
+    widths=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    ratios=st.lists(st.sampled_from([0.0, 0.3, 0.5, 0.9, 0.999]), min_size=1, max_size=4),
+    scope=st.sampled_from(["layer", "global"]),
+    optimizer=st.sampled_from(["sgd", "adamw"]),
+    seed=st.integers(0, 100),
+)
+@PROPERTY
+def test_earlier_tasks_stay_equal_bit_for_bit(widths, ratios, scope, optimizer, seed):
+    build, packed, before = networks(widths, seed=seed), None, []
+    for index, ratio in enumerate(ratios):
+        task = tiny_task(f"task{index}", seed=seed)
+        packed = learn(packed, build, task, ratio, scope, optimizer=optimizer, weight_decay=0.3)
+        before.append((task, effective(packed, f"task{index}"), outputs(packed, build, task)))
+        for earlier, state, result in before:
+            assert states_equal(effective(packed, earlier[2].name), state)
+            assert torch.equal(outputs(packed, build, earlier), result)
+    assert forgotten(packed) == []
+
+
+@given(
+    ratios=st.lists(st.floats(0, 0.999), min_size=1, max_size=4),
+    scope=st.sampled_from(["layer", "global"]),
+)
+@PROPERTY
+def test_every_weight_has_one_owner_and_counts_are_exact(ratios, scope):
+    build, packed = networks([4, 3]), None
+    for index, ratio in enumerate(ratios):
+        unowned = sum(int(mask.sum()) for mask in free(packed, "classification").values()) if packed else None
+        packed = learn(packed, build, tiny_task(f"task{index}"), ratio, scope)
+        record = packed.tasks[-1]
+        assert unowned is None or record.free_before == unowned
+        assert record.owned <= (1 - ratio) * record.free_before * (1 + 1e-6)
+        assert record.owned == sum(int((owner == index + 1).sum()) for owner in packed.owner.values())
+        if scope == "global":
+            assert record.owned == kept_count(record.free_before, ratio)
+    for name, owner in packed.owner.items():
+        assert bool((packed.shared[name][owner == 0] == 0).all())
+        assert int(owner.max()) <= len(ratios)
+
+
+@given(
+    values=st.lists(st.sampled_from([0.0, -1.0, 1.0, 2.0]), min_size=1, max_size=40),
+    ratio=st.floats(0, 0.9999),
+    data=st.data(),
+)
+@PROPERTY
+def test_prune_keeps_the_largest_and_exactly_as_many_whatever_the_ties(values, ratio, data):
+    free_mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
+    weights = torch.tensor(values)
+    (mask,) = keep_masks({"a": weights}, {"a": free_mask}, ratio, "layer").values()
+    assert int(mask.sum()) == kept_count(int(free_mask.sum()), ratio)
+    assert not bool((mask & ~free_mask).any())
+    kept, dropped = weights[mask].abs(), weights[free_mask & ~mask].abs()
+    if len(kept) and len(dropped):
+        assert float(kept.min()) >= float(dropped.max())
+    again = keep_masks({"a": weights.clone()}, {"a": free_mask}, ratio, "layer")["a"]
+    assert torch.equal(mask, again)
+
+
+def test_ratio_zero_keeps_all_and_a_ratio_of_one_is_refused():
+    weights, mask = {"a": torch.randn(10)}, {"a": torch.ones(10, dtype=torch.bool)}
+    assert bool(keep_masks(weights, mask, 0.0, "global")["a"].all())
+    for ratio in (1.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="release ratio"):
+            keep_masks(weights, mask, ratio, "layer")
+
+
+def test_weights_that_are_not_finite_are_refused():
+    weights = {"a": torch.tensor([1.0, float("nan")])}
+    with pytest.raises(ValueError, match="a has weights that are not finite"):
+        keep_masks(weights, {"a": torch.ones(2, dtype=torch.bool)}, 0.5, "layer")
+
+
+@given(values=st.lists(st.integers(0, 255), max_size=200), extra=st.integers(0, 3))
+@PROPERTY
+def test_bits_round_trip(values, extra):
+    array = np.array(values, np.uint8)
+    bits = min(8, bits_for(max(values, default=0)) + extra)
+    packed = pack(array, bits)
+    assert packed.size == packed_size(len(values), bits)
+    assert np.array_equal(unpack(packed, bits, len(values)), array)
+
+
+def test_owner_bits_are_the_logarithm_of_the_number_of_tasks_plus_one():
+    assert [bits_for(tasks) for tasks in (1, 2, 3, 4, 7, 8, 255)] == [1, 2, 2, 3, 3, 4, 8]
+    with pytest.raises(ValueError, match="does not fit"):
+        pack(np.array([4], np.uint8), 2)
+    with pytest.raises(ValueError, match="cannot hold"):
+        unpack(np.zeros(3, np.uint8), 2, 4)
+
+
+def test_large_owner_maps_round_trip_across_chunks():
+    array = np.random.default_rng(0).integers(0, 6, (1 << 20) + 77).astype(np.uint8)
+    assert np.array_equal(unpack(pack(array, 3), 3, array.size), array)
+
+
+@pytest.fixture
+def two_tasks():
+    build = networks([4, 3])
+    first = learn(None, build, tiny_task("a"))
+    return build, first, learn(first, build, tiny_task("b"))
+
+
+def record(name):
+    return TaskRecord(name, "classification", ("x", "y"), (16, 16), (0.5,) * 3, (0.3,) * 3, "accuracy", 0.5, "")
+
+
+def test_commit_refuses_a_copy_in_which_an_earlier_task_has_drifted(two_tasks):
+    build, first, _ = two_tasks
+    state = starting_state(first, "classification", build("classification", 2, 5).state_dict())
+    keep = {name: torch.zeros_like(mask) for name, mask in free(first, "classification").items()}
+    name = next(name for name, owner in first.owner.items() if bool((owner == 1).any()))
+    for free_name, mask in free(first, "classification").items():
+        state[free_name] = torch.where(mask, 0.0, state[free_name])
+    commit(first, record("c"), state, keep)  # as it is, it is sound
+    state[name] = torch.where(first.owner[name] == 1, state[name] * 1.0000001 + 1e-7, state[name])
+    with pytest.raises(PackingError, match="earlier tasks have changed"):
+        commit(first, record("c"), state, keep)
+
+
+def test_commit_refuses_released_weights_that_are_not_zero_and_weights_of_others(two_tasks):
+    build, first, _ = two_tasks
+    state = starting_state(first, "classification", build("classification", 2, 5).state_dict())
+    unowned = free(first, "classification")
+    nothing = {name: torch.zeros_like(mask) for name, mask in unowned.items()}
+    with pytest.raises(PackingError, match="not zero"):
+        commit(first, record("c"), state, nothing)
+    everything = {name: torch.ones_like(mask) for name, mask in unowned.items()}
+    with pytest.raises(PackingError, match="belong to earlier tasks"):
+        commit(first, record("c"), state, everything)
+
+
+def test_commit_leaves_the_store_that_it_was_given_as_it_was(two_tasks):
+    build, first, _ = two_tasks
+    before = digest(first.shared), digest(first.owner)
+    learn(first, build, tiny_task("c"), 0.2)
+    assert (digest(first.shared), digest(first.owner)) == before
+
+
+def test_a_new_task_starts_from_the_private_state_before_it_with_a_fresh_head(two_tasks):
+    build, _, packed = two_tasks
+    fresh = build("classification", 3, 9).state_dict()
+    start = starting_state(packed, "classification", fresh)
+    for name in start:
+        if name.startswith("head."):
+            assert torch.equal(start[name], fresh[name])
+        elif name in packed.owner:
+            owned = packed.owner[name] > 0
+            assert torch.equal(start[name][owned], packed.shared[name][owned])
+            assert torch.equal(start[name][~owned], fresh[name][~owned])
+        else:
+            assert torch.equal(start[name], packed.private["b"][name])
+    zero = starting_state(packed, "classification", fresh, start_zero=True)
+    assert all(bool((zero[name][packed.owner[name] == 0] == 0).all()) for name in packed.owner)
+
+
+def test_fine_tuning_moves_everything_but_the_heads():
+    build = networks([4, 3])
+    states = [build("classification", 3, seed).state_dict() for seed in (1, 2)]
+    shared = {name: value for name, value in states[0].items() if name in learn(None, build, tiny_task("x")).owner}
+    packed = overwrite(empty({}, shared, "finetune", 0), record("a"), states[0])
+    assert states_equal(effective(packed, "a"), states[0])
+    packed = overwrite(packed, record("b"), states[1])
+    now = effective(packed, "a")
+    for name in now:
+        assert torch.equal(now[name], states[0 if name.startswith("head.") else 1][name])
+    assert forgotten(packed) == ["a"]
+
+
+def test_the_packed_file_round_trips_and_equal_networks_give_equal_bytes(two_tasks, tmp_path):
+    _, _, packed = two_tasks
+    file.write(tmp_path / "one.safetensors", packed)
+    file.write(tmp_path / "two.safetensors", packed)
+    assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
+    again = file.read(tmp_path / "one.safetensors")
+    assert again.tasks == packed.tasks
+    for task in ("a", "b"):
+        assert states_equal(effective(again, task), effective(packed, task))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.safetensors", "two.safetensors"]
+
+
+def test_owner_maps_take_two_bits_a_weight_on_disk(two_tasks, tmp_path):
+    _, _, packed = two_tasks
+    file.write(tmp_path / "packed.safetensors", packed)
+    stored = load_file(tmp_path / "packed.safetensors")
+    for name, owner in packed.owner.items():
+        assert stored[f"owner/{name}"].numel() == packed_size(owner.numel(), 2)
+
+
+def damaged(path, tmp_path, change):
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as source:
+        tensors = {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118
+        header = json.loads(source.metadata()["acll"])
+    change(tensors, header)
+    save_file(tensors, tmp_path / "damaged.safetensors", metadata={"acll": json.dumps(header, sort_keys=True)})
+    return tmp_path / "damaged.safetensors"
+
+
+def first_shared(tensors):
+    return next(name for name in tensors if name.startswith("shared/"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors, header: tensors[first_shared(tensors)].add_(1), "does not agree with its digest"),
+        (lambda tensors, header: tensors.pop(first_shared(tensors)), "does not hold the tensors"),
+        (lambda tensors, header: header["tasks"][0].update(validation_score=1.0), "header does not agree"),
+        (lambda tensors, header: header.pop("digest"), "header does not agree"),
+    ],
+)
+def test_a_damaged_file_is_refused_with_what_is_wrong(two_tasks, tmp_path, change, message):
+    file.write(tmp_path / "packed.safetensors", two_tasks[2])
+    with pytest.raises(PackingError, match=message):
+        file.read(damaged(tmp_path / "packed.safetensors", tmp_path, change))
+
+
+def test_an_unknown_format_a_truncated_file_and_a_missing_one_are_refused(two_tasks, tmp_path):
+    path = tmp_path / "packed.safetensors"
+    file.save(path, {}, {"format": 99})
+    with pytest.raises(PackingError, match="format 99 is not known"):
+        file.read(path)
+    file.write(path, two_tasks[2])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(PackingError, match="damaged"):
+        file.read(path)
+    path.write_bytes(b"not at all")
+    with pytest.raises(PackingError, match="not a file of acll"):
+        file.read(path)
+    with pytest.raises(PackingError, match="no such file"):
+        file.read(tmp_path / "absent.safetensors")
+
+
+def test_a_task_that_was_not_learned_is_named_with_those_that_were(two_tasks):
+    with pytest.raises(PackingError, match=r"has not learned 'z' \(its tasks: a, b\)"):
+        effective(two_tasks[2], "z")
+
+
+@given(
+    expected=st.integers(1, 12),
+    tail=st.floats(0.05, 0.95),
+    tasks=st.integers(1, 30),
+    size=st.integers(1000, 10**6),
+)
+@PROPERTY
+def test_the_cap_always_leaves_room_and_looks_at_the_position_alone(expected, tail, tasks, size):
+    left, owned = float(size), []
+    for position in range(1, tasks + 1):
+        share = cap(position, expected, tail)
+        assert 0 < share < 1 or (expected == 1 and share == tail)
+        owned.append(left * share)
+        left -= owned[-1]
+        assert left > 0
+    for task in owned[: min(expected, tasks) - 1]:
+        assert task == pytest.approx(size / expected)  # the first n − 1 tasks get equal parts of the whole

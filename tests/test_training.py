@@ -1,0 +1,154 @@
+"""The loop: what may not move does not, and a training that was killed goes on to the same bits."""
+
+import pytest
+import torch
+from conftest import states_equal, tiny_task
+
+from acll.config import BackboneNetwork, Training
+from acll.networks.build import build
+from acll.training import checkpoint as checkpoints
+from acll.training import loop
+from acll.training.learner import Learner
+from acll.training.loop import Plan, TrainingError
+
+CPU = torch.device("cpu")
+
+
+def learner(task=None, **settings):
+    train, validation, header = task or tiny_task("a", samples=12)
+    network = build(BackboneNetwork(backbone="resnet_small"), "classification", len(header.classes), 0)
+    return Learner(network, train, validation, header, Training(batch_size=4, **settings), CPU)
+
+
+def start(which):
+    return {name: value.clone() for name, value in which.network.state_dict().items()}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+def test_masked_weights_do_not_move_by_a_bit_and_the_others_do(optimizer, schedule):
+    which = learner(optimizer=optimizer, schedule=schedule, weight_decay=0.5, momentum=0.9)
+    before = start(which)
+    generator = torch.Generator().manual_seed(0)
+    masks = {
+        name: torch.rand(value.shape, generator=generator) < 0.5
+        for name, value in before.items()
+        if name.startswith("encoder.") and value.ndim == 4
+    }
+    after = which.fit(before, Plan(3, 0.05, 0, keep="last"), masks).state
+    for name, mask in masks.items():
+        assert torch.equal(after[name][~mask], before[name][~mask])
+        assert not torch.equal(after[name][mask], before[name][mask])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_without_masks_decay_is_that_of_pytorch(optimizer):
+    """One step of ours against one of the library's own optimiser with decay, on weights alone."""
+    settings = Training(optimizer=optimizer, weight_decay=0.1, momentum=0.9)
+    ours, theirs = (build(BackboneNetwork(backbone="resnet_small"), "classification", 3, 0) for _ in range(2))
+    kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    weights = [value for value in theirs.parameters() if value.ndim > 1]
+    others = [value for value in theirs.parameters() if value.ndim <= 1]
+    extra = {"momentum": 0.9} if optimizer == "sgd" else {}
+    groups = [{"params": weights, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    reference, own = kinds[optimizer](groups, lr=0.01, **extra), loop._optimizer(ours, settings, 0.01)
+    masked = loop._Masked(ours, {}, settings, CPU)
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        for network, optimiser in ((ours, own), (theirs, reference)):
+            optimiser.zero_grad()
+            network(images).square().mean().backward()
+            if network is ours:
+                masked.before_step(0.01)
+            optimiser.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters()):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_gives_others():
+    results = []
+    for seed in (1, 1, 2):
+        which = learner(augmentation=["flip", "shift", "brightness"], label_smoothing=0.1)
+        results.append(which.fit(start(which), Plan(2, 0.01, seed), None).state)
+    assert states_equal(results[0], results[1])
+    assert not states_equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_a_killed_training_goes_on_from_its_last_epoch_to_the_same_bits(tmp_path, monkeypatch, optimizer, killed_after):
+    plan, path = Plan(4, 0.01, 1), tmp_path / "dense.checkpoint"
+    left_alone = learner(optimizer=optimizer)
+    expected = left_alone.fit(start(left_alone), plan, None)
+
+    real, calls = checkpoints.store, []
+
+    def dies(*arguments):
+        real(*arguments)
+        calls.append(1)
+        if len(calls) == killed_after:
+            raise KeyboardInterrupt
+
+    first = learner(optimizer=optimizer)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "store", dies)
+        with pytest.raises(KeyboardInterrupt):
+            first.fit(start(first), plan, None, path)
+    second, epochs = learner(optimizer=optimizer), []
+    monkeypatch.setattr(checkpoints, "store", lambda *arguments: (real(*arguments), epochs.append(1)))
+    resumed = second.fit(start(second), plan, None, path)
+    assert len(epochs) == 4 - killed_after  # only what was missing has been trained
+    assert states_equal(resumed.state, expected.state)
+    assert (resumed.score, resumed.epoch, resumed.history) == (expected.score, expected.epoch, expected.history)
+
+
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(tmp_path):
+    plan, path = Plan(2, 0.01, 1), tmp_path / "dense.checkpoint"
+    which = learner()
+    which.fit(start(which), plan, None, path)
+    other = learner(task=tiny_task("a", samples=12, seed=7))
+    plain = learner(task=tiny_task("a", samples=12, seed=7))
+    assert states_equal(
+        other.fit(start(other), plan, None, path).state, plain.fit(start(plain), plan, None).state
+    )
+    path.write_bytes(path.read_bytes()[:1000])
+    again, expected = learner(), learner()
+    assert states_equal(again.fit(start(again), plan, None, path).state, expected.fit(start(expected), plan, None).state)
+
+
+def test_the_best_epoch_on_the_validation_split_is_kept():
+    which = learner(task=tiny_task("a", samples=40))
+    fitted = which.fit(start(which), Plan(6, 0.01, 0), None)
+    scores = [row["score"] for row in fitted.history]
+    assert fitted.score == max(scores)
+    assert fitted.epoch == scores.index(max(scores)) + 1
+
+
+def test_a_training_that_diverges_says_what_to_change():
+    which = learner(optimizer="sgd")
+    with pytest.raises(TrainingError, match="lower the learning rate"):
+        which.fit(start(which), Plan(4, 1e30, 0), None)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "dice", "cross_entropy_dice"])
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_segmentation_learns_with_each_loss_and_ignores_what_is_to_be_ignored(loss, class_weights):
+    from acll.config import DecoderNetwork
+    from acll.data.batches import Split
+
+    train, _, header = tiny_task("a", "segmentation", size=16, classes=2, samples=8)
+    labels = (train.images[:, 0] > 127).to(torch.uint8)  # to be seen at once
+    labels[:, :3] = 255
+    split = Split(train.images, labels)
+    network = build(DecoderNetwork(decoder="unet", encoder="resnet_small"), "segmentation", 2, 0)
+    settings = Training(batch_size=4, loss=loss, class_weights=class_weights)
+    which = Learner(network, split, split, header, settings, CPU)
+    fitted = which.fit(start(which), Plan(12, 0.01, 0), None)
+    assert fitted.score > 0.6
+
+
+def test_the_schedules_end_low():
+    assert loop._rate("cosine", 1.0, 0.0) == 1.0
+    assert loop._rate("cosine", 1.0, 0.5) == pytest.approx(0.5)
+    assert loop._rate("cosine", 1.0, 1.0) == pytest.approx(0.0)
+    assert [loop._rate("step", 1.0, done) for done in (0.49, 0.5, 0.75)] == [1.0, 0.1, 0.01]
