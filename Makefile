@@ -38,7 +38,7 @@ check: .venv/installed  ## check config/$(CONFIG).yaml and its raw data, without
 	@acll check config/$(CONFIG).yaml
 
 test: .venv/installed  ## run the tests
-	@pytest -n 2 tests
+	@pytest -n 2 --dist loadgroup tests
 
 lint: .venv/installed  ## ruff, mypy, snakefmt, snakemake --lint
 	@ruff check .

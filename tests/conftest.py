@@ -17,7 +17,9 @@ def pytest_collection_modifyitems(items):
     if not REAL_DATA.is_dir():
         for item in items:
             if item.get_closest_marker("realdata"):
-                item.add_marker(pytest.mark.skip(reason=f"there is no folder {REAL_DATA}; ACLL_TEST_DATA names another"))
+                item.add_marker(
+                    pytest.mark.skip(reason=f"there is no folder {REAL_DATA}; ACLL_TEST_DATA names another")
+                )
 
 
 @pytest.fixture
@@ -31,7 +33,9 @@ def tiny() -> SimpleNamespace:
     return SimpleNamespace(task=tiny_task, learn=learn, outputs=outputs)
 
 
-def tiny_task(name: str, kind: str = "classification", size: int = 16, classes: int = 3, samples: int = 6, seed: int = 0):
+def tiny_task(
+    name: str, kind: str = "classification", size: int = 16, classes: int = 3, samples: int = 6, seed: int = 0
+):
     """(training split, validation split, header) of random images and labels."""
     import torch
 

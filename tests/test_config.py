@@ -108,7 +108,7 @@ def test_a_method_without_a_type_is_packing():
     assert parse(edited()).methods["half"].type == "packing"
 
 
-@pytest.mark.parametrize("text, value", [("1e-4", 1e-4), ("5E-1", 0.5), ("2.e-3", 2e-3), ("1.5e+0", 1.5)])
+@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("5E-1", 0.5), ("2.e-3", 2e-3), ("1.5e+0", 1.5)])
 def test_scientific_notation_is_a_number(tmp_path, text, value):
     (tmp_path / "tiny.yaml").write_text(GOOD.replace("epochs: 2", f"learning_rate: {text}"))
     assert load(tmp_path / "tiny.yaml").training.learning_rate == value
@@ -151,7 +151,7 @@ def test_weights_may_be_a_file_that_is_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path, line",
+    ("path", "line"),
     [
         ("seed", "seed: unknown key (did you mean seeds?)"),
         ("tasks/easy/clases", "tasks.easy.clases: unknown key (did you mean classes?)"),
@@ -207,7 +207,8 @@ def test_a_missing_key_is_named(path):
 
 @pytest.mark.parametrize("path", ["tasks", "training", "tasks/easy/training"])
 def test_a_key_that_is_a_number_is_named(path):
-    assert fault(path, {3: {}}) == f"{path.replace('/', '.')}: the key 3 must be text; put it in quotes"
+    value = {3: {"source": "digits", "image_size": 16}}
+    assert fault(path, value) == f"{path.replace('/', '.')}: the key 3 must be text; put it in quotes"
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -215,7 +216,7 @@ def test_a_key_that_is_a_number_is_named(path):
 
 
 @pytest.mark.parametrize(
-    "path, value, shown, must",
+    ("path", "value", "shown", "must"),
     [
         # of the wrong type
         ("name", 3, "3", "must be text"),
@@ -293,7 +294,7 @@ def test_a_bad_image_size_is_one_fault(value):
 
 
 @pytest.mark.parametrize(
-    "key, value, must", [("epochs", 0, "must be above 0"), ("epochs", True, "must be a whole number")]
+    ("key", "value", "must"), [("epochs", 0, "must be above 0"), ("epochs", True, "must be a whole number")]
 )
 def test_a_bad_override_is_named_at_its_task(key, value, must):
     shown = str(value).lower()
@@ -315,7 +316,7 @@ def test_long_values_are_shortened():
 
 
 @pytest.mark.parametrize(
-    "path, value, line",
+    ("path", "value", "line"),
     [
         ("name", "Tiny run", "name = 'Tiny run': names are made of small letters, digits and _"),
         (
@@ -383,7 +384,7 @@ def test_names_and_values_must_fit_together(path, value, line):
 
 
 @pytest.mark.parametrize(
-    "path, value, line",
+    ("path", "value", "line"),
     [
         (
             "networks/small/backbone",
@@ -405,7 +406,7 @@ def test_networks_that_do_not_exist_or_fit_are_named_with_those_that_do(path, va
 
 
 @pytest.mark.parametrize(
-    "changes, line",
+    ("changes", "line"),
     [
         ({"tasks/easy/image_size": 4}, "tasks.easy.image_size = [4, 4]: resnet_small needs 8 or more"),
         (
@@ -424,6 +425,11 @@ def test_networks_that_do_not_exist_or_fit_are_named_with_those_that_do(path, va
 )
 def test_an_image_size_that_does_not_fit_the_network_comes_with_one_that_does(changes, line):
     assert faults(edited(**changes)) == [line]
+
+
+def test_an_encoder_that_does_not_exist_has_no_size_to_fit():
+    (line,) = faults(edited(**{"networks/unet/encoder": "resnet_smal", "tasks/digits/image_size": 24}))
+    assert line.startswith("networks.unet.encoder = 'resnet_smal': there is no such encoder (did you mean resnet_small")
 
 
 def test_a_size_that_is_offered_is_accepted():
@@ -488,7 +494,7 @@ def test_a_fault_that_two_sequences_meet_is_reported_once():
 
 
 @pytest.mark.parametrize(
-    "text, line",
+    ("text", "line"),
     [
         ("", "empty, or not a mapping of keys to values"),
         ("# nothing\n", "empty, or not a mapping of keys to values"),

@@ -5,7 +5,6 @@ from importlib.resources import files
 
 import pytest
 import torch
-from conftest import learn, outputs, states_equal, tiny_task
 from safetensors.torch import save_file
 from torch import nn
 
@@ -13,6 +12,7 @@ from acll.config import BackboneNetwork, DecoderNetwork
 from acll.networks.build import NetworkError, TaskNetwork, build, without_classifier
 from acll.networks.partition import UnpackableError, partition
 from acll.packing.ownership import effective, forgotten
+from conftest import learn, outputs, states_equal, tiny_task
 
 BACKBONES = {
     "resnet_small": 16,
@@ -75,7 +75,9 @@ def test_two_tasks_are_packed_into_a_vision_transformer_of_tiny_images():
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_two_tasks_are_packed_into_a_decoder(decoder):
-    encoder, size = ("tu-vit_tiny_patch16_224", 224) if decoder == "dpt" else ("resnet18", 128 if decoder == "pan" else 64)
+    encoder, size = (
+        ("tu-vit_tiny_patch16_224", 224) if decoder == "dpt" else ("resnet18", 128 if decoder == "pan" else 64)
+    )
     make = factory(DecoderNetwork(decoder=decoder, encoder=encoder))
     samples = 3 if size > 64 else 6
     first = tiny_task("a", "segmentation", size=size, samples=samples)

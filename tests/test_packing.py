@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import learn, outputs, states_equal, tiny_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -28,6 +27,7 @@ from acll.packing.ownership import (
     starting_state,
 )
 from acll.packing.prune import keep_masks, kept_count
+from conftest import learn, outputs, states_equal, tiny_task
 
 PROPERTY = settings(max_examples=25, deadline=None)
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import states_equal, tiny_task
 
 from acll.config import BackboneNetwork, Training
 from acll.networks.build import build
@@ -10,6 +9,7 @@ from acll.training import checkpoint as checkpoints
 from acll.training import loop
 from acll.training.learner import Learner
 from acll.training.loop import Plan, TrainingError
+from conftest import states_equal, tiny_task
 
 CPU = torch.device("cpu")
 
@@ -108,12 +108,12 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(tmp_path
     which.fit(start(which), plan, None, path)
     other = learner(task=tiny_task("a", samples=12, seed=7))
     plain = learner(task=tiny_task("a", samples=12, seed=7))
-    assert states_equal(
-        other.fit(start(other), plan, None, path).state, plain.fit(start(plain), plan, None).state
-    )
+    assert states_equal(other.fit(start(other), plan, None, path).state, plain.fit(start(plain), plan, None).state)
     path.write_bytes(path.read_bytes()[:1000])
     again, expected = learner(), learner()
-    assert states_equal(again.fit(start(again), plan, None, path).state, expected.fit(start(expected), plan, None).state)
+    assert states_equal(
+        again.fit(start(again), plan, None, path).state, expected.fit(start(expected), plan, None).state
+    )
 
 
 def test_the_best_epoch_on_the_validation_split_is_kept():

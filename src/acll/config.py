@@ -505,7 +505,9 @@ def _fits(key: str, name: str, task: AnyTask, network: Network) -> list[str]:
         if task.kind == "segmentation":
             return [f"{key}.tasks = {name!r}: a segmentation task needs a network with a decoder"]
         return _size_faults(size, task, network.backbone)
-    stride = 8 if getattr(network, "encoder", "") == "resnet_small" else 32
+    if network.encoder not in registry()["encoders"] and not network.encoder.startswith("tu-"):
+        return []  # a fault of its own
+    stride = 8 if network.encoder == "resnet_small" else 32
     if any(side % stride for side in task.image_size):
         fitting = [max(stride, round(side / stride) * stride) for side in task.image_size]
         return [f"{size}: must be multiples of {stride}, such as {fitting}"]

@@ -1,0 +1,206 @@
+"""A whole tiny pipeline through Snakemake: the DAG, its jobs, its results, its errors."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from conftest import ROOT
+
+# one worker runs all tests of this file, since they share one finished pipeline
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+GENERATED = {"source": "generated", "classes": 2, "samples": 40, "difficulty": 0.0}
+TINY = {
+    "name": "tiny",
+    "tasks": {
+        "a": GENERATED | {"kind": "classification", "image_size": 8},
+        "b": GENERATED | {"kind": "segmentation", "image_size": 16},
+        "c": GENERATED | {"kind": "classification", "image_size": 8, "seed": 1},
+    },
+    "networks": {"mixed": {"decoder": "unet", "encoder": "resnet_small"}},
+    "sequences": {"one": {"network": "mixed", "tasks": ["a", "b"]}},
+    "methods": {
+        "adaptive": {"ratio": {"search": "tpe", "trials": 2, "startup": 1}, "expected_tasks": 2},
+        "finetune": {"type": "finetuning"},
+    },
+    "training": {"epochs": 1, "retrain_epochs": 1, "batch_size": 16},
+}
+
+
+def snakemake(configuration: dict, folder: Path, *arguments: str, data: Path | None = None):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder.parent / f"{folder.name}.yaml"
+    path.write_text(yaml.safe_dump(configuration))
+    command = [
+        "snakemake",
+        "--snakefile",
+        str(ROOT / "Snakefile"),
+        "--configfile",
+        str(path),
+        "--directory",
+        str(folder),
+    ]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    if data is not None:
+        environment["ACLL_DATA_ROOT"] = str(data)
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, check=False)
+
+
+def planned(configuration: dict, folder: Path, **more) -> set[str]:
+    """The jobs that would run, as their messages name them."""
+    result = snakemake(configuration, folder, "--dry-run", "--quiet", "host", **more)
+    assert result.returncode == 0, result.stdout + result.stderr
+    jobs = re.findall(r"^Job \d+: (.*)$", result.stdout + result.stderr, re.MULTILINE)
+    return {job for job in jobs if job not in ("tables", "figures")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The tiny configuration, run to its end."""
+    folder = tmp_path_factory.mktemp("pipeline") / "results"
+    result = snakemake(TINY, folder, "--cores", "2")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return folder
+
+
+def test_one_command_runs_all_and_a_second_has_nothing_to_do(finished):
+    table = pd.read_csv(finished / "tables/scores.csv")
+    assert len(table) == 6  # two methods, prefixes a and a+b
+    adaptive = table[table["method"] == "adaptive"]
+    assert adaptive["bit_exact"].all()
+    assert (adaptive["forgetting"] == 0).all()
+    assert not table[(table["method"] == "finetune") & (table["prefix"] == "a+b") & (table["task"] == "a")][
+        "bit_exact"
+    ].any()
+    columns = "network method seed prefix task position kind metric score score_when_learned forgetting bit_exact"
+    columns += " ratio_searched ratio cap capped owned_share free_share device"
+    assert set(columns.split()) <= set(table.columns)
+    assert table["score"].between(0, 1).all()
+    for figure in ("scores", "shares", "search"):
+        with Image.open(finished / f"figures/{figure}.png") as image:
+            assert min(image.size) > 200
+    assert len(list(finished.rglob("network.safetensors"))) == 4
+    assert not [path for path in finished.rglob("*.checkpoint") if ".snakemake" not in path.parts]
+    assert planned(TINY, finished) == set()
+
+
+def test_no_rule_but_evaluate_reads_a_test_split(finished):
+    result = snakemake(TINY, finished, "--detailed-summary")
+    rows = [line.split("\t") for line in result.stdout.splitlines() if "\t" in line]
+    columns = {name: index for index, name in enumerate(rows[0])}
+    reading = {row[columns["rule"]] for row in rows[1:] if ".test." in row[columns["input-file(s)"]]}
+    rules = {row[columns["rule"]] for row in rows[1:]}
+    assert {"train", "search", "prune", "retrain", "adopt", "evaluate", "prepare"} <= rules
+    assert reading == {"evaluate"}
+
+
+def changed(**parts) -> dict:
+    return {key: ({**TINY[key], **parts[key]} if isinstance(parts.get(key), dict) else parts.get(key, TINY[key]))
+            for key in TINY}  # fmt: skip
+
+
+def test_appending_a_task_runs_that_task_alone(finished):
+    longer = changed(sequences={"one": {"network": "mixed", "tasks": ["a", "b", "c"]}})
+    adaptive, finetune = "mixed/adaptive/seed0/a/b/c", "mixed/finetune/seed0/a/b/c"
+    steps = {f"{step} {adaptive}" for step in ("train", "search", "prune", "retrain", "evaluate")}
+    steps |= {f"{step} {finetune}" for step in ("train", "adopt", "evaluate")}
+    assert planned(longer, finished) == {"prepare c"} | steps
+
+
+def test_another_retraining_does_not_train_again_and_a_search_setting_changes_only_its_method(finished):
+    adaptive = ["mixed/adaptive/seed0/a", "mixed/adaptive/seed0/a/b"]
+    retrained = planned(changed(training={"retrain_epochs": 2}), finished)
+    assert "train mixed/dense/seed0/a" not in retrained
+    assert f"search {adaptive[0]}" in retrained
+    searched = changed(
+        methods={"adaptive": {"ratio": {"search": "tpe", "trials": 3, "startup": 1}, "expected_tasks": 2}}
+    )
+    jobs = planned(searched, finished)
+    expected = {f"{step} {node}" for node in adaptive for step in ("search", "prune", "retrain", "evaluate")}
+    # the second task is trained again: it stands on what the first one keeps
+    assert jobs == expected | {f"train {adaptive[1]}"}
+
+
+def test_a_second_order_shares_what_can_be_shared(finished):
+    both = changed(sequences={**TINY["sequences"], "two": {"network": "mixed", "tasks": ["b", "a"]}})
+    jobs = planned(both, finished)
+    assert not any(job.startswith("prepare") for job in jobs)
+    assert {job.split()[1].split("seed0/")[1] for job in jobs} == {"b", "b/a"}
+    assert sum(job.startswith("train") and job.endswith("seed0/b") for job in jobs) == 1  # shared by both methods
+
+
+def test_an_untouched_clock_and_a_reordered_configuration_plan_nothing(finished):
+    for path in [*finished.rglob("*.safetensors"), *finished.rglob("*.csv")]:
+        os.utime(path)
+    assert planned(dict(reversed(TINY.items())), finished) == set()
+
+
+def bad_folders(root: Path) -> None:
+    for name in ("train/x", "train/y"):
+        (root / "images" / name).mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(root / "images/train/x/1.png")
+    for part in ("images", "masks"):
+        (root / "masks/train" / part).mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(root / "masks/train/images/1.png")
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"source": "image_folder", "path": "absent", "image_size": 8}, "absent: there is no such folder"),
+        ({"source": "image_folder", "path": "images", "image_size": 8}, "classes without an image: y"),
+        (
+            {"source": "mask_folder", "path": "masks", "image_size": 16, "classes": ["p", "q"]},
+            "images without a mask of the same name",
+        ),
+    ],
+)
+def test_bad_folders_end_with_a_message_no_traceback_and_nothing_half_written(tmp_path, task, message):
+    bad_folders(tmp_path / "raw")
+    configuration = changed(tasks={"a": task}, sequences={"one": {"network": "mixed", "tasks": ["a"]}})
+    configuration["tasks"] = {"a": task}
+    result = snakemake(configuration, tmp_path / "results", "--cores", "1", data=tmp_path / "raw")
+    text = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert message in text
+    assert "Traceback" not in text
+    assert not list((tmp_path / "results").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"methods": {"adaptive": {"ratio": 1.5}}}, "methods.adaptive.ratio"),
+        ({"training": {"epoch": 3}}, "training.epoch: unknown key"),
+        ({"sequences": {"one": {"network": "mixed", "tasks": ["a", "zebra"]}}}, "'zebra': there is no such task"),
+    ],
+)
+def test_a_bad_configuration_ends_before_any_job_in_a_line_that_names_the_key(tmp_path, change, line):
+    result = snakemake(changed(**change), tmp_path / "results", "--cores", "1")
+    text = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert line in text
+    assert "Traceback" not in text
+    assert not list((tmp_path / "results").rglob("*.safetensors"))
+
+
+def test_without_the_default_profile_the_run_refuses_and_says_why(tmp_path):
+    profile = tmp_path / "own"
+    profile.mkdir()
+    (profile / "config.yaml").write_text("cores: 1\n")
+    result = snakemake(TINY, tmp_path / "results", "--workflow-profile", str(profile))
+    assert result.returncode != 0
+    assert "the default profile is not in force" in result.stdout + result.stderr
+
+
+def test_results_are_refused_in_the_repository_itself():
+    command = ["snakemake", "--configfile", "config/demo.yaml", "--dry-run"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode != 0
+    assert "add --directory results/demo" in result.stdout + result.stderr

@@ -1,0 +1,211 @@
+"""The steps, called one after the other as the workflow does, in one process."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from acll.config import parse
+from acll.data import prepared
+from acll.packing import file
+from acll.packing.ownership import forgotten
+from acll.steps import adopt, evaluate, prepare, prune, retrain, search, tables, train
+from conftest import ROOT
+
+TRAINING = {"epochs": 2, "batch_size": 16}
+NETWORK = {"backbone": "resnet_small"}
+TASKS = {
+    "a": {"source": "generated", "kind": "classification", "image_size": 8, "classes": 2, "samples": 60, "difficulty": 0.0},
+    "b": {"source": "generated", "kind": "classification", "image_size": 8, "classes": 3, "samples": 60, "difficulty": 0.5},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def test_splits_stay_closed(monkeypatch):
+    monkeypatch.setitem(prepared._allowed, "test", False)
+
+
+def node(*prefix, method="adaptive", seed=0):
+    training = parse(configuration()).training_of(prefix[-1]).model_dump()
+    return {"network": NETWORK, "method": method, "seed": seed, "prefix": list(prefix), "training": training,
+            "threads": 1}  # fmt: skip
+
+
+def configuration(**changes):
+    base = {
+        "name": "tiny",
+        "tasks": TASKS,
+        "networks": {"small": NETWORK},
+        "sequences": {"one": {"network": "small", "tasks": ["a", "b"]}},
+        "methods": {"adaptive": {"ratio": 0.5}},
+        "training": {"epochs": 2, "retrain_epochs": 1, "batch_size": 16},
+    }
+    return base | changes
+
+
+def prepare_task(name, folder):
+    files = {"train": folder / f"{name}.train.safetensors", "test": folder / f"{name}.test.safetensors"}
+    params = prepare.Parameters.model_validate({"name": name, "task": configuration()["tasks"][name]})
+    prepare.main(**files, params=params)
+    return files
+
+
+def adaptive_chain(folder, seed=0):
+    """Two tasks, with a search; returns all files by name."""
+    made, parent = {}, None
+    for prefix in (("a",), ("a", "b")):
+        own = node(*prefix, seed=seed)
+        here = folder.joinpath(*prefix)
+        data = prepare_task(prefix[-1], folder)
+        paths = {name: here / f"{name}.safetensors" for name in ("dense", "pruned", "network")}
+        start = "pretrained" if parent is None else "fresh"
+        train.main(
+            train=data["train"], parent=parent, dense=paths["dense"],
+            params=train.Parameters.model_validate({"node": own, "free_weights": start, "freeze": True}),
+        )  # fmt: skip
+        settings = {"search": "tpe", "trials": 2, "startup": 1}
+        search.main(
+            dense=paths["dense"], parent=parent, train=data["train"], trials=here / "trials.csv",
+            choice=here / "choice.json",
+            params=search.Parameters.model_validate({"node": own, "search": settings, "scope": "layer", "cap": 0.4}),
+        )  # fmt: skip
+        prune.main(
+            dense=paths["dense"], parent=parent, choice=here / "choice.json", pruned=paths["pruned"],
+            params=prune.Parameters(ratio=None, scope="layer"),
+        )  # fmt: skip
+        retrain.main(
+            pruned=paths["pruned"], parent=parent, train=data["train"], network=paths["network"],
+            params=retrain.Parameters.model_validate({"node": own}),
+        )  # fmt: skip
+        parent = paths["network"]
+        made |= {f"{'/'.join(prefix)}/{name}": path for name, path in paths.items()}
+        made[f"{'/'.join(prefix)}/trials"] = here / "trials.csv"
+        made[f"{'/'.join(prefix)}/choice"] = here / "choice.json"
+    return made
+
+
+def test_the_same_seed_gives_the_same_bytes_in_every_file_and_another_gives_others(tmp_path):
+    one, two = adaptive_chain(tmp_path / "one"), adaptive_chain(tmp_path / "two")
+    assert len(one) == 10
+    for name in one:
+        assert one[name].read_bytes() == two[name].read_bytes(), name
+    other = adaptive_chain(tmp_path / "other", seed=1)
+    for name in ("a/dense", "a/network", "a/b/network", "a/trials"):
+        assert one[name].read_bytes() != other[name].read_bytes()
+    left = [
+        path.name for path in (tmp_path / "one").rglob("*") if path.name.startswith(".") or "checkpoint" in path.name
+    ]
+    assert left == []
+
+
+def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
+    made = adaptive_chain(tmp_path)
+    packed = file.read(made["a/b/network"])
+    assert [record.name for record in packed.tasks] == ["a", "b"]
+    assert forgotten(packed) == []
+    for record, choice in zip(packed.tasks, ("a/choice", "a/b/choice")):
+        decided = json.loads(made[choice].read_text())
+        assert record.choice["ratio"] == decided["ratio"]
+        assert decided["ratio"] >= 1 - 0.4 - 1e-9
+        assert record.owned <= 0.4 * record.free_before
+    trials = pd.read_csv(made["a/trials"])
+    assert trials["role"].tolist()[:3] == ["reference", "trial", "trial"]
+    tests = [tmp_path / f"{name}.test.safetensors" for name in ("a", "b")]
+    scores = []
+    for name, count in (("a", 1), ("a/b", 2)):
+        scores.append(tmp_path / f"{count}.json")
+        evaluate.main(
+            network=made[f"{name}/network"], tests=tests[:count], scores=scores[-1],
+            params=evaluate.Parameters(threads=1, freeze=True),
+        )  # fmt: skip
+    outputs = {name: tmp_path / f"{name}.csv" for name in ("scores", "final", "summary")}
+    prefixes = [["a"], ["a", "b"]]
+    names = [{"network": "small", "method": "adaptive", "seed": 0, "prefix": prefix} for prefix in prefixes]
+    sequences = {"one": {"network": "small", "tasks": ["a", "b"]}}
+    tables.main(
+        node_scores=scores, **outputs, text=tmp_path / "tables.txt",
+        params=tables.Parameters.model_validate({"nodes": names, "sequences": sequences}),
+    )  # fmt: skip
+    table = pd.read_csv(outputs["scores"])
+    assert table[["prefix", "task", "position"]].to_numpy().tolist() == [
+        ["a", "a", 1],
+        ["a+b", "a", 1],
+        ["a+b", "b", 2],
+    ]
+    assert table["bit_exact"].all()
+    assert (table["forgetting"] == 0).all()
+    owned = table.loc[table["prefix"] == "a+b", "owned_share"].sum()
+    assert owned + table.loc[table["prefix"] == "a+b", "free_share"].iloc[0] == pytest.approx(1)
+    assert "adaptive" in (tmp_path / "tables.txt").read_text()
+
+
+def test_fine_tuning_overwrites_and_evaluation_says_so_but_fails_where_nothing_may_change(tmp_path):
+    parent = None
+    for prefix in (("a",), ("a", "b")):
+        own, data = node(*prefix, method="finetune"), prepare_task(prefix[-1], tmp_path)
+        dense, network = (tmp_path.joinpath(*prefix, name) for name in ("dense.safetensors", "network.safetensors"))
+        train.main(
+            train=data["train"], parent=parent, dense=dense,
+            params=train.Parameters.model_validate({"node": own, "free_weights": "fresh", "freeze": parent is None}),
+        )  # fmt: skip
+        adopt.main(dense=dense, parent=parent, network=network, params=adopt.Parameters.model_validate({"node": own}))
+        parent = network
+    tests = [tmp_path / f"{name}.test.safetensors" for name in ("a", "b")]
+    arguments = {"network": parent, "tests": tests, "scores": tmp_path / "scores.json"}
+    evaluate.main(**arguments, params=evaluate.Parameters(threads=1, freeze=False))
+    rows = json.loads((tmp_path / "scores.json").read_text())["rows"]
+    assert [row["bit_exact"] for row in rows] == [False, True]
+    (tmp_path / "scores.json").unlink()
+    with pytest.raises(ValueError, match="the weights of a are not what they were when learned"):
+        evaluate.main(**arguments, params=evaluate.Parameters(threads=1, freeze=True))
+    assert not (tmp_path / "scores.json").exists()
+
+
+def test_no_step_but_evaluation_can_open_a_test_split(tmp_path):
+    data = prepare_task("a", tmp_path)
+    settings = {"node": node("a"), "free_weights": "pretrained", "freeze": True}
+    with pytest.raises(prepared.TestSplitError, match="only evaluation may read a test split"):
+        train.main(
+            train=data["test"], parent=None, dense=tmp_path / "dense.safetensors",
+            params=train.Parameters.model_validate(settings),
+        )  # fmt: skip
+    assert not (tmp_path / "dense.safetensors").exists()
+    sources = {path.name: path.read_text() for path in (ROOT / "src").rglob("*.py")}
+    assert [name for name, text in sources.items() if "allow_test(" in text].__len__() == 2  # defined, and one caller
+    assert "allow_test()" in sources["evaluate.py"]
+
+
+def run_step(name, *arguments, root=None):
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "ACLL_DATA_ROOT": str(root or ".")}
+    command = [sys.executable, "-m", f"acll.steps.{name}", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_step_ends_with_its_message_alone_and_exit_code_one_and_writes_nothing(tmp_path):
+    task = {"source": "image_folder", "path": "absent", "image_size": 8}
+    params = json.dumps({"settings": {"name": "x", "task": task}})
+    result = run_step(
+        "prepare", "--train", tmp_path / "x.train.safetensors", "--test", tmp_path / "x.test.safetensors",
+        "--params", params, root=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
+        f"error: {tmp_path}/absent: there is no such folder; set data_root, or say where it is with DATA=…"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prepare_needs_no_torch(tmp_path):
+    code = (
+        "import sys, runpy\n"
+        f"sys.argv = ['prepare', '--train', '{tmp_path}/a.train.safetensors', '--test', '{tmp_path}/a.test.safetensors',"
+        f" '--params', '''{json.dumps({'settings': {'name': 'a', 'task': TASKS['a']}})}''']\n"
+        "runpy.run_module('acll.steps.prepare', run_name='__main__', alter_sys=True)\n"
+        "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
