@@ -205,6 +205,6 @@ def test_the_registry_names_what_the_installed_libraries_offer():
 
     known = json.loads(files("acll.networks").joinpath("registry.json").read_text())
     assert set(known["backbones"]) == {small.NAME, *torchvision.models.list_models(module=torchvision.models)}
-    assert set(known["encoders"]) == set(smp.encoders.get_encoder_names())
+    assert set(known["encoders"]) == {small.NAME, *smp.encoders.get_encoder_names()}
     assert set(known["decoders"]) == set(smp.MODEL_ARCHITECTURES_MAPPING)
     assert set(known["smallest"]) | set(known["exact"]) == set(known["backbones"]) | set(known["decoders"])

@@ -122,6 +122,7 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
             params=evaluate.Parameters(threads=1, freeze=True),
         )  # fmt: skip
     outputs = {name: tmp_path / f"{name}.csv" for name in ("scores", "final", "summary")}
+    outputs["metrics"] = tmp_path / "metrics.json"
     prefixes = [["a"], ["a", "b"]]
     names = [{"network": "small", "method": "adaptive", "seed": 0, "prefix": prefix} for prefix in prefixes]
     sequences = {"one": {"network": "small", "tasks": ["a", "b"]}}

@@ -1,6 +1,6 @@
 # Tables and figures from all scores.
 
-TABLES = [f"tables/{name}" for name in ("scores.csv", "final.csv", "summary.csv", "tables.txt")]
+TABLES = [f"tables/{name}" for name in ("scores.csv", "final.csv", "summary.csv", "metrics.json", "tables.txt")]
 SEARCHED = [node for node in NODES if tree.searches(CONFIGURATION, node)]
 FIGURES = [f"figures/{name}.png" for name in ("scores", "shares", *(["search"] if SEARCHED else []))]
 
@@ -12,6 +12,7 @@ rule tables:
         scores="tables/scores.csv",
         final="tables/final.csv",
         summary="tables/summary.csv",
+        metrics="tables/metrics.json",
         text="tables/tables.txt",
     log:
         "logs/tables.log",
@@ -42,7 +43,7 @@ rule tables:
         step(
             "tables",
             "--node-scores {input.node_scores:q} --scores {output.scores:q} --final {output.final:q} "
-            "--summary {output.summary:q} --text {output.text:q}",
+            "--summary {output.summary:q} --metrics {output.metrics:q} --text {output.text:q}",
         )
 
 

@@ -1,7 +1,7 @@
 """Scores of a packed network on test splits."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +27,32 @@ class TaskScore:
     score: float
     samples: int
     bit_exact: bool  # its effective state is what it was when the task was learned
-    owned_share: float  # of all shared weights of the network
+    owned_share: float | None  # of all shared weights of the network; None where ownership means nothing
     choice: dict[str, Any]  # ratio_searched, ratio, cap, capped
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """How all tasks of a network do now, and what is left free (a share of all shared weights)."""
+    """How all tasks of a network do now, and what is left free: a share of all shared weights, or None as above."""
 
     method: str
     seed: int
     device: str
-    free_share: float
+    free_share: float | None
     rows: tuple[TaskScore, ...]
 
-    @classmethod
-    def of(cls, packed: Packed, rows: Sequence[TaskScore], device: torch.device) -> "Evaluated":
-        """Add what is true of the network as a whole."""
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        return cls(packed.method, packed.seed, name, _share(packed, 0), tuple(rows))
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+def evaluate(packed: Packed, tests: Mapping[str, Path], owning: bool, device: torch.device) -> Evaluated:
+    """Score every task of a network.
+
+    tests: the prepared test split of each task. owning: whether the method gives weights to tasks for good.
+    """
+    rows = [_evaluate(packed, record.name, tests[record.name], owning, device) for record in packed.tasks]
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return Evaluated(packed.method, packed.seed, name, _share(packed, 0) if owning else None, tuple(rows))
 
 
-def evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> TaskScore:
+def _evaluate(packed: Packed, task: str, test: Path, owning: bool, device: torch.device) -> TaskScore:
     """Build the network of a task from the store and run it over the task's test split."""
     from pydantic import TypeAdapter
 
@@ -77,7 +77,7 @@ def evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> Tas
         score=score(result),
         samples=len(split),
         bit_exact=digest(state) == record.digest,
-        owned_share=_share(packed, position),
+        owned_share=_share(packed, position) if owning else None,
         choice=record.choice,
     )
 

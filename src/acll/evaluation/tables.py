@@ -55,7 +55,7 @@ def summary_table(final: pd.DataFrame) -> pd.DataFrame:
             "worst_score": run["score"].min(),
             "mean_forgetting": run["forgetting"].mean(),
             "bit_exact": run["bit_exact"].all(),
-            "owned_share": run["owned_share"].sum(),
+            "owned_share": run["owned_share"].sum(min_count=1),
             "free_share": run["free_share"].first(),
         }
     ).reset_index()
@@ -65,6 +65,17 @@ def summary_table(final: pd.DataFrame) -> pd.DataFrame:
     summary.insert(3, "bit_exact", grouped["bit_exact"].all())
     summary.insert(0, "seeds", grouped.size())
     return summary.reset_index()
+
+
+def metrics_of(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """The summary as nested plain data, sequence → method → figure, for `dvc metrics`."""
+    figures = ["mean_score", "worst_score", "mean_forgetting", "free_share"]
+    nested: dict[str, dict[str, dict[str, float]]] = {}
+    for row in summary.to_dict("records"):
+        nested.setdefault(row["sequence"], {})[row["method"]] = {
+            name: float(row[name]) for name in figures if pd.notna(row[name])
+        }
+    return nested
 
 
 def readable(final: pd.DataFrame, summary: pd.DataFrame) -> str:

@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from acll.config import BackboneNetwork, Kind, Network
+from acll.config import BackboneNetwork, DecoderNetwork, Kind, Network
 from acll.errors import UserError
+from acll.networks import small
 
 IMAGENET_CLASSES = 1000
 _TEMPLATE_CLASSES = 7  # a number that no other layer of a segmentation head has
@@ -69,7 +70,7 @@ def build(network: Network, kind: Kind, classes: int, seed: int, pretrained: boo
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about names of encoders that the configuration has checked already
         torch.manual_seed(seed)
-        if isinstance(network, BackboneNetwork) and network.backbone != "resnet_small":
+        if isinstance(network, BackboneNetwork) and network.backbone != small.NAME:
             if kind == "segmentation":
                 raise NetworkError(f"{network.backbone} has no decoder, so it cannot learn a segmentation task")
             return _torchvision(network.backbone, weights, classes)
@@ -120,50 +121,50 @@ def without_classifier(model: nn.Module) -> tuple[nn.Module, int, str]:
 
 
 def _segmentation_models(network: Network, kind: Kind, weights: str, classes: int) -> TaskNetwork:
-    import segmentation_models_pytorch as smp
-
-    from acll.networks import small
-
     name = network.backbone if isinstance(network, BackboneNetwork) else network.encoder
-    loaded = "imagenet" if weights == "imagenet" else None
     decoder: nn.Module | None = None
     head: nn.Module
     try:
-        if kind == "classification" and (isinstance(network, BackboneNetwork) or network.decoder != "dpt"):
-            depth = small.DEPTH if name == small.NAME else 5
-            encoder = smp.encoders.get_encoder(name, depth=depth, weights=loaded)
-            head = PooledHead(encoder.out_channels[-1], classes)
-        else:
-            assert not isinstance(network, BackboneNetwork)
-            model = _architecture(network.decoder, name, loaded)
+        if kind == "segmentation" or getattr(network, "decoder", "") == "dpt":
+            assert isinstance(network, DecoderNetwork)
+            model = _architecture(network.decoder, name, weights)
             encoder = model.encoder
-            if kind == "classification":
-                head = PooledHead(encoder.out_channels[-1], classes)
-            else:
-                decoder = model.decoder
-                head = _segmentation_head(model.segmentation_head, classes)
+            if kind == "segmentation":
+                decoder, head = model.decoder, _segmentation_head(model.segmentation_head, classes)
+        else:
+            encoder = _encoder(name, weights)
+        if kind == "classification":
+            head = PooledHead(encoder.out_channels[-1], classes)
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        decoder_name = getattr(network, "decoder", None)
-        raise NetworkError(f"{name}{f' with {decoder_name}' if decoder_name else ''}: {error}") from error
+        with_decoder = f" with {network.decoder}" if isinstance(network, DecoderNetwork) else ""
+        raise NetworkError(f"{name}{with_decoder}: {error}") from error
     if weights not in ("none", "imagenet"):
         _load(encoder, Path(weights), ignore=None)
     return TaskNetwork(encoder, decoder, head)
 
 
-def _architecture(decoder: str, encoder: str, weights: str | None) -> Any:
-    """A whole model of the library, decoders fitted to the small encoder's depth."""
+def _encoder(name: str, weights: str) -> Any:
+    """An encoder alone, as classification needs it."""
+    if name == small.NAME:
+        return small.SmallResNet()
     import segmentation_models_pytorch as smp
 
-    from acll.networks import small
+    return smp.encoders.get_encoder(name, weights="imagenet" if weights == "imagenet" else None)
+
+
+def _architecture(decoder: str, encoder: str, weights: str) -> Any:
+    """A whole model of the library; decoders are fitted to the small encoder's depth."""
+    import segmentation_models_pytorch as smp
 
     options: dict[str, Any] = {}
     if encoder == small.NAME:
-        signature = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[decoder])
+        smp.encoders.encoders[small.NAME] = {"encoder": small.SmallResNet, "params": {}, "pretrained_settings": {}}
         options["encoder_depth"] = small.DEPTH
-        channels = signature.parameters.get("decoder_channels")
+        channels = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[decoder]).parameters.get("decoder_channels")
         if channels is not None and isinstance(channels.default, tuple):
             options["decoder_channels"] = channels.default[-small.DEPTH :]
-    return smp.create_model(decoder, encoder, weights, classes=_TEMPLATE_CLASSES, **options)
+    loaded = "imagenet" if weights == "imagenet" else None
+    return smp.create_model(decoder, encoder, loaded, classes=_TEMPLATE_CLASSES, **options)
 
 
 def _segmentation_head(template: nn.Module, classes: int) -> nn.Module:

@@ -71,7 +71,7 @@ def search(
     kept, losses = [1.0], [penalised(1.0, reference.score, threshold, tolerance, settings.lower)]
     scores = [reference.score]
     for number in range(1, settings.trials + 1):
-        share = suggest(settings, kept[1:], losses[1:], seed)
+        share = suggest(settings, kept, losses, seed)
         measured = log.measure("trial", share, brief, derived(seed, "trial", number), attempt)
         kept.append(share)
         scores.append(measured.score)

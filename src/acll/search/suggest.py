@@ -19,10 +19,12 @@ def penalised(kept: float, score: float, threshold: float, tolerance: float, low
 
 
 def suggest(settings: Search, kept: Sequence[float], losses: Sequence[float], seed: int) -> float:
-    """The kept share to try next, in [lower, 1], given the trials so far.
+    """The kept share to try next, in [lower, 1], given the reference (kept share 1) and the trials after it.
 
     Depends on these arguments alone, so a search that was killed goes on as if it had not been. The first `startup`
-    trials are random; hyperopt's own default of 20 would make most searches random altogether.
+    trials are random; hyperopt's own default of 20 would make most searches random altogether. The reference counts
+    as known: of trials that fail alike the smallest share has the least loss, so that without one that holds TPE
+    would go the wrong way.
     """
     from hyperopt import JOB_STATE_DONE, STATUS_OK, Trials, hp, tpe
     from hyperopt.base import Domain
@@ -43,4 +45,4 @@ def suggest(settings: Search, kept: Sequence[float], losses: Sequence[float], se
 
 def _ask(tpe, domain, trials, number: int, seed: int, settings: Search):  # type: ignore[no-untyped-def]
     own = derived(seed, "suggest", number) % 2**31
-    return tpe.suggest([number], domain, trials, own, n_startup_jobs=settings.startup, verbose=False)
+    return tpe.suggest([number], domain, trials, own, n_startup_jobs=settings.startup + 1, verbose=False)

@@ -1,10 +1,11 @@
 """Score every task of a node on its test split and check that nothing was forgotten; no other step reads tests."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from acll.config import Settings
 from acll.data import prepared
-from acll.evaluation.score import Evaluated, evaluate
+from acll.evaluation.score import evaluate
 from acll.packing import file
 from acll.packing.ownership import PackingError
 from acll.steps._run import run, write_json
@@ -24,12 +25,12 @@ def main(*, network: Path, tests: list[Path], scores: Path, params: Parameters) 
     prepared.allow_test()
     packed = file.read(network)
     by_name = {path.name.removesuffix(prepared.TEST): path for path in tests}
-    rows = [evaluate(packed, record.name, by_name[record.name], device) for record in packed.tasks]
-    changed = [row.task for row in rows if not row.bit_exact]
+    evaluated = evaluate(packed, by_name, params.freeze, device)
+    changed = [row.task for row in evaluated.rows if not row.bit_exact]
     if params.freeze and changed:
         raise PackingError(f"{network}: the weights of {', '.join(changed)} are not what they were when learned")
-    write_json(scores, Evaluated.of(packed, rows, device).as_json())
-    for row in rows:
+    write_json(scores, asdict(evaluated))
+    for row in evaluated.rows:
         print(f"{row.task}: {row.metric} {row.score:.4f}  {'bit-exact' if row.bit_exact else 'changed'}")
 
 

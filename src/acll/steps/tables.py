@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from acll.config import Settings
-from acll.evaluation.tables import final_table, readable, scores_table, summary_table
-from acll.steps._run import run, write_text
+from acll.evaluation.tables import final_table, metrics_of, readable, scores_table, summary_table
+from acll.steps._run import run, write_json, write_text
 
 
 class NodeName(Settings):
@@ -31,8 +31,17 @@ class Parameters(Settings):
     sequences: dict[str, Line]
 
 
-def main(*, node_scores: list[Path], scores: Path, final: Path, summary: Path, text: Path, params: Parameters) -> None:
-    """Write scores.csv (every node), final.csv and summary.csv (ends of the sequences) and a readable text."""
+def main(
+    *,
+    node_scores: list[Path],
+    scores: Path,
+    final: Path,
+    summary: Path,
+    metrics: Path,
+    text: Path,
+    params: Parameters,
+) -> None:
+    """Write scores.csv (every node), final.csv and summary.csv (ends of the sequences), metrics.json and a text."""
     nodes = {
         (node.network, node.method, node.seed, tuple(node.prefix)): json.loads(path.read_text(encoding="utf-8"))
         for node, path in zip(params.nodes, node_scores)
@@ -42,6 +51,7 @@ def main(*, node_scores: list[Path], scores: Path, final: Path, summary: Path, t
     short = summary_table(ends)
     for path, frame in ((scores, table), (final, ends), (summary, short)):
         write_text(path, frame.to_csv(index=False))
+    write_json(metrics, metrics_of(short))
     write_text(text, readable(ends, short))
 
 
