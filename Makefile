@@ -15,7 +15,7 @@ ifdef DATA
 export ACLL_DATA_ROOT := $(abspath $(DATA))
 endif
 
-.PHONY: help run plan check test lint format docs registry lock clean
+.PHONY: help run prove plan check test lint format docs registry lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -28,6 +28,9 @@ run: .venv/installed  ## run the pipeline on config/$(CONFIG).yaml; only what ha
 	@# Snakemake decides what has to run, since only it sees raw data outside the repository: hence --force
 	@dvc repro --force --single-item run@$(CONFIG)
 	@acll table $(RESULTS)
+
+prove: .venv/installed  ## check, in the packed files alone, that no task of the last run was forgotten
+	@acll prove $(RESULTS)
 
 plan: .venv/installed  ## say which jobs `make run` would run, and why
 	@acll check config/$(CONFIG).yaml

@@ -1,4 +1,4 @@
-"""What a person types: `acll check`, `acll table`, `acll inspect`."""
+"""What a person types: `acll check`, `acll table`, `acll prove`, `acll inspect`."""
 
 import argparse
 import os
@@ -12,6 +12,7 @@ from acll.errors import UserError
 EXAMPLES = """examples:
   acll check config/demo.yaml
   acll table results/demo
+  acll prove results/demo
   acll inspect results/demo/nodes/small/adaptive/seed0/textures/digits/network.safetensors
 """
 
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check.add_argument("--stage", type=Path, metavar="DVC_YAML", help="check also that dvc.yaml has a stage for it")
     table = commands.add_parser("table", help="print the tables of a run")
     table.add_argument("results", type=Path, help="results/<name>")
+    prove = commands.add_parser("prove", help="check in the packed files of a run that nothing was forgotten")
+    prove.add_argument("results", type=Path, help="results/<name>")
     inspect = commands.add_parser("inspect", help="say what a packed network holds")
     inspect.add_argument("file", type=Path, help="a network.safetensors of a run")
     given = parser.parse_args(arguments)
@@ -38,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _check(given.configuration, given.stage)
         elif given.command == "table":
             _table(given.results)
+        elif given.command == "prove":
+            _prove(given.results)
         else:
             _inspect(given.file)
     except (UserError, OSError) as error:
@@ -89,6 +94,22 @@ def _table(results: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; has the run ended?")
     print(f"\n{path.read_text(encoding='utf-8')}\ntables: {results}/tables   figures: {results}/figures")
+
+
+def _prove(results: Path) -> None:
+    from acll.evaluation.proof import prove
+
+    proofs = prove(results)
+    for method in dict.fromkeys(proof.method for proof in proofs):
+        own = [proof for proof in proofs if proof.method == method]
+        changed = [proof for proof in own if not proof.equal]
+        networks = len({proof.network for proof in own})
+        print(f"{method}: {len(own)} tasks in {networks} networks, {len(own) - len(changed)} bit for bit as learned")
+        for proof in changed:
+            print(f"  changed: {proof.task} in {proof.network}")
+    broken = [proof for proof in proofs if proof.packs and not proof.equal]
+    if broken:
+        raise UserError(f"{len(broken)} tasks are not what they were when they were learned")
 
 
 def _inspect(path: Path) -> None:

@@ -1,0 +1,57 @@
+"""How much of a run's time goes into starting processes.
+
+    python benchmarks/startup.py results/demo
+
+Reads how long each job took (results/<name>/benchmarks, written by Snakemake) and measures, three times and by the
+median, how long each step needs to import what it uses, the network libraries of its first network included.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+
+NETWORKS = {
+    "small": "from acll.networks.build import build; from acll.config import BackboneNetwork as N; "
+    "build(N(backbone='resnet_small'), 'classification', 2, 0)",
+    "unet": "from acll.networks.build import build; from acll.config import DecoderNetwork as N; "
+    "build(N(decoder='unet', encoder='resnet_small'), 'segmentation', 2, 0)",
+}
+
+
+def seconds(code: str) -> float:
+    """Median wall time of three runs of Python with this code."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) / "benchmarks"
+    if not folder.is_dir():
+        sys.exit(f"{folder}: there is no such folder; run the pipeline first")
+    rows, known = [], {}
+    for path in sorted(folder.rglob("*.tsv")):
+        parts = path.relative_to(folder).parts
+        step = parts[0].removesuffix(".tsv")
+        network = parts[1] if len(parts) > 2 and parts[1] in NETWORKS and step not in ("prune",) else None
+        if (step, network) not in known:
+            code = f"import acll.steps.{step}" + (f"; {NETWORKS[network]}" if network else "")
+            known[step, network] = seconds(code)
+        rows.append((step, float(pd.read_csv(path, sep="\t")["s"].iloc[0]), known[step, network]))
+    table = pd.DataFrame(rows, columns=["step", "job_s", "start_s"]).groupby("step", sort=False)
+    summary = table.agg(jobs=("job_s", "size"), job_s=("job_s", "sum"), start_s=("start_s", "sum"))
+    summary.loc["all"] = summary.sum()
+    summary["start_share"] = summary["start_s"] / summary["job_s"]
+    summary["jobs"] = summary["jobs"].astype(int)
+    print(summary.round(2).to_string())
+
+
+if __name__ == "__main__":
+    main()
