@@ -394,7 +394,7 @@ def test_names_and_values_must_fit_together(path, value, line):
         ("networks/small/backbone", "zzz", "there is no such backbone (known: resnet_small, alexnet, "),
         ("networks/unet/decoder", "unett", "there is no such decoder (did you mean unet or "),
         ("networks/unet/encoder", "resnet19", "there is no such encoder (did you mean resnet18 or "),
-        ("networks/unet/decoder", "pan", "does not fit the three scales of resnet_small (these do: unet, "),
+        ("networks/unet/decoder", "deeplabv3", "does not fit the three scales of resnet_small (these do: unet, "),
         ("networks/small/weights", "imagenet", "resnet_small has no ImageNet weights; use none or a file"),
         ("networks/small/weights", "w.pt", "must be none, imagenet or the path of a .safetensors file"),
         ("networks/small/weights", "w.safetensors", "the path of a file of weights must be absolute"),

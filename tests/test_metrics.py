@@ -1,0 +1,225 @@
+"""Scores, their standard errors, and losses."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acll.config import Training
+from acll.training.evaluate import _confusion
+from acll.training.losses import class_weights, loss_of
+from acll.training.metrics import Outcome, mean_iou, score, standard_error
+
+PROPERTY = settings(max_examples=50, deadline=None)
+
+
+def classified(*correct) -> Outcome:
+    return Outcome("classification", correct=np.array(correct, bool))
+
+
+def segmented(*matrices) -> Outcome:
+    return Outcome("segmentation", confusion=np.array(matrices))
+
+
+@st.composite
+def matrices(draw):
+    classes = draw(st.integers(2, 5))
+    cells = draw(st.lists(st.integers(0, 50), min_size=classes**2, max_size=classes**2))
+    return np.array(cells).reshape(classes, classes)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# scores
+
+
+def test_accuracy_is_the_share_that_is_right():
+    assert score(classified(1, 1, 0, 1)) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("confusion", "expected"),
+    [
+        ([[3, 1], [1, 5]], (3 / 5 + 5 / 7) / 2),
+        ([[4, 0], [0, 2]], 1),
+        ([[0, 4], [2, 0]], 0),
+        ([[4, 0], [4, 0]], (4 / 8 + 0) / 2),
+        # a class that no truth has counts only as what it takes from the others
+        ([[4, 0, 0], [0, 4, 0], [0, 0, 0]], 1),
+        ([[3, 0, 1], [0, 4, 0], [0, 0, 0]], (3 / 4 + 1) / 2),
+        ([[0, 0], [0, 0]], 0),
+    ],
+)
+def test_mean_iou_of_matrices_worked_out_by_hand(confusion, expected):
+    assert mean_iou(np.array(confusion)) == pytest.approx(expected)
+
+
+@PROPERTY
+@given(matrices())
+def test_mean_iou_lies_between_0_and_1_whatever_the_order_of_classes(confusion):
+    value = mean_iou(confusion)
+    assert 0 <= value <= 1
+    assert mean_iou(confusion[::-1, ::-1]) == pytest.approx(value)
+    assert mean_iou(7 * confusion) == pytest.approx(value)
+
+
+@PROPERTY
+@given(matrices())
+def test_mean_iou_is_1_only_where_every_pixel_is_right(confusion):
+    if confusion.any():
+        assert (mean_iou(confusion) == 1) == (confusion == np.diag(np.diag(confusion))).all()
+
+
+def test_mean_iou_is_of_the_summed_matrices_not_the_mean_over_images():
+    one, other = [[9, 1], [0, 0]], [[0, 0], [5, 5]]
+    assert score(segmented(one, other)) == pytest.approx((9 / 15 + 5 / 11) / 2)
+
+
+def test_a_confusion_has_truth_in_rows_and_leaves_ignored_pixels_out():
+    truth = torch.tensor([[[0, 0, 1], [1, 255, 255]], [[2, 2, 2], [2, 2, 255]]])
+    predicted = torch.tensor([[[0, 1, 1], [2, 0, 1]], [[2, 2, 0], [2, 2, 2]]])
+    expected = [[[1, 1, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [0, 0, 0], [1, 0, 4]]]
+    assert _confusion(predicted, truth, 3).tolist() == expected
+
+
+@PROPERTY
+@given(st.integers(1, 4), st.integers(2, 6), st.integers(0, 1000))
+def test_what_is_predicted_at_ignored_pixels_changes_nothing(images, classes, seed):
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.randint(0, classes, (images, 4, 5), generator=generator)
+    predicted, other = torch.randint(0, classes, (2, images, 4, 5), generator=generator)
+    ignored = torch.rand(truth.shape, generator=generator) < 0.5
+    truth[ignored] = 255
+    confusion = _confusion(predicted, truth, classes)
+    assert confusion.shape == (images, classes, classes)
+    assert confusion.sum(axis=(1, 2)).tolist() == (~ignored).sum(dim=(1, 2)).tolist()
+    assert np.array_equal(_confusion(torch.where(ignored, other, predicted), truth, classes), confusion)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# standard errors
+
+
+def test_the_error_of_accuracy_is_binomial():
+    assert standard_error(classified(1, 1, 0, 1), 0) == pytest.approx(np.sqrt(0.75 * 0.25 / 4))
+    assert standard_error(classified(1, 1, 1), 0) == 0
+
+
+def test_the_error_of_accuracy_is_the_spread_over_draws():
+    generator = np.random.default_rng(0)
+    draws = [classified(*(generator.random(100) < 0.8)) for _ in range(500)]
+    spread = np.std([score(draw) for draw in draws])
+    assert np.mean([standard_error(draw, 0) for draw in draws]) == pytest.approx(spread, rel=0.1)
+
+
+def split(seed, images=40) -> Outcome:
+    """A split of images of 100 pixels that are hard or easy as a whole, so that pixels are not independent."""
+    generator = np.random.default_rng(seed)
+    right = generator.beta(3, 1, images)
+    hits = generator.binomial(50, right[:, None], (images, 2))
+    return segmented(*([[a, 50 - a], [50 - b, b]] for a, b in hits))
+
+
+def test_the_error_of_mean_iou_is_the_spread_over_draws_of_images():
+    spread = np.std([score(split(seed)) for seed in range(400)])
+    errors = [standard_error(split(seed), seed) for seed in range(20)]
+    assert np.mean(errors) == pytest.approx(spread, rel=0.15)
+    assert min(errors) > 0.5 * spread
+    assert max(errors) < 1.6 * spread
+
+
+def test_the_error_of_mean_iou_depends_on_its_seed_alone():
+    np.random.seed(0)
+    first = standard_error(split(0), 3)
+    np.random.seed(1)
+    assert standard_error(split(0), 3) == first
+    assert standard_error(split(0), 4) != first
+
+
+def test_the_error_of_mean_iou_counts_images_not_pixels():
+    assert standard_error(split(0), 0) == pytest.approx(
+        standard_error(Outcome("segmentation", confusion=100 * split(0).confusion), 0)
+    )
+    fourfold = Outcome("segmentation", confusion=np.tile(split(0).confusion, (4, 1, 1)))
+    assert standard_error(fourfold, 0) == pytest.approx(standard_error(split(0), 0) / 2, rel=0.2)
+
+
+def test_images_that_are_all_alike_have_no_error():
+    assert standard_error(segmented(*[[[3, 1], [1, 5]]] * 10), 0) == pytest.approx(0)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# losses
+
+
+def test_class_weights_are_inverse_roots_of_frequency_with_mean_1_over_the_classes_present():
+    labels = torch.tensor([[0] * 16, [1] * 4 + [255] * 12, [3] + [255] * 15], dtype=torch.uint8)
+    expected = torch.tensor([1 / 4, 1 / 2, 0, 1]) / ((1 / 4 + 1 / 2 + 1) / 3)
+    assert torch.allclose(class_weights(labels, 4), expected)
+
+
+def test_class_weights_of_equal_classes_are_1():
+    assert torch.allclose(class_weights(torch.arange(300), 300), torch.ones(300))
+
+
+LOSSES = ["cross_entropy", "dice", "cross_entropy_dice"]
+
+
+def gradient(loss, logits, labels):
+    logits = logits.clone().requires_grad_()
+    value = loss(logits, labels)
+    value.backward()
+    return value.detach(), logits.grad
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_ignore_255(name):
+    loss = loss_of("segmentation", Training(loss=name), None)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 4, generator=generator)
+    labels = torch.randint(0, 3, (2, 4, 4), generator=generator)
+    labels[:, :2] = 255
+    value, slope = gradient(loss, logits, labels)
+    other = logits.clone()
+    other[:, :, :2] += torch.randn(2, 3, 2, 4, generator=generator)
+    assert torch.allclose(loss(other, labels), value)
+    assert (slope[:, :, :2] == 0).all()
+    assert (slope[:, :, 2:] != 0).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 0.5])])
+def test_a_batch_of_ignored_pixels_alone_has_no_loss(name, weights):
+    loss = loss_of("segmentation", Training(loss=name), weights)
+    value, slope = gradient(loss, torch.randn(2, 3, 4, 4), torch.full((2, 4, 4), 255))
+    assert value == 0
+    assert (slope == 0).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_better_prediction_has_less_loss(name):
+    loss = loss_of("segmentation", Training(loss=name), None)
+    labels = torch.randint(0, 3, (2, 4, 4), generator=torch.Generator().manual_seed(0))
+    right = 5 * torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
+    assert loss(right, labels) < loss(0.5 * right, labels) < loss(0 * right, labels) < loss(-right, labels)
+
+
+def test_class_255_of_a_classification_task_is_a_class_like_others():
+    loss = loss_of("classification", Training(), None)
+    logits = torch.zeros(2, 300)
+    assert loss(logits, torch.tensor([255, 255])) == pytest.approx(np.log(300))
+    _, slope = gradient(loss, logits, torch.tensor([255, 3]))
+    assert slope[0, 255] < 0 < slope[0, 3]
+
+
+def test_classification_takes_cross_entropy_whatever_the_loss_for_segmentation():
+    logits, labels = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
+    values = {loss_of("classification", Training(loss=name), None)(logits, labels).item() for name in LOSSES}
+    assert values == {torch.nn.functional.cross_entropy(logits, labels).item()}
+
+
+def test_weights_and_label_smoothing_reach_the_loss():
+    logits, labels = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 1, 1])
+    plain = loss_of("classification", Training(), None)(logits, labels)
+    assert loss_of("classification", Training(), torch.tensor([5.0, 1.0]))(logits, labels) != plain
+    assert loss_of("classification", Training(label_smoothing=0.2), None)(logits, labels) != plain
