@@ -62,7 +62,7 @@ def refusal(network: Network, kind: Kind | None = None) -> str | None:
         made = build(network, kind, 2, 0)
         partition(made)
         if kind == "segmentation":
-            size = 224 if getattr(network, "decoder", "") == "dpt" else 64
+            size = 224 if getattr(network, "decoder", "") == "dpt" else 128
             with torch.no_grad():
                 shape = made.eval()(torch.zeros(1, 3, size, size)).shape[2:]
             if tuple(shape) != (size, size):
