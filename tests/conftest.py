@@ -1,7 +1,6 @@
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,12 +24,6 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def real_data() -> Path:
     return REAL_DATA
-
-
-@pytest.fixture
-def tiny() -> SimpleNamespace:
-    """Tiny tasks for tests of packing: see the functions below."""
-    return SimpleNamespace(task=tiny_task, learn=learn, outputs=outputs)
 
 
 def tiny_task(

@@ -17,10 +17,11 @@ from conftest import ROOT
 
 TRAINING = {"epochs": 2, "batch_size": 16}
 NETWORK = {"backbone": "resnet_small"}
+GENERATED = {"source": "generated", "kind": "classification", "image_size": 8, "samples": 60}
 TASKS = {
-    "a": {"source": "generated", "kind": "classification", "image_size": 8, "classes": 2, "samples": 60, "difficulty": 0.0},
-    "b": {"source": "generated", "kind": "classification", "image_size": 8, "classes": 3, "samples": 60, "difficulty": 0.5},
-}  # fmt: skip
+    "a": GENERATED | {"classes": 2, "difficulty": 0.0},
+    "b": GENERATED | {"classes": 3, "difficulty": 0.5},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -175,7 +176,7 @@ def test_no_step_but_evaluation_can_open_a_test_split(tmp_path):
         )  # fmt: skip
     assert not (tmp_path / "dense.safetensors").exists()
     sources = {path.name: path.read_text() for path in (ROOT / "src").rglob("*.py")}
-    assert [name for name, text in sources.items() if "allow_test(" in text].__len__() == 2  # defined, and one caller
+    assert sum("allow_test(" in text for text in sources.values()) == 2  # defined, and called once
     assert "allow_test()" in sources["evaluate.py"]
 
 
@@ -202,7 +203,8 @@ def test_a_step_ends_with_its_message_alone_and_exit_code_one_and_writes_nothing
 def test_prepare_needs_no_torch(tmp_path):
     code = (
         "import sys, runpy\n"
-        f"sys.argv = ['prepare', '--train', '{tmp_path}/a.train.safetensors', '--test', '{tmp_path}/a.test.safetensors',"
+        f"sys.argv = ['prepare', '--train', '{tmp_path}/a.train.safetensors',"
+        f" '--test', '{tmp_path}/a.test.safetensors',"
         f" '--params', '''{json.dumps({'settings': {'name': 'a', 'task': TASKS['a']}})}''']\n"
         "runpy.run_module('acll.steps.prepare', run_name='__main__', alter_sys=True)\n"
         "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"

@@ -1,0 +1,152 @@
+"""What a person types, and the files that are generated or shown to them."""
+
+import re
+import subprocess
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from acll.cli import main
+from acll.packing import file
+from acll.packing.ownership import digest, effective, overwrite
+from acll.reference import reference
+from conftest import ROOT, learn, tiny_task
+from test_packing import networks
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A packed network of two tasks, as a run leaves it."""
+    build = networks([4, 3])
+    first = learn(None, build, tiny_task("a"))
+    first = replace(first, tasks=tuple(replace(record, choice={"ratio": 0.5}) for record in first.tasks))
+    second = learn(first, build, tiny_task("b"))
+    second = replace(second, tasks=(*first.tasks, replace(second.tasks[1], choice={"ratio": 0.5})))
+    folder = tmp_path / "results/nodes/small/adaptive/seed0/a"
+    file.write(folder / "network.safetensors", first)
+    file.write(folder / "b/network.safetensors", second)
+    return tmp_path / "results"
+
+
+def test_prove_counts_what_is_bit_for_bit_as_learned(results, capsys):
+    main(["prove", str(results)])
+    assert "3 tasks in 2 networks, 3 bit for bit as learned" in capsys.readouterr().out
+
+
+def test_prove_finds_a_task_that_was_changed_even_if_its_own_file_says_otherwise(results, capsys):
+    path = results / "nodes/small/adaptive/seed0/a/b/network.safetensors"
+    packed = file.read(path)
+    name = next(name for name, owner in packed.owner.items() if bool((owner == 1).any()))
+    changed = dict(packed.shared)
+    changed[name] = changed[name] * 1.5
+    forged = replace(packed, shared=changed)
+    records = tuple(replace(record, digest=digest(effective(forged, record.name))) for record in packed.tasks)
+    file.write(path, replace(forged, tasks=records))  # a sound file by itself
+    with pytest.raises(SystemExit) as ended:
+        main(["prove", str(results)])
+    assert ended.value.code == 1
+    output = capsys.readouterr()
+    assert "changed: a in small/adaptive/seed0/a/b" in output.out
+    assert "1 tasks are not what they were" in output.err
+
+
+def test_prove_reports_fine_tuning_without_failing(results, capsys):
+    folder = results / "nodes/small/finetune/seed0/a"
+    build = networks([4, 3])
+    packed = replace(file.read(results / "nodes/small/adaptive/seed0/a/network.safetensors"), method="finetune")
+    record = replace(packed.tasks[0], choice={})
+    first = replace(packed, tasks=(record,))
+    second = overwrite(first, replace(record, name="b"), build("classification", 3, 7).state_dict())
+    file.write(folder / "network.safetensors", first)
+    file.write(folder / "b/network.safetensors", second)
+    main(["prove", str(results)])
+    assert "changed: a in small/finetune/seed0/a/b" in capsys.readouterr().out
+
+
+def test_inspect_names_the_tasks_and_shares(results, capsys):
+    main(["inspect", str(results / "nodes/small/adaptive/seed0/a/b/network.safetensors")])
+    out = capsys.readouterr().out
+    assert re.search(r"1\s+a\s+classification\s+3\s+16x16", out)
+    assert "shared weights" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "absent.safetensors"], "there is no such file"),
+        (["prove", "absent"], "holds no packed networks"),
+        (["table", "absent"], "has the run ended?"),
+        (["check", "absent.yaml"], "there is no such file"),
+    ],
+)
+def test_mistakes_end_with_a_line_and_exit_code_one(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_check_wants_a_stage_in_dvc_yaml_and_says_which_line_to_add(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    demo = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(demo | {"name": "mine"}))
+    main(["check", "mine.yaml"])
+    with pytest.raises(SystemExit):
+        main(["check", "mine.yaml", "--stage", str(ROOT / "dvc.yaml")])
+    assert "add the line `- mine`" in capsys.readouterr().err
+
+
+def test_check_reports_missing_raw_data_of_every_task(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ACLL_DATA_ROOT", str(tmp_path))
+    with pytest.raises(SystemExit):
+        main(["check", str(ROOT / "config/real.yaml")])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5
+    assert all("there is no such folder" in line for line in lines)
+
+
+@pytest.mark.realdata
+def test_the_real_configuration_is_sound_with_the_real_data(real_data, monkeypatch, capsys):
+    monkeypatch.setenv("ACLL_DATA_ROOT", str(real_data))
+    main(["check", str(ROOT / "config/real.yaml")])
+    assert "sound" in capsys.readouterr().out
+
+
+def test_the_reference_of_keys_is_current():
+    assert (ROOT / "config/README.md").read_text() == reference(), "type `make docs`"
+
+
+def test_every_configuration_has_a_stage_of_its_own():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["run"]
+    assert set(stages["foreach"]) == {path.stem for path in (ROOT / "config").glob("*.yaml")}
+    assert stages["do"]["outs"] == [{"results/${item}": {"persist": True}}]
+
+
+def test_the_lock_has_a_hash_for_everything_and_no_address():
+    lock = (ROOT / "requirements/lock.txt").read_text()
+    assert "://" not in lock
+    assert "index" not in re.sub(r"#.*", "", lock)
+    for block in re.split(r"\n(?=\S)", lock.strip()):
+        if not block.startswith("#"):
+            assert "--hash=sha256:" in block, block.splitlines()[0]
+
+
+def test_dvc_keeps_snakemakes_metadata_and_leaves_out_what_differs_from_run_to_run(tmp_path):
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["dvc", "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / ".dvcignore").write_text((ROOT / ".dvcignore").read_text())
+    names = [
+        "results/demo/.snakemake/metadata/abc", "results/demo/.snakemake/locks/0.lock",
+        "results/demo/.snakemake/log/x.log", "results/demo/logs/a.log", "results/demo/benchmarks/a.tsv", "results/demo/nodes/a/dense.checkpoint",
+        "results/demo/tables/scores.csv",
+    ]  # fmt: skip
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    result = subprocess.run(["dvc", "check-ignore", *names], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert set(names) - set(result.stdout.split()) == {names[0], names[-1]}
