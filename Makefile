@@ -15,7 +15,7 @@ ifdef DATA
 export ACLL_DATA_ROOT := $(abspath $(DATA))
 endif
 
-.PHONY: help run prove plan check test lint format docs registry lock clean
+.PHONY: help run prove plan check unlock test lint format docs registry lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -39,6 +39,9 @@ plan: .venv/installed  ## say which jobs `make run` would run, and why
 
 check: .venv/installed  ## check config/$(CONFIG).yaml and its raw data, without running anything
 	@acll check config/$(CONFIG).yaml
+
+unlock: .venv/installed  ## after Snakemake itself was killed: release the results, if no other run works on them
+	@$(SNAKEMAKE) --unlock
 
 test: .venv/installed  ## run the tests
 	@pytest -n 2 --dist loadgroup tests

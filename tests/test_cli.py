@@ -142,8 +142,8 @@ def test_dvc_keeps_snakemakes_metadata_and_leaves_out_what_differs_from_run_to_r
     (tmp_path / ".dvcignore").write_text((ROOT / ".dvcignore").read_text())
     names = [
         "results/demo/.snakemake/metadata/abc", "results/demo/.snakemake/locks/0.lock",
-        "results/demo/.snakemake/log/x.log", "results/demo/logs/a.log", "results/demo/benchmarks/a.tsv", "results/demo/nodes/a/dense.checkpoint",
-        "results/demo/tables/scores.csv",
+        "results/demo/.snakemake/log/x.log", "results/demo/logs/a.log", "results/demo/benchmarks/a.tsv",
+        "results/demo/nodes/a/dense.checkpoint", "results/demo/tables/scores.csv",
     ]  # fmt: skip
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 # Configuration, the tree of nodes, and what all rules share.
 
+import hashlib
 import json
 import os
 import sys
@@ -148,6 +149,14 @@ def prune_settings(node: tree.Node) -> dict:
 def cap_of(node: tree.Node) -> float | None:
     method = CONFIGURATION.methods[node.method]
     return cap(node.position, method.expected_tasks, method.tail_share) if method.cap else None
+
+
+def weights_of(node: tree.Node) -> str:
+    """The identity of the file of weights that a network starts from, by content; empty where there is none."""
+    weights = CONFIGURATION.networks[node.network].weights
+    if weights in ("none", "imagenet"):
+        return weights
+    return hashlib.sha256(Path(weights).expanduser().read_bytes()).hexdigest()
 
 
 def methods_of(kind: type) -> str:
