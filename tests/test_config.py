@@ -529,3 +529,11 @@ def test_a_missing_file_is_named_with_the_files_that_are_there(tmp_path):
     with pytest.raises(ConfigurationError) as caught:
         load(tmp_path / "tini.yaml")
     assert str(caught.value) == f"{tmp_path}/tini.yaml: there is no such file (there are: tiny)"
+
+
+def test_a_class_of_masks_that_stands_there_twice_is_reported():
+    task = {"source": "mask_folder", "path": "x", "image_size": 32, "classes": ["sky", "road", "sky"]}
+    networks = {"n": {"decoder": "unet", "encoder": "resnet18"}}
+    raw = {"name": "x", "tasks": {"a": task}, "networks": networks, "methods": {"m": {"ratio": 0.5}}}
+    with pytest.raises(ConfigurationError, match=r"tasks\.a\.classes = .*: a class stands there twice"):
+        parse(raw | {"sequences": {"s": {"network": "n", "tasks": ["a"]}}})

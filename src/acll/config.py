@@ -533,6 +533,9 @@ def _values(configuration: Configuration) -> list[str]:
             re.compile(group or "")
         except re.error as error:
             faults.append(f"tasks.{name}.group = {group!r}: not a regular expression: {error}")
+        classes = getattr(task, "classes", None)
+        if isinstance(classes, list) and len(set(classes)) < len(classes):
+            faults.append(f"tasks.{name}.classes = {_short(classes)}: a class stands there twice")
         path = Path(getattr(task, "path", "."))
         if path.is_absolute() or ".." in path.parts:
             faults.append(f"tasks.{name}.path = {str(path)!r}: must lie below data_root, which `DATA=…` can set")

@@ -32,7 +32,8 @@ def read_splits(task: AnyTask, root: Path) -> tuple[dict[str, Samples], list[str
             splits["train"], splits[split] = cut(splits["train"], share, len(classes), task.split_seed)
     for split, samples in splits.items():
         if len(samples) < 2:
-            raise DataError(f"the split {split} has {len(samples)} samples; more images, or another share, are needed")
+            where = getattr(task, "path", task.source)
+            raise DataError(f"{where}: the split {split} has {len(samples)} samples; two are needed at least")
     return splits, classes
 
 

@@ -85,17 +85,18 @@ def search(
     confirmed = False
     if wanted < limit:
         wanted, confirmed = _confirm(settings, full_epochs, attempt, wanted, limit, tolerance, seed, log)
+    capped = wanted > limit or (cap is not None and not confirmed)
     choice = Choice(
         ratio_searched=1 - wanted,
         ratio=1 - min(wanted, limit),
         cap=cap,
-        capped=wanted > limit,
+        capped=capped,
         reference_score=reference.score,
         standard_error=reference.standard_error,
         tolerance=tolerance,
         threshold=threshold,
         confirmed=confirmed,
-        warnings=_warnings(samples, wanted, cap),
+        warnings=_warnings(samples, wanted, cap if capped else None),
     )
     return choice, log.trials
 
@@ -130,12 +131,14 @@ def _confirm(
 
 
 def _warnings(samples: int, wanted: float, cap: float | None) -> tuple[str, ...]:
+    """What a person should know of a choice; cap: the bound where it was hit, else None."""
     warnings = []
     if samples < FEWEST_SAMPLES:
         warnings.append(f"the validation split has {samples} samples; below {FEWEST_SAMPLES} the choice is coarse")
-    if cap is not None and wanted > cap:
+    if cap is not None:
+        asked = f"{wanted:.3f}" if wanted > cap else "more"
         warnings.append(
-            f"the task asks for {wanted:.3f} of the free weights; its cap allows {cap:.3f}: "
+            f"the task asks for {asked} of the free weights; its cap allows {cap:.3f}: "
             "a larger network, or fewer expected_tasks, would give it more"
         )
     return tuple(warnings)
