@@ -21,7 +21,7 @@ rule all:
 
 rule prepared:
     input:
-        [prepared(task) for task in CONFIGURATION.tasks],
+        [prepared(task) for task in sorted(TASKS)],
 
 
 rule networks:

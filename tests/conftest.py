@@ -48,11 +48,11 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
     """Train, prune, retrain and commit one more task, as the steps do. build(kind, classes, seed) → TaskNetwork."""
     import torch
 
-    from acll.config import Training
     from acll.networks.partition import partition
     from acll.packing.ownership import TaskRecord, commit, empty, free, starting_state
     from acll.packing.prune import keep_masks
     from acll.packing.stage import released
+    from acll.settings import Training
     from acll.training.learner import Learner
     from acll.training.loop import Plan
 

@@ -20,13 +20,17 @@ def results(tmp_path):
     """A packed network of two tasks, as a run leaves it."""
     build = networks([4, 3])
     first = learn(None, build, tiny_task("a"))
-    first = replace(first, tasks=tuple(replace(record, choice={"ratio": 0.5}) for record in first.tasks))
     second = learn(first, build, tiny_task("b"))
-    second = replace(second, tasks=(*first.tasks, replace(second.tasks[1], choice={"ratio": 0.5})))
     folder = tmp_path / "results/nodes/small/adaptive/seed0/a"
     file.write(folder / "network.safetensors", first)
     file.write(folder / "b/network.safetensors", second)
+    nodes_of_run(tmp_path / "results", "small,adaptive,0,a", "small,adaptive,0,a+b")
     return tmp_path / "results"
+
+
+def nodes_of_run(results, *rows):
+    (results / "tables").mkdir(exist_ok=True)
+    (results / "tables/scores.csv").write_text("\n".join(["network,method,seed,prefix", *rows, rows[-1]]))
 
 
 def test_prove_counts_what_is_bit_for_bit_as_learned(results, capsys):
@@ -47,21 +51,22 @@ def test_prove_finds_a_task_that_was_changed_even_if_its_own_file_says_otherwise
         main(["prove", str(results)])
     assert ended.value.code == 1
     output = capsys.readouterr()
-    assert "changed: a in small/adaptive/seed0/a/b" in output.out
+    assert "changed: a in nodes/small/adaptive/seed0/a/b" in output.out
     assert "1 tasks are not what they were" in output.err
 
 
 def test_prove_reports_fine_tuning_without_failing(results, capsys):
     folder = results / "nodes/small/finetune/seed0/a"
     build = networks([4, 3])
+    nodes_of_run(results, "small,finetune,0,a", "small,finetune,0,a+b")
     packed = replace(file.read(results / "nodes/small/adaptive/seed0/a/network.safetensors"), method="finetune")
-    record = replace(packed.tasks[0], choice={})
+    record = replace(packed.tasks[0], frozen=False)
     first = replace(packed, tasks=(record,))
     second = overwrite(first, replace(record, name="b"), build("classification", 3, 7).state_dict())
     file.write(folder / "network.safetensors", first)
     file.write(folder / "b/network.safetensors", second)
     main(["prove", str(results)])
-    assert "changed: a in small/finetune/seed0/a/b" in capsys.readouterr().out
+    assert "changed: a in nodes/small/finetune/seed0/a/b" in capsys.readouterr().out
 
 
 def test_inspect_names_the_tasks_and_shares(results, capsys):
@@ -75,7 +80,7 @@ def test_inspect_names_the_tasks_and_shares(results, capsys):
     ("arguments", "message"),
     [
         (["inspect", "absent.safetensors"], "there is no such file"),
-        (["prove", "absent"], "holds no packed networks"),
+        (["prove", "absent"], "has the run ended?"),
         (["table", "absent"], "has the run ended?"),
         (["check", "absent.yaml"], "there is no such file"),
     ],
@@ -123,7 +128,8 @@ def test_the_reference_of_keys_is_current():
 
 def test_every_configuration_has_a_stage_of_its_own():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["run"]
-    assert set(stages["foreach"]) == {path.stem for path in (ROOT / "config").glob("*.yaml")}
+    tracked = subprocess.run(["git", "ls-files", "config"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(stages["foreach"]) >= set(re.findall(r"config/(\w+)\.yaml", tracked))
     assert stages["do"]["outs"] == [{"results/${item}": {"persist": True}}]
 
 
@@ -150,3 +156,20 @@ def test_dvc_keeps_snakemakes_metadata_and_leaves_out_what_differs_from_run_to_r
         (tmp_path / name).touch()
     result = subprocess.run(["dvc", "check-ignore", *names], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert set(names) - set(result.stdout.split()) == {names[0], names[-1]}
+
+
+def test_prove_wants_the_file_of_every_node(results, capsys):
+    (results / "nodes/small/adaptive/seed0/a/network.safetensors").unlink()
+    with pytest.raises(SystemExit):
+        main(["prove", str(results)])
+    assert "there is no such file" in capsys.readouterr().err
+
+
+def test_check_reports_a_missing_file_of_weights(tmp_path, monkeypatch, capsys):
+    demo = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    demo["networks"]["small"] |= {"weights": "mine.safetensors"}
+    (tmp_path / "demo.yaml").write_text(yaml.safe_dump(demo))
+    monkeypatch.setenv("ACLL_DATA_ROOT", str(tmp_path))
+    with pytest.raises(SystemExit):
+        main(["check", str(tmp_path / "demo.yaml")])
+    assert "networks.small.weights = 'mine.safetensors': there is no such file" in capsys.readouterr().err

@@ -140,10 +140,9 @@ def test_networks_of_the_libraries_are_accepted(network):
     parse(edited(**{"networks/other": network}))
 
 
-def test_weights_may_be_a_file_that_is_there(tmp_path):
-    path = tmp_path / "weights.safetensors"
-    path.touch()
-    assert parse(edited(**{"networks/small/weights": str(path)})).networks["small"].weights == str(path)
+def test_weights_may_be_a_file_below_the_data_root():
+    path = "weights/mine.safetensors"
+    assert parse(edited(**{"networks/small/weights": path})).networks["small"].weights == path
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -395,10 +394,11 @@ def test_names_and_values_must_fit_together(path, value, line):
         ("networks/unet/decoder", "unett", "there is no such decoder (did you mean unet or "),
         ("networks/unet/encoder", "resnet19", "there is no such encoder (did you mean resnet18 or "),
         ("networks/unet/decoder", "deeplabv3", "does not fit the three scales of resnet_small (these do: unet, "),
-        ("networks/small/weights", "imagenet", "resnet_small has no ImageNet weights; use none or a file"),
+        ("networks/small/weights", "imagenet", "there are no ImageNet weights for it; use none or a file"),
         ("networks/small/weights", "w.pt", "must be none, imagenet or the path of a .safetensors file"),
-        ("networks/small/weights", "w.safetensors", "the path of a file of weights must be absolute"),
-        ("networks/small/weights", "/nowhere/w.safetensors", "there is no such file"),
+        ("networks/small/weights", "../w.safetensors", "must lie below data_root"),
+        ("networks/small/weights", "/nowhere/w.safetensors", "must lie below data_root"),
+        ("networks/unet/encoder", "tu-resnet19", "timm has no such model (did you mean"),
     ],
 )
 def test_networks_that_do_not_exist_or_fit_are_named_with_those_that_do(path, value, line):

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from acll.config import Digits, Generated, ImageFolder, MaskFolder
 from acll.data import prepared
 from acll.data.batches import Split, augmented, batches, evaluation_batches, normalised, training_batches
 from acll.data.generated import generate
 from acll.data.sources import fingerprint, read_splits
 from acll.data.splits import DataError, Samples, as_groups, cut
+from acll.settings import Digits, Generated, ImageFolder, MaskFolder
 
 PROPERTY = settings(max_examples=40, deadline=None)
 CPU = torch.device("cpu")
@@ -567,7 +567,8 @@ def written(tmp_path, monkeypatch):
     task = generated()
     splits, classes = read_splits(task, tmp_path)
     train, test = tmp_path / "deep/easy.train.safetensors", tmp_path / "deep/easy.test.safetensors"
-    return train, test, splits, prepared.write("easy", task.kind, splits, classes, train, test)
+    prepared.write("easy", task.kind, splits, classes, train, test)
+    return train, test, splits, prepared.read(train)[1]
 
 
 def test_prepared_files_give_back_what_was_written(written):
@@ -626,7 +627,8 @@ def test_the_same_splits_give_the_same_bytes(written, tmp_path):
 def test_images_of_one_level_are_normalised_to_numbers(tmp_path):
     samples = Samples(np.full((4, 1, 8, 8), 7, np.uint8), np.array([0, 1, 0, 1]), tuple("abcd"), tuple("abcd"))
     paths = tmp_path / "x.train.safetensors", tmp_path / "x.test.safetensors"
-    header = prepared.write("x", "classification", dict.fromkeys(SPLITS, samples), ["a", "b"], *paths)
+    prepared.write("x", "classification", dict.fromkeys(SPLITS, samples), ["a", "b"], *paths)
+    header = prepared.read(paths[0])[1]
     images = normalised(torch.from_numpy(samples.images), header, CPU)
     assert images.shape == (4, 3, 8, 8)
     assert torch.allclose(images, torch.zeros(()), atol=1e-3)
@@ -766,3 +768,21 @@ def test_labels_of_classes_are_not_moved():
     images = torch.zeros(6, 1, 8, 8, dtype=torch.uint8)
     _, labels = augmented(images, torch.arange(6), MOVES, torch.Generator().manual_seed(0))
     assert labels.tolist() == list(range(6))
+
+
+def test_a_damaged_prepared_file_says_what_to_do(written):
+    train = written[0]
+    train.write_bytes(train.read_bytes()[:50])
+    with pytest.raises(DataError, match="delete it to have it made anew"):
+        prepared.read(train)
+
+
+def test_two_images_of_one_name_but_for_the_ending_are_refused(tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / "x/train" / part).mkdir(parents=True)
+    Image.new("L", (8, 8)).save(tmp_path / "x/train/images/1.png")
+    Image.new("L", (8, 8)).save(tmp_path / "x/train/images/1.jpg")
+    Image.new("L", (8, 8)).save(tmp_path / "x/train/masks/1.png")
+    task = MaskFolder(source="mask_folder", path="x", image_size=8, classes=["p", "q"])
+    with pytest.raises(DataError, match="files of the same name but for their ending: .*1.jpg, .*1.png"):
+        read_splits(task, tmp_path)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acll.config import Training
+from acll.settings import Training
 from acll.training.evaluate import _confusion
 from acll.training.losses import class_weights, loss_of
 from acll.training.metrics import Outcome, mean_iou, score, standard_error

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from acll.config import BackboneNetwork, DecoderNetwork
 from acll.networks.build import NetworkError, TaskNetwork, build, without_classifier
 from acll.networks.partition import UnpackableError, partition
-from acll.packing.ownership import effective, forgotten
+from acll.packing.ownership import digest, effective
+from acll.settings import BackboneNetwork, DecoderNetwork
 from conftest import learn, outputs, states_equal, tiny_task
 
 BACKBONES = {
@@ -45,7 +45,7 @@ def learn_two(make, first, second):
     packed = learn(packed, make, second, 0.6, momentum=0.9, weight_decay=0.2)
     assert states_equal(effective(packed, first[2].name), state)
     assert torch.equal(outputs(packed, make, first), result)
-    assert forgotten(packed) == []
+    assert all(record.digest == digest(effective(packed, record.name)) for record in packed.tasks)
     assert packed.tasks[1].owned > 0
     assert not states_equal(effective(packed, second[2].name), state)
     return packed
@@ -107,6 +107,18 @@ def test_tasks_of_both_kinds_share_one_network():
 def test_the_small_encoder_serves_a_decoder_and_classification(decoder):
     make = factory(DecoderNetwork(decoder=decoder, encoder="resnet_small"))
     learn_two(make, tiny_task("a", "segmentation", size=16), tiny_task("b", size=16))
+
+
+@pytest.mark.parametrize("decoder", [name for name in DECODERS if name != "dpt"])
+def test_both_kinds_of_task_have_the_same_encoder_and_every_weight_of_it_is_used(decoder):
+    network = DecoderNetwork(decoder=decoder, encoder="resnet18")
+    whole, part = (build(network, kind, 3, 0) for kind in ("segmentation", "classification"))
+    shared = [name for name in partition(whole).shared if name.startswith("encoder.")]
+    assert shared == list(partition(part).shared)
+    size = 128 if decoder == "pan" else 64
+    whole(torch.rand(2, 3, size, size)).square().mean().backward()
+    idle = [name for name, value in whole.named_parameters() if value.grad is None]
+    assert not [name for name in idle if name in partition(whole).shared]
 
 
 def test_a_single_image_keeps_the_shape_of_its_logits():

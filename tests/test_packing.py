@@ -1,6 +1,7 @@
 """Packing: ownership, prune, commit, the packed file. Most of it by property."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,6 @@ from acll.packing.ownership import (
     digest,
     effective,
     empty,
-    forgotten,
     free,
     overwrite,
     starting_state,
@@ -69,7 +69,7 @@ def test_earlier_tasks_stay_equal_bit_for_bit(widths, ratios, scope, optimizer, 
         for earlier, state, result in before:
             assert states_equal(effective(packed, earlier[2].name), state)
             assert torch.equal(outputs(packed, build, earlier), result)
-    assert forgotten(packed) == []
+    assert all(record.digest == digest(effective(packed, record.name)) for record in packed.tasks)
 
 
 @given(
@@ -122,7 +122,7 @@ def test_ratio_zero_keeps_all_and_a_ratio_of_one_is_refused():
 
 def test_weights_that_are_not_finite_are_refused():
     weights = {"a": torch.tensor([1.0, float("nan")])}
-    with pytest.raises(ValueError, match="a has weights that are not finite"):
+    with pytest.raises(PackingError, match="a: weights that are not finite"):
         keep_masks(weights, {"a": torch.ones(2, dtype=torch.bool)}, 0.5, "layer")
 
 
@@ -219,7 +219,9 @@ def test_fine_tuning_moves_everything_but_the_heads():
     now = effective(packed, "a")
     for name in now:
         assert torch.equal(now[name], states[0 if name.startswith("head.") else 1][name])
-    assert forgotten(packed) == ["a"]
+    changed = [record.name for record in packed.tasks if record.digest != digest(effective(packed, record.name))]
+    assert changed == ["a"]
+    assert not any(record.frozen for record in packed.tasks)
 
 
 def test_the_packed_file_round_trips_and_equal_networks_give_equal_bytes(two_tasks, tmp_path):
@@ -310,3 +312,44 @@ def test_the_cap_always_leaves_room_and_looks_at_the_position_alone(expected, ta
         assert left > 0
     for task in owned[: min(expected, tasks) - 1]:
         assert task == pytest.approx(size / expected)  # the first n − 1 tasks get equal parts of the whole
+
+
+def test_commit_refuses_a_network_with_other_shared_weights_than_the_store(two_tasks):
+    build, first, _ = two_tasks
+    state = starting_state(first, "classification", build("classification", 2, 5).state_dict())
+    keep = {name: torch.zeros_like(mask) for name, mask in free(first, "classification").items()}
+    keep.pop(next(iter(keep)))
+    with pytest.raises(PackingError, match="does not have the shared weights of the store"):
+        commit(first, record("c"), state, keep)
+
+
+def test_a_network_holds_255_tasks_and_no_more():
+    build = networks([1])
+    packed = learn(None, build, tiny_task("a"), 0.9)
+    full = replace(packed, tasks=tuple(replace(packed.tasks[0], name=f"t{index}") for index in range(255)))
+    state = starting_state(packed, "classification", build("classification", 2, 5).state_dict())
+    keep = {name: torch.zeros_like(mask) for name, mask in free(packed, "classification").items()}
+    with pytest.raises(PackingError, match="255 tasks at most"):
+        commit(full, record("c"), state, keep)
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 7, 8, 20])
+def test_files_of_any_number_of_tasks_round_trip(tmp_path, tasks):
+    build = networks([2])
+    one = learn(None, build, tiny_task("a"), 0.2)
+    generator = torch.Generator().manual_seed(tasks)
+    owner = {
+        name: torch.randint(0, tasks + 1, value.shape, generator=generator).to(torch.uint8)
+        for name, value in one.owner.items()
+    }
+    names = [f"t{index}" for index in range(tasks)]
+    many = replace(
+        one,
+        owner=owner,
+        tasks=tuple(replace(one.tasks[0], name=name) for name in names),
+        private=dict.fromkeys(names, one.private["a"]),
+    )
+    copies = {name: {key: value.clone() for key, value in state.items()} for name, state in many.private.items()}
+    file.write(tmp_path / "many.safetensors", replace(many, private=copies))
+    again = file.read(tmp_path / "many.safetensors")
+    assert all(torch.equal(again.owner[name], owner[name]) for name in owner)

@@ -63,7 +63,7 @@ def planned(configuration: dict, folder: Path, **more) -> set[str]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The tiny configuration, run to its end."""
-    folder = tmp_path_factory.mktemp("pipeline") / "results"
+    folder = tmp_path_factory.mktemp("pipeline") / "tiny"
     result = snakemake(TINY, folder, "--cores", "2")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return folder
@@ -148,11 +148,29 @@ def bad_folders(root: Path) -> None:
     for part in ("images", "masks"):
         (root / "masks/train" / part).mkdir(parents=True)
     Image.new("RGB", (16, 16)).save(root / "masks/train/images/1.png")
+    for name, mask in (("sizes", Image.new("L", (8, 8))), ("labels", Image.new("L", (16, 16), 7))):
+        for part in ("images", "masks"):
+            (root / name / "train" / part).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(root / name / "train/images/1.png")
+        mask.save(root / name / "train/masks/1.png")
+    for name in ("x", "y"):
+        (root / "broken/train" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(root / "broken/train" / name / "1.png")
+    (root / "broken/train/x/2.png").write_bytes(b"rubbish")
 
 
 @pytest.mark.parametrize(
     ("task", "message"),
     [
+        (
+            {"source": "mask_folder", "path": "sizes", "image_size": 16, "classes": ["p", "q"]},
+            "1.png: the mask has 8x8 pixels, its image 16x16; they must be equal",
+        ),
+        (
+            {"source": "mask_folder", "path": "labels", "image_size": 16, "classes": ["p", "q"]},
+            "1.png: has the labels 7, outside the 2 classes",
+        ),
+        ({"source": "image_folder", "path": "broken", "image_size": 8}, "2.png: not a readable image"),
         ({"source": "image_folder", "path": "absent", "image_size": 8}, "absent: there is no such folder"),
         ({"source": "image_folder", "path": "images", "image_size": 8}, "classes without an image: y"),
         (
@@ -165,12 +183,12 @@ def test_bad_folders_end_with_a_message_no_traceback_and_nothing_half_written(tm
     bad_folders(tmp_path / "raw")
     configuration = changed(tasks={"a": task}, sequences={"one": {"network": "mixed", "tasks": ["a"]}})
     configuration["tasks"] = {"a": task}
-    result = snakemake(configuration, tmp_path / "results", "--cores", "1", data=tmp_path / "raw")
+    result = snakemake(configuration, tmp_path / "tiny", "--cores", "1", data=tmp_path / "raw")
     text = result.stdout + result.stderr
     assert result.returncode != 0
     assert message in text
     assert "Traceback" not in text
-    assert not list((tmp_path / "results").rglob("*.safetensors"))
+    assert not list((tmp_path / "tiny").rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -182,19 +200,19 @@ def test_bad_folders_end_with_a_message_no_traceback_and_nothing_half_written(tm
     ],
 )
 def test_a_bad_configuration_ends_before_any_job_in_a_line_that_names_the_key(tmp_path, change, line):
-    result = snakemake(changed(**change), tmp_path / "results", "--cores", "1")
+    result = snakemake(changed(**change), tmp_path / "tiny", "--cores", "1")
     text = result.stdout + result.stderr
     assert result.returncode != 0
     assert line in text
     assert "Traceback" not in text
-    assert not list((tmp_path / "results").rglob("*.safetensors"))
+    assert not list((tmp_path / "tiny").rglob("*.safetensors"))
 
 
 def test_without_the_default_profile_the_run_refuses_and_says_why(tmp_path):
     profile = tmp_path / "own"
     profile.mkdir()
     (profile / "config.yaml").write_text("cores: 1\n")
-    result = snakemake(TINY, tmp_path / "results", "--workflow-profile", str(profile))
+    result = snakemake(TINY, tmp_path / "tiny", "--workflow-profile", str(profile))
     assert result.returncode != 0
     assert "the default profile is not in force" in result.stdout + result.stderr
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acll.config import Search
 from acll.packing.cap import cap
 from acll.search.choice import monotone_fit, smallest_share, tolerance_of
 from acll.search.run import Measured, TrialLog, search
 from acll.search.suggest import penalised, suggest
+from acll.settings import Search
 
 PROPERTY = settings(max_examples=50, deadline=None)
 TPE = Search(search="tpe")
@@ -284,7 +284,8 @@ def test_a_share_that_fails_with_full_retraining_gives_way_to_a_larger_one(log):
     tried = [trial.kept_share for trial in trials if trial.role == "confirmation"]
     assert len(tried) > 1
     assert tried[0] < 0.2 <= tried[-1]
-    assert tried == pytest.approx([tried[0] * 1.5**step for step in range(len(tried))])
+    steps = THOROUGH.confirmations
+    assert tried == pytest.approx([tried[0] ** (1 - step / steps) for step in range(len(tried))])
     assert choice.confirmed
     assert 1 - choice.ratio == pytest.approx(tried[-1])
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from acll.config import parse
 from acll.data import prepared
 from acll.packing import file
-from acll.packing.ownership import forgotten
+from acll.packing.ownership import PackingError
 from acll.steps import adopt, evaluate, prepare, prune, retrain, search, tables, train
 from conftest import ROOT
 
@@ -106,7 +108,6 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
     made = adaptive_chain(tmp_path)
     packed = file.read(made["a/b/network"])
     assert [record.name for record in packed.tasks] == ["a", "b"]
-    assert forgotten(packed) == []
     for record, choice in zip(packed.tasks, ("a/choice", "a/b/choice")):
         decided = json.loads(made[choice].read_text())
         assert record.choice["ratio"] == decided["ratio"]
@@ -120,7 +121,7 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
         scores.append(tmp_path / f"{count}.json")
         evaluate.main(
             network=made[f"{name}/network"], tests=tests[:count], scores=scores[-1],
-            params=evaluate.Parameters(threads=1, freeze=True),
+            params=evaluate.Parameters(threads=1),
         )  # fmt: skip
     outputs = {name: tmp_path / f"{name}.csv" for name in ("scores", "final", "summary")}
     outputs["metrics"] = tmp_path / "metrics.json"
@@ -144,7 +145,7 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
     assert "adaptive" in (tmp_path / "tables.txt").read_text()
 
 
-def test_fine_tuning_overwrites_and_evaluation_says_so_but_fails_where_nothing_may_change(tmp_path):
+def test_fine_tuning_overwrites_and_evaluation_says_so(tmp_path):
     parent = None
     for prefix in (("a",), ("a", "b")):
         own, data = node(*prefix, method="finetune"), prepare_task(prefix[-1], tmp_path)
@@ -157,12 +158,22 @@ def test_fine_tuning_overwrites_and_evaluation_says_so_but_fails_where_nothing_m
         parent = network
     tests = [tmp_path / f"{name}.test.safetensors" for name in ("a", "b")]
     arguments = {"network": parent, "tests": tests, "scores": tmp_path / "scores.json"}
-    evaluate.main(**arguments, params=evaluate.Parameters(threads=1, freeze=False))
+    evaluate.main(**arguments, params=evaluate.Parameters(threads=1))
     rows = json.loads((tmp_path / "scores.json").read_text())["rows"]
     assert [row["bit_exact"] for row in rows] == [False, True]
-    (tmp_path / "scores.json").unlink()
-    with pytest.raises(ValueError, match="the weights of a are not what they were when learned"):
-        evaluate.main(**arguments, params=evaluate.Parameters(threads=1, freeze=True))
+
+
+def test_evaluation_fails_and_writes_nothing_where_a_frozen_task_has_changed(tmp_path):
+    made = adaptive_chain(tmp_path)
+    packed = file.read(made["a/b/network"])
+    forged = replace(packed, tasks=(replace(packed.tasks[0], digest="0" * 64), packed.tasks[1]))
+    file.write(tmp_path / "forged.safetensors", forged)
+    tests = [tmp_path / f"{name}.test.safetensors" for name in ("a", "b")]
+    with pytest.raises(PackingError, match="the weights of a are not what they were when learned"):
+        evaluate.main(
+            network=tmp_path / "forged.safetensors", tests=tests, scores=tmp_path / "scores.json",
+            params=evaluate.Parameters(threads=1),
+        )  # fmt: skip
     assert not (tmp_path / "scores.json").exists()
 
 
@@ -188,7 +199,7 @@ def run_step(name, *arguments, root=None):
 
 def test_a_step_ends_with_its_message_alone_and_exit_code_one_and_writes_nothing(tmp_path):
     task = {"source": "image_folder", "path": "absent", "image_size": 8}
-    params = json.dumps({"settings": {"name": "x", "task": task}})
+    params = json.dumps({"name": "x", "task": task})
     result = run_step(
         "prepare", "--train", tmp_path / "x.train.safetensors", "--test", tmp_path / "x.test.safetensors",
         "--params", params, root=tmp_path,
@@ -205,10 +216,39 @@ def test_prepare_needs_no_torch(tmp_path):
         "import sys, runpy\n"
         f"sys.argv = ['prepare', '--train', '{tmp_path}/a.train.safetensors',"
         f" '--test', '{tmp_path}/a.test.safetensors',"
-        f" '--params', '''{json.dumps({'settings': {'name': 'a', 'task': TASKS['a']}})}''']\n"
+        f" '--params', '''{json.dumps({'name': 'a', 'task': TASKS['a']})}''']\n"
         "runpy.run_module('acll.steps.prepare', run_name='__main__', alter_sys=True)\n"
         "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
+    data = prepare_task("b", tmp_path)
+    own = node("b")
+    own["training"] |= {"epochs": 40}
+    params = json.dumps({"node": own, "free_weights": "pretrained", "freeze": True})
+
+    def arguments(name):
+        dense = tmp_path / name / "dense.safetensors"
+        return ["--train", data["train"], "--parent", "--dense", dense, "--params", params]
+
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "acll.steps.train", *map(str, arguments("killed"))]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "epoch 5/40" in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed/dense.safetensors").exists()
+    resumed = run_step("train", *arguments("killed"))
+    assert resumed.returncode == 0
+    assert "goes on after epoch" in resumed.stdout
+    assert run_step("train", *arguments("alone")).returncode == 0
+    expected = (tmp_path / "alone/dense.safetensors").read_bytes()
+    assert (tmp_path / "killed/dense.safetensors").read_bytes() == expected
+    left = sorted(path.name for path in (tmp_path / "killed").iterdir() if not path.name.endswith(".partial"))
+    assert left == ["dense.safetensors"]

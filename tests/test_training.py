@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from acll.config import BackboneNetwork, Training
 from acll.networks.build import build
+from acll.settings import BackboneNetwork, Training
 from acll.training import checkpoint as checkpoints
 from acll.training import loop
 from acll.training.learner import Learner
-from acll.training.loop import Plan, TrainingError
+from acll.training.loop import Plan, TrainingError, Unfinished
 from conftest import states_equal, tiny_task
 
 CPU = torch.device("cpu")
@@ -93,26 +93,34 @@ def test_a_killed_training_goes_on_from_its_last_epoch_to_the_same_bits(tmp_path
     with monkeypatch.context() as patched:
         patched.setattr(checkpoints, "store", dies)
         with pytest.raises(KeyboardInterrupt):
-            first.fit(start(first), plan, None, path)
+            first.fit(start(first), plan, None, Unfinished(path, ""))
     second, epochs = learner(optimizer=optimizer), []
     monkeypatch.setattr(checkpoints, "store", lambda *arguments: (real(*arguments), epochs.append(1)))
-    resumed = second.fit(start(second), plan, None, path)
+    resumed = second.fit(start(second), plan, None, Unfinished(path, ""))
     assert len(epochs) == 4 - killed_after  # only what was missing has been trained
     assert states_equal(resumed.state, expected.state)
     assert (resumed.score, resumed.epoch, resumed.history) == (expected.score, expected.epoch, expected.history)
 
 
-def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(tmp_path):
+def test_a_checkpoint_of_another_training_of_other_code_or_a_damaged_one_is_not_taken(tmp_path, capsys):
     plan, path = Plan(2, 0.01, 1), tmp_path / "dense.checkpoint"
     which = learner()
-    which.fit(start(which), plan, None, path)
+    which.fit(start(which), plan, None, Unfinished(path, ""))
     other = learner(task=tiny_task("a", samples=12, seed=7))
     plain = learner(task=tiny_task("a", samples=12, seed=7))
-    assert states_equal(other.fit(start(other), plan, None, path).state, plain.fit(start(plain), plan, None).state)
+    assert states_equal(
+        other.fit(start(other), plan, None, Unfinished(path, "")).state, plain.fit(start(plain), plan, None).state
+    )
+    other_code = learner(task=tiny_task("a", samples=12, seed=7))
+    other_code.fit(start(other_code), plan, None, Unfinished(path, "edited"))
+    assert "goes on" not in capsys.readouterr().out
+    same = learner(task=tiny_task("a", samples=12, seed=7))
+    same.fit(start(same), plan, None, Unfinished(path, "edited"))
+    assert "goes on" in capsys.readouterr().out
     path.write_bytes(path.read_bytes()[:1000])
     again, expected = learner(), learner()
     assert states_equal(
-        again.fit(start(again), plan, None, path).state, expected.fit(start(expected), plan, None).state
+        again.fit(start(again), plan, None, Unfinished(path, "")).state, expected.fit(start(expected), plan, None).state
     )
 
 
@@ -133,8 +141,8 @@ def test_a_training_that_diverges_says_what_to_change():
 @pytest.mark.parametrize("loss", ["cross_entropy", "dice", "cross_entropy_dice"])
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])
 def test_segmentation_learns_with_each_loss_and_ignores_what_is_to_be_ignored(loss, class_weights):
-    from acll.config import DecoderNetwork
     from acll.data.batches import Split
+    from acll.settings import DecoderNetwork
 
     train, _, header = tiny_task("a", "segmentation", size=16, classes=2, samples=8)
     labels = (train.images[:, 0] > 127).to(torch.uint8)  # to be seen at once

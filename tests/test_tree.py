@@ -16,7 +16,7 @@ from acll import closure as closures
 from acll.closure import closure, code_of
 from acll.config import parse
 from acll.evaluation.tables import COLUMNS, final_table, metrics_of, readable, scores_table, summary_table
-from acll.tree import Node, freezes, nodes, searches
+from acll.tree import Node, nodes, searches
 
 PROPERTY = settings(max_examples=25, deadline=None)
 NAMES = ("a", "b", "c", "d")
@@ -116,10 +116,13 @@ def test_dense_networks_of_first_tasks_are_shared_by_methods_and_no_others(drawn
         assert node.dense == f"{node.folder}/dense.safetensors"
 
 
-def test_what_is_searched_and_what_is_frozen_depends_on_the_method():
+def test_what_is_searched_depends_on_the_method():
     found = configuration("a", methods=METHODS)
-    told = {node.method: (searches(found, node), freezes(found, node)) for node in nodes(found)}
-    assert told == {"adaptive": (True, True), "half": (False, True), "fine": (False, False)}
+    assert {node.method: searches(found, node) for node in nodes(found)} == {
+        "adaptive": True,
+        "half": False,
+        "fine": False,
+    }
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -137,7 +140,7 @@ def parts(step):
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_depends_on_itself_and_on_what_all_steps_share(step):
     files, _ = parts(step)
-    assert {f"steps/{step}.py", "steps/_run.py", "config.py", "errors.py"} <= files
+    assert {f"steps/{step}.py", "steps/_run.py", "settings.py", "errors.py"} <= files
 
 
 @pytest.mark.parametrize(
@@ -215,7 +218,8 @@ def test_the_code_of_a_step_does_not_depend_on_where_the_package_lies(copied, mo
         ("evaluation/score.py", {"evaluate"}),
         ("evaluation/figures.py", {"figures"}),
         ("packing/prune.py", {"prune", "search"}),
-        ("config.py", set(STEPS)),
+        ("settings.py", set(STEPS)),
+        ("config.py", set()),
         ("tree.py", set()),
         ("cli.py", set()),
     ],
@@ -224,13 +228,6 @@ def test_an_edited_module_changes_the_code_of_exactly_the_steps_that_use_it(copi
     before = codes()
     (copied / module).write_text((copied / module).read_text() + "\n# edited\n")
     assert changed(before) == steps
-
-
-def test_edited_data_beside_the_code_change_the_steps_that_read_them(copied):
-    before = codes()
-    (copied / "networks/registry.json").write_text("{}")
-    assert "train" in changed(before)
-    assert not {"tables", "prepare", "prune"} & changed(before)
 
 
 def test_imports_within_functions_count(copied):

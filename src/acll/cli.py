@@ -1,13 +1,13 @@
 """What a person types: `acll check`, `acll table`, `acll prove`, `acll inspect`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from acll.config import Configuration, ConfigurationError, load
+from acll.config import ConfigurationError, load
 from acll.errors import UserError
+from acll.settings import Configuration
 
 EXAMPLES = """examples:
   acll check config/demo.yaml
@@ -45,23 +45,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _prove(given.results)
         else:
             _inspect(given.file)
+    except BrokenPipeError:  # `acll table … | head`
+        sys.stdout = None
     except (UserError, OSError) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:
-        sys.exit(0)
 
 
 def _check(path: Path, stage: Path | None) -> None:
     from acll import tree
     from acll.data.folders import files_of
+    from acll.data.root import data_root
 
     configuration = load(path)
     if stage is not None:
         _check_stage(configuration, stage)
-    root = Path(os.environ.get("ACLL_DATA_ROOT", configuration.data_root))
-    faults = []
+    root = data_root(configuration.data_root)
+    faults = [
+        f"{path}: networks.{name}.weights = {network.weights!r}: there is no such file in {root}"
+        for name, network in configuration.networks.items()
+        if network.weights not in ("none", "imagenet") and not (root / network.weights).is_file()
+    ]
     for name, task in configuration.tasks.items():
         if task.source in ("image_folder", "mask_folder"):
             try:
@@ -97,17 +102,25 @@ def _table(results: Path) -> None:
 
 
 def _prove(results: Path) -> None:
-    from acll.evaluation.proof import prove
+    import pandas as pd
 
-    proofs = prove(results)
-    for method in dict.fromkeys(proof.method for proof in proofs):
-        own = [proof for proof in proofs if proof.method == method]
+    from acll.evaluation.proof import prove
+    from acll.tree import Node
+
+    path = results / "tables" / "scores.csv"
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; has the run ended?")
+    rows = pd.read_csv(path)[["network", "method", "seed", "prefix"]].drop_duplicates()
+    nodes = [Node(network, method, seed, tuple(prefix.split("+"))) for network, method, seed, prefix in rows.to_numpy()]
+    proofs = prove(results, sorted(nodes, key=lambda node: node.position))
+    for method in sorted({node.method for node in nodes}):
+        own = [proof for proof in proofs if proof.node.method == method]
         changed = [proof for proof in own if not proof.equal]
-        networks = len({proof.network for proof in own})
+        networks = len({proof.node for proof in own})
         print(f"{method}: {len(own)} tasks in {networks} networks, {len(own) - len(changed)} bit for bit as learned")
         for proof in changed:
-            print(f"  changed: {proof.task} in {proof.network}")
-    broken = [proof for proof in proofs if proof.packs and not proof.equal]
+            print(f"  changed: {proof.task} in {proof.node.folder}")
+    broken = [proof for proof in proofs if proof.frozen and not proof.equal]
     if broken:
         raise UserError(f"{len(broken)} tasks are not what they were when they were learned")
 

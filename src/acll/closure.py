@@ -30,9 +30,6 @@ def code_of(module: str) -> dict[str, str]:
     total = hashlib.sha256()
     for path in sorted(files):
         total.update(f"{path.relative_to(_root()).as_posix()}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
-        # data beside the code, such as the list of architectures, is part of it
-        for data in sorted(path.parent.glob("*.json")):
-            total.update(hashlib.sha256(data.read_bytes()).digest())
     distributions = sorted({name for library in libraries for name in LIBRARIES.get(library, ())})
     return {"code": total.hexdigest()[:16]} | {name: version(name) for name in distributions}
 

@@ -1,7 +1,7 @@
-"""The typed configuration: the one truth for schema, defaults and documentation.
+"""Reading and checking a configuration: every fault in a line with key, value and what is allowed.
 
-`load(path)` and `parse(mapping)` return a `Configuration` or raise `ConfigurationError`, whose message has one line
-for each fault: key, value and what is allowed. Nothing here imports torch: a configuration is checked before any job.
+`load(path)` and `parse(mapping)` return a `Configuration` or raise `ConfigurationError`. Nothing here imports torch: a
+configuration is checked before any job.
 """
 
 import difflib
@@ -9,252 +9,38 @@ import json
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from acll.errors import UserError
+from acll.settings import (
+    DENSE,
+    AnyTask,
+    BackboneNetwork,
+    Configuration,
+    DecoderNetwork,
+    Digits,
+    FineTuning,
+    Generated,
+    ImageFolder,
+    MaskFolder,
+    Network,
+    Packing,
+    Search,
+    Sequence,
+    Settings,
+    Training,
+)
 
 NAME = re.compile(r"[a-z0-9_]+")
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
-DENSE = "dense"  # the folder of first-task training, shared by all methods; so no method may have this name
-
-Kind = Literal["classification", "segmentation"]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[int, Field(gt=0)]
-
-
-def _sides(value: Any) -> Any:
-    """Height and width; a number is both."""
-    sides = [value, value] if isinstance(value, int) else value
-    if not isinstance(sides, list | tuple) or len(sides) != 2 or any(type(one) is not int or one < 1 for one in sides):
-        raise ValueError("must be a number of pixels above 0, or two: [height, width]")
-    return tuple(sides)
-
-
-Size = Annotated[tuple[int, int], BeforeValidator(_sides)]
 
 
 class ConfigurationError(UserError):
     """The configuration cannot be run; the message has one line for each fault."""
-
-
-class Settings(BaseModel):
-    """What all parts of the configuration have in common: immutable, no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# tasks
-
-
-class Task(Settings):
-    """Settings that every task has, whatever its source."""
-
-    image_size: Size = Field(description="height and width in pixels to which images are resized; a number for both")
-    validation_share: Share = Field(0.15, description="share cut from `train` for validation where there is no `val`")
-    test_share: Share = Field(0.2, description="share cut from `train` for the test where there is no `test`")
-    split_seed: int = Field(0, ge=0, description="seed of these cuts; the seeds of the runs do not change them")
-    training: dict[str, Any] = Field({}, description="keys of `training` that this task overrides")
-
-
-class Digits(Task):
-    """Handwritten digits, 1,797 real grey images of 8x8 pixels that come with scikit-learn."""
-
-    source: Literal["digits"] = Field(description="`digits`")
-    kind: Literal["classification"] = Field("classification", description="always classification")
-
-
-class Generated(Task):
-    """Images made by the package from a seed, of adjustable difficulty; no files are needed."""
-
-    source: Literal["generated"] = Field(description="`generated`")
-    kind: Kind = Field(description="`classification` (textures) or `segmentation` (shapes on a textured ground)")
-    classes: int = Field(ge=2, le=20, description="number of classes; for segmentation the ground is one of them")
-    samples: int = Field(ge=20, description="number of images before the splits are cut")
-    difficulty: float = Field(ge=0, le=1, description="0: classes far apart, no noise; 1: alike and noisy")
-    seed: int = Field(0, ge=0, description="seed of the images")
-
-
-class ImageFolder(Task):
-    """Images in `{train,val,test}/<class>/*`; the folder names are the classes."""
-
-    source: Literal["image_folder"] = Field(description="`image_folder`")
-    kind: Literal["classification"] = Field("classification", description="always classification")
-    path: str = Field(description="the folder, below `data_root`")
-    group: str | None = Field(None, description="regular expression; files whose match is equal stay in one split")
-
-
-class MaskFolder(Task):
-    """Images in `{train,val,test}/images/*` and class indices in `{train,val,test}/masks/*.png`; 255 means ignore."""
-
-    source: Literal["mask_folder"] = Field(description="`mask_folder`")
-    kind: Literal["segmentation"] = Field("segmentation", description="always segmentation")
-    path: str = Field(description="the folder, below `data_root`")
-    classes: list[str] = Field(min_length=2, max_length=255, description="names of the classes, in order of index")
-    group: str | None = Field(None, description="regular expression; files whose match is equal stay in one split")
-
-
-AnyTask = Annotated[Digits | Generated | ImageFolder | MaskFolder, Discriminator("source")]
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# networks
-
-
-class BackboneNetwork(Settings):
-    """A classification network."""
-
-    backbone: str = Field(description="a classification model of torchvision, or `resnet_small` for small images")
-    weights: str = Field("none", description="`none`, `imagenet`, or a `.safetensors` file with a state dict")
-
-
-class DecoderNetwork(Settings):
-    """An encoder with a segmentation decoder; classification tasks use its encoder and a pooled head."""
-
-    decoder: str = Field(description="a decoder of segmentation-models-pytorch, in small letters")
-    encoder: str = Field(description="one of its encoders (`tu-…`: any of timm), or `resnet_small` for small images")
-    weights: str = Field("none", description="of the encoder: `none`, `imagenet`, or a `.safetensors` file")
-
-
-def _network_kind(value: Any) -> str:
-    keyed = isinstance(value, dict) and ("decoder" in value or "encoder" in value)
-    return "decoder" if keyed or isinstance(value, DecoderNetwork) else "backbone"
-
-
-Network = Annotated[
-    Annotated[BackboneNetwork, Tag("backbone")] | Annotated[DecoderNetwork, Tag("decoder")],
-    Discriminator(_network_kind),
-]
-
-
-class Sequence(Settings):
-    """A network and the tasks that it learns, in order."""
-
-    network: str = Field(description="name of a network")
-    tasks: list[str] = Field(min_length=1, max_length=255, description="names of tasks, in the order of learning")
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# methods
-
-
-class Search(Settings):
-    """How the release ratio of a task is searched."""
-
-    search: Literal["tpe"] = Field(description="`tpe`: hyperopt's tree of Parzen estimators")
-    trials: int = Field(12, ge=2, description="trials, without the reference and the confirmations")
-    startup: int = Field(4, ge=1, description="how many of them are drawn at random first")
-    trial_share: float = Field(
-        0.25, gt=0, le=1, description="length of each trial and of the reference as a share of `retrain_epochs`"
-    )
-    lower: Share = Field(0.005, description="smallest kept share that is tried")
-    z: float = Field(1.0, gt=0, description="tolerance in standard errors of the reference score")
-    min_tolerance: float = Field(0.005, gt=0, lt=1, description="the tolerance is at least this")
-    max_tolerance: float = Field(0.03, gt=0, lt=1, description="and at most this")
-    confirmations: int = Field(3, ge=1, description="kept shares that are tried with full retraining at most")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min_tolerance > self.max_tolerance:
-            raise ValueError(f"min_tolerance must not be above max_tolerance ({self.max_tolerance})")
-        return self
-
-
-def _ratio_kind(value: Any) -> str:
-    return "search" if isinstance(value, dict | Search) else "number"
-
-
-Ratio = Annotated[
-    Annotated[float, Field(ge=0, lt=1), Tag("number")] | Annotated[Search, Tag("search")],
-    Discriminator(_ratio_kind),
-]
-
-
-class Packing(Settings):
-    """Train, release the smallest weights, retrain and freeze the rest: PackNet, with a fixed or a searched ratio."""
-
-    type: Literal["packing"] = Field("packing", description="`packing`, which may be left out")
-    ratio: Ratio = Field(
-        description="share of what the task trained that it releases: a number in [0, 1), or the settings of a search"
-    )
-    scope: Literal["layer", "global"] = Field("layer", description="smallest within each `layer`, or over all of them")
-    free_weights: Literal["fresh", "zero", "pretrained"] = Field(
-        "fresh", description="where free weights start for later tasks: newly drawn, 0, or the values of `weights`"
-    )
-    expected_tasks: Positive = Field(
-        5, description="n: with a search, task t < n may own 1/(n-t+1) of the weights free in its network"
-    )
-    tail_share: Share = Field(0.5, description="with a search, the share of the free weights from task n on")
-    cap: bool = Field(True, description="whether these bounds hold; without them early tasks may take everything")
-
-
-class FineTuning(Settings):
-    """Train everything on each task in turn; only heads are private. Shows what forgetting is."""
-
-    type: Literal["finetuning"] = Field(description="`finetuning`")
-
-
-def _method_type(value: Any) -> str:
-    return str(value.get("type", "packing") if isinstance(value, dict) else getattr(value, "type", "packing"))
-
-
-Method = Annotated[
-    Annotated[Packing, Tag("packing")] | Annotated[FineTuning, Tag("finetuning")],
-    Discriminator(_method_type),
-]
-
-Augmentation = Literal["flip", "vertical_flip", "shift", "brightness"]
-
-
-class Training(Settings):
-    """How a network is trained. Any of these can be overridden in a task."""
-
-    epochs: Positive = Field(10, description="epochs of training; the best on the validation split is kept")
-    retrain_epochs: Positive = Field(5, description="epochs of retraining after release; the best is kept")
-    batch_size: int = Field(32, ge=2, description="images in a batch")
-    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="`sgd` (with momentum) or `adamw`")
-    learning_rate: float = Field(0.002, gt=0, description="at the start of training")
-    retrain_learning_rate: float = Field(0.001, gt=0, description="at the start of retraining and of each trial")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of `sgd`")
-    weight_decay: float = Field(1e-4, ge=0, description="only ever applied to weights that are being trained")
-    schedule: Literal["cosine", "step"] = Field(
-        "cosine", description="`cosine` to 0, or `step`: a tenth at 1/2 and 3/4"
-    )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the cross-entropy")
-    augmentation: list[Augmentation] = Field([], description="random `flip`, `vertical_flip`, `shift`, `brightness`")
-    loss: Literal["cross_entropy", "dice", "cross_entropy_dice"] = Field(
-        "cross_entropy", description="for segmentation; classification always uses cross-entropy"
-    )
-    class_weights: Literal["none", "balanced"] = Field(
-        "none", description="`balanced`: classes weigh by the inverse root of their frequency in the training split"
-    )
-    mixed_precision: bool = Field(False, description="bfloat16 arithmetic on a GPU; no effect on a CPU")
-
-
-class Configuration(Settings):
-    """All that one run of the pipeline makes, under `results/<name>/`."""
-
-    name: str = Field(description="name of the configuration, equal to the name of its file")
-    data_root: str = Field("data", description="folder of raw data, relative to the repository; `DATA=…` overrides it")
-    threads: Positive = Field(1, description="threads of a job; results depend on it bit for bit, so it is set here")
-    tasks: dict[str, AnyTask] = Field(min_length=1, description="the tasks, by name")
-    networks: dict[str, Network] = Field(min_length=1, description="the networks, by name")
-    sequences: dict[str, Sequence] = Field(min_length=1, description="which network learns which tasks in which order")
-    methods: dict[str, Method] = Field(min_length=1, description="the methods that are compared, by name")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, description="one run for each")
-    training: Training = Field(Training(), description="how networks are trained")
-
-    def training_of(self, task: str) -> Training:
-        """The training settings of a task, its own overrides included."""
-        return Training.model_validate(self.training.model_dump() | self.tasks[task].training)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# reading and checking
 
 
 class _Loader(yaml.SafeLoader):
@@ -440,8 +226,11 @@ def _architectures(configuration: Configuration) -> list[str]:
     for name, network in configuration.networks.items():
         for key, section in (("backbone", "backbones"), ("decoder", "decoders"), ("encoder", "encoders")):
             value = getattr(network, key, None)
-            if value is None or (key == "encoder" and value.startswith("tu-")):
-                continue  # an encoder of timm is looked up when the network is built: the list is long and changes
+            if value is None:
+                continue
+            if key == "encoder" and value.startswith("tu-"):
+                faults += _timm(f"networks.{name}.{key} = {value!r}", value.removeprefix("tu-"))
+                continue
             if value not in known[section]:
                 hint = suggestion(value, list(known[section])) or f" (known: {', '.join(known[section])})"
                 faults.append(f"networks.{name}.{key} = {value!r}: there is no such {key}{hint}")
@@ -458,20 +247,26 @@ def _architectures(configuration: Configuration) -> list[str]:
     return faults
 
 
+def _timm(key: str, model: str) -> list[str]:
+    """An encoder of timm is asked for there: the list is too long to keep, and importing it takes seconds."""
+    import timm
+
+    return [] if timm.is_model(model) else [f"{key}: timm has no such model{suggestion(model, timm.list_models())}"]
+
+
 def _weights(name: str, network: Network, known: dict[str, Any]) -> list[str]:
     key = f"networks.{name}.weights = {network.weights!r}"
     if network.weights == "none":
         return []
     if network.weights == "imagenet":
-        small = "resnet_small" in (getattr(network, "backbone", ""), getattr(network, "encoder", ""))
-        return [f"{key}: resnet_small has no ImageNet weights; use none or a file"] if small else []
+        name = network.backbone if isinstance(network, BackboneNetwork) else network.encoder
+        reason = known["without_imagenet"].get(name)
+        return [f"{key}: {reason}; use none or a file"] if reason else []
     if not network.weights.endswith(".safetensors"):
         return [f"{key}: must be none, imagenet or the path of a .safetensors file"]
-    path = Path(network.weights).expanduser()
-    if not path.is_absolute():
-        return [f"{key}: the path of a file of weights must be absolute (it may begin with ~)"]
-    if not path.is_file():
-        return [f"{key}: there is no such file"]
+    path = Path(network.weights)
+    if path.is_absolute() or ".." in path.parts:
+        return [f"{key}: must lie below data_root, which `DATA=…` can set"]
     return []
 
 

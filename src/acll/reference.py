@@ -9,26 +9,26 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from acll import config
+from acll import settings
 
-SECTIONS: tuple[tuple[str, type[config.Settings]], ...] = (
-    ("The whole", config.Configuration),
-    ("`tasks.<name>`, source `digits`", config.Digits),
-    ("`tasks.<name>`, source `generated`", config.Generated),
-    ("`tasks.<name>`, source `image_folder`", config.ImageFolder),
-    ("`tasks.<name>`, source `mask_folder`", config.MaskFolder),
-    ("`networks.<name>`, for classification", config.BackboneNetwork),
-    ("`networks.<name>`, for segmentation, or both kinds", config.DecoderNetwork),
-    ("`sequences.<name>`", config.Sequence),
-    ("`methods.<name>`, packing", config.Packing),
-    ("`methods.<name>.ratio`, a search", config.Search),
-    ("`methods.<name>`, fine-tuning", config.FineTuning),
-    ("`training`", config.Training),
+SECTIONS: tuple[tuple[str, type[settings.Settings]], ...] = (
+    ("The whole", settings.Configuration),
+    ("`tasks.<name>`, source `digits`", settings.Digits),
+    ("`tasks.<name>`, source `generated`", settings.Generated),
+    ("`tasks.<name>`, source `image_folder`", settings.ImageFolder),
+    ("`tasks.<name>`, source `mask_folder`", settings.MaskFolder),
+    ("`networks.<name>`, for classification", settings.BackboneNetwork),
+    ("`networks.<name>`, for segmentation, or both kinds", settings.DecoderNetwork),
+    ("`sequences.<name>`", settings.Sequence),
+    ("`methods.<name>`, packing", settings.Packing),
+    ("`methods.<name>.ratio`, a search", settings.Search),
+    ("`methods.<name>`, fine-tuning", settings.FineTuning),
+    ("`training`", settings.Training),
 )
 INTRODUCTION = """# Configurations
 
 `make run CONFIG=<name>` runs `config/<name>.yaml`. Here is every key; the file is made by `make docs` from
-`src/acll/config.py`. A mistake is reported before any job starts, in a line with the key, its value and what is
+`src/acll/settings.py`. A mistake is reported before any job starts, in a line with the key, its value and what is
 allowed; `make check CONFIG=<name>` does nothing else.
 
 Names of tasks, networks, sequences and methods are made of small letters, digits and `_`.
@@ -54,7 +54,7 @@ def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "required"
     value: Any = field.default
-    if isinstance(value, config.Settings):
+    if isinstance(value, settings.Settings):
         return "see below"
     return f"`{json.dumps(value)}`" if value is not None else "none"
 
@@ -81,7 +81,7 @@ def _name(annotation: Any) -> str:
         return "list"
     if origin is tuple:
         return "number or [height, width]"
-    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, config.Settings)):
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, settings.Settings)):
         return "mapping"
     kinds = [_name(part) for part in get_args(annotation) if part is not type(None)]
     return " or ".join(dict.fromkeys(kinds))

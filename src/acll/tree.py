@@ -6,7 +6,7 @@ sequences that begin alike share their work and appending a task adds one node a
 
 from dataclasses import dataclass
 
-from acll.config import DENSE, Configuration, Packing
+from acll.settings import DENSE, Configuration, Packing
 
 
 @dataclass(frozen=True, order=True)
@@ -61,8 +61,3 @@ def searches(configuration: Configuration, node: Node) -> bool:
     """Whether the ratio of this node is searched."""
     method = configuration.methods.get(node.method)
     return isinstance(method, Packing) and not isinstance(method.ratio, float | int)
-
-
-def freezes(configuration: Configuration, node: Node) -> bool:
-    """Whether the method keeps the weights of earlier tasks."""
-    return isinstance(configuration.methods.get(node.method), Packing)

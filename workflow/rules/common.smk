@@ -21,7 +21,7 @@ os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries among themselves; they w
 
 from acll import tree
 from acll.closure import code_of
-from acll.config import Configuration, FineTuning, Packing, Training
+from acll.settings import Configuration, FineTuning, Packing, Training
 from acll.config import parse as parse_configuration
 from acll.data.sources import fingerprint
 from acll.errors import UserError
@@ -35,13 +35,15 @@ def configuration() -> Configuration:
         parsed = parse_configuration(json.loads(json.dumps(config)))
     except UserError as error:
         raise WorkflowError(str(error)) from None
-    if Path.cwd() == ROOT:
-        raise WorkflowError(f"results belong into a folder of their own: add --directory results/{parsed.name}")
+    if Path.cwd().name != parsed.name:
+        # another folder would be that of another configuration, whose results would be overwritten
+        raise WorkflowError(f"results belong into a folder of that name: add --directory results/{parsed.name}")
     return parsed
 
 
 CONFIGURATION = configuration()
 NODES = tree.nodes(CONFIGURATION)
+TASKS = {task for node in NODES for task in node.prefix}
 DATA_ROOT = (ROOT / os.environ.get("ACLL_DATA_ROOT", CONFIGURATION.data_root)).resolve()
 # Where raw data lie is no parameter of a rule: colleagues keep them elsewhere.
 os.environ["ACLL_DATA_ROOT"] = str(DATA_ROOT)
@@ -51,7 +53,7 @@ def fingerprints() -> dict[str, str]:
     """The identity of each task's raw data, by content."""
     cache = ROOT / ".cache" / "fingerprints.json"
     try:
-        return {name: fingerprint(task, DATA_ROOT, cache) for name, task in CONFIGURATION.tasks.items()}
+        return {name: fingerprint(CONFIGURATION.tasks[name], DATA_ROOT, cache) for name in sorted(TASKS)}
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
@@ -65,12 +67,12 @@ def step(name: str, arguments: str) -> str:
     return f"{command} || {{{{ tail -n 15 {{log:q}} >&2; exit 1; }}}}"
 
 
-def spec(name: str, settings: dict, **identity) -> str:
-    """A rule's one parameter: its settings and the identity of its code and data, as JSON with sorted keys.
+def spec(name: str, settings: dict, outside: str = "") -> str:
+    """A rule's one parameter: its settings and the identity of its code and of outside inputs, as sorted JSON.
 
     One text, because Snakemake compares parameters as an unordered set.
     """
-    content = {"settings": settings, "code": code_of(f"acll.steps.{name}")} | identity
+    content = settings | {"code": code_of(f"acll.steps.{name}"), "outside": outside}
     return json.dumps(content, sort_keys=True)
 
 
@@ -107,12 +109,17 @@ RETRAINING_ONLY = {"retrain_epochs", "retrain_learning_rate"}
 
 def node_settings(node: tree.Node, unused: set[str]) -> dict:
     """What a step needs to know of a node, less the keys of `training` that it does not use: a change of them is none."""
+    training = CONFIGURATION.training_of(node.task)
+    if CONFIGURATION.tasks[node.task].kind == "classification":
+        unused = unused | {"loss"}
+    if training.optimizer == "adamw":
+        unused = unused | {"momentum"}
     return {
         "network": CONFIGURATION.networks[node.network].model_dump(),
         "method": node.method,
         "seed": node.seed,
         "prefix": node.prefix,
-        "training": CONFIGURATION.training_of(node.task).model_dump(exclude=unused),
+        "training": training.model_dump(exclude=unused),
         "threads": CONFIGURATION.threads,
     }
 
@@ -156,7 +163,10 @@ def weights_of(node: tree.Node) -> str:
     weights = CONFIGURATION.networks[node.network].weights
     if weights in ("none", "imagenet"):
         return weights
-    return hashlib.sha256(Path(weights).expanduser().read_bytes()).hexdigest()
+    path = DATA_ROOT / weights
+    if not path.is_file():
+        raise WorkflowError(f"networks.{node.network}.weights: there is no file {path}")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def methods_of(kind: type) -> str:

@@ -19,7 +19,7 @@ rule prepare:
                 "name": wildcards.task,
                 "task": CONFIGURATION.tasks[wildcards.task].model_dump(exclude={"training"}),
             },
-            raw=FINGERPRINTS[wildcards.task],
+            outside=FINGERPRINTS[wildcards.task],
         ),
     message:
         "prepare {wildcards.task}"

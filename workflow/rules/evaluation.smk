@@ -16,13 +16,7 @@ rule evaluate:
         mem_mb=4000,
         gpu=gpus,
     params:
-        spec=lambda wildcards: spec(
-            "evaluate",
-            {
-                "threads": CONFIGURATION.threads,
-                "freeze": tree.freezes(CONFIGURATION, node_at(wildcards)),
-            },
-        ),
+        spec=spec("evaluate", {"threads": CONFIGURATION.threads}),
     message:
         "evaluate {wildcards.node}"
     shell:

@@ -17,7 +17,7 @@ rule train:
         mem_mb=4000,
         gpu=gpus,
     params:
-        spec=lambda wildcards: spec("train", train_settings(node_at(wildcards)), weights=weights_of(node_at(wildcards))),
+        spec=lambda wildcards: spec("train", train_settings(node_at(wildcards)), outside=weights_of(node_at(wildcards))),
     message:
         "train {wildcards.node}"
     shell:

@@ -1,5 +1,6 @@
 """Batches on the device: the order of samples depends on (seed, epoch) alone, augmentation works on whole batches."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -7,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acll.config import Augmentation
 from acll.data.prepared import Header
 from acll.seeds import derived
+from acll.settings import Augmentation
 
 EVALUATION_BATCH = 64
 
@@ -54,7 +55,7 @@ def training_batches(
 
 def batches(samples: int, batch_size: int) -> int:
     """How many batches an epoch has; never a last one of a single sample, which normalisation could not take."""
-    return max(1, min(round(samples / batch_size + 0.499), samples // 2))
+    return max(1, min(math.ceil(samples / batch_size), samples // 2))
 
 
 def evaluation_batches(split: Split, header: Header, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

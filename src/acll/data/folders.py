@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from acll.config import ImageFolder, MaskFolder
 from acll.data.splits import IGNORE, DataError, Samples, as_groups
+from acll.settings import ImageFolder, MaskFolder
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 _SHOWN = 5  # offending files named in a message
@@ -72,6 +72,11 @@ def read_masks(task: MaskFolder, root: Path) -> tuple[dict[str, Samples], list[s
         images, masks = _images(folder / split / "images"), _images(folder / split / "masks")
         if not images:
             raise DataError(f"{folder}/{split}/images: holds no images (expected: {layout(task)})")
+        for paths in (images, masks):
+            stems = [path.stem for path in paths]
+            double = [path for path in paths if stems.count(path.stem) > 1] if len(set(stems)) < len(stems) else []
+            if double:
+                raise DataError(f"{folder}/{split}: files of the same name but for their ending: {_some(double)}")
         by_stem = {path.stem: path for path in masks}
         alone = [path for path in images if path.stem not in by_stem]
         if alone:
@@ -105,25 +110,27 @@ def _some(names: Sequence[str | Path]) -> str:
 
 
 def _read_all(paths: Sequence[Path], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """uint8 [N, C, H, W]; grey where every image is, else RGB."""
+    """uint8 [N, C, H, W]; grey where every image is, else RGB. One image at a time is in memory at its full size."""
     images, unreadable = [], []
+    grey = True
+    height, width = size
     for path in paths:
         try:
-            images.append(_open(path))
-            if images[-1].mode[0] in "IF":  # converted, they would turn white or black
-                raise DataError(f"{path}: has more than 8 bits a channel ({images[-1].mode}); save it with 8")
+            image = _open(path)
+            if image.mode[0] in "IF":  # converted, they would turn white or black
+                raise DataError(f"{path}: has more than 8 bits a channel ({image.mode}); save it with 8")
         except DataError as error:
             unreadable.append(str(error))
+            continue
+        is_grey = image.mode in ("1", "L", "LA")
+        grey = grey and is_grey
+        small = image.convert("L" if is_grey else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+        images.append(small)
     if unreadable:
-        raise DataError(
-            "\n".join(unreadable[:_SHOWN] + [f"and {len(unreadable) - _SHOWN} more"] * (len(unreadable) > _SHOWN))
-        )
-    mode = "L" if all(image.mode in ("1", "L", "LA") for image in images) else "RGB"
-    height, width = size
-    pixels = np.stack(
-        [np.asarray(image.convert(mode).resize((width, height), Image.Resampling.BILINEAR)) for image in images]
-    )
-    return np.ascontiguousarray(pixels[:, None] if mode == "L" else pixels.transpose(0, 3, 1, 2))
+        more = [f"and {len(unreadable) - _SHOWN} more"] if len(unreadable) > _SHOWN else []
+        raise DataError("\n".join(unreadable[:_SHOWN] + more))
+    pixels = np.stack([np.asarray(image if grey else image.convert("RGB")) for image in images])
+    return np.ascontiguousarray(pixels[:, None] if grey else pixels.transpose(0, 3, 1, 2))
 
 
 def _open(path: Path) -> Image.Image:
@@ -135,13 +142,22 @@ def _open(path: Path) -> Image.Image:
         raise DataError(f"{path}: not a readable image: {error}") from None
 
 
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height of an image, from its header alone."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: not a readable image: {error}") from None
+
+
 def _read_mask(path: Path, image_path: Path, task: MaskFolder) -> NDArray[np.uint8]:
     """uint8 [H, W] class indices, resized without mixing classes."""
-    mask, image = _open(path), _open(image_path)
+    mask, image_size = _open(path), _size(image_path)
     if mask.mode not in ("L", "P", "1"):
         raise DataError(f"{path}: a mask has one channel of class indices, not {mask.mode}")
-    if mask.size != image.size:
-        sizes = f"{mask.size[0]}x{mask.size[1]} pixels, its image {image.size[0]}x{image.size[1]}"
+    if mask.size != image_size:
+        sizes = f"{mask.size[0]}x{mask.size[1]} pixels, its image {image_size[0]}x{image_size[1]}"
         raise DataError(f"{path}: the mask has {sizes}; they must be equal")
     values = np.unique(np.asarray(mask))
     outside = [int(value) for value in values if value >= len(task.classes) and value != IGNORE]

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acll.config import Generated
 from acll.data.splits import Samples
+from acll.settings import Generated
 
 CHANNELS = 3
 

@@ -7,7 +7,6 @@ when read. No step but evaluation can read a test file: see `allow_test`.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from acll.config import Kind
-from acll.data.splits import Samples
+from acll.data.splits import DataError, Samples
+from acll.files import written
+from acll.settings import Kind
 
 TEST = ".test.safetensors"
 _allowed = {"test": False}
@@ -46,42 +46,42 @@ def allow_test() -> None:
     _allowed["test"] = True
 
 
-def write(name: str, kind: Kind, splits: dict[str, Samples], classes: list[str], train: Path, test: Path) -> Header:
+def write(name: str, kind: Kind, splits: dict[str, Samples], classes: list[str], train: Path, test: Path) -> None:
     """Write both files of a task, each whole or not at all; the statistics come from the training split alone."""
     images = splits["train"].images
-    scaled = [images[:, channel].astype(np.float64) / 255 for channel in range(images.shape[1])]
+    counts = [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(images.shape[1])]
+    levels = np.arange(256) / 255
+    means = [float(np.average(levels, weights=count)) for count in counts]
+    variances = [float(np.average((levels - mean) ** 2, weights=count)) for mean, count in zip(means, counts)]
     header: dict[str, Any] = {
         "name": name,
         "kind": kind,
         "classes": classes,
         "image_size": list(images.shape[2:]),
-        "mean": [float(channel.mean()) for channel in scaled],
-        "deviation": [max(float(channel.std()), 1e-3) for channel in scaled],
+        "mean": means,
+        "deviation": [max(variance**0.5, 1e-3) for variance in variances],
     }
     for path, names in ((train, ("train", "val")), (test, ("test",))):
         tensors = {f"{split}_images": splits[split].images for split in names}
         tensors |= {f"{split}_labels": splits[split].labels for split in names}
         content = header | {"ids": {split: list(splits[split].ids) for split in names}}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file(
-            {key: np.ascontiguousarray(value) for key, value in tensors.items()},
-            beside,
-            metadata={"task": json.dumps(content, sort_keys=True)},
-        )
-        beside.replace(path)
-    return header_from(header | {"ids": {split: list(samples.ids) for split, samples in splits.items()}})
+        arrays = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+        with written(path) as beside:
+            save_file(arrays, beside, metadata={"task": json.dumps(content, sort_keys=True)})
 
 
 def read(path: Path) -> tuple[dict[str, Any], Header]:
-    """Tensors by name, mapped into memory, and the header. Raises TestSplitError."""
-    from safetensors import safe_open
+    """Tensors by name, mapped into memory, and the header. Raises TestSplitError, DataError for a damaged file."""
+    from safetensors import SafetensorError, safe_open
 
     if path.name.endswith(TEST) and not _allowed["test"]:
         raise TestSplitError(f"{path}: only evaluation may read a test split")
-    with safe_open(path, framework="pt") as file:
-        header = header_from(json.loads(file.metadata()["task"]))
-        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a mapping
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = header_from(json.loads(file.metadata()["task"]))
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a mapping
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a prepared file, or damaged: {error}; delete it to have it made anew") from None
 
 
 def header_from(values: dict[str, Any]) -> Header:

@@ -3,15 +3,15 @@
 import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
-from acll.config import AnyTask, Digits, Generated, ImageFolder
 from acll.data.folders import files_of, read_images, read_masks
 from acll.data.generated import generate
 from acll.data.splits import DataError, Samples, cut
+from acll.files import write_json
+from acll.settings import AnyTask, Digits, Generated, ImageFolder
 
 
 def read_splits(task: AnyTask, root: Path) -> tuple[dict[str, Samples], list[str]]:
@@ -33,7 +33,9 @@ def read_splits(task: AnyTask, root: Path) -> tuple[dict[str, Samples], list[str
     for split, samples in splits.items():
         if len(samples) < 2:
             where = getattr(task, "path", task.source)
-            raise DataError(f"{where}: the split {split} has {len(samples)} samples; two are needed at least")
+            raise DataError(
+                f"{where}: the split {split} has {len(samples)} samples; more images, or another share, are needed"
+            )
     return splits, classes
 
 
@@ -70,8 +72,5 @@ def fingerprint(task: AnyTask, root: Path, cache: Path) -> str:
             known[key], changed = entry, True
         total.update(f"{path.relative_to(root / task.path).as_posix()} {entry[2]}\n".encode())
     if changed:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        beside = cache.with_name(f"{cache.name}.{os.getpid()}")
-        beside.write_text(json.dumps(known), encoding="utf-8")
-        beside.replace(cache)
+        write_json(cache, known)
     return total.hexdigest()

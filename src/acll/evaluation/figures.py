@@ -1,6 +1,5 @@
 """Figures: readable in print and by the colour-blind (Okabe & Ito's palette, with markers)."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
+from acll.files import written
 from acll.search.choice import monotone_fit
 
 mpl.use("Agg")
@@ -35,11 +35,9 @@ plt.rcParams.update(
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure whole or not at all; equal figures give equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    figure.savefig(beside, metadata={"Software": None})
+    with written(path) as beside:
+        figure.savefig(beside, format="png", metadata={"Software": None})
     plt.close(figure)
-    beside.replace(path)
 
 
 def scores(table: pd.DataFrame, sequences: Sequences) -> Figure:
@@ -117,7 +115,7 @@ def _search(panel: Axes, name: str, trials: pd.DataFrame, choice: Mapping[str, A
         panel.axvspan(choice["cap"], 1.05, color=FREE, label="above the cap")
     panel.axvline(1 - choice["ratio"], color=COLOURS[3], linestyle="--", linewidth=1.2, label="kept")
     panel.set_xscale("log")
-    panel.set_xlim(0.004, 1.05)
+    panel.set_xlim(0.8 * min(0.005, trials["kept_share"].min()), 1.05)
     ticks = [0.01, 0.1, 1]
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     network, method, seed, *prefix = name.split("/")

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from acll.config import Kind, Network
 from acll.data import prepared
 from acll.data.batches import Split
 from acll.networks.build import build
 from acll.packing.ownership import Packed, digest, effective
+from acll.settings import Kind, Network
 from acll.training.evaluate import outcome
 from acll.training.metrics import score
 
@@ -42,17 +42,15 @@ class Evaluated:
     rows: tuple[TaskScore, ...]
 
 
-def evaluate(packed: Packed, tests: Mapping[str, Path], owning: bool, device: torch.device) -> Evaluated:
-    """Score every task of a network.
-
-    tests: the prepared test split of each task. owning: whether the method gives weights to tasks for good.
-    """
-    rows = [_evaluate(packed, record.name, tests[record.name], owning, device) for record in packed.tasks]
+def evaluate(packed: Packed, tests: Mapping[str, Path], device: torch.device) -> Evaluated:
+    """Score every task of a network. tests: the prepared test split of each task."""
+    rows = [_evaluate(packed, record.name, tests[record.name], device) for record in packed.tasks]
+    owning = all(record.frozen for record in packed.tasks)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Evaluated(packed.method, packed.seed, name, _share(packed, 0) if owning else None, tuple(rows))
 
 
-def _evaluate(packed: Packed, task: str, test: Path, owning: bool, device: torch.device) -> TaskScore:
+def _evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> TaskScore:
     """Build the network of a task from the store and run it over the task's test split."""
     from pydantic import TypeAdapter
 
@@ -77,7 +75,7 @@ def _evaluate(packed: Packed, task: str, test: Path, owning: bool, device: torch
         score=score(result),
         samples=len(split),
         bit_exact=digest(state) == record.digest,
-        owned_share=_share(packed, position) if owning else None,
+        owned_share=_share(packed, position) if record.frozen else None,
         choice=record.choice,
     )
 

@@ -86,7 +86,15 @@ def readable(final: pd.DataFrame, summary: pd.DataFrame) -> str:
     ].copy()  # fmt: skip
     if shown["seed"].nunique() == 1:
         shown = shown.drop(columns="seed")
-    return f"{_text(shown)}\n\n{_text(summary)}\n"
+    text = f"{_text(shown)}\n\n{_text(summary)}\n"
+    capped = final[final["capped"].isin([True])]
+    if len(capped):
+        tasks = ", ".join(dict.fromkeys(f"{row.task} ({row.method})" for row in capped.itertuples()))
+        text += (
+            f"\nThe cap left these tasks less than they asked for: {tasks}.\n"
+            "A larger network, or fewer expected_tasks, would give them more.\n"
+        )
+    return text
 
 
 def _text(frame: pd.DataFrame) -> str:

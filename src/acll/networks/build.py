@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from acll.config import BackboneNetwork, DecoderNetwork, Kind, Network
 from acll.errors import UserError
 from acll.networks import small
+from acll.settings import BackboneNetwork, Kind, Network
 
 IMAGENET_CLASSES = 1000
 _TEMPLATE_CLASSES = 7  # a number that no other layer of a segmentation head has
@@ -92,8 +92,7 @@ def _torchvision(name: str, weights: str, classes: int) -> TaskNetwork:
     options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     model = get_model(name, weights="DEFAULT" if weights == "imagenet" else None, **options)
     encoder, features, last = without_classifier(model)
-    if weights not in ("none", "imagenet"):
-        _load(encoder, Path(weights), ignore=last)
+    _load_file(encoder, weights, ignore=last)
     return TaskNetwork(encoder, None, nn.Linear(features, classes))
 
 
@@ -121,35 +120,20 @@ def without_classifier(model: nn.Module) -> tuple[nn.Module, int, str]:
 
 
 def _segmentation_models(network: Network, kind: Kind, weights: str, classes: int) -> TaskNetwork:
-    name = network.backbone if isinstance(network, BackboneNetwork) else network.encoder
-    decoder: nn.Module | None = None
-    head: nn.Module
+    """A network of the library, or its encoder with a pooled head. Both kinds have the same encoder, name by name."""
+    if isinstance(network, BackboneNetwork) or (kind == "classification" and network.encoder == small.NAME):
+        encoder: Any = small.SmallResNet()  # without the library, which takes longer to import than to use
+        _load_file(encoder, weights, ignore=None)
+        return TaskNetwork(encoder, None, PooledHead(encoder.out_channels[-1], classes))
     try:
-        if kind == "segmentation" or getattr(network, "decoder", "") == "dpt":
-            assert isinstance(network, DecoderNetwork)
-            model = _architecture(network.decoder, name, weights)
-            encoder = model.encoder
-            if kind == "segmentation":
-                decoder, head = model.decoder, _segmentation_head(model.segmentation_head, classes)
-        else:
-            encoder = _encoder(name, weights)
-        if kind == "classification":
-            head = PooledHead(encoder.out_channels[-1], classes)
-    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        with_decoder = f" with {network.decoder}" if isinstance(network, DecoderNetwork) else ""
-        raise NetworkError(f"{name}{with_decoder}: {error}") from error
-    if weights not in ("none", "imagenet"):
-        _load(encoder, Path(weights), ignore=None)
-    return TaskNetwork(encoder, decoder, head)
-
-
-def _encoder(name: str, weights: str) -> Any:
-    """An encoder alone, as classification needs it."""
-    if name == small.NAME:
-        return small.SmallResNet()
-    import segmentation_models_pytorch as smp
-
-    return smp.encoders.get_encoder(name, weights="imagenet" if weights == "imagenet" else None)
+        model = _architecture(network.decoder, network.encoder, weights)
+    except (KeyError, ValueError, RuntimeError, AttributeError) as error:
+        raise NetworkError(f"{network.encoder} with {network.decoder}: {error}") from error
+    _load_file(model.encoder, weights, ignore=None)
+    _drop_idle(model.encoder, 224 if network.decoder == "dpt" else 64)
+    if kind == "classification":
+        return TaskNetwork(model.encoder, None, PooledHead(model.encoder.out_channels[-1], classes))
+    return TaskNetwork(model.encoder, model.decoder, _segmentation_head(model.segmentation_head, classes))
 
 
 def _architecture(decoder: str, encoder: str, weights: str) -> Any:
@@ -165,6 +149,34 @@ def _architecture(decoder: str, encoder: str, weights: str) -> Any:
             options["decoder_channels"] = channels.default[-small.DEPTH :]
     loaded = "imagenet" if weights == "imagenet" else None
     return smp.create_model(decoder, encoder, loaded, classes=_TEMPLATE_CLASSES, **options)
+
+
+@torch.no_grad()
+def _drop_idle(encoder: nn.Module, size: int) -> None:
+    """Replace what takes no part in the forward pass, such as the last stages under a decoder that uses only three.
+
+    Weights that do nothing would else be owned and counted. size: of a square image that the encoder takes, in pixels.
+    """
+    used: set[nn.Module] = set()
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output: used.add(module)) for module in encoder.modules()
+    ]
+    was_training = encoder.training
+    encoder.eval()(torch.zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+    encoder.train(was_training)
+    _replace_idle(encoder, used)
+
+
+def _replace_idle(module: nn.Module, used: set[nn.Module]) -> None:
+    for name, child in module.named_children():
+        if child in used:
+            continue
+        if any(inner in used for inner in child.modules()):
+            _replace_idle(child, used)
+        else:
+            setattr(module, name, nn.Identity())
 
 
 def _segmentation_head(template: nn.Module, classes: int) -> nn.Module:
@@ -186,10 +198,13 @@ def _segmentation_head(template: nn.Module, classes: int) -> nn.Module:
 # weights from a file
 
 
-def _load(encoder: nn.Module, path: Path, ignore: str | None) -> None:
+def _load_file(encoder: nn.Module, weights: str, ignore: str | None) -> None:
     """Load a state dict in the library's own names; the layer named `ignore` may be in it and is left out."""
+    if weights in ("none", "imagenet"):
+        return
+    path = Path(weights)
     try:
-        state = load_file(path.expanduser())
+        state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise NetworkError(f"{path}: not a readable .safetensors file: {error}") from None
     if ignore is not None:

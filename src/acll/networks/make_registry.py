@@ -8,12 +8,13 @@ import json
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from acll.config import BackboneNetwork, DecoderNetwork, Kind, Network
 from acll.networks.build import NetworkError, build
 from acll.networks.partition import UnpackableError, partition
+from acll.settings import BackboneNetwork, DecoderNetwork, Kind, Network
 
 SIZES = (8, 16, 32, 48, 64, 80, 96, 128, 224)
 FIXED = ("vit_", "maxvit")  # the length of their sequence is part of their weights
@@ -51,8 +52,20 @@ def main() -> None:
             smallest[name] = smallest_size(DecoderNetwork(decoder=name, encoder="resnet18"))
     small = {name: refusal(DecoderNetwork(decoder=name, encoder="resnet_small")) for name in decoders}
     content = {"backbones": backbones, "smallest": smallest, "exact": exact}
+    content["without_imagenet"] = without_imagenet(smp.encoders.encoders)
     content |= {"encoders": encoders, "decoders": decoders, "decoders_of_resnet_small": small}
     Path(__file__).with_name("registry.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def without_imagenet(encoders: dict[str, Any]) -> dict[str, str]:
+    """Why some architectures cannot start from ImageNet weights."""
+    auxiliary = "its ImageNet form has auxiliary heads and another scale of inputs"
+    reasons = {"googlenet": auxiliary, "inception_v3": auxiliary}
+    reasons["vit_h_14"] = "its ImageNet form is made for images of 518 pixels"
+    for name, entry in encoders.items():
+        if "imagenet" not in entry["pretrained_settings"]:
+            reasons[name] = "the library has no ImageNet weights for it"
+    return reasons | {"resnet_small": "there are no ImageNet weights for it"}
 
 
 def refusal(network: Network, kind: Kind | None = None) -> str | None:

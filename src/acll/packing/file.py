@@ -8,7 +8,6 @@ opened can be checked by itself.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from acll.files import written
 from acll.packing.bits import bits_for, pack, unpack
 from acll.packing.ownership import Packed, PackingError, State, TaskRecord, raw_bytes
 
@@ -80,14 +80,14 @@ def _record(values: dict[str, Any]) -> TaskRecord:
 
 def _shaped(value: Tensor, shape: list[int]) -> Tensor:
     if list(value.shape) != shape:
-        raise PackingError(f"a tensor has shape {list(value.shape)} where the header says {shape}")
+        raise ValueError(f"a tensor has shape {list(value.shape)} where the header says {shape}")
     return value
 
 
 def _owner(packed: Tensor, bits: int, shape: list[int], tasks: int) -> Tensor:
     values = unpack(packed.numpy(), bits, int(np.prod(shape, dtype=np.int64)))
     if values.size and int(values.max()) > tasks:
-        raise PackingError(f"the owner map names task {int(values.max())}, but there are {tasks}")
+        raise ValueError(f"the owner map names task {int(values.max())}, but there are {tasks}")
     return torch.from_numpy(values).reshape(shape)
 
 
@@ -96,13 +96,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], header: dict[str, Any]) -> N
     tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(tensors.items())}
     header = header | {"digests": {name: _digest(value) for name, value in tensors.items()}}
     header["digest"] = _header_digest(header)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written(path) as beside:
         save_file(dict(tensors), beside, metadata={"acll": json.dumps(header, sort_keys=True)})
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[State, dict[str, Any]]:

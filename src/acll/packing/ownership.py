@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acll.config import Kind
 from acll.errors import UserError
+from acll.settings import Kind
 
 State = dict[str, Tensor]
 MAX_TASKS = 255  # owners are bytes in memory
@@ -37,6 +37,7 @@ class TaskRecord:
     metric: str
     validation_score: float
     digest: str  # of the effective state when the task was learned
+    frozen: bool = True  # whether the method promises that this state never changes
     owned: int = 0  # number of shared weights that it owns
     free_before: int = 0  # number of shared weights of its parts that were free
     choice: dict[str, Any] = field(default_factory=dict)  # ratio_searched, ratio, cap, capped
@@ -136,12 +137,14 @@ def commit(packed: Packed, record: TaskRecord, state: Mapping[str, Tensor], keep
     """
     if len(packed.tasks) >= MAX_TASKS:
         raise PackingError(f"a network can hold {MAX_TASKS} tasks at most")
+    used = {name for name in packed.owner if uses(record.kind, name)}
+    if set(keep) != used:
+        names = ", ".join(sorted(set(keep) ^ used)[:3])
+        raise PackingError(f"{record.name}: its network does not have the shared weights of the store: {names} …")
     position = len(packed.tasks) + 1
     shared, owner = dict(packed.shared), dict(packed.owner)
     free_before = owned = 0
-    for name in packed.owner:
-        if not uses(record.kind, name):
-            continue
+    for name in sorted(used):
         was_free, kept, value = packed.owner[name] == 0, keep[name], state[name]
         if not torch.equal(torch.where(was_free, 0.0, value), packed.shared[name]):
             raise PackingError(f"{name}: weights of earlier tasks have changed while {record.name} was trained")
@@ -178,7 +181,7 @@ def overwrite(packed: Packed, record: TaskRecord, state: Mapping[str, Tensor]) -
         for task, kept in packed.private.items()
     }
     free_before = sum(int((packed.owner[name] == 0).sum()) for name in used)
-    record = replace(record, owned=free_before, free_before=free_before, digest="")
+    record = replace(record, owned=free_before, free_before=free_before, digest="", frozen=False)
     return _recorded(packed, shared, owner, private | {record.name: moved}, record)
 
 
@@ -204,8 +207,3 @@ def raw_bytes(value: Tensor) -> memoryview:
     """The bytes of a contiguous tensor in main memory, without a copy."""
     content: memoryview = value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else memoryview(b"")
     return content
-
-
-def forgotten(packed: Packed) -> list[str]:
-    """Names of the tasks whose effective state is not, bit for bit, what it was when they were learned."""
-    return [record.name for record in packed.tasks if digest(effective(packed, record.name)) != record.digest]

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from acll.packing.ownership import PackingError
+
 
 def kept_count(free: int, ratio: float) -> int:
     """How many of `free` weights survive the release ratio; never more than their share (1 − ratio)."""
@@ -21,7 +23,8 @@ def keep_masks(
     weights: tensors of any shapes; free: boolean tensors of the same shapes, True where the task has trained.
     ratio: share of the free weights to release, in [0, 1). scope: `layer` releases that share of each tensor (PackNet,
     Mallya & Lazebnik 2018), `global` ranks all tensors together. Ties go to the earlier position, so the counts are
-    exact and the masks are the same on every machine. Raises ValueError for another ratio or weights not finite.
+    exact and the masks are the same on every machine. Raises ValueError for another ratio, PackingError where weights
+    are not finite.
     """
     if not 0.0 <= ratio < 1.0:
         raise ValueError(f"the release ratio must lie in [0, 1), not {ratio}")
@@ -47,7 +50,7 @@ def keep_masks(
 def _magnitudes(name: str, weight: Tensor, free: Tensor) -> np.ndarray:
     values: np.ndarray = weight.detach()[free].abs().float().cpu().numpy()
     if not np.isfinite(values).all():
-        raise ValueError(f"{name} has weights that are not finite: training has diverged; lower the learning rate")
+        raise PackingError(f"{name}: weights that are not finite: training has diverged; lower the learning rate")
     return values
 
 

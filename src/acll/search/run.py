@@ -1,15 +1,15 @@
-"""The search of a task's release ratio: reference, trials, choice, confirmation (see the README, "The method")."""
+"""The search of a task's release ratio: reference, trials, choice, confirmation (see the README, "How it works")."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from acll.config import Search
+from acll.files import write_json
 from acll.search.choice import smallest_share, tolerance_of
 from acll.search.suggest import penalised, suggest
 from acll.seeds import derived
+from acll.settings import Search
 
 FEWEST_SAMPLES = 50  # a validation split below this says little; the run warns
 
@@ -39,7 +39,7 @@ class Trial:
 class Choice:
     """What a search decided. Ratios are shares of the free weights that are released."""
 
-    ratio_searched: float  # what the data ask for
+    ratio_searched: float  # what the data ask for; a bound where `confirmed` and the cap say that it could not be tried
     ratio: float  # what is done: not less than the cap demands
     cap: float | None  # largest share of the free weights that the task may keep; None: no bound
     capped: bool
@@ -96,7 +96,7 @@ def search(
         tolerance=tolerance,
         threshold=threshold,
         confirmed=confirmed,
-        warnings=_warnings(samples, wanted, cap if capped else None),
+        warnings=_warnings(samples, wanted, cap if capped else None, confirmed),
     )
     return choice, log.trials
 
@@ -111,26 +111,26 @@ def _confirm(
     seed: int,
     log: "TrialLog",
 ) -> tuple[float, bool]:
-    """The smallest share from `wanted` on, in steps of a half, that holds with full retraining, and whether one did.
+    """The smallest of some shares from `wanted` up to the limit that holds with full retraining, and whether one did.
+
+    The shares are evenly spaced on the log scale, the limit not among them: it needs no confirmation.
 
     It is compared with a reference of the same retraining: a longer one would flatter it.
     """
     own = derived(seed, "confirmation")
     reference = log.measure("full_reference", 1.0, epochs, own, attempt)
-    for _ in range(settings.confirmations):
-        measured = log.measure("confirmation", wanted, epochs, own, attempt)
+    steps = settings.confirmations
+    for share in (wanted * (limit / wanted) ** (step / steps) for step in range(steps)):
+        measured = log.measure("confirmation", share, epochs, own, attempt)
         holds = measured.score >= reference.score - tolerance - 1e-12
-        print(f"search: confirmation  kept {wanted:.4f}  score {measured.score:.4f}  "
+        print(f"search: confirmation  kept {share:.4f}  score {measured.score:.4f}  "
               f"(needed {reference.score - tolerance:.4f})  {'holds' if holds else 'fails'}", flush=True)  # fmt: skip
         if holds:
-            return wanted, True
-        wanted = min(limit, wanted * 1.5)
-        if wanted >= limit:
-            break
+            return share, True
     return limit, False
 
 
-def _warnings(samples: int, wanted: float, cap: float | None) -> tuple[str, ...]:
+def _warnings(samples: int, wanted: float, cap: float | None, confirmed: bool) -> tuple[str, ...]:
     """What a person should know of a choice; cap: the bound where it was hit, else None."""
     warnings = []
     if samples < FEWEST_SAMPLES:
@@ -141,6 +141,8 @@ def _warnings(samples: int, wanted: float, cap: float | None) -> tuple[str, ...]
             f"the task asks for {asked} of the free weights; its cap allows {cap:.3f}: "
             "a larger network, or fewer expected_tasks, would give it more"
         )
+    elif not confirmed:
+        warnings.append("no smaller share held with full retraining: all of the free weights are kept")
     return tuple(warnings)
 
 
@@ -183,8 +185,4 @@ class TrialLog:
         self.path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        content = {"key": self.key, "trials": [asdict(trial) for trial in self.trials]}
-        beside.write_text(json.dumps(content), encoding="utf-8")
-        beside.replace(self.path)
+        write_json(self.path, {"key": self.key, "trials": [asdict(trial) for trial in self.trials]})

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from acll.config import Search
 from acll.seeds import derived
+from acll.settings import Search
 
 _SHARPNESS = 0.25  # width, in tolerances, over which the penalty bends
 

@@ -1,9 +1,8 @@
-"""What all steps share: reading arguments, writing small files whole, and saying what went wrong."""
+"""What all steps share: reading arguments, and saying what went wrong."""
 
 import argparse
 import inspect
 import json
-import os
 import sys
 import types
 import typing
@@ -14,6 +13,17 @@ from typing import Any
 from pydantic import BaseModel
 
 from acll.errors import UserError
+from acll.settings import Settings
+
+
+class StepSettings(Settings):
+    """What a step is told: beside its own settings the identity of its code and libraries, and of outside inputs.
+
+    They are part of the key under which unfinished work is kept: a step never goes on with what other code made.
+    """
+
+    code: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
+    outside: str = ""
 
 
 def run(main: Callable[..., None]) -> None:
@@ -41,18 +51,5 @@ def _value(hint: Any, given: list[str]) -> Any:
     if isinstance(hint, types.UnionType):  # Path | None
         return Path(given[0]) if given else None
     if isinstance(hint, type) and issubclass(hint, BaseModel):
-        return hint.model_validate(json.loads(given[0])["settings"])
+        return hint.model_validate(json.loads(given[0]))
     return Path(given[0])
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write plain data as JSON with sorted keys, so that equal content gives equal bytes."""
-    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-from acll.config import Settings
 from acll.data.prepared import header_from
 from acll.packing import file
 from acll.packing.ownership import overwrite
 from acll.packing.stage import load_state
-from acll.steps._run import run
+from acll.steps._run import StepSettings, run
 from acll.training.session import Node, parent_of, record_of
 
 
-class Parameters(Settings):
+class Parameters(StepSettings):
     """What the network depends on, beside its inputs."""
 
     node: Node

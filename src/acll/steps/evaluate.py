@@ -3,20 +3,19 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from acll.config import Settings
 from acll.data import prepared
 from acll.evaluation.score import evaluate
+from acll.files import write_json
 from acll.packing import file
 from acll.packing.ownership import PackingError
-from acll.steps._run import run, write_json
+from acll.steps._run import StepSettings, run
 from acll.training.loop import prepare_process
 
 
-class Parameters(Settings):
+class Parameters(StepSettings):
     """What the scores depend on, beside the inputs."""
 
     threads: int
-    freeze: bool  # whether the method promises that nothing is forgotten
 
 
 def main(*, network: Path, tests: list[Path], scores: Path, params: Parameters) -> None:
@@ -25,9 +24,9 @@ def main(*, network: Path, tests: list[Path], scores: Path, params: Parameters) 
     prepared.allow_test()
     packed = file.read(network)
     by_name = {path.name.removesuffix(prepared.TEST): path for path in tests}
-    evaluated = evaluate(packed, by_name, params.freeze, device)
-    changed = [row.task for row in evaluated.rows if not row.bit_exact]
-    if params.freeze and changed:
+    evaluated = evaluate(packed, by_name, device)
+    changed = [row.task for row in evaluated.rows if packed.record(row.task).frozen and not row.bit_exact]
+    if changed:
         raise PackingError(f"{network}: the weights of {', '.join(changed)} are not what they were when learned")
     write_json(scores, asdict(evaluated))
     for row in evaluated.rows:

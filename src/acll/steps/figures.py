@@ -5,16 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from acll.config import Settings
 from acll.evaluation import figures
-from acll.steps._run import run
-from acll.steps.tables import Line
+from acll.settings import Sequence
+from acll.steps._run import StepSettings, run
 
 
-class Parameters(Settings):
+class Parameters(StepSettings):
     """What the figures depend on, beside the tables."""
 
-    sequences: dict[str, Line]
+    sequences: dict[str, Sequence]
     searches: list[str]  # network/method/seed/prefix of each search, in the order of its files
 
 

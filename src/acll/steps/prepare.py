@@ -1,15 +1,15 @@
 """Prepare a task: read its source, cut the splits, write the prepared files."""
 
-import os
 from pathlib import Path
 
-from acll.config import AnyTask, Settings
 from acll.data import prepared
+from acll.data.root import data_root
 from acll.data.sources import read_splits
-from acll.steps._run import run
+from acll.settings import AnyTask
+from acll.steps._run import StepSettings, run
 
 
-class Parameters(Settings):
+class Parameters(StepSettings):
     """What the prepared files depend on, beside the raw data."""
 
     name: str
@@ -18,8 +18,7 @@ class Parameters(Settings):
 
 def main(*, train: Path, test: Path, params: Parameters) -> None:
     """Write `<task>.train.safetensors` and `<task>.test.safetensors`."""
-    root = Path(os.environ.get("ACLL_DATA_ROOT", "data"))
-    splits, classes = read_splits(params.task, root)
+    splits, classes = read_splits(params.task, data_root())
     prepared.write(params.name, params.task.kind, splits, classes, train, test)
     sizes = ", ".join(f"{split} {len(samples)}" for split, samples in splits.items())
     print(f"{params.name}: {len(classes)} classes; {sizes}")

@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from acll.config import Settings
 from acll.packing.prune import keep_masks
 from acll.packing.stage import free_of, load_state, released, save_state
-from acll.steps._run import run
+from acll.steps._run import StepSettings, run
 
 
-class Parameters(Settings):
+class Parameters(StepSettings):
     """What the pruned network depends on, beside its inputs."""
 
     ratio: float | None  # fixed; None: the choice of the search

@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-from acll.config import Settings
 from acll.packing import file
 from acll.packing.ownership import commit
 from acll.packing.stage import load_state
-from acll.steps._run import run
-from acll.training.loop import Plan
+from acll.steps._run import StepSettings, run
+from acll.training.loop import Plan, Unfinished
 from acll.training.session import Node, learner_of, parent_of, record_of
 
 
-class Parameters(Settings):
+class Parameters(StepSettings):
     """What the packed network depends on, beside its inputs."""
 
     node: Node
@@ -25,11 +24,11 @@ def main(*, pruned: Path, parent: Path | None, train: Path, network: Path, param
     before = parent_of(node, parent)
     rate, seed = node.training.retrain_learning_rate, node.seed_for("retrain")
     plan = Plan(node.training.retrain_epochs, rate, seed, label=learner.header.name)
-    checkpoint = network.with_suffix(".checkpoint")
-    fitted = learner.fit(state, plan, keep, checkpoint)
+    unfinished = Unfinished(network.with_suffix(".checkpoint"), params.model_dump_json())
+    fitted = learner.fit(state, plan, keep, unfinished)
     after = commit(before, record_of(learner.header, fitted.score, header["choice"]), fitted.state, keep)
     file.write(network, after)
-    checkpoint.unlink(missing_ok=True)
+    unfinished.path.unlink(missing_ok=True)
     print(f"{learner.header.name}: kept epoch {fitted.epoch}, validation {fitted.score:.4f}")
     left = sum(int((owner == 0).sum()) for owner in after.owner.values())
     print(f"{learner.header.name}: owns {after.tasks[-1].owned:,} weights; {left:,} are left free")

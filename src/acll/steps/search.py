@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from acll.config import Search, Settings
+from acll.files import write_json, write_text
 from acll.packing.file import content_key
 from acll.packing.stage import free_of, load_state
 from acll.search.attempt import attempt_of
 from acll.search.run import TrialLog, search
-from acll.steps._run import run, write_json, write_text
+from acll.settings import Search
+from acll.steps._run import StepSettings, run
 from acll.training.session import Node, learner_of
 
 
-class Parameters(Settings):
+class Parameters(StepSettings):
     """What the choice depends on, beside its inputs."""
 
     node: Node

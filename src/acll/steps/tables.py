@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-from acll.config import Settings
 from acll.evaluation.tables import final_table, metrics_of, readable, scores_table, summary_table
-from acll.steps._run import run, write_json, write_text
+from acll.files import write_json, write_text
+from acll.settings import Sequence, Settings
+from acll.steps._run import StepSettings, run
 
 
 class NodeName(Settings):
@@ -17,18 +18,11 @@ class NodeName(Settings):
     prefix: list[str]
 
 
-class Line(Settings):
-    """A sequence: its network and its tasks."""
-
-    network: str
-    tasks: list[str]
-
-
-class Parameters(Settings):
+class Parameters(StepSettings):
     """What the tables depend on, beside the scores."""
 
     nodes: list[NodeName]
-    sequences: dict[str, Line]
+    sequences: dict[str, Sequence]
 
 
 def main(

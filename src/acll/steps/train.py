@@ -4,16 +4,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from acll.config import Settings
 from acll.networks.partition import partition
 from acll.packing.ownership import free, starting_state
 from acll.packing.stage import save_state
-from acll.steps._run import run
-from acll.training.loop import Plan
+from acll.steps._run import StepSettings, run
+from acll.training.loop import Plan, Unfinished
 from acll.training.session import Node, learner_of, parent_of
 
 
-class Parameters(Settings):
+class Parameters(StepSettings):
     """What the dense network depends on, beside its inputs."""
 
     node: Node
@@ -30,11 +29,11 @@ def main(*, train: Path, parent: Path | None, dense: Path, params: Parameters) -
     start = starting_state(before, kind, learner.network.state_dict(), start_zero=params.free_weights == "zero")
     masks = free(before, kind) if params.freeze else None
     plan = Plan(node.training.epochs, node.training.learning_rate, node.seed_for("train"), label=learner.header.name)
-    checkpoint = dense.with_suffix(".checkpoint")
-    fitted = learner.fit(start, plan, masks, checkpoint)
+    unfinished = Unfinished(dense.with_suffix(".checkpoint"), params.model_dump_json())
+    fitted = learner.fit(start, plan, masks, unfinished)
     header = {"shared": partition(learner.network).shared, "task": asdict(learner.header), "score": fitted.score}
     save_state(dense, fitted.state, header | {"epoch": fitted.epoch, "history": fitted.history})
-    checkpoint.unlink(missing_ok=True)
+    unfinished.path.unlink(missing_ok=True)
     print(f"{learner.header.name}: kept epoch {fitted.epoch}, validation {fitted.score:.4f}")
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from acll.config import Kind
 from acll.data.batches import Split, evaluation_batches
 from acll.data.prepared import Header
 from acll.data.splits import IGNORE
 from acll.networks.build import TaskNetwork
+from acll.settings import Kind
 from acll.training.metrics import Outcome
 
 

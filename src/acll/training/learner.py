@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from acll.config import Training
 from acll.data.batches import Split
 from acll.data.prepared import Header
 from acll.networks.build import TaskNetwork
-from acll.training.loop import Fitted, Plan, fit
+from acll.settings import Training
+from acll.training.loop import Fitted, Plan, Unfinished, fit
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,10 @@ class Learner:
         state: Mapping[str, Tensor],
         plan: Plan,
         masks: Mapping[str, Tensor] | None,
-        checkpoint: Path | None = None,
+        unfinished: Unfinished | None = None,
     ) -> Fitted:
         """Train from `state`; see `acll.training.loop.fit`."""
         self.network.load_state_dict(state)
         return fit(
-            self.network, self.train, self.validation, self.header, self.training, plan, masks, self.device, checkpoint
+            self.network, self.train, self.validation, self.header, self.training, plan, masks, self.device, unfinished
         )

@@ -7,7 +7,7 @@ masks, instead of by the optimiser: with masked gradients SGD, momentum and Adam
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from acll.config import Training
 from acll.data.batches import Split, batches, training_batches
 from acll.data.prepared import Header
 from acll.errors import UserError
 from acll.networks.build import TaskNetwork
 from acll.packing.ownership import digest
 from acll.seeds import derived
+from acll.settings import Training
 from acll.training import checkpoint as checkpoints
 from acll.training.evaluate import outcome
-from acll.training.losses import class_weights, loss_of
+from acll.training.losses import Loss, class_weights, loss_of
 from acll.training.metrics import score
 
 
@@ -45,6 +45,14 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Unfinished:
+    """Where a training keeps its last epoch, and what it depends on beside its arguments: settings, code, libraries."""
+
+    path: Path
+    key: str
+
+
+@dataclass(frozen=True)
 class Fitted:
     """The state that was kept, its validation score (None where nobody looked), and a row for each epoch."""
 
@@ -55,7 +63,11 @@ class Fitted:
 
 
 def prepare_process(threads: int) -> torch.device:
-    """Make torch repeatable, with this number of threads; the device is a GPU where there is one."""
+    """Make torch repeatable, with this number of threads; the device is a GPU where there is one.
+
+    On a CPU results are equal bit for bit. On a GPU a few operations (cross-entropy of masks, bilinear upsampling) have
+    no repeatable form, and results may differ in the last bits from run to run.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -72,64 +84,84 @@ def fit(
     plan: Plan,
     masks: Mapping[str, Tensor] | None,
     device: torch.device,
-    checkpoint: Path | None = None,
+    unfinished: Unfinished | None = None,
 ) -> Fitted:
     """Train `network` in place.
 
     masks: by name in the state dict, True where a parameter may move; parameters without a mask move freely, and so
-    does everything where `masks` is None. checkpoint: where to keep the last epoch; a training that was killed goes on
+    does everything where `masks` is None. unfinished: where to keep the last epoch; a training that was killed goes on
     from there and gives the same bits as one left alone. Raises TrainingError where the loss is no longer finite.
     """
     network.to(device)
     masked = _Masked(network, masks or {}, training, device)
     optimizer = _optimizer(network, training, plan.learning_rate)
-    weights = (
-        class_weights(train.labels, len(header.classes)).to(device) if training.class_weights == "balanced" else None
-    )
-    loss_function = loss_of(header.kind, training, weights)
+    loss_function = _loss(train, header, training, device)
     best: dict[str, Tensor] = {}
     progress: dict[str, Any] = {"epoch": 0, "best_score": -1.0, "best_epoch": 0, "history": []}
-    if checkpoint is not None:
+    if unfinished is not None:
         # whatever the bits depend on, so that an old checkpoint is never taken for a new training's
         samples = {"images": train.images, "labels": train.labels}
         samples |= {"val_images": validation.images, "val_labels": validation.labels}
-        key = f"{plan} {training.model_dump_json()} {digest(network.state_dict())} {digest(samples)}"
-        restored = checkpoints.restore(checkpoint, key, network, optimizer)
+        states = [network.state_dict(), samples, dict(masks or {})]
+        key = f"{unfinished.key} {plan} {training} {header} {device.type} {[digest(state) for state in states]}"
+        restored = checkpoints.restore(unfinished.path, key, network, optimizer)
         if restored is not None:
             best, progress = restored
             print(f"{plan.label}: goes on after epoch {progress['epoch']} of {plan.epochs}", flush=True)
-    steps = batches(len(train), training.batch_size)
     for epoch in range(progress["epoch"], plan.epochs):
-        network.train()
-        torch.manual_seed(derived(plan.seed, "dropout", epoch))
-        total = 0.0
         loader = training_batches(train, header, training.batch_size, training.augmentation, plan.seed, epoch, device)
-        for step, (images, labels) in enumerate(_bar(loader, steps, plan, epoch)):
-            rate = _rate(training.schedule, plan.learning_rate, (epoch * steps + step) / (plan.epochs * steps))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, torch.bfloat16, training.mixed_precision and device.type == "cuda"):
-                logits = network(images)
-            loss = loss_function(logits.float(), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            masked.before_step(rate)
-            optimizer.step()
-            total += loss.item()
-        if not total < float("inf"):
-            raise TrainingError(f"{plan.label}: the loss is not finite in epoch {epoch + 1}; lower the learning rate")
-        row: dict[str, float] = {"epoch": epoch + 1, "loss": total / steps}
+        loss = _train_epoch(network, loader, len(train), loss_function, masked, optimizer, training, plan, epoch)
+        row: dict[str, float] = {"epoch": epoch + 1, "loss": loss}
         if plan.keep == "best":
             row["score"] = score(outcome(network, validation, header, device))
+            print(_line(plan, row), flush=True)
         if plan.keep == "last" or row["score"] > progress["best_score"]:
             best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
             progress |= {"best_score": row.get("score"), "best_epoch": epoch + 1}
         progress["history"].append(row)
         progress["epoch"] = epoch + 1
-        if checkpoint is not None:
-            print(_line(plan, row), flush=True)
-            checkpoints.store(checkpoint, key, network, optimizer, best, progress)
+        if unfinished is not None:
+            checkpoints.store(unfinished.path, key, network, optimizer, best, progress)
     return Fitted(best, progress["best_score"], progress["best_epoch"], progress["history"])
+
+
+def _train_epoch(
+    network: TaskNetwork,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    samples: int,
+    loss_function: Loss,
+    masked: "_Masked",
+    optimizer: torch.optim.Optimizer,
+    training: Training,
+    plan: Plan,
+    epoch: int,
+) -> float:
+    """One pass over the training split; the mean loss. Raises TrainingError where it is not finite."""
+    network.train()
+    torch.manual_seed(derived(plan.seed, "dropout", epoch))
+    steps, total = batches(samples, training.batch_size), 0.0
+    for step, (images, labels) in enumerate(_bar(loader, steps, plan, epoch)):
+        rate = _rate(training.schedule, plan.learning_rate, (epoch * steps + step) / (plan.epochs * steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        kind = images.device.type
+        with torch.autocast(kind, torch.bfloat16, training.mixed_precision and kind == "cuda"):
+            logits = network(images)
+        loss = loss_function(logits.float(), labels)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+        masked.before_step(rate)
+        optimizer.step()
+        total += loss.item()
+    if not math.isfinite(total):
+        raise TrainingError(f"{plan.label}: the loss is not finite in epoch {epoch + 1}; lower the learning rate")
+    return total / steps
+
+
+def _loss(train: Split, header: Header, training: Training, device: torch.device) -> Loss:
+    if training.class_weights == "none":
+        return loss_of(header.kind, training, None)
+    return loss_of(header.kind, training, class_weights(train.labels, len(header.classes)).to(device))
 
 
 class _Masked:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acll.config import Kind, Training
 from acll.data.splits import IGNORE
+from acll.settings import Kind, Training
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from acll.config import Kind
+from acll.settings import Kind
 
 METRIC: dict[Kind, str] = {"classification": "accuracy", "segmentation": "mean_iou"}
 RESAMPLES = 200

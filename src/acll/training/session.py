@@ -4,15 +4,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from acll.config import Network, Settings, Training
 from acll.data import prepared
 from acll.data.batches import Split
 from acll.data.prepared import Header
+from acll.data.root import data_root
 from acll.networks.build import body_kind, build
 from acll.networks.partition import partition
 from acll.packing import file
 from acll.packing.ownership import Packed, TaskRecord, empty
 from acll.seeds import derived
+from acll.settings import Network, Settings, Training
 from acll.training.learner import Learner
 from acll.training.loop import prepare_process
 from acll.training.metrics import METRIC
@@ -44,7 +45,10 @@ def learner_of(node: Node, path: Path, pretrained: bool = False) -> Learner:
     """The learner of a node's task, its network newly drawn, or with the weights that the configuration names."""
     device = prepare_process(node.threads)
     train, validation, header = splits_of(path)
-    network = build(node.network, header.kind, len(header.classes), node.seed_for("network"), pretrained)
+    spec = node.network
+    if spec.weights not in ("none", "imagenet"):
+        spec = spec.model_copy(update={"weights": str(data_root() / spec.weights)})
+    network = build(spec, header.kind, len(header.classes), node.seed_for("network"), pretrained)
     partition(network)  # refuse what cannot be packed before any work is done
     return Learner(network, train, validation, header, node.training, device)
 
