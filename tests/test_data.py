@@ -784,5 +784,5 @@ def test_two_images_of_one_name_but_for_the_ending_are_refused(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "x/train/images/1.jpg")
     Image.new("L", (8, 8)).save(tmp_path / "x/train/masks/1.png")
     task = MaskFolder(source="mask_folder", path="x", image_size=8, classes=["p", "q"])
-    with pytest.raises(DataError, match="files of the same name but for their ending: .*1.jpg, .*1.png"):
+    with pytest.raises(DataError, match=r"files of the same name but for their ending: .*1\.jpg, .*1\.png"):
         read_splits(task, tmp_path)
