@@ -39,6 +39,7 @@ rule search:
         "logs/search/{node}.log",
     benchmark:
         "benchmarks/search/{node}.tsv"
+    priority: 10  # the longest chain of jobs goes through the searches: they do not wait for others
     threads: CONFIGURATION.threads
     resources:
         mem_mb=4000,
