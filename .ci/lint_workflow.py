@@ -17,7 +17,7 @@ SWITCHED_OFF = {
 def main() -> None:
     """Print what is left of the findings; exit code 1 if anything is."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ["snakemake", "--lint", "--configfile", "config/demo.yaml", "--directory", folder]
+        command = ["snakemake", "--lint", "--configfile", "config/demo.yaml", "--directory", f"{folder}/demo"]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     place, left = "", []
     lines = (result.stdout + result.stderr).splitlines()
