@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 CONFIG ?= demo
+override CONFIG := $(notdir $(basename $(CONFIG)))
 RESULTS := results/$(CONFIG)
 SNAKEMAKE := snakemake --configfile config/$(CONFIG).yaml --directory $(RESULTS)
 
@@ -41,6 +42,7 @@ check: .venv/installed  ## check config/$(CONFIG).yaml and its raw data, without
 	@acll check config/$(CONFIG).yaml
 
 unlock: .venv/installed  ## after Snakemake itself was killed: release the results, if no other run works on them
+	@acll check config/$(CONFIG).yaml
 	@$(SNAKEMAKE) --unlock
 
 test: .venv/installed  ## run the tests

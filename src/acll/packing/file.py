@@ -53,6 +53,8 @@ def read(path: Path) -> Packed:
     """Read and check a packed network. Raises PackingError, which says what is wrong with the file."""
     tensors, header = load(path)
     try:
+        if "format" not in header:
+            raise PackingError(f"{path}: no packed network, but a file on the way to one; see network.safetensors")
         if header["format"] != FORMAT:
             raise PackingError(f"{path}: format {header['format']} is not known here (known: {FORMAT}); update acll")
         records = tuple(_record(record) for record in header["tasks"])
