@@ -29,8 +29,9 @@ def files_of(task: ImageFolder | MaskFolder, root: Path) -> list[Path]:
     ]
     if not found:
         raise DataError(f"{folder}: holds no images (expected: {layout(task)}; {', '.join(sorted(SUFFIXES))})")
-    parts = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
-    if (parts == ["images", "masks"]) != isinstance(task, MaskFolder):
+    parts = {path.name for path in (folder / "train").iterdir() if path.is_dir()}
+    fits = parts >= {"images", "masks"} if isinstance(task, MaskFolder) else parts != {"images", "masks"}
+    if not fits:
         raise DataError(f"{folder}: not the layout of {task.source} (expected: {layout(task)})")
     return found
 
