@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -51,14 +52,18 @@ os.environ["ACLL_DATA_ROOT"] = str(DATA_ROOT)
 
 def fingerprints() -> dict[str, str]:
     """The identity of each task's raw data, by content."""
-    cache = ROOT / ".cache" / "fingerprints.json"
+    known = ROOT / ".cache" / "fingerprints.json"
     try:
-        return {name: fingerprint(CONFIGURATION.tasks[name], DATA_ROOT, cache) for name in sorted(TASKS)}
+        return {name: fingerprint(CONFIGURATION.tasks[name], DATA_ROOT, known) for name in sorted(TASKS)}
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
 
 FINGERPRINTS = fingerprints()
+
+
+# read once for each step, not once for each node
+code_of_step = cache(code_of)
 
 
 def step(name: str, arguments: str) -> str:
@@ -72,7 +77,7 @@ def spec(name: str, settings: dict, outside: str = "") -> str:
 
     One text, because Snakemake compares parameters as an unordered set.
     """
-    content = settings | {"code": code_of(f"acll.steps.{name}"), "outside": outside}
+    content = settings | {"code": code_of_step(f"acll.steps.{name}"), "outside": outside}
     return json.dumps(content, sort_keys=True)
 
 
