@@ -8,6 +8,9 @@ PYTHON ?= python3
 CONFIG ?= demo
 override CONFIG := $(notdir $(basename $(CONFIG)))
 RESULTS := results/$(CONFIG)
+WHAT ?= all
+# Snakemake decides what has to run, since only it sees raw data outside the repository: hence --force
+REPRO := dvc repro --force --single-item run@$(CONFIG)
 SNAKEMAKE := snakemake --configfile config/$(CONFIG).yaml --directory $(RESULTS)
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -16,18 +19,17 @@ ifdef DATA
 export ACLL_DATA_ROOT := $(abspath $(DATA))
 endif
 
-.PHONY: help run prove plan check unlock test lint format docs registry lock clean
+.PHONY: help run prove plan check verify repair share pull stale prune-results test test-faults lint format docs registry lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 	@echo
 	@echo "CONFIG=name  another configuration: config/name.yaml (default: demo)"
 	@echo "DATA=folder  another place of raw data than the configuration's data_root"
 
 run: .venv/installed  ## run the pipeline on config/$(CONFIG).yaml; only what has changed is run
 	@acll check config/$(CONFIG).yaml --stage dvc.yaml
-	@# Snakemake decides what has to run, since only it sees raw data outside the repository: hence --force
-	@dvc repro --force --single-item run@$(CONFIG)
+	@$(REPRO)
 	@acll table $(RESULTS)
 
 prove: .venv/installed  ## check, in the packed files alone, that no task of the last run was forgotten
@@ -36,17 +38,38 @@ prove: .venv/installed  ## check, in the packed files alone, that no task of the
 plan: .venv/installed  ## say which jobs `make run` would run, and why
 	@acll check config/$(CONFIG).yaml
 	@mkdir -p $(RESULTS)
-	@$(SNAKEMAKE) --dry-run --quiet none
+	@$(SNAKEMAKE) --dry-run --quiet host
 
 check: .venv/installed  ## check config/$(CONFIG).yaml and its raw data, without running anything
 	@acll check config/$(CONFIG).yaml
 
-unlock: .venv/installed  ## after Snakemake itself was killed: release the results, if no other run works on them
-	@acll check config/$(CONFIG).yaml
-	@$(SNAKEMAKE) --unlock
+verify: .venv/installed  ## check by content, whatever the clock says, that all results are what this commit would make
+	@acll verify config/$(CONFIG).yaml
+
+repair: .venv/installed  ## put back damaged or missing results from the DVC cache or remote; run again what is neither there nor current
+	@acll check config/$(CONFIG).yaml --stage dvc.yaml
+	@acll repair config/$(CONFIG).yaml
+	@$(REPRO)
+	@acll verify config/$(CONFIG).yaml
+
+share: .venv/installed  ## verify the results, commit them to DVC, push them to its remote
+	@acll check config/$(CONFIG).yaml --stage dvc.yaml
+	@acll share config/$(CONFIG).yaml
+
+pull: .venv/installed  ## bring the results that colleagues have shared; WHAT=tables: without the networks, only to look at
+	@acll pull config/$(CONFIG).yaml --what $(WHAT)
+
+stale: .venv/installed  ## list results that the configuration no longer names
+	@acll stale config/$(CONFIG).yaml
+
+prune-results: .venv/installed  ## remove them, and say which
+	@acll prune-results config/$(CONFIG).yaml
 
 test: .venv/installed  ## run the tests
 	@pytest -n 2 --dist loadgroup tests
+
+test-faults: .venv/installed  ## kill runs at twenty random moments and compare what comes out (half an hour)
+	@pytest tests/test_faults.py -m "" --faults 20
 
 lint: .venv/installed  ## ruff, mypy, snakefmt, snakemake --lint
 	@ruff check .

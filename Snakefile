@@ -14,6 +14,8 @@ rule all:
     input:
         TABLES,
         FIGURES,
+        # what is in between too, so that a file that was deleted is made again
+        [path for node in NODES for path in files_of(node)],
 
 
 # a few places on the way, for those who want to stop there
@@ -36,3 +38,4 @@ rule tables_only:
 
 onstart:
     refuse_replaced_profile()
+    take_results()

@@ -1,20 +1,28 @@
-"""What a person types: `acll check`, `acll table`, `acll prove`, `acll inspect`."""
+"""What a person types: `acll check`, `acll verify`, `acll table` and so on; `make` has a target for most."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from acll.config import ConfigurationError, load
 from acll.errors import UserError
 from acll.settings import Configuration
 
+if TYPE_CHECKING:
+    from acll.sharing.jobs import Job
+    from acll.sharing.verify import Fault
+
 EXAMPLES = """examples:
   acll check config/demo.yaml
+  acll verify config/demo.yaml
   acll table results/demo
   acll prove results/demo
   acll inspect results/demo/nodes/small/adaptive/seed0/textures/digits/network.safetensors
 """
+_CONFIGURATION = "config/<name>.yaml"
+_RESULTS = "results/<name>"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,30 +34,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="check a configuration and its raw data, without running anything")
-    check.add_argument("configuration", type=Path, help="config/<name>.yaml")
+
+    def command(function: Callable[..., None], argument: str, words: str) -> argparse.ArgumentParser:
+        own = commands.add_parser(function.__name__.strip("_").replace("_", "-"), help=words, description=words)
+        own.add_argument("path", type=Path, metavar=argument)
+        own.set_defaults(function=function)
+        return own
+
+    check = command(_check, _CONFIGURATION, "check a configuration and its raw data, without running anything")
     check.add_argument("--stage", type=Path, metavar="DVC_YAML", help="check also that dvc.yaml has a stage for it")
-    table = commands.add_parser("table", help="print the tables of a run")
-    table.add_argument("results", type=Path, help="results/<name>")
-    prove = commands.add_parser("prove", help="check in the packed files of a run that nothing was forgotten")
-    prove.add_argument("results", type=Path, help="results/<name>")
-    inspect = commands.add_parser("inspect", help="say what a packed network holds")
-    inspect.add_argument("file", type=Path, help="a network.safetensors of a run")
-    given = parser.parse_args(arguments)
+    command(_table, _RESULTS, "print the tables of a run")
+    command(_prove, _RESULTS, "check in the packed files of a run that nothing was forgotten")
+    command(_inspect, "network.safetensors", "say what a packed network holds")
+    command(_verify, _CONFIGURATION, "check by content that all results are what this commit would make")
+    command(_repair, _CONFIGURATION, "put back, or make again, results that are damaged or missing")
+    command(_share, _CONFIGURATION, "verify results, commit them to DVC and push them")
+    pull = command(_pull, _CONFIGURATION, "bring shared results and verify them")
+    pull.add_argument("--what", choices=["all", "tables"], default="all", help="`tables`: without the networks")
+    command(_stale, _CONFIGURATION, "list results that the configuration no longer names")
+    command(_prune_results, _CONFIGURATION, "remove results that the configuration no longer names")
+    given = vars(parser.parse_args(arguments))
+    function = given.pop("function")
+    del given["command"]
     try:
-        if given.command == "check":
-            _check(given.configuration, given.stage)
-        elif given.command == "table":
-            _table(given.results)
-        elif given.command == "prove":
-            _prove(given.results)
-        else:
-            _inspect(given.file)
+        function(**given)
     except BrokenPipeError:  # `acll table … | head`
         sys.stdout = None
     except (UserError, OSError) as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -57,24 +70,31 @@ def _check(path: Path, stage: Path | None) -> None:
     from acll import tree
     from acll.data.folders import files_of
     from acll.data.root import data_root
+    from acll.sharing.raw import recorded_identity, weight_identities
 
     configuration = load(path)
     if stage is not None:
         _check_stage(configuration, stage)
     root = data_root(configuration.data_root)
-    faults = [
-        f"{path}: networks.{name}.weights = {network.weights!r}: there is no such file in {root}"
-        for name, network in configuration.networks.items()
-        if network.weights not in ("none", "imagenet") and not (root / network.weights).is_file()
-    ]
+    results = path.resolve().parent.parent / "results" / configuration.name
+    faults, absent = [], []
+    try:
+        weight_identities(configuration, root, results)
+    except UserError as error:
+        faults.append(f"{path}: {error}")
     for name, task in configuration.tasks.items():
         if task.source in ("image_folder", "mask_folder"):
+            if recorded_identity(results, name, task, root) is not None:
+                absent.append(name)
+                continue
             try:
                 files_of(task, root)
             except UserError as error:
                 faults.append(f"{path}: tasks.{name}: {error}")
     if faults:
         raise ConfigurationError("\n".join(faults))
+    if absent:
+        print(f"{path}: the raw data of {', '.join(absent)} are not in {root}; their results know what they were")
     nodes = len(tree.nodes(configuration))
     words = (
         f"{len(configuration.sequences)} sequences, {len(configuration.methods)} methods, "
@@ -94,25 +114,25 @@ def _check_stage(configuration: Configuration, stage: Path) -> None:
         )
 
 
-def _table(results: Path) -> None:
-    path = results / "tables" / "tables.txt"
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; has the run ended?")
-    print(f"\n{path.read_text(encoding='utf-8')}\ntables: {results}/tables   figures: {results}/figures")
+def _table(path: Path) -> None:
+    text = path / "tables" / "tables.txt"
+    if not text.is_file():
+        raise UserError(f"{text}: there is no such file; has the run ended?")
+    print(f"\n{text.read_text(encoding='utf-8')}\ntables: {path}/tables   figures: {path}/figures")
 
 
-def _prove(results: Path) -> None:
+def _prove(path: Path) -> None:
     import pandas as pd
 
     from acll.evaluation.proof import prove
     from acll.tree import Node
 
-    path = results / "tables" / "scores.csv"
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; has the run ended?")
-    rows = pd.read_csv(path)[["network", "method", "seed", "prefix"]].drop_duplicates()
+    scores = path / "tables" / "scores.csv"
+    if not scores.is_file():
+        raise UserError(f"{scores}: there is no such file; has the run ended?")
+    rows = pd.read_csv(scores)[["network", "method", "seed", "prefix"]].drop_duplicates()
     nodes = [Node(network, method, seed, tuple(prefix.split("+"))) for network, method, seed, prefix in rows.to_numpy()]
-    proofs = prove(results, sorted(nodes, key=lambda node: node.position))
+    proofs = prove(path, sorted(nodes, key=lambda node: node.position))
     for method in sorted({node.method for node in nodes}):
         own = [proof for proof in proofs if proof.node.method == method]
         changed = [proof for proof in own if not proof.equal]
@@ -152,3 +172,110 @@ def _inspect(path: Path) -> None:
     ]
     headers = ["", "task", "kind", "classes", "size", "validation", "owned", "share", "private values"]
     print(tabulate(rows, headers=headers, intfmt=","))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# sharing
+
+
+def _verify(path: Path) -> None:
+    from acll.sharing.repair import verified
+
+    root, name = _place(path)
+    _tell(root, name, *verified(root, name))
+
+
+def _tell(root: Path, name: str, jobs: "Sequence[Job]", faults: "Sequence[Fault]") -> None:
+    """Print what was found; raise UserError where anything is wrong."""
+    from acll.sharing.leftovers import leftovers
+    from acll.sharing.report import faults_counted, faults_told
+
+    results = sum(len(job.outputs) for job in jobs)
+    where = f"results/{name}"
+    if all(fault.reason == "the file is not there" for fault in faults) and len(faults) == results:
+        raise UserError(f"{where}: nothing is there; `make pull CONFIG={name}` or `make run CONFIG={name}` brings it")
+    for line in faults_told(faults):
+        print(line)
+    loose = sum(len(group.files) for group in leftovers(root / where, jobs))
+    if loose:
+        print(f"{loose} files belong to nothing that the configuration names: see `make stale CONFIG={name}`")
+    if faults:
+        raise UserError(f"{where}: {faults_counted(faults, results)}\n`make repair CONFIG={name}` mends this")
+    print(f"{where}: {results} results, all as this commit would make them")
+
+
+def _repair(path: Path) -> None:
+    from acll.sharing.repair import repair
+    from acll.sharing.jobs import jobs_of
+
+    root, name = _place(path)
+    brought, again = repair(root, name, jobs_of(root, name))
+    print(f"results/{name}: {brought} files put back as they were, {again} results made again")
+
+
+def _share(path: Path) -> None:
+    from acll.sharing.repair import verified
+    from acll.sharing.transfer import require_remote, share
+
+    root, name = _place(path)
+    require_remote(root)
+    _tell(root, name, *verified(root, name))
+    unknown = share(root, name)
+    if unknown:
+        print(f"not in git yet, and needed by whoever pulls these results: {', '.join(unknown)}\n"
+              "`git add` and `git commit` them, then `git push`")  # fmt: skip
+    else:
+        print("shared; `git push` tells your colleagues")
+
+
+def _pull(path: Path, what: str) -> None:
+    from acll.sharing.repair import verified
+    from acll.sharing.transfer import look, pull, require_remote
+
+    root, name = _place(path)
+    require_remote(root)
+    if what == "tables":
+        place, files = look(root, name)
+        shown = place.relative_to(root)
+        print(f"{files} files: {shown}/tables, {shown}/figures and the scores, choices and trials of each network\n"
+              f"the networks themselves, to go on from them: `make pull CONFIG={name}`")  # fmt: skip
+        return
+    pull(root, name)
+    _tell(root, name, *verified(root, name))
+
+
+def _stale(path: Path) -> None:
+    from acll.sharing.jobs import jobs_of
+    from acll.sharing.leftovers import leftovers
+    from acll.sharing.report import leftovers_told
+
+    root, name = _place(path)
+    found = leftovers(root / "results" / name, jobs_of(root, name))
+    for line in leftovers_told(found):
+        print(line)
+    if found:
+        print(f"the configuration no longer names these; `make prune-results CONFIG={name}` removes them")
+    else:
+        print(f"results/{name}: nothing but what the configuration names")
+
+
+def _prune_results(path: Path) -> None:
+    from acll.lock import held
+    from acll.sharing.jobs import jobs_of
+    from acll.sharing.leftovers import leftovers, remove
+    from acll.sharing.report import leftovers_told
+
+    root, name = _place(path)
+    results = root / "results" / name
+    with held(results):
+        found = leftovers(results, jobs_of(root, name))
+        remove(results, found)
+    for line in leftovers_told(found):
+        print(f"removed  {line}")
+    print(f"results/{name}: {sum(len(group.files) for group in found)} files removed"
+          + ("; what was shared before stays in DVC's cache and remote" if found else ""))  # fmt: skip
+
+
+def _place(path: Path) -> tuple[Path, str]:
+    """The checkout that a configuration belongs to, and its name. Raises ConfigurationError where it is not sound."""
+    return path.resolve().parent.parent, load(path).name

@@ -9,7 +9,8 @@ rule adopt:
     output:
         network="nodes/{node}/network.safetensors",
     log:
-        "logs/adopt/{node}.log",
+        text="logs/adopt/{node}.log",
+        digests="digests/adopt/{node}.sha256",
     benchmark:
         "benchmarks/adopt/{node}.tsv"
     wildcard_constraints:

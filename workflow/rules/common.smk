@@ -1,6 +1,6 @@
 # Configuration, the tree of nodes, and what all rules share.
 
-import hashlib
+import contextlib
 import json
 import os
 import sys
@@ -24,9 +24,11 @@ from acll import tree
 from acll.closure import code_of
 from acll.settings import Configuration, FineTuning, Packing, Training
 from acll.config import parse as parse_configuration
-from acll.data.sources import fingerprint
+from acll.data.sources import FINGERPRINTS
 from acll.errors import UserError
+from acll.lock import held
 from acll.packing.cap import cap
+from acll.sharing.raw import raw_identities, weight_identities
 
 
 def configuration() -> Configuration:
@@ -50,16 +52,17 @@ DATA_ROOT = (ROOT / os.environ.get("ACLL_DATA_ROOT", CONFIGURATION.data_root)).r
 os.environ["ACLL_DATA_ROOT"] = str(DATA_ROOT)
 
 
-def fingerprints() -> dict[str, str]:
-    """The identity of each task's raw data, by content."""
-    known = ROOT / ".cache" / "fingerprints.json"
+def identities() -> tuple[dict[str, str], dict[str, str]]:
+    """The identities, by content, of each task's raw data and of the weights that each network starts from."""
+    results = Path.cwd()
     try:
-        return {name: fingerprint(CONFIGURATION.tasks[name], DATA_ROOT, known) for name in sorted(TASKS)}
+        raw = raw_identities(CONFIGURATION, TASKS, DATA_ROOT, results, ROOT / FINGERPRINTS)
+        return raw, weight_identities(CONFIGURATION, DATA_ROOT, results)
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
 
-FINGERPRINTS = fingerprints()
+RAW, WEIGHTS = identities()
 
 
 # read once for each step, not once for each node
@@ -67,9 +70,10 @@ code_of_step = cache(code_of)
 
 
 def step(name: str, arguments: str) -> str:
-    """The command of a step; a job that fails shows the last lines of its log."""
-    command = f"python -m acll.steps.{name} {arguments} --params {{params.spec:q}} > {{log:q}} 2>&1"
-    return f"{command} || {{{{ tail -n 15 {{log:q}} >&2; exit 1; }}}}"
+    """The command of a step, which ends with the digests of what it wrote; one that fails shows the end of its log."""
+    command = f"python -m acll.steps.{name} {arguments} --params {{params.spec:q}} > {{log.text:q}} 2>&1"
+    digests = "sha256sum {output:q} > {log.digests:q}"
+    return f"{command} && {digests} || {{{{ tail -n 15 {{log.text:q}} >&2; exit 1; }}}}"
 
 
 def spec(name: str, settings: dict, outside: str = "") -> str:
@@ -106,6 +110,16 @@ def parent_network(wildcards) -> list[str]:
 def choice_of_search(wildcards) -> list[str]:
     node = node_at(wildcards)
     return [f"{node.folder}/choice.json"] if tree.searches(CONFIGURATION, node) else []
+
+
+def files_of(node: tree.Node) -> list[str]:
+    """All that is made at a node."""
+    names = ["network.safetensors", "scores.json"]
+    if isinstance(CONFIGURATION.methods[node.method], Packing):
+        names.append("pruned.safetensors")
+    if tree.searches(CONFIGURATION, node):
+        names += ["trials.csv", "choice.json"]
+    return [node.dense, *(f"{node.folder}/{name}" for name in names)]
 
 
 DENSE_ONLY = {"epochs", "learning_rate"}
@@ -163,17 +177,6 @@ def cap_of(node: tree.Node) -> float | None:
     return cap(node.position, method.expected_tasks, method.tail_share) if method.cap else None
 
 
-def weights_of(node: tree.Node) -> str:
-    """The identity of the file of weights that a network starts from, by content; empty where there is none."""
-    weights = CONFIGURATION.networks[node.network].weights
-    if weights in ("none", "imagenet"):
-        return weights
-    path = DATA_ROOT / weights
-    if not path.is_file():
-        raise WorkflowError(f"networks.{node.network}.weights: there is no file {path}")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def methods_of(kind: type) -> str:
     """A regular expression for nodes of the methods of this type; it matches nothing where there are none."""
     names = [name for name, method in CONFIGURATION.methods.items() if isinstance(method, kind)]
@@ -192,6 +195,16 @@ def refuse_replaced_profile():
             "the default profile is not in force (max-checksum-file-size is too small), so results could not be "
             "shared: give --profile beside it, or set `max-checksum-file-size: 1TB` in your --workflow-profile"
         )
+
+
+IN_USE = contextlib.ExitStack()  # as long as this process lives
+
+
+def take_results():
+    try:
+        IN_USE.enter_context(held(Path.cwd()))
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 wildcard_constraints:

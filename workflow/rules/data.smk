@@ -6,7 +6,8 @@ rule prepare:
         train="data/{task}.train.safetensors",
         test="data/{task}.test.safetensors",
     log:
-        "logs/prepare/{task}.log",
+        text="logs/prepare/{task}.log",
+        digests="digests/prepare/{task}.sha256",
     benchmark:
         "benchmarks/prepare/{task}.tsv"
     threads: 1
@@ -19,7 +20,7 @@ rule prepare:
                 "name": wildcards.task,
                 "task": CONFIGURATION.tasks[wildcards.task].model_dump(exclude={"training"}),
             },
-            outside=FINGERPRINTS[wildcards.task],
+            outside=RAW[wildcards.task],
         ),
     message:
         "prepare {wildcards.task}"

@@ -8,7 +8,8 @@ rule evaluate:
     output:
         scores="nodes/{node}/scores.json",
     log:
-        "logs/evaluate/{node}.log",
+        text="logs/evaluate/{node}.log",
+        digests="digests/evaluate/{node}.sha256",
     benchmark:
         "benchmarks/evaluate/{node}.tsv"
     threads: CONFIGURATION.threads

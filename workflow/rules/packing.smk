@@ -9,7 +9,8 @@ rule train:
     output:
         dense="nodes/{node}/dense.safetensors",
     log:
-        "logs/train/{node}.log",
+        text="logs/train/{node}.log",
+        digests="digests/train/{node}.sha256",
     benchmark:
         "benchmarks/train/{node}.tsv"
     threads: CONFIGURATION.threads
@@ -17,7 +18,7 @@ rule train:
         mem_mb=4000,
         gpu=gpus,
     params:
-        spec=lambda wildcards: spec("train", train_settings(node_at(wildcards)), outside=weights_of(node_at(wildcards))),
+        spec=lambda wildcards: spec("train", train_settings(node_at(wildcards)), outside=WEIGHTS[node_at(wildcards).network]),
     message:
         "train {wildcards.node}"
     shell:
@@ -36,7 +37,8 @@ rule search:
         trials="nodes/{node}/trials.csv",
         choice="nodes/{node}/choice.json",
     log:
-        "logs/search/{node}.log",
+        text="logs/search/{node}.log",
+        digests="digests/search/{node}.sha256",
     benchmark:
         "benchmarks/search/{node}.tsv"
     priority: 10  # the longest chain of jobs goes through the searches: they do not wait for others
@@ -64,7 +66,8 @@ rule prune:
     output:
         pruned="nodes/{node}/pruned.safetensors",
     log:
-        "logs/prune/{node}.log",
+        text="logs/prune/{node}.log",
+        digests="digests/prune/{node}.sha256",
     benchmark:
         "benchmarks/prune/{node}.tsv"
     threads: 1
@@ -89,7 +92,8 @@ rule retrain:
     output:
         network="nodes/{node}/network.safetensors",
     log:
-        "logs/retrain/{node}.log",
+        text="logs/retrain/{node}.log",
+        digests="digests/retrain/{node}.sha256",
     benchmark:
         "benchmarks/retrain/{node}.tsv"
     wildcard_constraints:

@@ -15,7 +15,8 @@ rule tables:
         metrics="tables/metrics.json",
         text="tables/tables.txt",
     log:
-        "logs/tables.log",
+        text="logs/tables.log",
+        digests="digests/tables.sha256",
     benchmark:
         "benchmarks/tables.tsv"
     threads: 1
@@ -75,7 +76,8 @@ rule figures:
             else []
         ),
     log:
-        "logs/figures.log",
+        text="logs/figures.log",
+        digests="digests/figures.sha256",
     benchmark:
         "benchmarks/figures.tsv"
     threads: 1

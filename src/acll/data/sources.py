@@ -10,8 +10,10 @@ import numpy as np
 from acll.data.folders import files_of, read_images, read_masks
 from acll.data.generated import generate
 from acll.data.splits import DataError, Samples, cut
-from acll.files import write_json
+from acll.files import sha256, write_json
 from acll.settings import AnyTask, Digits, Generated, ImageFolder
+
+FINGERPRINTS = Path(".cache/fingerprints.json")  # below the repository
 
 
 def read_splits(task: AnyTask, root: Path) -> tuple[dict[str, Samples], list[str]]:
@@ -68,7 +70,7 @@ def fingerprint(task: AnyTask, root: Path, cache: Path) -> str:
         key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
         entry = known.get(key)
         if entry is None or entry[:2] != stamp:
-            entry = [*stamp, hashlib.sha256(path.read_bytes()).hexdigest()]
+            entry = [*stamp, sha256(path)]
             known[key], changed = entry, True
         total.update(f"{path.relative_to(root / task.path).as_posix()} {entry[2]}\n".encode())
     if changed:

@@ -1,0 +1,61 @@
+"""Results that the configuration no longer names: of tasks, methods, seeds or prefixes that were taken out of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from acll.sharing import records
+from acll.sharing.jobs import Job
+
+_ABOUT_JOBS = {"logs", "benchmarks", "digests", ".snakemake"}
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Files that belong together, under the highest folder that holds nothing else. Paths are below the results."""
+
+    path: Path
+    files: tuple[Path, ...]
+    size: int  # bytes
+
+
+def leftovers(results: Path, jobs: Sequence[Job]) -> list[Leftover]:
+    """What lies in `results` and belongs to no job, in as few groups as tell it; unfinished work stays its job's."""
+    outputs = {output for job in jobs for output in job.outputs}
+    named = {Path(path) for job in jobs for path in (*job.outputs, *job.others)}
+    named |= {Path(output).with_suffix(".checkpoint") for output in outputs}
+    named |= {file for output, file in records.recorded(results).items() if output in outputs}
+    found = [path.relative_to(results) for path in sorted(results.rglob("*")) if path.is_file()]
+    loose = [path for path in found if path not in named and _counts(path)]
+    kept = {parent for path in set(found) - set(loose) for parent in path.parents} | {Path()}
+    groups: dict[Path, list[Path]] = {}
+    for path in loose:
+        groups.setdefault(_group(path, kept), []).append(path)
+    return [
+        Leftover(path, tuple(files), sum((results / file).stat().st_size for file in files))
+        for path, files in groups.items()
+    ]
+
+
+def _counts(path: Path) -> bool:
+    """Of Snakemake's own folder only the records do."""
+    return path.parts[0] != ".snakemake" or records.METADATA in path.parents
+
+
+def _group(path: Path, kept: set[Path]) -> Path:
+    if path.parts[0] in _ABOUT_JOBS:
+        return Path(path.parts[0])
+    above = [parent for parent in path.parents if parent not in kept]
+    return above[-1] if above else path
+
+
+def remove(results: Path, found: Sequence[Leftover]) -> None:
+    """Delete the files, and folders that are left empty."""
+    for leftover in found:
+        for file in leftover.files:
+            (results / file).unlink()
+            for parent in file.parents:
+                folder = results / parent
+                if parent == Path() or any(folder.iterdir()):
+                    break
+                folder.rmdir()

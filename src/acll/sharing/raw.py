@@ -1,0 +1,72 @@
+"""Raw data that a colleague does not have: what the results' own records know of them.
+
+Raw data are no part of what is shared, so results must be of use without them: their identity is then the one that was
+recorded when they were read. Only what has to be made from them anew cannot be.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from acll import tree
+from acll.data.sources import fingerprint
+from acll.errors import UserError
+from acll.files import sha256
+from acll.settings import AnyTask, Configuration
+from acll.sharing.records import read_record
+
+
+def recorded_identity(results: Path, name: str, task: AnyTask, root: Path) -> str | None:
+    """The identity of a task's raw data when it was prepared with these settings; None where they are here.
+
+    None also where nothing is recorded.
+    """
+    path = getattr(task, "path", None)
+    if path is None or (root / path).exists():
+        return None
+    record = read_record(results, f"data/{name}.train.safetensors")
+    settings = task.model_dump(mode="json", exclude={"training"})
+    return str(record.params["outside"]) if record is not None and record.params.get("task") == settings else None
+
+
+def raw_identities(
+    configuration: Configuration, tasks: Iterable[str], root: Path, results: Path, cache: Path
+) -> dict[str, str]:
+    """The identity of each task's raw data, by content. Raises UserError with a line for each that is not to be had."""
+    found, faults = {}, []
+    for name in sorted(tasks):
+        task = configuration.tasks[name]
+        known = recorded_identity(results, name, task, root)
+        try:
+            found[name] = known if known is not None else fingerprint(task, root, cache)
+        except UserError as error:
+            faults.append(f"tasks.{name}: {error}")
+    if faults:
+        raise UserError("\n".join(faults))
+    return found
+
+
+def weight_identities(configuration: Configuration, root: Path, results: Path) -> dict[str, str]:
+    """The identity of the weights that each network starts from: by content where they are a file. Raises UserError."""
+    found = {}
+    for name, network in configuration.networks.items():
+        path = root / network.weights
+        if network.weights in ("none", "imagenet"):
+            found[name] = network.weights
+        elif path.is_file():
+            found[name] = sha256(path)
+        else:
+            known = recorded_weights(configuration, name, results)
+            if known is None:
+                raise UserError(f"networks.{name}.weights = {network.weights!r}: there is no such file in {root}")
+            found[name] = known
+    return found
+
+
+def recorded_weights(configuration: Configuration, name: str, results: Path) -> str | None:
+    """The identity of a network's file of weights when it was last started from; None where nothing is recorded."""
+    settings = configuration.networks[name].model_dump(mode="json")
+    for node in tree.nodes(configuration):
+        record = read_record(results, node.dense) if node.network == name else None
+        if record is not None and record.params["node"]["network"] == settings:
+            return str(record.params["outside"])
+    return None

@@ -1,0 +1,47 @@
+"""Make the results again what this commit makes: from the DVC cache or remote where that has them, else by running."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from acll.data.sources import FINGERPRINTS
+from acll.errors import UserError
+from acll.lock import held
+from acll.sharing import records, transfer
+from acll.sharing.jobs import Job, jobs_of
+from acll.sharing.verify import Fault, verify
+
+
+def verified(root: Path, name: str) -> tuple[list[Job], list[Fault]]:
+    """The jobs of a configuration and the faults of their outputs. Raw data are read anew, whatever their times say."""
+    (root / FINGERPRINTS).unlink(missing_ok=True)
+    jobs = jobs_of(root, name)
+    return jobs, verify(root / "results" / name, jobs)
+
+
+def repair(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int]:
+    """(how many files were put back, how many outputs had to be made again). Raises UserError, BusyError.
+
+    First every file that is gone or damaged is put back as it was recorded. What DVC does not have is made again, and
+    nothing else with it: what was made from it stands, since it comes back bit for bit. What is stale is left to a
+    run, with all that follows.
+    """
+    results = root / "results" / name
+    with held(results):
+        brought = transfer.restore_records(root, name)
+        broken = [fault for fault in verify(results, jobs) if fault.kind in ("missing", "damaged")]
+        digests = records.read_digests(results)
+        brought |= transfer.restore(
+            root, name, {fault.output: digests[fault.output] for fault in broken if fault.output in digests}
+        )
+        again = [fault.output for fault in verify(results, jobs) if fault.kind in ("missing", "damaged", "unrecorded")]
+    if again:
+        _snakemake(root, name, again)
+    return len(brought), len(again)
+
+
+def _snakemake(root: Path, name: str, outputs: Sequence[str]) -> None:
+    configuration, results = root / "config" / f"{name}.yaml", root / "results" / name
+    command = ["snakemake", "--snakefile", root / "Snakefile", "--configfile", configuration, "--directory", results]
+    if subprocess.run([*map(str, command), "--force", "--", *outputs], cwd=root, check=False).returncode:
+        raise UserError(f"results/{name}: what was damaged or missing could not be made again, see above")

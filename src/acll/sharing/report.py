@@ -1,0 +1,42 @@
+"""What `make verify`, `make stale` and the like say, as lines of text."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from acll.sharing.leftovers import Leftover
+from acll.sharing.verify import Fault
+
+_SHOWN = 5  # results named for each reason
+
+
+def faults_told(faults: Sequence[Fault]) -> list[str]:
+    """The faults, those of one reason together; of what only follows from others the number."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for fault in faults:
+        if fault.kind != "follows":
+            groups.setdefault((fault.kind, fault.reason), []).append(fault.output)
+    lines = []
+    for (kind, reason), outputs in groups.items():
+        lines.append(f"{kind:<12}{reason}")
+        lines += [f"{'':12}  {output}" for output in outputs[:_SHOWN]]
+        if len(outputs) > _SHOWN:
+            lines.append(f"{'':12}  and {len(outputs) - _SHOWN} more")
+    following = sum(fault.kind == "follows" for fault in faults)
+    if following:
+        lines.append(f"{'follows':<12}{following} more were made from what is stale")
+    return lines
+
+
+def faults_counted(faults: Sequence[Fault], results: int) -> str:
+    """How many of how many, by kind."""
+    kinds = Counter("stale" if fault.kind == "follows" else fault.kind for fault in faults)
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return f"{len(faults)} of {results} results are not as this commit would make them ({counts})"
+
+
+def leftovers_told(found: Sequence[Leftover]) -> list[str]:
+    """A line for each group: where, how many files, how large."""
+    width = max((len(str(leftover.path)) for leftover in found), default=0)
+    return [
+        f"{leftover.path!s:<{width}}  {len(leftover.files):>5} files  {leftover.size / 1e6:>9.2f} MB" for leftover in found
+    ]

@@ -1,0 +1,97 @@
+"""Are the results what this commit would make? Judged by content alone: no time of change counts.
+
+Every output is held against the digest that its job wrote, and the record of that job against the job as it is now:
+its parameters (settings, code, libraries, raw data), its command, and the content of its inputs.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from acll.files import sha256
+from acll.sharing import records
+from acll.sharing.jobs import Job
+
+Kind = Literal["missing", "damaged", "unrecorded", "stale", "follows"]
+_SHOWN = 3  # parameters named in a reason
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with an output. kind `follows`: sound in itself, but made from what is stale."""
+
+    output: str
+    kind: Kind
+    reason: str
+
+
+def verify(results: Path, jobs: Sequence[Job]) -> list[Fault]:
+    """The faults of all outputs, in the order of `jobs` (those that others need first); none where all is well."""
+    digests, unfinished = records.read_digests(results), records.unfinished(results)
+    faults: list[Fault] = []
+    not_current: set[str] = set()  # outputs that this commit would make anew
+    for job in jobs:
+        follows = next((path for path in job.inputs if path in not_current), None)
+        for output in job.outputs:
+            damage = _damage(results, output, digests, unfinished)
+            stale = _stale(job, records.read_record(results, output), digests)
+            found = damage or stale
+            if found is None and follows is not None:
+                found = ("follows", f"made from {follows}")
+            if found is not None:
+                faults.append(Fault(output, *found))
+            # a damaged one will be made again, bit for bit: what was made from it stands
+            if stale is not None or follows is not None:
+                not_current.add(output)
+    return faults
+
+
+def _damage(
+    results: Path, output: str, digests: Mapping[str, str], unfinished: set[str]
+) -> tuple[Kind, str] | None:
+    """What is wrong with the file itself."""
+    path = results / output
+    if not path.is_file():
+        return "missing", "the file is not there"
+    if output in unfinished:
+        return "unrecorded", "its job was killed"
+    if output in digests and sha256(path) != digests[output]:
+        return "damaged", f"its content ({path.stat().st_size:,} bytes) is not what its job wrote"
+    return None
+
+
+def _stale(job: Job, record: records.Record | None, digests: Mapping[str, str]) -> tuple[Kind, str] | None:
+    """Why the job, as it is now, would make another output than it did when the record was written."""
+    if record is None or any(output not in digests for output in job.outputs):
+        return "unrecorded", "there is no record of how it was made"
+    changes = list(_changes(record.params, job.params))
+    if changes:
+        more = [f"and {len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
+        return "stale", "; ".join(changes[:_SHOWN] + more)
+    if record.command != job.command:
+        return "stale", "the command of its rule has changed"
+    if set(record.inputs) != set(job.inputs):
+        other = min(set(record.inputs) ^ set(job.inputs))
+        return "stale", f"other inputs: {other} and maybe more"
+    for path in job.inputs:
+        if path in digests and record.inputs[path] != digests[path]:
+            return "stale", f"made from another {path}"
+    return None
+
+
+def _changes(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    """What differs between two settings, a line for each value."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in sorted(before.keys() | now.keys()):
+            yield from _changes(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+    elif before != now:
+        yield _CHANGED.get(key) or f"{key.removeprefix('code.')} {_short(before)} → {_short(now)}"
+
+
+_CHANGED = {"code.code": "the code of its step has changed", "outside": "the raw data have changed"}
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"
