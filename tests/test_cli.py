@@ -99,10 +99,12 @@ def test_mistakes_end_with_a_line_and_exit_code_one(tmp_path, monkeypatch, capsy
 def test_check_wants_a_stage_in_dvc_yaml_and_says_which_line_to_add(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     demo = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(demo | {"name": "mine"}))
-    main(["check", "mine.yaml"])
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/mine.yaml").write_text(yaml.safe_dump(demo | {"name": "mine"}))
+    main(["check", "config/mine.yaml"])
     with pytest.raises(SystemExit):
-        main(["check", "mine.yaml", "--stage", str(ROOT / "dvc.yaml")])
+        main(["check", "config/mine.yaml", "--before-run"])
     assert "add the line `- mine`" in capsys.readouterr().err
 
 

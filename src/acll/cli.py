@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return own
 
     check = command(_check, _CONFIGURATION, "check a configuration and its raw data, without running anything")
-    check.add_argument("--stage", type=Path, metavar="DVC_YAML", help="check also that dvc.yaml has a stage for it")
+    check.add_argument(
+        "--before-run", action="store_true", help="check also that dvc.yaml has a stage for it and that no run is on"
+    )
     command(_table, _RESULTS, "print the tables of a run")
     command(_prove, _RESULTS, "check in the packed files of a run that nothing was forgotten")
     command(_inspect, "network.safetensors", "say what a packed network holds")
@@ -66,17 +68,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _check(path: Path, stage: Path | None) -> None:
+def _check(path: Path, before_run: bool) -> None:
     from acll import tree
     from acll.data.folders import files_of
     from acll.data.root import data_root
+    from acll.lock import held
     from acll.sharing.raw import recorded_identity, weight_identities
+    from acll.sharing.records import METADATA
+    from acll.sharing.transfer import knows
 
     configuration = load(path)
-    if stage is not None:
-        _check_stage(configuration, stage)
-    root = data_root(configuration.data_root)
-    results = path.resolve().parent.parent / "results" / configuration.name
+    checkout = path.resolve().parent.parent
+    root, results = data_root(configuration.data_root), checkout / "results" / configuration.name
+    if before_run:
+        _check_stage(configuration, checkout / "dvc.yaml")
+        with held(results):
+            pass  # Snakemake takes it when it begins; this says sooner, and more plainly, that it will not get it
+        if not (results / METADATA).exists() and knows(checkout, configuration.name):
+            print(f"dvc.lock knows results of this: `make pull CONFIG={configuration.name}` brings them, "
+                  "where a run makes them anew")  # fmt: skip
     faults, absent = [], []
     try:
         weight_identities(configuration, root, results)
@@ -109,7 +119,7 @@ def _check_stage(configuration: Configuration, stage: Path) -> None:
     names = yaml.safe_load(stage.read_text(encoding="utf-8"))["stages"]["run"]["foreach"]
     if configuration.name not in names:
         raise ConfigurationError(
-            f"{stage}: has no stage for {configuration.name!r}; add the line `- {configuration.name}` to the list "
+            f"dvc.yaml: has no stage for {configuration.name!r}; add the line `- {configuration.name}` to the list "
             "under `foreach`"
         )
 

@@ -79,10 +79,11 @@ def _holder(path: Path) -> dict[str, object]:
 
 def _who(results: Path, path: Path) -> str:
     holder = _holder(path)
+    where = f"results/{results.resolve().name}"
     if not holder:
-        return f"{results}: in use by another run that has just begun"
+        return f"{where}: in use by another run that has just begun"
     return (
-        f"{results}: in use by a run on {holder['host']} since {holder['since']} (process {holder['pid']}); "
+        f"{where}: in use by a run on {holder['host']} since {holder['since']} (process {holder['pid']}); "
         "wait for its end, or stop it there with Ctrl-C"
     )
 
@@ -99,7 +100,7 @@ def _stop_orphans(results: Path, path: Path) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     if orphans:
-        print(f"{results}: stopping {len(orphans)} jobs that a killed run has left at work; they go on where they were")
+        print(f"stopping {len(orphans)} jobs that a killed run has left at work; they will go on from their checkpoints")
         psutil.wait_procs(orphans, timeout=STOPPING)
 
 

@@ -33,6 +33,15 @@ def require_remote(root: Path) -> None:
         raise UserError(NO_REMOTE)
 
 
+def knows(root: Path, name: str) -> bool:
+    """Whether dvc.lock names results of this configuration."""
+    import yaml
+
+    path = root / "dvc.lock"
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return f"run@{name}" in content.get("stages", {})
+
+
 def share(root: Path, name: str) -> list[str]:
     """Commit the results to DVC and push them. Returns the files that git does not know yet in this form.
 
@@ -46,7 +55,11 @@ def share(root: Path, name: str) -> list[str]:
 
 def pull(root: Path, name: str) -> None:
     """Bring all results of a configuration, as dvc.lock names them. Raises UserError, BusyError."""
-    _require_entry(root, name)
+    if not knows(root, name):
+        raise UserError(
+            f"dvc.lock: knows no results of {name!r}; has a colleague shared them, and is this commit new enough "
+            "(`git pull`)?"
+        )
     results = root / "results" / name
     with held(results):
         try:
@@ -134,18 +147,6 @@ def _bring(source: "DVCFileSystem", path: str, place: Path, digest: str | None) 
 
 def _is_looked_at(file: str) -> bool:
     return file.startswith(tuple(f"{folder}/" for folder in LOOKED_AT)) or file.endswith(LOOKED_AT_FILES)
-
-
-def _require_entry(root: Path, name: str) -> None:
-    import yaml
-
-    path = root / "dvc.lock"
-    stages = yaml.safe_load(path.read_text(encoding="utf-8")).get("stages", {}) if path.is_file() else {}
-    if f"run@{name}" not in stages:
-        raise UserError(
-            f"dvc.lock: knows no results of {name!r}; has a colleague shared them, and is this commit new enough "
-            "(`git pull`)?"
-        )
 
 
 def _not_in_git(root: Path, paths: Sequence[str]) -> list[str]:

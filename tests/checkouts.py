@@ -1,0 +1,162 @@
+"""Checkouts of this project as users have them: a git repository with two tiny configurations, DVC, and raw data."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from conftest import ROOT
+
+GENERATED = {"source": "generated", "kind": "classification", "image_size": 8, "classes": 2, "samples": 40}
+TINY = {
+    "name": "tiny",
+    "tasks": {
+        "a": GENERATED | {"difficulty": 0.0},
+        "b": {"source": "image_folder", "path": "raw", "image_size": 8,
+              "training": {"epochs": 1, "retrain_epochs": 2}},
+        "c": GENERATED | {"difficulty": 0.1, "training": {"epochs": 1}},
+        "d": GENERATED | {"difficulty": 0.2},
+    },
+    "networks": {"small": {"backbone": "resnet_small"}},
+    "sequences": {"one": {"network": "small", "tasks": ["a", "b", "c"]}},
+    "methods": {"adaptive": {"ratio": {"search": "tpe", "trials": 2, "startup": 1}, "expected_tasks": 3}},
+    "seeds": [0],
+    "training": {"epochs": 1, "retrain_epochs": 1, "batch_size": 16},
+}  # fmt: skip
+SMALL = {
+    "name": "small",
+    "tasks": {"a": GENERATED | {"difficulty": 0.0}, "b": GENERATED | {"difficulty": 0.1}},
+    "networks": {"small": {"backbone": "resnet_small"}},
+    "sequences": {"one": {"network": "small", "tasks": ["a", "b"]}},
+    "methods": {"half": {"ratio": 0.5}},
+    "training": {"epochs": 3, "retrain_epochs": 2, "batch_size": 16},
+}
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A folder of its own with its own history; raw data lie elsewhere, or are not to be had."""
+
+    folder: Path
+    data: Path
+
+    def environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "ACLL"))}
+        return kept | {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PYTHONPATH": str(self.folder / "src"),
+            "ACLL_DATA_ROOT": str(self.data),
+        }
+
+    def run(self, *command: str, fails: bool = False) -> str:
+        """What a command prints. It must end well, or with `fails` must not."""
+        result = subprocess.run(
+            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False
+        )
+        text = result.stdout + result.stderr
+        assert (result.returncode != 0) == fails, text
+        assert "Traceback" not in text, text
+        return text
+
+    def make(self, target: str, name: str = "tiny", *arguments: str, fails: bool = False) -> str:
+        return self.run(*self.command(target, name), *arguments, fails=fails)
+
+    def command(self, target: str, name: str) -> list[str]:
+        # the environment of the tests serves all checkouts, whatever the times of their requirements
+        return ["make", "--old-file=.venv/installed", target, f"CONFIG={name}"]
+
+    def git(self, *arguments: str) -> str:
+        return self.run("git", *arguments)
+
+    def commit(self, message: str = "change") -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
+
+    def results(self, name: str = "tiny") -> Path:
+        return self.folder / "results" / name
+
+    def planned(self, configuration: dict | None = None, name: str = "tiny") -> set[str]:
+        """The jobs that Snakemake would run, with this configuration in place of the committed one."""
+        if configuration is not None:
+            self.write(configuration)
+        text = self.run(
+            "snakemake", "--configfile", f"config/{name}.yaml", "--directory", f"results/{name}",
+            "--dry-run", "--quiet", "host",
+        )  # fmt: skip
+        if configuration is not None:
+            self.git("checkout", "--quiet", f"config/{name}.yaml")
+        return jobs_in(text)
+
+    def write(self, configuration: dict) -> None:
+        text = yaml.safe_dump(configuration, sort_keys=False)
+        (self.folder / f"config/{configuration['name']}.yaml").write_text(text)
+
+    def clone(self, folder: Path, data: Path | None = None) -> "Checkout":
+        subprocess.run(["git", "clone", "--quiet", self.folder, folder], check=True)
+        other = replace(self, folder=folder, data=data or self.data)
+        other.settle()
+        return other
+
+    def settle(self) -> None:
+        """Who commits here, and the environment."""
+        self.git("config", "user.email", "colleague@example.org")
+        self.git("config", "user.name", "Colleague")
+        (self.folder / ".venv").symlink_to(BIN.parent)
+        (self.folder / ".git/info").mkdir(exist_ok=True)
+        (self.folder / ".git/info/exclude").write_text(".venv\n")
+
+
+def jobs_in(text: str) -> set[str]:
+    """The jobs that Snakemake names in what it prints."""
+    return set(re.findall(r"^Job \d+: (.*)$", text, re.MULTILINE))
+
+
+def checkout(folder: Path, data: Path) -> Checkout:
+    """A repository with this working tree, the two configurations and their stages; nothing has been run."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/")) and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    subprocess.run(["git", "init", "--quiet", "--initial-branch", "main", folder], check=True)
+    own = Checkout(folder, data)
+    own.settle()
+    own.write(TINY)
+    own.write(SMALL)
+    stages = (folder / "dvc.yaml").read_text()
+    stages = re.sub(r"foreach:\n(      - .*\n)+", "foreach:\n      - tiny\n      - small\n", stages)
+    metrics = "".join(f"  - results/{name}/tables/metrics.json\n" for name in ("tiny", "small"))
+    plots = "".join(f"  - results/{name}/tables/final.csv: {{x: score, y: task}}\n" for name in ("tiny", "small"))
+    stages = f"{stages.split('metrics:')[0]}metrics:\n{metrics}plots:\n{plots}"
+    (folder / "dvc.yaml").write_text(stages)
+    own.commit("tiny configurations")
+    return own
+
+
+def raw_images(folder: Path) -> Path:
+    """A root of raw data with `raw/train/<class>/*.png`, two classes of ten images."""
+    generator = np.random.default_rng(0)
+    for label, name in enumerate(("dark", "light")):
+        (folder / "raw/train" / name).mkdir(parents=True)
+        for index in range(10):
+            pixels = generator.integers(100 * label, 100 * label + 100, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"raw/train/{name}/{index}.png")
+    return folder
+
+
+def contents(results: Path) -> dict[str, bytes]:
+    """The bytes of what a run makes, less what differs from run to run."""
+    return {
+        path.relative_to(results).as_posix(): path.read_bytes()
+        for path in sorted(results.rglob("*"))
+        if path.is_file() and path.relative_to(results).parts[0] in ("data", "nodes", "tables", "figures", "digests")
+    }

@@ -1,0 +1,293 @@
+"""Exactly what a change makes run again: in the place of the run, and in a colleague's clone after `make pull`."""
+
+import copy
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from checkouts import SMALL, TINY, Checkout, checkout, contents, jobs_in, raw_images
+
+# one worker runs all tests of this file, since they share one finished checkout
+pytestmark = pytest.mark.xdist_group("rerun")
+
+CHAIN = ("train", "search", "prune", "retrain", "evaluate")
+ENDS = {"tables", "figures"}
+
+
+def node(prefix: str, *steps: str, method: str = "adaptive", seed: int = 0) -> set[str]:
+    """The jobs of a node: node("ab") are those that learn task b after task a."""
+    jobs = {f"{step} small/{method}/seed{seed}/{'/'.join(prefix)}" for step in steps or CHAIN}
+    first = f"train small/{method}/seed{seed}/{prefix}"
+    # the dense network of a first task is shared by all methods
+    return (jobs - {first} | {f"train small/dense/seed{seed}/{prefix}"}) if first in jobs else jobs
+
+
+def prepares(*tasks: str) -> set[str]:
+    return {f"prepare {task}" for task in tasks}
+
+
+ALL = prepares("a", "b", "c") | node("a") | node("ab") | node("abc") | ENDS
+
+
+def changed(change) -> dict:
+    """TINY with a change made in place."""
+    configuration = copy.deepcopy(TINY)
+    change(configuration)
+    return configuration
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory) -> Checkout:
+    """Two configurations run at once in one checkout, and shared to a folder."""
+    folder = tmp_path_factory.mktemp("rerun")
+    own = checkout(folder / "origin", raw_images(folder / "data"))
+    own.run("dvc", "remote", "add", "--default", "store", str(folder / "store"))
+    runs = [
+        subprocess.Popen(own.command("run", name), cwd=own.folder, env=own.environment(), stdout=subprocess.PIPE,
+                         stderr=subprocess.STDOUT, text=True)
+        for name in ("tiny", "small")
+    ]  # fmt: skip
+    for run in runs:
+        text, _ = run.communicate()
+        assert run.returncode == 0, text
+    for name in ("tiny", "small"):
+        own.make("share", name)
+    own.commit("results")
+    return own
+
+
+@pytest.fixture(scope="module")
+def colleague(origin, tmp_path_factory) -> Checkout:
+    """A clone after `make pull`, with raw data in another place."""
+    folder = tmp_path_factory.mktemp("colleague")
+    shutil.copytree(origin.data, folder / "elsewhere")
+    clone = origin.clone(folder / "clone", data=folder / "elsewhere")
+    assert "all as this commit would make them" in clone.make("pull")
+    clone.make("pull", "small")
+    return clone
+
+
+@pytest.fixture(params=["where it ran", "in a clone"])
+def place(request, origin, colleague) -> Checkout:
+    return origin if request.param == "where it ran" else colleague
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# nothing changed
+
+
+def test_nothing_changed_runs_nothing_and_stays_fast_to_say(place):
+    assert place.planned() == set()
+    text = place.make("run")
+    assert "Nothing to be done" in text
+    assert not jobs_in(text)
+    assert place.git("status", "--porcelain") == ""
+
+
+def test_a_clone_holds_byte_for_byte_what_was_shared(origin, colleague):
+    for name in ("tiny", "small"):
+        assert contents(origin.results(name)) == contents(colleague.results(name))
+
+
+def test_a_clone_without_raw_data_has_nothing_to_do_either(origin, tmp_path):
+    clone = origin.clone(tmp_path / "clone", data=tmp_path / "nowhere")
+    clone.make("pull")
+    assert clone.planned() == set()
+    text = clone.make("run")
+    assert "the raw data of b are not in" in text
+    assert "Nothing to be done" in text
+    # what must be made from raw data anew still cannot be
+    clone.write(changed(lambda c: c["tasks"]["b"].update(image_size=16)))
+    assert "tasks.b: " in (text := clone.make("run", fails=True))
+    assert "there is no such folder" in text
+
+
+def test_times_of_change_mean_nothing(place):
+    for folder in (place.results(), place.folder / "src", place.folder / "config", place.data):
+        for path in folder.rglob("*"):
+            os.utime(path)
+    assert place.planned() == set()
+
+
+def test_reordered_keys_and_comments_mean_nothing(place):
+    backwards = {key: dict(reversed(value.items())) if isinstance(value, dict) else value for key, value in TINY.items()}
+    assert place.planned(dict(reversed(backwards.items()))) == set()
+    path = place.folder / "config/tiny.yaml"
+    path.write_text("# a comment\n" + path.read_text())
+    assert place.planned() == set()
+    place.git("checkout", "--quiet", "config/tiny.yaml")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# the configuration
+
+
+CHANGES = {
+    "epochs of one task": (
+        lambda c: c["tasks"]["b"]["training"].update(epochs=2),
+        node("ab") | node("abc") | ENDS,
+    ),
+    "epochs of the last task": (lambda c: c["tasks"]["c"]["training"].update(epochs=2), node("abc") | ENDS),
+    "two values swapped": (
+        lambda c: c["tasks"]["b"]["training"].update(epochs=2, retrain_epochs=1),
+        node("ab") | node("abc") | ENDS,
+    ),
+    "a setting of the search": (
+        lambda c: c["methods"]["adaptive"]["ratio"].update(trials=3),
+        # no first training again; the later tasks stand on what the first one keeps
+        (node("a") - {"train small/dense/seed0/a"}) | node("ab") | node("abc") | ENDS,
+    ),
+    "a seed added": (
+        lambda c: c["seeds"].append(1),
+        node("a", seed=1) | node("ab", seed=1) | node("abc", seed=1) | ENDS,
+    ),
+    "a method added": (
+        lambda c: c["methods"].update(half={"ratio": 0.5}),
+        set().union(*(node(prefix, "prune", "retrain", "evaluate", method="half") for prefix in ("a", "ab", "abc")))
+        | node("ab", "train", method="half") | node("abc", "train", method="half") | ENDS,
+    ),
+    "a task appended": (
+        lambda c: c["sequences"]["one"].update(tasks=["a", "b", "c", "d"]),
+        prepares("d") | node("abcd") | ENDS,
+    ),
+    "the last two swapped": (
+        lambda c: c["sequences"]["one"].update(tasks=["a", "c", "b"]),
+        node("ac") | node("acb") | ENDS,
+    ),
+    "a sequence that begins alike": (
+        lambda c: c["sequences"].update(two={"network": "small", "tasks": ["a", "b", "d"]}),
+        prepares("d") | node("abd") | ENDS,
+    ),
+    "a task that no sequence learns": (lambda c: c["tasks"]["d"].update(samples=60), set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_the_configuration_runs_exactly(place, change):
+    make, expected = CHANGES[change]
+    assert place.planned(changed(make)) == expected
+
+
+def test_one_configuration_does_not_disturb_the_other(place):
+    other = copy.deepcopy(SMALL)
+    other["training"]["epochs"] = 1
+    assert place.planned(other, "small") == prepares() | {
+        "train small/dense/seed0/a", "train small/half/seed0/a/b",
+        *(f"{step} small/half/seed0/{prefix}" for step in ("prune", "retrain", "evaluate") for prefix in ("a", "a/b")),
+        *ENDS,
+    }  # fmt: skip
+    place.write(other)
+    assert place.planned() == set()
+    place.git("checkout", "--quiet", "config/small.yaml")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# code and raw data
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("evaluation/figures.py", {"figures"}),
+        ("evaluation/tables.py", ENDS),
+        ("evaluation/score.py", node("a", "evaluate") | node("ab", "evaluate") | node("abc", "evaluate") | ENDS),
+        ("search/suggest.py", (node("a") - {"train small/dense/seed0/a"}) | node("ab") | node("abc") | ENDS),
+        ("data/generated.py", ALL),
+        ("cli.py", set()),
+        ("sharing/verify.py", set()),
+    ],
+)
+def test_an_edited_module_runs_the_steps_that_import_it_and_what_follows(place, module, expected):
+    path = place.folder / "src/acll" / module
+    path.write_text(path.read_text() + "\n# edited\n")
+    assert place.planned() == expected
+    place.git("checkout", "--quiet", "src")
+
+
+def test_other_raw_data_run_its_task_onwards_even_with_the_old_size_and_time_of_another_file(place):
+    path = place.data / "raw/train/dark/0.png"
+    before, times = path.read_bytes(), path.stat()
+    path.write_bytes((place.data / "raw/train/dark/1.png").read_bytes())
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns - 10**12))
+    assert place.planned() == prepares("b") | node("ab") | node("abc") | ENDS
+    assert "stale       the raw data have changed" in place.make("verify", fails=True)
+    path.write_bytes(before)
+    assert place.planned() == set()
+
+
+def test_verify_sees_raw_data_whose_size_and_time_stayed_the_same(place):
+    path = place.data / "raw/train/light/0.png"
+    before, times = path.read_bytes(), path.stat()
+    content = bytearray(before)
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert "stale       the raw data have changed" in place.make("verify", fails=True)
+    path.write_bytes(before)
+    assert "all as this commit would make them" in place.make("verify")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# branches and experiments
+
+
+def test_branches_are_switched_with_git_and_dvc_alone(origin, tmp_path):
+    clone = origin.clone(tmp_path / "clone")
+    clone.make("pull")
+    clone.git("checkout", "--quiet", "-b", "other")
+    clone.write(changed(lambda c: c["tasks"]["c"]["training"].update(epochs=2)))
+    assert jobs_in(clone.make("run")) == node("abc") | ENDS
+    clone.commit()
+    for branch in ("main", "other", "main"):
+        clone.git("checkout", "--quiet", branch)
+        clone.run("dvc", "checkout", "run@tiny")
+        assert clone.planned() == set()
+        assert "all as this commit would make them" in clone.make("verify")
+
+
+def test_an_experiment_is_run_compared_and_applied(origin, tmp_path):
+    clone = origin.clone(tmp_path / "clone")
+    clone.run("dvc", "pull", "run@tiny", "run@small")  # `dvc exp apply` checks out all that dvc.lock names
+    setting = "config/tiny.yaml:tasks.c.training.epochs=3"
+    text = clone.run("dvc", "exp", "run", "--temp", "--name", "longer", "-S", setting, "run@tiny")
+    assert jobs_in(text) == node("abc") | ENDS
+    assert clone.git("status", "--porcelain") == ""
+    assert clone.planned() == set()
+    assert "tasks.c.training.epochs" in clone.run("dvc", "params", "diff", "HEAD", "longer")
+    assert "one.adaptive.mean_score" in clone.run("dvc", "metrics", "diff", "--all", "HEAD", "longer")
+    plots = clone.run("dvc", "plots", "diff", "HEAD", "longer", "--targets", "results/tiny/tables/final.csv",
+                      "--out", "plots")  # fmt: skip
+    assert "plots/index.html" in plots
+    assert "results/tiny/tables/final.csv" in (clone.folder / "plots/index.html").read_text().replace("_", "/")
+    clone.run("dvc", "exp", "apply", "longer")
+    assert yaml.safe_load((clone.folder / "config/tiny.yaml").read_text())["tasks"]["c"]["training"]["epochs"] == 3
+    assert clone.planned() == set()
+    assert "all as this commit would make them" in clone.make("verify")
+
+
+def test_plain_dvc_repro_does_what_make_run_does(origin, tmp_path):
+    clone = origin.clone(tmp_path / "clone")
+    clone.make("pull", "small")
+    assert not jobs_in(clone.run("dvc", "repro", "--single-item", "run@small"))
+    other = copy.deepcopy(SMALL)
+    other["tasks"]["b"]["training"] = {"epochs": 1}
+    clone.write(other)
+    jobs = jobs_in(clone.run("dvc", "repro", "--single-item", "run@small"))
+    assert jobs == {f"{step} small/half/seed0/a/b" for step in ("train", "prune", "retrain", "evaluate")} | ENDS
+    assert clone.planned(name="small") == set()
+
+
+def test_without_the_default_profile_a_run_ends_before_its_first_job(place):
+    profile = Path(place.folder.parent / "own")
+    profile.mkdir(exist_ok=True)
+    (profile / "config.yaml").write_text("cores: 1\n")
+    text = place.run(
+        "snakemake", "--configfile", "config/tiny.yaml", "--directory", "results/tiny",
+        "--workflow-profile", str(profile), "--forceall", fails=True,
+    )  # fmt: skip
+    assert "the default profile is not in force" in text
+    assert place.planned() == set()
