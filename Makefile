@@ -69,7 +69,7 @@ test: .venv/installed  ## run the tests
 	@pytest -n 2 --dist loadgroup tests
 
 test-faults: .venv/installed  ## kill runs at twenty random moments and compare what comes out (half an hour)
-	@pytest tests/test_faults.py -m "" --faults 20
+	@pytest tests/test_faults.py --faults 20
 
 lint: .venv/installed  ## ruff, mypy, snakefmt, snakemake --lint
 	@ruff check .

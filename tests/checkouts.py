@@ -32,7 +32,7 @@ TINY = {
 }  # fmt: skip
 SMALL = {
     "name": "small",
-    "tasks": {"a": GENERATED | {"difficulty": 0.0}, "b": GENERATED | {"difficulty": 0.1}},
+    "tasks": {name: GENERATED | {"difficulty": difficulty} for name, difficulty in (("a", 0.0), ("b", 0.1), ("c", 0.2))},
     "networks": {"small": {"backbone": "resnet_small"}},
     "sequences": {"one": {"network": "small", "tasks": ["a", "b"]}},
     "methods": {"half": {"ratio": 0.5}},

@@ -12,6 +12,10 @@ REAL_DATA = Path(os.environ.get("ACLL_TEST_DATA", ROOT.parent / "shared" / "data
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--faults", type=int, default=3, help="at how many random moments runs are stopped")
+
+
 def pytest_collection_modifyitems(items):
     if not REAL_DATA.is_dir():
         for item in items:

@@ -1,0 +1,342 @@
+"""Verify, repair, share, pull, look, clean: as two colleagues do it, with a folder and with a real ssh server."""
+
+import copy
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from acll.sharing.records import METADATA, _encoded, read_record, recorded
+from checkouts import SMALL, Checkout, checkout, contents, jobs_in
+
+# one worker runs all tests of this file, since they share one finished checkout
+pytestmark = pytest.mark.xdist_group("sharing")
+
+NODE = "nodes/small/half/seed0/a"
+ENDS = {"tables", "figures"}
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+
+
+def small(**changes) -> dict:
+    return copy.deepcopy(SMALL) | changes
+
+
+def last_task(*steps: str, method: str = "half", seed: int = 0) -> set[str]:
+    return {f"{step} small/{method}/seed{seed}/a/b" for step in steps or ("train", "prune", "retrain", "evaluate")}
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory) -> Checkout:
+    """A finished run of the small configuration, shared to a folder."""
+    folder = tmp_path_factory.mktemp("sharing")
+    own = checkout(folder / "origin", folder / "nowhere")
+    own.make("run", "small")
+    assert "no DVC remote is set" in (text := own.make("share", "small", fails=True))
+    assert "dvc remote add --default store ssh://user@host/path" in text
+    assert "no DVC remote is set" in own.make("pull", "small", fails=True)
+    own.run("dvc", "remote", "add", "--default", "store", str(folder / "store"))
+    text = own.make("share", "small")
+    assert "not in git yet, and needed by whoever pulls these results: dvc.lock" in text
+    own.commit("results")
+    assert "`git push` tells your colleagues" in own.make("share", "small")
+    return own
+
+
+@pytest.fixture
+def clone(origin, tmp_path) -> Checkout:
+    own = origin.clone(tmp_path / "clone")
+    own.make("pull", "small")
+    return own
+
+
+def known_to_dvc(own: Checkout) -> set[str]:
+    """The files of the results that dvc.lock names."""
+    listed = own.run("dvc", "list", ".", "results/small", "--recursive", "--dvc-only")
+    return set(listed.split())
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# what is wrong is named, and mended
+
+
+def break_files(results: Path) -> dict[str, str]:
+    """One output cut short, one changed, one deleted: output → what verify calls it."""
+    os.truncate(results / NODE / "b/network.safetensors", 1000)
+    path = results / NODE / "b/scores.json"
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    (results / "tables/final.csv").unlink()
+    return {f"{NODE}/b/network.safetensors": "damaged", f"{NODE}/b/scores.json": "damaged", "tables/final.csv": "missing"}
+
+
+def test_what_was_cut_changed_or_deleted_is_named_whatever_its_time(clone):
+    results = clone.results("small")
+    times = {path: path.stat() for path in results.rglob("*") if path.is_file()}
+    broken = break_files(results)
+    for path, status in times.items():
+        if path.exists():
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    text = clone.make("verify", "small", fails=True)
+    for output in broken:
+        assert re.search(rf"^ +{output}$", text, re.MULTILINE), text
+    assert "3 of 19 results are not as this commit would make them (2 damaged, 1 missing)" in text
+    assert "make repair CONFIG=small" in text
+    assert "3 of 19" in clone.make("share", "small", fails=True)
+
+
+def test_repair_puts_back_from_the_cache_what_was_broken_and_runs_nothing(clone):
+    before = contents(clone.results("small"))
+    break_files(clone.results("small"))
+    text = clone.make("repair", "small")
+    assert "3 files put back as they were, 0 results made again" in text
+    assert not jobs_in(text)
+    assert contents(clone.results("small")) == before
+
+
+def test_repair_puts_back_from_the_remote_where_the_cache_is_empty(clone):
+    before = contents(clone.results("small"))
+    break_files(clone.results("small"))
+    shutil.rmtree(clone.folder / ".dvc/cache")
+    assert "3 files put back as they were, 0 results made again" in clone.make("repair", "small")
+    assert contents(clone.results("small")) == before
+
+
+def test_repair_makes_again_what_no_cache_and_no_remote_has_and_nothing_else(clone):
+    before = contents(clone.results("small"))
+    clone.run("dvc", "remote", "modify", "store", "url", str(clone.folder / "gone"))
+    shutil.rmtree(clone.folder / ".dvc/cache")
+    results = clone.results("small")
+    os.truncate(results / "nodes/small/dense/seed0/a/dense.safetensors", 1000)
+    path = results / NODE / "b/scores.json"
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    text = clone.make("repair", "small")
+    assert "0 files put back as they were, 2 results made again" in text
+    # what was made from the dense network stands: the same bytes come back
+    assert "train small/dense/seed0/a" in jobs_in(text)
+    assert contents(results) == before
+    assert "all as this commit would make them" in text
+
+
+def test_repair_brings_back_lost_records(clone):
+    before = contents(clone.results("small"))
+    shutil.rmtree(clone.results("small") / ".snakemake")
+    shutil.rmtree(clone.results("small") / "digests")
+    assert "there is no record of how it was made" in clone.make("verify", "small", fails=True)
+    assert not jobs_in(clone.make("repair", "small"))
+    assert contents(clone.results("small")) == before
+
+
+def test_stale_results_are_named_with_the_value_that_changed_and_repair_runs_them(clone):
+    other = small()
+    other["tasks"]["b"]["training"] = {"epochs": 1}
+    clone.write(other)
+    text = clone.make("verify", "small", fails=True)
+    assert f"stale       node.training.epochs 3 → 1\n              {NODE}/b/dense.safetensors" in text
+    assert "follows     10 more were made from what is stale" in text
+    assert "11 of 19 results are not as this commit would make them (11 stale)" in text
+    assert jobs_in(clone.make("repair", "small")) == last_task() | ENDS
+
+
+def test_an_edited_step_makes_its_results_stale(clone):
+    path = clone.folder / "src/acll/evaluation/figures.py"
+    path.write_text(path.read_text() + "\n# edited\n")
+    text = clone.make("verify", "small", fails=True)
+    assert "stale       the code of its step has changed\n              figures/scores.png" in text
+    assert "2 of 19 results are not as this commit would make them (2 stale)" in text
+
+
+def test_before_anything_has_run_verify_says_what_brings_results(origin, tmp_path):
+    own = origin.clone(tmp_path / "clone")
+    text = own.make("verify", "small", fails=True)
+    assert "results/small: nothing is there; `make pull CONFIG=small` or `make run CONFIG=small` brings it" in text
+
+
+@pytest.mark.parametrize("name", ["a", "nodes/small/adaptive/seed0/a/b/network.safetensors", "x/" * 400 + "y.csv"])
+def test_records_lie_where_snakemake_puts_them(tmp_path, name):
+    from snakemake.persistence.file import FilePersistence
+
+    theirs = FilePersistence(path=tmp_path / ".snakemake")
+    assert Path(theirs._record_path(theirs._metadata_path, name)) == tmp_path / METADATA / _encoded(name)
+    (tmp_path / METADATA / _encoded(name)).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / METADATA / _encoded(name)).write_text("{")
+    assert set(recorded(tmp_path)) == {name}
+    assert read_record(tmp_path, name) is None  # half of one is none
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# from colleague to colleague
+
+
+def test_looking_at_tables_alone_costs_no_file_whatever_comes_next(origin, tmp_path):
+    own = origin.clone(tmp_path / "clone")
+    before = known_to_dvc(own)
+    text = own.make("pull", "small", "WHAT=tables")
+    looked_at = own.folder / "results/small-tables"
+    assert "results/small-tables/tables, results/small-tables/figures" in text
+    assert "`make pull CONFIG=small`" in text
+    assert not own.results("small").exists()
+    assert (looked_at / "tables/scores.csv").read_bytes() == (origin.results("small") / "tables/scores.csv").read_bytes()
+    assert (looked_at / NODE / "b/scores.json").is_file()
+    assert not list(looked_at.rglob("*.safetensors"))
+    assert "`make pull CONFIG=small` brings them" in own.make("run", "small")
+    own.run("dvc", "repro", "--single-item", "run@small")
+    own.make("share", "small")
+    assert known_to_dvc(own) == before
+    assert contents(own.results("small")) == contents(origin.results("small"))
+    shutil.rmtree(own.folder / ".dvc/cache")
+    shutil.rmtree(own.results("small"))
+    own.make("pull", "small")
+
+
+def test_part_of_the_results_in_their_own_place_is_never_taken_for_the_whole(origin, tmp_path):
+    own = origin.clone(tmp_path / "clone")
+    before = known_to_dvc(own)
+    own.run("dvc", "pull", "results/small/tables")  # what the documentation of DVC would have one do
+    assert "missing" in own.make("share", "small", fails=True)
+    text = own.make("repair", "small")
+    assert not jobs_in(text)
+    own.make("share", "small")
+    assert known_to_dvc(own) == before
+
+
+def test_results_that_dvc_does_not_know_are_not_overwritten(clone):
+    path = clone.results("small") / "tables/final.csv"
+    path.write_text("mine\n")
+    text = clone.make("pull", "small", fails=True)
+    assert "`dvc checkout --force run@small` discards them" in text
+    assert path.read_text() == "mine\n"
+
+
+def test_pull_before_anybody_has_shared_says_so(origin, tmp_path):
+    own = origin.clone(tmp_path / "clone")
+    assert "dvc.lock: knows no results of 'tiny'" in own.make("pull", fails=True)
+
+
+def test_two_colleagues_who_ran_different_things_merge(origin, tmp_path):
+    """As the README says: take one side of dvc.lock, pull it, rerun what is missing."""
+    bare = tmp_path / "bare.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", origin.folder, bare], check=True)
+    ours, theirs = (Checkout(bare, origin.data).clone(tmp_path / name) for name in ("ours", "theirs"))
+    two, three = ({"network": "small", "tasks": [task]} for task in ("b", "c"))
+    for own, sequence in ((theirs, {"two": two}), (ours, {"three": three})):
+        own.make("pull", "small")
+        own.write(small(sequences=SMALL["sequences"] | sequence))
+        own.make("run", "small")
+        own.make("share", "small")
+        own.commit("one more sequence")
+    theirs.git("push", "--quiet")
+    ours.git("fetch", "--quiet")
+    assert "CONFLICT" in ours.run("git", "merge", "origin/main", fails=True)
+    ours.git("checkout", "--theirs", "dvc.lock")
+    ours.write(small(sequences=SMALL["sequences"] | {"two": two, "three": three}))
+    ours.commit("merge")
+    assert "missing" in ours.make("pull", "small", fails=True)  # verify says what the merge still lacks
+    lacking = {f"{step} small/half/seed0/c" for step in ("prune", "retrain", "evaluate")}
+    lacking |= {"prepare c", "train small/dense/seed0/c"}
+    assert jobs_in(ours.make("run", "small")) == lacking | ENDS
+    ours.make("share", "small")
+    assert ours.planned(name="small") == set()
+
+
+@pytest.fixture
+def ssh_server(tmp_path):
+    """A real server on the loopback that takes one key: (port, key)."""
+    key, host_key = tmp_path / "key", tmp_path / "host_key"
+    for path in (key, host_key):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (tmp_path / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {host_key}\nAuthorizedKeysFile {key}.pub\nStrictModes no\n"
+        f"PidFile {tmp_path}/pid\nUsePAM no\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    server = subprocess.Popen([SSHD, "-D", "-e", "-f", tmp_path / "sshd_config"], stderr=subprocess.PIPE, text=True)
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    assert server.poll() is None, server.stderr.read()
+    yield port, key
+    server.terminate()
+    server.wait()
+
+
+@pytest.mark.skipif(not Path(SSHD).exists(), reason="there is no sshd; `apt-get install openssh-server` brings it")
+def test_a_clone_with_an_ssh_remote_has_nothing_to_do(origin, ssh_server, tmp_path):
+    port, key = ssh_server
+    own = origin.clone(tmp_path / "mine")
+    own.make("pull", "small")
+    url = f"ssh://{os.environ.get('USER', 'root')}@127.0.0.1:{port}{tmp_path}/remote"
+    own.run("dvc", "remote", "add", "--default", "far", url)
+    own.run("dvc", "remote", "modify", "far", "keyfile", str(key))
+    own.make("share", "small")
+    assert len(list((tmp_path / "remote").rglob("*"))) > 20
+    own.commit("remote")
+    clone = own.clone(tmp_path / "clone")
+    clone.make("pull", "small", "WHAT=tables")
+    assert (clone.folder / "results/small-tables/tables/scores.csv").is_file()
+    assert "all as this commit would make them" in clone.make("pull", "small")
+    assert clone.planned(name="small") == set()
+    assert contents(clone.results("small")) == contents(origin.results("small"))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# cleaning
+
+
+def test_what_the_configuration_no_longer_names_is_listed_and_then_removed(clone):
+    assert "nothing but what the configuration names" in clone.make("stale", "small")
+    results = clone.results("small")
+    everything = contents(results)
+    shorter = small(sequences={"one": {"network": "small", "tasks": ["a"]}})
+    clone.write(shorter)
+    assert jobs_in(clone.make("run", "small")) == ENDS
+    text = clone.make("stale", "small")
+    assert re.search(rf"^{NODE}/b +\d+ files", text, re.MULTILINE)
+    assert re.search(r"^data/b.train.safetensors +1 files", text, re.MULTILINE)
+    assert contents(results).keys() == everything.keys()  # only listed
+    assert "belong to nothing that the configuration names" in clone.make("verify", "small")
+    assert re.search(rf"^removed  {NODE}/b +\d+ files", clone.make("prune-results", "small"), re.MULTILINE)
+    assert not [name for name in contents(results) if "/b" in name]
+    assert not [name for name in recorded(results) if "/b" in name]
+    assert "all as this commit would make them" in (text := clone.make("verify", "small"))
+    assert "belong to nothing" not in text
+    assert "nothing but what the configuration names" in clone.make("stale", "small")
+    assert clone.planned(name="small") == set()
+    # and they come back from where they were shared
+    clone.git("checkout", "--quiet", ".")
+    clone.run("dvc", "checkout", "run@small")
+    assert contents(results) == everything
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# one run at a time
+
+
+def test_of_two_runs_at_once_the_second_refuses_and_nothing_is_damaged(clone):
+    longer = small()
+    longer["tasks"]["b"]["training"] = {"epochs": 400}
+    clone.write(longer)
+    first = subprocess.Popen(clone.command("run", "small"), cwd=clone.folder, env=clone.environment(),
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    checkpoint = clone.results("small") / NODE / "b/dense.checkpoint"
+    while not checkpoint.exists() and first.poll() is None:
+        time.sleep(0.05)
+    for target in ("run", "repair", "share", "prune-results"):
+        text = clone.make(target, "small", fails=True)
+        assert "results/small: in use by a run on" in text
+        assert "wait for its end, or stop it" in text
+    # whoever goes around make is stopped too
+    command = ["snakemake", "--configfile", "config/small.yaml", "--directory", "results/small"]
+    assert "in use by a run on" in clone.run(*command, fails=True)
+    assert "is busy" in clone.run("dvc", "repro", "--force", "--single-item", "run@small", fails=True)
+    text, _ = first.communicate()
+    assert first.returncode == 0, text
+    assert "all as this commit would make them" in clone.make("verify", "small")
