@@ -32,7 +32,9 @@ TINY = {
 }  # fmt: skip
 SMALL = {
     "name": "small",
-    "tasks": {name: GENERATED | {"difficulty": difficulty} for name, difficulty in (("a", 0.0), ("b", 0.1), ("c", 0.2))},
+    "tasks": {
+        name: GENERATED | {"difficulty": difficulty} for name, difficulty in (("a", 0.0), ("b", 0.1), ("c", 0.2))
+    },
     "networks": {"small": {"backbone": "resnet_small"}},
     "sequences": {"one": {"network": "small", "tasks": ["a", "b"]}},
     "methods": {"half": {"ratio": 0.5}},

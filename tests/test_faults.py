@@ -26,7 +26,9 @@ def pytest_generate_tests(metafunc):
     """Each way to stop a run in turn, each at moments of its own."""
     if "moment" in metafunc.fixturenames:
         generator = random.Random(0)
-        cases = [(HOW[index % len(HOW)], generator.uniform(1, LONGEST)) for index in range(metafunc.config.option.faults)]
+        cases = [
+            (HOW[index % len(HOW)], generator.uniform(1, LONGEST)) for index in range(metafunc.config.option.faults)
+        ]
         metafunc.parametrize(("how", "moment"), cases, ids=[f"{how} after {moment:.1f} s" for how, moment in cases])
 
 

@@ -114,7 +114,9 @@ def test_times_of_change_mean_nothing(place):
 
 
 def test_reordered_keys_and_comments_mean_nothing(place):
-    backwards = {key: dict(reversed(value.items())) if isinstance(value, dict) else value for key, value in TINY.items()}
+    backwards = {
+        key: dict(reversed(value.items())) if isinstance(value, dict) else value for key, value in TINY.items()
+    }
     assert place.planned(dict(reversed(backwards.items()))) == set()
     path = place.folder / "config/tiny.yaml"
     path.write_text("# a comment\n" + path.read_text())

@@ -70,7 +70,11 @@ def break_files(results: Path) -> dict[str, str]:
     path = results / NODE / "b/scores.json"
     path.write_text(path.read_text().replace("0.", "1.", 1))
     (results / "tables/final.csv").unlink()
-    return {f"{NODE}/b/network.safetensors": "damaged", f"{NODE}/b/scores.json": "damaged", "tables/final.csv": "missing"}
+    return {
+        f"{NODE}/b/network.safetensors": "damaged",
+        f"{NODE}/b/scores.json": "damaged",
+        "tables/final.csv": "missing",
+    }
 
 
 def test_what_was_cut_changed_or_deleted_is_named_whatever_its_time(clone):
@@ -179,7 +183,8 @@ def test_looking_at_tables_alone_costs_no_file_whatever_comes_next(origin, tmp_p
     assert "results/small-tables/tables, results/small-tables/figures" in text
     assert "`make pull CONFIG=small`" in text
     assert not own.results("small").exists()
-    assert (looked_at / "tables/scores.csv").read_bytes() == (origin.results("small") / "tables/scores.csv").read_bytes()
+    assert contents(looked_at).items() <= contents(origin.results("small")).items()
+    assert (looked_at / "tables/scores.csv").is_file()
     assert (looked_at / NODE / "b/scores.json").is_file()
     assert not list(looked_at.rglob("*.safetensors"))
     assert "`make pull CONFIG=small` brings them" in own.make("run", "small")
@@ -207,7 +212,7 @@ def test_results_that_dvc_does_not_know_are_not_overwritten(clone):
     path = clone.results("small") / "tables/final.csv"
     path.write_text("mine\n")
     text = clone.make("pull", "small", fails=True)
-    assert "`dvc checkout --force run@small` discards them" in text
+    assert "dvc checkout --force run@small` discards them" in text
     assert path.read_text() == "mine\n"
 
 

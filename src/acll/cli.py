@@ -215,8 +215,8 @@ def _tell(root: Path, name: str, jobs: "Sequence[Job]", faults: "Sequence[Fault]
 
 
 def _repair(path: Path) -> None:
-    from acll.sharing.repair import repair
     from acll.sharing.jobs import jobs_of
+    from acll.sharing.repair import repair
 
     root, name = _place(path)
     brought, again = repair(root, name, jobs_of(root, name))

@@ -100,7 +100,7 @@ def _stop_orphans(results: Path, path: Path) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     if orphans:
-        print(f"stopping {len(orphans)} jobs that a killed run has left at work; they will go on from their checkpoints")
+        print(f"stopping {len(orphans)} jobs that a killed run has left at work; they go on from their checkpoints")
         psutil.wait_procs(orphans, timeout=STOPPING)
 
 

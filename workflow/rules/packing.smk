@@ -18,7 +18,9 @@ rule train:
         mem_mb=4000,
         gpu=gpus,
     params:
-        spec=lambda wildcards: spec("train", train_settings(node_at(wildcards)), outside=WEIGHTS[node_at(wildcards).network]),
+        spec=lambda wildcards: spec(
+            "train", train_settings(node_at(wildcards)), outside=WEIGHTS[node_at(wildcards).network]
+        ),
     message:
         "train {wildcards.node}"
     shell:

@@ -56,8 +56,7 @@ def unfinished(results: Path) -> set[str]:
 def recorded(results: Path) -> dict[str, Path]:
     """path of an output → the file of its record, below `results`."""
     return {
-        _decoded(path.relative_to(results / METADATA)): path.relative_to(results)
-        for path in _files(results / METADATA)
+        _decoded(path.relative_to(results / METADATA)): path.relative_to(results) for path in _files(results / METADATA)
     }
 
 

@@ -38,5 +38,6 @@ def leftovers_told(found: Sequence[Leftover]) -> list[str]:
     """A line for each group: where, how many files, how large."""
     width = max((len(str(leftover.path)) for leftover in found), default=0)
     return [
-        f"{leftover.path!s:<{width}}  {len(leftover.files):>5} files  {leftover.size / 1e6:>9.2f} MB" for leftover in found
+        f"{leftover.path!s:<{width}}  {len(leftover.files):>5} files  {leftover.size / 1e6:>9.2f} MB"
+        for leftover in found
     ]

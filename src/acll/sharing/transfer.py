@@ -66,8 +66,8 @@ def pull(root: Path, name: str) -> None:
             _dvc(root, "pull", f"run@{name}")
         except UserError as error:
             raise UserError(
-                f"{error}\nwhere results/{name} has files that DVC does not know: `make share CONFIG={name}` keeps them, "
-                f"`dvc checkout --force run@{name}` discards them"
+                f"{error}\nwhere results/{name} has files that DVC does not know: `make share CONFIG={name}` keeps "
+                f"them, `.venv/bin/dvc checkout --force run@{name}` discards them"
             ) from None
         # what was begun here has given way to what was pulled; without the folder Snakemake would think itself updated
         shutil.rmtree(results / records.INCOMPLETE, ignore_errors=True)
@@ -90,7 +90,7 @@ def look(root: Path, name: str) -> tuple[Path, int]:
         for file in files:
             with written(place / file.removeprefix(f"{own}/")) as beside:
                 shared.get_file(file, str(beside))
-    except Exception as error:  # noqa: BLE001 - what is raised depends on the kind of remote
+    except Exception as error:
         raise UserError(f"{own}: cannot be brought: {error}") from None
     if not files:
         raise UserError(f"{own}: dvc.lock of the current commit knows no results of it; has a colleague shared them?")
@@ -140,7 +140,7 @@ def _bring(source: "DVCFileSystem", path: str, place: Path, digest: str | None) 
             source.get_file(path, str(beside))
             if digest is not None and sha256(beside) != digest:
                 raise FileNotFoundError(f"{path}: another version")
-    except Exception:  # noqa: BLE001 - what is raised depends on the kind of remote
+    except Exception:
         return False
     return True
 

@@ -47,9 +47,7 @@ def verify(results: Path, jobs: Sequence[Job]) -> list[Fault]:
     return faults
 
 
-def _damage(
-    results: Path, output: str, digests: Mapping[str, str], unfinished: set[str]
-) -> tuple[Kind, str] | None:
+def _damage(results: Path, output: str, digests: Mapping[str, str], unfinished: set[str]) -> tuple[Kind, str] | None:
     """What is wrong with the file itself."""
     path = results / output
     if not path.is_file():
