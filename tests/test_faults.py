@@ -16,8 +16,6 @@ import pytest
 
 from checkouts import SMALL, Checkout, checkout, contents
 
-pytestmark = pytest.mark.xdist_group("faults")
-
 LONGEST = 20.0  # seconds that an undisturbed run takes at least, on a machine with nothing else to do
 HOW = ("SIGINT", "SIGTERM", "SIGKILL", "SIGKILL to Snakemake alone")
 

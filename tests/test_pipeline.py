@@ -12,9 +12,6 @@ from PIL import Image
 
 from conftest import ROOT
 
-# one worker runs all tests of this file, since they share one finished pipeline
-pytestmark = pytest.mark.xdist_group("pipeline")
-
 GENERATED = {"source": "generated", "classes": 2, "samples": 40, "difficulty": 0.0}
 TINY = {
     "name": "tiny",

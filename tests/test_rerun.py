@@ -11,9 +11,6 @@ import yaml
 
 from checkouts import SMALL, TINY, Checkout, checkout, contents, jobs_in, raw_images
 
-# one worker runs all tests of this file, since they share one finished checkout
-pytestmark = pytest.mark.xdist_group("rerun")
-
 CHAIN = ("train", "search", "prune", "retrain", "evaluate")
 ENDS = {"tables", "figures"}
 

@@ -14,9 +14,6 @@ import pytest
 from acll.sharing.records import METADATA, _encoded, read_record, recorded
 from checkouts import SMALL, Checkout, checkout, contents, jobs_in
 
-# one worker runs all tests of this file, since they share one finished checkout
-pytestmark = pytest.mark.xdist_group("sharing")
-
 NODE = "nodes/small/half/seed0/a"
 ENDS = {"tables", "figures"}
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"

@@ -75,7 +75,7 @@ def _check(path: Path, before_run: bool) -> None:
     from acll.lock import held
     from acll.sharing.raw import recorded_identity, weight_identities
     from acll.sharing.records import METADATA
-    from acll.sharing.transfer import knows
+    from acll.sharing.transfer import forget_ended, knows
 
     configuration = load(path)
     checkout = path.resolve().parent.parent
@@ -83,7 +83,8 @@ def _check(path: Path, before_run: bool) -> None:
     if before_run:
         _check_stage(configuration, checkout / "dvc.yaml")
         with held(results):
-            pass  # Snakemake takes it when it begins; this says sooner, and more plainly, that it will not get it
+            # Snakemake takes it when it begins; this says sooner, and more plainly, that it will not get it
+            forget_ended(checkout)
         if not (results / METADATA).exists() and knows(checkout, configuration.name):
             print(f"dvc.lock knows results of this: `make pull CONFIG={configuration.name}` brings them, "
                   "where a run makes them anew")  # fmt: skip

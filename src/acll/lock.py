@@ -60,6 +60,16 @@ def shared(results: Path) -> Iterator[None]:
         yield
 
 
+def alive(pid: int) -> bool:
+    """Whether a process is at work; one that has ended and that nobody has collected is not."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _alone(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +103,7 @@ def _stop_orphans(results: Path, path: Path) -> None:
     import psutil
 
     holder = _holder(path)
-    if holder.get("host") != socket.gethostname() or psutil.pid_exists(int(str(holder["pid"]))):
+    if holder.get("host") != socket.gethostname() or alive(int(str(holder["pid"]))):
         return
     orphans = [process for process in psutil.process_iter(["cmdline", "cwd"]) if _is_job(process.info, results)]
     for process in orphans:

@@ -1,6 +1,7 @@
 """Results from and to the DVC cache and remote: share, pull, look, restore. Thin: DVC does the work."""
 
 import contextlib
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -8,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acll.errors import UserError
-from acll.files import sha256, written
-from acll.lock import held
+from acll.files import sha256, write_json, written
+from acll.lock import alive, held
 from acll.sharing import records
 
 if TYPE_CHECKING:
@@ -40,6 +41,22 @@ def knows(root: Path, name: str) -> bool:
     path = root / "dvc.lock"
     content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return f"run@{name}" in content.get("stages", {})
+
+
+def forget_ended(root: Path) -> None:
+    """Take processes that have ended out of DVC's list of who works on what; it does so itself but for zombies."""
+    path = root / ".dvc/tmp/rwlock"
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    writers = {place: entry for place, entry in listed.get("write", {}).items() if alive(entry["pid"])}
+    readers = {
+        place: [entry for entry in entries if alive(entry["pid"])] for place, entries in listed.get("read", {}).items()
+    }
+    left = listed | {"write": writers, "read": {place: entries for place, entries in readers.items() if entries}}
+    if left != listed:
+        write_json(path, left)
 
 
 def share(root: Path, name: str) -> list[str]:
