@@ -1,12 +1,14 @@
-"""How long it takes to say what has to run, for a configuration of a thousand nodes.
+"""How long it takes to say what has to run, and to verify it, for a configuration of a thousand nodes.
 
     python benchmarks/planning.py
 
-Makes a synthetic configuration (orders of ten tasks under two methods), plans it three times with nothing done, lets
-Snakemake mark all of it as done (empty files, real records), plans it three times again, and prints the medians.
+Makes a synthetic configuration (orders of ten tasks under two methods) and plans it with nothing done. Then it writes
+an empty file for each result, with the record and digest that a job would have left, and plans and verifies that.
+Prints medians of three.
 """
 
-import itertools
+import hashlib
+import json
 import os
 import random
 import statistics
@@ -19,79 +21,88 @@ from pathlib import Path
 import yaml
 
 from acll.config import parse
-from acll.tree import Node, nodes, searches
+from acll.sharing.jobs import Job, jobs_of
+from acll.sharing.records import DIGESTS, METADATA, _encoded
+from acll.tree import nodes
 
 ROOT = Path(__file__).resolve().parent.parent
 NODES = 1000
 TASKS = [f"task{index}" for index in range(10)]
 METHODS = {"adaptive": {"ratio": {"search": "tpe"}}, "half": {"ratio": 0.5}}
+EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 def configuration() -> dict:
     """Random orders of the tasks, as many as make the number of nodes."""
     generator = random.Random(0)
-    sequences: dict[str, dict] = {}
-    for index in itertools.count():
-        sequences[f"order{index}"] = {"network": "small", "tasks": generator.sample(TASKS, len(TASKS))}
-        task = {"source": "generated", "kind": "classification", "image_size": 8, "classes": 2, "samples": 40}
-        whole = {
-            "name": "many",
-            "tasks": {name: task | {"difficulty": 0.5} for name in TASKS},
-            "networks": {"small": {"backbone": "resnet_small"}},
-            "sequences": sequences,
-            "methods": METHODS,
-        }
-        if len(nodes(parse(whole))) >= NODES:
-            return whole
+    task = {"source": "generated", "kind": "classification", "image_size": 8, "classes": 2, "samples": 40}
+    whole = {
+        "name": "many",
+        "tasks": {name: task | {"difficulty": 0.5} for name in TASKS},
+        "networks": {"small": {"backbone": "resnet_small"}},
+        "sequences": {"order0": {"network": "small", "tasks": TASKS}},
+        "methods": METHODS,
+    }
+    while len(nodes(parse(whole))) < NODES:
+        order = generator.sample(TASKS, len(TASKS))
+        whole["sequences"][f"order{len(whole['sequences'])}"] = {"network": "small", "tasks": order}
+    return whole
 
 
-def outputs(whole: dict) -> set[str]:
-    """Every file that a run of it would leave."""
-    parsed = parse(whole)
-    files = {f"data/{task}.{split}.safetensors" for task in TASKS for split in ("train", "test")}
-    files |= {f"tables/{name}" for name in ("scores.csv", "final.csv", "summary.csv", "metrics.json", "tables.txt")}
-    files |= {f"figures/{name}.png" for name in ("scores", "shares", "search")}
-    for node in nodes(parsed):
-        files |= {node.dense, *(f"{node.folder}/{name}" for name in names(node, searches(parsed, node)))}
-    return files
-
-
-def names(node: Node, searched: bool) -> list[str]:
-    """What a node of a packing method holds, beside its dense network."""
-    return ["pruned.safetensors", "network.safetensors", "scores.json", *(["trials.csv", "choice.json"] * searched)]
+def pretend(results: Path, job: Job) -> None:
+    """Leave what the job would have left, with empty files."""
+    record = {
+        "rule": job.rule,
+        "input": sorted(job.inputs),
+        "params": [repr(json.dumps(job.params, sort_keys=True))],
+        "code": job.command,
+        "input_checksums": dict.fromkeys(job.inputs, f"sha256:{EMPTY}"),
+        "record_format_version": 6,
+        "incomplete": False,
+    }
+    digests = next(path for path in job.others if path.startswith(f"{DIGESTS}/"))
+    texts = {results / METADATA / _encoded(output): json.dumps(record) for output in job.outputs}
+    texts |= {results / output: "" for output in job.outputs}
+    texts[results / digests] = "".join(f"{EMPTY}  {output}\n" for output in job.outputs)
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
 def main() -> None:
+    """Print the three times."""
     whole = configuration()
     with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder) / "many"
-        path = Path(folder) / "many.yaml"
-        path.write_text(yaml.safe_dump(whole))
-        command = ["snakemake", "--snakefile", ROOT / "Snakefile", "--configfile", path, "--directory", results]
-        print(f"{len(nodes(parse(whole)))} nodes, {len(outputs(whole))} files")
-        print(f"planning, nothing done: {seconds(command):.1f} s")
-        for name in outputs(whole):
-            (results / name).parent.mkdir(parents=True, exist_ok=True)
-            (results / name).touch()
-        run([*command, "--touch", "--no-hooks", "--cores", "500"])
-        print(f"planning, all done: {seconds(command):.1f} s")
+        root = Path(folder)
+        for name in ("Snakefile", "workflow", "src", "profiles"):
+            (root / name).symlink_to(ROOT / name)
+        (root / "config").mkdir()
+        (root / "config/many.yaml").write_text(yaml.safe_dump(whole))
+        results = root / "results/many"
+        plan = ["snakemake", "--configfile", "config/many.yaml", "--directory", "results/many", "--dry-run"]
+        jobs = jobs_of(root, "many")
+        files = sum(len(job.outputs) for job in jobs)
+        print(f"{len(nodes(parse(whole)))} nodes, {len(jobs)} jobs, {files} results")
+        print(f"planning, nothing done: {seconds(root, plan, 'job'):.1f} s")
+        for job in jobs:
+            pretend(results, job)
+        (results / ".snakemake/incomplete").mkdir(exist_ok=True)
+        print(f"planning, all done: {seconds(root, plan, 'Nothing to be done'):.1f} s")
+        print(f"verifying: {seconds(root, ['acll', 'verify', 'config/many.yaml'], f'{files} results, all as'):.1f} s")
 
 
-def seconds(command: list) -> float:
-    """Median of three dry-runs."""
+def seconds(root: Path, command: list[str], says: str) -> float:
+    """Median of three runs of a command that ends well and says this."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     times = []
     for _ in range(3):
         begin = time.perf_counter()
-        run([*command, "--dry-run", "--quiet", "all"])
+        result = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment, check=False)
         times.append(time.perf_counter() - begin)
+        text = result.stdout + result.stderr
+        if result.returncode or says not in text:
+            sys.exit(text[-3000:])
     return statistics.median(times)
-
-
-def run(command: list) -> None:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, check=False)
-    if result.returncode:
-        sys.exit(result.stdout + result.stderr)
 
 
 if __name__ == "__main__":

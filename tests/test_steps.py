@@ -123,7 +123,7 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
             network=made[f"{name}/network"], tests=tests[:count], scores=scores[-1],
             params=evaluate.Parameters(threads=1),
         )  # fmt: skip
-    outputs = {name: tmp_path / f"{name}.csv" for name in ("scores", "final", "summary")}
+    outputs = {name: tmp_path / f"{name}.csv" for name in ("scores", "final", "summary", "plot")}
     outputs["metrics"] = tmp_path / "metrics.json"
     prefixes = [["a"], ["a", "b"]]
     names = [{"network": "small", "method": "adaptive", "seed": 0, "prefix": prefix} for prefix in prefixes]

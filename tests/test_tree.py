@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from acll import closure as closures
 from acll.closure import closure, code_of
 from acll.config import parse
-from acll.evaluation.tables import COLUMNS, final_table, metrics_of, readable, scores_table, summary_table
+from acll.evaluation.tables import COLUMNS, final_table, metrics_of, plot_table, readable, scores_table, summary_table
 from acll.tree import Node, nodes, searches
 
 PROPERTY = settings(max_examples=25, deadline=None)
@@ -378,6 +378,18 @@ def test_metrics_are_the_summary_without_what_is_empty():
         {"mean_score": 0.7, "worst_score": 0.5, "mean_forgetting": 0, "free_share": 0.5}
     )
     assert "free_share" not in metrics["both"]["fine"]
+
+
+def test_the_plot_has_the_mean_over_seeds_of_each_task_under_one_name():
+    other = {
+        (network, method, 1, prefix): node | {"rows": [one | {"score": one["score"] / 2} for one in node["rows"]]}
+        for (network, method, _, prefix), node in FOUND.items()
+    }
+    plot = plot_table(final_table(scores_of(FOUND | other), {"both": ("small", ["a", "b"])}))
+    assert plot.columns.tolist() == ["result", "score"]
+    assert dict(plot.to_numpy().tolist()) == pytest.approx(
+        {"both fine a": 0.1875, "both fine b": 0.5625, "both half a": 0.675, "both half b": 0.375}
+    )
 
 
 def test_scores_come_back_from_a_file_as_they_were(tmp_path):

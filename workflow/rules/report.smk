@@ -1,6 +1,8 @@
 # Tables and figures from all scores.
 
-TABLES = [f"tables/{name}" for name in ("scores.csv", "final.csv", "summary.csv", "metrics.json", "tables.txt")]
+TABLES = [
+    f"tables/{name}" for name in ("scores.csv", "final.csv", "summary.csv", "plot.csv", "metrics.json", "tables.txt")
+]
 SEARCHED = [node for node in NODES if tree.searches(CONFIGURATION, node)]
 FIGURES = [f"figures/{name}.png" for name in ("scores", "shares", *(["search"] if SEARCHED else []))]
 
@@ -12,6 +14,7 @@ rule tables:
         scores="tables/scores.csv",
         final="tables/final.csv",
         summary="tables/summary.csv",
+        plot="tables/plot.csv",
         metrics="tables/metrics.json",
         text="tables/tables.txt",
     log:
@@ -44,7 +47,7 @@ rule tables:
         step(
             "tables",
             "--node-scores {input.node_scores:q} --scores {output.scores:q} --final {output.final:q} "
-            "--summary {output.summary:q} --metrics {output.metrics:q} --text {output.text:q}",
+            "--summary {output.summary:q} --plot {output.plot:q} --metrics {output.metrics:q} --text {output.text:q}",
         )
 
 

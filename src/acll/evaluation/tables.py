@@ -67,6 +67,14 @@ def summary_table(final: pd.DataFrame) -> pd.DataFrame:
     return summary.reset_index()
 
 
+def plot_table(final: pd.DataFrame) -> pd.DataFrame:
+    """A row for each task at the end of each sequence and method, named in one cell, for `dvc plots`: means over seeds."""
+    means = final.groupby(["sequence", "method", "task"], sort=False)["score"].mean().reset_index()
+    return pd.DataFrame(
+        {"result": means["sequence"] + " " + means["method"] + " " + means["task"], "score": means["score"]}
+    )
+
+
 def metrics_of(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     """The summary as nested plain data, sequence → method → figure, for `dvc metrics`."""
     figures = ["mean_score", "worst_score", "mean_forgetting", "free_share"]

@@ -1,8 +1,11 @@
 """Make the results again what this commit makes: from the DVC cache or remote where that has them, else by running."""
 
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from tqdm import tqdm
 
 from acll.data.sources import FINGERPRINTS
 from acll.errors import UserError
@@ -16,7 +19,8 @@ def verified(root: Path, name: str) -> tuple[list[Job], list[Fault]]:
     """The jobs of a configuration and the faults of their outputs. Raw data are read anew, whatever their times say."""
     (root / FINGERPRINTS).unlink(missing_ok=True)
     jobs = jobs_of(root, name)
-    return jobs, verify(root / "results" / name, jobs)
+    seen = tqdm(jobs, f"verifying results/{name}", disable=not sys.stderr.isatty(), leave=False, unit="job")
+    return jobs, verify(root / "results" / name, seen)
 
 
 def repair(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int]:

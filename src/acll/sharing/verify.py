@@ -4,7 +4,7 @@ Every output is held against the digest that its job wrote, and the record of th
 its parameters (settings, code, libraries, raw data), its command, and the content of its inputs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ class Fault:
     reason: str
 
 
-def verify(results: Path, jobs: Sequence[Job]) -> list[Fault]:
+def verify(results: Path, jobs: Iterable[Job]) -> list[Fault]:
     """The faults of all outputs, in the order of `jobs` (those that others need first); none where all is well."""
     digests, unfinished = records.read_digests(results), records.unfinished(results)
     faults: list[Fault] = []

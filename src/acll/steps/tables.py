@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from acll.evaluation.tables import final_table, metrics_of, readable, scores_table, summary_table
+from acll.evaluation.tables import final_table, metrics_of, plot_table, readable, scores_table, summary_table
 from acll.files import write_json, write_text
 from acll.settings import Sequence, Settings
 from acll.steps._run import StepSettings, run
@@ -31,11 +31,12 @@ def main(
     scores: Path,
     final: Path,
     summary: Path,
+    plot: Path,
     metrics: Path,
     text: Path,
     params: Parameters,
 ) -> None:
-    """Write scores.csv (every node), final.csv and summary.csv (ends of the sequences), metrics.json and a text."""
+    """Write scores.csv (every node), what is made from the ends of the sequences, and a text of both."""
     nodes = {
         (node.network, node.method, node.seed, tuple(node.prefix)): json.loads(path.read_text(encoding="utf-8"))
         for node, path in zip(params.nodes, node_scores)
@@ -43,7 +44,7 @@ def main(
     table = scores_table(nodes)
     ends = final_table(table, {name: (line.network, line.tasks) for name, line in params.sequences.items()})
     short = summary_table(ends)
-    for path, frame in ((scores, table), (final, ends), (summary, short)):
+    for path, frame in ((scores, table), (final, ends), (summary, short), (plot, plot_table(ends))):
         write_text(path, frame.to_csv(index=False))
     write_json(metrics, metrics_of(short))
     write_text(text, readable(ends, short))
