@@ -68,7 +68,7 @@ def summary_table(final: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_table(final: pd.DataFrame) -> pd.DataFrame:
-    """A row for each task at the end of each sequence and method, named in one cell, for `dvc plots`: means over seeds."""
+    """A row for each task at the end of each sequence and method, under one name; means over seeds. For dvc plots."""
     means = final.groupby(["sequence", "method", "task"], sort=False)["score"].mean().reset_index()
     return pd.DataFrame(
         {"result": means["sequence"] + " " + means["method"] + " " + means["task"], "score": means["score"]}
