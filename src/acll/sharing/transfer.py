@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LOOKED_AT = ("tables", "figures")  # folders, and below the nodes:
 LOOKED_AT_FILES = ("scores.json", "choice.json", "trials.csv")
 # not only what DVC takes along: whatever this commit's results depend on
-SOURCES = ("Snakefile", "workflow", "src", "profiles", "dvc.yaml", ".dvcignore")
+SOURCES = ("Snakefile", "workflow", "src", "profiles", "dvc.yaml", ".dvcignore", ".dvc/config")
 NO_REMOTE = """no DVC remote is set, so there is no place to share results. Type one of
   .venv/bin/dvc remote add --default store /a/folder/that/colleagues/see
   .venv/bin/dvc remote add --default store ssh://user@host/path
@@ -79,12 +79,14 @@ def pull(root: Path, name: str) -> None:
         )
     results = root / "results" / name
     with held(results):
+        _dvc(root, "fetch", f"run@{name}")
         try:
-            _dvc(root, "pull", f"run@{name}")
+            _dvc(root, "checkout", f"run@{name}")
         except UserError as error:
             raise UserError(
-                f"{error}\nwhere results/{name} has files that DVC does not know: `make share CONFIG={name}` keeps "
-                f"them, `.venv/bin/dvc checkout --force run@{name}` discards them"
+                f"{error}\nif files were damaged, `make repair CONFIG={name}` puts them right; if a run made them and "
+                f"nobody shared them, `make share CONFIG={name}` keeps them and "
+                f"`.venv/bin/dvc checkout --force run@{name}` discards them"
             ) from None
         # what was begun here has given way to what was pulled; without the folder Snakemake would think itself updated
         shutil.rmtree(results / records.INCOMPLETE, ignore_errors=True)
