@@ -67,7 +67,7 @@ prune-results: .venv/installed  ## remove them, and say which
 
 test: .venv/installed  ## run the tests
 	@# tests of a file share what is costly to make (groups within files do not work with this pytest and xdist)
-	@pytest -n 2 --dist loadfile tests
+	@pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 test-faults: .venv/installed  ## kill runs at twenty random moments and compare what comes out (half an hour)
 	@pytest tests/test_faults.py --faults 20

@@ -16,7 +16,12 @@ def pytest_addoption(parser):
     parser.addoption("--faults", type=int, default=3, help="at how many random moments runs are stopped")
 
 
+# Files whose tests take minutes go first, so that two workers end at about the same time.
+SLOW = ("test_sharing", "test_rerun", "test_faults", "test_networks", "test_pipeline")
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
     if not REAL_DATA.is_dir():
         for item in items:
             if item.get_closest_marker("realdata"):

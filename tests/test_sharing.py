@@ -137,8 +137,8 @@ def test_stale_results_are_named_with_the_value_that_changed_and_repair_runs_the
     clone.write(other)
     text = clone.make("verify", "small", fails=True)
     assert f"stale       node.training.epochs 3 → 1\n              {NODE}/b/dense.safetensors" in text
-    assert "follows     10 more were made from what is stale" in text
-    assert "11 of 20 results are not as this commit would make them (11 stale)" in text
+    assert "follows     11 more were made from what is stale" in text
+    assert "12 of 20 results are not as this commit would make them (12 stale)" in text
     assert jobs_in(clone.make("repair", "small")) == last_task() | ENDS
 
 
