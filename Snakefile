@@ -16,6 +16,8 @@ rule all:
         FIGURES,
         # what is in between too, so that a file that was deleted is made again
         [path for node in NODES for path in files_of(node)],
+    message:
+        "all results"
 
 
 # a few places on the way, for those who want to stop there

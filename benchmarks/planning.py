@@ -22,7 +22,7 @@ import yaml
 
 from acll.config import parse
 from acll.sharing.jobs import Job, jobs_of
-from acll.sharing.records import DIGESTS, METADATA, _encoded
+from acll.sharing.records import record_of
 from acll.tree import nodes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,10 +60,9 @@ def pretend(results: Path, job: Job) -> None:
         "record_format_version": 6,
         "incomplete": False,
     }
-    digests = next(path for path in job.others if path.startswith(f"{DIGESTS}/"))
-    texts = {results / METADATA / _encoded(output): json.dumps(record) for output in job.outputs}
+    texts = {results / record_of(output): json.dumps(record) for output in job.outputs}
     texts |= {results / output: "" for output in job.outputs}
-    texts[results / digests] = "".join(f"{EMPTY}  {output}\n" for output in job.outputs)
+    texts[results / job.digests] = "".join(f"{EMPTY}  {output}\n" for output in job.outputs)
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -95,7 +95,8 @@ def test_a_clone_without_raw_data_has_nothing_to_do_either(origin, tmp_path):
     clone.make("pull")
     assert clone.planned() == set()
     text = clone.make("run")
-    assert "the raw data of b are not in" in text
+    assert "taken to be what they were when they were read: the raw data of b" in text
+    assert "taken to be what they were" in clone.make("verify")
     assert "Nothing to be done" in text
     # what must be made from raw data anew still cannot be
     clone.write(changed(lambda c: c["tasks"]["b"].update(image_size=16)))
@@ -268,15 +269,24 @@ def test_an_experiment_is_run_compared_and_applied(origin, tmp_path):
     assert "all as this commit would make them" in clone.make("verify")
 
 
+def test_an_experiment_in_the_workspace_may_set_what_the_configuration_leaves_out(origin, tmp_path):
+    clone = origin.clone(tmp_path / "clone")
+    clone.make("pull", "small")
+    setting = "config/small.yaml:+tasks.b.training.epochs=1"
+    text = clone.run("dvc", "exp", "run", "-S", setting, "run@small")
+    steps = ("train", "prune", "retrain", "evaluate")
+    assert jobs_in(text) == {f"{step} small/half/seed0/a/b" for step in steps} | ENDS
+    assert "tasks.b.training.epochs" in clone.run("dvc", "params", "diff")
+    assert "all as this commit would make them" in clone.make("verify", "small")
+
+
 def test_plain_dvc_repro_does_what_make_run_does(origin, tmp_path):
     clone = origin.clone(tmp_path / "clone")
     clone.make("pull", "small")
     assert not jobs_in(clone.run("dvc", "repro", "--single-item", "run@small"))
-    other = copy.deepcopy(SMALL)
-    other["tasks"]["b"]["training"] = {"epochs": 1}
-    clone.write(other)
-    jobs = jobs_in(clone.run("dvc", "repro", "--single-item", "run@small"))
-    assert jobs == {f"{step} small/half/seed0/a/b" for step in ("train", "prune", "retrain", "evaluate")} | ENDS
+    path = clone.folder / "src/acll/evaluation/figures.py"
+    path.write_text(path.read_text() + "\n# edited\n")
+    assert jobs_in(clone.run("dvc", "repro", "--single-item", "run@small")) == {"figures"}
     assert clone.planned(name="small") == set()
 
 

@@ -4,15 +4,10 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from acll.config import ConfigurationError, load
 from acll.errors import UserError
 from acll.settings import Configuration
-
-if TYPE_CHECKING:
-    from acll.sharing.jobs import Job
-    from acll.sharing.verify import Fault
 
 EXAMPLES = """examples:
   acll check config/demo.yaml
@@ -74,8 +69,8 @@ def _check(path: Path, before_run: bool) -> None:
     from acll.data.root import data_root
     from acll.lock import held
     from acll.sharing.raw import recorded_identity, weight_identities
-    from acll.sharing.records import METADATA
-    from acll.sharing.transfer import forget_ended, knows
+    from acll.sharing.records import recorded
+    from acll.sharing.transfer import forget_ended, has_remote, knows
 
     configuration = load(path)
     checkout = path.resolve().parent.parent
@@ -85,33 +80,38 @@ def _check(path: Path, before_run: bool) -> None:
         with held(results):
             # Snakemake takes it when it begins; this says sooner, and more plainly, that it will not get it
             forget_ended(checkout)
-        if not (results / METADATA).exists() and knows(checkout, configuration.name):
+        if not recorded(results) and knows(checkout, configuration.name) and has_remote(checkout):
             print(f"dvc.lock knows results of this: `make pull CONFIG={configuration.name}` brings them, "
                   "where a run makes them anew")  # fmt: skip
-    faults, absent = [], []
+    faults = []
     try:
         weight_identities(configuration, root, results)
     except UserError as error:
-        faults.append(f"{path}: {error}")
+        faults += [f"{path}: {line}" for line in str(error).splitlines()]
     for name, task in configuration.tasks.items():
         if task.source in ("image_folder", "mask_folder"):
-            if recorded_identity(results, name, task, root) is not None:
-                absent.append(name)
-                continue
             try:
-                files_of(task, root)
+                if recorded_identity(results, name, task, root) is None:
+                    files_of(task, root)
             except UserError as error:
                 faults.append(f"{path}: tasks.{name}: {error}")
     if faults:
         raise ConfigurationError("\n".join(faults))
-    if absent:
-        print(f"{path}: the raw data of {', '.join(absent)} are not in {root}; their results know what they were")
+    _tell_not_here(configuration, root, results)
     nodes = len(tree.nodes(configuration))
     words = (
         f"{len(configuration.sequences)} sequences, {len(configuration.methods)} methods, "
         f"{len(configuration.seeds)} seeds: {nodes} networks"
     )
     print(f"{path}: sound; {words}")
+
+
+def _tell_not_here(configuration: Configuration, root: Path, results: Path) -> None:
+    from acll.sharing.raw import not_here
+
+    absent = not_here(configuration, root, results)
+    if absent:
+        print(f"not in {root}, so taken to be what they were when they were read: {', '.join(absent)}")
 
 
 def _check_stage(configuration: Configuration, stage: Path) -> None:
@@ -190,29 +190,36 @@ def _inspect(path: Path) -> None:
 
 
 def _verify(path: Path) -> None:
-    from acll.sharing.repair import verified
+    from acll.lock import in_use
 
     root, name = _place(path)
-    _tell(root, name, *verified(root, name))
+    user = in_use(root / "results" / name)
+    if user:
+        print(f"{user}: what it has not done yet counts as missing or stale")
+    _verify_results(root, name)
 
 
-def _tell(root: Path, name: str, jobs: "Sequence[Job]", faults: "Sequence[Fault]") -> None:
-    """Print what was found; raise UserError where anything is wrong."""
+def _verify_results(root: Path, name: str) -> None:
+    """Print what is found; raise UserError where anything is wrong."""
+    from acll.data.root import data_root
     from acll.sharing.leftovers import leftovers
+    from acll.sharing.repair import verified
     from acll.sharing.report import faults_counted, faults_told
 
-    results = sum(len(job.outputs) for job in jobs)
-    where = f"results/{name}"
-    if all(fault.reason == "the file is not there" for fault in faults) and len(faults) == results:
+    jobs, faults = verified(root, name)
+    outputs = sum(len(job.outputs) for job in jobs)
+    where, configuration = f"results/{name}", load(root / "config" / f"{name}.yaml")
+    if sum(fault.kind == "missing" for fault in faults) == outputs:
         raise UserError(f"{where}: nothing is there; `make pull CONFIG={name}` or `make run CONFIG={name}` brings it")
     for line in faults_told(faults):
         print(line)
     loose = sum(len(group.files) for group in leftovers(root / where, jobs))
     if loose:
         print(f"{loose} files belong to nothing that the configuration names: see `make stale CONFIG={name}`")
+    _tell_not_here(configuration, root / data_root(configuration.data_root), root / where)
     if faults:
-        raise UserError(f"{where}: {faults_counted(faults, results)}\n`make repair CONFIG={name}` mends this")
-    print(f"{where}: {results} results, all as this commit would make them")
+        raise UserError(f"{where}: {faults_counted(faults, outputs)}\n`make repair CONFIG={name}` mends this")
+    print(f"{where}: {outputs} results, all as this commit would make them")
 
 
 def _repair(path: Path) -> None:
@@ -225,13 +232,15 @@ def _repair(path: Path) -> None:
 
 
 def _share(path: Path) -> None:
-    from acll.sharing.repair import verified
-    from acll.sharing.transfer import require_remote, share
+    from acll.lock import held
+    from acll.sharing.transfer import commit, push, require_remote
 
     root, name = _place(path)
     require_remote(root)
-    _tell(root, name, *verified(root, name))
-    unknown = share(root, name)
+    with held(root / "results" / name):
+        _verify_results(root, name)
+        commit(root, name)
+    unknown = push(root, name)
     if unknown:
         print(f"not in git yet, and needed by whoever pulls these results: {', '.join(unknown)}\n"
               "`git add` and `git commit` them, then `git push`")  # fmt: skip
@@ -240,7 +249,6 @@ def _share(path: Path) -> None:
 
 
 def _pull(path: Path, what: str) -> None:
-    from acll.sharing.repair import verified
     from acll.sharing.transfer import look, pull, require_remote
 
     root, name = _place(path)
@@ -252,7 +260,7 @@ def _pull(path: Path, what: str) -> None:
               f"the networks themselves, to go on from them: `make pull CONFIG={name}`")  # fmt: skip
         return
     pull(root, name)
-    _tell(root, name, *verified(root, name))
+    _verify_results(root, name)
 
 
 def _stale(path: Path) -> None:

@@ -26,7 +26,7 @@ from acll.settings import Configuration, FineTuning, Packing, Training
 from acll.config import parse as parse_configuration
 from acll.data.sources import FINGERPRINTS
 from acll.errors import UserError
-from acll.lock import held
+from acll.lock import LOCK, held
 from acll.packing.cap import cap
 from acll.sharing.raw import raw_identities, weight_identities
 
@@ -70,10 +70,14 @@ code_of_step = cache(code_of)
 
 
 def step(name: str, arguments: str) -> str:
-    """The command of a step, which ends with the digests of what it wrote; one that fails shows the end of its log."""
+    """The command of a step: it shares the run's lock as long as it works, and ends with the digests of what it wrote.
+
+    One that fails shows the end of its log.
+    """
+    lock = f"exec 9>>{LOCK} && flock --shared 9"
     command = f"python -m acll.steps.{name} {arguments} --params {{params.spec:q}} > {{log.text:q}} 2>&1"
     digests = "sha256sum {output:q} > {log.digests:q}"
-    return f"{command} && {digests} || {{{{ tail -n 15 {{log.text:q}} >&2; exit 1; }}}}"
+    return f"{lock} && {command} && {digests} || {{{{ tail -n 15 {{log.text:q}} >&2; exit 1; }}}}"
 
 
 def spec(name: str, settings: dict, outside: str = "") -> str:

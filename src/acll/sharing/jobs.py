@@ -19,7 +19,8 @@ class Job:
     rule: str
     outputs: tuple[str, ...]
     inputs: tuple[str, ...]
-    others: tuple[str, ...]  # its logs, digests and benchmark
+    digests: str  # the file in which it leaves the digests of its outputs
+    others: tuple[str, ...]  # its log and benchmark
     command: str  # without the values of its parameter
     params: Mapping[str, Any]
 
@@ -57,12 +58,12 @@ def jobs_of(root: Path, name: str) -> list[Job]:
 
 
 def _job(job: Any) -> Job:
-    others = [*job.log, *([job.benchmark] if job.benchmark else [])]
     return Job(
         rule=job.rule.name,
         outputs=tuple(map(str, job.output)),
         inputs=tuple(map(str, job.input)),
-        others=tuple(map(str, others)),
+        digests=str(job.log.digests),
+        others=(str(job.log.text), str(job.benchmark)),
         command=job.rule.shellcmd,
         params=json.loads(job.params.spec),
     )

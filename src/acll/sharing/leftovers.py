@@ -20,13 +20,17 @@ class Leftover:
 
 
 def leftovers(results: Path, jobs: Sequence[Job]) -> list[Leftover]:
-    """What lies in `results` and belongs to no job, in as few groups as tell it; unfinished work stays its job's."""
+    """What runs have left in `results` and belongs to no job, in as few groups as tell it.
+
+    Unfinished work stays its job's, and what no run has made is nobody's business here.
+    """
     outputs = {output for job in jobs for output in job.outputs}
-    named = {Path(path) for job in jobs for path in (*job.outputs, *job.others)}
+    named = {Path(path) for job in jobs for path in (*job.outputs, job.digests, *job.others)}
     named |= {Path(output).with_suffix(".checkpoint") for output in outputs}
-    named |= {file for output, file in records.recorded(results).items() if output in outputs}
+    named |= {records.record_of(output) for output in outputs}
+    made = {Path(output) for output in records.recorded(results) | records.unfinished(results)}
     found = [path.relative_to(results) for path in sorted(results.rglob("*")) if path.is_file()]
-    loose = [path for path in found if path not in named and _counts(path)]
+    loose = [path for path in found if path not in named and (path in made or _of_a_run(path))]
     kept = {parent for path in set(found) - set(loose) for parent in path.parents} | {Path()}
     groups: dict[Path, list[Path]] = {}
     for path in loose:
@@ -37,9 +41,11 @@ def leftovers(results: Path, jobs: Sequence[Job]) -> list[Leftover]:
     ]
 
 
-def _counts(path: Path) -> bool:
-    """Of Snakemake's own folder only the records do."""
-    return path.parts[0] != ".snakemake" or records.METADATA in path.parents
+def _of_a_run(path: Path) -> bool:
+    """Whether a file is a run's own, though not a result."""
+    if path.parts[0] == ".snakemake":
+        return records.METADATA in path.parents
+    return path.parts[0] in _ABOUT_JOBS or path.suffix in (".checkpoint", ".partial")
 
 
 def _group(path: Path, kept: set[Path]) -> Path:

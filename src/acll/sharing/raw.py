@@ -46,23 +46,42 @@ def raw_identities(
 
 
 def weight_identities(configuration: Configuration, root: Path, results: Path) -> dict[str, str]:
-    """The identity of the weights that each network starts from: by content where they are a file. Raises UserError."""
-    found = {}
+    """The identity of the weights that each network starts from: by content where they are a file.
+
+    Raises UserError with a line for each that is not to be had.
+    """
+    found, faults = {}, []
     for name, network in configuration.networks.items():
         path = root / network.weights
         if network.weights in ("none", "imagenet"):
             found[name] = network.weights
         elif path.is_file():
             found[name] = sha256(path)
-        else:
-            known = recorded_weights(configuration, name, results)
-            if known is None:
-                raise UserError(f"networks.{name}.weights = {network.weights!r}: there is no such file in {root}")
+        elif (known := _recorded_weights(configuration, name, results)) is not None:
             found[name] = known
+        else:
+            faults.append(f"networks.{name}.weights = {network.weights!r}: there is no such file in {root}")
+    if faults:
+        raise UserError("\n".join(faults))
     return found
 
 
-def recorded_weights(configuration: Configuration, name: str, results: Path) -> str | None:
+def not_here(configuration: Configuration, root: Path, results: Path) -> list[str]:
+    """Tasks and networks, in words, whose raw data or weights are not here and are known from records alone."""
+    tasks = [
+        f"the raw data of {name}"
+        for name, task in configuration.tasks.items()
+        if recorded_identity(results, name, task, root) is not None
+    ]
+    weights = [
+        f"the weights of {name}"
+        for name, network in configuration.networks.items()
+        if network.weights not in ("none", "imagenet") and not (root / network.weights).is_file()
+    ]
+    return tasks + weights
+
+
+def _recorded_weights(configuration: Configuration, name: str, results: Path) -> str | None:
     """The identity of a network's file of weights when it was last started from; None where nothing is recorded."""
     settings = configuration.networks[name].model_dump(mode="json")
     for node in tree.nodes(configuration):

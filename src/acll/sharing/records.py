@@ -15,7 +15,6 @@ from typing import Any
 
 METADATA = Path(".snakemake/metadata")
 INCOMPLETE = Path(".snakemake/incomplete")
-DIGESTS = Path("digests")
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,17 @@ class Record:
     params: Mapping[str, Any]
 
 
+def record_of(output: str) -> Path:
+    """Where Snakemake keeps the record of an output, below the results."""
+    name, length = base64.urlsafe_b64encode(output.encode()).decode(), 254
+    parts = [name[start : start + length] for start in range(0, len(name), length)]
+    return METADATA.joinpath(*(f"@{part}" for part in parts[:-1]), parts[-1])
+
+
 def read_record(results: Path, output: str) -> Record | None:
     """The record of an output; None where there is none, or half of one."""
     try:
-        content = json.loads((results / METADATA / _encoded(output)).read_text(encoding="utf-8"))
+        content = json.loads((results / record_of(output)).read_text(encoding="utf-8"))
         params = json.loads(_unquoted(content["params"][0]))
         digests = {path: value.removeprefix("sha256:") for path, value in content["input_checksums"].items()}
         return Record(content["code"], {path: digests.get(path, "") for path in content["input"]}, params)
@@ -38,14 +44,13 @@ def read_record(results: Path, output: str) -> Record | None:
         return None
 
 
-def read_digests(results: Path) -> dict[str, str]:
-    """path of an output → SHA-256 of what its job wrote."""
-    found = {}
-    for path in sorted((results / DIGESTS).rglob("*.sha256")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            digest, _, output = line.partition("  ")
-            found[output] = digest
-    return found
+def read_digests(path: Path) -> dict[str, str]:
+    """output → SHA-256 of what its job wrote, from the job's file of digests; empty where there is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return {}
+    return {output: digest for digest, _, output in (line.partition("  ") for line in lines)}
 
 
 def unfinished(results: Path) -> set[str]:
@@ -53,26 +58,17 @@ def unfinished(results: Path) -> set[str]:
     return {_decoded(path.relative_to(results / INCOMPLETE)) for path in _files(results / INCOMPLETE)}
 
 
-def recorded(results: Path) -> dict[str, Path]:
-    """path of an output → the file of its record, below `results`."""
-    return {
-        _decoded(path.relative_to(results / METADATA)): path.relative_to(results) for path in _files(results / METADATA)
-    }
+def recorded(results: Path) -> set[str]:
+    """Outputs that have a record."""
+    return {_decoded(path.relative_to(results / METADATA)) for path in _files(results / METADATA)}
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _encoded(output: str) -> Path:
-    """Where Snakemake keeps the record of an output: all parts but the last are folders that begin with `@`."""
-    name, length = base64.urlsafe_b64encode(output.encode()).decode(), 254
-    parts = [name[start : start + length] for start in range(0, len(name), length)]
-    return Path(*(f"@{part}" for part in parts[:-1]), parts[-1])
-
-
 def _decoded(path: Path) -> str:
-    """The inverse of `_encoded`; a name that is no record's comes back as it is."""
+    """Which output a record or marker is about, from its path; a name that is no record's comes back as it is."""
     try:
         return base64.urlsafe_b64decode("".join(part.removeprefix("@") for part in path.parts)).decode()
     except (binascii.Error, UnicodeDecodeError):

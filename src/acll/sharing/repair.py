@@ -32,12 +32,14 @@ def repair(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int]:
     """
     results = root / "results" / name
     with held(results):
-        brought = transfer.restore_records(root, name)
-        broken = [fault for fault in verify(results, jobs) if fault.kind in ("missing", "damaged")]
-        digests = records.read_digests(results)
-        brought |= transfer.restore(
-            root, name, {fault.output: digests[fault.output] for fault in broken if fault.output in digests}
-        )
+        about = {str(records.record_of(output)) for job in jobs for output in job.outputs} | {
+            job.digests for job in jobs
+        }
+        brought = transfer.restore(root, name, {path: None for path in about if not (results / path).exists()})
+        broken = {fault.output for fault in verify(results, jobs) if fault.kind in ("missing", "damaged")}
+        digests = [records.read_digests(results / job.digests) for job in jobs]
+        wanted = {output: one[output] for one in digests for output in broken & one.keys()}
+        brought |= transfer.restore(root, name, wanted)
         again = [fault.output for fault in verify(results, jobs) if fault.kind in ("missing", "damaged", "unrecorded")]
     if again:
         _snakemake(root, name, again)

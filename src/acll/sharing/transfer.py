@@ -1,12 +1,11 @@
 """Results from and to the DVC cache and remote: share, pull, look, restore. Thin: DVC does the work."""
 
-import contextlib
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from acll.errors import UserError
 from acll.files import sha256, write_json, written
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 LOOKED_AT = ("tables", "figures")  # folders, and below the nodes:
 LOOKED_AT_FILES = ("scores.json", "choice.json", "trials.csv")
 # not only what DVC takes along: whatever this commit's results depend on
-SOURCES = ("Snakefile", "workflow", "src", "profiles", "dvc.yaml", ".dvcignore", ".dvc/config")
+SOURCES = ("Snakefile", "workflow", "src", "profiles", "requirements", "dvc.yaml", ".dvcignore", ".dvc/config")
 NO_REMOTE = """no DVC remote is set, so there is no place to share results. Type one of
   .venv/bin/dvc remote add --default store /a/folder/that/colleagues/see
   .venv/bin/dvc remote add --default store ssh://user@host/path
@@ -29,49 +28,79 @@ NO_REMOTE = """no DVC remote is set, so there is no place to share results. Type
 
 def require_remote(root: Path) -> None:
     """Raise UserError, with what to type, where no default remote is set."""
-    command = ["dvc", "config", "core.remote"]
-    if not subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip():
+    if not has_remote(root):
         raise UserError(NO_REMOTE)
 
 
+def has_remote(root: Path) -> bool:
+    """Whether a default remote is set."""
+    command = ["dvc", "config", "core.remote"]
+    return bool(subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip())
+
+
 def knows(root: Path, name: str) -> bool:
-    """Whether dvc.lock names results of this configuration."""
+    """Whether dvc.lock names results of this configuration. Raises UserError where it is not readable."""
     import yaml
 
     path = root / "dvc.lock"
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return f"run@{name}" in content.get("stages", {})
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except yaml.YAMLError:
+        raise UserError(
+            "dvc.lock: not readable; after a merge with conflicts take one side, `git checkout --theirs dvc.lock`, and "
+            "see docs/sharing.md"
+        ) from None
+    return f"run@{name}" in (content or {}).get("stages", {})
 
 
 def forget_ended(root: Path) -> None:
-    """Take processes that have ended out of DVC's list of who works on what; it does so itself but for zombies."""
-    path = root / ".dvc/tmp/rwlock"
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    writers = {place: entry for place, entry in listed.get("write", {}).items() if alive(entry["pid"])}
-    readers = {
-        place: [entry for entry in entries if alive(entry["pid"])] for place, entries in listed.get("read", {}).items()
-    }
-    left = listed | {"write": writers, "read": {place: entries for place, entries in readers.items() if entries}}
-    if left != listed:
-        write_json(path, left)
+    """Take zombies, processes that have ended and wait to be collected, out of DVC's list of who works on what.
 
-
-def share(root: Path, name: str) -> list[str]:
-    """Commit the results to DVC and push them. Returns the files that git does not know yet in this form.
-
-    Raises UserError, BusyError.
+    DVC itself takes out only what is gone altogether.
     """
-    with held(root / "results" / name):
-        _dvc(root, "commit", "--quiet", "--force", f"run@{name}")
+    path = root / ".dvc/tmp/rwlock"
+    if not any(not alive(entry["pid"]) for entry in _entries(_listed(path))):
+        return
+    from dvc.lock import make_lock
+    from dvc.rwlock import RWLOCK_LOCK
+
+    with make_lock(str(path.with_name(RWLOCK_LOCK)), tmp_dir=str(path.parent)):
+        listed = _listed(path)
+        write = {place: entry for place, entry in listed.get("write", {}).items() if alive(entry["pid"])}
+        read = {
+            place: [entry for entry in entries if alive(entry["pid"])]
+            for place, entries in listed.get("read", {}).items()
+        }
+        write_json(path, {"write": write, "read": {place: entries for place, entries in read.items() if entries}})
+
+
+def _listed(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _entries(listed: dict[str, Any]) -> list[dict[str, Any]]:
+    readers = [entry for entries in listed.get("read", {}).values() for entry in entries]
+    return [*listed.get("write", {}).values(), *readers]
+
+
+def commit(root: Path, name: str) -> None:
+    """Take the results into the DVC cache and dvc.lock, as they are. Raises UserError."""
+    _dvc(root, "commit", "--quiet", "--force", f"run@{name}")
+
+
+def push(root: Path, name: str) -> list[str]:
+    """Push the committed results. Returns the files that git does not know yet in this form. Raises UserError."""
     _dvc(root, "push", f"run@{name}")
-    return _not_in_git(root, ["dvc.lock", f"config/{name}.yaml", *SOURCES])
+    command = ["git", "status", "--porcelain", "--", "dvc.lock", f"config/{name}.yaml", *SOURCES]
+    lines = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.splitlines()
+    return [line[3:] for line in lines]
 
 
 def pull(root: Path, name: str) -> None:
-    """Bring all results of a configuration, as dvc.lock names them. Raises UserError, BusyError."""
+    """Bring all results of a configuration, as dvc.lock names them. Raises UserError."""
     if not knows(root, name):
         raise UserError(
             f"dvc.lock: knows no results of {name!r}; has a colleague shared them, and is this commit new enough "
@@ -97,81 +126,83 @@ def look(root: Path, name: str) -> tuple[Path, int]:
     """Bring tables, figures and scores alone, as HEAD's dvc.lock names them: (where they are, how many files).
 
     They go beside the results: a part of them in their own place would pass for the whole, and the next run would
-    record the rest as gone. Raises UserError.
+    record the rest as gone. They replace what was looked at before. Raises UserError.
     """
     from dvc.api import DVCFileSystem
 
     own = f"results/{name}"
     place = root / "results" / f"{name}-tables"
+    beside = place.with_name(f".{place.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
     try:
         shared = DVCFileSystem(str(root), rev="HEAD")
-        files = [path for path in shared.find(own) if _is_looked_at(path.removeprefix(f"{own}/"))]
-        for file in files:
-            with written(place / file.removeprefix(f"{own}/")) as beside:
-                shared.get_file(file, str(beside))
-    except Exception as error:
+        found = shared.find(own, dvc_only=True) if shared.exists(own) else []
+        files = [path for path in found if _is_looked_at(path.removeprefix(f"{own}/"))]
+        for path in files:
+            to = beside / path.removeprefix(f"{own}/")
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shared.get_file(path, str(to))
+    except Exception as error:  # what is raised depends on the kind of remote
+        shutil.rmtree(beside, ignore_errors=True)
         raise UserError(f"{own}: cannot be brought: {error}") from None
     if not files:
         raise UserError(f"{own}: dvc.lock of the current commit knows no results of it; has a colleague shared them?")
+    shutil.rmtree(place, ignore_errors=True)
+    beside.rename(place)
     return place, len(files)
 
 
-def restore(root: Path, name: str, digests: Mapping[str, str]) -> set[str]:
-    """Put back outputs from the DVC cache or remote, as far as they are there with these digests.
+def restore(root: Path, name: str, wanted: Mapping[str, str | None]) -> set[str]:
+    """Put back files from the DVC cache or remote. Returns what was put back; the others are as they were.
 
-    digests: path below the results → SHA-256; what is there under these paths is removed. Returns what was put back.
-    """
-    results = root / "results" / name
-    for output in digests:
-        (results / output).unlink(missing_ok=True)
-    return _fetch(root, name, lambda file: file in digests, digests)
-
-
-def restore_records(root: Path, name: str) -> set[str]:
-    """Put back records and digests that are gone, as far as DVC has them. Returns what was put back."""
-    results = root / "results" / name
-    folders = (f"{records.METADATA.as_posix()}/", f"{records.DIGESTS.as_posix()}/")
-    return _fetch(root, name, lambda file: file.startswith(folders) and not (results / file).exists(), {})
-
-
-def _fetch(root: Path, name: str, wanted: Callable[[str], bool], digests: Mapping[str, str]) -> set[str]:
-    """Files below the results that DVC knows and that are wanted, each whole and with its digest or not at all.
-
-    A file that is neither in the cache nor in a remote that can be reached is left out: it will be made again.
+    wanted: path below the results → SHA-256 that it must have, or None. A file that DVC does not have, or only in
+    another version, is left out. Raises UserError where the remote cannot be asked: what it has would else be made
+    again, maybe for days.
     """
     from dvc.api import DVCFileSystem
 
     own = f"results/{name}"
-    brought: set[str] = set()
-    with contextlib.suppress(Exception):  # what is raised depends on the kind of remote
-        known = DVCFileSystem(str(root))
-        for path in known.find(own, dvc_only=True):
+    brought = set()
+    try:
+        source = DVCFileSystem(str(root))
+        for path in source.find(own, dvc_only=True) if wanted and source.exists(own) else []:
             file = path.removeprefix(f"{own}/")
-            if wanted(file) and _bring(known, path, root / path, digests.get(file)):
+            if file in wanted and _bring(source, path, root / path, wanted[file]):
                 brought.add(file)
+    except Exception as error:  # what is raised depends on the kind of remote
+        if not _is_absence(error):
+            raise UserError(f"DVC cannot say whether it has these results: {error}; mend that first") from None
     return brought
 
 
 def _bring(source: "DVCFileSystem", path: str, place: Path, digest: str | None) -> bool:
     """Whether a file could be written to `place`, with this digest where one is given."""
+    aside = place.with_name(f".{place.name}.damaged")  # DVC would read what is in the place itself
+    if place.exists():
+        place.rename(aside)
     try:
         with written(place) as beside:
             source.get_file(path, str(beside))
             if digest is not None and sha256(beside) != digest:
                 raise FileNotFoundError(f"{path}: another version")
-    except Exception:
+    except Exception as error:  # what is raised depends on the kind of remote
+        if not _is_absence(error):
+            raise
         return False
+    finally:
+        if aside.exists() and not place.exists():
+            aside.rename(place)
+        aside.unlink(missing_ok=True)
     return True
+
+
+def _is_absence(error: Exception) -> bool:
+    """Whether an error says that something is not there, rather than that nobody could look."""
+    return isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError)
 
 
 def _is_looked_at(file: str) -> bool:
     return file.startswith(tuple(f"{folder}/" for folder in LOOKED_AT)) or file.endswith(LOOKED_AT_FILES)
-
-
-def _not_in_git(root: Path, paths: Sequence[str]) -> list[str]:
-    command = ["git", "status", "--porcelain", "--", *paths]
-    lines = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.splitlines()
-    return [line[3:] for line in lines]
 
 
 def _dvc(root: Path, *arguments: str) -> None:

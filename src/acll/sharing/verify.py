@@ -4,6 +4,7 @@ Every output is held against the digest that its job wrote, and the record of th
 its parameters (settings, code, libraries, raw data), its command, and the content of its inputs.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,12 @@ class Fault:
 
 def verify(results: Path, jobs: Iterable[Job]) -> list[Fault]:
     """The faults of all outputs, in the order of `jobs` (those that others need first); none where all is well."""
-    digests, unfinished = records.read_digests(results), records.unfinished(results)
+    unfinished = records.unfinished(results)
+    digests: dict[str, str] = {}  # of outputs so far: only those that the job which makes them now has left
     faults: list[Fault] = []
     not_current: set[str] = set()  # outputs that this commit would make anew
     for job in jobs:
+        digests |= records.read_digests(results / job.digests)
         follows = next((path for path in job.inputs if path in not_current), None)
         for output in job.outputs:
             damage = _damage(results, output, digests, unfinished)
@@ -63,8 +66,8 @@ def _stale(job: Job, record: records.Record | None, digests: Mapping[str, str]) 
     """Why the job, as it is now, would make another output than it did when the record was written."""
     if record is None or any(output not in digests for output in job.outputs):
         return "unrecorded", "there is no record of how it was made"
-    changes = list(_changes(record.params, job.params))
-    if changes:
+    if json.dumps(record.params, sort_keys=True) != json.dumps(job.params, sort_keys=True):
+        changes = list(_changes(record.params, job.params, job.rule)) or ["its parameters have changed"]
         more = [f"and {len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
         return "stale", "; ".join(changes[:_SHOWN] + more)
     if record.command != job.command:
@@ -78,16 +81,18 @@ def _stale(job: Job, record: records.Record | None, digests: Mapping[str, str]) 
     return None
 
 
-def _changes(before: Any, now: Any, key: str = "") -> Iterator[str]:
+def _changes(before: Any, now: Any, rule: str, key: str = "") -> Iterator[str]:
     """What differs between two settings, a line for each value."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in sorted(before.keys() | now.keys()):
-            yield from _changes(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+            yield from _changes(before.get(name), now.get(name), rule, f"{key}.{name}" if key else name)
     elif before != now:
-        yield _CHANGED.get(key) or f"{key.removeprefix('code.')} {_short(before)} → {_short(now)}"
-
-
-_CHANGED = {"code.code": "the code of its step has changed", "outside": "the raw data have changed"}
+        if key == "code.code":
+            yield "the code of its step has changed"
+        elif key == "outside":
+            yield "the raw data have changed" if rule == "prepare" else "the weights that it starts from have changed"
+        else:
+            yield f"{key.removeprefix('code.')} {_short(before)} → {_short(now)}"
 
 
 def _short(value: Any) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from acll.errors import UserError
-from acll.lock import shared
 from acll.settings import Settings
 
 
@@ -39,8 +38,7 @@ def run(main: Callable[..., None]) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, nargs="*", required=True)
     given = vars(parser.parse_args())
     try:
-        with shared(Path.cwd()):
-            main(**{name: _value(hints[name], given[name]) for name in given})
+        main(**{name: _value(hints[name], given[name]) for name in given})
     except (UserError, OSError) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
