@@ -28,7 +28,7 @@ help:  ## this list
 	@echo "DATA=folder  another place of raw data than the configuration's data_root"
 
 run: .venv/installed  ## run the pipeline on config/$(CONFIG).yaml; only what has changed is run
-	@acll check config/$(CONFIG).yaml --before-run
+	@acll ready config/$(CONFIG).yaml
 	@$(REPRO)
 	@acll table $(RESULTS)
 
@@ -47,13 +47,13 @@ verify: .venv/installed  ## check by content, whatever the clock says, that all 
 	@acll verify config/$(CONFIG).yaml
 
 repair: .venv/installed  ## put back damaged or missing results from the DVC cache or remote; run again what is neither there nor current
-	@acll check config/$(CONFIG).yaml --before-run
+	@acll ready config/$(CONFIG).yaml
 	@acll repair config/$(CONFIG).yaml
 	@$(REPRO)
 	@acll verify config/$(CONFIG).yaml
 
 share: .venv/installed  ## verify the results, commit them to DVC, push them to its remote
-	@acll check config/$(CONFIG).yaml --before-run
+	@acll ready config/$(CONFIG).yaml
 	@acll share config/$(CONFIG).yaml
 
 pull: .venv/installed  ## bring the results that colleagues have shared; WHAT=tables: without the networks, only to look at

@@ -96,16 +96,29 @@ def test_mistakes_end_with_a_line_and_exit_code_one(tmp_path, monkeypatch, capsy
     assert len(error.splitlines()) == 1
 
 
-def test_check_wants_a_stage_in_dvc_yaml_and_says_which_line_to_add(tmp_path, monkeypatch, capsys):
+def test_a_first_run_adds_its_stage_to_dvc_yaml_and_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     demo = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
-    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    before = (ROOT / "dvc.yaml").read_text()
+    (tmp_path / "dvc.yaml").write_text(before)
     (tmp_path / "config").mkdir()
     (tmp_path / "config/mine.yaml").write_text(yaml.safe_dump(demo | {"name": "mine"}))
     main(["check", "config/mine.yaml"])
-    with pytest.raises(SystemExit):
-        main(["check", "config/mine.yaml", "--before-run"])
-    assert "add the line `- mine`" in capsys.readouterr().err
+    assert (tmp_path / "dvc.yaml").read_text() == before
+    main(["ready", "config/mine.yaml"])
+    assert "dvc.yaml: a stage for mine" in capsys.readouterr().out
+    after = (tmp_path / "dvc.yaml").read_text()
+    added = [line.strip() for line in after.splitlines() if line not in before.splitlines()]
+    assert added == ["- mine", "- results/mine/tables/metrics.json", "- results/mine/tables/plot.csv:"]
+    assert set(before.splitlines()) <= set(after.splitlines())  # comments too
+    parts = yaml.safe_load(after)
+    assert parts["stages"]["run"]["foreach"] == ["demo", "mine"]
+    assert [next(iter(plot.values())) for plot in parts["plots"]] == [
+        parts["plots"][0]["results/demo/tables/plot.csv"]
+    ] * 2
+    main(["ready", "config/mine.yaml"])
+    assert "dvc.yaml" not in capsys.readouterr().out
+    assert (tmp_path / "dvc.yaml").read_text() == after
 
 
 def test_check_reports_missing_raw_data_of_every_task(tmp_path, monkeypatch, capsys):
@@ -128,11 +141,10 @@ def test_the_reference_of_keys_is_current():
     assert (ROOT / "config/README.md").read_text() == reference(), "type `make docs`"
 
 
-def test_every_configuration_has_a_stage_of_its_own():
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["run"]
-    tracked = subprocess.run(["git", "ls-files", "config"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert set(stages["foreach"]) >= set(re.findall(r"config/(\w+)\.yaml", tracked))
-    assert stages["do"]["outs"] == [{"results/${item}": {"persist": True}}]
+def test_a_stage_has_one_out_that_dvc_never_deletes():
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["run"]
+    assert stage["foreach"] == ["demo"]  # the others get theirs when they are run first
+    assert stage["do"]["outs"] == [{"results/${item}": {"persist": True}}]
 
 
 def test_the_lock_has_a_hash_for_everything_and_no_address():

@@ -36,10 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         own.set_defaults(function=function)
         return own
 
-    check = command(_check, _CONFIGURATION, "check a configuration and its raw data, without running anything")
-    check.add_argument(
-        "--before-run", action="store_true", help="check also that dvc.yaml has a stage for it and that no run is on"
-    )
+    command(_check, _CONFIGURATION, "check a configuration and its raw data, without running anything")
+    command(_ready, _CONFIGURATION, "check it, that no run is on, and that dvc.yaml has a stage for it: add one if not")
     command(_table, _RESULTS, "print the tables of a run")
     command(_prove, _RESULTS, "check in the packed files of a run that nothing was forgotten")
     command(_inspect, "network.safetensors", "say what a packed network holds")
@@ -63,26 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _check(path: Path, before_run: bool) -> None:
+def _check(path: Path) -> None:
     from acll import tree
     from acll.data.folders import files_of
     from acll.data.root import data_root
-    from acll.lock import held
     from acll.sharing.raw import recorded_identity, weight_identities
-    from acll.sharing.records import recorded
-    from acll.sharing.transfer import forget_ended, has_remote, knows
 
     configuration = load(path)
-    checkout = path.resolve().parent.parent
-    root, results = data_root(configuration.data_root), checkout / "results" / configuration.name
-    if before_run:
-        _check_stage(configuration, checkout / "dvc.yaml")
-        with held(results):
-            # Snakemake takes it when it begins; this says sooner, and more plainly, that it will not get it
-            forget_ended(checkout)
-        if not recorded(results) and knows(checkout, configuration.name) and has_remote(checkout):
-            print(f"dvc.lock knows results of this: `make pull CONFIG={configuration.name}` brings them, "
-                  "where a run makes them anew")  # fmt: skip
+    root = data_root(configuration.data_root)
+    results = path.resolve().parent.parent / "results" / configuration.name
     faults = []
     try:
         weight_identities(configuration, root, results)
@@ -114,15 +101,22 @@ def _tell_not_here(configuration: Configuration, root: Path, results: Path) -> N
         print(f"not in {root}, so taken to be what they were when they were read: {', '.join(absent)}")
 
 
-def _check_stage(configuration: Configuration, stage: Path) -> None:
-    import yaml
+def _ready(path: Path) -> None:
+    from acll.lock import held
+    from acll.sharing.records import recorded
+    from acll.sharing.stages import add_stage
+    from acll.sharing.transfer import forget_ended, has_remote, knows
 
-    names = yaml.safe_load(stage.read_text(encoding="utf-8"))["stages"]["run"]["foreach"]
-    if configuration.name not in names:
-        raise ConfigurationError(
-            f"dvc.yaml: has no stage for {configuration.name!r}; add the line `- {configuration.name}` to the list "
-            "under `foreach`"
-        )
+    _check(path)
+    root, name = _place(path)
+    results = root / "results" / name
+    # Snakemake takes the results when it begins; this says sooner, and more plainly, that it will not get them
+    with held(results):
+        forget_ended(root)
+    if add_stage(root / "dvc.yaml", name):
+        print(f"dvc.yaml: a stage for {name}, its metrics and plots have been added")
+    if not recorded(results) and knows(root, name) and has_remote(root):
+        print(f"dvc.lock knows results of this: `make pull CONFIG={name}` brings them, where a run makes them anew")
 
 
 def _table(path: Path) -> None:
