@@ -42,8 +42,12 @@ def undisturbed(tmp_path_factory) -> tuple[Checkout, dict[str, bytes], float]:
 
 
 def start(own: Checkout) -> subprocess.Popen:
-    return subprocess.Popen(own.command("run", "small"), cwd=own.folder, env=own.environment(), text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+    return subprocess.Popen(
+        own.command("run", "small"), cwd=own.folder, env=own.environment(), text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        # where the tests run in the background it is ignored, and so it would be here
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def processes_of(own: Checkout) -> list[psutil.Process]:
@@ -70,7 +74,7 @@ def stop(own: Checkout, run: subprocess.Popen, how: str) -> None:
             time.sleep(0.05)
         for process in found:
             process.kill()
-        run.communicate(timeout=120)
+        run.wait(120)  # not for the end of its output, which its jobs hold open
         return
     os.killpg(run.pid, getattr(signal, how.split()[0]))
     run.communicate(timeout=120)

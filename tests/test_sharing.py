@@ -41,7 +41,7 @@ def origin(tmp_path_factory) -> Checkout:
     assert "no DVC remote is set" in own.make("pull", "small", fails=True)
     own.run("dvc", "remote", "add", "--default", "store", str(folder / "store"))
     text = own.make("share", "small")
-    assert "not in git yet, and needed by whoever pulls these results: dvc.lock" in text
+    assert "not in git yet, and needed by whoever pulls these results: .dvc/config, dvc.lock\n" in text
     own.commit("results")
     assert "`git push` tells your colleagues" in own.make("share", "small")
     return own
