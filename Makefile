@@ -46,7 +46,7 @@ check: .venv/installed  ## check config/$(CONFIG).yaml and its raw data, without
 verify: .venv/installed  ## check by content, whatever the clock says, that all results are what this commit would make
 	@acll verify config/$(CONFIG).yaml
 
-repair: .venv/installed  ## put back damaged or missing results from the DVC cache or remote; run again what is neither there nor current
+repair: .venv/installed  ## put back damaged or missing results from DVC; run again what is neither there nor current
 	@acll ready config/$(CONFIG).yaml
 	@acll repair config/$(CONFIG).yaml
 	@$(REPRO)
