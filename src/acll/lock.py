@@ -31,10 +31,8 @@ def held(results: Path) -> Iterator[None]:
     path = results / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
-        if not _alone(file.fileno()):
-            _stop_orphans(results)
-            if not _alone(file.fileno()):
-                raise UserError(_who(results))
+        if not _alone(file.fileno()) and not (_stop_orphans(results) and _soon_alone(file.fileno())):
+            raise UserError(_who(results))
         file.truncate(0)
         file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.ctime()}))
         file.flush()
@@ -74,6 +72,14 @@ def _alone(descriptor: int) -> bool:
     return True
 
 
+def _soon_alone(descriptor: int) -> bool:
+    """Whether the others let go within some seconds."""
+    deadline = time.monotonic() + STOPPING
+    while not (alone := _alone(descriptor)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return alone
+
+
 def _holder(results: Path) -> dict[str, Any]:
     """What the last run wrote of itself; empty where it is just being written."""
     try:
@@ -99,19 +105,19 @@ def _who(results: Path) -> str:
     )
 
 
-def _stop_orphans(results: Path) -> None:
-    """Stop jobs of this machine whose run is gone: nobody would take what they make."""
+def _stop_orphans(results: Path) -> bool:
+    """Stop jobs of this machine whose run is gone: nobody would take what they make. Whether there were any."""
     import psutil
 
     if not _ended(_holder(results)):
-        return
+        return False
     orphans = [process for process in psutil.process_iter(["cmdline", "cwd"]) if _is_job(process.info, results)]
     for process in orphans:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     if orphans:
         print(f"stopping what a killed run has left at work (jobs: {len(orphans)}); it goes on from its checkpoints")
-        psutil.wait_procs(orphans, timeout=STOPPING)
+    return bool(orphans)
 
 
 def _is_job(process: dict[str, Any], results: Path) -> bool:
