@@ -21,6 +21,7 @@ LIBRARIES = {  # import name → distributions whose version can change results
     "hyperopt": ("hyperopt",),
     "sklearn": ("scikit-learn",),
     "PIL": ("pillow",),
+    "matplotlib": ("matplotlib",),
 }
 
 
