@@ -69,7 +69,7 @@ test: .venv/installed  ## run the tests
 	@# tests of a file share what is costly to make (groups within files do not work with this pytest and xdist)
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
-test-faults: .venv/installed  ## kill runs at twenty random moments and compare what comes out (half an hour)
+test-faults: .venv/installed  ## kill runs at twenty random moments and compare what comes out (about 12 minutes)
 	@pytest tests/test_faults.py --faults 20
 
 lint: .venv/installed  ## ruff, mypy, snakefmt, snakemake --lint
