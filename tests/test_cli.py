@@ -172,6 +172,12 @@ def test_dvc_keeps_snakemakes_metadata_and_leaves_out_what_differs_from_run_to_r
     assert set(names) - set(result.stdout.split()) == {names[0], names[-1]}
 
 
+def test_prove_proves_nothing_where_there_is_nothing(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["prove", str(tmp_path)])
+    assert "there is no packed network; has the run ended?" in capsys.readouterr().err
+
+
 def test_prove_wants_the_file_of_every_node(results, capsys):
     (results / "nodes/small/adaptive/seed0/a/network.safetensors").unlink()
     with pytest.raises(SystemExit):

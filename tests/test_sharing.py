@@ -118,6 +118,7 @@ def test_repair_makes_again_what_no_cache_and_no_remote_has_and_nothing_else(clo
     path = results / NODE / "b/scores.json"
     path.write_text(path.read_text().replace("0.", "1.", 1))
     text = clone.make("repair", "small")
+    assert f"the remote {clone.folder / 'gone'} is not there" in text
     assert "0 files put back as they were, 2 results made again" in text
     # what was made from the dense network stands: the same bytes come back
     assert "train small/dense/seed0/a" in jobs_in(text)
@@ -153,6 +154,7 @@ def test_stale_results_are_named_with_the_value_that_changed_and_repair_runs_the
     assert f"stale       node.training.epochs 3 → 1\n              {NODE}/b/dense.safetensors" in text
     assert "follows     11 more were made from what is stale" in text
     assert "12 of 20 results are not as this commit would make them (12 stale)" in text
+    assert "`make run CONFIG=small` makes them anew" in text
     assert jobs_in(clone.make("repair", "small")) == last_task() | ENDS
 
 
@@ -214,6 +216,30 @@ def test_results_that_dvc_does_not_know_are_not_overwritten(clone):
     text = clone.make("pull", "small", fails=True)
     assert "dvc checkout --force run@small` discards them" in text
     assert path.read_text() == "mine\n"
+
+
+def test_a_remote_folder_that_is_not_there_is_named(clone):
+    clone.run("dvc", "remote", "modify", "store", "url", str(clone.folder / "gone"))
+    text = clone.make("pull", "small", fails=True)
+    assert f"the remote {clone.folder / 'gone'} is not there; is it mounted?" in text
+
+
+def test_conflicts_of_a_merge_stop_everything_before_anything_is_done(clone):
+    path = clone.folder / "dvc.lock"
+    path.write_text(path.read_text().replace("stages:", "<<<<<<< HEAD\nstages:\n=======\n>>>>>>> theirs\n", 1))
+    for target in ("run", "verify", "repair", "share", "pull", "stale"):
+        text = clone.make(target, "small", fails=True)
+        assert "dvc.lock: a merge has left conflicts in it; take one side" in text
+
+
+def test_files_of_ones_own_are_named_and_left_alone(clone):
+    own = clone.results("small") / "notes.txt"
+    own.write_text("mine")
+    for target in ("verify", "stale"):
+        text = clone.make(target, "small")
+        assert "made by no run, but versioned and shared with results/small: notes.txt" in text
+    clone.make("prune-results", "small")
+    assert own.read_text() == "mine"
 
 
 def test_pull_before_anybody_has_shared_says_so(origin, tmp_path):

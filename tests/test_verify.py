@@ -75,6 +75,7 @@ def test_damage_is_named_and_what_was_made_before_it_happened_stands(results):
         ({"params": TRAIN.params | {"code": {"code": "d", "torch": "2"}}}, "the code of its step has changed"),
         ({"params": {f"key{index}": 1 for index in range(5)} | TRAIN.params},
          "key0 none → 1; key1 none → 1; key2 none → 1; and 2 more"),
+        ({"params": TRAIN.params | {"nodes": [1, 2, 3, 4]}}, "nodes none → [1, 2, 3, 4]"),
         ({"command": "train it well"}, "the command of its rule has changed"),
         ({"inputs": ("data/b",)}, "other inputs: data/b and maybe more"),
     ],

@@ -4,10 +4,15 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from acll.config import ConfigurationError, load
 from acll.errors import UserError
 from acll.settings import Configuration
+
+if TYPE_CHECKING:
+    from acll.sharing.jobs import Job
+    from acll.sharing.verify import Fault
 
 EXAMPLES = """examples:
   acll check config/demo.yaml
@@ -127,16 +132,15 @@ def _table(path: Path) -> None:
 
 
 def _prove(path: Path) -> None:
-    import pandas as pd
-
     from acll.evaluation.proof import prove
     from acll.tree import Node
 
-    scores = path / "tables" / "scores.csv"
-    if not scores.is_file():
-        raise UserError(f"{scores}: there is no such file; has the run ended?")
-    rows = pd.read_csv(scores)[["network", "method", "seed", "prefix"]].drop_duplicates()
-    nodes = [Node(network, method, seed, tuple(prefix.split("+"))) for network, method, seed, prefix in rows.to_numpy()]
+    nodes = []
+    for file in sorted(path.glob("nodes/**/network.safetensors")):
+        network, method, seed, *prefix = file.parent.relative_to(path / "nodes").parts
+        nodes.append(Node(network, method, int(seed.removeprefix("seed")), tuple(prefix)))
+    if not nodes:
+        raise UserError(f"{path}: there is no packed network; has the run ended?")
     proofs = prove(path, sorted(nodes, key=lambda node: node.position))
     for method in sorted({node.method for node in nodes}):
         own = [proof for proof in proofs if proof.node.method == method]
@@ -200,20 +204,39 @@ def _verify_results(root: Path, name: str) -> None:
     from acll.sharing.repair import verified
     from acll.sharing.report import faults_counted, faults_told
 
+    where, configuration = f"results/{name}", load(root / "config" / f"{name}.yaml")
+    if not any((root / where).glob("[!.]*")):
+        raise UserError(f"{where}: nothing is there; `make pull CONFIG={name}` or `make run CONFIG={name}` brings it")
     jobs, faults = verified(root, name)
     outputs = sum(len(job.outputs) for job in jobs)
-    where, configuration = f"results/{name}", load(root / "config" / f"{name}.yaml")
-    if sum(fault.kind == "missing" for fault in faults) == outputs:
-        raise UserError(f"{where}: nothing is there; `make pull CONFIG={name}` or `make run CONFIG={name}` brings it")
     for line in faults_told(faults):
         print(line)
     loose = sum(len(group.files) for group in leftovers(root / where, jobs))
     if loose:
         print(f"{loose} files belong to nothing that the configuration names: see `make stale CONFIG={name}`")
+    _tell_foreign(root, name, jobs)
     _tell_not_here(configuration, root / data_root(configuration.data_root), root / where)
     if faults:
-        raise UserError(f"{where}: {faults_counted(faults, outputs)}\n`make repair CONFIG={name}` mends this")
+        raise UserError(f"{where}: {faults_counted(faults, outputs)}\n{_remedy(faults, name)}")
     print(f"{where}: {outputs} results, all as this commit would make them")
+
+
+def _remedy(faults: "Sequence[Fault]", name: str) -> str:
+    if all(fault.kind in ("stale", "follows") for fault in faults):
+        return (
+            f"`make run CONFIG={name}` makes them anew; after a change of branch `.venv/bin/dvc checkout run@{name}` "
+            "may have them"
+        )
+    return f"`make repair CONFIG={name}` mends this"
+
+
+def _tell_foreign(root: Path, name: str, jobs: "Sequence[Job]") -> None:
+    from acll.sharing.leftovers import foreign
+
+    files = foreign(root / "results" / name, jobs)
+    if files:
+        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+        print(f"made by no run, but versioned and shared with results/{name}: {', '.join(map(str, files[:3]))}{more}")
 
 
 def _repair(path: Path) -> None:
@@ -263,13 +286,15 @@ def _stale(path: Path) -> None:
     from acll.sharing.report import leftovers_told
 
     root, name = _place(path)
-    found = leftovers(root / "results" / name, jobs_of(root, name))
+    jobs = jobs_of(root, name)
+    found = leftovers(root / "results" / name, jobs)
+    _tell_foreign(root, name, jobs)
     for line in leftovers_told(found):
         print(line)
     if found:
         print(f"the configuration no longer names these; `make prune-results CONFIG={name}` removes them")
     else:
-        print(f"results/{name}: nothing but what the configuration names")
+        print(f"results/{name}: runs have left nothing but what the configuration names")
 
 
 def _prune_results(path: Path) -> None:
@@ -290,5 +315,12 @@ def _prune_results(path: Path) -> None:
 
 
 def _place(path: Path) -> tuple[Path, str]:
-    """The checkout that a configuration belongs to, and its name. Raises ConfigurationError where it is not sound."""
-    return path.resolve().parent.parent, load(path).name
+    """The checkout that a configuration belongs to, and its name.
+
+    Raises UserError where the configuration is not sound, or a merge has left conflicts in the files of DVC.
+    """
+    from acll.sharing.stages import refuse_conflicts
+
+    root = path.resolve().parent.parent
+    refuse_conflicts(root)
+    return root, load(path).name

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acll.packing import file
-from acll.packing.ownership import digest, effective
+from acll.packing.ownership import PackingError, digest, effective
 from acll.tree import Node
 
 
@@ -28,6 +28,8 @@ def prove(results: Path, nodes: Sequence[Node]) -> list[Proof]:
     learned: dict[Node, str] = {}
     proofs = []
     for node in nodes:
+        if node.parent is not None and node.parent not in learned:
+            raise PackingError(f"{results / node.parent.folder}/network.safetensors: there is no such file")
         packed = file.read(results / node.folder / "network.safetensors")
         for record in packed.tasks:
             now = digest(effective(packed, record.name))

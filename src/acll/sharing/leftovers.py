@@ -24,21 +24,37 @@ def leftovers(results: Path, jobs: Sequence[Job]) -> list[Leftover]:
 
     Unfinished work stays its job's, and what no run has made is nobody's business here.
     """
-    outputs = {output for job in jobs for output in job.outputs}
-    named = {Path(path) for job in jobs for path in (*job.outputs, job.digests, *job.others)}
-    named |= {Path(output).with_suffix(".checkpoint") for output in outputs}
-    named |= {records.record_of(output) for output in outputs}
-    made = {Path(output) for output in records.recorded(results) | records.unfinished(results)}
-    found = [path.relative_to(results) for path in sorted(results.rglob("*")) if path.is_file()]
-    loose = [path for path in found if path not in named and (path in made or _of_a_run(path))]
-    kept = {parent for path in set(found) - set(loose) for parent in path.parents} | {Path()}
+    found, loose = _sorted_out(results, jobs)
+    kept = {parent for path in set(found) - loose for parent in path.parents} | {Path()}
     groups: dict[Path, list[Path]] = {}
-    for path in loose:
+    for path in sorted(loose):
         groups.setdefault(_group(path, kept), []).append(path)
     return [
         Leftover(path, tuple(files), sum((results / file).stat().st_size for file in files))
         for path, files in groups.items()
     ]
+
+
+def foreign(results: Path, jobs: Sequence[Job]) -> list[Path]:
+    """What lies in `results` and was made by no run: nobody's business here, but DVC takes it along."""
+    found, loose = _sorted_out(results, jobs)
+    named = _named(jobs)
+    return [path for path in found if path not in named and path not in loose and path.parts[0] != ".snakemake"]
+
+
+def _sorted_out(results: Path, jobs: Sequence[Job]) -> tuple[list[Path], set[Path]]:
+    """All files, and those of them that a run has left and no job names."""
+    named = _named(jobs)
+    made = {Path(output) for output in records.recorded(results) | records.unfinished(results)}
+    found = [path.relative_to(results) for path in sorted(results.rglob("*")) if path.is_file()]
+    return found, {path for path in found if path not in named and (path in made or _of_a_run(path))}
+
+
+def _named(jobs: Sequence[Job]) -> set[Path]:
+    outputs = {output for job in jobs for output in job.outputs}
+    named = {Path(path) for job in jobs for path in (*job.outputs, job.digests, *job.others)}
+    named |= {Path(output).with_suffix(".checkpoint") for output in outputs}
+    return named | {records.record_of(output) for output in outputs}
 
 
 def _of_a_run(path: Path) -> bool:

@@ -41,6 +41,9 @@ def repair(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int]:
         wanted = {output: one[output] for one in digests for output in broken & one.keys()}
         brought |= transfer.restore(root, name, wanted)
         again = [fault.output for fault in verify(results, jobs) if fault.kind in ("missing", "damaged", "unrecorded")]
+    gone = transfer.missing_folder(root)
+    if again and gone is not None:
+        print(f"the remote {gone} is not there (not mounted?): what it may have is made again")
     if again:
         _snakemake(root, name, again)
     return len(brought), len(again)

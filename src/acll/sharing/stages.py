@@ -8,9 +8,23 @@ import io
 from pathlib import Path
 from typing import Any
 
+from acll.errors import UserError
 from acll.files import write_text
 
+_MERGED = {
+    "dvc.lock": "take one side, for example `git checkout --theirs dvc.lock`",
+    "dvc.yaml": "keep the lines of both sides",
+}
 PLOT = {"template": "bar_horizontal", "x": "score", "y": "result"}
+
+
+def refuse_conflicts(root: Path) -> None:
+    """Raise UserError, with what to do, where a merge has left its markers in DVC's files."""
+    for name, advice in _MERGED.items():
+        path = root / name
+        if path.is_file() and "<<<<<<<" in path.read_text(encoding="utf-8"):
+            raise UserError(f"{name}: a merge has left conflicts in it; {advice}, `git add` and `git commit` it: see "
+                            "docs/sharing.md")  # fmt: skip
 
 
 def add_stage(path: Path, name: str) -> bool:

@@ -34,22 +34,30 @@ def require_remote(root: Path) -> None:
 
 def has_remote(root: Path) -> bool:
     """Whether a default remote is set."""
-    command = ["dvc", "config", "core.remote"]
-    return bool(subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip())
+    return bool(_setting(root, "core.remote"))
+
+
+def missing_folder(root: Path) -> Path | None:
+    """The default remote where that is a folder which is not there, as one that is not mounted."""
+    name = _setting(root, "core.remote")
+    url = _setting(root, f"remote.{name}.url") if name else ""
+    if not url or "://" in url:
+        return None
+    folder = root / ".dvc" / url  # as DVC does, where it is not absolute
+    return None if folder.is_dir() else folder
+
+
+def _setting(root: Path, key: str) -> str:
+    command = ["dvc", "config", key]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def knows(root: Path, name: str) -> bool:
-    """Whether dvc.lock names results of this configuration. Raises UserError where it is not readable."""
+    """Whether dvc.lock names results of this configuration."""
     import yaml
 
     path = root / "dvc.lock"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except yaml.YAMLError:
-        raise UserError(
-            "dvc.lock: not readable; after a merge with conflicts take one side, `git checkout --theirs dvc.lock`, and "
-            "see docs/sharing.md"
-        ) from None
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     return f"run@{name}" in (content or {}).get("stages", {})
 
 
@@ -106,6 +114,9 @@ def pull(root: Path, name: str) -> None:
             f"dvc.lock: knows no results of {name!r}; has a colleague shared them, and is this commit new enough "
             "(`git pull`)?"
         )
+    gone = missing_folder(root)
+    if gone is not None:
+        raise UserError(f"the remote {gone} is not there; is it mounted?")
     results = root / "results" / name
     with held(results):
         _dvc(root, "fetch", f"run@{name}")
@@ -113,7 +124,8 @@ def pull(root: Path, name: str) -> None:
             _dvc(root, "checkout", f"run@{name}")
         except UserError as error:
             raise UserError(
-                f"{error}\nif files were damaged, `make repair CONFIG={name}` puts them right; if a run made them and "
+                f"{error}\nif the remote lacks them, whoever made them has to `make share CONFIG={name}`; "
+                f"if files here were damaged, `make repair CONFIG={name}` puts them right; if a run made them and "
                 f"nobody shared them, `make share CONFIG={name}` keeps them and "
                 f"`.venv/bin/dvc checkout --force run@{name}` discards them"
             ) from None

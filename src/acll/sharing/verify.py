@@ -89,6 +89,9 @@ def _changes(before: Any, now: Any, rule: str, key: str = "") -> Iterator[str]:
     elif before != now:
         if key == "code.code":
             yield "the code of its step has changed"
+        elif isinstance(before, list) and isinstance(now, list) and max(len(before), len(now)) > 3:
+            added, removed = (sum(one not in other for one in these) for these, other in ((now, before), (before, now)))
+            yield f"{key}: {added} added, {removed} removed" if added or removed else f"{key}: in another order"
         elif key == "outside":
             yield "the raw data have changed" if rule == "prepare" else "the weights that it starts from have changed"
         else:
