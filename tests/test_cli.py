@@ -24,13 +24,7 @@ def results(tmp_path):
     folder = tmp_path / "results/nodes/small/adaptive/seed0/a"
     file.write(folder / "network.safetensors", first)
     file.write(folder / "b/network.safetensors", second)
-    nodes_of_run(tmp_path / "results", "small,adaptive,0,a", "small,adaptive,0,a+b")
     return tmp_path / "results"
-
-
-def nodes_of_run(results, *rows):
-    (results / "tables").mkdir(exist_ok=True)
-    (results / "tables/scores.csv").write_text("\n".join(["network,method,seed,prefix", *rows, rows[-1]]))
 
 
 def test_prove_counts_what_is_bit_for_bit_as_learned(results, capsys):
@@ -58,7 +52,6 @@ def test_prove_finds_a_task_that_was_changed_even_if_its_own_file_says_otherwise
 def test_prove_reports_fine_tuning_without_failing(results, capsys):
     folder = results / "nodes/small/finetune/seed0/a"
     build = networks([4, 3])
-    nodes_of_run(results, "small,finetune,0,a", "small,finetune,0,a+b")
     packed = replace(file.read(results / "nodes/small/adaptive/seed0/a/network.safetensors"), method="finetune")
     record = replace(packed.tasks[0], frozen=False)
     first = replace(packed, tasks=(record,))
