@@ -98,7 +98,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(undisturbed, tmp_path,
     shutil.rmtree(clone.folder)
 
 
-def test_jobs_that_a_killed_run_left_at_work_are_stopped_and_go_on_from_their_checkpoints(undisturbed, tmp_path):
+def test_jobs_that_a_killed_run_left_at_work_are_stopped_and_go_on_from_their_checkpoints(
+    undisturbed, tmp_path, request
+):
+    if request.config.option.faults < len(HOW):
+        pytest.skip("takes a minute: part of `make test-faults`")
     clone = undisturbed[0].clone(tmp_path / "clone")
     longer = copy.deepcopy(SMALL)
     longer["tasks"]["a"]["training"] = {"epochs": 300}

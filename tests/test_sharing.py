@@ -354,7 +354,7 @@ def test_what_the_configuration_no_longer_names_is_listed_and_then_removed(clone
 
 def test_of_two_runs_at_once_the_second_refuses_and_nothing_is_damaged(clone):
     longer = small()
-    longer["tasks"]["b"]["training"] = {"epochs": 600}
+    longer["tasks"]["b"]["training"] = {"epochs": 450}
     clone.write(longer)
     first = subprocess.Popen(clone.command("run", "small"), cwd=clone.folder, env=clone.environment(),
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
