@@ -24,7 +24,7 @@ def verified(root: Path, name: str) -> tuple[list[Job], list[Fault]]:
 
 
 def repair(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int]:
-    """(how many files were put back, how many outputs had to be made again). Raises UserError, BusyError.
+    """(how many files were put back, how many outputs had to be made again). Raises UserError.
 
     First every file that is gone or damaged is put back as it was recorded. What DVC does not have is made again, and
     nothing else with it: what was made from it stands, since it comes back bit for bit. What is stale is left to a
@@ -41,10 +41,10 @@ def repair(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int]:
         wanted = {output: one[output] for one in digests for output in broken & one.keys()}
         brought |= transfer.restore(root, name, wanted)
         again = [fault.output for fault in verify(results, jobs) if fault.kind in ("missing", "damaged", "unrecorded")]
-    gone = transfer.missing_folder(root)
-    if again and gone is not None:
-        print(f"the remote {gone} is not there (not mounted?): what it may have is made again")
     if again:
+        gone = transfer.missing_folder(root)
+        if gone is not None:
+            print(f"the remote {gone} is not there (not mounted?): what it may have is made again")
         _snakemake(root, name, again)
     return len(brought), len(again)
 
