@@ -92,7 +92,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(undisturbed, tmp_path,
     assert run.returncode != 0
     text = clone.make("run", "small")
     assert "error" not in text.lower(), text
-    assert contents(clone.results("small")) == expected
+    made = contents(clone.results("small"))
+    assert {name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name)} == set()
     assert "all as this commit would make them" in clone.make("verify", "small")
     assert clone.planned(name="small") == set()
     shutil.rmtree(clone.folder)

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -11,16 +12,39 @@ from typing import Any
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to; it takes the path's name when all went well and is removed otherwise."""
+    """A place beside `path` to write to; it takes the path's name when all went well and is removed otherwise.
+
+    What a killed process has left there is written over by the next one. Processes that write at once take turns.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield beside
-        with beside.open("rb") as file:
-            os.fsync(file)  # a power cut must not leave the name without its content
+    beside = path.with_name(f".{path.name}.partial")
+    with _turn(beside):
+        try:
+            yield beside
+            with beside.open("rb") as file:
+                os.fsync(file)  # a power cut must not leave the name without its content
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
         beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _turn(beside: Path) -> Iterator[None]:
+    """Be the one process that has `beside` open for writing; the one before may have renamed or removed it."""
+    while True:
+        with beside.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_at(beside, file.fileno()):
+                yield
+                return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,57 @@
+"""Files appear whole or not at all, whatever happens to the processes that write them."""
+
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from acll.files import written
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from acll.files import written
+with written(Path(sys.argv[1])) as beside:
+    beside.write_text("half of")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+PATIENT = """
+import sys, time
+from pathlib import Path
+from acll.files import written
+for _ in range(50):
+    with written(Path(sys.argv[1])) as beside, beside.open("w") as file:
+        for _ in range(20):
+            file.write(sys.argv[2])
+            file.flush()
+"""
+
+
+def test_what_a_killed_process_leaves_is_gone_after_the_next_one(tmp_path):
+    path = tmp_path / "file"
+    assert subprocess.run([sys.executable, "-c", KILLED, path], check=False).returncode == -signal.SIGKILL
+    assert not path.exists()
+    with written(path) as beside:
+        beside.write_text("new")
+    assert [*tmp_path.iterdir()] == [path]
+    assert path.read_text() == "new"
+
+
+def test_processes_that_write_at_once_take_turns(tmp_path):
+    path = tmp_path / "file"
+    with ThreadPoolExecutor(4) as pool:
+        ends = pool.map(lambda one: subprocess.run([sys.executable, "-c", PATIENT, path, one], check=False), "abcd")
+        assert [end.returncode for end in ends] == [0] * 4
+    assert path.read_text() in {letter * 20 for letter in "abcd"}
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_failure_leaves_the_old_content(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(TypeError), written(path) as beside, beside.open("w") as file:
+        file.writelines(["half", 1])
+    assert [*tmp_path.iterdir()] == [path]
+    assert path.read_text() == "old"
