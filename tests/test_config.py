@@ -22,6 +22,7 @@ tasks:
 networks:
   small: {backbone: resnet_small}
   unet: {decoder: unet, encoder: resnet_small}
+  mlp: {hidden: [100, 100], image_size: 16}
 sequences:
   classify: {network: small, tasks: [easy, digits]}
   segment: {network: unet, tasks: [shapes, digits]}
@@ -135,9 +136,23 @@ def test_scientific_notation_is_a_number_in_overrides():
     assert configuration.training_of("easy").learning_rate == 3e-4
 
 
-@pytest.mark.parametrize("network", [{"backbone": "resnet18"}, {"decoder": "fpn", "encoder": "tu-resnet18"}])
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"backbone": "resnet18", "channels": 13},
+        {"backbone": "lenet"},
+        {"backbone": "conv_small"},
+        {"decoder": "fpn", "encoder": "tu-resnet18", "channels": 4},
+        {"hidden": [5], "image_size": [16, 32], "weights": "none", "channels": 3},
+    ],
+)
 def test_networks_of_the_libraries_are_accepted(network):
     parse(edited(**{"networks/other": network}))
+
+
+def test_channels_are_three_unless_they_are_named_and_one_for_a_perceptron():
+    networks = parse(edited(**{"networks/unet/channels": 13})).networks
+    assert {name: network.channels for name, network in networks.items()} == {"small": 3, "unet": 13, "mlp": 1}
 
 
 def test_weights_may_be_a_file_below_the_data_root():
@@ -158,7 +173,11 @@ def test_weights_may_be_a_file_below_the_data_root():
         ("tasks/birds/grup", "tasks.birds.grup: unknown key (did you mean group?)"),
         ("tasks/streets/pth", "tasks.streets.pth: unknown key (did you mean path?)"),
         ("networks/small/weight", "networks.small.weight: unknown key (did you mean weights?)"),
-        ("networks/unet/backbone", "networks.unet.backbone: unknown key (allowed: decoder, encoder, weights)"),
+        (
+            "networks/unet/backbone",
+            "networks.unet.backbone: unknown key (allowed: decoder, encoder, weights, channels)",
+        ),
+        ("networks/mlp/hiden", "networks.mlp.hiden: unknown key (did you mean hidden?)"),
         ("sequences/classify/task", "sequences.classify.task: unknown key (did you mean tasks?)"),
         ("methods/half/scop", "methods.half.scop: unknown key (did you mean scope?)"),
         ("methods/finetune/ratio", "methods.finetune.ratio: unknown key (allowed: type)"),
@@ -195,6 +214,7 @@ def test_an_unknown_key_like_no_other_comes_with_all_that_are_allowed():
         "networks/small/backbone",
         "networks/unet/encoder",
         "networks/unet/decoder",
+        "networks/mlp/image_size",
         "sequences/segment/network",
         "methods/half/ratio",
         "methods/adaptive/ratio/search",
@@ -233,6 +253,9 @@ def test_a_key_that_is_a_number_is_named(path):
         ("tasks/streets/classes", ["road", False], "false", "must be text"),
         ("networks/small", None, "null", "must be a mapping of keys to values"),
         ("networks/small", "resnet18", '"resnet18"', "must be a mapping of keys to values"),
+        ("networks/mlp/hidden", 100, "100", "must be a list"),
+        ("networks/mlp/hidden", [10.5], "10.5", "must be a whole number"),
+        ("networks/small/channels", "rgb", '"rgb"', "must be a whole number"),
         ("sequences/classify", ["easy"], '["easy"]', "must be a mapping of keys to values"),
         ("methods/half", None, "null", "must be a mapping of keys to values"),
         ("methods/half", 0.5, "0.5", "must be a mapping of keys to values"),
@@ -253,6 +276,11 @@ def test_a_key_that_is_a_number_is_named(path):
         ("tasks/easy/difficulty", 1.5, "1.5", "must be 1 or less"),
         ("tasks/easy/validation_share", 0, "0", "must be above 0"),
         ("tasks/streets/classes", ["road"], '["road"]', "must have 2 or more entries"),
+        ("networks/small/channels", 0, "0", "must be 1 or more"),
+        ("networks/unet/channels", -3, "-3", "must be 1 or more"),
+        ("networks/mlp/hidden", [], "[]", "must have 1 or more entries"),
+        ("networks/mlp/hidden", [10, 0], "0", "must be above 0"),
+        ("networks/mlp/image_size", 0, "0", "must be a number of pixels above 0, or two: [height, width]"),
         ("sequences/classify/tasks", [], "[]", "must have 1 or more entries"),
         ("methods/half/ratio", 1.0, "1.0", "must be below 1"),
         ("methods/half/ratio", -0.1, "-0.1", "must be 0 or more"),
@@ -274,6 +302,7 @@ def test_a_key_that_is_a_number_is_named(path):
             "null",
             "must be one of 'digits', 'generated', 'image_folder', 'mask_folder'",
         ),
+        ("networks/mlp/weights", "imagenet", '"imagenet"', "must be 'none'"),
         ("methods/half/type", "ewc", '"ewc"', "must be one of 'packing', 'finetuning'"),
         ("methods/adaptive/ratio/search", "random", '"random"', "must be 'tpe'"),
         ("training/optimizer", "adam", '"adam"', "must be 'sgd' or 'adamw'"),
@@ -332,7 +361,7 @@ def test_long_values_are_shortened():
         (
             "sequences/classify/network",
             "vgg",
-            "sequences.classify.network = 'vgg': there is no such network (there are: small, unet)",
+            "sequences.classify.network = 'vgg': there is no such network (there are: small, unet, mlp)",
         ),
         (
             "sequences/classify/tasks",
@@ -382,6 +411,11 @@ def test_names_and_values_must_fit_together(path, value, line):
     assert fault(path, value) == line
 
 
+def test_a_perceptron_is_refused_a_segmentation_task():
+    lines = faults(edited(**{"sequences/segment": {"network": "mlp", "tasks": ["shapes"]}}))
+    assert lines == ["sequences.segment.tasks = 'shapes': a segmentation task needs a network with a decoder"]
+
+
 @pytest.mark.parametrize(
     ("path", "value", "line"),
     [
@@ -390,7 +424,15 @@ def test_names_and_values_must_fit_together(path, value, line):
             "resnet19",
             "there is no such backbone (did you mean resnet18 or resnet152 or resnet101?)",
         ),
-        ("networks/small/backbone", "zzz", "there is no such backbone (known: resnet_small, alexnet, "),
+        ("networks/small/backbone", "convsmall", "there is no such backbone (did you mean conv_small or "),
+        ("networks/small/backbone", "le_net", "there is no such backbone (did you mean lenet or "),
+        ("networks/unet/encoder", "conv_small", "there is no such encoder ("),
+        ("networks/unet/encoder", "lenet", "there is no such encoder ("),
+        (
+            "networks/small/backbone",
+            "zzz",
+            "there is no such backbone (known: resnet_small, lenet, conv_small, alexnet, ",
+        ),
         ("networks/unet/decoder", "unett", "there is no such decoder (did you mean unet or "),
         ("networks/unet/encoder", "resnet19", "there is no such encoder (did you mean resnet18 or "),
         ("networks/unet/decoder", "deeplabv3", "does not fit the three scales of resnet_small (these do: unet, "),
@@ -415,6 +457,14 @@ def test_networks_that_do_not_exist_or_fit_are_named_with_those_that_do(path, va
         (
             {"networks/unet/encoder": "resnet18", "tasks/digits/image_size": 8, "tasks/easy/image_size": 8},
             "tasks.digits.image_size = [8, 8]: must be multiples of 32, such as [32, 32]",
+        ),
+        (
+            {"networks/small/backbone": "lenet", "tasks/easy/image_size": 8},
+            "tasks.easy.image_size = [8, 8]: lenet needs 16 or more",
+        ),
+        (
+            {"sequences/classify/network": "mlp", "tasks/easy/image_size": [16, 32]},
+            "tasks.easy.image_size = [16, 32]: must be [16, 16], the image_size of its perceptron",
         ),
         (
             {"networks/small/backbone": "vit_b_16", "sequences/classify/tasks": ["birds"]},

@@ -3,19 +3,26 @@
 import json
 from importlib.resources import files
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from acll.networks.build import NetworkError, TaskNetwork, build, without_classifier
+from acll.data import prepared
+from acll.data.splits import Samples
+from acll.networks import small
+from acll.networks.build import OWN_BACKBONES, NetworkError, TaskNetwork, _start, build, without_classifier
 from acll.networks.partition import UnpackableError, partition
 from acll.packing.ownership import digest, effective
-from acll.settings import BackboneNetwork, DecoderNetwork
+from acll.settings import BackboneNetwork, DecoderNetwork, PerceptronNetwork, Training
+from acll.training.session import Node, learner_of
 from conftest import learn, outputs, states_equal, tiny_task
 
 BACKBONES = {
     "resnet_small": 16,
+    "lenet": 16,
+    "conv_small": 16,
     "resnet18": 32,
     "resnet50": 32,
     "vgg16_bn": 32,
@@ -56,6 +63,12 @@ def test_two_tasks_are_packed_into_a_backbone(name):
     size = BACKBONES[name]
     make = factory(BackboneNetwork(backbone=name))
     learn_two(make, tiny_task("a", size=size), tiny_task("b", size=size, classes=5))
+
+
+def test_two_tasks_are_packed_into_a_perceptron():
+    make = factory(PerceptronNetwork(hidden=[20, 10], image_size=(16, 16), channels=3))
+    packed = learn_two(make, tiny_task("a", size=16), tiny_task("b", size=16, classes=5))
+    assert sorted(packed.owner) == ["encoder.1.weight", "encoder.3.weight"]
 
 
 def test_two_tasks_are_packed_into_a_vision_transformer_of_tiny_images():
@@ -130,7 +143,14 @@ def test_a_single_image_keeps_the_shape_of_its_logits():
 
 
 @pytest.mark.parametrize(
-    "network", [BackboneNetwork(backbone="resnet18"), DecoderNetwork(decoder="unet", encoder="resnet_small")]
+    "network",
+    [
+        BackboneNetwork(backbone="resnet18"),
+        BackboneNetwork(backbone="lenet", channels=5),
+        BackboneNetwork(backbone="conv_small"),
+        DecoderNetwork(decoder="unet", encoder="resnet_small"),
+        PerceptronNetwork(hidden=[10, 10], image_size=(8, 8)),
+    ],
 )
 def test_partition_leaves_nothing_over_and_heads_biases_and_normalisations_are_private(network):
     made = build(network, "segmentation" if isinstance(network, DecoderNetwork) else "classification", 3, 0)
@@ -157,14 +177,25 @@ def test_what_cannot_be_packed_is_refused_by_name_with_the_reason():
     tied[1].weight = tied[0].weight
     with pytest.raises(UnpackableError, match=r"encoder\.1\.weight and encoder\.0\.weight are one tensor"):
         partition(TaskNetwork(tied, None, nn.Linear(3, 2)))
-    with pytest.raises(NetworkError, match="no decoder"):
-        build(BackboneNetwork(backbone="resnet18"), "segmentation", 2, 0)
+    perceptron = PerceptronNetwork(hidden=[3], image_size=(8, 8))
+    for network in (BackboneNetwork(backbone="resnet18"), BackboneNetwork(backbone="resnet_small"), perceptron):
+        with pytest.raises(NetworkError, match="has no decoder, so it cannot learn a segmentation task"):
+            build(network, "segmentation", 2, 0)
     with pytest.raises(NetworkError, match="0 layers with an output a class"):
         without_classifier(nn.Linear(3, 4))
 
 
-def test_the_same_seed_draws_the_same_bits_and_leaves_global_random_state_alone():
-    network = BackboneNetwork(backbone="resnet_small")
+@pytest.mark.parametrize(
+    "network",
+    [
+        *(BackboneNetwork(backbone=name) for name in OWN_BACKBONES),
+        BackboneNetwork(backbone="resnet_small", channels=13),
+        BackboneNetwork(backbone="resnet18", channels=2),
+        DecoderNetwork(decoder="unet", encoder="resnet18", channels=5),
+        PerceptronNetwork(hidden=[10, 10], image_size=(8, 8)),
+    ],
+)
+def test_the_same_seed_draws_the_same_bits_and_leaves_global_random_state_alone(network):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -213,10 +244,158 @@ def test_the_registry_names_what_the_installed_libraries_offer():
     import segmentation_models_pytorch as smp
     import torchvision
 
-    from acll.networks import small
-
     known = json.loads(files("acll.networks").joinpath("registry.json").read_text())
-    assert set(known["backbones"]) == {small.NAME, *torchvision.models.list_models(module=torchvision.models)}
+    assert set(known["backbones"]) == {*OWN_BACKBONES, *torchvision.models.list_models(module=torchvision.models)}
     assert set(known["encoders"]) == {small.NAME, *smp.encoders.get_encoder_names()}
     assert set(known["decoders"]) == set(smp.MODEL_ARCHITECTURES_MAPPING)
     assert set(known["smallest"]) | set(known["exact"]) == set(known["backbones"]) | set(known["decoders"])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# small networks of the literature
+
+
+@pytest.mark.parametrize(("name", "weights"), [("lenet", 60_000), ("conv_small", 2_160_000)])
+def test_a_network_of_the_literature_has_its_papers_size_and_takes_images_of_16_pixels_and_more(name, weights):
+    network = build(BackboneNetwork(backbone=name), "classification", 10, 0).eval()
+    for height, width in ((16, 16), (28, 28), (32, 48), (64, 64)):
+        assert network(torch.rand(2, 3, height, width)).shape == (2, 10)
+    assert sum(value.numel() for value in network.parameters()) == pytest.approx(weights, rel=0.05)
+
+
+def test_at_32_pixels_lenet_is_that_of_the_paper_with_an_ordinary_pooling():
+    encoder = build(BackboneNetwork(backbone="lenet"), "classification", 2, 0).encoder
+    inner = torch.rand(2, 16, 10, 10)
+    (pooling,) = [module for module in encoder if isinstance(module, nn.AdaptiveMaxPool2d)]
+    assert torch.equal(pooling(inner), nn.functional.max_pool2d(inner, 2))
+
+
+def test_a_perceptron_is_linear_layers_with_relu_between_them():
+    network = build(PerceptronNetwork(hidden=[7, 5], image_size=(4, 6)), "classification", 3, 0)
+    state, images = network.state_dict(), torch.rand(2, 1, 4, 6)
+    inner = images.flatten(1)
+    for layer in ("encoder.1", "encoder.3"):
+        inner = nn.functional.linear(inner, state[f"{layer}.weight"], state[f"{layer}.bias"]).relu()
+    assert torch.equal(network(images), nn.functional.linear(inner, state["head.weight"], state["head.bias"]))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# channels
+
+
+@pytest.fixture(scope="module")
+def resnet_file(tmp_path_factory):
+    """A file of weights of three channels, and its state dict."""
+    from torchvision.models import resnet18
+
+    torch.manual_seed(3)
+    state = resnet18().state_dict()
+    path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    save_file(state, path)
+    return path, state
+
+
+def first_layer(path, channels):
+    network = BackboneNetwork(backbone="resnet18", weights=str(path), channels=channels)
+    return build(network, "classification", 2, 0).encoder.conv1
+
+
+def test_pretrained_weights_of_three_channels_are_repeated_and_scaled_for_others(resnet_file):
+    path, state = resnet_file
+    red, green, blue = state["conv1.weight"].unbind(1)
+    assert torch.equal(first_layer(path, 1).weight[:, 0], torch.stack([red, green, blue], 1).sum(1))
+    assert torch.equal(first_layer(path, 2).weight, torch.stack([red, green], 1) * 1.5)
+    assert torch.equal(first_layer(path, 3).weight, state["conv1.weight"])
+    assert torch.equal(first_layer(path, 5).weight, torch.stack([red, green, blue, red, green], 1) * 0.6)
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+def test_grey_images_mean_the_same_to_pretrained_weights_whatever_the_channels(resnet_file, channels):
+    grey = torch.rand(2, 1, 8, 8)
+    three, other = (first_layer(resnet_file[0], count)(grey.expand(-1, count, -1, -1)) for count in (3, channels))
+    assert torch.allclose(other, three, atol=1e-5)
+
+
+def test_the_bias_of_a_pretrained_first_layer_stays():
+    encoder = build(BackboneNetwork(backbone="lenet"), "classification", 2, 0).encoder
+    weight, bias = encoder[0].weight.clone(), encoder[0].bias.clone()
+    _start(encoder, "imagenet", 6)  # as if these weights came from there
+    assert torch.equal(encoder[0].weight, weight.repeat(1, 2, 1, 1) / 2)
+    assert torch.equal(encoder[0].bias, bias)
+
+
+def test_a_file_of_weights_for_these_channels_loads_as_it_is(resnet_file, tmp_path):
+    path = tmp_path / "five.safetensors"
+    weight = torch.rand(64, 5, 7, 7)
+    save_file(resnet_file[1] | {"conv1.weight": weight}, path)
+    assert torch.equal(first_layer(path, 5).weight, weight)
+    with pytest.raises(NetworkError, match=r"conv1\.weight has shape \[64, 5, 7, 7\], not \[64, 4, 7, 7\]"):
+        first_layer(path, 4)
+
+
+def test_fresh_weights_for_other_channels_have_the_bounds_of_a_layer_with_so_many_inputs():
+    weight = build(BackboneNetwork(backbone="resnet18", channels=12), "classification", 2, 0).encoder.conv1.weight
+    bound = (12 * 7 * 7) ** -0.5
+    assert 0.95 * bound < weight.abs().max() <= bound
+
+
+def test_three_channels_are_the_librarys_own_network_bit_for_bit():
+    from torchvision.models import resnet18
+
+    torch.manual_seed(4)
+    theirs = resnet18().state_dict()
+    ours = build(BackboneNetwork(backbone="resnet18", channels=3), "classification", 2, 4).encoder.state_dict()
+    assert states_equal(ours, {name: value for name, value in theirs.items() if not name.startswith("fc.")})
+
+
+@pytest.mark.parametrize(
+    ("network", "size"),
+    [
+        *((DecoderNetwork(decoder=name, encoder="resnet18", channels=5), 64) for name in ("unet", "fpn", "segformer")),
+        (DecoderNetwork(decoder="unet", encoder="resnet_small", channels=5), 16),
+        (DecoderNetwork(decoder="unet", encoder="mobileone_s0", channels=5), 64),  # two branches take the images
+        (DecoderNetwork(decoder="unet", encoder="tu-mobilenetv3_small_050", channels=5), 64),
+        (BackboneNetwork(backbone="swin_t", channels=5), 32),
+        (BackboneNetwork(backbone="googlenet", channels=5), 32),
+    ],
+)
+def test_a_network_of_five_channels_learns_from_all_of_them(network, size):
+    kind = "segmentation" if isinstance(network, DecoderNetwork) else "classification"
+    made = build(network, kind, 3, 0)
+    images = torch.rand(2, 5, size, size, requires_grad=True)
+    logits = made(images)
+    logits.square().mean().backward()
+    assert logits.shape == ((2, 3, size, size) if kind == "segmentation" else (2, 3))
+    assert (images.grad.abs().amax(dim=(0, 2, 3)) > 0).all()
+    shared = set(partition(made).shared)
+    assert not [name for name, value in made.named_parameters() if name in shared and value.grad is None]
+
+
+def test_grey_images_are_repeated_to_fill_the_channels_of_the_network():
+    grey = torch.rand(2, 1, 16, 16)
+    for channels in (1, 3, 5):
+        network = build(BackboneNetwork(backbone="resnet_small", channels=channels), "classification", 3, 0).eval()
+        assert torch.equal(network(grey), network(grey.repeat(1, channels, 1, 1)))
+
+
+def test_an_encoder_without_a_convolution_of_the_images_cannot_be_fitted_to_others():
+    with pytest.raises(NetworkError, match="Linear has no convolution that takes images of 3 channels"):
+        _start(nn.Linear(3, 3), "none", 5)
+
+
+@pytest.mark.parametrize(("own", "channels", "fits"), [(13, 3, False), (3, 1, False), (13, 13, True), (1, 4, True)])
+def test_images_of_other_channels_are_refused_before_training_with_what_to_set(tmp_path, own, channels, fits):
+    samples = Samples(np.zeros((4, own, 8, 8), np.uint8), np.array([0, 1, 0, 1]), tuple("abcd"), tuple("abcd"))
+    path = tmp_path / "streets.train.safetensors"
+    splits = dict.fromkeys(("train", "val", "test"), samples)
+    prepared.write("streets", "classification", splits, ["a", "b"], path, tmp_path / "streets.test.safetensors")
+    network = BackboneNetwork(backbone="resnet_small", channels=channels)
+    node = Node(network=network, method="m", seed=0, prefix=["streets"], training=Training(), threads=1)
+    if fits:
+        assert learner_of(node, path).network.channels == channels
+        return
+    with pytest.raises(NetworkError) as caught:
+        learner_of(node, path)
+    assert str(caught.value) == (
+        f"the images of streets have {own} channels, the network takes {channels}: set channels: {own} for this network"
+    )

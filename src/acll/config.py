@@ -29,6 +29,7 @@ from acll.settings import (
     MaskFolder,
     Network,
     Packing,
+    PerceptronNetwork,
     Search,
     Sequence,
     Settings,
@@ -157,6 +158,7 @@ _MODELS: dict[str, type[Settings]] = {
     "mask_folder": MaskFolder,
     "backbone": BackboneNetwork,
     "decoder": DecoderNetwork,
+    "perceptron": PerceptronNetwork,
     "packing": Packing,
     "finetuning": FineTuning,
     "search": Search,
@@ -256,7 +258,7 @@ def _timm(key: str, model: str) -> list[str]:
 
 def _weights(name: str, network: Network, known: dict[str, Any]) -> list[str]:
     key = f"networks.{name}.weights = {network.weights!r}"
-    if network.weights == "none":
+    if isinstance(network, PerceptronNetwork) or network.weights == "none":
         return []
     if network.weights == "imagenet":
         name = network.backbone if isinstance(network, BackboneNetwork) else network.encoder
@@ -296,9 +298,12 @@ def _known(names: dict[str, Any]) -> str:
 def _fits(key: str, name: str, task: AnyTask, network: Network) -> list[str]:
     """Whether the network can learn the task: its kind, and the size of its images."""
     size = f"tasks.{name}.image_size = {list(task.image_size)}"
+    if task.kind == "segmentation" and not isinstance(network, DecoderNetwork):
+        return [f"{key}.tasks = {name!r}: a segmentation task needs a network with a decoder"]
+    if isinstance(network, PerceptronNetwork):
+        fits = task.image_size == network.image_size
+        return [] if fits else [f"{size}: must be {list(network.image_size)}, the image_size of its perceptron"]
     if isinstance(network, BackboneNetwork):
-        if task.kind == "segmentation":
-            return [f"{key}.tasks = {name!r}: a segmentation task needs a network with a decoder"]
         return _size_faults(size, task, network.backbone)
     if network.encoder not in registry()["encoders"] and not network.encoder.startswith("tu-"):
         return []  # a fault of its own

@@ -19,6 +19,7 @@ SECTIONS: tuple[tuple[str, type[settings.Settings]], ...] = (
     ("`tasks.<name>`, source `mask_folder`", settings.MaskFolder),
     ("`networks.<name>`, for classification", settings.BackboneNetwork),
     ("`networks.<name>`, for segmentation, or both kinds", settings.DecoderNetwork),
+    ("`networks.<name>`, a perceptron", settings.PerceptronNetwork),
     ("`sequences.<name>`", settings.Sequence),
     ("`methods.<name>`, packing", settings.Packing),
     ("`methods.<name>.ratio`, a search", settings.Search),

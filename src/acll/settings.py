@@ -88,12 +88,17 @@ AnyTask = Annotated[Digits | Generated | ImageFolder | MaskFolder, Discriminator
 # --------------------------------------------------------------------------------------------------------------------
 # networks
 
+CHANNELS = "channels (bands) of its images; grey images are repeated to fill them"
+
 
 class BackboneNetwork(Settings):
     """A classification network."""
 
-    backbone: str = Field(description="a classification model of torchvision, or `resnet_small` for small images")
+    backbone: str = Field(
+        description="a classification model of torchvision, or for small images `resnet_small`, `lenet`, `conv_small`"
+    )
     weights: str = Field("none", description="`none`, `imagenet`, or a `.safetensors` file below `data_root`")
+    channels: int = Field(3, ge=1, description=CHANNELS)
 
 
 class DecoderNetwork(Settings):
@@ -104,15 +109,29 @@ class DecoderNetwork(Settings):
     weights: str = Field(
         "none", description="of the encoder: `none`, `imagenet`, or a `.safetensors` file below `data_root`"
     )
+    channels: int = Field(3, ge=1, description=CHANNELS)
+
+
+class PerceptronNetwork(Settings):
+    """A multilayer perceptron with ReLU, for classification of images of one size."""
+
+    hidden: list[Positive] = Field(min_length=1, description="widths of the hidden layers, from the input on")
+    image_size: Size = Field(description="height and width in pixels of its images, equal to that of its tasks")
+    weights: Literal["none"] = Field("none", description="always `none`")
+    channels: int = Field(1, ge=1, description=CHANNELS)
 
 
 def _network_kind(value: Any) -> str:
+    if isinstance(value, PerceptronNetwork) or (isinstance(value, dict) and "hidden" in value):
+        return "perceptron"
     keyed = isinstance(value, dict) and ("decoder" in value or "encoder" in value)
     return "decoder" if keyed or isinstance(value, DecoderNetwork) else "backbone"
 
 
 Network = Annotated[
-    Annotated[BackboneNetwork, Tag("backbone")] | Annotated[DecoderNetwork, Tag("decoder")],
+    Annotated[BackboneNetwork, Tag("backbone")]
+    | Annotated[DecoderNetwork, Tag("decoder")]
+    | Annotated[PerceptronNetwork, Tag("perceptron")],
     Discriminator(_network_kind),
 ]
 

@@ -27,11 +27,10 @@ class Split:
 
 
 def normalised(images: Tensor, header: Header, device: torch.device) -> Tensor:
-    """uint8 [N, C, H, W] → float [N, 3, H, W] with the statistics of the training split; grey is repeated."""
+    """uint8 [N, C, H, W] → float [N, C, H, W], with the statistics of the training split."""
     mean = torch.tensor(header.mean, device=device).view(-1, 1, 1)
     deviation = torch.tensor(header.deviation, device=device).view(-1, 1, 1)
-    scaled = (images.to(device).float() / 255 - mean) / deviation
-    return scaled.expand(-1, 3, -1, -1) if scaled.shape[1] == 1 else scaled
+    return (images.to(device).float() / 255 - mean) / deviation
 
 
 def training_batches(
@@ -43,7 +42,7 @@ def training_batches(
     epoch: int,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of batches (float images [B, 3, H, W], int64 labels [B] or [B, H, W]), all of about one size."""
+    """One epoch of batches (float images [B, C, H, W], int64 labels [B] or [B, H, W]), all of about one size."""
     order = np.random.default_rng(derived(seed, "order", epoch)).permutation(len(split))
     for number, indices in enumerate(np.array_split(order, batches(len(split), batch_size))):
         chosen = torch.from_numpy(np.sort(indices))
@@ -59,7 +58,7 @@ def batches(samples: int, batch_size: int) -> int:
 
 
 def evaluation_batches(split: Split, header: Header, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """The split in order: (float images [B, 3, H, W], int64 labels)."""
+    """The split in order: (float images [B, C, H, W], int64 labels)."""
     for start in range(0, len(split), EVALUATION_BATCH):
         images = split.images[start : start + EVALUATION_BATCH]
         labels = split.labels[start : start + EVALUATION_BATCH]

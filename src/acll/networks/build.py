@@ -7,7 +7,10 @@ A task's network holds the parts that its kind uses and nothing else; its state 
 import copy
 import inspect
 import warnings
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
+from itertools import dropwhile, takewhile
+from math import prod
 from typing import Any
 
 import torch
@@ -16,10 +19,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from acll.errors import UserError
-from acll.networks import small
-from acll.settings import BackboneNetwork, Kind, Network
+from acll.networks import classic, small
+from acll.settings import BackboneNetwork, DecoderNetwork, Kind, Network, PerceptronNetwork
 
 IMAGENET_CLASSES = 1000
+IMAGENET_CHANNELS = 3  # for which every encoder is made, before `_start` gives it its own number
 _TEMPLATE_CLASSES = 7  # a number that no other layer of a segmentation head has
 
 
@@ -30,16 +34,22 @@ class NetworkError(UserError):
 class TaskNetwork(nn.Module):
     """The network of one task.
 
-    Images [N, 3, H, W] → logits [N, classes] (classification) or [N, classes, H, W] (segmentation).
+    Images [N, channels, H, W], or grey ones [N, 1, H, W], which are repeated to fill the channels → logits [N, classes]
+    (classification) or [N, classes, H, W] (segmentation).
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module | None, head: nn.Module) -> None:
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module | None, head: nn.Module, channels: int = IMAGENET_CHANNELS
+    ) -> None:
         super().__init__()
+        self.channels = channels
         self.encoder = encoder
         self.decoder = decoder
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.shape[1] == 1:
+            images = images.expand(-1, self.channels, -1, -1)
         features = self.encoder(images)
         if self.decoder is not None:
             # a transformer's encoder also hands over its prefix tokens
@@ -61,39 +71,70 @@ class PooledHead(nn.Sequential):
         return logits
 
 
+# our own classification networks: for each its encoder, and its head for a number of classes
+_OWN: dict[str, tuple[Callable[[], nn.Module], Callable[[int], nn.Module]]] = {
+    small.NAME: (small.SmallResNet, partial(PooledHead, small.WIDTHS[-1])),
+    classic.LENET: (classic.lenet, partial(nn.Linear, classic.LENET_FEATURES)),
+    classic.CONV_SMALL: (classic.conv_small, partial(nn.Linear, classic.CONV_SMALL_FEATURES)),
+}
+OWN_BACKBONES = tuple(_OWN)
+
+
 def build(network: Network, kind: Kind, classes: int, seed: int, pretrained: bool = True) -> TaskNetwork:
     """The network of a task, drawn from `seed`: the same seed gives the same bits. Global random state is untouched.
 
     With `pretrained`, the encoder starts from `network.weights`. Raises NetworkError.
     """
     weights = network.weights if pretrained else "none"
+    if kind == "segmentation" and not isinstance(network, DecoderNetwork):
+        name = network.backbone if isinstance(network, BackboneNetwork) else "a perceptron"
+        raise NetworkError(f"{name} has no decoder, so it cannot learn a segmentation task")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about names of encoders that the configuration has checked already
         torch.manual_seed(seed)
-        if isinstance(network, BackboneNetwork) and network.backbone != small.NAME:
-            if kind == "segmentation":
-                raise NetworkError(f"{network.backbone} has no decoder, so it cannot learn a segmentation task")
-            return _torchvision(network.backbone, weights, classes)
-        return _segmentation_models(network, kind, weights, classes)
+        if isinstance(network, PerceptronNetwork):
+            return _perceptron(network, classes)
+        if isinstance(network, DecoderNetwork):
+            return _segmentation_models(network, kind, weights, classes)
+        if network.backbone in _OWN:
+            return _own(network.backbone, weights, network.channels, classes)
+        return _torchvision(network.backbone, weights, network.channels, classes)
 
 
 def body_kind(network: Network) -> Kind:
     """The kind of task whose network has every part."""
-    return "classification" if isinstance(network, BackboneNetwork) else "segmentation"
+    return "segmentation" if isinstance(network, DecoderNetwork) else "classification"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# our own; to import a library would take longer than all the rest
+
+
+def _perceptron(network: PerceptronNetwork, classes: int) -> TaskNetwork:
+    encoder = classic.perceptron(network.channels * prod(network.image_size), network.hidden)
+    return TaskNetwork(encoder, None, nn.Linear(network.hidden[-1], classes), network.channels)
+
+
+def _own(name: str, weights: str, channels: int, classes: int) -> TaskNetwork:
+    make_encoder, make_head = _OWN[name]
+    encoder = make_encoder()
+    _start(encoder, weights, channels)
+    return TaskNetwork(encoder, None, make_head(classes), channels)
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # torchvision
 
 
-def _torchvision(name: str, weights: str, classes: int) -> TaskNetwork:
+def _torchvision(name: str, weights: str, channels: int, classes: int) -> TaskNetwork:
     from torchvision.models import get_model
 
-    options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+    # transform_input, on with ImageNet weights, would rescale three channels and drop all others
+    options = {"aux_logits": False, "transform_input": False} if name in ("googlenet", "inception_v3") else {}
     model = get_model(name, weights="DEFAULT" if weights == "imagenet" else None, **options)
     encoder, features, last = without_classifier(model)
-    _load_file(encoder, weights, ignore=last)
-    return TaskNetwork(encoder, None, nn.Linear(features, classes))
+    _start(encoder, weights, channels, ignore=last)
+    return TaskNetwork(encoder, None, nn.Linear(features, classes), channels)
 
 
 def without_classifier(model: nn.Module) -> tuple[nn.Module, int, str]:
@@ -119,21 +160,21 @@ def without_classifier(model: nn.Module) -> tuple[nn.Module, int, str]:
 # segmentation-models-pytorch
 
 
-def _segmentation_models(network: Network, kind: Kind, weights: str, classes: int) -> TaskNetwork:
+def _segmentation_models(network: DecoderNetwork, kind: Kind, weights: str, classes: int) -> TaskNetwork:
     """A network of the library, or its encoder with a pooled head. Both kinds have the same encoder, name by name."""
-    if isinstance(network, BackboneNetwork) or (kind == "classification" and network.encoder == small.NAME):
-        encoder: Any = small.SmallResNet()  # without the library, which takes longer to import than to use
-        _load_file(encoder, weights, ignore=None)
-        return TaskNetwork(encoder, None, PooledHead(encoder.out_channels[-1], classes))
+    channels = network.channels
+    if kind == "classification" and network.encoder == small.NAME:
+        return _own(small.NAME, weights, channels, classes)
     try:
         model = _architecture(network.decoder, network.encoder, weights)
     except (KeyError, ValueError, RuntimeError, AttributeError) as error:
         raise NetworkError(f"{network.encoder} with {network.decoder}: {error}") from error
-    _load_file(model.encoder, weights, ignore=None)
-    _drop_idle(model.encoder, 224 if network.decoder == "dpt" else 64)
+    _start(model.encoder, weights, channels)
+    _drop_idle(model.encoder, channels, 224 if network.decoder == "dpt" else 64)
     if kind == "classification":
-        return TaskNetwork(model.encoder, None, PooledHead(model.encoder.out_channels[-1], classes))
-    return TaskNetwork(model.encoder, model.decoder, _segmentation_head(model.segmentation_head, classes))
+        return TaskNetwork(model.encoder, None, PooledHead(model.encoder.out_channels[-1], classes), channels)
+    head = _segmentation_head(model.segmentation_head, classes)
+    return TaskNetwork(model.encoder, model.decoder, head, channels)
 
 
 def _architecture(decoder: str, encoder: str, weights: str) -> Any:
@@ -152,7 +193,7 @@ def _architecture(decoder: str, encoder: str, weights: str) -> Any:
 
 
 @torch.no_grad()
-def _drop_idle(encoder: nn.Module, size: int) -> None:
+def _drop_idle(encoder: nn.Module, channels: int, size: int) -> None:
     """Replace what takes no part in the forward pass, such as the last stages under a decoder that uses only three.
 
     Weights that do nothing would else be owned and counted. size: of a square image that the encoder takes, in pixels.
@@ -162,7 +203,7 @@ def _drop_idle(encoder: nn.Module, size: int) -> None:
         module.register_forward_hook(lambda module, inputs, output: used.add(module)) for module in encoder.modules()
     ]
     was_training = encoder.training
-    encoder.eval()(torch.zeros(1, 3, size, size))
+    encoder.eval()(torch.zeros(1, channels, size, size))
     for hook in hooks:
         hook.remove()
     encoder.train(was_training)
@@ -195,29 +236,79 @@ def _segmentation_head(template: nn.Module, classes: int) -> nn.Module:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# weights from a file
+# where weights come from, and how they are fitted to the number of channels
 
 
-def _load_file(encoder: nn.Module, weights: str, ignore: str | None) -> None:
-    """Load a state dict in the library's own names; the layer named `ignore` may be in it and is left out."""
-    if weights in ("none", "imagenet"):
-        return
-    path = Path(weights)
+def _start(encoder: nn.Module, weights: str, channels: int, ignore: str | None = None) -> None:
+    """Give an encoder made for 3 channels its weights and its own number of input channels, in place.
+
+    Pretrained weights of 3 channels are repeated for others; a file of weights for this number is loaded as it is, and
+    without pretrained weights the first layer is drawn anew as PyTorch draws a layer of so many inputs. What the file
+    has of the layer named `ignore` is left out. No decoder reads what an encoder says of the channels of the images
+    themselves, so that stays. Raises NetworkError.
+    """
+    state = {} if weights == "none" else encoder.state_dict() if weights == "imagenet" else _read(weights, ignore)
+    if channels != IMAGENET_CHANNELS:
+        for name, layer in _image_layers(encoder).items():
+            known = state.get(f"{name}.weight")
+            if known is not None and known.shape == layer.weight.shape:
+                state[f"{name}.weight"] = _repeated(known, channels)
+            layer.in_channels = channels
+            layer.weight = nn.Parameter(layer.weight.new_empty(layer.out_channels, channels, *layer.kernel_size))
+            if weights == "none":
+                layer.reset_parameters()
+    if weights != "none":
+        _load(encoder, state, weights)
+
+
+def _image_layers(encoder: nn.Module) -> dict[str, nn.Conv2d]:
+    """The convolutions that take the images, by name: the first with 3 inputs, and its branches right behind it."""
+    layers = [(name, layer) for name, layer in encoder.named_modules() if isinstance(layer, nn.Conv2d)]
+    onwards = dropwhile(lambda named: not _takes_images(named[1]), layers)
+    found = dict(takewhile(lambda named: _takes_images(named[1]), onwards))
+    if not found:
+        raise NetworkError(
+            f"{type(encoder).__name__} has no convolution that takes images of {IMAGENET_CHANNELS} channels, "
+            "so it cannot be fitted to others"
+        )
+    return found
+
+
+def _takes_images(layer: nn.Conv2d) -> bool:
+    return layer.in_channels == IMAGENET_CHANNELS and layer.groups == 1
+
+
+def _repeated(weight: Tensor, channels: int) -> Tensor:
+    """Weights [O, 3, h, w] of a first convolution → [O, channels, h, w].
+
+    Input channel i gets the weights of channel i mod 3, all scaled by 3 / channels, so that activations keep their
+    scale; a single channel gets the sum. This is what timm and segmentation-models-pytorch do.
+    """
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, torch.arange(channels) % IMAGENET_CHANNELS] * (IMAGENET_CHANNELS / channels)
+
+
+def _read(weights: str, ignore: str | None) -> dict[str, Tensor]:
+    """The state dict of a file, in the library's own names, less the layer named `ignore`."""
     try:
-        state = load_file(path)
+        state = load_file(weights)
     except (OSError, SafetensorError) as error:
-        raise NetworkError(f"{path}: not a readable .safetensors file: {error}") from None
-    if ignore is not None:
-        state = {name: value for name, value in state.items() if not name.startswith(ignore + ".")}
+        raise NetworkError(f"{weights}: not a readable .safetensors file: {error}") from None
+    return {name: value for name, value in state.items() if ignore is None or not name.startswith(ignore + ".")}
+
+
+def _load(encoder: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load a whole state dict; counters of batches, which not every file has, may be missing."""
     expected = encoder.state_dict()
     for name, value in state.items():
         if name in expected and value.shape != expected[name].shape:
-            raise NetworkError(f"{path}: {name} has shape {list(value.shape)}, not {list(expected[name].shape)}")
+            raise NetworkError(f"{source}: {name} has shape {list(value.shape)}, not {list(expected[name].shape)}")
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in expected]
     if missing or unexpected:
         raise NetworkError(
-            f"{path}: not the weights of this encoder: {len(missing)} tensors are missing "
+            f"{source}: not the weights of this encoder: {len(missing)} tensors are missing "
             f"({', '.join(missing[:3])} …), {len(unexpected)} are unknown ({', '.join(unexpected[:3])} …)"
         )
     encoder.load_state_dict(state, strict=False)

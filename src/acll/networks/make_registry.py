@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from acll.networks.build import NetworkError, build
+from acll.networks.build import OWN_BACKBONES, NetworkError, build
 from acll.networks.partition import UnpackableError, partition
 from acll.settings import BackboneNetwork, DecoderNetwork, Kind, Network
 
@@ -26,10 +26,10 @@ def main() -> None:
     import torchvision
 
     warnings.simplefilter("ignore")
-    backbones: dict[str, str | None] = {"resnet_small": refusal(BackboneNetwork(backbone="resnet_small"))}
-    smallest: dict[str, int] = {"resnet_small": 8}
+    backbones: dict[str, str | None] = {}
+    smallest: dict[str, int] = {}
     exact: dict[str, int] = {}
-    for name in torchvision.models.list_models(module=torchvision.models):
+    for name in [*OWN_BACKBONES, *torchvision.models.list_models(module=torchvision.models)]:
         network = BackboneNetwork(backbone=name)
         backbones[name] = refusal(network)
         if name.startswith(FIXED):
@@ -65,7 +65,7 @@ def without_imagenet(encoders: dict[str, Any]) -> dict[str, str]:
     for name, entry in encoders.items():
         if "imagenet" not in entry["pretrained_settings"]:
             reasons[name] = "the library has no ImageNet weights for it"
-    return reasons | {"resnet_small": "there are no ImageNet weights for it"}
+    return reasons | dict.fromkeys(OWN_BACKBONES, "there are no ImageNet weights for it")
 
 
 def refusal(network: Network, kind: Kind | None = None) -> str | None:

@@ -8,7 +8,7 @@ from acll.data import prepared
 from acll.data.batches import Split
 from acll.data.prepared import Header
 from acll.data.root import data_root
-from acll.networks.build import body_kind, build
+from acll.networks.build import NetworkError, body_kind, build
 from acll.networks.partition import partition
 from acll.packing import file
 from acll.packing.ownership import Packed, TaskRecord, empty
@@ -42,15 +42,29 @@ def splits_of(path: Path) -> tuple[Split, Split, Header]:
 
 
 def learner_of(node: Node, path: Path, pretrained: bool = False) -> Learner:
-    """The learner of a node's task, its network newly drawn, or with the weights that the configuration names."""
+    """The learner of a node's task, its network newly drawn, or with the weights that the configuration names.
+
+    Raises NetworkError or UnpackableError where the network cannot be built or packed, or takes other images.
+    """
     device = prepare_process(node.threads)
     train, validation, header = splits_of(path)
     spec = node.network
+    _check_channels(header, spec.channels)
     if spec.weights not in ("none", "imagenet"):
         spec = spec.model_copy(update={"weights": str(data_root() / spec.weights)})
     network = build(spec, header.kind, len(header.classes), node.seed_for("network"), pretrained)
     partition(network)  # refuse what cannot be packed before any work is done
     return Learner(network, train, validation, header, node.training, device)
+
+
+def _check_channels(header: Header, channels: int) -> None:
+    """Raise NetworkError unless the task's images are grey or have the number of channels that the network takes."""
+    own = len(header.mean)
+    if own not in (1, channels):
+        raise NetworkError(
+            f"the images of {header.name} have {own} channels, the network takes {channels}: "
+            f"set channels: {own} for this network"
+        )
 
 
 def parent_of(node: Node, path: Path | None) -> Packed:
@@ -60,7 +74,7 @@ def parent_of(node: Node, path: Path | None) -> Packed:
     whole = build(node.network, body_kind(node.network), 2, 0, pretrained=False)
     state = whole.state_dict()
     shared = {name: state[name] for name in partition(whole).shared}
-    return empty(node.network.model_dump(), shared, node.method, node.seed)
+    return empty(node.network.model_dump(mode="json"), shared, node.method, node.seed)
 
 
 def record_of(header: Header, score: float | None, choice: dict[str, Any]) -> TaskRecord:

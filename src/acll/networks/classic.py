@@ -1,0 +1,68 @@
+"""Small networks of the literature on lifelong learning, for small images, layer by layer.
+
+The convolutional ones are made for images of 3 channels, as all encoders are before they are given their own number.
+Their last pooling has a fixed size of output, which on 32x32 pixels is that of the papers; so images may have any size
+that leaves something to pool.
+"""
+
+from itertools import pairwise
+
+from torch import nn
+
+LENET = "lenet"
+LENET_FEATURES = 84
+CONV_SMALL = "conv_small"
+CONV_SMALL_FEATURES = 512
+
+
+def perceptron(inputs: int, hidden: list[int]) -> nn.Sequential:
+    """Images [N, C, H, W] with C·H·W = `inputs` → features [N, last of `hidden`]: a linear layer and ReLU a width."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, width in pairwise([inputs, *hidden]):
+        layers += [nn.Linear(before, width), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def lenet() -> nn.Sequential:
+    """Images [N, 3, H, W] → features [N, 84].
+
+    LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998) as it is used today: ReLU and max pooling, all maps connected.
+    """
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.AdaptiveMaxPool2d(5),
+        nn.Flatten(),
+        nn.Linear(16 * 5 * 5, 120),
+        nn.ReLU(),
+        nn.Linear(120, LENET_FEATURES),
+        nn.ReLU(),
+    )
+
+
+def conv_small() -> nn.Sequential:
+    """Images [N, 3, H, W] → features [N, 512].
+
+    The network for split CIFAR of Zenke, Poole, Ganguli 2017 (Continual Learning Through Synaptic Intelligence).
+    """
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.25),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveMaxPool2d(8),
+        nn.Dropout(0.25),
+        nn.Flatten(),
+        nn.Linear(64 * 8 * 8, CONV_SMALL_FEATURES),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+    )
