@@ -19,7 +19,7 @@ ifdef DATA
 export ACLL_DATA_ROOT := $(abspath $(DATA))
 endif
 
-.PHONY: help run prove plan check verify repair share pull stale prune-results test test-faults lint format docs registry lock clean
+.PHONY: help run prove plan check download verify repair share pull stale prune-results test test-faults lint format docs registry lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -42,6 +42,9 @@ plan: .venv/installed  ## say which jobs `make run` would run, and why
 
 check: .venv/installed  ## check config/$(CONFIG).yaml and its raw data, without running anything
 	@acll check config/$(CONFIG).yaml
+
+download: .venv/installed  ## fetch and verify the datasets of torchvision that config/$(CONFIG).yaml names and that are not there
+	@acll download config/$(CONFIG).yaml
 
 verify: .venv/installed  ## check by content, whatever the clock says, that all results are what this commit would make
 	@acll verify config/$(CONFIG).yaml

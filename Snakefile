@@ -14,6 +14,7 @@ rule all:
     input:
         TABLES,
         FIGURES,
+        SHEETS,
         # what is in between too, so that a file that was deleted is made again
         [path for node in NODES for path in files_of(node)],
     message:

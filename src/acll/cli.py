@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return own
 
     command(_check, _CONFIGURATION, "check a configuration and its raw data, without running anything")
+    command(_download, _CONFIGURATION, "fetch and verify the datasets of torchvision that it names")
     command(_ready, _CONFIGURATION, "check it, that no run is on, and that dvc.yaml has a stage for it: add one if not")
     command(_table, _RESULTS, "print the tables of a run")
     command(_prove, _RESULTS, "check in the packed files of a run that nothing was forgotten")
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _check(path: Path) -> None:
     from acll import tree
-    from acll.data.folders import files_of
+    from acll.data.catalogue import raw_files, source_of
     from acll.data.root import data_root
     from acll.sharing.raw import recorded_identity, weight_identities
 
@@ -80,13 +81,14 @@ def _check(path: Path) -> None:
         weight_identities(configuration, root, results)
     except UserError as error:
         faults += [f"{path}: {line}" for line in str(error).splitlines()]
+    read = set()
     for name, task in configuration.tasks.items():
-        if task.source in ("image_folder", "mask_folder"):
-            try:
-                if recorded_identity(results, name, task, root) is None:
-                    files_of(task, root)
-            except UserError as error:
-                faults.append(f"{path}: tasks.{name}: {error}")
+        try:
+            if source_of(task) not in read and recorded_identity(results, name, task, root) is None:
+                raw_files(task, root)
+        except UserError as error:
+            faults.append(f"{path}: tasks.{name}: {error}")
+        read.add(source_of(task))
     if faults:
         raise ConfigurationError("\n".join(faults))
     _tell_not_here(configuration, root, results)
@@ -106,12 +108,36 @@ def _tell_not_here(configuration: Configuration, root: Path, results: Path) -> N
         print(f"not in {root}, so taken to be what they were when they were read: {', '.join(absent)}")
 
 
+def _download(path: Path) -> None:
+    from acll.data.root import data_root
+    from acll.settings import Torchvision
+
+    configuration = load(path)
+    tasks = {name: task for name, task in configuration.tasks.items() if isinstance(task, Torchvision)}
+    if not tasks:
+        return
+    from acll.data.sources.torchvision_sets import KNOWN, download, raw_files
+    from acll.sharing.raw import recorded_identity
+
+    root = data_root(configuration.data_root)
+    results = path.resolve().parent.parent / "results" / configuration.name
+    for name, task in tasks.items():
+        if KNOWN[task.dataset].by_hand or recorded_identity(results, name, task, root) is not None:
+            continue  # `check` says what is missing; what results know of their raw data is enough for them
+        try:
+            raw_files(task, root)
+        except UserError:
+            print(f"{name}: fetching {task.dataset} into {root / task.path}", flush=True)
+            download(task, root)
+
+
 def _ready(path: Path) -> None:
     from acll.lock import held
     from acll.sharing.records import recorded
     from acll.sharing.stages import add_stage
     from acll.sharing.transfer import forget_ended, has_remote, knows
 
+    _download(path)
     _check(path)
     root, name = _place(path)
     results = root / "results" / name

@@ -20,7 +20,9 @@ from acll.settings import (
     DENSE,
     AnyTask,
     BackboneNetwork,
+    Coco,
     Configuration,
+    Cub200,
     DecoderNetwork,
     Digits,
     FineTuning,
@@ -32,7 +34,10 @@ from acll.settings import (
     PerceptronNetwork,
     Search,
     Sequence,
+    Series,
     Settings,
+    Table,
+    Torchvision,
     Training,
 )
 
@@ -86,7 +91,7 @@ def load(path: Path) -> Configuration:
 
 def parse(raw: dict[str, Any]) -> Configuration:
     """Check a configuration given as plain data. Raises ConfigurationError."""
-    raw = _numbers(raw)
+    raw = _with_series(_numbers(raw))
     try:
         configuration = Configuration.model_validate(raw)
     except ValidationError as error:
@@ -105,6 +110,41 @@ def _numbers(value: Any) -> Any:
     if isinstance(value, list):
         return [_numbers(item) for item in value]
     return float(value) if isinstance(value, str) and SCIENTIFIC.fullmatch(value) else value
+
+
+def _with_series(raw: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the tasks of each series written out. Raises ConfigurationError."""
+    tasks, sequences = raw.get("tasks"), raw.get("sequences")
+    if not isinstance(tasks, dict) or not isinstance(sequences, dict):
+        return raw  # a fault that is found later
+    tasks, written = dict(tasks), dict(sequences)
+    faults = []
+    for name, sequence in sequences.items():
+        given = sequence.get("tasks") if isinstance(sequence, dict) else None
+        if not isinstance(given, dict):
+            continue
+        try:
+            series = Series.model_validate(given)
+        except ValidationError as error:
+            for detail in error.errors():
+                faults.append(_line({**detail, "loc": ("sequences", str(name), "tasks", *detail["loc"])}))
+            continue
+        base = raw["tasks"].get(series.of)
+        if not isinstance(base, dict):
+            hint = suggestion(series.of, list(raw["tasks"])) or _known(raw["tasks"])
+            faults.append(f"sequences.{name}.tasks.of = {series.of!r}: there is no such task{hint}")
+            continue
+        made = {one: base | changes for one, changes in series.variants().items()}
+        faults += [
+            f"sequences.{name}.tasks: makes {one}, but there is another task of that name"
+            for one in made
+            if tasks.get(one, made[one]) != made[one]
+        ]
+        tasks |= made
+        written[name] = sequence | {"tasks": list(made)}
+    if faults:
+        raise ConfigurationError("\n".join(dict.fromkeys(faults)))
+    return raw | {"tasks": tasks, "sequences": written}
 
 
 def _line(error: ErrorDetails) -> str:
@@ -156,6 +196,10 @@ _MODELS: dict[str, type[Settings]] = {
     "generated": Generated,
     "image_folder": ImageFolder,
     "mask_folder": MaskFolder,
+    "table": Table,
+    "coco": Coco,
+    "cub200": Cub200,
+    "torchvision": Torchvision,
     "backbone": BackboneNetwork,
     "decoder": DecoderNetwork,
     "perceptron": PerceptronNetwork,
@@ -176,6 +220,8 @@ def _place(location: tuple[int | str, ...]) -> tuple[list[str], type[Settings]]:
             model = _MODELS.get(str(part), model)
         elif isinstance(part, str) and part != "[key]":
             path.append(part)
+        if position == 2 and location[0] == "sequences" and part == "tasks":
+            model = Series
     return path, model
 
 
@@ -323,6 +369,19 @@ def _size_faults(key: str, task: AnyTask, architecture: str) -> list[str]:
     return [f"{key}: {architecture} needs {smallest} or more"] if min(task.image_size) < smallest else []
 
 
+def _variants(key: str, task: AnyTask) -> list[str]:
+    """Settings that do not go with the kind of the task, or with each other."""
+    faults = []
+    if task.tile_overlap is not None:
+        if task.kind == "classification":
+            faults.append(f"{key}.tile_overlap: only images with masks can be cut into tiles")
+        elif task.tile_overlap >= min(task.image_size):
+            faults.append(f"{key}.tile_overlap = {task.tile_overlap}: must be below image_size")
+    if task.permute is not None and task.kind == "segmentation":
+        faults.append(f"{key}.permute: a segmentation task has no pixels to permute; classification has")
+    return faults
+
+
 def _values(configuration: Configuration) -> list[str]:
     faults = []
     for name, task in configuration.tasks.items():
@@ -336,6 +395,7 @@ def _values(configuration: Configuration) -> list[str]:
         classes = getattr(task, "classes", None)
         if isinstance(classes, list) and len(set(classes)) < len(classes):
             faults.append(f"tasks.{name}.classes = {_short(classes)}: a class stands there twice")
+        faults += _variants(f"tasks.{name}", task)
         path = Path(getattr(task, "path", "."))
         if path.is_absolute() or ".." in path.parts:
             faults.append(f"tasks.{name}.path = {str(path)!r}: must lie below data_root, which `DATA=…` can set")

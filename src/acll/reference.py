@@ -13,14 +13,21 @@ from acll import settings
 
 SECTIONS: tuple[tuple[str, type[settings.Settings]], ...] = (
     ("The whole", settings.Configuration),
+    ("`tasks.<name>`, whatever the source", settings.Task),
     ("`tasks.<name>`, source `digits`", settings.Digits),
     ("`tasks.<name>`, source `generated`", settings.Generated),
     ("`tasks.<name>`, source `image_folder`", settings.ImageFolder),
     ("`tasks.<name>`, source `mask_folder`", settings.MaskFolder),
+    ("`tasks.<name>`, source `table`", settings.Table),
+    ("`tasks.<name>`, source `coco`", settings.Coco),
+    ("… `train`, `val`, `test`", settings.CocoSplit),
+    ("`tasks.<name>`, source `cub200`", settings.Cub200),
+    ("`tasks.<name>`, source `torchvision`", settings.Torchvision),
     ("`networks.<name>`, for classification", settings.BackboneNetwork),
     ("`networks.<name>`, for segmentation, or both kinds", settings.DecoderNetwork),
     ("`networks.<name>`, a perceptron", settings.PerceptronNetwork),
     ("`sequences.<name>`", settings.Sequence),
+    ("`sequences.<name>.tasks`, a series", settings.Series),
     ("`methods.<name>`, packing", settings.Packing),
     ("`methods.<name>.ratio`, a search", settings.Search),
     ("`methods.<name>`, fine-tuning", settings.FineTuning),
@@ -42,8 +49,14 @@ def reference() -> str:
     for title, model in SECTIONS:
         words = " ".join((model.__doc__ or "").split())
         parts.append(f"## {title}\n\n{words}\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |")
-        parts[-1] += "".join(f"\n{_row(name, field)}" for name, field in model.model_fields.items()) + "\n"
+        parts[-1] += "".join(f"\n{_row(name, field)}" for name, field in _own(model).items()) + "\n"
     return "\n".join(parts)
+
+
+def _own(model: type[settings.Settings]) -> dict[str, FieldInfo]:
+    """The keys of a section; those that all tasks have stand in theirs alone."""
+    common = settings.Task.model_fields if issubclass(model, settings.Task) and model is not settings.Task else {}
+    return {name: field for name, field in model.model_fields.items() if name not in common}
 
 
 def _row(name: str, field: FieldInfo) -> str:

@@ -5,13 +5,14 @@ Steps import this module and not the checks in `acll.config`, so that another me
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 DENSE = "dense"  # the folder of first-task training, shared by all methods; so no method may have this name
 
 Kind = Literal["classification", "segmentation"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=2, le=255)]
 
 
 def _sides(value: Any) -> Any:
@@ -22,7 +23,20 @@ def _sides(value: Any) -> Any:
     return tuple(sides)
 
 
+def _part(value: list[int]) -> list[int]:
+    """Which part of how many."""
+    if len(value) != 2 or not 1 <= value[0] <= value[1]:
+        raise ValueError("must be two numbers, [k, n] with 1 ≤ k ≤ n")
+    return value
+
+
 Size = Annotated[tuple[int, int], BeforeValidator(_sides)]
+Part = Annotated[list[int], AfterValidator(_part)]
+Names = Annotated[list[str], Field(min_length=2, max_length=255)]
+TorchvisionName = Literal[
+    "MNIST", "FashionMNIST", "KMNIST", "EMNIST", "SVHN", "CIFAR10", "CIFAR100", "Flowers102", "StanfordCars",
+    "FGVCAircraft", "Food101", "DTD", "GTSRB", "EuroSAT", "OxfordIIITPet", "VOCSegmentation", "Cityscapes",
+]  # fmt: skip
 
 
 class Settings(BaseModel):
@@ -42,6 +56,23 @@ class Task(Settings):
     validation_share: Share = Field(0.15, description="share cut from `train` for validation where there is no `val`")
     test_share: Share = Field(0.2, description="share cut from `train` for the test where there is no `test`")
     split_seed: int = Field(0, ge=0, description="seed of these cuts; the seeds of the runs do not change them")
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="files that cannot be used: `stop`, or `skip` them and count them in the result"
+    )
+    duplicates: Literal["warn", "stop", "skip"] = Field(
+        "warn", description="copies across splits: `warn`, `stop`, or `skip` those that are not in the test split"
+    )
+    tile_overlap: int | None = Field(
+        None, ge=0, description="segmentation: cut images into tiles of `image_size`, overlapping by so many pixels, "
+        "instead of resizing them; scores are those of the whole images"
+    )  # fmt: skip
+    part: Part | None = Field(
+        None, description="[k, n]: only the k-th of n parts of the classes, in their order; other pixels are ignored"
+    )
+    train_samples: int | None = Field(None, ge=2, description="use so many samples of the training split only")
+    noise: float = Field(0.0, ge=0, le=1, description="deviation of noise added to pixels, 1 being white; per image")
+    rotate: float = Field(0.0, description="degrees by which images are rotated, against the clock")
+    permute: int | None = Field(None, ge=0, description="classification: seed of one order in which all pixels are put")
     training: dict[str, Any] = Field({}, description="keys of `training` that this task overrides")
 
 
@@ -63,26 +94,101 @@ class Generated(Task):
     seed: int = Field(0, ge=0, description="seed of the images")
 
 
-class ImageFolder(Task):
+class RawData(Task):
+    """Settings of every task whose raw data lie in files."""
+
+    path: str = Field(description="the folder, or a .zip or .tar archive of it, below `data_root`")
+    group: str | None = Field(None, description="regular expression; files whose match is equal stay in one split")
+
+
+class ImageFolder(RawData):
     """Images in `{train,val,test}/<class>/*`; the folder names are the classes."""
 
     source: Literal["image_folder"] = Field(description="`image_folder`")
     kind: Literal["classification"] = Field("classification", description="always classification")
-    path: str = Field(description="the folder, below `data_root`")
-    group: str | None = Field(None, description="regular expression; files whose match is equal stay in one split")
 
 
-class MaskFolder(Task):
-    """Images in `{train,val,test}/images/*` and class indices in `{train,val,test}/masks/*.png`; 255 means ignore."""
+class MaskFolder(RawData):
+    """Images in `{train,val,test}/images/*` and masks of class indices (grey levels, or of a palette) in
+    `{train,val,test}/masks/*`; 255 means ignore."""
 
     source: Literal["mask_folder"] = Field(description="`mask_folder`")
     kind: Literal["segmentation"] = Field("segmentation", description="always segmentation")
-    path: str = Field(description="the folder, below `data_root`")
-    classes: list[str] = Field(min_length=2, max_length=255, description="names of the classes, in order of index")
-    group: str | None = Field(None, description="regular expression; files whose match is equal stay in one split")
+    classes: Names = Field(description="names of the classes, in order of index")
 
 
-AnyTask = Annotated[Digits | Generated | ImageFolder | MaskFolder, Discriminator("source")]
+class Table(RawData):
+    """A table with a row for each image: columns `path`, `label` (for segmentation `mask`), and `split`, which may be
+    absent. Paths are relative to the table."""
+
+    source: Literal["table"] = Field(description="`table`")
+    kind: Kind = Field("classification", description="`classification` or `segmentation`")
+    path: str = Field(description="the table, a .csv or .parquet file below `data_root`")
+    classes: Names | None = Field(
+        None, description="segmentation: names of the classes, in order of index; else those of the column `label`"
+    )
+
+    @model_validator(mode="after")
+    def _classes_of_masks(self) -> Self:
+        if self.kind == "segmentation" and self.classes is None:
+            raise ValueError("segmentation needs `classes`, in order of index")
+        return self
+
+
+class CocoSplit(Settings):
+    """Where a split of a task of source `coco` lies, below its `path`."""
+
+    images: str = Field(description="the folder of the images")
+    annotations: str = Field(description="the .json file of the annotations")
+
+
+class Coco(RawData):
+    """Annotations in COCO's format (polygons or run lengths), drawn as masks: 0 is the background, smaller objects lie
+    upon larger ones, crowds are ignored."""
+
+    source: Literal["coco"] = Field(description="`coco`")
+    kind: Literal["segmentation"] = Field("segmentation", description="always segmentation")
+    classes: Names | None = Field(
+        None, description="the categories to use, in this order; else all in the file's order"
+    )
+    train: CocoSplit = Field(description="`images` and `annotations` of the training split")
+    val: CocoSplit | None = Field(None, description="of the validation split; else it is cut")
+    test: CocoSplit | None = Field(None, description="of the test split; else it is cut")
+
+
+class Cub200(RawData):
+    """CUB-200-2011 (Wah et al. 2011), 200 kinds of birds, with its own split into training and test."""
+
+    source: Literal["cub200"] = Field(description="`cub200`")
+    kind: Literal["classification"] = Field("classification", description="always classification")
+    path: str = Field("CUB_200_2011.tgz", description="the archive as it is published, or the folder that is in it")
+
+
+class Torchvision(Task):
+    """A dataset of torchvision, by name, with its own splits; `make download` fetches and verifies what is missing."""
+
+    source: Literal["torchvision"] = Field(description="`torchvision`")
+    dataset: TorchvisionName = Field(description="its class in `torchvision.datasets`")
+    kind: Kind = Field(
+        "classification",
+        description="`segmentation` for OxfordIIITPet (pet or background), VOCSegmentation, Cityscapes",
+    )
+    path: str = Field(description="the folder below `data_root` that torchvision calls `root`")
+    group: str | None = Field(None, description="regular expression; samples whose match is equal stay in one split")
+
+    @model_validator(mode="after")
+    def _kind_of_dataset(self) -> Self:
+        kinds = ("classification", "segmentation") if self.dataset == "OxfordIIITPet" else (
+            ("segmentation",) if self.dataset in ("VOCSegmentation", "Cityscapes") else ("classification",)
+        )  # fmt: skip
+        if self.kind not in kinds:
+            raise ValueError(f"{self.dataset} has kind {' or '.join(kinds)}, not {self.kind}")
+        return self
+
+
+AnyTask = Annotated[
+    Digits | Generated | ImageFolder | MaskFolder | Table | Coco | Cub200 | Torchvision, Discriminator("source")
+]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -140,7 +246,45 @@ class Sequence(Settings):
     """A network and the tasks that it learns, in order."""
 
     network: str = Field(description="name of a network")
-    tasks: list[str] = Field(min_length=1, max_length=255, description="names of tasks, in the order of learning")
+    tasks: list[str] = Field(
+        min_length=1, max_length=255, description="names of tasks, in the order of learning; or a series, see below"
+    )
+
+
+class Series(Settings):
+    """A benchmark of the field in one line: in place of a sequence's `tasks`, tasks that are made from one of them.
+    Besides `of` it has exactly one key. The tasks are called by it: `{of: mnist, permuted: 10}` is `mnist_permuted_1`
+    to `mnist_permuted_10`."""
+
+    of: str = Field(description="name of the task that they are made from")
+    permuted: Count | None = Field(None, description="so many tasks, in each the pixels in a random order of its own")
+    split: Count | None = Field(None, description="so many tasks, each with a part of the classes")
+    rotated: Count | None = Field(None, description="so many tasks n, the i-th rotated by (i-1)·180/n degrees")
+    noise: list[float] | None = Field(None, min_length=2, description="a task for each deviation of noise")
+    train_samples: list[int] | None = Field(
+        None, min_length=2, description="a task for each number of training samples"
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [key for key in type(self).model_fields if key != "of" and getattr(self, key) is not None]
+        if len(given) != 1:
+            kinds = ", ".join(key for key in type(self).model_fields if key != "of")
+            raise ValueError(f"must have `of` and exactly one of {kinds}")
+        return self
+
+    def variants(self) -> dict[str, dict[str, Any]]:
+        """For each task, by its name, the settings in which it differs from the one that it is made from."""
+        count = self.permuted or self.split or self.rotated or 0
+        made: dict[str, list[dict[str, Any]]] = {
+            "permuted": [{"permute": number} for number in range(1, count + 1)],
+            "split": [{"part": [number, count]} for number in range(1, count + 1)],
+            "rotated": [{"rotate": number * 180 / count} for number in range(count)],
+            "noise": [{"noise": value} for value in self.noise or []],
+            "train_samples": [{"train_samples": value} for value in self.train_samples or []],
+        }
+        key = next(key for key in made if getattr(self, key) is not None)
+        return {f"{self.of}_{key}_{number}": changes for number, changes in enumerate(made[key], 1)}
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from acll import tree
 from acll.closure import code_of
 from acll.settings import Configuration, FineTuning, Packing, Training
 from acll.config import parse as parse_configuration
-from acll.data.sources import FINGERPRINTS
+from acll.data.identity import FINGERPRINTS
 from acll.errors import UserError
 from acll.lock import LOCK, held
 from acll.packing.cap import cap
@@ -92,6 +92,11 @@ def spec(name: str, settings: dict, outside: str = "") -> str:
 def node_at(wildcards) -> tree.Node:
     network, method, seed, *prefix = wildcards.node.split("/")
     return tree.Node(network, method, int(seed.removeprefix("seed")), tuple(prefix))
+
+
+def made_here(task: str) -> bool:
+    """Whether the images of a task come with the package, so that there is nothing to decode."""
+    return CONFIGURATION.tasks[task].source in ("digits", "generated")
 
 
 def prepared(task: str, split: str = "train") -> str:

@@ -5,12 +5,14 @@ rule prepare:
     output:
         train="data/{task}.train.safetensors",
         test="data/{task}.test.safetensors",
+        summary="data/{task}.json",
     log:
         text="logs/prepare/{task}.log",
         digests="digests/prepare/{task}.sha256",
+        report="logs/prepare/{task}.faults.csv",
     benchmark:
         "benchmarks/prepare/{task}.tsv"
-    threads: 1
+    threads: lambda wildcards: 1 if made_here(wildcards.task) else 4
     resources:
         mem_mb=4000,
     params:
@@ -25,4 +27,34 @@ rule prepare:
     message:
         "prepare {wildcards.task}"
     shell:
-        step("prepare", "--train {output.train:q} --test {output.test:q}")
+        step(
+            "prepare",
+            "--train {output.train:q} --test {output.test:q} --summary {output.summary:q} "
+            "--report {log.report:q} --processes {threads}",
+        )
+
+
+rule sheet:
+    input:
+        train="data/{task}.train.safetensors",
+        summary="data/{task}.json",
+    output:
+        figure=report(
+            "figures/data/{task}.png",
+            caption="../report/sheet.rst",
+            category="Data",
+        ),
+    log:
+        text="logs/sheet/{task}.log",
+        digests="digests/sheet/{task}.sha256",
+    benchmark:
+        "benchmarks/sheet/{task}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        spec=spec("sheet", {}),
+    message:
+        "sheet {wildcards.task}"
+    shell:
+        step("sheet", "--train {input.train:q} --summary {input.summary:q} --figure {output.figure:q}")

@@ -1,19 +1,22 @@
 # Tables and figures from all scores.
 
 TABLES = [
-    f"tables/{name}" for name in ("scores.csv", "final.csv", "summary.csv", "plot.csv", "metrics.json", "tables.txt")
+    f"tables/{name}" for name in ("scores.csv", "final.csv", "summary.csv", "data.csv", "plot.csv", "metrics.json", "tables.txt")
 ]
 SEARCHED = [node for node in NODES if tree.searches(CONFIGURATION, node)]
 FIGURES = [f"figures/{name}.png" for name in ("scores", "shares", *(["search"] if SEARCHED else []))]
+SHEETS = [f"figures/data/{task}.png" for task in sorted(TASKS)]
 
 
 rule tables:
     input:
         node_scores=[f"{node.folder}/scores.json" for node in NODES],
+        summaries=[f"data/{task}.json" for task in sorted(TASKS)],
     output:
         scores="tables/scores.csv",
         final="tables/final.csv",
         summary="tables/summary.csv",
+        data="tables/data.csv",
         plot="tables/plot.csv",
         metrics="tables/metrics.json",
         text="tables/tables.txt",
@@ -46,8 +49,8 @@ rule tables:
     shell:
         step(
             "tables",
-            "--node-scores {input.node_scores:q} --scores {output.scores:q} --final {output.final:q} "
-            "--summary {output.summary:q} --plot {output.plot:q} --metrics {output.metrics:q} --text {output.text:q}",
+            "--node-scores {input.node_scores:q} --summaries {input.summaries:q} --scores {output.scores:q} --final {output.final:q} "
+            "--summary {output.summary:q} --data {output.data:q} --plot {output.plot:q} --metrics {output.metrics:q} --text {output.text:q}",
         )
 
 

@@ -8,29 +8,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acll.data.prepared import Header
+from acll.data.prepared import IGNORE, Header
 from acll.seeds import derived
 from acll.settings import Augmentation
 
 EVALUATION_BATCH = 64
+WHITE = {torch.uint8: 255.0, torch.uint16: 65535.0, torch.float32: 1.0}  # the value of a white pixel
 
 
 @dataclass(frozen=True)
 class Split:
-    """A split of a prepared task: images uint8 [N, C, H, W], labels int64 [N] or uint8 [N, H, W]."""
+    """A split of a prepared task: images uint8, uint16 or float32 [N, C, H, W], labels int64 [N] or uint8 [N, H, W].
+
+    Where large images were cut into tiles, wholes int32 [N] says which tiles are of one image, and cores int32 [N, 4]
+    for which part each answers (top, left, bottom, right; see `acll.data.tiles`).
+    """
 
     images: Tensor
     labels: Tensor
+    cores: Tensor | None = None
+    wholes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
 
+def split_of(tensors: dict[str, Tensor], name: str) -> Split:
+    """A split from the tensors of a prepared file."""
+    own = {part: tensors.get(f"{name}_{part}") for part in ("cores", "wholes")}
+    return Split(tensors[f"{name}_images"], tensors[f"{name}_labels"], **own)
+
+
 def normalised(images: Tensor, header: Header, device: torch.device) -> Tensor:
-    """uint8 [N, C, H, W] → float [N, C, H, W], with the statistics of the training split."""
+    """Images [N, C, H, W] of any type → float, with the statistics of the training split."""
+    white = WHITE[images.dtype]
     mean = torch.tensor(header.mean, device=device).view(-1, 1, 1)
     deviation = torch.tensor(header.deviation, device=device).view(-1, 1, 1)
-    return (images.to(device).float() / 255 - mean) / deviation
+    # in place: on a CPU a new tensor for each operation takes several times as long as the arithmetic
+    return images.to(device, torch.float32, copy=True).sub_(white * mean).div_(white * deviation)
 
 
 def training_batches(
@@ -58,27 +73,44 @@ def batches(samples: int, batch_size: int) -> int:
 
 
 def evaluation_batches(split: Split, header: Header, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """The split in order: (float images [B, C, H, W], int64 labels)."""
+    """The split in order: (float images [B, C, H, W], int64 labels); what a tile does not answer for is ignored."""
     for start in range(0, len(split), EVALUATION_BATCH):
         images = split.images[start : start + EVALUATION_BATCH]
         labels = split.labels[start : start + EVALUATION_BATCH]
+        if split.cores is not None:
+            labels = _only_cores(labels, split.cores[start : start + EVALUATION_BATCH])
         yield normalised(images, header, device), labels.to(device).long()
+
+
+def _only_cores(masks: Tensor, cores: Tensor) -> Tensor:
+    """Masks [B, H, W], ignored outside of cores [B, 4]."""
+    rows, columns = (torch.arange(side) for side in masks.shape[1:])
+    top, left, bottom, right = cores.T[:, :, None]
+    down, across = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
+    return torch.where(down[:, :, None] & across[:, None, :], masks, IGNORE)
 
 
 def augmented(
     images: Tensor, labels: Tensor, augmentation: Sequence[Augmentation], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Random changes of a batch uint8 [B, C, H, W]; masks [B, H, W] are moved with their images."""
-    masks = labels.ndim == 3
-    for name in augmentation:
-        if name == "brightness":
-            images = _brightness(images, generator)
-            continue
-        rows, columns = _positions(name, images, generator)
+    """Random changes of a batch [B, C, H, W]; masks [B, H, W] are moved with their images. Moves come first, as one."""
+    moves = [_positions(name, images, generator) for name in augmentation if name != "brightness"]
+    if moves:
+        rows, columns = (_composed(positions) for positions in zip(*moves))
         images = _gather(images, rows, columns)
-        if masks:
+        if labels.ndim == 3:
             labels = _gather(labels[:, None], rows, columns)[:, 0]
+    for _ in range(augmentation.count("brightness")):
+        images = _brightness(images, generator)
     return images, labels
+
+
+def _composed(positions: Sequence[Tensor]) -> Tensor:
+    """One move for several, each [B, side]: where each pixel was before the first."""
+    composed = positions[0]
+    for later in positions[1:]:
+        composed = composed.gather(1, later)
+    return composed
 
 
 def _positions(name: Augmentation, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -111,16 +143,18 @@ def _mirrored(positions: Tensor, side: int) -> Tensor:
 def _gather(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """[B, C, H, W] at rows [B, H] and columns [B, W] of each image."""
     count, channels, height, width = values.shape
-    across = rows[:, None, :, None].expand(count, channels, height, width)
-    values = values.gather(2, across)
-    return values.gather(3, columns[:, None, None, :].expand(count, channels, height, width))
+    places = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, height * width)
+    flat = values.reshape(count, channels, height * width)
+    return flat.gather(2, places.expand(-1, channels, -1)).view(values.shape)
 
 
 def _brightness(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Contrast by a factor of 0.8 … 1.2 and brightness by ±25 levels, for each image."""
+    """Contrast by a factor of 0.8 … 1.2 and brightness by up to a tenth of white, for each image."""
     count = len(images)
     factor = (0.8 + 0.4 * torch.rand(count, 1, 1, 1, generator=generator)).to(images.device)
-    level = (50 * torch.rand(count, 1, 1, 1, generator=generator) - 25).to(images.device)
+    white = WHITE[images.dtype]
+    level = (white / 255 * (50 * torch.rand(count, 1, 1, 1, generator=generator) - 25)).to(images.device)
     values = images.float()
     centre = values.mean(dim=(1, 2, 3), keepdim=True)
-    return ((values - centre) * factor + centre + level).clamp(0, 255).round().to(torch.uint8)
+    changed = (values - centre) * factor + centre + level
+    return changed if images.dtype == torch.float32 else changed.clamp(0, white).round().to(images.dtype)

@@ -1,25 +1,29 @@
 """The prepared files of a task: training and validation in one, the test split in a file of its own.
 
-`<task>.train.safetensors` holds the tensors `train_images`, `train_labels`, `val_images`, `val_labels`;
-`<task>.test.safetensors` holds `test_images`, `test_labels`. The header (JSON, under `task` in the metadata) has
-classes, kind, size, mean and deviation of the training split, and the id of each sample. They are mapped into memory
-when read. No step but evaluation can read a test file: see `allow_test`.
+`<task>.train.safetensors` holds the tensors `train_images`, `train_labels`, `train_ids` and the same of `val`,
+`<task>.test.safetensors` those of `test`. Where images were cut into tiles, `…_wholes` says which tiles are of one
+image and `…_cores` for which part of it each answers. The header (JSON, under `task` in the metadata) has classes,
+kind, size, mean and deviation of the training split. Ids are lines of UTF-8. Files are mapped into memory when read,
+so jobs share them. No step but evaluation can read a test file: see `allow_test`.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from numpy.typing import NDArray
 
-from acll.data.splits import DataError, Samples
+from acll.data.errors import DataError
 from acll.files import written
 from acll.settings import Kind
 
 TEST = ".test.safetensors"
+IGNORE = 255  # in masks: no class
 _allowed = {"test": False}
+_NAMES = {"uint8": "U8", "uint16": "U16", "float32": "F32", "int32": "I32", "int64": "I64"}
 
 
 class TestSplitError(PermissionError):
@@ -30,7 +34,7 @@ class TestSplitError(PermissionError):
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a prepared task."""
+    """What is known of a prepared task; mean and deviation of each channel are shares of white."""
 
     name: str
     kind: Kind
@@ -38,7 +42,23 @@ class Header:
     image_size: tuple[int, int]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
-    ids: dict[str, list[str]]  # split → ids of its samples
+
+
+@dataclass(frozen=True)
+class Content:
+    """The samples of a split, to be written one at a time.
+
+    images: [channels, H, W] each; masks: uint8 [H, W] each; labels: int64 [N]; cores: int32 [N, 4]; wholes: int32 [N].
+    """
+
+    ids: Sequence[str]
+    images: Iterable[NDArray[Any]]
+    dtype: str
+    channels: int
+    labels: NDArray[np.int64] | None = None
+    masks: Iterable[NDArray[np.uint8]] | None = None
+    cores: NDArray[np.int32] | None = None
+    wholes: NDArray[np.int32] | None = None
 
 
 def allow_test() -> None:
@@ -46,45 +66,96 @@ def allow_test() -> None:
     _allowed["test"] = True
 
 
-def write(name: str, kind: Kind, splits: dict[str, Samples], classes: list[str], train: Path, test: Path) -> None:
-    """Write both files of a task, each whole or not at all; the statistics come from the training split alone."""
-    images = splits["train"].images
-    counts = [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(images.shape[1])]
-    levels = np.arange(256) / 255
-    means = [float(np.average(levels, weights=count)) for count in counts]
-    variances = [float(np.average((levels - mean) ** 2, weights=count)) for mean, count in zip(means, counts)]
-    header: dict[str, Any] = {
-        "name": name,
-        "kind": kind,
-        "classes": classes,
-        "image_size": list(images.shape[2:]),
-        "mean": means,
-        "deviation": [max(variance**0.5, 1e-3) for variance in variances],
-    }
-    for path, names in ((train, ("train", "val")), (test, ("test",))):
-        tensors = {f"{split}_images": splits[split].images for split in names}
-        tensors |= {f"{split}_labels": splits[split].labels for split in names}
-        content = header | {"ids": {split: list(splits[split].ids) for split in names}}
-        arrays = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
-        with written(path) as beside:
-            save_file(arrays, beside, metadata={"task": json.dumps(content, sort_keys=True)})
+def write(path: Path, header: Header, contents: dict[str, Content]) -> None:
+    """Write a file of some splits, whole or not at all; one sample at a time is in memory."""
+    tensors = [tensor for split, content in contents.items() for tensor in _tensors(split, content, header.image_size)]
+    # the widest first, so that each begins at a multiple of its width
+    tensors.sort(key=lambda tensor: (-np.dtype(tensor.dtype).itemsize, tensor.name))
+    with written(path) as beside, beside.open("wb") as file:
+        file.write(_head(tensors, {"task": json.dumps(asdict(header), sort_keys=True)}))
+        for tensor in tensors:
+            for part in tensor.parts:
+                file.write(part.tobytes())
 
 
 def read(path: Path) -> tuple[dict[str, Any], Header]:
     """Tensors by name, mapped into memory, and the header. Raises TestSplitError, DataError for a damaged file."""
-    from safetensors import SafetensorError, safe_open
+    return _read(path, "pt", lambda file: {
+        name: file.get_tensor(name) for name in file.keys() if not name.endswith("_ids")  # noqa: SIM118 - no mapping
+    })  # fmt: skip
 
-    if path.name.endswith(TEST) and not _allowed["test"]:
-        raise TestSplitError(f"{path}: only evaluation may read a test split")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = header_from(json.loads(file.metadata()["task"]))
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a mapping
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not a prepared file, or damaged: {error}; delete it to have it made anew") from None
+
+def ids(path: Path, split: str) -> list[str]:
+    """The id of each sample of a split: the file, or the part of one, that it was read from. Raises as `read` does."""
+    return list(_read(path, "np", lambda file: bytes(file.get_tensor(f"{split}_ids")).decode().split("\n"))[0])
+
+
+def labels(path: Path, split: str) -> NDArray[Any]:
+    """The labels of a split, or masks, without torch. Raises as `read` does."""
+    values: NDArray[Any] = _read(path, "np", lambda file: file.get_tensor(f"{split}_labels"))[0]
+    return values
+
+
+def some_samples(path: Path, split: str, positions: Sequence[int]) -> tuple[list[NDArray[Any]], list[Any], Header]:
+    """Images and labels, or masks, at these positions, without torch. Raises as `read` does."""
+
+    def chosen(file: Any) -> tuple[list[NDArray[Any]], list[Any]]:
+        images, labels = (file.get_slice(f"{split}_{part}") for part in ("images", "labels"))
+        return [images[index] for index in positions], [labels[index] for index in positions]
+
+    (images, labels), header = _read(path, "np", chosen)
+    return images, labels, header
 
 
 def header_from(values: dict[str, Any]) -> Header:
     """A header from its JSON."""
     lists = ("classes", "image_size", "mean", "deviation")
     return Header(**(values | {key: tuple(values[key]) for key in lists}))
+
+
+def _read(path: Path, framework: str, take: Any) -> tuple[Any, Header]:
+    from safetensors import SafetensorError, safe_open
+
+    if path.name.endswith(TEST) and not _allowed["test"]:
+        raise TestSplitError(f"{path}: only evaluation may read a test split")
+    try:
+        with safe_open(path, framework=framework) as file:
+            return take(file), header_from(json.loads(file.metadata()["task"]))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a prepared file, or damaged: {error}; delete it to have it made anew") from None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# the format of safetensors, written as a stream: its own writer wants whole tensors in memory
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    parts: Iterable[NDArray[Any]]
+
+
+def _tensors(split: str, content: Content, size: tuple[int, int]) -> Iterator[_Tensor]:
+    count = len(content.ids)
+    yield _Tensor(f"{split}_images", content.dtype, (count, content.channels, *size), content.images)
+    if content.masks is not None:
+        yield _Tensor(f"{split}_labels", "uint8", (count, *size), content.masks)
+    lines = np.frombuffer("\n".join(content.ids).encode(), np.uint8)
+    whole = {"labels": content.labels, "ids": lines, "cores": content.cores, "wholes": content.wholes}
+    for name, values in whole.items():
+        if values is not None:
+            yield _Tensor(f"{split}_{name}", values.dtype.name, values.shape, [values])
+
+
+def _head(tensors: Sequence[_Tensor], metadata: dict[str, str]) -> bytes:
+    """Eight bytes with the length of the JSON that follows, padded so that the data begin at a multiple of eight."""
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for tensor in tensors:
+        begin, end = end, end + int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
+        entries[tensor.name] = {"dtype": _NAMES[tensor.dtype], "shape": tensor.shape, "data_offsets": [begin, end]}
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

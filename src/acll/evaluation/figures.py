@@ -1,43 +1,18 @@
-"""Figures: readable in print and by the colour-blind (Okabe & Ito's palette, with markers)."""
+"""Figures of scores, capacity and searches."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-
-from acll.files import written
-from acll.search.choice import monotone_fit
-
-mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
-MARKERS = "os^DvP*X"
-FREE = "#E5E5E5"
+from acll.evaluation.style import COLOURS, FREE, MARKERS
+from acll.search.choice import monotone_fit
+
 Sequences = Mapping[str, tuple[str, Sequence[str]]]
-
-plt.rcParams.update(
-    {
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 10,
-        "figure.dpi": 150,
-        "svg.hashsalt": "acll",
-    }
-)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure whole or not at all; equal figures give equal bytes."""
-    with written(path) as beside:
-        figure.savefig(beside, format="png", metadata={"Software": None})
-    plt.close(figure)
 
 
 def scores(table: pd.DataFrame, sequences: Sequences) -> Figure:

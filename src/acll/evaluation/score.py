@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from acll.data import prepared
-from acll.data.batches import Split
+from acll.data.batches import split_of
 from acll.networks.build import build
 from acll.packing.ownership import Packed, digest, effective
 from acll.settings import Kind, Network
@@ -59,12 +59,9 @@ def _evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> Ta
     spec: Network = TypeAdapter(Network).validate_python(packed.network)
     network = build(spec, record.kind, len(record.classes), 0, pretrained=False)
     network.load_state_dict(state)
-    tensors, header = prepared.read(test)
-    split = Split(tensors["test_images"], tensors["test_labels"])
+    split = split_of(prepared.read(test)[0], "test")
     # preprocessing is the network's own record of the task, as it would be for anybody who loads it
-    header = prepared.Header(
-        record.name, record.kind, record.classes, record.image_size, record.mean, record.deviation, header.ids
-    )
+    header = prepared.Header(record.name, record.kind, record.classes, record.image_size, record.mean, record.deviation)
     result = outcome(network.to(device), split, header, device)
     position = packed.position(task)
     return TaskScore(

@@ -67,6 +67,20 @@ def summary_table(final: pd.DataFrame) -> pd.DataFrame:
     return summary.reset_index()
 
 
+def data_table(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row for each prepared task. summaries: what preparation wrote of each."""
+    rows = []
+    for summary in summaries:
+        height, width = summary["image_size"]
+        rows.append(
+            {"task": summary["name"], "source": summary["source"], "kind": summary["kind"]}
+            | {"classes": len(summary["classes"]), "channels": summary["channels"], "height": height, "width": width}
+            | summary["samples"]
+            | {key: sum(summary[key].values()) for key in ("left_out", "warnings")}
+        )
+    return pd.DataFrame(rows)
+
+
 def plot_table(final: pd.DataFrame) -> pd.DataFrame:
     """A row for each task at the end of each sequence and method, under one name; means over seeds. For dvc plots."""
     means = final.groupby(["sequence", "method", "task"], sort=False)["score"].mean().reset_index()
@@ -86,8 +100,8 @@ def metrics_of(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     return nested
 
 
-def readable(final: pd.DataFrame, summary: pd.DataFrame) -> str:
-    """Both tables as text for a console."""
+def readable(final: pd.DataFrame, summary: pd.DataFrame, data: pd.DataFrame) -> str:
+    """The tables as text for a console; that of the data only where there is something amiss."""
     shown = final[
         ["sequence", "method", "seed", "task", "metric", "score", "forgetting", "bit_exact", "ratio_searched", "ratio",
          "capped", "owned_share"]
@@ -102,7 +116,10 @@ def readable(final: pd.DataFrame, summary: pd.DataFrame) -> str:
             f"\nThe cap left these tasks less than they asked for: {tasks}.\n"
             "A larger network, or fewer expected_tasks, would give them more.\n"
         )
-    return text
+    amiss = data[(data["left_out"] > 0) | (data["warnings"] > 0)]
+    for row in amiss.itertuples():
+        text += f"\n{row.task}: {row.left_out} samples left out, {row.warnings} warnings: see data/{row.task}.json"
+    return text + "\n" * bool(len(amiss))
 
 
 def _text(frame: pd.DataFrame) -> str:

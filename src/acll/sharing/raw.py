@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from acll import tree
-from acll.data.sources import fingerprint
+from acll.data.catalogue import source_of
+from acll.data.identity import identity, tracked
 from acll.errors import UserError
 from acll.files import sha256
 from acll.settings import AnyTask, Configuration
@@ -21,7 +22,7 @@ def recorded_identity(results: Path, name: str, task: AnyTask, root: Path) -> st
     None also where nothing is recorded.
     """
     path = getattr(task, "path", None)
-    if path is None or (root / path).exists():
+    if path is None or (root / path).exists() or tracked(root / path) is not None:
         return None
     record = read_record(results, f"data/{name}.train.safetensors")
     settings = task.model_dump(mode="json", exclude={"training"})
@@ -32,12 +33,16 @@ def raw_identities(
     configuration: Configuration, tasks: Iterable[str], root: Path, results: Path, cache: Path
 ) -> dict[str, str]:
     """The identity of each task's raw data, by content. Raises UserError with a line for each that is not to be had."""
-    found, faults = {}, []
+    found: dict[str, str] = {}
+    read: dict[str, str] = {}  # tasks made from one source have one identity
+    faults = []
     for name in sorted(tasks):
         task = configuration.tasks[name]
         known = recorded_identity(results, name, task, root)
         try:
-            found[name] = known if known is not None else fingerprint(task, root, cache)
+            if known is None and (known := read.get(source_of(task))) is None:
+                known = read[source_of(task)] = identity(task, root, cache)
+            found[name] = known
         except UserError as error:
             faults.append(f"tasks.{name}: {error}")
     if faults:

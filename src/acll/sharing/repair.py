@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from acll.data.sources import FINGERPRINTS
+from acll.data.identity import FINGERPRINTS
 from acll.errors import UserError
 from acll.lock import held
 from acll.sharing import records, transfer

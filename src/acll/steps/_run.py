@@ -50,6 +50,8 @@ def _value(hint: Any, given: list[str]) -> Any:
         return [Path(one) for one in given]
     if isinstance(hint, types.UnionType):  # Path | None
         return Path(given[0]) if given else None
+    if hint is int:
+        return int(given[0])
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return hint.model_validate(json.loads(given[0]))
     return Path(given[0])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from acll.evaluation import figures
+from acll.evaluation.style import save
 from acll.settings import Sequence
 from acll.steps._run import StepSettings, run
 
@@ -30,14 +31,14 @@ def main(
     """Write the figures as PNG."""
     table = pd.read_csv(scores)
     sequences = {name: (line.network, line.tasks) for name, line in params.sequences.items()}
-    figures.save(figures.scores(table, sequences), scores_figure)
-    figures.save(figures.shares(table, sequences), shares_figure)
+    save(figures.scores(table, sequences), scores_figure)
+    save(figures.shares(table, sequences), shares_figure)
     if search_figure is not None:
         traces = [
             (name, pd.read_csv(trial), json.loads(choice.read_text(encoding="utf-8")))
             for name, trial, choice in zip(params.searches, trials, choices)
         ]
-        figures.save(figures.searches(traces), search_figure)
+        save(figures.searches(traces), search_figure)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Prepare a task: read its source, cut the splits, write the prepared files."""
+"""Prepare a task: read and check its raw data, cut the splits, write the prepared files."""
 
 from pathlib import Path
 
-from acll.data import prepared
+from acll.data.preparation import prepare
 from acll.data.root import data_root
-from acll.data.sources import read_splits
+from acll.files import write_json
 from acll.settings import AnyTask
 from acll.steps._run import StepSettings, run
 
@@ -16,12 +16,16 @@ class Parameters(StepSettings):
     task: AnyTask
 
 
-def main(*, train: Path, test: Path, params: Parameters) -> None:
-    """Write `<task>.train.safetensors` and `<task>.test.safetensors`."""
-    splits, classes = read_splits(params.task, data_root())
-    prepared.write(params.name, params.task.kind, splits, classes, train, test)
-    sizes = ", ".join(f"{split} {len(samples)}" for split, samples in splits.items())
-    print(f"{params.name}: {len(classes)} classes; {sizes}")
+def main(*, train: Path, test: Path, summary: Path, report: Path, processes: int, params: Parameters) -> None:
+    """Write `<task>.train.safetensors`, `<task>.test.safetensors`, `<task>.json` and the report of faults."""
+    found = prepare(params.name, params.task, data_root(), train, test, report, processes)
+    write_json(summary, found)
+    sizes = ", ".join(f"{split} {count}" for split, count in found["samples"].items())
+    print(f"{params.name}: {len(found['classes'])} classes; {sizes}")
+    for what in ("left_out", "warnings"):
+        kinds = ", ".join(f"{kind} {count}" for kind, count in found[what].items())
+        if kinds:
+            print(f"{params.name}: {what.replace('_', ' ')}: {kinds}; see {report}")
 
 
 if __name__ == "__main__":

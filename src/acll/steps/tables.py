@@ -3,7 +3,15 @@
 import json
 from pathlib import Path
 
-from acll.evaluation.tables import final_table, metrics_of, plot_table, readable, scores_table, summary_table
+from acll.evaluation.tables import (
+    data_table,
+    final_table,
+    metrics_of,
+    plot_table,
+    readable,
+    scores_table,
+    summary_table,
+)
 from acll.files import write_json, write_text
 from acll.settings import Sequence, Settings
 from acll.steps._run import StepSettings, run
@@ -28,15 +36,17 @@ class Parameters(StepSettings):
 def main(
     *,
     node_scores: list[Path],
+    summaries: list[Path],
     scores: Path,
     final: Path,
     summary: Path,
+    data: Path,
     plot: Path,
     metrics: Path,
     text: Path,
     params: Parameters,
 ) -> None:
-    """Write scores.csv (every node), what is made from the ends of the sequences, and a text of both."""
+    """Write scores.csv (every node), what is made from the ends of the sequences, data.csv, and a text of them."""
     nodes = {
         (node.network, node.method, node.seed, tuple(node.prefix)): json.loads(path.read_text(encoding="utf-8"))
         for node, path in zip(params.nodes, node_scores)
@@ -44,10 +54,12 @@ def main(
     table = scores_table(nodes)
     ends = final_table(table, {name: (line.network, line.tasks) for name, line in params.sequences.items()})
     short = summary_table(ends)
-    for path, frame in ((scores, table), (final, ends), (summary, short), (plot, plot_table(ends))):
+    prepared = data_table([json.loads(path.read_text(encoding="utf-8")) for path in summaries])
+    frames = ((scores, table), (final, ends), (summary, short), (data, prepared), (plot, plot_table(ends)))
+    for path, frame in frames:
         write_text(path, frame.to_csv(index=False))
     write_json(metrics, metrics_of(short))
-    write_text(text, readable(ends, short))
+    write_text(text, readable(ends, short, prepared))
 
 
 if __name__ == "__main__":

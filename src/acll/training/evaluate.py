@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from acll.data.batches import Split, evaluation_batches
-from acll.data.prepared import Header
-from acll.data.splits import IGNORE
+from acll.data.prepared import IGNORE, Header
 from acll.networks.build import TaskNetwork
 from acll.settings import Kind
 from acll.training.metrics import Outcome
@@ -24,7 +23,16 @@ def outcome(network: TaskNetwork, split: Split, header: Header, device: torch.de
         else:
             results.append(_confusion(predictions, labels, len(header.classes)))
     together = np.concatenate(results)
-    return Outcome(kind, correct=together) if kind == "classification" else Outcome(kind, confusion=together)
+    if kind == "classification":
+        return Outcome(kind, correct=together)
+    return Outcome(kind, confusion=together if split.wholes is None else _stitched(together, split.wholes.numpy()))
+
+
+def _stitched(confusion: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    """Matrices of tiles [N, C, C] → of whole images; the cores of the tiles of an image cover it once."""
+    matrices = np.zeros((int(wholes.max()) + 1, *confusion.shape[1:]), confusion.dtype)
+    np.add.at(matrices, wholes, confusion)
+    return matrices
 
 
 def _confusion(predictions: torch.Tensor, labels: torch.Tensor, classes: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acll.data.splits import IGNORE
+from acll.data.prepared import IGNORE
 from acll.settings import Kind, Training
 
 Loss = Callable[[Tensor, Tensor], Tensor]

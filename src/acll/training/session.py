@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from acll.data import prepared
-from acll.data.batches import Split
+from acll.data.batches import Split, split_of
 from acll.data.prepared import Header
 from acll.data.root import data_root
 from acll.networks.build import NetworkError, body_kind, build
@@ -37,8 +37,7 @@ class Node(Settings):
 def splits_of(path: Path) -> tuple[Split, Split, Header]:
     """Training split, validation split and header of a prepared task."""
     tensors, header = prepared.read(path)
-    train = Split(tensors["train_images"], tensors["train_labels"])
-    return train, Split(tensors["val_images"], tensors["val_labels"]), header
+    return split_of(tensors, "train"), split_of(tensors, "val"), header
 
 
 def learner_of(node: Node, path: Path, pretrained: bool = False) -> Learner:
@@ -80,5 +79,4 @@ def parent_of(node: Node, path: Path | None) -> Packed:
 def record_of(header: Header, score: float | None, choice: dict[str, Any]) -> TaskRecord:
     """What a packed network will know of the task."""
     known = asdict(header) | {"metric": METRIC[header.kind], "validation_score": score, "digest": "", "choice": choice}
-    del known["ids"]
     return TaskRecord(**known)

@@ -5,20 +5,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acll.data.splits import Samples
+from acll.data.listing import Listing
+from acll.data.sources.arrays import listing_of_arrays
 from acll.settings import Generated
 
 CHANNELS = 3
 
 
-def generate(task: Generated) -> Samples:
-    """All samples of a generated task, classes in equal numbers (classification) or in most images (segmentation)."""
+def list_generated(task: Generated) -> Listing:
+    """All samples of a generated task."""
+    images, labels = generate(task)
+    ids = [f"{task.source}-{task.seed}-{index:06d}" for index in range(task.samples)]
+    return listing_of_arrays(images, labels, ids, [f"class_{index}" for index in range(task.classes)])
+
+
+def generate(task: Generated) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """Images uint8 [N, 3, H, W] and labels int64 [N] with classes in equal numbers, or masks uint8 [N, H, W]."""
     generator = np.random.default_rng([task.seed, task.classes, task.samples])
     height, width = task.image_size
     make = _textures if task.kind == "classification" else _shapes
-    images, labels = make(generator, task, height, width)
-    ids = tuple(f"{task.source}-{task.seed}-{index:06d}" for index in range(task.samples))
-    return Samples(images, labels, ids, ids)
+    return make(generator, task, height, width)
 
 
 def _textures(

@@ -1,0 +1,199 @@
+"""How fast training gets its batches, and how fast and in how much memory data are prepared.
+
+    python benchmarks/data.py loading ../shared/data      one epoch of batches of cifar10 and camvid
+    python benchmarks/data.py preparing                   a folder ten times as large as the memory that is allowed
+
+Loading is compared with torchvision's ImageFolder and a DataLoader of two workers. Both read the same images and make
+the same augmentation (mirrored, shifted by up to an eighth) and normalisation. Repetitions take turns. Rows go
+to docs/benchmarks/data.csv and docs/benchmarks/preparation.csv.
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+from PIL import Image
+
+from acll.data import prepared
+from acll.data.preparation import prepare
+from acll.settings import ImageFolder, MaskFolder
+
+ROOT = Path(__file__).parents[1]
+REPETITIONS = 5
+BATCH = 64
+CLASSES = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
+TASKS = {
+    "cifar10": ImageFolder(source="image_folder", path="cifar10", image_size=32),
+    "camvid": MaskFolder(source="mask_folder", path="camvid", image_size=[96, 128], classes=CLASSES),
+}
+
+
+def loading(root: Path) -> None:
+    """Images a second through one epoch of the training split, ours and torchvision's in turn."""
+    rows = []
+    for name, task in TASKS.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            loaders = {"acll": ours(task, root, Path(scratch)), "imagefolder_dataloader_2": torchvisions(task, root)}
+            for loader in loaders.values():
+                images_per_second(loader)  # files into memory, workers started
+            for repetition in range(1, REPETITIONS + 1):
+                for loader_name, loader in loaders.items():
+                    rows.append((name, loader_name, repetition, round(images_per_second(loader), 1)))
+    table = pd.DataFrame(rows, columns=["dataset", "loader", "repetition", "images_per_second"])
+    table.to_csv(ROOT / "docs/benchmarks/data.csv", index=False)
+    medians = table.groupby(["dataset", "loader"])["images_per_second"].median().unstack()
+    medians["ratio"] = (medians["acll"] / medians["imagefolder_dataloader_2"]).round(1)
+    print(medians.to_string())
+
+
+def images_per_second(loader: Callable[[], Iterable[Any]]) -> float:
+    begin, count = time.perf_counter(), 0
+    for images, _ in loader():
+        count += len(images)
+    return count / (time.perf_counter() - begin)
+
+
+def ours(task: ImageFolder | MaskFolder, root: Path, scratch: Path) -> Callable[[], Iterable[Any]]:
+    """Batches from a prepared file, in one process with one thread, as a training job makes them."""
+    import torch
+
+    from acll.data.batches import split_of, training_batches
+
+    torch.set_num_threads(1)
+    train = scratch / "x.train.safetensors"
+    prepare("x", task, root, train, scratch / "x.test.safetensors", scratch / "faults.csv", 2)
+    tensors, header = prepared.read(train)
+    split = split_of(tensors, "train")
+    return lambda: training_batches(split, header, BATCH, ["flip", "shift"], 0, 0, torch.device("cpu"))
+
+
+def torchvisions(task: ImageFolder | MaskFolder, root: Path) -> Callable[[], Iterable[Any]]:
+    """Batches of the same images from ImageFolder and a DataLoader, whose two workers stay from epoch to epoch."""
+    import torch
+    from torch.utils.data import DataLoader
+    from torchvision import datasets, tv_tensors
+    from torchvision.transforms import v2
+
+    height, width = task.image_size
+    change = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Resize([height, width], antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.Pad([width // 8, height // 8], padding_mode="reflect"),
+            v2.RandomCrop([height, width]),
+            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+            v2.Normalize([0.5] * 3, [0.25] * 3),
+        ]
+    )
+
+    class WithMasks(datasets.ImageFolder):
+        """Images of `images`, each with its mask of `masks`."""
+
+        def __getitem__(self, index: int) -> Any:
+            path = Path(self.samples[index][0])
+            mask = Image.open(path.parent.parent / "masks" / f"{path.stem}.png")
+            image, target = change(self.loader(str(path)), tv_tensors.Mask(np.array(mask)))
+            return image, target.long()
+
+    folder = root / task.path / "train"
+    if isinstance(task, MaskFolder):
+        dataset = WithMasks(folder, is_valid_file=lambda path: "/images/" in path, allow_empty=True)
+    else:
+        dataset = datasets.ImageFolder(folder, change)
+    # our training split is smaller where validation was cut from it, which images a second do not show
+    loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=2, persistent_workers=True)
+    return lambda: loader
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def preparing(megabytes: int, processes: int) -> None:
+    """Prepare a folder of ten times `megabytes`, with no more than that for all processes together."""
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        images = large_folder(root / "large", 10 * megabytes * 2**20)
+        size = sum(path.stat().st_size for path in images)
+        limit = megabytes * 2**20 // (processes + 1)
+        # private memory of each process; the kernel refuses more
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+        task = ImageFolder(source="image_folder", path="large", image_size=224)
+        with Watch() as watch:
+            begin = time.perf_counter()
+            outputs = (root / "out" / f"large.{name}" for name in ("train.safetensors", "test.safetensors", "csv"))
+            train, test, report = outputs
+            prepare("large", task, root, train, test, report, processes)
+            seconds = time.perf_counter() - begin
+    row = {
+        "images": len(images), "folder_mb": size // 2**20, "processes": processes, "limit_mb": megabytes,
+        "peak_mb": watch.peak // 2**20, "seconds": round(seconds, 1),
+        "images_per_second": round(len(images) / seconds, 1), "mb_per_second": round(size / 2**20 / seconds, 1),
+    }  # fmt: skip
+    table = pd.DataFrame([row])
+    table.to_csv(ROOT / "docs/benchmarks/preparation.csv", index=False)
+    print(table.to_string(index=False))
+
+
+def large_folder(folder: Path, size: int) -> list[Path]:
+    """Two classes of images of 12 megapixels, uncompressed, of together at least `size` bytes."""
+    generator = np.random.default_rng(0)
+    paths: list[Path] = []
+    while len(paths) * 36_000_054 < size:
+        path = folder / "train" / ("even", "odd")[len(paths) % 2] / f"{len(paths):04d}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((4000, 3000)).save(path)
+        paths.append(path)
+    return paths
+
+
+class Watch:
+    """The most private memory that this process and its children have together."""
+
+    peak = 0
+
+    def __enter__(self) -> "Watch":
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        own = psutil.Process()
+        while not self._ended.wait(0.1):
+            total = 0
+            for process in [own, *own.children(recursive=True)]:
+                try:
+                    total += process.memory_full_info().pss
+                except psutil.NoSuchProcess:
+                    continue
+            self.peak = max(self.peak, total)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("loading").add_argument("root", type=Path)
+    own = commands.add_parser("preparing")
+    own.add_argument("--megabytes", type=int, default=500)
+    own.add_argument("--processes", type=int, default=2)
+    given = parser.parse_args(sys.argv[1:])
+    (ROOT / "docs/benchmarks").mkdir(parents=True, exist_ok=True)
+    if given.command == "loading":
+        loading(given.root)
+    else:
+        preparing(given.megabytes, given.processes)

@@ -1,0 +1,68 @@
+"""What can be wrong with raw data: one plain record for each file, one report for all of them."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from acll.files import write_text
+
+_SHOWN = 3  # files of a kind that a message names; the report has all
+
+Kind = Literal[
+    "unreadable",  # not an image, cut off, or too large to be decoded whole
+    "missing",  # a file that a table or an annotation names is not there
+    "partner",  # an image without a mask, a mask without an image, or two of one name
+    "size",  # an image and its mask differ in size
+    "label",  # a label outside the classes
+    "ignored",  # a mask without a single pixel of any class
+    "bands",  # another number of channels than most images have
+    "exact copy",  # the same image in two splits
+    "near copy",  # almost the same image in two splits
+    "two labels",  # the same image with two labels
+    "class",  # a class without samples in a split that was cut
+]
+
+
+@dataclass(frozen=True, order=True)
+class Fault:
+    """One file that cannot be used, or that deserves a look, and why."""
+
+    kind: Kind
+    file: str
+    message: str
+
+
+def write_report(path: Path, left_out: Sequence[Fault], warnings: Sequence[Fault]) -> None:
+    """Every fault as a row of a CSV file: kind, file, message, and whether the file was left out or is a warning."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("treated", "kind", "file", "message"))
+    for treated, faults in (("left out", left_out), ("warning", warnings)):
+        rows.writerows((treated, *astuple(fault)) for fault in sorted(faults))
+    write_text(path, text.getvalue())
+
+
+def in_words(faults: Sequence[Fault]) -> list[str]:
+    """A line for each of the first few faults of each kind, in the order of the kinds."""
+    lines = []
+    for kind in get_args(Kind):
+        of_kind = sorted(fault for fault in faults if fault.kind == kind)
+        lines += [f"{fault.file}: {fault.message}" for fault in of_kind[:_SHOWN]]
+        if len(of_kind) > _SHOWN:
+            lines.append(f"… and {len(of_kind) - _SHOWN} more ({kind})")
+    return lines
+
+
+def counted(faults: Sequence[Fault]) -> dict[str, int]:
+    """How many there are of each kind."""
+    return dict(sorted(Counter(fault.kind for fault in faults).items()))
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

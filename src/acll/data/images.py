@@ -1,0 +1,200 @@
+"""Image files → arrays, as they are: grey, colour, palette, CMYK, 16 bit, EXIF orientation, rasters of many bands.
+
+Pixels are uint8, uint16 or float32 [C, H, W]. Alpha is dropped; pixels of a raster that hold no data become 0.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from acll.errors import UserError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+Pixels = NDArray[Any]
+File = Path | BytesIO
+T = TypeVar("T")
+Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
+
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "PPM", "TIFF")  # not those that run programs
+_LARGEST = 2**31  # bytes of a raster that is read whole
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation → what undoes it
+
+Image.init()  # all plugins, or asking for formats that no file has needed yet fails
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice that size is an error
+logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it has to say comes as an exception too
+
+
+class UnreadableError(UserError):
+    """The file is no image, is damaged, or is too large; the message says which, without the file's name."""
+
+
+def guarded(read: Callable[[], T]) -> T:
+    """Call what decodes an image; whatever it raises comes as an UnreadableError."""
+    try:
+        return read()
+    except UnreadableError:
+        raise
+    except Image.DecompressionBombError:
+        raise UnreadableError("too large to be read whole, or says so; cut large images with tile_overlap") from None
+    except Exception as error:  # damaged files make decoders raise whatever there is
+        raise UnreadableError(f"not a readable image: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def read_image(file: File, name: str, box: Box | None = None) -> Pixels:
+    """The pixels [C, H, W] of a file, or of a part of it. Raises UnreadableError."""
+    return guarded(lambda: _read(file, name, box))
+
+
+def read_mask(file: File, name: str, box: Box | None = None) -> Pixels:
+    """The class indices [H, W] of a file: grey levels, or the indices of a palette. Raises UnreadableError."""
+    return guarded(lambda: _read_mask(file, name, box))
+
+
+def size_of(file: File, name: str) -> tuple[int, int]:
+    """Height and width of an image, from its header alone. Raises UnreadableError."""
+    return guarded(lambda: _size(file, name))
+
+
+def bands_of(image: Image.Image) -> Pixels:
+    """The pixels [C, H, W] of an image: one channel where it is grey, else three."""
+    if image.mode in ("1", "L", "LA", "La"):
+        return np.asarray(image.convert("L"))[None]
+    if image.mode == "F":
+        return np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)[None]
+    if image.mode[0] == "I":
+        values = np.asarray(image)
+        fits = int(values.min()) >= 0 and int(values.max()) <= 65535
+        return values.astype(np.uint16 if fits else np.float32)[None]
+    return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+
+
+def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """[C, h, w] → [C, *size], bilinear with anti-aliasing."""
+    if pixels.shape[1:] == size:
+        return pixels
+    return each_band(pixels, lambda image: image.resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def resized_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """[h, w] → `size`, without mixing classes."""
+    return np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
+
+
+def each_band(pixels: Pixels, change: Callable[[Image.Image], Image.Image]) -> Pixels:
+    """Apply a change to images of one to three bands as a whole, to others band by band."""
+    if pixels.dtype == np.uint8 and len(pixels) in (1, 3):
+        whole = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
+        made = np.asarray(change(Image.fromarray(whole)))
+        return made[None] if len(pixels) == 1 else np.ascontiguousarray(made.transpose(2, 0, 1))
+    kind = np.uint8 if pixels.dtype == np.uint8 else np.float32
+    bands = np.stack([np.asarray(change(Image.fromarray(band.astype(kind)))) for band in pixels])
+    return bands.round().clip(0, 65535).astype(np.uint16) if pixels.dtype == np.uint16 else bands
+
+
+def top_of(dtype: Any) -> float:
+    """The value of a white pixel."""
+    return {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}[np.dtype(dtype).name]
+
+
+def as_dtype(pixels: Pixels, dtype: Any) -> Pixels:
+    """The same image in a type of more bits. uint16 holds 257 levels for each of uint8; floats are what they were."""
+    if pixels.dtype == np.uint8 and dtype == np.uint16:
+        return pixels.astype(np.uint16) * 257
+    return pixels.astype(dtype)
+
+
+def _is_raster(name: str) -> bool:
+    return name.lower().endswith((".tif", ".tiff"))
+
+
+def _read(file: File, name: str, box: Box | None) -> Pixels:
+    if _is_raster(name) and (pixels := _read_raster(file, box)) is not None:
+        return pixels
+    return _within(bands_of(_picture(file)), box)
+
+
+def _within(pixels: Pixels, box: Box | None) -> Pixels:
+    if box is None:
+        return pixels
+    top, left, bottom, right = box
+    return pixels[..., top:bottom, left:right]
+
+
+def _picture(file: File) -> Image.Image:
+    """An image that stands upright. Damaged EXIF data are no reason to lose it."""
+    with Image.open(file, formats=_FORMATS) as image:
+        image.load()
+        try:
+            orientation = image.getexif().get(0x0112, 1)
+        except Exception:
+            orientation = 1
+        return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image.copy()
+
+
+def _read_raster(file: File, box: Box | None) -> Pixels | None:
+    """The bands of a TIFF file, or of a part of it, which alone is then decoded.
+
+    None for a whole image of 8 bits and at most four bands, whose colours and orientation Pillow knows better.
+    """
+    with _opened(file) as raster:
+        plain = raster.count <= 4 and set(raster.dtypes) == {"uint8"}
+        special = raster.colorinterp[0].name in ("palette", "cyan")
+        if plain and (box is None or special):
+            return None
+        top, left, bottom, right = box or (0, 0, raster.height, raster.width)
+        kept = [index for index, colour in zip(raster.indexes, raster.colorinterp) if colour.name != "alpha"]
+        kinds = {np.dtype(raster.dtypes[index - 1]) for index in kept}
+        size = (bottom - top) * (right - left) * sum(np.dtype(raster.dtypes[index - 1]).itemsize for index in kept)
+        if size > _LARGEST:
+            raise UnreadableError(f"too large to be read whole ({size} bytes); cut large images with tile_overlap")
+        if any(kind.kind not in "uif" for kind in kinds):
+            raise UnreadableError(f"has pixels of a type that is no image's ({', '.join(map(str, kinds))})")
+        values: Pixels = raster.read(kept, window=((top, bottom), (left, right)), masked=True).filled(0)
+    if values.dtype in (np.uint8, np.uint16):
+        return values
+    return np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
+
+
+def _opened(file: File) -> Any:
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    return rasterio.open(file if isinstance(file, Path) else BytesIO(file.getbuffer()), driver="GTiff")
+
+
+def _read_mask(file: File, name: str, box: Box | None) -> Pixels:
+    if box is not None and _is_raster(name):
+        with _opened(file) as raster:
+            if raster.count != 1:
+                raise UnreadableError(f"a mask has one channel of class indices, not {raster.count}")
+            return np.asarray(raster.read(1, window=((box[0], box[2]), (box[1], box[3]))))
+    image = _picture(file)
+    if image.mode not in ("1", "L", "P") and image.mode[0] != "I":
+        raise UnreadableError(f"a mask has one channel of class indices, not {image.mode}")
+    return _within(np.asarray(image).astype(np.int64), box)
+
+
+def _size(file: File, name: str) -> tuple[int, int]:
+    if _is_raster(name):
+        with _opened(file) as raster:
+            return raster.height, raster.width
+    with Image.open(file, formats=_FORMATS) as image:
+        turned = image.getexif().get(0x0112, 1) >= 5
+        width, height = image.size
+        return (width, height) if turned else (height, width)

@@ -1,0 +1,171 @@
+"""Where files of raw data lie: in a folder, or in a .zip or .tar archive that is read without unpacking it.
+
+Members of an archive are only ever read into memory, under the name that the archive gives them, so whatever a name
+says, nothing is written anywhere.
+"""
+
+import gzip
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
+
+from acll.data.errors import DataError
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+LARGEST_MEMBER = 2**31  # bytes; larger ones, or those that say so, are not read into memory
+SPLITS = ("train", "val", "test")
+
+
+class Place(Protocol):
+    """Files by name, relative and with `/`; names that begin with a dot are left out."""
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+
+    def open(self, name: str) -> Path | BytesIO:
+        """What libraries can read the file from. Raises OSError."""
+
+
+def place_of(path: Path) -> Place:
+    """The folder or the archive at `path`. Raises DataError."""
+    if path.is_dir():
+        return Folder(path)
+    if path.is_file() and path.name.endswith(ARCHIVES):
+        try:
+            return _zip(path) if path.name.endswith(".zip") else _tar(path)
+        except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, ValueError) as error:
+            raise DataError(f"{path}: not a readable archive, or cut off: {error}") from None
+    if path.is_file():
+        raise DataError(f"{path}: neither a folder nor an archive ({', '.join(ARCHIVES)})")
+    raise missing(path)
+
+
+def missing(path: Path) -> DataError:
+    """The fault of a path at which nothing lies, and what to do about it."""
+    if path.with_name(f"{path.name}.dvc").is_file():
+        return DataError(f"{path}: not here, but known to DVC; `dvc pull {path}.dvc` brings it")
+    what = "file" if path.suffix in (*ARCHIVES, ".csv", ".parquet", ".json") else "folder"
+    return DataError(f"{path}: there is no such {what}; set data_root, or say where it is with DATA=…")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of the file system."""
+
+    root: Path
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        found: list[str] = []
+        for folder, folders, files in os.walk(self.root, followlinks=True):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            inner = Path(folder).relative_to(self.root)
+            found += [(inner / name).as_posix() for name in files if not name.startswith(".")]
+        return sorted(found)
+
+    def open(self, name: str) -> Path:
+        """The path of the file."""
+        return self.root / name
+
+
+@dataclass
+class Archive:
+    """An archive, of which each process opens a handle of its own."""
+
+    members: dict[str, tuple[str, int]]  # name → (name in the archive, bytes)
+    opener: Callable[[], Callable[[str], bytes]]
+    _open: tuple[int, Callable[[str], bytes]] | None = None
+
+    def names(self) -> list[str]:
+        """All names, sorted; a single folder around everything is left out."""
+        return sorted(self._inner)
+
+    def open(self, name: str) -> BytesIO:
+        """The content of a member."""
+        if name not in self._inner:
+            raise FileNotFoundError(f"the archive has no {name}")
+        inner, size = self.members[self._inner[name]]
+        if size > LARGEST_MEMBER:
+            raise OSError(
+                f"says that it has {size} bytes, more than the {LARGEST_MEMBER} that are read from an archive"
+            )
+        if self._open is None or self._open[0] != os.getpid():
+            self._open = os.getpid(), self.opener()
+        return BytesIO(self._open[1](inner))
+
+    @cached_property
+    def _inner(self) -> dict[str, str]:
+        around = {PurePosixPath(name).parts[0] for name in self.members}
+        inside = all("/" in name for name in self.members)
+        if inside and len(around) == 1 and not around & set(SPLITS):
+            return {name.partition("/")[2]: name for name in self.members}
+        return {name: name for name in self.members}
+
+
+def _zip(path: Path) -> Archive:
+    with zipfile.ZipFile(path) as archive:
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+    if any(info.flag_bits & 1 for info in infos):
+        raise DataError(f"{path}: is encrypted; unpack it, or pack it without a password")
+
+    def opener() -> Callable[[str], bytes]:
+        archive = zipfile.ZipFile(path)
+
+        def read(name: str) -> bytes:
+            try:
+                return archive.read(name)
+            except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+                raise OSError(f"damaged in its archive: {error}") from None
+
+        return read
+
+    return Archive({_clean(info.filename): (info.filename, info.file_size) for info in infos if _seen(info.filename)},
+                   opener)  # fmt: skip
+
+
+def _tar(path: Path) -> Archive:
+    plain = _plain(path)
+    with tarfile.open(fileobj=plain, mode="r:") as archive:
+        found = {member.name: (member.offset_data, member.size) for member in archive if member.isreg()}
+
+    def opener() -> Callable[[str], bytes]:
+        descriptor = plain.fileno()  # reading at a position needs no handle of one's own
+
+        def read(name: str) -> bytes:
+            offset, size = found[name]
+            content = os.pread(descriptor, size, offset)
+            if len(content) < size:
+                raise OSError("cut off in its archive")
+            return content
+
+        return read
+
+    return Archive({_clean(name): (name, size) for name, (_, size) in found.items() if _seen(name)}, opener)
+
+
+def _plain(path: Path) -> IO[bytes]:
+    """A tar file that can be read at any position: a compressed one is expanded into a nameless file first."""
+    if path.name.endswith(".tar"):
+        return path.open("rb")
+    expanded = tempfile.TemporaryFile(dir=os.environ.get("ACLL_SCRATCH"))  # noqa: SIM115 - it lives with the archive
+    with gzip.open(path) as packed:
+        shutil.copyfileobj(packed, expanded, 2**20)
+    expanded.seek(0)
+    return expanded
+
+
+def _clean(name: str) -> str:
+    return PurePosixPath(name).as_posix().removeprefix("/")
+
+
+def _seen(name: str) -> bool:
+    """Not hidden, nor what macOS adds."""
+    return not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)

@@ -1,0 +1,298 @@
+"""From a task's raw data to its prepared files, in one streaming pass over the images.
+
+What the processes of `decoding` hand over goes to a spool, in order. Then splits are cut, copies looked for, and the
+files written from the spool. Memory holds a few hundred bytes a sample, whatever the size of the images.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acll.data import prepared
+from acll.data.catalogue import list_task
+from acll.data.decoding import Decoder, decode_all, tiled
+from acll.data.duplicates import copies
+from acll.data.errors import DataError
+from acll.data.faults import Fault, counted, in_words, some, write_report
+from acll.data.images import top_of
+from acll.data.listing import Item, Listing
+from acll.data.places import SPLITS
+from acll.data.prepared import Content, Header
+from acll.data.splits import cut, strata_of, united
+from acll.data.spool import Form, Spool, common_form
+from acll.data.variants import part_of_classes
+from acll.settings import AnyTask
+
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """All samples that can be used, in the order of the listing."""
+
+    items: list[Item]
+    where: Positions  # [N] their places in the spool
+    present: NDArray[np.bool_]  # [N, classes] which classes are in each
+    digests: NDArray[np.uint8]  # [N, 16]
+    thumbnails: NDArray[np.uint8]  # [N, SIDE²]
+    cores: dict[str, tuple[int, int, int, int]]  # of tiles, by id
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def select(self, kept: Positions) -> "Samples":
+        """Those at these positions."""
+        items = [self.items[index] for index in kept]
+        return Samples(
+            items, self.where[kept], self.present[kept], self.digests[kept], self.thumbnails[kept], self.cores
+        )
+
+
+def prepare(
+    name: str, task: AnyTask, root: Path, train: Path, test: Path, report: Path, processes: int
+) -> dict[str, Any]:
+    """Write both prepared files of a task and the report of what is wrong with its raw data; return the summary.
+
+    Raises DataError where files cannot be used and the task says `stop`, or where what is left makes no task. Then the
+    report is written and nothing else.
+    """
+    listing = list_task(task, root)
+    spool = Spool(train.parent, task.image_size)
+    listing, samples, left_out = _read(name, task, listing, spool, processes)
+    form = common_form([spool.forms()[place] for place in samples.where])
+    samples, others = _of_form(samples, spool, form)
+    left_out += others
+    write_report(report, left_out, [])
+    if task.on_error == "stop":
+        _refuse(name, "on_error", _unexpected(left_out, task), report)
+    splits = _cut(samples, task)
+    leaks = [] if listing.trusted else _leaks(samples, splits)
+    if task.duplicates == "stop":
+        write_report(report, left_out, [fault for _, fault in leaks])
+        _refuse(name, "duplicates", [fault for _, fault in leaks], report)
+    warnings = [] if listing.trusted else _two_labels(samples, listing)
+    if task.duplicates == "skip":
+        dropped = [position for position, _ in leaks]
+        splits = {split: chosen[~np.isin(chosen, dropped)] for split, chosen in splits.items()}
+        left_out += [fault for _, fault in leaks]
+    else:
+        warnings += [fault for _, fault in leaks]
+    warnings += _absent_classes(samples, splits, listing)
+    write_report(report, left_out, warnings)
+    _refuse_small(name, listing, samples, splits)
+    header = Header(
+        name, listing.kind, tuple(listing.classes), task.image_size, *_statistics(samples, splits["train"], spool, form)
+    )
+    for path, names in ((train, ("train", "val")), (test, ("test",))):
+        contents = {split: _content(samples.select(splits[split]), spool, form, listing) for split in names}
+        prepared.write(path, header, contents)
+    return _summary(header, task, form, samples, splits, left_out, warnings)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# reading
+
+
+def _read(
+    name: str, task: AnyTask, listing: Listing, spool: Spool, processes: int
+) -> tuple[Listing, Samples, list[Fault]]:
+    """Decode all samples into the spool: the listing as the task wants it, the samples, what was left out."""
+    classes, labels = len(listing.classes), None
+    if task.part is not None:
+        listing, labels = part_of_classes(listing, task.part)
+    listing, cores = tiled(listing, task)
+    decoder = Decoder(listing, task, classes, labels)
+    items, present, digests, thumbnails, faults = [], [], [], [], list(listing.faults)
+    for item, result in decode_all(decoder, processes, name):
+        if isinstance(result, Fault):
+            faults.append(result)
+            continue
+        spool.append(result.pixels, result.mask)
+        items.append(item)
+        present.append(result.present)
+        digests.append(np.frombuffer(result.digest, np.uint8))
+        thumbnails.append(result.thumbnail)
+    if not items:
+        lines = "\n".join(in_words(faults)) or "there is none"
+        raise DataError(f"{name}: no sample can be used\n{lines}")
+    where = np.arange(len(items))
+    samples = Samples(items, where, np.stack(present), np.stack(digests), np.stack(thumbnails), cores)
+    return listing, samples, faults
+
+
+def _of_form(samples: Samples, spool: Spool, form: Form) -> tuple[Samples, list[Fault]]:
+    """The samples whose images can be given the form of all, and what is wrong with the others."""
+    forms = spool.forms()
+    channels = np.array([forms[place][0] for place in samples.where])
+    fits = (channels == form[0]) | (channels == 1)
+    faults = [
+        Fault("bands", samples.items[index].id, f"has {channels[index]} channels, most images have {form[0]}")
+        for index in np.flatnonzero(~fits)
+    ]
+    return samples.select(np.flatnonzero(fits)), faults
+
+
+def _unexpected(faults: Sequence[Fault], task: AnyTask) -> list[Fault]:
+    """Of tiles, and where only a part of the classes is wanted, some have to be without any."""
+    partly = task.tile_overlap is not None or task.part is not None
+    return [fault for fault in faults if not (partly and fault.kind == "ignored")]
+
+
+def _refuse(name: str, key: str, faults: Sequence[Fault], report: Path) -> None:
+    if faults:
+        files = f"{len(faults)} file{'s' if len(faults) > 1 else ''}"
+        what = f"{files} cannot be used ({key}: stop; `skip` leaves them out)"
+        raise DataError("\n".join([f"{name}: {what}; all are named in {report.resolve()}", *in_words(faults)]))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# splits
+
+
+def _cut(samples: Samples, task: AnyTask) -> dict[str, Positions]:
+    """The positions of each split; what the source does not have is cut from `train`, first the test, then validation.
+
+    Exact copies stay together, so that cutting cannot make a leak.
+    """
+    given = np.array([item.split for item in samples.items])
+    splits = {split: np.flatnonzero(given == split) for split in SPLITS}
+    for split, share in (("test", task.test_share), ("val", task.validation_share)):
+        if not len(splits[split]):
+            rest = splits["train"]
+            groups = united([samples.items[index].group for index in rest], samples.digests[rest])
+            off = cut(strata_of(samples.present[rest]), groups, share, task.split_seed)
+            splits["train"], splits[split] = rest[~off], rest[off]
+    train = splits["train"]
+    if task.train_samples is not None and task.train_samples < len(train):
+        own = [samples.items[index].id for index in train]
+        share = task.train_samples / len(train)
+        splits["train"] = train[cut(strata_of(samples.present[train]), own, share, task.split_seed)]
+    return splits
+
+
+def _leaks(samples: Samples, splits: dict[str, Positions]) -> list[tuple[int, Fault]]:
+    """The copies across splits, each with the position of the one that is farther from the test."""
+    found = copies(samples.digests, samples.thumbnails, [splits[split] for split in SPLITS])
+    split_of = {int(index): split for split, chosen in splits.items() for index in chosen}
+    leaks: dict[int, Fault] = {}
+    for one in found:
+        other = samples.items[one.second].id
+        words = "the same" if one.exact else "almost the same"
+        message = f"in {split_of[one.first]}: {words} as {other} in {split_of[one.second]}"
+        fault = Fault("exact copy" if one.exact else "near copy", samples.items[one.first].id, message)
+        leaks.setdefault(one.first, fault)
+    return sorted(leaks.items())
+
+
+def _two_labels(samples: Samples, listing: Listing) -> list[Fault]:
+    """The same image under two labels."""
+    if listing.kind == "segmentation":
+        return []
+    first: dict[bytes, int] = {}
+    faults = []
+    for index, item in enumerate(samples.items):
+        other = samples.items[first.setdefault(samples.digests[index].tobytes(), index)]
+        if other.label != item.label:
+            names = listing.classes[item.label], listing.classes[other.label]
+            faults.append(Fault("two labels", item.id, f"{names[0]}, but the same image is {names[1]}: {other.id}"))
+    return faults
+
+
+def _absent_classes(samples: Samples, splits: dict[str, Positions], listing: Listing) -> list[Fault]:
+    return [
+        Fault("class", split, f"has no sample of {name}")
+        for split in SPLITS
+        for index, name in enumerate(listing.classes)
+        if not samples.present[splits[split], index].any()
+    ]
+
+
+def _refuse_small(name: str, listing: Listing, samples: Samples, splits: dict[str, Positions]) -> None:
+    """A task needs two samples in each split, and to train on each class."""
+    for split in SPLITS:
+        if len(splits[split]) < 2:
+            raise DataError(
+                f"{name}: the split {split} has {len(splits[split])} samples; more images, or another share, are needed"
+            )
+    trained = samples.present[splits["train"]]
+    lacking = [label for index, label in enumerate(listing.classes) if not trained[:, index].any()]
+    if listing.kind == "classification" and lacking:
+        raise DataError(f"{name}: classes without a training sample: {some(lacking)}")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# writing
+
+
+def _statistics(
+    samples: Samples, train: Positions, spool: Spool, form: Form
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel over the training split, white being 1."""
+
+    def images() -> Iterator[NDArray[Any]]:
+        return (spool.image(int(place), form).reshape(form[0], -1) for place in samples.where[train])
+
+    if form[1] == "float32":
+        pixels = len(train) * spool.size[0] * spool.size[1]
+        means = sum(image.sum(axis=1, dtype=np.float64) for image in images()) / pixels
+        squares = sum(((image - means[:, None]) ** 2).sum(axis=1) for image in images()) / pixels
+    else:
+        top = int(top_of(form[1]))
+        counts = np.zeros((form[0], top + 1), np.int64)
+        for image in images():
+            for channel, values in enumerate(image):
+                counts[channel] += np.bincount(values, minlength=top + 1)
+        levels = np.arange(top + 1) / top
+        means = np.array([np.average(levels, weights=count) for count in counts])
+        squares = np.array([np.average((levels - mean) ** 2, weights=count) for mean, count in zip(means, counts)])
+    deviations = [max(float(square) ** 0.5, 1e-3) for square in squares]
+    return tuple(float(mean) for mean in means), tuple(deviations)
+
+
+def _content(samples: Samples, spool: Spool, form: Form, listing: Listing) -> Content:
+    """What is written of a split."""
+    masks = listing.kind == "segmentation"
+    cores, wholes = None, None
+    if samples.cores:
+        cores = np.array([samples.cores[item.id] for item in samples.items], np.int32)
+        wholes = np.unique([item.whole for item in samples.items], return_inverse=True)[1].astype(np.int32)
+    return Content(
+        ids=[item.id for item in samples.items],
+        images=(spool.image(int(place), form) for place in samples.where),
+        dtype=form[1],
+        channels=form[0],
+        labels=None if masks else np.array([item.label for item in samples.items], np.int64),
+        masks=(spool.mask(int(place)) for place in samples.where) if masks else None,
+        cores=cores,
+        wholes=wholes,
+    )
+
+
+def _summary(
+    header: Header,
+    task: AnyTask,
+    form: Form,
+    samples: Samples,
+    splits: dict[str, Positions],
+    left_out: Sequence[Fault],
+    warnings: Sequence[Fault],
+) -> dict[str, Any]:
+    """What people want to know of a prepared task, as plain data."""
+    return {
+        "name": header.name,
+        "source": task.source,
+        "kind": header.kind,
+        "classes": list(header.classes),
+        "channels": form[0],
+        "pixel": form[1],
+        "image_size": list(header.image_size),
+        "tile_overlap": task.tile_overlap,
+        "samples": {split: len(splits[split]) for split in SPLITS},
+        "with_class": {split: samples.present[splits[split]].sum(axis=0).tolist() for split in SPLITS},
+        "left_out": counted(left_out),
+        "warnings": counted(warnings),
+    }

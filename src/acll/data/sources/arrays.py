@@ -1,0 +1,25 @@
+"""Samples that lie in memory."""
+
+from collections.abc import Sequence
+
+from acll.data.images import Pixels
+from acll.data.listing import Item, Listing
+from acll.settings import Kind
+
+
+def listing_of_arrays(images: Pixels, labels: Pixels, ids: Sequence[str], classes: list[str]) -> Listing:
+    """images: [N, C, H, W]; labels: [N], or masks [N, H, W]. All are training samples, from which others are cut."""
+    masks = labels.ndim == 3
+
+    def read(item: Item) -> tuple[Pixels, Pixels | None]:
+        top, left, bottom, right = item.box or (0, 0, *images.shape[2:])
+        mask = labels[item.image, top:bottom, left:right] if masks else None
+        return images[item.image, :, top:bottom, left:right], mask
+
+    items = [
+        Item(name, "train", index, label=0 if masks else int(labels[index]), group=name)
+        for index, name in enumerate(ids)
+    ]
+    size = (int(images.shape[2]), int(images.shape[3]))
+    kind: Kind = "segmentation" if masks else "classification"
+    return Listing(kind, classes, items, read, lambda item: [size, size] if masks else [size], trusted=True)

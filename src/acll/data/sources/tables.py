@@ -1,0 +1,108 @@
+"""Samples that a table names, for data that are laid out in any other way."""
+
+import csv
+from collections import Counter
+from pathlib import Path, PurePosixPath
+
+from acll.data.errors import DataError
+from acll.data.faults import Fault, some
+from acll.data.listing import Item, Listing, group_of
+from acll.data.places import SPLITS, Folder, missing
+from acll.data.sources.files import listing_of_files
+from acll.settings import Table
+
+Row = dict[str, str]
+
+
+def raw_files(task: Table, root: Path) -> list[Path]:
+    """The table and all files that it names and that are there. Raises DataError."""
+    path = root / task.path
+    columns = ["path", "mask"] if task.kind == "segmentation" else ["path"]
+    names = {row[column] for row in rows_of(task, root) for column in columns}
+    return [path, *(file for name in sorted(names) if (file := path.parent / name).is_file())]
+
+
+def list_table(task: Table, root: Path) -> Listing:
+    """The samples of a table. Raises DataError where it is not a table of samples."""
+    path = root / task.path
+    rows = rows_of(task, root)
+    masks = task.kind == "segmentation"
+    classes = task.classes or _in_order({row["label"] for row in rows})
+    unknown = [] if masks else sorted({row["label"] for row in rows} - set(classes))
+    if unknown:
+        raise DataError(f"{path}: labels that are not among `classes`: {some(unknown)}")
+    if len(classes) < 2:
+        raise DataError(f"{path}: at least two labels are expected; there is {some(classes) or 'none'}")
+    index = {name: number for number, name in enumerate(classes)}
+    items, faults = [], []
+    for row in sorted(rows, key=lambda row: (SPLITS.index(row["split"]), row["path"])):
+        named = [row["path"], row["mask"]] if masks else [row["path"]]
+        absent = [name for name in named if not (path.parent / name).is_file()]
+        if absent:
+            faults.append(Fault("missing", absent[0], f"named in {path.name}, but not there"))
+            continue
+        group = group_of(row["path"], task.group)
+        label, mask = (0, row["mask"]) if masks else (index[row["label"]], None)
+        items.append(Item(row["path"], row["split"], row["path"], label=label, mask=mask, group=group))
+    return listing_of_files(Folder(path.parent), task.kind, list(classes), items, faults)
+
+
+def rows_of(task: Table, root: Path) -> list[Row]:
+    """The rows as text, each with a split. Raises DataError."""
+    path = root / task.path
+    if not path.is_file():
+        raise missing(path)
+    try:
+        rows = _parquet(path) if path.suffix == ".parquet" else _csv(path)
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable table: {error}") from None
+    if not rows:
+        raise DataError(f"{path}: has no rows")
+    columns = ["path", "mask" if task.kind == "segmentation" else "label"]
+    lacking = [column for column in columns if column not in rows[0]]
+    if lacking:
+        raise DataError(f"{path}: has no column {' or '.join(lacking)} (there are: {', '.join(rows[0])})")
+    for number, row in enumerate(rows, 2):
+        row["split"] = row.get("split") or "train"
+        fault = _fault(row, columns)
+        if fault:
+            raise DataError(f"{path}, row {number}: {fault}")
+    counts = Counter(row["path"] for row in rows)
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        raise DataError(f"{path}: images that stand there twice: {some(twice)}")
+    return rows
+
+
+def _fault(row: Row, columns: list[str]) -> str | None:
+    """What is wrong with a row, in words."""
+    empty = [column for column in columns if not row[column]]
+    if empty:
+        return f"the column {empty[0]} is empty"
+    if row["split"] not in SPLITS:
+        return f"split = {row['split']!r}: must be one of {', '.join(SPLITS)}"
+    for column in {"path", "mask"} & set(columns):
+        if PurePosixPath(row[column]).is_absolute() or ".." in PurePosixPath(row[column]).parts:
+            return f"{column} = {row[column]!r}: must lie beside the table or below"
+    return None
+
+
+def _csv(path: Path) -> list[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file, strict=True)
+        return [{key: value or "" for key, value in row.items() if isinstance(key, str)} for row in rows]
+
+
+def _parquet(path: Path) -> list[Row]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        table = parquet.read_table(path).to_pylist()
+    except ArrowException as error:
+        raise ValueError(str(error)) from None
+    return [{key: "" if value is None else str(value) for key, value in row.items()} for row in table]
+
+
+def _in_order(labels: set[str]) -> list[str]:
+    """Sorted, as numbers where all are."""
+    return sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)

@@ -1,0 +1,194 @@
+"""Datasets of torchvision, read and downloaded by its own classes, which verify what they download."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acll.data.errors import DataError
+from acll.data.images import Pixels, bands_of, guarded
+from acll.data.listing import Item, Listing, group_of
+from acll.data.places import ARCHIVES
+from acll.data.prepared import IGNORE
+from acll.settings import Torchvision
+
+
+@dataclass(frozen=True)
+class Known:
+    """A dataset: its files below torchvision's `root`, as patterns, and the arguments that give each split.
+
+    What has no labels in its test split has its validation split as `test` here.
+    """
+
+    files: tuple[str, ...]
+    splits: dict[str, dict[str, Any]]
+    by_hand: bool = False  # torchvision has no download for it
+
+
+_TRAIN = {"train": {"train": True}, "test": {"train": False}}
+_NAMED = {"train": {"split": "train"}, "test": {"split": "test"}}
+_THREE = {**_NAMED, "val": {"split": "val"}}
+_PETS = {"train": {"split": "trainval"}, "test": {"split": "test"}}
+KNOWN = {
+    "MNIST": Known(("MNIST/raw/*",), _TRAIN),
+    "FashionMNIST": Known(("FashionMNIST/raw/*",), _TRAIN),
+    "KMNIST": Known(("KMNIST/raw/*",), _TRAIN),
+    "EMNIST": Known(
+        ("EMNIST/raw/*balanced*",),
+        {"train": {"split": "balanced", "train": True}, "test": {"split": "balanced", "train": False}},
+    ),
+    "SVHN": Known(("train_32x32.mat", "test_32x32.mat"), _NAMED),
+    "CIFAR10": Known(("cifar-10-batches-py/*",), _TRAIN),
+    "CIFAR100": Known(("cifar-100-python/*",), _TRAIN),
+    "Flowers102": Known(("flowers-102/**/*",), _THREE),
+    "StanfordCars": Known(("stanford_cars/**/*",), _NAMED, by_hand=True),
+    "FGVCAircraft": Known(("fgvc-aircraft-2013b/**/*",), _THREE),
+    "Food101": Known(("food-101/**/*",), _NAMED),
+    "DTD": Known(("dtd/dtd/**/*",), _THREE),
+    "GTSRB": Known(("gtsrb/**/*",), _NAMED),
+    "EuroSAT": Known(("eurosat/2750/**/*",), {"train": {}}),
+    "OxfordIIITPet": Known(("oxford-iiit-pet/**/*",), _PETS),
+    "VOCSegmentation": Known(
+        ("VOCdevkit/VOC2012/**/*",), {"train": {"image_set": "train"}, "test": {"image_set": "val"}}
+    ),
+    "Cityscapes": Known(
+        ("leftImg8bit/**/*", "gtFine/**/*"),
+        {name: {"split": split, "mode": "fine", "target_type": "semantic"}
+         for name, split in (("train", "train"), ("test", "val"))},
+        by_hand=True,
+    ),
+}  # fmt: skip
+VOC = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+_COUNTED = {"SVHN": 10, "GTSRB": 43}  # their classes have numbers only
+_FILES = ("_image_files", "_images", "images", "_samples", "samples")  # where the classes keep the names of files
+_LABELS = ("targets", "labels", "_labels", "_samples", "samples")
+
+
+def raw_files(task: Torchvision, root: Path) -> list[Path]:
+    """The files that the dataset is read from, not the archives that they came in. Raises DataError."""
+    folder, known = root / task.path, KNOWN[task.dataset]
+    found = {path for pattern in known.files for path in folder.glob(pattern) if path.is_file()}
+    if not found:
+        how = "has to be fetched by hand" if known.by_hand else "`make download CONFIG=<name>` fetches it"
+        raise DataError(f"{folder}: {task.dataset} is not there (no {known.files[0]}); {how}")
+    return sorted(path for path in found if not path.name.endswith((*ARCHIVES, ".gz")))
+
+
+def list_torchvision(task: Torchvision, root: Path) -> Listing:
+    """The samples of all splits, as the dataset's own class reads them. Raises DataError."""
+    folder, known = root / task.path, KNOWN[task.dataset]
+    raw_files(task, root)
+    try:
+        datasets = {
+            split: _dataset(task, folder, arguments) for split in known.splits for arguments in [known.splits[split]]
+        }
+    except Exception as error:  # each class has its own way to say that something is amiss
+        raise DataError(f"{folder}: torchvision cannot read {task.dataset} there: {_line(error)}") from None
+    masks = task.kind == "segmentation"
+    items = []
+    for split in sorted(datasets, key=("train", "val", "test").index):
+        labels = None if masks else [int(label) for label in _labels(datasets[split])]
+        for index, name in enumerate(_ids(task, datasets[split], split, folder)):
+            label = labels[index] if labels is not None else 0
+            items.append(Item(name, split, (split, index), label=label, group=group_of(name, task.group)))
+
+    def read(item: Item) -> tuple[Pixels, Pixels | None]:
+        split, index = item.image
+        image, target = guarded(lambda: datasets[split][index])
+        top, left, bottom, right = item.box or (0, 0, None, None)
+        mask = _mask(task, np.asarray(target))[top:bottom, left:right] if masks else None
+        return bands_of(image)[:, top:bottom, left:right], mask
+
+    def size(item: Item) -> Sequence[tuple[int, int]]:
+        image, mask = read(item)
+        return [image.shape[1:], mask.shape] if mask is not None else [image.shape[1:]]
+
+    return Listing(task.kind, _classes(task, datasets["train"]), items, read, size)
+
+
+def download(task: Torchvision, root: Path) -> None:
+    """Fetch the dataset and verify it, whole or not at all. Raises DataError."""
+    folder, known = root / task.path, KNOWN[task.dataset]
+    if known.by_hand:
+        raise DataError(f"{folder}: torchvision has no download of {task.dataset}; fetch it by hand")
+    beside = folder.with_name(f".{folder.name}.download")
+    shutil.rmtree(beside, ignore_errors=True)  # of a download that was killed
+    beside.mkdir(parents=True)
+    try:
+        for arguments in known.splits.values():
+            _dataset(task, beside, arguments, download=True)
+        folder.mkdir(exist_ok=True)
+        for path in beside.iterdir():
+            shutil.rmtree(folder / path.name, ignore_errors=True)  # of which something was missing
+            path.replace(folder / path.name)
+    except Exception as error:  # of the network, of checksums, of archives
+        raise DataError(
+            f"{folder}: the download of {task.dataset} failed and nothing was kept: {_line(error)}"
+        ) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _dataset(task: Torchvision, folder: Path, arguments: dict[str, Any], download: bool = False) -> Any:
+    import torchvision.datasets
+
+    options: dict[str, Any] = {} if KNOWN[task.dataset].by_hand else {"download": download}
+    if task.dataset == "OxfordIIITPet":
+        options["target_types"] = "segmentation" if task.kind == "segmentation" else "category"
+    return getattr(torchvision.datasets, task.dataset)(folder, **arguments, **options)
+
+
+def _labels(dataset: Any) -> Sequence[Any]:
+    values = next(getattr(dataset, name) for name in _LABELS if hasattr(dataset, name))
+    return [value[1] if isinstance(value, tuple) else value for value in values]
+
+
+def _ids(task: Torchvision, dataset: Any, split: str, folder: Path) -> list[str]:
+    """Names of files where there are any, else the dataset's own numbering."""
+    for name in _FILES:
+        values = getattr(dataset, name, None)
+        if values is not None:
+            paths = [Path(value[0] if isinstance(value, tuple) else value) for value in values]
+            return [path.relative_to(folder).as_posix() for path in paths]
+    return [f"{task.dataset}-{split}-{index:06d}" for index in range(len(dataset))]
+
+
+def _classes(task: Torchvision, dataset: Any) -> list[str]:
+    if task.kind == "segmentation":
+        if task.dataset == "OxfordIIITPet":
+            return ["background", "pet"]
+        return list(VOC) if task.dataset == "VOCSegmentation" else [name for name, _ in _cityscapes(dataset)]
+    if task.dataset in _COUNTED:
+        return [str(number) for number in range(_COUNTED[task.dataset])]
+    return [str(name) for name in dataset.classes]
+
+
+def _cityscapes(dataset: Any) -> list[tuple[str, int]]:
+    """The names and numbers of the classes that are evaluated, in the order of their training numbers."""
+    used = [entry for entry in dataset.classes if 0 <= entry.train_id < IGNORE]
+    return [(entry.name, entry.id) for entry in sorted(used, key=lambda entry: entry.train_id)]
+
+
+def _mask(task: Torchvision, values: Pixels) -> Pixels:
+    """Class indices from what the dataset's masks hold."""
+    if task.dataset == "VOCSegmentation":
+        return values
+    table = np.full(256, IGNORE, np.uint8)
+    if task.dataset == "OxfordIIITPet":  # 1 pet, 2 background, 3 the border between them
+        table[[1, 2]] = 1, 0
+    else:
+        from torchvision.datasets import Cityscapes
+
+        for index, (_, number) in enumerate(_cityscapes(Cityscapes)):
+            table[number] = index
+    return table[values.astype(np.uint8)]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,64 @@
+"""What the benchmarks of the field do to a task: a part of its classes, fewer samples, noise, rotations, permutations.
+
+Split, permuted and rotated tasks as in Zenke et al. 2017, Goodfellow et al. 2014 and Lopez-Paz & Ranzato 2017.
+"""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from acll.data.errors import DataError
+from acll.data.images import Pixels, each_band, top_of
+from acll.data.listing import Listing
+from acll.data.prepared import IGNORE
+from acll.settings import Task
+
+
+def part_of_classes(listing: Listing, part: list[int]) -> tuple[Listing, dict[int, int]]:
+    """The k-th of n parts of the classes, all of about one size: what is left of the samples, and old → new labels.
+
+    For segmentation all samples stay; whoever decodes them has to relabel their masks. Raises DataError where a part
+    would have less than two classes.
+    """
+    number, parts = part
+    chosen = np.array_split(np.arange(len(listing.classes)), parts)[number - 1].tolist()
+    if len(chosen) < 2:
+        raise DataError(f"part = {part}: {len(listing.classes)} classes make parts of less than two")
+    labels = {old: new for new, old in enumerate(chosen)}
+    items = listing.items
+    if listing.kind == "classification":
+        items = [replace(item, label=labels[item.label]) for item in items if item.label in labels]
+    return replace(listing, classes=[listing.classes[old] for old in chosen], items=items), labels
+
+
+def relabelled(mask: NDArray[np.uint8], labels: dict[int, int]) -> NDArray[np.uint8]:
+    """A mask with new labels; pixels of other classes are ignored."""
+    table = np.full(256, IGNORE, np.uint8)
+    table[list(labels)] = list(labels.values())
+    return table[mask]
+
+
+def varied(
+    pixels: Pixels, mask: NDArray[np.uint8] | None, task: Task, identity: str
+) -> tuple[Pixels, NDArray[np.uint8] | None]:
+    """An image [C, H, W] and its mask [H, W], rotated, under noise and permuted as the task says."""
+    if task.rotate:
+        pixels = each_band(pixels, lambda image: image.rotate(task.rotate, Image.Resampling.BILINEAR))
+        mask = None if mask is None else _turned(mask, task.rotate)
+    if task.noise:
+        digest = hashlib.sha256(f"{task.split_seed} {identity}".encode()).digest()
+        generator = np.random.default_rng(int.from_bytes(digest[:8]))
+        top = top_of(pixels.dtype)
+        noisy = pixels + generator.normal(0, task.noise * top, pixels.shape)
+        pixels = (noisy if pixels.dtype == np.float32 else noisy.round().clip(0, top)).astype(pixels.dtype)
+    if task.permute is not None:
+        order = np.random.default_rng(task.permute).permutation(pixels[0].size)
+        pixels = pixels.reshape(len(pixels), -1)[:, order].reshape(pixels.shape)
+    return pixels, mask
+
+
+def _turned(mask: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(mask).rotate(degrees, Image.Resampling.NEAREST, fillcolor=IGNORE))

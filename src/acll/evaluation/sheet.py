@@ -1,0 +1,128 @@
+"""A contact sheet of a prepared task: samples of its training split, and how often each class is there."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from acll.data import prepared
+from acll.data.prepared import IGNORE, Header
+from acll.evaluation.style import COLOURS
+
+COLUMNS, ROWS = 8, 6
+_NAMED = 20  # classes that have a bar and a name of their own
+
+
+def sheet(train: Path, summary: Mapping[str, Any]) -> Figure:
+    """A figure of a prepared training file and its summary. The test split is counted, never shown."""
+    positions = _positions(train, summary)
+    images, labels, header = prepared.some_samples(train, "train", positions)
+    figure: Figure = plt.figure(figsize=(13, 6.2), layout="constrained")
+    samples, bars = figure.subfigures(1, 2, width_ratios=[2.2, 1], squeeze=False)[0]
+    panels = samples.subplots(ROWS, COLUMNS, squeeze=False).flatten()
+    colours = _colours(len(header.classes))
+    for panel in panels:
+        panel.axis("off")
+    if header.kind == "segmentation":
+        for index, (image, mask) in enumerate(zip(images, labels)):
+            panels[2 * index].imshow(_visible(image))
+            panels[2 * index + 1].imshow(_overlaid(_visible(image), mask, colours))
+    else:
+        for panel, image, label in zip(panels, images, labels):
+            panel.imshow(_visible(image))
+            panel.set_title(_shortened(header.classes[int(label)], 14), fontsize=7, pad=2)
+    samples.suptitle(_title(header, summary), fontsize=10)
+    _counts(bars.subplots(), header, summary, colours)
+    return figure
+
+
+def _title(header: Header, summary: Mapping[str, Any]) -> str:
+    height, width = header.image_size
+    sizes = ", ".join(f"{count:,} {split}" for split, count in summary["samples"].items())
+    bands = summary["channels"]
+    lines = [
+        f"{header.name} ({summary['source']}, {header.kind}): {sizes}",
+        f"{height} x {width} pixels, {bands} channel{'s' if bands > 1 else ''} of {summary['pixel']}, "
+        f"{len(header.classes)} classes",
+    ]
+    for what in ("left_out", "warnings"):
+        if summary[what]:
+            lines.append(
+                f"{what.replace('_', ' ')}: " + ", ".join(f"{n:,} {kind}" for kind, n in summary[what].items())
+            )
+    return "\n".join(lines)
+
+
+def _positions(train: Path, summary: Mapping[str, Any]) -> list[int]:
+    """Positions of samples to show: spread over the split, of as many classes as there is room for."""
+    count = summary["samples"]["train"]
+    if summary["kind"] == "segmentation":
+        return _spread(count, ROWS * COLUMNS // 2)
+    labels = prepared.labels(train, "train")
+    chosen = _spread(len(summary["classes"]), ROWS * COLUMNS)
+    each = max(1, ROWS * COLUMNS // len(chosen))
+    found = [np.flatnonzero(labels == label) for label in chosen]
+    return [int(where[index]) for where in found for index in _spread(len(where), each)]
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """At most so many numbers below `count`, at about equal distances."""
+    return sorted({int(index) for index in np.linspace(0, count - 1, min(count, wanted)).round()})
+
+
+def _visible(image: NDArray[Any]) -> NDArray[Any]:
+    """[C, H, W] → [H, W, 3] in 0 … 1; the first three bands, deep ones stretched to what is in the image."""
+    bands = image[:3] if len(image) >= 3 else image[:1].repeat(3, axis=0)
+    if image.dtype == np.uint8 and len(image) <= 3:
+        return np.asarray(bands / 255).transpose(1, 2, 0)
+    low, high = np.percentile(bands, [2, 98])
+    return np.asarray((bands.astype(np.float64) - low) / max(high - low, 1e-6)).clip(0, 1).transpose(1, 2, 0)
+
+
+def _overlaid(image: NDArray[Any], mask: NDArray[np.uint8], colours: NDArray[Any]) -> NDArray[Any]:
+    """The image under its classes' colours; what is ignored stays grey."""
+    grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    painted = 0.45 * grey + 0.55 * colours[np.minimum(mask, len(colours) - 1)]
+    overlaid: NDArray[Any] = np.where((mask == IGNORE)[:, :, None], grey, painted)
+    return overlaid
+
+
+def _colours(classes: int) -> NDArray[Any]:
+    if classes <= len(COLOURS):
+        return np.array([to_rgb(colour) for colour in COLOURS[:classes]])
+    colours: NDArray[Any] = np.array([colormaps["turbo"](place)[:3] for place in np.linspace(0.03, 0.97, classes)])
+    return colours
+
+
+def _counts(panel: Axes, header: Header, summary: Mapping[str, Any], colours: NDArray[Any]) -> None:
+    """Samples with each class, in each split."""
+    counts: Mapping[str, Sequence[int]] = summary["with_class"]
+    places = np.arange(len(header.classes))
+    if len(places) > _NAMED:
+        order = np.argsort(counts["train"])[::-1]
+        for colour, (split, values) in zip(COLOURS, counts.items()):
+            panel.plot(np.array(values)[order], color=colour, label=split)
+        panel.set_xlabel("class, by training samples")
+        panel.set_ylabel("samples with the class")
+        panel.set_ylim(bottom=0)
+    else:
+        # in a sheet of masks the bars have the colours of the masks
+        painted = colours if header.kind == "segmentation" else COLOURS[0]
+        for offset, (split, values), alpha in zip((-0.27, 0, 0.27), counts.items(), (1, 0.6, 0.3)):
+            panel.barh(places + offset, values, 0.25, color=painted, alpha=alpha)
+            panel.barh(0, 0, color="#444444", alpha=alpha, label=split)
+        panel.set_yticks(places, [_shortened(name, 22) for name in header.classes])
+        panel.invert_yaxis()
+        panel.set_xlabel("samples with the class")
+    panel.legend(frameon=False, fontsize=8, ncol=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
