@@ -2,7 +2,8 @@
 
 import json
 from collections import defaultdict
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,16 @@ from acll.data.places import SPLITS, Place, place_of
 from acll.data.prepared import IGNORE
 from acll.settings import Coco, CocoSplit
 
+Drawn = list[tuple[dict[str, Any], int]]  # annotations, and the index of each one's class
+
 BACKGROUND = "background"
+_FAR = 10  # times the image's longer side
+_ID = (int, str)
+_NEEDED: dict[str, dict[str, tuple[type, ...]]] = {
+    "images": {"id": _ID, "file_name": (str,), "height": (int,), "width": (int,)},
+    "annotations": {"image_id": _ID, "category_id": _ID},
+    "categories": {"id": _ID, "name": (str,)},
+}
 
 
 def raw_files(task: Coco, root: Path) -> list[Path]:
@@ -25,8 +35,8 @@ def raw_files(task: Coco, root: Path) -> list[Path]:
     if path.is_file():
         return [path]
     parts = [getattr(task, split) for split in SPLITS if getattr(task, split) is not None]
-    wanted = tuple(f"{part.images.strip('/')}/" for part in parts)
-    annotations = {part.annotations for part in parts}
+    wanted = tuple(_in(part.images, "") for part in parts)
+    annotations = {_in("", part.annotations) for part in parts}
     return [path / name for name in place.names() if name.startswith(wanted) or name in annotations]
 
 
@@ -37,35 +47,32 @@ def list_coco(task: Coco, root: Path) -> Listing:
     present = set(place.names())
     contents = {split: _content(place, part, path) for split in SPLITS if (part := getattr(task, split)) is not None}
     names = {category["id"]: category["name"] for category in contents["train"]["categories"]}
-    wanted = task.classes or list(names.values())
+    wanted = task.classes or list(dict.fromkeys(names.values()))
     unknown = sorted(set(wanted) - set(names.values()))
     if unknown:
         raise DataError(f"{path}: no category is called {some(unknown)} (there are: {', '.join(names.values())})")
     if len(wanted) > IGNORE - 1:
         raise DataError(f"{path}: {len(wanted)} categories, more than the {IGNORE - 1} that a mask can hold; "
                         "name those to use in `classes`")  # fmt: skip
-    index = {key: 1 + wanted.index(name) for key, name in names.items() if name in wanted}
+    index = {name: 1 + number for number, name in enumerate(wanted)}
     items: list[Item] = []
     faults: list[Fault] = []
     for split, content in contents.items():
-        folder = getattr(task, split).images.strip("/")
-        drawn = defaultdict(list)
-        for annotation in content["annotations"]:
-            if annotation["category_id"] in index:
-                drawn[annotation["image_id"]].append(annotation)
-        for image in sorted(content["images"], key=lambda image: str(image["file_name"])):
-            name = f"{folder}/{image['file_name']}"
-            if name not in present:
+        folder = getattr(task, split).images
+        for name, image, drawn in _drawn(content, folder, index):
+            if name in present:
+                mask = (image["height"], image["width"], drawn)
+                items.append(Item(name, split, name, mask=mask, group=group_of(name, task.group)))
+            else:
                 faults.append(Fault("missing", name, "named in the annotations, but not there"))
-                continue
-            mask = (image["height"], image["width"], drawn[image["id"]])
-            items.append(Item(name, split, name, mask=mask, group=group_of(name, task.group)))
 
     def read(item: Item) -> tuple[Pixels, Pixels | None]:
         top, left, bottom, right = item.box or (0, 0, None, None)
         height, width, drawn = item.mask
         image = read_image(place.open(item.image), item.image, item.box)
-        return image, _mask(height, width, drawn, index)[top:bottom, left:right]
+        if item.box is None and image.shape[1:] != (height, width):  # nothing is drawn, whatever size it says
+            return image, np.broadcast_to(np.uint8(IGNORE), (height, width))
+        return image, _mask(height, width, drawn)[top:bottom, left:right]
 
     def size(item: Item) -> list[tuple[int, int]]:
         return [size_of(place.open(item.image), item.image), item.mask[:2]]
@@ -78,34 +85,112 @@ def _content(place: Place, part: CocoSplit, path: Path) -> dict[str, Any]:
     try:
         file = place.open(part.annotations)
         content = json.loads(file.read_bytes() if isinstance(file, Path) else file.read())
-        needed = (("images", "id", "file_name", "height", "width"), ("annotations", "image_id", "category_id"),
-                  ("categories", "id", "name"))  # fmt: skip
-        for key, *inner in needed:
+        for key, kinds in _NEEDED.items():
             for entry in content[key]:
-                lacking = [name for name in inner if name not in entry]
+                lacking = [name for name, kind in kinds.items() if type(entry.get(name)) not in kind]
                 if lacking:
-                    raise DataError(f"{path}/{part.annotations}: an entry of `{key}` has no {' or '.join(lacking)}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+                    raise DataError(f"{path}/{part.annotations}: an entry of `{key}` has no {' or '.join(lacking)}, or "
+                                    "something else there")  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path}/{part.annotations}: not annotations in COCO's format: {error!r}") from None
+    known = {category["id"] for category in content["categories"]}
+    unknown = sorted(
+        {str(entry["category_id"]) for entry in content["annotations"] if entry["category_id"] not in known}
+    )
+    if unknown:
+        raise DataError(f"{path}/{part.annotations}: annotations of categories that it does not have: {some(unknown)}")
     return dict(content)
 
 
-def _mask(height: int, width: int, annotations: list[dict[str, Any]], index: dict[int, int]) -> Pixels:
+def _drawn(content: dict[str, Any], folder: str, index: dict[str, int]) -> Iterator[tuple[str, dict[str, Any], Drawn]]:
+    """The images of a split by name, and what is drawn of each. The numbers of categories are the split's own."""
+    labels = {category["id"]: index.get(category["name"]) for category in content["categories"]}
+    drawn: dict[Any, Drawn] = defaultdict(list)
+    for annotation in content["annotations"]:
+        label = labels[annotation["category_id"]]
+        if label is not None:
+            drawn[annotation["image_id"]].append((annotation, label))
+    for image in sorted(content["images"], key=lambda image: str(image["file_name"])):
+        yield _in(folder, image["file_name"]), image, drawn[image["id"]]
+
+
+def _in(folder: str, name: str) -> str:
+    """A name in a folder, as places spell it."""
+    path = (PurePosixPath(folder.strip("/")) / name).as_posix()
+    return "" if path == "." else path if name else f"{path}/"
+
+
+def _mask(height: int, width: int, annotations: Drawn) -> Pixels:
     """[height, width] class indices."""
+    mask = np.zeros((height, width), np.uint8)
+    shapes = []
+    for annotation, label in annotations:
+        try:
+            area = annotation.get("area")
+            size = area if isinstance(area, int | float) else _inside(annotation, height, width).sum()
+            shapes.append((float(size), annotation, label))
+        except Exception as error:
+            raise _undrawn(annotation, error) from None
+    for _, annotation, label in sorted(shapes, key=lambda shape: -shape[0]):
+        try:
+            mask[_inside(annotation, height, width)] = IGNORE if annotation.get("iscrowd") else label
+        except Exception as error:  # the library raises whatever there is
+            raise _undrawn(annotation, error) from None
+    return mask
+
+
+def _undrawn(annotation: dict[str, Any], error: Exception) -> UnreadableError:
+    return UnreadableError(f"annotation {annotation.get('id')} cannot be drawn: {error}")
+
+
+def _inside(annotation: dict[str, Any], height: int, width: int) -> Pixels:
+    """Where an object is. Raises whatever there is.
+
+    The library draws polygons only, and only those that it can: others make it fill all memory. Of run lengths that do
+    not cover the image it leaves pixels as they were in memory, so those are decoded here.
+    """
     from pycocotools import mask as codec
 
-    mask = np.zeros((height, width), np.uint8)
-    for annotation in sorted(annotations, key=lambda annotation: -float(annotation.get("area", 0))):
-        outline = annotation.get("segmentation") or []
-        try:
-            if isinstance(outline, list):
-                runs = codec.merge(codec.frPyObjects(outline, height, width)) if outline else None
-            elif isinstance(outline["counts"], list):
-                runs = codec.frPyObjects(outline, height, width)
-            else:
-                runs = outline
-            inside = codec.decode(runs).astype(bool) if runs is not None else np.zeros_like(mask, bool)
-            mask[inside] = IGNORE if annotation.get("iscrowd") else index[annotation["category_id"]]
-        except Exception as error:  # the library raises whatever there is
-            raise UnreadableError(f"annotation {annotation.get('id')} cannot be drawn: {error}") from None
-    return mask
+    outline = annotation.get("segmentation") or []
+    if not outline:
+        return np.zeros((height, width), bool)
+    if isinstance(outline, list):
+        polygons = [np.array(polygon, np.float64) for polygon in outline]
+        for polygon in polygons:
+            if polygon.ndim != 1 or len(polygon) < 6 or len(polygon) % 2:
+                raise ValueError("a polygon needs three points or more, as x, y, x, y, …")
+            if not (np.abs(polygon) <= _FAR * max(height, width)).all():
+                raise ValueError("a polygon has points far outside the image, or none at all")
+        shapes = codec.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
+        inside: Pixels = codec.decode(codec.merge(shapes)).astype(bool)
+        return inside
+    if list(outline["size"]) != [height, width]:
+        raise ValueError(f"its run lengths are of {outline['size']} pixels, the image has {[height, width]}")
+    counts = outline["counts"]
+    runs = counts if isinstance(counts, list) else _lengths(counts)
+    if any(type(run) is not int or run < 0 for run in runs) or sum(runs) != height * width:
+        raise ValueError("its run lengths are not those of the image")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(width, height).T
+
+
+def _lengths(text: str) -> list[int]:
+    """Run lengths from COCO's text: numbers of six bits, one of which says that more follow; from the fourth length on
+    each is the difference to the last but one."""
+    runs: list[int] = []
+    value = shift = 0
+    for code in text.encode():
+        bits = code - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("its run lengths are not in COCO's text format")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) << (shift - 4)
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise ValueError("its run lengths are cut off")
+    return runs
