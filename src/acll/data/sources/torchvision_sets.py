@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import numpy as np
 
 from acll.data.errors import DataError
-from acll.data.images import Pixels, bands_of, guarded
+from acll.data.images import Pixels, UnreadableError, bands_of, guarded
 from acll.data.listing import Item, Listing, group_of
-from acll.data.places import ARCHIVES
+from acll.data.places import ARCHIVES, SPLITS, missing
 from acll.data.prepared import IGNORE
 from acll.settings import Torchvision
 
@@ -74,6 +75,8 @@ def raw_files(task: Torchvision, root: Path) -> list[Path]:
     """The files that the dataset is read from, not the archives that they came in. Raises DataError."""
     folder, known = root / task.path, KNOWN[task.dataset]
     found = {path for pattern in known.files for path in folder.glob(pattern) if path.is_file()}
+    if not found and folder.with_name(f"{folder.name}.dvc").is_file():
+        raise missing(folder)
     if not found:
         how = "has to be fetched by hand" if known.by_hand else "`make download CONFIG=<name>` fetches it"
         raise DataError(f"{folder}: {task.dataset} is not there (no {known.files[0]}); {how}")
@@ -91,25 +94,30 @@ def list_torchvision(task: Torchvision, root: Path) -> Listing:
     except Exception as error:  # each class has its own way to say that something is amiss
         raise DataError(f"{folder}: torchvision cannot read {task.dataset} there: {_line(error)}") from None
     masks = task.kind == "segmentation"
+    classes = _classes(task, datasets["train"])
+    if any(_classes(task, dataset) != classes for dataset in datasets.values()):
+        raise DataError(
+            f"{folder}: the splits of {task.dataset} differ in their classes; files are missing, or changed"
+        )
     items = []
-    for split in sorted(datasets, key=("train", "val", "test").index):
+    for split in datasets:
         labels = None if masks else [int(label) for label in _labels(datasets[split])]
         for index, name in enumerate(_ids(task, datasets[split], split, folder)):
             label = labels[index] if labels is not None else 0
             items.append(Item(name, split, (split, index), label=label, group=group_of(name, task.group)))
+    items.sort(key=lambda item: (SPLITS.index(item.split), item.id))  # some classes list files as the disk does
 
     def read(item: Item) -> tuple[Pixels, Pixels | None]:
         split, index = item.image
-        image, target = guarded(lambda: datasets[split][index])
+        image, mask = guarded(lambda: _decoded(task, *datasets[split][index]))
         top, left, bottom, right = item.box or (0, 0, None, None)
-        mask = _mask(task, np.asarray(target))[top:bottom, left:right] if masks else None
-        return bands_of(image)[:, top:bottom, left:right], mask
+        return image[:, top:bottom, left:right], None if mask is None else mask[top:bottom, left:right]
 
     def size(item: Item) -> Sequence[tuple[int, int]]:
         image, mask = read(item)
         return [image.shape[1:], mask.shape] if mask is not None else [image.shape[1:]]
 
-    return Listing(task.kind, _classes(task, datasets["train"]), items, read, size)
+    return Listing(task.kind, classes, items, read, size)
 
 
 def download(task: Torchvision, root: Path) -> None:
@@ -175,6 +183,16 @@ def _cityscapes(dataset: Any) -> list[tuple[str, int]]:
     return [(entry.name, entry.id) for entry in sorted(used, key=lambda entry: entry.train_id)]
 
 
+def _decoded(task: Torchvision, image: Any, target: Any) -> tuple[Pixels, Pixels | None]:
+    """Pixels of what a dataset gives; masks are files that have only been opened."""
+    if task.kind != "segmentation":
+        return bands_of(image), None
+    values = np.asarray(target)
+    if values.ndim != 2:
+        raise UnreadableError(f"a mask has one channel of class indices, not {target.mode}")
+    return bands_of(image), _mask(task, values)
+
+
 def _mask(task: Torchvision, values: Pixels) -> Pixels:
     """Class indices from what the dataset's masks hold."""
     if task.dataset == "VOCSegmentation":
@@ -191,4 +209,5 @@ def _mask(task: Torchvision, values: Pixels) -> Pixels:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    where = f" ({error.url})" if isinstance(error, HTTPError) else ""
+    return (" ".join(str(error).split()) or type(error).__name__) + where
