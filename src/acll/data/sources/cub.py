@@ -31,6 +31,8 @@ def list_birds(task: Cub200, root: Path) -> Listing:
 
     images, labels, in_training = lines("images.txt"), lines("image_class_labels.txt"), lines("train_test_split.txt")
     names = lines("classes.txt")
+    if not all(number.isdecimal() for number in names):
+        raise DataError(f"{path}: {prefix}classes.txt: its lines do not begin with the number of a class")
     numbers = sorted(names, key=int)
     index = {number: position for position, number in enumerate(numbers)}
     present = set(place.names())

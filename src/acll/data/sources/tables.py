@@ -105,4 +105,8 @@ def _parquet(path: Path) -> list[Row]:
 
 def _in_order(labels: set[str]) -> list[str]:
     """Sorted, as numbers where all are."""
-    return sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
+    return (
+        sorted(labels, key=lambda label: (int(label), label))
+        if all(label.isdecimal() for label in labels)
+        else sorted(labels)
+    )
