@@ -12,7 +12,7 @@ from typing import Any
 from acll.data.catalogue import raw_files
 from acll.data.errors import DataError
 from acll.files import write_json
-from acll.settings import AnyTask, Digits, Generated
+from acll.settings import AnyTask, Digits, Generated, Table
 
 FINGERPRINTS = Path(".cache/fingerprints.json")  # below the repository
 
@@ -27,7 +27,7 @@ def identity(task: AnyTask, root: Path, cache: Path) -> str:
         return ""
     path = root / task.path
     with _digests(cache) as digest:
-        recorded = tracked(path)
+        recorded = None if isinstance(task, Table) else tracked(path)  # of a table, not of the images that it names
         if recorded is not None:
             if path.exists() and not _is_tracked_content(path, recorded, digest):
                 raise DataError(
