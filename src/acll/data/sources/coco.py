@@ -21,8 +21,9 @@ Drawn = list[tuple[dict[str, Any], int]]  # annotations, and the index of each o
 BACKGROUND = "background"
 _FAR = 10  # times the image's longer side
 _ID = (int, str)
+_COUNT = (int,)
 _NEEDED: dict[str, dict[str, tuple[type, ...]]] = {
-    "images": {"id": _ID, "file_name": (str,), "height": (int,), "width": (int,)},
+    "images": {"id": _ID, "file_name": (str,), "height": _COUNT, "width": _COUNT},
     "annotations": {"image_id": _ID, "category_id": _ID},
     "categories": {"id": _ID, "name": (str,)},
 }
@@ -87,7 +88,7 @@ def _content(place: Place, part: CocoSplit, path: Path) -> dict[str, Any]:
         content = json.loads(file.read_bytes() if isinstance(file, Path) else file.read())
         for key, kinds in _NEEDED.items():
             for entry in content[key]:
-                lacking = [name for name, kind in kinds.items() if type(entry.get(name)) not in kind]
+                lacking = [name for name, kind in kinds.items() if not _fits(entry.get(name), kind)]
                 if lacking:
                     raise DataError(f"{path}/{part.annotations}: an entry of `{key}` has no {' or '.join(lacking)}, or "
                                     "something else there")  # fmt: skip
@@ -102,6 +103,11 @@ def _content(place: Place, part: CocoSplit, path: Path) -> dict[str, Any]:
     if unknown:
         raise DataError(f"{path}/{part.annotations}: annotations of categories that it does not have: {some(unknown)}")
     return dict(content)
+
+
+def _fits(value: Any, kind: tuple[type, ...]) -> bool:
+    """Whether a value is of one of these types; numbers that are no ids count pixels, and there is one at least."""
+    return type(value) in kind and (kind != _COUNT or value > 0)
 
 
 def _drawn(content: dict[str, Any], folder: str, index: dict[str, int]) -> Iterator[tuple[str, dict[str, Any], Drawn]]:
