@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from urllib.parse import urlparse
 import miniatures
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from miniatures import DATASETS, MASKS, PUBLISHED, SEGMENTED, label_of, save, truncate, write
 
 from acll.data import prepared
@@ -413,3 +416,559 @@ def test_what_torchvision_does_not_download_has_to_be_fetched_by_hand(tmp_path, 
     with pytest.raises(DataError, match="by hand"):
         torchvision_sets.download(torchvision(kind, name), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# CUB-200-2011
+
+BIRDS = Cub200(source="cub200", image_size=16)
+BIRDS_UNPACKED = BIRDS.model_copy(update={"path": "CUB_200_2011"})
+
+
+@pytest.fixture
+def birds(tmp_path):
+    """The archive as it is published, and what is in it."""
+    names = ["001.Black_footed_Albatross", "002.Laysan_Albatross", "010.Red_winged_Blackbird"]
+    below = tmp_path / "CUB_200_2011"
+    images, labels, splits = [], [], []
+    for index, (label, number) in enumerate([(label, number) for label in range(3) for number in range(3)], 1):
+        images.append(f"{index} {names[label]}/{names[label][4:]}_{number:04d}_{index}.jpg\n")
+        labels.append(f"{index} {label + 1}\n")
+        splits.append(f"{index} {int(number < 2)}\n")
+        save(below / "images" / images[-1].split()[1], miniatures.colour(label, number))
+    write(below / "images.txt", "".join(images))
+    write(below / "image_class_labels.txt", "".join(labels))
+    write(below / "train_test_split.txt", "".join(splits))
+    write(below / "classes.txt", "".join(f"{number} {name}\n" for number, name in enumerate(names, 1)))
+    write(below / "attributes/image_attribute_labels.txt", "1 1 0 3 27.7080\n")
+    write(tmp_path / "attributes.txt", "1 has_bill_shape::curved_(up_or_down)\n")
+    pack_birds(tmp_path)
+    return tmp_path
+
+
+def pack_birds(root):
+    (root / "CUB_200_2011.tgz").write_bytes(miniatures.tarred(root, "CUB_200_2011", "attributes.txt"))
+
+
+def test_birds_are_the_same_from_their_archive_and_from_its_folder(birds, prepared_of):
+    packed, unpacked = prepared_of(BIRDS), prepared_of(BIRDS_UNPACKED)
+    assert packed.bytes == unpacked.bytes
+    assert packed.summary["samples"] == {"train": 3, "val": 3, "test": 3}
+    assert packed.header.classes[2] == "010.Red_winged_Blackbird"
+    assert all("_0002_" in name for name in packed.ids["test"])
+    for split in SPLITS:
+        assert list(packed.labels[split]) == [label_of(image) for image in packed.images[split]] == [0, 1, 2]
+    assert identity(BIRDS, birds, birds / "cache") != identity(BIRDS_UNPACKED, birds, birds / "cache")
+
+
+@pytest.mark.parametrize("task", [BIRDS, BIRDS_UNPACKED])
+def test_a_missing_or_truncated_bird_is_reported(birds, prepared_of, task):
+    folder = birds / "CUB_200_2011/images/001.Black_footed_Albatross"
+    (folder / "Black_footed_Albatross_0000_1.jpg").unlink()
+    truncate(folder / "Black_footed_Albatross_0001_2.jpg")
+    pack_birds(birds)
+    message = fault(task, birds, prepared_of)
+    assert "2 files cannot be used" in message
+    assert "001.Black_footed_Albatross/Black_footed_Albatross_0000_1.jpg: named in images.txt, but not there" in message
+    assert "001.Black_footed_Albatross/Black_footed_Albatross_0001_2.jpg: not a readable image" in message
+
+
+def test_what_is_no_archive_of_birds_is_refused(birds, prepared_of):
+    (birds / "CUB_200_2011.tgz").write_bytes(miniatures.tarred(birds, "attributes.txt"))
+    assert "not CUB-200-2011: it has no images.txt" in fault(BIRDS, birds, prepared_of)
+    truncate(birds / "CUB_200_2011.tgz")
+    assert "CUB_200_2011.tgz: not a readable archive, or cut off" in fault(BIRDS, birds, prepared_of)
+    (birds / "CUB_200_2011.tgz").unlink()
+    assert "there is no such file; set data_root" in fault(BIRDS, birds, prepared_of)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("image_class_labels.txt", "1 1\n", "has no class or no split"),
+        ("train_test_split.txt", "1 1\n", "has no class or no split"),
+        ("images.txt", "1\n", "images.txt: not a readable list"),
+        ("classes.txt", "one Albatross\n", "do not begin with the number of a class"),
+        ("classes.txt", None, "classes.txt: not a readable list"),
+    ],
+)
+def test_lists_of_birds_that_do_not_fit_are_named(birds, prepared_of, name, content, words):
+    path = birds / "CUB_200_2011" / name
+    path.unlink() if content is None else path.write_text(content)
+    assert words in fault(BIRDS_UNPACKED, birds, prepared_of)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# COCO
+
+CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 3, "name": "car"}]
+WHOLE, LEFT, CORNER = [0, 0, 12, 0, 12, 10, 0, 10], [0, 0, 6, 0, 6, 10, 0, 10], [0, 0, 3, 0, 3, 2, 0, 2]  # x, y, …
+HEIGHT, WIDTH = 10, 12
+
+
+def outlined(outline, category=18, **more):
+    return {"segmentation": outline, "category_id": category, **more}
+
+
+def compressed(inside):
+    from pycocotools import mask as codec
+
+    runs = codec.encode(np.asfortranarray(inside, np.uint8))
+    return {"size": list(runs["size"]), "counts": runs["counts"].decode()}
+
+
+def uncompressed(inside):
+    values = np.concatenate([[False], np.asarray(inside, bool).T.ravel()])
+    edges = np.flatnonzero(np.diff(values.astype(int)))
+    return {"size": list(np.shape(inside)), "counts": np.diff([0, *edges, values.size - 1]).tolist()}
+
+
+def annotated(root, annotations, split="train", images=6, categories=CATEGORIES, **of_image):
+    """A split whose images all have these annotations, or with a list of lists one for each."""
+    each = annotations if annotations and isinstance(annotations[0], list) else [annotations] * images
+    entries = {"images": [], "annotations": [], "categories": categories}
+    for number, drawn in enumerate(each):
+        name = f"{number:012d}.png"
+        values = np.random.default_rng([number, *split.encode()]).integers(0, 256, (HEIGHT, WIDTH, 3))
+        save(root / f"coco/{split}2017/{name}", values)
+        entries["images"].append({"id": 100 + number, "file_name": name, "height": HEIGHT, "width": WIDTH} | of_image)
+        for one in drawn:
+            entries["annotations"].append({"id": len(entries["annotations"]), "image_id": 100 + number} | one)
+    write(root / f"coco/annotations/{split}.json", json.dumps(entries))
+    return entries
+
+
+def coco(**changes):
+    splits = {
+        split: {"images": f"{split}2017", "annotations": f"annotations/{split}.json"}
+        for split in changes.pop("splits", ["train"])
+    }
+    values = {
+        "source": "coco",
+        "path": "coco",
+        "image_size": [HEIGHT, WIDTH],
+        "validation_share": 0.5,
+        "test_share": 0.34,
+    }
+    return Coco(**(values | splits | changes))
+
+
+def half():
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[:, :6] = True
+    return inside
+
+
+def ragged(seed=3):
+    return np.random.default_rng(seed).random((HEIGHT, WIDTH)) < 0.5
+
+
+def masks_of(made):
+    return np.concatenate([made.labels[split] for split in SPLITS])
+
+
+@pytest.mark.parametrize("outline", [[LEFT], uncompressed(half()), compressed(half())], ids=["polygon", "rle", "text"])
+def test_outlines_of_each_kind_are_drawn(tmp_path, prepared_of, outline):
+    annotated(tmp_path, [outlined(outline)])
+    made = prepared_of(coco())
+    assert made.header.classes == ("background", "dog", "car")
+    assert made.summary["samples"] == {"train": 2, "val": 2, "test": 2}
+    assert (masks_of(made)[:, :, :6] == 1).all()
+    assert (masks_of(made)[:, :, 6:] == 0).all()
+    assert sorted(name for split in SPLITS for name in made.ids[split]) == [
+        f"train2017/{number:012d}.png" for number in range(6)
+    ]
+
+
+@pytest.mark.parametrize("written", [uncompressed, compressed])
+@pytest.mark.parametrize(
+    "inside", [ragged(), ~ragged(), np.ones((HEIGHT, WIDTH), bool), np.zeros((HEIGHT, WIDTH), bool)]
+)
+def test_run_lengths_are_read_pixel_for_pixel(tmp_path, prepared_of, written, inside):
+    annotated(tmp_path, [outlined(written(inside))])
+    assert (masks_of(prepared_of(coco())) == inside).all()
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**32 - 1), st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_run_lengths_as_text_are_those_of_the_reference(height, width, seed, share):
+    from acll.data.sources.coco import _lengths
+
+    inside = np.random.default_rng(seed).random((height, width)) < share
+    inside[: height // 2] = share > 0.5  # long runs too
+    assert _lengths(compressed(inside)["counts"]) == uncompressed(inside)["counts"]
+
+
+def test_an_object_of_several_polygons_is_drawn_whole(tmp_path, prepared_of):
+    annotated(tmp_path, [outlined([CORNER, [9, 8, 12, 8, 12, 10, 9, 10]])])
+    expected = np.zeros((HEIGHT, WIDTH))
+    expected[:2, :3] = expected[8:, 9:] = 1
+    assert (masks_of(prepared_of(coco())) == expected).all()
+
+
+@pytest.mark.parametrize("areas", [(120, 60, 6), (None, None, None), (120, None, 6)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_small_objects_lie_upon_large_ones_and_crowds_are_ignored(tmp_path, prepared_of, areas, order):
+    drawn = [outlined([WHOLE], 18), outlined(compressed(half()), 18, iscrowd=1), outlined([CORNER], 3)]
+    drawn = [one | ({} if area is None else {"area": area}) for one, area in zip(drawn, areas)]
+    annotated(tmp_path, [drawn[index] for index in order])
+    expected = np.ones((HEIGHT, WIDTH))
+    expected[:, :6] = 255
+    expected[:2, :3] = 2
+    assert (masks_of(prepared_of(coco())) == expected).all()
+
+
+def test_images_without_an_object_are_background(tmp_path, prepared_of):
+    annotated(tmp_path, [[outlined([LEFT])], [], [outlined([])], [outlined([LEFT])], [], [], [outlined([LEFT], 3)]])
+    masks = masks_of(prepared_of(coco()))
+    assert sorted(mask.max() for mask in masks) == [0, 0, 0, 0, 1, 1, 2]
+
+
+def test_chosen_classes_have_their_own_order_and_others_are_background(tmp_path, prepared_of):
+    more = [*CATEGORIES, {"id": 7, "name": "cat"}]
+    annotated(tmp_path, [outlined([LEFT], 18), outlined([CORNER], 3), outlined([WHOLE], 7)], categories=more)
+    made = prepared_of(coco(classes=["car", "dog"]))
+    expected = np.zeros((HEIGHT, WIDTH))
+    expected[:, :6] = 2
+    expected[:2, :3] = 1
+    assert made.header.classes == ("background", "car", "dog")
+    assert (masks_of(made) == expected).all()
+    message = fault(coco(classes=["car", "bird"]), tmp_path, prepared_of)
+    assert "no category is called bird (there are: dog, car, cat)" in message
+
+
+def test_given_splits_are_kept_and_number_their_categories_as_they_like(tmp_path, prepared_of):
+    annotated(tmp_path, [outlined([LEFT])])
+    others = [{"id": 18, "name": "car"}, {"id": 1, "name": "dog"}]
+    annotated(tmp_path, [outlined([LEFT], 1)], "val", 3, others)
+    annotated(tmp_path, [outlined([LEFT], 1)], "test", 4, others)
+    made = prepared_of(coco(splits=SPLITS))
+    assert made.summary["samples"] == {"train": 6, "val": 3, "test": 4}
+    for split in SPLITS:
+        assert (made.labels[split][:, :, :6] == 1).all()
+        assert all(name.startswith(f"{split}2017/") for name in made.ids[split])
+
+
+def test_coco_in_an_archive_and_beside_its_annotations(tmp_path, prepared_of):
+    annotated(tmp_path, [outlined([LEFT])])
+    before = prepared_of(coco())
+    write(tmp_path / "coco.zip", miniatures.zipped(tmp_path / "coco", "train2017", "annotations"))
+    assert prepared_of(coco(path="coco.zip")).bytes == before.bytes
+    assert raw_files(coco(path="coco.zip"), tmp_path) == [tmp_path / "coco.zip"]
+    write(tmp_path / "coco/train2017/train.json", (tmp_path / "coco/annotations/train.json").read_bytes())
+    flat = coco(path="coco/train2017", train={"images": ".", "annotations": "train.json"})
+    assert masks_of(prepared_of(flat)).tolist() == masks_of(before).tolist()
+    assert len(raw_files(flat, tmp_path)) == 7
+
+
+def test_the_identity_of_coco_covers_its_images_and_annotations_alone(tmp_path):
+    annotated(tmp_path, [outlined([LEFT])])
+    before = identity(coco(), tmp_path, tmp_path / "cache")
+    write(tmp_path / "coco/annotations/other.json", "{}")
+    save(tmp_path / "coco/val2017/1.png", np.zeros((4, 4)))
+    assert identity(coco(), tmp_path, tmp_path / "cache") == before
+    annotated(tmp_path, [outlined([CORNER])])
+    assert identity(coco(), tmp_path, tmp_path / "cache") != before
+
+
+def test_an_image_that_only_the_annotations_have_is_reported(tmp_path, prepared_of):
+    annotated(tmp_path, [outlined([LEFT])], images=7)
+    (tmp_path / "coco/train2017/000000000002.png").unlink()
+    message = fault(coco(), tmp_path, prepared_of)
+    assert "train2017/000000000002.png: named in the annotations, but not there" in message
+    assert prepared_of(coco(on_error="skip")).summary["left_out"] == {"missing": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text[: len(text) // 2], "not annotations in COCO's format"),
+        (lambda text: "", "not annotations in COCO's format"),
+        (lambda text: "[]", "not annotations in COCO's format"),
+        (lambda text: "[" * 100_000, "not annotations in COCO's format"),
+        (lambda text: "{}", "not annotations in COCO's format: KeyError('images')"),
+        (lambda text: text.replace('"images": [', '"images": [7, '), "not annotations in COCO's format"),
+        (lambda text: text.replace('"height": 10', '"size": 10'), "an entry of `images` has no height"),
+        (lambda text: text.replace('"height": 10', '"height": "10"'), "an entry of `images` has no height"),
+        (lambda text: text.replace('"height": 10', '"height": -10'), "an entry of `images` has no height"),
+        (lambda text: text.replace('"id": 101', '"id": [101]'), "an entry of `images` has no id"),
+        (lambda text: text.replace('"category_id": 18', '"category_id": null'), "`annotations` has no category_id"),
+        (lambda text: text.replace('"category_id": 18', '"category_id": 90'), "categories that it does not have: 90"),
+        (lambda text: text.replace('"name": "dog"', '"label": "dog"'), "an entry of `categories` has no name"),
+    ],
+)  # fmt: skip
+def test_annotations_in_another_format_are_refused(tmp_path, prepared_of, change, words):
+    annotated(tmp_path, [outlined([LEFT])])
+    path = tmp_path / "coco/annotations/train.json"
+    path.write_text(change(path.read_text()))
+    message = fault(coco(), tmp_path, prepared_of)
+    assert message.startswith(f"{tmp_path}/coco/annotations/train.json: ")
+    assert words in message
+
+
+def test_missing_annotations_are_named(tmp_path, prepared_of):
+    annotated(tmp_path, [outlined([LEFT])])
+    assert "annotations/val.json: " in fault(coco(splits=["train", "val"]), tmp_path, prepared_of)
+
+
+SIZE = [HEIGHT, WIDTH]
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [[1, 1, 5, 5]],  # which the library takes for a box
+        [[1, 1, 5, 1, 5]],
+        [[1, 1]],
+        [LEFT, [1, 1, 5, 5]],
+        [[0, 0, 1e12, 0, 5, 5]],
+        [[0, 0, float("nan"), 0, 5, 5]],
+        [[0, 0, float("inf"), 0, 5, 5]],
+        [["a", "b", "c", "d", "e", "f"]],
+        [[[0, 0], [5, 0], [5, 5]]],
+        "text",
+        7,
+        {"size": SIZE},
+        {"counts": [5, 115]},
+        {"size": [WIDTH, HEIGHT], "counts": [5, 115]},
+        {"size": SIZE, "counts": [5, 3]},
+        {"size": SIZE, "counts": [5, 1000]},
+        {"size": SIZE, "counts": [-5, 125]},
+        {"size": SIZE, "counts": [5.5, 114.5]},
+        {"size": SIZE, "counts": [[5, 115]]},
+        {"size": SIZE, "counts": []},
+        {"size": SIZE, "counts": ""},
+        {"size": SIZE, "counts": "garbage!!"},
+        {"size": SIZE, "counts": "05"},
+        {"size": SIZE, "counts": "é"},
+        {"size": SIZE, "counts": "o" * 1000},
+        {"size": SIZE, "counts": compressed(ragged())["counts"][:-3]},
+        {"size": [2**40, 2**40], "counts": "0" * 8},
+    ],
+    ids=str,
+)
+def test_an_outline_that_cannot_be_drawn_is_reported(tmp_path, prepared_of, outline):
+    annotated(tmp_path, [[outlined([LEFT])], [outlined([LEFT]), outlined(outline)], *[[outlined([LEFT])]] * 5])
+    message = fault(coco(), tmp_path, prepared_of)
+    assert "1 file cannot be used" in message
+    assert "train2017/000000000001.png: annotation 2 cannot be drawn: " in message
+    assert prepared_of(coco(on_error="skip")).summary["left_out"] == {"unreadable": 1}
+
+
+@pytest.mark.parametrize("size", [{"height": 12, "width": 10}, {"height": 10**6, "width": 10**7}])
+def test_annotations_of_another_size_than_their_image_are_reported(tmp_path, prepared_of, size):
+    annotated(tmp_path, [outlined([LEFT])], **size)
+    message = fault(coco(), tmp_path, prepared_of)
+    assert "no sample can be used" in message
+    assert "they must be equal" in message
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_process_that_dies_while_it_draws_costs_one_image(tmp_path, prepared_of, monkeypatch, processes):
+    from acll.data.sources import coco as module
+
+    annotated(tmp_path, [[outlined([LEFT], mark=number)] for number in range(8)])
+    draw = module._mask
+
+    def dying(height, width, annotations):
+        if annotations[0][0]["mark"] == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return draw(height, width, annotations)
+
+    monkeypatch.setattr(module, "_mask", dying)
+    message = fault(coco(), tmp_path, prepared_of)
+    assert "1 file cannot be used" in message
+    assert "train2017/000000000003.png: its process died" in message
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# tables
+
+
+def table(name="t.csv", **changes):
+    return Table(source="table", path=f"data/{name}", image_size=16, **changes)
+
+
+def masked(name="t.csv", **changes):
+    return table(
+        name,
+        kind="segmentation",
+        classes=["ground", "water"],
+        **({"validation_share": 0.5, "test_share": 0.34} | changes),
+    )
+
+
+def tabled(root, rows, name="t.csv", **options):
+    """A table of these rows, as CSV or as Parquet."""
+    path = root / "data" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        return path
+    with path.open("w", newline="", **({"encoding": "utf-8"} | options)) as file:
+        writer = rows_of.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def rows_with(root, labels=("cat", "dog"), splits=(), column="label"):
+    """Three images of each label, for each of the given splits one; they are what the label's position says."""
+    rows = []
+    for label, value in enumerate(labels):
+        for number in range(3):
+            path = f"images/{value}/{number}.png"
+            save(root / "data" / path, miniatures.colour(label, number))
+            row = {"path": path}
+            if column == "mask":
+                row["mask"] = f"masks/{value}-{number}.png"
+                save(root / "data" / row["mask"], np.repeat([[0, 1]], 8, axis=1).repeat(16, axis=0))
+            else:
+                row["label"] = value
+            rows.append(row | ({"split": splits[number]} if splits else {}))
+    return rows
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+@pytest.mark.parametrize("splits", [(), ("train", "val", "test"), ("train", "train", "test")])
+def test_a_table_of_labels(tmp_path, prepared_of, name, splits):
+    tabled(tmp_path, rows_with(tmp_path, splits=splits), name)
+    made = prepared_of(table(name))
+    assert made.header.classes == ("cat", "dog")
+    for split in SPLITS:
+        assert list(made.labels[split]) == [label_of(image) for image in made.images[split]] == [0, 1]
+    if splits:
+        assert made.ids["test"] == ["images/cat/2.png", "images/dog/2.png"]
+    if "val" in splits:
+        assert made.ids["val"] == ["images/cat/1.png", "images/dog/1.png"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+@pytest.mark.parametrize("splits", [(), ("train", "val", "test")])
+def test_a_table_of_masks(tmp_path, prepared_of, name, splits):
+    tabled(tmp_path, rows_with(tmp_path, splits=splits, column="mask"), name)
+    made = prepared_of(masked(name))
+    assert made.header.classes == ("ground", "water")
+    assert (masks_of(made)[:, :, :8] == 0).all()
+    assert (masks_of(made)[:, :, 8:] == 1).all()
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_labels_that_are_numbers_are_sorted_as_numbers(tmp_path, prepared_of, name):
+    rows = rows_with(tmp_path, labels=(1, 2, 9, 10, 11))
+    tabled(tmp_path, rows[::-1], name)
+    made = prepared_of(table(name))
+    assert made.header.classes == ("1", "2", "9", "10", "11")
+    for split in SPLITS:
+        assert list(made.labels[split]) == [label_of(image) for image in made.images[split]]
+
+
+def test_labels_that_are_one_number_are_classes_of_their_own(tmp_path, prepared_of):
+    tabled(tmp_path, rows_with(tmp_path, labels=("01", "1", "2")))
+    assert prepared_of(table()).header.classes == ("01", "1", "2")
+
+
+def test_classes_of_a_table_can_be_put_in_order_and_have_to_be_complete(tmp_path, prepared_of):
+    tabled(tmp_path, rows_with(tmp_path))
+    made = prepared_of(table(classes=["dog", "cat"]))
+    assert list(made.labels["test"]) == [1 - label_of(image) for image in made.images["test"]]
+    assert "labels that are not among `classes`: dog" in fault(table(classes=["cat", "cow"]), tmp_path, prepared_of)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_names_with_commas_quotes_and_umlauts(tmp_path, prepared_of, name):
+    tabled(tmp_path, rows_with(tmp_path, labels=('Bär, "groß"', "Löwe\u2028;x")), name)
+    made = prepared_of(table(name))
+    assert made.header.classes == ('Bär, "groß"', "Löwe\u2028;x")
+    assert made.ids["test"][0].startswith('images/Bär, "groß"/')
+
+
+def test_a_table_that_begins_with_a_byte_order_mark(tmp_path, prepared_of):
+    tabled(tmp_path, rows_with(tmp_path), encoding="utf-8-sig")
+    assert prepared_of(table()).summary["samples"] == {"train": 2, "val": 2, "test": 2}
+
+
+def changed_row(**changes):
+    return lambda rows: [{**rows[0], **changes}, *rows[1:]]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: [{"path": row["path"]} for row in rows], "has no column label (there are: path)"),
+        (lambda rows: [{"file": 1, "class": 2}], "has no column path or label (there are: file, class)"),
+        (changed_row(label=""), "row 2: the column label is empty"),
+        (changed_row(path=""), "row 2: the column path is empty"),
+        (changed_row(label=None), "row 2: the column label is empty"),
+        (lambda rows: [row | {"split": "Train"} for row in rows], "split = 'Train': must be one of train, val, test"),
+        (changed_row(path="../data/images/cat/0.png"), "must lie beside the table or below"),
+        (changed_row(path="images/../../data/x.png"), "must lie beside the table or below"),
+        (changed_row(path="/images/cat/0.png"), "must lie beside the table or below"),
+        (changed_row(path="images/dog/1.png"), "images that stand there twice: images/dog/1.png"),
+        (lambda rows: [row | {"label": "cat"} for row in rows], "at least two labels are expected; there is cat"),
+    ],
+)
+def test_a_row_that_cannot_be_meant_is_refused(tmp_path, prepared_of, name, change, words):
+    path = tabled(tmp_path, change(rows_with(tmp_path)), name)
+    message = fault(table(name), tmp_path, prepared_of)
+    assert message.startswith(str(path))
+    assert words in message
+
+
+@pytest.mark.parametrize("mask", ["../m.png", "/m.png", ""])
+def test_masks_of_a_table_have_to_lie_below_it(tmp_path, prepared_of, mask):
+    tabled(tmp_path, changed_row(mask=mask)(rows_with(tmp_path, column="mask")))
+    assert "row 2: " in fault(masked(), tmp_path, prepared_of)
+    tabled(tmp_path, rows_with(tmp_path))
+    assert "has no column mask (there are: path, label)" in fault(masked(), tmp_path, prepared_of)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("t.csv", b"", "has no rows"),
+        ("t.csv", b"path,label\n", "has no rows"),
+        ("t.csv", "path,label\nä.png,ö\n".encode("latin-1"), "not a readable table"),
+        ("t.csv", b'path,label\n"x', "not a readable table"),
+        ("t.csv", b"path;label\nx.png;cat\n", "has no column path or label (there are: path;label)"),
+        ("t.csv", b"path,label\nx.png\n", "the column label is empty"),
+        ("t.parquet", b"PAR1 and no more", "not a readable table"),
+        ("t.parquet", b"", "not a readable table"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path, prepared_of, name, content, words):
+    write(tmp_path / "data" / name, content)
+    assert words in fault(table(name), tmp_path, prepared_of)
+    (tmp_path / "data" / name).unlink()
+    assert "there is no such file" in fault(table(name), tmp_path, prepared_of)
+
+
+@pytest.mark.parametrize("column", ["path", "mask"])
+def test_files_of_a_table_that_are_not_there_are_reported(tmp_path, prepared_of, column):
+    rows = rows_with(tmp_path, column="mask" if column == "mask" else "label")
+    tabled(tmp_path, rows)
+    (tmp_path / "data" / rows[0][column]).unlink()
+    task = masked() if column == "mask" else table()
+    message = fault(task, tmp_path, prepared_of)
+    assert "1 file cannot be used" in message
+    assert f"{rows[0][column]}: named in t.csv, but not there" in message
+    assert (
+        len(raw_files(task, tmp_path))
+        == 1 + len({row[key] for row in rows for key in ("path", "mask") if key in row}) - 1
+    )
+
+
+def test_the_identity_of_a_table_covers_the_files_that_it_names(tmp_path):
+    path = tabled(tmp_path, rows_with(tmp_path))
+    task = table()
+    before = identity(task, tmp_path, tmp_path / "cache")
+    save(tmp_path / "data/images/other.png", np.zeros((4, 4)))
+    assert identity(task, tmp_path, tmp_path / "cache") == before
+    write(path.with_name("t.csv.dvc"), f"outs:\n- md5: {miniatures.md5(path)}\n  path: t.csv\n")
+    assert identity(task, tmp_path, tmp_path / "cache") == before
+    save(tmp_path / "data/images/cat/0.png", np.zeros((4, 4)))
+    assert identity(task, tmp_path, tmp_path / "cache") != before
