@@ -15,13 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from urllib.parse import urlparse
 
-import miniatures
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from miniatures import DATASETS, MASKS, PUBLISHED, SEGMENTED, label_of, save, truncate, write
 
+import miniatures
 from acll.data import prepared
 from acll.data.catalogue import raw_files
 from acll.data.errors import DataError
@@ -29,6 +28,7 @@ from acll.data.identity import identity
 from acll.data.preparation import prepare
 from acll.data.sources import torchvision_sets
 from acll.settings import Coco, Cub200, ImageFolder, Table, Torchvision
+from miniatures import DATASETS, MASKS, PUBLISHED, SEGMENTED, label_of, save, truncate, write
 
 SPLITS = ("train", "val", "test")
 ALL = [*(("classification", name) for name in DATASETS), *(("segmentation", name) for name in SEGMENTED)]
@@ -112,7 +112,7 @@ def test_a_dataset_of_torchvision_is_prepared_with_its_own_splits(dataset, prepa
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
 def test_the_files_that_a_dataset_is_read_from_are_its_identity(dataset, tmp_path, kind, name):
-    task, miniature, ids = dataset(kind, name)
+    task, miniature, _ = dataset(kind, name)
     known = {path for path in (tmp_path / "sets").rglob("*") if path.is_file()}
     assert set(raw_files(task, tmp_path)) == known
     before = identity(task, tmp_path, tmp_path / "cache.json")
@@ -248,7 +248,7 @@ def test_a_damaged_file_without_a_checksum_is_refused(dataset, prepared_of, tmp_
 
 @dataclass
 class Answer:
-    """What the server says: body, status, and how long it claims the body to be."""
+    """What the server says: body, status, and by how much it claims the body to be longer."""
 
     body: bytes
     status: int = 200
@@ -260,7 +260,7 @@ def server(monkeypatch):
     """A server on this machine: `files` by name, `asked` for so far, `down`: the paths that are refused."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802 - the library's name
+        def do_GET(self):
             state.asked.append(self.path)
             refused = Answer(b"", 404)
             answer = state.files.get(self.path.rsplit("/", 1)[-1], refused)
@@ -972,3 +972,121 @@ def test_the_identity_of_a_table_covers_the_files_that_it_names(tmp_path):
     assert identity(task, tmp_path, tmp_path / "cache") == before
     save(tmp_path / "data/images/cat/0.png", np.zeros((4, 4)))
     assert identity(task, tmp_path, tmp_path / "cache") != before
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# raw data under DVC; each call takes a second or two, so one repository is made for all tests and copied
+
+CATS = ImageFolder(source="image_folder", path="cats", image_size=16)
+PACKED = CATS.model_copy(update={"path": "cats.zip"})
+IMPORTED = CATS.model_copy(update={"path": "imported"})
+
+
+def dvc(root, *command):
+    subprocess.run([sys.executable, "-m", "dvc", *command], cwd=root, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    root = tmp_path_factory.mktemp("dvc")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    dvc(root, "init", "-q")
+    for label, value in enumerate(("a", "a-b", "ä")):  # a/… and a-b/… sort in another way as paths than as text
+        for number in range(3):
+            save(root / f"cats/train/{value}/{number}.png", miniatures.colour(label, number))
+    write(root / ".dvcignore", "*.tmp\n")
+    write(root / "cats.zip", miniatures.zipped(root / "cats", "train"))
+    shutil.copytree(root / "cats", root / "elsewhere")
+    dvc(root, "add", "-q", "cats", "cats.zip")
+    dvc(root, "import-url", "-q", str(root / "elsewhere"), "imported")
+    return root
+
+
+@pytest.fixture
+def repository(tracked, tmp_path):
+    shutil.copytree(tracked, tmp_path / "repository", symlinks=True)
+    return tmp_path / "repository"
+
+
+def recorded(root, task):
+    import yaml
+
+    return yaml.safe_load((root / f"{task.path}.dvc").read_text())["outs"][0]["md5"]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The commands that `identity` starts."""
+    started, run = [], subprocess.run
+
+    def noted(command, *arguments, **options):
+        started.append(command)
+        return run(command, *arguments, **options)
+
+    monkeypatch.setattr(subprocess, "run", noted)
+    return started
+
+
+@pytest.mark.parametrize("task", [CATS, PACKED, IMPORTED], ids=["folder", "archive", "import"])
+def test_the_identity_of_data_under_dvc_is_what_dvc_says(repository, asked, task):
+    found = identity(task, repository, repository / "cache")
+    assert found == f"dvc {recorded(repository, task)}"
+    assert found.endswith(".dir") == (task != PACKED)
+    assert not asked  # the same digest is made without DVC, which takes seconds
+
+
+@pytest.mark.parametrize("task", [CATS, PACKED], ids=["folder", "archive"])
+def test_data_that_are_not_what_dvc_says_are_refused_with_both_ways_out(repository, task):
+    path = repository / task.path
+    save(repository / "cats/train/a/0.png", np.zeros((16, 16)))
+    write(repository / "cats.zip", miniatures.zipped(repository / "cats", "train"))
+    with pytest.raises(DataError) as caught:
+        identity(task, repository, repository / "cache")
+    message = str(caught.value)
+    assert message.startswith(f"{path}: is not what {task.path}.dvc says")
+    assert f"`dvc checkout {path}.dvc`" in message
+    assert f"`dvc add {path}`" in message
+
+
+def test_data_that_were_added_again_have_another_identity(repository):
+    before = identity(CATS, repository, repository / "cache")
+    save(repository / "cats/train/a/9.png", np.zeros((16, 16)))
+    dvc(repository, "add", "-q", "cats")
+    assert identity(CATS, repository, repository / "cache") == f"dvc {recorded(repository, CATS)}" != before
+
+
+@pytest.mark.parametrize("task", [CATS, PACKED, IMPORTED], ids=["folder", "archive", "import"])
+def test_data_that_only_dvc_has_keep_their_identity_and_come_with_dvc_pull(repository, prepared_of, task):
+    before = identity(task, repository, repository / "cache")
+    path = repository / task.path
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    assert identity(task, repository, repository / "cache") == before
+    assert f"`dvc pull {path}.dvc` brings it" in fault(task, repository, prepared_of)
+
+
+def test_every_source_says_dvc_pull_where_dvc_has_its_data(tmp_path, prepared_of):
+    for name in ("sets", "coco", "CUB_200_2011.tgz", "data/t.csv"):
+        write(tmp_path / f"{name}.dvc", "outs:\n- md5: 0\n")
+    tasks = [torchvision("classification", "MNIST"), torchvision("segmentation", "VOCSegmentation"), coco(), BIRDS]
+    for task in (*tasks, table()):
+        assert f"`dvc pull {tmp_path / task.path}.dvc`" in fault(task, tmp_path, prepared_of)
+
+
+def test_a_file_that_dvc_ignores_is_no_false_alarm(repository, asked):
+    before = identity(CATS, repository, repository / "cache")
+    write(repository / "cats/train/a/x.tmp", "x")
+    assert identity(CATS, repository, repository / "cache") == before
+    assert len(asked) == 1  # DVC knows what it ignores
+
+
+@pytest.mark.parametrize("content", [b"", b"outs: []\n", b"- 1\n", b"outs: [", b"outs:\n- path: cats\n", b"\xff\xfe"])
+def test_a_broken_dvc_file_is_named(repository, content):
+    (repository / "cats.dvc").write_bytes(content)
+    with pytest.raises(DataError, match=r"cats\.dvc: not a \.dvc file with the md5 of one output; `dvc add"):
+        identity(CATS, repository, repository / "cache")
+
+
+def test_prepared_data_are_the_same_with_and_without_dvc(repository, prepared_of):
+    before = prepared_of(CATS, repository).bytes
+    (repository / "cats.dvc").unlink()
+    assert prepared_of(CATS, repository).bytes == prepared_of(PACKED, repository).bytes == before
