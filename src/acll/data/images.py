@@ -149,15 +149,16 @@ def _picture(file: File) -> Image.Image:
 def _read_raster(file: File, box: Box | None) -> Pixels | None:
     """The bands of a TIFF file, or of a part of it, which alone is then decoded.
 
-    None for a whole image of 8 bits and at most four bands, whose colours and orientation Pillow knows better.
+    None for a whole image in grey or colour of 8 bits, whose colours and orientation Pillow knows better. Pillow would
+    drop a fourth band that is no alpha, such as infrared.
     """
     with _opened(file) as raster:
-        plain = raster.count <= 4 and set(raster.dtypes) == {"uint8"}
+        kept = [index for index, colour in zip(raster.indexes, raster.colorinterp) if colour.name != "alpha"]
         special = raster.colorinterp[0].name in ("palette", "cyan")
-        if plain and (box is None or special):
+        plain = len(kept) in (1, 3) and raster.nodata is None
+        if set(raster.dtypes) == {"uint8"} and (special or (plain and box is None)):
             return None
         top, left, bottom, right = box or (0, 0, raster.height, raster.width)
-        kept = [index for index, colour in zip(raster.indexes, raster.colorinterp) if colour.name != "alpha"]
         kinds = {np.dtype(raster.dtypes[index - 1]) for index in kept}
         size = (bottom - top) * (right - left) * sum(np.dtype(raster.dtypes[index - 1]).itemsize for index in kept)
         if size > _LARGEST:
