@@ -139,11 +139,16 @@ def _picture(file: File) -> Image.Image:
     """An image that stands upright. Damaged EXIF data are no reason to lose it."""
     with Image.open(file, formats=_FORMATS) as image:
         image.load()
-        try:
-            orientation = image.getexif().get(0x0112, 1)
-        except Exception:
-            orientation = 1
-        return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image.copy()
+        upright = _upright(image)
+        return image.copy() if upright is None else image.transpose(upright)
+
+
+def _upright(image: Image.Image) -> Image.Transpose | None:
+    """What makes an image stand upright, where it does not and its EXIF data can be read."""
+    try:
+        return _UPRIGHT.get(image.getexif().get(0x0112, 1))
+    except Exception:
+        return None
 
 
 def _read_raster(file: File, box: Box | None) -> Pixels | None:
@@ -196,6 +201,6 @@ def _size(file: File, name: str) -> tuple[int, int]:
         with _opened(file) as raster:
             return raster.height, raster.width
     with Image.open(file, formats=_FORMATS) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5
+        turned = _upright(image) in [_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]
         width, height = image.size
         return (width, height) if turned else (height, width)
