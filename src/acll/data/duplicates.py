@@ -35,20 +35,23 @@ def thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
 
 
 def copies(digests: NDArray[Any], thumbnails: NDArray[np.uint8], splits: Sequence[NDArray[np.int64]]) -> Iterator[Copy]:
-    """Copies between any two splits, given as positions, the test last. Exact ones have equal rows of `digests`."""
+    """Samples that have a copy in a later split, each with one of them; splits are given as positions, the test last.
+
+    Exact copies have equal rows of `digests`. A sample with an exact copy in a split is not compared with others there.
+    """
     for later in range(len(splits)):
+        seen = {digests[index].tobytes(): int(index) for index in reversed(splits[later])}
         for earlier in range(later):
-            seen: dict[bytes, int] = {}
-            for index in splits[earlier]:
-                seen.setdefault(digests[index].tobytes(), int(index))
-            exact = {int(index) for index in splits[later] if digests[index].tobytes() in seen}
-            yield from (Copy(seen[digests[index].tobytes()], index, True) for index in sorted(exact))
-            others = np.array([index for index in splits[later] if int(index) not in exact], np.int64)
-            yield from _near(thumbnails, splits[earlier], others)
+            partners = [seen.get(digests[index].tobytes()) for index in splits[earlier]]
+            for index, partner in zip(splits[earlier], partners):
+                if partner is not None:
+                    yield Copy(int(index), partner, True)
+            others = [index for index, partner in zip(splits[earlier], partners) if partner is None]
+            yield from _near(thumbnails, np.array(others, np.int64), splits[later])
 
 
 def _near(thumbnails: NDArray[np.uint8], first: NDArray[np.int64], second: NDArray[np.int64]) -> Iterator[Copy]:
-    """Pairs whose thumbnails differ by no more than NEAR of the second's own deviation.
+    """Those of the first that differ from one of the second by no more than NEAR of that one's own deviation.
 
     Only those of about the same average are compared: near copies cannot differ by more there than anywhere.
     """
@@ -69,4 +72,6 @@ def _near(thumbnails: NDArray[np.uint8], first: NDArray[np.int64], second: NDArr
             left = thumbnails[part].astype(np.float32)
             square = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1) - 2 * left @ right.T
             close = (np.sqrt(square.clip(0) / SIDE**2) <= NEAR * spread) & (spread > _FLAT)
-            yield from (Copy(int(part[one]), int(block[other]), False) for one, other in zip(*np.nonzero(close)))
+            found = np.flatnonzero(close.any(axis=1))
+            partners = close[found].argmax(axis=1)
+            yield from (Copy(int(part[one]), int(block[other]), False) for one, other in zip(found, partners))
