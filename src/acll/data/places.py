@@ -22,6 +22,7 @@ from acll.data.errors import DataError
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 LARGEST_MEMBER = 2**31  # bytes; larger ones, or those that say so, are not read into memory
 SPLITS = ("train", "val", "test")
+_BLOCK = 512  # bytes of a tar file
 
 
 class Place(Protocol):
@@ -41,7 +42,9 @@ def place_of(path: Path) -> Place:
     if path.is_file() and path.name.endswith(ARCHIVES):
         try:
             return _zip(path) if path.name.endswith(".zip") else _tar(path)
-        except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, ValueError) as error:
+        except DataError:
+            raise
+        except Exception as error:  # of three formats and their compression
             raise DataError(f"{path}: not a readable archive, or cut off: {error}") from None
     if path.is_file():
         raise DataError(f"{path}: neither a folder nor an archive ({', '.join(ARCHIVES)})")
@@ -122,7 +125,7 @@ def _zip(path: Path) -> Archive:
         def read(name: str) -> bytes:
             try:
                 return archive.read(name)
-            except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+            except Exception as error:  # each compression has its own
                 raise OSError(f"damaged in its archive: {error}") from None
 
         return read
@@ -135,6 +138,12 @@ def _tar(path: Path) -> Archive:
     plain = _plain(path)
     with tarfile.open(fileobj=plain, mode="r:") as archive:
         found = {member.name: (member.offset_data, member.size) for member in archive if member.isreg()}
+        found |= {
+            member.name: found[member.linkname] for member in archive if member.islnk() and member.linkname in found
+        }
+        plain.seek(archive.offset)
+        if plain.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes a damaged header for the end
+            raise ValueError("no end, or a damaged header before it")
 
     def opener() -> Callable[[str], bytes]:
         descriptor = plain.fileno()  # reading at a position needs no handle of one's own
