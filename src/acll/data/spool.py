@@ -68,4 +68,5 @@ def common_form(forms: list[Form]) -> Form:
     """The form that most images have or can be given: grey images can be given any number of channels."""
     colours = Counter(channels for channels, _ in forms if channels > 1)
     channels = max(colours, key=lambda count: (colours[count], count)) if colours else 1
-    return channels, max((dtype for _, dtype in forms), key=_DEPTH.index, default="uint8")
+    depths = {dtype for count, dtype in forms if count in (1, channels)}
+    return channels, max(depths, key=_DEPTH.index, default="uint8")
