@@ -48,10 +48,8 @@ class Decoder:
         """One sample, or what is wrong with it."""
         try:
             pixels, mask = self.listing.read(item)
-        except UnreadableError as error:
-            return Fault("unreadable", item.id, str(error))
-        except OSError as error:
-            return Fault("unreadable", item.id, f"cannot be read: {error.strerror or error}")
+        except (UnreadableError, OSError) as error:
+            return _unreadable(item, error)
         if mask is None:
             return self._finished(item, pixels, None)
         if mask.shape != pixels.shape[1:]:
@@ -84,6 +82,11 @@ class Decoder:
         return Decoded(pixels, mask, present, digest, small)
 
 
+def _unreadable(item: Item, error: UnreadableError | OSError) -> Fault:
+    words = f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+    return Fault("unreadable", item.id, words)
+
+
 def tiled(listing: Listing, task: Task) -> tuple[Listing, dict[str, tuple[int, int, int, int]]]:
     """The listing with a sample for each tile, and the core of each tile by its id; see `acll.data.tiles`."""
     if task.tile_overlap is None:
@@ -93,7 +96,7 @@ def tiled(listing: Listing, task: Task) -> tuple[Listing, dict[str, tuple[int, i
         try:
             sizes = listing.size(item)
         except (UnreadableError, OSError) as error:
-            faults.append(Fault("unreadable", item.id, str(error)))
+            faults.append(_unreadable(item, error))
             continue
         if len(set(sizes)) > 1:
             of_image, of_mask = (f"{width}x{height} pixels" for height, width in sizes)

@@ -65,7 +65,10 @@ def _digests(cache: Path) -> Iterator[Callable[[Path], str]]:
     changed: list[str] = []
 
     def digest(path: Path) -> str:
-        status = path.stat()
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # a link to nothing, which preparing it reports
+            return "missing"
         key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
         entry = known.get(key)
         if entry is None or entry[:2] != stamp:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from acll.errors import UserError
 
@@ -52,7 +52,20 @@ def guarded(read: Callable[[], T]) -> T:
     except Image.DecompressionBombError:
         raise UnreadableError("too large to be read whole, or says so; cut large images with tile_overlap") from None
     except Exception as error:  # damaged files make decoders raise whatever there is
-        raise UnreadableError(f"not a readable image: {' '.join(str(error).split()) or type(error).__name__}") from None
+        raise UnreadableError(_in_words(error)) from None
+
+
+def _in_words(error: Exception) -> str:
+    """The same on all machines and in all runs: without paths and addresses in memory."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be read: {error.strerror}"
+    if isinstance(error, UnidentifiedImageError):
+        words = "of no known format"
+    elif type(error).__module__.startswith("rasterio"):
+        words = "no TIFF file, or a damaged one"
+    else:
+        words = " ".join(str(error).split()) or type(error).__name__
+    return f"not a readable image: {words}"
 
 
 def read_image(file: File, name: str, box: Box | None = None) -> Pixels:
@@ -180,6 +193,8 @@ def _opened(file: File) -> Any:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
+    if isinstance(file, Path):
+        file.stat()  # says better than GDAL that there is no such file
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
     return rasterio.open(file if isinstance(file, Path) else BytesIO(file.getbuffer()), driver="GTiff")
 

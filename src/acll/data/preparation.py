@@ -62,7 +62,7 @@ def prepare(
     """
     listing = list_task(task, root)
     spool = Spool(train.parent, task.image_size)
-    listing, samples, left_out = _read(name, task, listing, spool, processes)
+    listing, samples, left_out = _read(name, task, listing, spool, report, processes)
     form = common_form([spool.forms()[place] for place in samples.where])
     samples, others = _of_form(samples, spool, form)
     left_out += others
@@ -98,7 +98,7 @@ def prepare(
 
 
 def _read(
-    name: str, task: AnyTask, listing: Listing, spool: Spool, processes: int
+    name: str, task: AnyTask, listing: Listing, spool: Spool, report: Path, processes: int
 ) -> tuple[Listing, Samples, list[Fault]]:
     """Decode all samples into the spool: the listing as the task wants it, the samples, what was left out."""
     classes, labels = len(listing.classes), None
@@ -117,6 +117,7 @@ def _read(
         digests.append(np.frombuffer(result.digest, np.uint8))
         thumbnails.append(result.thumbnail)
     if not items:
+        write_report(report, faults, [])
         lines = "\n".join(in_words(faults)) or "there is none"
         raise DataError(f"{name}: no sample can be used\n{lines}")
     where = np.arange(len(items))
