@@ -126,7 +126,7 @@ def top_of(dtype: Any) -> float:
 
 def as_dtype(pixels: Pixels, dtype: Any) -> Pixels:
     """The same image in a type of more bits. uint16 holds 257 levels for each of uint8; floats are what they were."""
-    if pixels.dtype == np.uint8 and dtype == np.uint16:
+    if pixels.dtype == np.uint8 and np.dtype(dtype) == np.uint16:
         return pixels.astype(np.uint16) * 257
     return pixels.astype(dtype)
 
