@@ -173,7 +173,8 @@ def _read_raster(file: File, box: Box | None) -> Pixels | None:
     with _opened(file) as raster:
         kept = [index for index, colour in zip(raster.indexes, raster.colorinterp) if colour.name != "alpha"]
         special = raster.colorinterp[0].name in ("palette", "cyan")
-        plain = len(kept) in (1, 3) and raster.nodata is None
+        colours = [raster.colorinterp[index - 1].name for index in kept]
+        plain = colours in (["gray"], ["red", "green", "blue"]) and raster.nodata is None
         if set(raster.dtypes) == {"uint8"} and (special or (plain and box is None)):
             return None
         top, left, bottom, right = box or (0, 0, raster.height, raster.width)
