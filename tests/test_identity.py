@@ -1,0 +1,117 @@
+"""The identity of raw data."""
+
+import os
+import shutil
+
+import pytest
+
+from acll.data.errors import DataError
+from acll.data.identity import identity
+from acll.settings import Digits
+from datasets import PETS, changed, generated, pack, pets
+
+
+@pytest.fixture
+def images(tmp_path):
+    return pets(tmp_path)
+
+
+def own(root, cache="cache.json"):
+    return identity(PETS, root, root / cache)
+
+
+def later(path, seconds=10):
+    status = path.stat()
+    os.utime(path, (status.st_atime, status.st_mtime + seconds))
+
+
+def test_the_identity_of_data_without_files_is_empty(tmp_path):
+    for task in (generated(), Digits(source="digits", image_size=8)):
+        assert identity(task, tmp_path, tmp_path / "cache.json") == ""
+    assert not (tmp_path / "cache.json").exists()
+
+
+def test_the_identity_is_the_same_with_and_without_a_cache(images):
+    first = own(images)
+    assert own(images) == first
+    assert own(images, "other.json") == first
+    (images / "cache.json").write_text('{"cut off')
+    assert own(images) == first
+
+
+def test_a_touched_file_does_not_change_the_own(images):
+    first = own(images)
+    for path in images.rglob("*.png"):
+        later(path)
+    assert own(images) == first
+
+
+@pytest.mark.parametrize("seconds", [10, -10_000])
+def test_a_changed_file_of_the_same_size_changes_the_identity(images, seconds):
+    first, path = own(images), images / "pets/train/cat/0.png"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    stamp = path.stat()
+    path.write_bytes(content)
+    os.utime(path, (stamp.st_atime, stamp.st_mtime + seconds))
+    assert own(images) != first
+
+
+def test_a_changed_file_of_another_size_changes_the_identity_though_its_time_is_the_same(images):
+    first, path = own(images), images / "pets/train/cat/0.png"
+    stamp = path.stat()
+    path.write_bytes(path.read_bytes() + b"x")
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert own(images) != first
+
+
+def test_files_added_removed_and_renamed_change_the_own(images):
+    folder = images / "pets/train/cat"
+    found = [own(images)]
+    shutil.copy(folder / "0.png", folder / "new.png")
+    found.append(own(images))
+    (folder / "new.png").rename(folder / "newer.png")
+    found.append(own(images))
+    (folder / "newer.png").unlink()
+    assert len(set(found)) == 3
+    assert own(images) == found[0]
+
+
+def test_a_moved_root_does_not_change_the_identity(images, tmp_path_factory):
+    first, elsewhere = own(images), tmp_path_factory.mktemp("elsewhere")
+    shutil.copytree(images / "pets", elsewhere / "pets")
+    assert own(elsewhere) == first
+    assert identity(PETS, elsewhere, images / "cache.json") == first
+
+
+def test_files_that_are_known_are_not_read_again(images):
+    first, path = own(images), images / "pets/train/cat/0.png"
+    stamp = path.stat()
+    path.write_bytes(b"x" * stamp.st_size)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert own(images) == first
+
+
+def test_a_missing_folder_has_no_own(tmp_path):
+    with pytest.raises(DataError, match="there is no such folder"):
+        own(tmp_path)
+
+
+def test_a_link_to_nothing_has_an_identity_which_changes_when_there_is_something(images):
+    path = images / "pets/train/cat/link.png"
+    path.symlink_to(images / "elsewhere.png")
+    first = own(images)
+    shutil.copy(images / "pets/train/cat/0.png", images / "elsewhere.png")
+    assert own(images) != first
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])
+def test_the_identity_of_an_archive_is_that_of_its_content(images, ending):
+    path = pack(images / "pets", images / f"pets.{ending}")
+    task = changed(PETS, path=path.name)
+    first = identity(task, images, images / "cache.json")
+    shutil.copy(path, images / "copy")
+    assert identity(task, images, images / "other.json") == first
+    (images / "pets/train/cat/0.png").unlink()
+    pack(images / "pets", path)
+    assert identity(task, images, images / "cache.json") != first
