@@ -179,7 +179,12 @@ def pack(folder: Path, archive: Path, around: str = "") -> Path:
             for path, name in zip(files, names):
                 packed.write(path, name)
     else:
-        with tarfile.open(archive, "w:gz" if archive.suffix == ".gz" else "w") as packed:
+        with tarfile.open(archive, "w" if archive.suffix == ".tar" else "w:gz") as packed:
             for path, name in zip(files, names):
                 packed.add(path, name)
     return archive
+
+
+def cut_off(path, share=0.6):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])

@@ -1,0 +1,140 @@
+"""Raw data in archives: the same as in a folder, read without unpacking, refused where they are damaged."""
+
+import os
+import tarfile
+import zipfile
+
+import pytest
+
+from datasets import PETS, STREETS, changed, cut_off, fault, faults, pack, pets, prepare, streets
+
+
+@pytest.fixture
+def images(tmp_path):
+    return pets(tmp_path)
+
+
+ENDINGS = ["zip", "tar", "tar.gz", "tgz"]
+
+
+@pytest.mark.parametrize("around", ["", "./", "pets/", "./some folder/"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_archive_gives_the_same_bytes_as_its_folder(images, ending, around):
+    folder = prepare(PETS, images)
+    archive = pack(images / "pets", images / f"pets.{ending}", around)
+    made = prepare(changed(PETS, path=archive.name), images, processes=2, into="from_archive")
+    assert made.bytes() == folder.bytes()
+    assert made.summary == folder.summary
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_masks_are_read_from_an_archive_too(tmp_path, ending):
+    masks = streets(tmp_path)
+    folder = prepare(STREETS, masks)
+    archive = pack(masks / "streets", masks / f"streets.{ending}")
+    assert prepare(changed(STREETS, path=archive.name), masks, into="from_archive").bytes() == folder.bytes()
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])
+def test_nothing_in_an_archive_is_ever_written_anywhere(tmp_path, ending):
+    root = pets(tmp_path / "a/b")
+    before = prepare(PETS, root)
+    archive = pack(root / "pets", root / f"pets.{ending}")
+    names = ["../evil.png", "../../train/cat/evil.png", f"{tmp_path}/abs/evil.png", "/evil/abs.png", ".evil/x.png"]
+    content = (root / "pets/train/cat/0.png").read_bytes()
+    (tmp_path / "x").write_bytes(content)
+    if ending == "zip":
+        with zipfile.ZipFile(archive, "a") as packed:
+            for name in names:
+                packed.writestr(name, content)
+    else:
+        with tarfile.open(archive, "w:gz" if ending == "tar.gz" else "w") as packed:
+            packed.add(root / "pets", "")
+            for name in names:
+                member = packed.gettarinfo(tmp_path / "x")
+                member.name = name
+                with (tmp_path / "x").open("rb") as file:
+                    packed.addfile(member, file)
+    made = prepare(changed(PETS, path=archive.name), root, into="from_archive")
+    assert made.bytes() == before.bytes()
+    assert not list(tmp_path.rglob("*evil*"))
+    assert not (tmp_path / "abs").exists()
+    assert not os.path.lexists("/evil")
+
+
+def test_hard_links_in_a_tar_are_files(images):
+    os.link(images / "pets/train/cat/0.png", images / "pets/train/cat/link.png")
+    before = prepare(PETS, images)
+    archive = pack(images / "pets", images / "pets.tar")
+    with tarfile.open(archive) as packed:
+        assert sum(member.islnk() for member in packed) == 1
+    assert prepare(changed(PETS, path=archive.name), images, into="from_archive").bytes() == before.bytes()
+
+
+def set_flag_bits(path):
+    """What makes a zip an encrypted one, in the heads of its first member and in its directory."""
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + offset] |= 1
+    path.write_bytes(content)
+
+
+def damage_header(path):
+    """Of a member in the middle of a tar."""
+    with tarfile.open(path) as packed:
+        offset = packed.getmembers()[7].offset
+    content = bytearray(path.read_bytes())
+    content[offset + 10] ^= 0x55
+    path.write_bytes(content)
+
+
+def cut_at_header(path):
+    """A tar that ends exactly where a member would begin."""
+    with tarfile.open(path) as packed:
+        offset = packed.getmembers()[7].offset
+    path.write_bytes(path.read_bytes()[:offset])
+
+
+def flip_in_the_middle(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("ending", "damage", "words"),
+    [
+        ("zip", cut_off, "not a readable archive, or cut off"),
+        ("zip", lambda path: path.write_bytes(b""), "not a readable archive, or cut off"),
+        ("zip", set_flag_bits, "is encrypted; unpack it, or pack it without a password"),
+        ("tar", cut_off, "not a readable archive, or cut off"),
+        ("tar", cut_at_header, "not a readable archive, or cut off"),
+        ("tar", damage_header, "not a readable archive, or cut off"),
+        ("tar", lambda path: path.write_bytes(b"rubbish" * 500), "not a readable archive, or cut off"),
+        ("tar.gz", cut_off, "not a readable archive, or cut off"),
+        ("tar.gz", flip_in_the_middle, "not a readable archive, or cut off"),
+        ("tgz", lambda path: path.write_bytes(b"rubbish" * 500), "not a readable archive, or cut off"),
+    ],
+)
+def test_a_damaged_archive_is_refused_as_a_whole(images, ending, damage, words):
+    path = pack(images / "pets", images / f"pets.{ending}")
+    damage(path)
+    assert fault(changed(PETS, path=path.name), images).startswith(f"{path}: {words}")
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("position", [2, 20, 50])
+def test_a_damaged_member_of_a_zip_is_a_fault_of_that_file_alone(images, packing, position):
+    archive = images / "pets.zip"
+    with zipfile.ZipFile(archive, "w", packing) as packed:
+        for path in sorted((images / "pets").rglob("*.*")):
+            packed.write(path, path.relative_to(images / "pets"))
+        info = packed.getinfo("train/cat/3.png")
+    content = bytearray(archive.read_bytes())
+    content[info.header_offset + 30 + len(info.filename) + position] ^= 0xFF
+    archive.write_bytes(content)
+    (line,) = faults(changed(PETS, path="pets.zip"), images)
+    assert line.startswith("train/cat/3.png: cannot be read: damaged in its archive: ")
+    made = prepare(changed(PETS, path="pets.zip", on_error="skip"), images)
+    assert made.summary["left_out"] == {"unreadable": 1}
+    assert len(made.every()) == 15
