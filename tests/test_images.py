@@ -2,6 +2,7 @@
 
 import io
 import re
+import struct
 import time
 
 import numpy as np
@@ -261,7 +262,6 @@ def test_rasters_are_prepared_with_all_their_bands(tmp_path, dtype):
 
 def bomb(width=60_000, height=60_000) -> bytes:
     """A PNG of a few bytes whose header claims billions of pixels."""
-    import struct
     import zlib
 
     def chunk(name, content):
@@ -372,3 +372,14 @@ def test_files_with_changed_headers_are_images_or_unreadable(name, flips):
     for where, value in flips:
         content[(where if where < 128 else -(where - 127)) % len(content)] = value
     survive(bytes(content), name)
+
+
+def test_a_header_that_claims_huge_tiles_costs_no_memory(tmp_path):
+    content = bytearray(VALID["tiled.tif"])
+    for tag in (322, 323):  # width and length of tiles
+        place = content.index(struct.pack("<HHI", tag, 3, 1))
+        content[place + 8 : place + 10] = struct.pack("<H", 65520)
+    path = tmp_path / "x.tif"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableError, match="its tiles or strips are too large to be read"):
+        read_image(path, path.name)

@@ -23,7 +23,7 @@ T = TypeVar("T")
 Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "PPM", "TIFF")  # not those that run programs
-_LARGEST = 2**31  # bytes of a raster that is read whole
+_LARGEST = 2**29  # bytes of a raster that is read whole; Pillow's own limit comes to about as many
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -170,6 +170,8 @@ def _read_raster(file: File, box: Box | None) -> Pixels | None:
     None for a whole image in grey or colour of 8 bits, whose colours and orientation Pillow knows better. Pillow would
     drop a fourth band that is no alpha, such as infrared.
     """
+    from rasterio.enums import MaskFlags
+
     with _opened(file) as raster:
         kept = [index for index, colour in zip(raster.indexes, raster.colorinterp) if colour.name != "alpha"]
         special = raster.colorinterp[0].name in ("palette", "cyan")
@@ -184,7 +186,10 @@ def _read_raster(file: File, box: Box | None) -> Pixels | None:
             raise UnreadableError(f"too large to be read whole ({size} bytes); cut large images with tile_overlap")
         if any(kind.kind not in "uif" for kind in kinds):
             raise UnreadableError(f"has pixels of a type that is no image's ({', '.join(map(str, kinds))})")
-        values: Pixels = raster.read(kept, window=((top, bottom), (left, right)), masked=True).filled(0)
+        window = ((top, bottom), (left, right))
+        values: Pixels = raster.read(kept, window=window)
+        if any(MaskFlags.all_valid not in raster.mask_flag_enums[index - 1] for index in kept):
+            values[raster.read_masks(kept, window=window) == 0] = 0
     if values.dtype in (np.uint8, np.uint16):
         return values
     return np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
@@ -197,7 +202,12 @@ def _opened(file: File) -> Any:
     if isinstance(file, Path):
         file.stat()  # says better than GDAL that there is no such file
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
-    return rasterio.open(file if isinstance(file, Path) else BytesIO(file.getbuffer()), driver="GTiff")
+    raster = rasterio.open(file if isinstance(file, Path) else BytesIO(file.getbuffer()), driver="GTiff")
+    block = max(height * width for height, width in raster.block_shapes)  # GDAL decodes no less
+    if block * sum(np.dtype(kind).itemsize for kind in raster.dtypes) > _LARGEST:
+        raster.close()
+        raise UnreadableError("its tiles or strips are too large to be read, or say so")
+    return raster
 
 
 def _read_mask(file: File, name: str, box: Box | None) -> Pixels:
