@@ -383,3 +383,9 @@ def test_a_header_that_claims_huge_tiles_costs_no_memory(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UnreadableError, match="its tiles or strips are too large to be read"):
         read_image(path, path.name)
+
+
+def test_thousands_of_bands_are_refused_before_they_cost_time(tmp_path):
+    path = raster(tmp_path / "x.tif", np.ones((1001, 1, 1), np.uint8))
+    with pytest.raises(UnreadableError, match="has 1001 bands, or says so; 1000 at most are read"):
+        read_image(path, path.name)

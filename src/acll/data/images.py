@@ -24,6 +24,7 @@ Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "PPM", "TIFF")  # not those that run programs
 _LARGEST = 2**29  # bytes of a raster that is read whole; Pillow's own limit comes to about as many
+_MOST_BANDS = 1000
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -173,9 +174,10 @@ def _read_raster(file: File, box: Box | None) -> Pixels | None:
     from rasterio.enums import MaskFlags
 
     with _opened(file) as raster:
-        kept = [index for index, colour in zip(raster.indexes, raster.colorinterp) if colour.name != "alpha"]
-        special = raster.colorinterp[0].name in ("palette", "cyan")
-        colours = [raster.colorinterp[index - 1].name for index in kept]
+        names = [colour.name for colour in raster.colorinterp]
+        kept = [index for index, name in zip(raster.indexes, names) if name != "alpha"]
+        special = names[0] in ("palette", "cyan")
+        colours = [names[index - 1] for index in kept]
         plain = colours in (["gray"], ["red", "green", "blue"]) and raster.nodata is None
         if set(raster.dtypes) == {"uint8"} and (special or (plain and box is None)):
             return None
@@ -203,6 +205,9 @@ def _opened(file: File) -> Any:
         file.stat()  # says better than GDAL that there is no such file
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
     raster = rasterio.open(file if isinstance(file, Path) else BytesIO(file.getbuffer()), driver="GTiff")
+    if raster.count > _MOST_BANDS:  # asking for each takes the time of all
+        raster.close()
+        raise UnreadableError(f"has {raster.count} bands, or says so; {_MOST_BANDS} at most are read")
     block = max(height * width for height, width in raster.block_shapes)  # GDAL decodes no less
     if block * sum(np.dtype(kind).itemsize for kind in raster.dtypes) > _LARGEST:
         raster.close()
