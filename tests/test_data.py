@@ -279,6 +279,18 @@ def test_a_class_that_train_does_not_have_is_named(images):
     assert fault(PETS, images) == f"{images}/pets/test: classes that train does not have: dogs"
 
 
+@pytest.mark.parametrize("name", [b"\xff.png", b"two\nlines.png"])
+def test_files_whose_names_cannot_be_ids_are_named(images, name):
+    path = os.fsencode(images / "pets/train/cat")
+    os.rename(path + b"/3.png", path + b"/" + name)  # noqa: PTH104 - no str can name it
+    assert "names that are not UTF-8, or of more than one line: 'train/cat/" in fault(PETS, images)
+
+
+def test_names_may_be_in_any_script(images):
+    (images / "pets/train/cat/3.png").rename(images / "pets/train/cat/кот 猫 é.png")
+    assert "train/cat/кот 猫 é.png" in prepare(PETS, images).every()
+
+
 def test_too_few_images_for_three_splits_are_refused(masks):
     for number in range(2, 20):
         for folder in ("images", "masks"):

@@ -10,7 +10,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from acll.data.errors import DataError
+from acll.data.faults import some
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 LARGEST_MEMBER = 2**31  # bytes; larger ones, or those that say so, are not read into memory
@@ -72,7 +73,7 @@ class Folder:
             folders[:] = [name for name in folders if not name.startswith(".")]
             inner = Path(folder).relative_to(self.root)
             found += [(inner / name).as_posix() for name in files if not name.startswith(".")]
-        return sorted(found)
+        return _lines(found, self.root)
 
     def open(self, name: str) -> Path:
         """The path of the file."""
@@ -83,13 +84,14 @@ class Folder:
 class Archive:
     """An archive, of which each process opens a handle of its own."""
 
+    path: Path
     members: dict[str, tuple[str, int]]  # name → (name in the archive, bytes)
     opener: Callable[[], Callable[[str], bytes]]
     _open: tuple[int, Callable[[str], bytes]] | None = None
 
     def names(self) -> list[str]:
         """All names, sorted; a single folder around everything is left out."""
-        return sorted(self._inner)
+        return _lines(self._inner, self.path)
 
     def open(self, name: str) -> BytesIO:
         """The content of a member."""
@@ -130,8 +132,8 @@ def _zip(path: Path) -> Archive:
 
         return read
 
-    return Archive({_clean(info.filename): (info.filename, info.file_size) for info in infos if _seen(info.filename)},
-                   opener)  # fmt: skip
+    members = {_clean(info.filename): (info.filename, info.file_size) for info in infos if _seen(info.filename)}
+    return Archive(path, members, opener)
 
 
 def _tar(path: Path) -> Archive:
@@ -157,7 +159,7 @@ def _tar(path: Path) -> Archive:
 
         return read
 
-    return Archive({_clean(name): (name, size) for name, (_, size) in found.items() if _seen(name)}, opener)
+    return Archive(path, {_clean(name): (name, size) for name, (_, size) in found.items() if _seen(name)}, opener)
 
 
 def _plain(path: Path) -> IO[bytes]:
@@ -169,6 +171,22 @@ def _plain(path: Path) -> IO[bytes]:
         shutil.copyfileobj(packed, expanded, 2**20)
     expanded.seek(0)
     return expanded
+
+
+def _lines(names: Iterable[str], path: Path) -> list[str]:
+    """Sorted. Raises DataError for names that cannot be written as a line of UTF-8, as ids are."""
+    odd = [ascii(name) for name in names if "\n" in name or not _is_text(name)]
+    if odd:
+        raise DataError(f"{path}: names that are not UTF-8, or of more than one line: {some(odd)}; rename these files")
+    return sorted(names)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _clean(name: str) -> str:
