@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from acll.data import decoding
+from acll.data.catalogue import raw_files
 from acll.data.sources import files
 from acll.data.sources.generated import generate
 from acll.settings import Digits
@@ -163,6 +164,15 @@ def test_hidden_and_other_files_are_passed_over(images):
     (images / "pets/train/cat/folder.png").mkdir()
     (images / "pets/.cache/train/cat").mkdir(parents=True)
     assert len(prepare(PETS, images).every()) == 16
+
+
+def test_links_are_followed_but_not_in_circles(images):
+    (images / "pets/train/dog").rename(images / "dogs")
+    (images / "pets/train/dog").symlink_to(images / "dogs")
+    for number in range(3):
+        (images / f"pets/train/cat/up{number}").symlink_to(images / "pets")
+        (images / f"dogs/here{number}").symlink_to(images / "dogs")
+    assert len(raw_files(PETS, images)) == len(prepare(PETS, images).every()) == 16
 
 
 def test_a_mask_folder_gives_masks_beside_their_images(masks):

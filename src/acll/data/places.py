@@ -70,8 +70,9 @@ class Folder:
         """All names, sorted."""
         found: list[str] = []
         for folder, folders, files in os.walk(self.root, followlinks=True):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            inner = Path(folder).relative_to(self.root)
+            here = Path(folder)
+            folders[:] = [name for name in folders if not name.startswith(".") and not _leads_back(here / name)]
+            inner = here.relative_to(self.root)
             found += [(inner / name).as_posix() for name in files if not name.startswith(".")]
         return _lines(found, self.root)
 
@@ -171,6 +172,11 @@ def _plain(path: Path) -> IO[bytes]:
         shutil.copyfileobj(packed, expanded, 2**20)
     expanded.seek(0)
     return expanded
+
+
+def _leads_back(folder: Path) -> bool:
+    """A link to a folder that it lies in."""
+    return folder.is_symlink() and folder.resolve() in [parent.resolve() for parent in folder.parents]
 
 
 def _lines(names: Iterable[str], path: Path) -> list[str]:
