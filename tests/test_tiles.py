@@ -224,3 +224,14 @@ def test_files_that_cannot_be_cut_are_named(large):
     assert [line.split(":")[0] for line in lines] == [ids[0], ids[1], ids[3], ids[2]]
     assert lines[2].endswith("cannot be read: No such file or directory")
     assert lines[3].endswith("the mask has 9x9 pixels, its image 33x10 pixels; they must be equal")
+
+
+def test_black_tiles_are_no_copies_that_would_tie_all_images_together(tmp_path):
+    for number in range(16):
+        image = smooth(number, (32, 12)).copy()
+        image[:16] = 0
+        save(tmp_path / f"streets/train/images/{number}.png", image)
+        save(tmp_path / f"streets/train/masks/{number}.png", picture(number % 3, 1, (32, 12)))
+    made = prepare(changed(TILED, tile_overlap=0), tmp_path)
+    assert made.summary["warnings"] == {}
+    assert all(count >= 4 for count in made.summary["samples"].values())

@@ -14,7 +14,7 @@ SIDE = 16  # of a thumbnail
 # Deviation between near copies, as a share of a thumbnail's own deviation. Measured: JPEG copies of quality 70 deviate
 # by 0.01 to 0.06; the nearest neighbours that are none, in MNIST, CIFAR-10, CamVid, by 0.12, 0.23 and 0.26.
 NEAR = 0.06
-_FLAT = 2.0  # levels; what deviates less is one colour, and all such images look alike
+FLAT = 2.0  # levels; what deviates less is one colour, and all such images look alike
 _BLOCK = 1024
 
 
@@ -71,7 +71,7 @@ def _near(thumbnails: NDArray[np.uint8], first: NDArray[np.int64], second: NDArr
             part = first[start : min(start + _BLOCK, high)]
             left = thumbnails[part].astype(np.float32)
             square = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1) - 2 * left @ right.T
-            close = (np.sqrt(square.clip(0) / SIDE**2) <= NEAR * spread) & (spread > _FLAT)
+            close = (np.sqrt(square.clip(0) / SIDE**2) <= NEAR * spread) & (spread > FLAT)
             found = np.flatnonzero(close.any(axis=1))
             partners = close[found].argmax(axis=1)
             yield from (Copy(int(part[one]), int(block[other]), False) for one, other in zip(found, partners))
