@@ -1,9 +1,11 @@
 """Small raw data, and what preparing them gives, as arrays."""
 
 import csv
+import struct
 import tarfile
 import warnings
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,3 +190,13 @@ def pack(folder: Path, archive: Path, around: str = "") -> Path:
 def cut_off(path, share=0.6):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
+
+
+def bomb(width=60_000, height=60_000) -> bytes:
+    """A PNG of a few bytes whose header claims billions of pixels."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")

@@ -16,6 +16,7 @@ from datasets import (
     PETS,
     SPLITS,
     STREETS,
+    bomb,
     changed,
     cut_off,
     fault,
@@ -30,7 +31,6 @@ from datasets import (
     smooth,
     streets,
 )  # fmt: skip
-from test_images import bomb
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from acll.data.images import UnreadableError, as_dtype, read_image, read_mask, resized, size_of
-from datasets import PETS, PROPERTY, changed, pets, prepare, raster, save
+from datasets import PETS, PROPERTY, bomb, changed, pets, prepare, raster, save
 
 OFTEN = settings(max_examples=150, deadline=None)
 COLOURS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
@@ -258,17 +258,6 @@ def test_rasters_are_prepared_with_all_their_bands(tmp_path, dtype):
 
 # --------------------------------------------------------------------------------------------------------------------
 # files that are no images
-
-
-def bomb(width=60_000, height=60_000) -> bytes:
-    """A PNG of a few bytes whose header claims billions of pixels."""
-    import zlib
-
-    def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
 
 
 def test_a_header_that_claims_billions_of_pixels_costs_no_memory(tmp_path):
