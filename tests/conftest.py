@@ -49,7 +49,7 @@ def tiny_task(
     shape = (samples,) if kind == "classification" else (samples, size, size)
     labels = torch.from_numpy(generator.integers(0, classes, shape).astype(np.int64 if len(shape) == 1 else np.uint8))
     names = tuple(f"class_{index}" for index in range(classes))
-    header = Header(name, kind, names, (size, size), (0.5,) * 3, (0.3,) * 3, {})
+    header = Header(name, kind, names, (size, size), (0.5,) * 3, (0.3,) * 3)
     return Split(images, labels), Split(images[:4], labels[:4]), header
 
 

@@ -24,7 +24,7 @@ def node(prefix: str, *steps: str, method: str = "adaptive", seed: int = 0) -> s
 
 
 def prepares(*tasks: str) -> set[str]:
-    return {f"prepare {task}" for task in tasks}
+    return {f"{step} {task}" for step in ("prepare", "sheet") for task in tasks}
 
 
 ALL = prepares("a", "b", "c") | node("a") | node("ab") | node("abc") | ENDS

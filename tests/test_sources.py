@@ -386,10 +386,10 @@ def test_where_a_mirror_is_down_the_next_one_is_asked(publish, server, tmp_path)
 
 def test_a_download_that_was_killed_earlier_does_no_harm(publish, prepared_of, tmp_path):
     task = publish("DTD")
-    write(tmp_path / ".sets.download/dtd/dtd/labels/train1.txt", "half of it")
-    write(tmp_path / ".sets.download/dtd/dtd-r1.0.1.tar.gz", "half of it")
+    write(tmp_path / "sets/.DTD.download/dtd/dtd/labels/train1.txt", "half of it")
+    write(tmp_path / "sets/.DTD.download/dtd/dtd-r1.0.1.tar.gz", "half of it")
     torchvision_sets.download(task, tmp_path)
-    assert not (tmp_path / ".sets.download").exists()
+    assert not (tmp_path / "sets/.DTD.download").exists()
     assert prepared_of(task).summary["samples"] == {"train": 3, "val": 3, "test": 3}
 
 
@@ -619,9 +619,14 @@ def test_small_objects_lie_upon_large_ones_and_crowds_are_ignored(tmp_path, prep
 
 
 def test_images_without_an_object_are_background(tmp_path, prepared_of):
-    annotated(tmp_path, [[outlined([LEFT])], [], [outlined([])], [outlined([LEFT])], [], [], [outlined([LEFT], 3)]])
+    annotated(tmp_path, [[outlined([LEFT])], [], [], [outlined([LEFT])], [], [], [outlined([LEFT], 3)]])
     masks = masks_of(prepared_of(coco()))
     assert sorted(mask.max() for mask in masks) == [0, 0, 0, 0, 1, 1, 2]
+
+
+def test_objects_with_a_box_alone_are_no_background(tmp_path, prepared_of):
+    annotated(tmp_path, [[outlined([LEFT])], [outlined([])], [], [], [], []])
+    assert "it has no outline, and a box alone is no mask" in fault(coco(), tmp_path, prepared_of)
 
 
 def test_chosen_classes_have_their_own_order_and_others_are_background(tmp_path, prepared_of):

@@ -154,7 +154,7 @@ def test_groups_are_united_where_they_share_a_twin_however_long_the_chain(member
     assert set(made) <= set(groups)
 
 
-@pytest.mark.parametrize("count", [4, 10, 23, 500])
+@pytest.mark.parametrize("count", [4, 10, 23, 26, 27, 500])
 def test_a_task_can_train_on_fewer_samples_and_keeps_its_other_splits(tmp_path, count):
     whole, less = prepare(generated(), tmp_path), prepare(generated(train_samples=count), tmp_path)
     chosen = less.splits["train"]

@@ -52,7 +52,8 @@ def configuration(**changes):
 def prepare_task(name, folder):
     files = {"train": folder / f"{name}.train.safetensors", "test": folder / f"{name}.test.safetensors"}
     params = prepare.Parameters.model_validate({"name": name, "task": configuration()["tasks"][name]})
-    prepare.main(**files, params=params)
+    others = {"summary": folder / f"{name}.json", "report": folder / f"{name}.faults.csv"}
+    prepare.main(**files, **others, processes=1, params=params)
     return files
 
 
@@ -123,13 +124,13 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
             network=made[f"{name}/network"], tests=tests[:count], scores=scores[-1],
             params=evaluate.Parameters(threads=1),
         )  # fmt: skip
-    outputs = {name: tmp_path / f"{name}.csv" for name in ("scores", "final", "summary", "plot")}
+    outputs = {name: tmp_path / f"{name}.csv" for name in ("scores", "final", "summary", "data", "plot")}
     outputs["metrics"] = tmp_path / "metrics.json"
     prefixes = [["a"], ["a", "b"]]
     names = [{"network": "small", "method": "adaptive", "seed": 0, "prefix": prefix} for prefix in prefixes]
     sequences = {"one": {"network": "small", "tasks": ["a", "b"]}}
     tables.main(
-        node_scores=scores, **outputs, text=tmp_path / "tables.txt",
+        node_scores=scores, summaries=[tmp_path / f"{name}.json" for name in "ab"], **outputs, text=tmp_path / "tables.txt",
         params=tables.Parameters.model_validate({"nodes": names, "sequences": sequences}),
     )  # fmt: skip
     table = pd.read_csv(outputs["scores"])

@@ -11,6 +11,7 @@ from acll.errors import UserError
 from acll.settings import Configuration
 
 if TYPE_CHECKING:
+    from acll.settings import Torchvision
     from acll.sharing.jobs import Job
     from acll.sharing.verify import Fault
 
@@ -109,6 +110,13 @@ def _tell_not_here(configuration: Configuration, root: Path, results: Path) -> N
 
 
 def _download(path: Path) -> None:
+    from acll.data.sources.torchvision_sets import list_torchvision
+
+    _fetch(path, list_torchvision)  # reads the lists of files, so that it notices what is incomplete
+
+
+def _fetch(path: Path, look: "Callable[[Torchvision, Path], object]") -> None:
+    """Fetch the datasets of torchvision in which `look` finds something missing."""
     from acll.data.root import data_root
     from acll.settings import Torchvision
 
@@ -116,7 +124,7 @@ def _download(path: Path) -> None:
     tasks = {name: task for name, task in configuration.tasks.items() if isinstance(task, Torchvision)}
     if not tasks:
         return
-    from acll.data.sources.torchvision_sets import KNOWN, download, raw_files
+    from acll.data.sources.torchvision_sets import KNOWN, download
     from acll.sharing.raw import recorded_identity
 
     root = data_root(configuration.data_root)
@@ -125,19 +133,20 @@ def _download(path: Path) -> None:
         if KNOWN[task.dataset].by_hand or recorded_identity(results, name, task, root) is not None:
             continue  # `check` says what is missing; what results know of their raw data is enough for them
         try:
-            raw_files(task, root)
+            look(task, root)
         except UserError:
             print(f"{name}: fetching {task.dataset} into {root / task.path}", flush=True)
             download(task, root)
 
 
 def _ready(path: Path) -> None:
+    from acll.data.catalogue import raw_files
     from acll.lock import held
     from acll.sharing.records import recorded
     from acll.sharing.stages import add_stage
     from acll.sharing.transfer import forget_ended, has_remote, knows
 
-    _download(path)
+    _fetch(path, raw_files)
     _check(path)
     root, name = _place(path)
     results = root / "results" / name

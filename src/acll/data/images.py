@@ -94,7 +94,8 @@ def bands_of(image: Image.Image) -> Pixels:
         values = np.asarray(image)
         fits = int(values.min()) >= 0 and int(values.max()) <= 65535
         return values.astype(np.uint16 if fits else np.float32)[None]
-    return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+    # a view: an image of many megapixels is not copied before it is made small
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")).transpose(2, 0, 1)
 
 
 def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
@@ -126,10 +127,12 @@ def top_of(dtype: Any) -> float:
 
 
 def as_dtype(pixels: Pixels, dtype: Any) -> Pixels:
-    """The same image in a type of more bits. uint16 holds 257 levels for each of uint8; floats are what they were."""
-    if pixels.dtype == np.uint8 and np.dtype(dtype) == np.uint16:
+    """The same image in a type of more bits: uint16 holds 257 levels for each of uint8, and in floats white is 1."""
+    if pixels.dtype == dtype:
+        return pixels
+    if np.dtype(dtype) == np.uint16:
         return pixels.astype(np.uint16) * 257
-    return pixels.astype(dtype)
+    return pixels.astype(np.float32) / np.float32(top_of(pixels.dtype))
 
 
 def _is_raster(name: str) -> bool:
@@ -154,7 +157,7 @@ def _picture(file: File) -> Image.Image:
     with Image.open(file, formats=_FORMATS) as image:
         image.load()
         upright = _upright(image)
-        return image.copy() if upright is None else image.transpose(upright)
+    return image if upright is None else image.transpose(upright)
 
 
 def _upright(image: Image.Image) -> Image.Transpose | None:

@@ -22,7 +22,7 @@ from acll.data.images import top_of
 from acll.data.listing import Item, Listing
 from acll.data.places import SPLITS
 from acll.data.prepared import Content, Header
-from acll.data.splits import cut, strata_of, united
+from acll.data.splits import cut, strata_of, subset, united
 from acll.data.spool import Form, Spool, common_form
 from acll.data.variants import part_of_classes
 from acll.settings import AnyTask
@@ -103,7 +103,7 @@ def _read(
     """Decode all samples into the spool: the listing as the task wants it, the samples, what was left out."""
     classes, labels = len(listing.classes), None
     if task.part is not None:
-        listing, labels = part_of_classes(listing, task.part)
+        listing, labels = part_of_classes(name, listing, task.part)
     listing, cores = tiled(listing, task)
     decoder = Decoder(listing, task, classes, labels)
     items, present, digests, thumbnails, faults = [], [], [], [], list(listing.faults)
@@ -169,9 +169,7 @@ def _cut(samples: Samples, task: AnyTask) -> dict[str, Positions]:
             splits["train"], splits[split] = rest[~off], rest[off]
     train = splits["train"]
     if task.train_samples is not None and task.train_samples < len(train):
-        own = [samples.items[index].id for index in train]
-        share = task.train_samples / len(train)
-        splits["train"] = train[cut(strata_of(samples.present[train]), own, share, task.split_seed)]
+        splits["train"] = train[subset(strata_of(samples.present[train]), task.train_samples, task.split_seed)]
     return splits
 
 

@@ -32,6 +32,18 @@ def cut(strata: NDArray[Any], groups: Sequence[str], share: float, seed: int) ->
     return taken
 
 
+def subset(strata: NDArray[Any], count: int, seed: int) -> NDArray[np.bool_]:
+    """Choose `count` of the samples: True for these. One of each stratum [N], as far as that goes, then its share."""
+    order = np.lexsort((np.random.default_rng([seed, 0xF3]).random(len(strata)), strata))
+    first = np.flatnonzero(np.diff(strata[order], prepend=-1))[:count]
+    others = np.delete(order, first)
+    more = count - len(first)
+    chosen = np.zeros(len(strata), bool)
+    chosen[order[first]] = True
+    chosen[others[(np.arange(more) * len(others)) // max(more, 1)]] = True
+    return chosen
+
+
 def strata_of(present: NDArray[np.bool_]) -> NDArray[np.int64]:
     """[N, classes] which classes are in a sample → [N] the one of them that is in the fewest samples."""
     frequency = present.sum(axis=0)

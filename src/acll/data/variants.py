@@ -17,7 +17,7 @@ from acll.data.prepared import IGNORE
 from acll.settings import Task
 
 
-def part_of_classes(listing: Listing, part: list[int]) -> tuple[Listing, dict[int, int]]:
+def part_of_classes(name: str, listing: Listing, part: list[int]) -> tuple[Listing, dict[int, int]]:
     """The k-th of n parts of the classes, all of about one size: what is left of the samples, and old → new labels.
 
     For segmentation all samples stay; whoever decodes them has to relabel their masks. Raises DataError where a part
@@ -26,7 +26,7 @@ def part_of_classes(listing: Listing, part: list[int]) -> tuple[Listing, dict[in
     number, parts = part
     chosen = np.array_split(np.arange(len(listing.classes)), parts)[number - 1].tolist()
     if len(chosen) < 2:
-        raise DataError(f"part = {part}: {len(listing.classes)} classes make parts of less than two")
+        raise DataError(f"{name}: part = {part}: {len(listing.classes)} classes make parts of less than two")
     labels = {old: new for new, old in enumerate(chosen)}
     items = listing.items
     if listing.kind == "classification":

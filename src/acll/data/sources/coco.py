@@ -161,7 +161,7 @@ def _inside(annotation: dict[str, Any], height: int, width: int) -> Pixels:
 
     outline = annotation.get("segmentation") or []
     if not outline:
-        return np.zeros((height, width), bool)
+        raise ValueError("it has no outline, and a box alone is no mask")
     if isinstance(outline, list):
         polygons = [np.array(polygon, np.float64) for polygon in outline]
         for polygon in polygons:

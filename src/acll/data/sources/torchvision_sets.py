@@ -1,7 +1,9 @@
 """Datasets of torchvision, read and downloaded by its own classes, which verify what they download."""
 
+import contextlib
 import shutil
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +77,13 @@ def raw_files(task: Torchvision, root: Path) -> list[Path]:
     """The files that the dataset is read from, not the archives that they came in. Raises DataError."""
     folder, known = root / task.path, KNOWN[task.dataset]
     found = {path for pattern in known.files for path in folder.glob(pattern) if path.is_file()}
+    found = {path for path in found if not path.name.endswith((*ARCHIVES, ".gz"))}
     if not found and folder.with_name(f"{folder.name}.dvc").is_file():
         raise missing(folder)
     if not found:
         how = "has to be fetched by hand" if known.by_hand else "`make download CONFIG=<name>` fetches it"
         raise DataError(f"{folder}: {task.dataset} is not there (no {known.files[0]}); {how}")
-    return sorted(path for path in found if not path.name.endswith((*ARCHIVES, ".gz")))
+    return sorted(found)
 
 
 def list_torchvision(task: Torchvision, root: Path) -> Listing:
@@ -125,13 +128,14 @@ def download(task: Torchvision, root: Path) -> None:
     folder, known = root / task.path, KNOWN[task.dataset]
     if known.by_hand:
         raise DataError(f"{folder}: torchvision has no download of {task.dataset}; fetch it by hand")
-    beside = folder.with_name(f".{folder.name}.download")
+    beside = folder / f".{task.dataset}.download"
+    fresh = not folder.exists()
     shutil.rmtree(beside, ignore_errors=True)  # of a download that was killed
-    beside.mkdir(parents=True)
     try:
-        for arguments in known.splits.values():
-            _dataset(task, beside, arguments, download=True)
-        folder.mkdir(exist_ok=True)
+        beside.mkdir(parents=True)
+        with _patience():
+            for arguments in known.splits.values():
+                _dataset(task, beside, arguments, download=True)
         for path in beside.iterdir():
             shutil.rmtree(folder / path.name, ignore_errors=True)  # of which something was missing
             path.replace(folder / path.name)
@@ -141,6 +145,19 @@ def download(task: Torchvision, root: Path) -> None:
         ) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+        if fresh and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """A server that says nothing for a minute is taken to be gone."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(60)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _dataset(task: Torchvision, folder: Path, arguments: dict[str, Any], download: bool = False) -> Any:
@@ -210,4 +227,5 @@ def _mask(task: Torchvision, values: Pixels) -> Pixels:
 
 def _line(error: Exception) -> str:
     where = f" ({error.url})" if isinstance(error, HTTPError) else ""
-    return (" ".join(str(error).split()) or type(error).__name__) + where
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words.replace("You can use download=True to download it", "`make download CONFIG=<name>` fetches it") + where
