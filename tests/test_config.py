@@ -294,13 +294,15 @@ def test_a_key_that_is_a_number_is_named(path):
             "tasks/easy/source",
             "cifar",
             '"cifar"',
-            "must be one of 'digits', 'generated', 'image_folder', 'mask_folder'",
+            "must be one of 'digits', 'generated', 'image_folder', 'mask_folder', "
+            "'table', 'coco', 'cub200', 'torchvision'",
         ),
         (
             "tasks/easy/source",
             None,
             "null",
-            "must be one of 'digits', 'generated', 'image_folder', 'mask_folder'",
+            "must be one of 'digits', 'generated', 'image_folder', 'mask_folder', "
+            "'table', 'coco', 'cub200', 'torchvision'",
         ),
         ("networks/mlp/weights", "imagenet", '"imagenet"', "must be 'none'"),
         ("methods/half/type", "ewc", '"ewc"', "must be one of 'packing', 'finetuning'"),
@@ -591,3 +593,73 @@ def test_a_class_of_masks_that_stands_there_twice_is_reported():
 def test_an_encoder_that_timm_does_not_have_is_named_with_what_is_close():
     with pytest.raises(ConfigurationError, match=r"encoder = 'tu-resnet19': timm has no such model \(did you mean"):
         parse(edited(**{"networks/unet/encoder": "tu-resnet19"}))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# series: the benchmarks of the field in one line
+
+
+def with_series(**series) -> dict:
+    return edited(**{"sequences/classify/tasks": series})
+
+
+@pytest.mark.parametrize(
+    ("series", "names", "changes"),
+    [
+        ({"permuted": 3}, "easy_permuted_", [{"permute": 1}, {"permute": 2}, {"permute": 3}]),
+        ({"split": 2}, "easy_split_", [{"part": [1, 2]}, {"part": [2, 2]}]),
+        ({"rotated": 3}, "easy_rotated_", [{"rotate": 0.0}, {"rotate": 60.0}, {"rotate": 120.0}]),
+        ({"noise": [0.0, 0.2]}, "easy_noise_", [{"noise": 0.0}, {"noise": 0.2}]),
+        ({"train_samples": [5, 10]}, "easy_train_samples_", [{"train_samples": 5}, {"train_samples": 10}]),
+    ],
+)
+def test_a_series_makes_tasks_that_differ_from_one_in_one_setting(series, names, changes):
+    configuration = parse(with_series(of="easy", **series))
+    made = [f"{names}{number}" for number in range(1, len(changes) + 1)]
+    assert configuration.sequences["classify"].tasks == made
+    for name, change in zip(made, changes):
+        assert configuration.tasks[name] == configuration.tasks["easy"].model_copy(update=change)
+
+
+def test_two_sequences_share_the_tasks_of_one_series():
+    raw = with_series(of="easy", permuted=2)
+    raw["sequences"]["two"] = copy.deepcopy(raw["sequences"]["classify"])
+    configuration = parse(raw)
+    assert configuration.sequences["classify"] == configuration.sequences["two"]
+
+
+@pytest.mark.parametrize(
+    ("series", "line"),
+    [
+        (
+            {"of": "easi", "permuted": 2},
+            "sequences.classify.tasks.of = 'easi': there is no such task (did you mean easy?)",
+        ),
+        ({"of": "easy"}, "must have `of` and exactly one of permuted, split, rotated, noise, train_samples"),
+        ({"of": "easy", "permuted": 2, "split": 2}, "must have `of` and exactly one of permuted, split"),
+        ({"of": "easy", "permuted": 1}, "sequences.classify.tasks.permuted = 1: must be 2 or more"),
+        ({"of": "easy", "permute": 2}, "sequences.classify.tasks.permute: unknown key (did you mean permuted?)"),
+        ({"permuted": 2}, "sequences.classify.tasks.of: missing; it is required"),
+        ({"of": "easy", "noise": [0.1, 2.0]}, "tasks.easy_noise_2.noise = 2.0: must be 1 or less"),
+    ],
+)
+def test_a_mistake_in_a_series_is_named_with_its_key(series, line):
+    assert any(line in found for found in faults(with_series(**series)))
+
+
+def test_a_series_does_not_replace_a_task_of_the_same_name():
+    raw = with_series(of="easy", permuted=2)
+    raw["tasks"]["easy_permuted_1"] = raw["tasks"]["easy"] | {"permute": 9}
+    assert faults(raw) == ["sequences.classify.tasks: makes easy_permuted_1, but there is another task of that name"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "line"),
+    [
+        ("tasks/easy/tile_overlap", 4, "tasks.easy.tile_overlap: only images with masks can be cut into tiles"),
+        ("tasks/easy/part", [3, 2], "tasks.easy.part = [3, 2]: must be two numbers, [k, n] with 1 ≤ k ≤ n"),
+        ("tasks/easy/on_error", "go", "tasks.easy.on_error = \"go\": must be 'stop' or 'skip'"),
+    ],
+)
+def test_what_does_not_go_with_a_task_is_named(path, value, line):
+    assert fault(path, value) == line

@@ -11,7 +11,7 @@ from acll.data import decoding
 from acll.data.catalogue import raw_files
 from acll.data.sources import files
 from acll.data.sources.generated import generate
-from acll.settings import Digits
+from acll.settings import Digits, Table
 from datasets import (
     PETS,
     SPLITS,
@@ -460,3 +460,30 @@ def test_a_file_at_which_its_process_dies_is_reported_and_all_others_are_prepare
     assert report_of(tmp_path) == [("left out", "unreadable", name, words) for name in sorted(dying)]
     assert len(made.every()) == 50 - len(dying)
     assert not dying & made.every().keys()
+
+
+def test_too_little_memory_is_no_fault_of_a_file_and_never_skipped(images, monkeypatch):
+    def greedy(pixels, size):
+        raise MemoryError
+
+    monkeypatch.setattr(decoding, "resized", greedy)
+    message = fault(changed(PETS, on_error="skip"), images)
+    assert "there is not enough memory to read it" in message
+
+
+@pytest.mark.parametrize("name", ["train/8.png", "train/cat/more/9.png"])
+def test_images_at_another_depth_are_not_passed_over_silently(images, name):
+    save(images / "pets" / name, picture())
+    assert f"{name}: an image that lies in no class, or too deep" in fault(PETS, images)
+    assert prepare(changed(PETS, on_error="skip"), images).summary["left_out"] == {"elsewhere": 1}
+
+
+def test_a_task_may_have_more_classes_than_a_byte_can_count(tmp_path):
+    rows = ["path,label"]
+    for number in range(270 * 4):
+        save(tmp_path / f"{number}.png", [[number % 256]])
+        rows.append(f"{number}.png,class{number % 270:03d}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    made = prepare(Table(source="table", path="t.csv", image_size=1, duplicates="warn"), tmp_path)
+    assert len(made.header.classes) == 270
+    assert made.splits["train"].labels.max() == 269

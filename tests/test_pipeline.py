@@ -165,14 +165,14 @@ def bad_folders(root: Path) -> None:
         ),
         (
             {"source": "mask_folder", "path": "labels", "image_size": 16, "classes": ["p", "q"]},
-            "1.png: has the labels 7, outside the 2 classes",
+            "1.png: its mask has the labels 7, outside the 2 classes",
         ),
         ({"source": "image_folder", "path": "broken", "image_size": 8}, "2.png: not a readable image"),
         ({"source": "image_folder", "path": "absent", "image_size": 8}, "absent: there is no such folder"),
         ({"source": "image_folder", "path": "images", "image_size": 8}, "classes without an image: y"),
         (
             {"source": "mask_folder", "path": "masks", "image_size": 16, "classes": ["p", "q"]},
-            "images without a mask of the same name",
+            "an image without a mask of the same name",
         ),
     ],
 )

@@ -130,7 +130,8 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
     names = [{"network": "small", "method": "adaptive", "seed": 0, "prefix": prefix} for prefix in prefixes]
     sequences = {"one": {"network": "small", "tasks": ["a", "b"]}}
     tables.main(
-        node_scores=scores, summaries=[tmp_path / f"{name}.json" for name in "ab"], **outputs, text=tmp_path / "tables.txt",
+        node_scores=scores, summaries=[tmp_path / f"{name}.json" for name in "ab"],
+        **outputs, text=tmp_path / "tables.txt",
         params=tables.Parameters.model_validate({"nodes": names, "sequences": sequences}),
     )  # fmt: skip
     table = pd.read_csv(outputs["scores"])
@@ -144,6 +145,9 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
     owned = table.loc[table["prefix"] == "a+b", "owned_share"].sum()
     assert owned + table.loc[table["prefix"] == "a+b", "free_share"].iloc[0] == pytest.approx(1)
     assert "adaptive" in (tmp_path / "tables.txt").read_text()
+    prepared_tasks = pd.read_csv(outputs["data"])
+    assert prepared_tasks["task"].tolist() == ["a", "b"]
+    assert (prepared_tasks[["train", "val", "test"]].sum(axis=1) == 60).all()
 
 
 def test_fine_tuning_overwrites_and_evaluation_says_so(tmp_path):
@@ -203,6 +207,7 @@ def test_a_step_ends_with_its_message_alone_and_exit_code_one_and_writes_nothing
     params = json.dumps({"name": "x", "task": task})
     result = run_step(
         "prepare", "--train", tmp_path / "x.train.safetensors", "--test", tmp_path / "x.test.safetensors",
+        "--summary", tmp_path / "x.json", "--report", tmp_path / "x.csv", "--processes", "1",
         "--params", params, root=tmp_path,
     )  # fmt: skip
     assert result.returncode == 1
@@ -216,7 +221,8 @@ def test_prepare_needs_no_torch(tmp_path):
     code = (
         "import sys, runpy\n"
         f"sys.argv = ['prepare', '--train', '{tmp_path}/a.train.safetensors',"
-        f" '--test', '{tmp_path}/a.test.safetensors',"
+        f" '--test', '{tmp_path}/a.test.safetensors', '--summary', '{tmp_path}/a.json',"
+        f" '--report', '{tmp_path}/a.csv', '--processes', '1',"
         f" '--params', '''{json.dumps({'name': 'a', 'task': TASKS['a']})}''']\n"
         "runpy.run_module('acll.steps.prepare', run_name='__main__', alter_sys=True)\n"
         "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"

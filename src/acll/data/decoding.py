@@ -47,6 +47,12 @@ class Decoder:
     def decode(self, item: Item) -> Decoded | Fault:
         """One sample, or what is wrong with it."""
         try:
+            return self._decode(item)
+        except MemoryError:
+            return Fault("memory", item.id, "there is not enough memory to read it; give it more, or fewer threads")
+
+    def _decode(self, item: Item) -> Decoded | Fault:
+        try:
             pixels, mask = self.listing.read(item)
         except (UnreadableError, OSError) as error:
             return _unreadable(item, error)
@@ -76,7 +82,7 @@ class Decoder:
         own = item.id if item.box is not None and small.std() <= FLAT else ""
         digest = hashlib.sha256(pixels.tobytes() + own.encode()).digest()[:16]
         pixels, mask = varied(pixels, mask, self.task, item.whole or item.id)
-        present = np.zeros(256, bool)
+        present = np.zeros(max(256, len(self.listing.classes)), bool)
         present[item.label if mask is None else np.unique(mask)] = True
         present = present[: len(self.listing.classes)]
         if not present.any():

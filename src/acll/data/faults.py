@@ -14,7 +14,9 @@ _SHOWN = 3  # files of a kind that a message names; the report has all
 
 Kind = Literal[
     "unreadable",  # not an image, cut off, or too large to be decoded whole
+    "memory",  # not enough of it: no fault of the file, so never skipped, or data would depend on the machine
     "missing",  # a file that a table or an annotation names is not there
+    "elsewhere",  # not where the layout has images
     "partner",  # an image without a mask, a mask without an image, or two of one name
     "size",  # an image and its mask differ in size
     "label",  # a label outside the classes

@@ -45,10 +45,10 @@ class UnreadableError(UserError):
 
 
 def guarded(read: Callable[[], T]) -> T:
-    """Call what decodes an image; whatever it raises comes as an UnreadableError."""
+    """Call what decodes an image; whatever it raises comes as an UnreadableError, but for MemoryError."""
     try:
         return read()
-    except UnreadableError:
+    except (UnreadableError, MemoryError):
         raise
     except Image.DecompressionBombError:
         raise UnreadableError("too large to be read whole, or says so; cut large images with tile_overlap") from None

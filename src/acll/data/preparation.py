@@ -5,7 +5,7 @@ files written from the spool. Memory holds a few hundred bytes a sample, whateve
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,7 @@ def prepare(
     samples, others = _of_form(samples, spool, form)
     left_out += others
     write_report(report, left_out, [])
-    if task.on_error == "stop":
-        _refuse(name, "on_error", _unexpected(left_out, task), report)
+    _refuse(name, "on_error", _not_skipped(left_out, task), report)
     splits = _cut(samples, task)
     leaks = [] if listing.trusted else _leaks(samples, splits)
     if task.duplicates == "stop":
@@ -137,8 +136,10 @@ def _of_form(samples: Samples, spool: Spool, form: Form) -> tuple[Samples, list[
     return samples.select(np.flatnonzero(fits)), faults
 
 
-def _unexpected(faults: Sequence[Fault], task: AnyTask) -> list[Fault]:
-    """Of tiles, and where only a part of the classes is wanted, some have to be without any."""
+def _not_skipped(faults: Sequence[Fault], task: AnyTask) -> list[Fault]:
+    """What stops the task. Of tiles, and where only a part of the classes is wanted, some have to be without any."""
+    if task.on_error == "skip":
+        return [fault for fault in faults if fault.kind == "memory"]
     partly = task.tile_overlap is not None or task.part is not None
     return [fault for fault in faults if not (partly and fault.kind == "ignored")]
 
@@ -146,7 +147,8 @@ def _unexpected(faults: Sequence[Fault], task: AnyTask) -> list[Fault]:
 def _refuse(name: str, key: str, faults: Sequence[Fault], report: Path) -> None:
     if faults:
         files = f"{len(faults)} file{'s' if len(faults) > 1 else ''}"
-        what = f"{files} cannot be used ({key}: stop; `skip` leaves them out)"
+        skip = f" ({key}: stop; `skip` leaves them out)" if any(fault.kind != "memory" for fault in faults) else ""
+        what = f"{files} cannot be used{skip}"
         raise DataError("\n".join([f"{name}: {what}; all are named in {report.resolve()}", *in_words(faults)]))
 
 
@@ -294,4 +296,8 @@ def _summary(
         "with_class": {split: samples.present[splits[split]].sum(axis=0).tolist() for split in SPLITS},
         "left_out": counted(left_out),
         "warnings": counted(warnings),
+        "faults": {
+            "left_out": [asdict(fault) for fault in sorted(left_out)],
+            "warnings": [asdict(fault) for fault in sorted(warnings)],
+        },
     }

@@ -51,7 +51,12 @@ def list_images(task: ImageFolder, root: Path) -> Listing:
         Item(name, split, name, label=index[label], group=group_of(name, task.group))
         for split, label, name in sorted(found, key=lambda entry: (SPLITS.index(entry[0]), entry[1], entry[2]))
     ]
-    return listing_of_files(place, "classification", classes, items)
+    faults = [
+        Fault("elsewhere", name, "an image that lies in no class, or too deep (expected: <split>/<class>/*)")
+        for name in names
+        if len(PurePosixPath(name).parts) != 3
+    ]
+    return listing_of_files(place, "classification", classes, items, faults)
 
 
 def list_masks(task: MaskFolder, root: Path) -> Listing:

@@ -1,0 +1,73 @@
+"""Processes that decode: results in order, and nothing that a file does to them stops the others."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from acll.data import workers as module
+from acll.data.workers import Lost, workers
+
+CHUNKS = [list(range(begin, begin + 3)) for begin in range(0, 30, 3)]
+ORPHANS = """
+import os, sys, time
+from acll.data.workers import workers
+with workers(lambda part: part, 2) as pool:
+    print(*(worker.process.pid for worker in pool.idle), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_results_come_in_order_whatever_takes_longer(processes):
+    def slow_first(part):
+        time.sleep(0.05 * (part < 3))
+        return part * 2
+
+    with workers(slow_first, processes) as pool:
+        assert list(pool.map(CHUNKS)) == [[2 * part for part in chunk] for chunk in CHUNKS]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_part_at_which_its_process_dies_is_lost_and_no_other(processes):
+    def deadly(part):
+        if part in (4, 20):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return part
+
+    with workers(deadly, processes) as pool:
+        results = [result for chunk in pool.map(CHUNKS) for result in chunk]
+    assert [part for part, result in enumerate(results) if isinstance(result, Lost)] == [4, 20]
+    assert all(result == part for part, result in enumerate(results) if part not in (4, 20))
+
+
+def test_a_part_that_never_ends_is_lost_and_no_other(monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.5)
+
+    def endless(part):
+        while part == 4:
+            time.sleep(1)
+        return part
+
+    with workers(endless, 2) as pool:
+        results = [result for chunk in pool.map(CHUNKS[:3]) for result in chunk]
+    assert [part for part, result in enumerate(results) if isinstance(result, Lost)] == [4]
+
+
+def test_no_process_is_left_when_the_block_ends_early():
+    with workers(lambda part: part, 2) as pool:
+        pids = [worker.process.pid for worker in pool.idle]
+        next(pool.map(CHUNKS))
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_processes_end_when_their_master_is_killed(monkeypatch):
+    master = subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True)
+    orphans = [psutil.Process(int(pid)) for pid in master.stdout.readline().split()]
+    master.kill()
+    master.wait()
+    assert psutil.wait_procs(orphans, timeout=15)[1] == []
