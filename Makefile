@@ -38,7 +38,7 @@ prove: .venv/installed  ## check, in the packed files alone, that no task of the
 plan: .venv/installed  ## say which jobs `make run` would run, and why
 	@acll check config/$(CONFIG).yaml
 	@mkdir -p $(RESULTS)
-	@$(SNAKEMAKE) --dry-run --quiet host | sed -E 's/^(Reason: Params have changed).*/\1 (`make verify` says which values)/'
+	@$(SNAKEMAKE) --dry-run --quiet host | sed -E 's/^(Reason: Params have changed).*/\1 (`make verify` says which values)/' | cut -c 1-200
 
 check: .venv/installed  ## check config/$(CONFIG).yaml and its raw data, without running anything
 	@acll check config/$(CONFIG).yaml

@@ -42,3 +42,8 @@ rule tables_only:
 onstart:
     refuse_replaced_profile()
     take_results()
+
+
+onerror:
+    # Snakemake's own account is long, and what the steps had to say is far above
+    print("\n".join(errors_of_steps()), file=sys.stderr)

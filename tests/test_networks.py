@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from acll.data import prepared
-from acll.data.splits import Samples
 from acll.networks import small
 from acll.networks.build import OWN_BACKBONES, NetworkError, TaskNetwork, _start, build, without_classifier
 from acll.networks.partition import UnpackableError, partition
@@ -385,10 +384,11 @@ def test_an_encoder_without_a_convolution_of_the_images_cannot_be_fitted_to_othe
 
 @pytest.mark.parametrize(("own", "channels", "fits"), [(13, 3, False), (3, 1, False), (13, 13, True), (1, 4, True)])
 def test_images_of_other_channels_are_refused_before_training_with_what_to_set(tmp_path, own, channels, fits):
-    samples = Samples(np.zeros((4, own, 8, 8), np.uint8), np.array([0, 1, 0, 1]), tuple("abcd"), tuple("abcd"))
+    content = prepared.Content("abcd", np.zeros((4, own, 8, 8), np.uint8), "uint8", own, labels=np.array([0, 1, 0, 1]))
     path = tmp_path / "streets.train.safetensors"
-    splits = dict.fromkeys(("train", "val", "test"), samples)
-    prepared.write("streets", "classification", splits, ["a", "b"], path, tmp_path / "streets.test.safetensors")
+    statistics = (0.5,) * own, (0.5,) * own
+    header = prepared.Header("streets", "classification", ("a", "b"), (8, 8), *statistics)
+    prepared.write(path, header, {"train": content, "val": content})
     network = BackboneNetwork(backbone="resnet_small", channels=channels)
     node = Node(network=network, method="m", seed=0, prefix=["streets"], training=Training(), threads=1)
     if fits:

@@ -102,42 +102,6 @@ def changed(**parts) -> dict:
             for key in TINY}  # fmt: skip
 
 
-def test_appending_a_task_runs_that_task_alone(finished):
-    longer = changed(sequences={"one": {"network": "mixed", "tasks": ["a", "b", "c"]}})
-    adaptive, finetune = "mixed/adaptive/seed0/a/b/c", "mixed/finetune/seed0/a/b/c"
-    steps = {f"{step} {adaptive}" for step in ("train", "search", "prune", "retrain", "evaluate")}
-    steps |= {f"{step} {finetune}" for step in ("train", "adopt", "evaluate")}
-    assert planned(longer, finished) == {"prepare c"} | steps
-
-
-def test_another_retraining_does_not_train_again_and_a_search_setting_changes_only_its_method(finished):
-    adaptive = ["mixed/adaptive/seed0/a", "mixed/adaptive/seed0/a/b"]
-    retrained = planned(changed(training={"retrain_epochs": 2}), finished)
-    assert "train mixed/dense/seed0/a" not in retrained
-    assert f"search {adaptive[0]}" in retrained
-    searched = changed(
-        methods={"adaptive": {"ratio": {"search": "tpe", "trials": 3, "startup": 1}, "expected_tasks": 2}}
-    )
-    jobs = planned(searched, finished)
-    expected = {f"{step} {node}" for node in adaptive for step in ("search", "prune", "retrain", "evaluate")}
-    # the second task is trained again: it stands on what the first one keeps
-    assert jobs == expected | {f"train {adaptive[1]}"}
-
-
-def test_a_second_order_shares_what_can_be_shared(finished):
-    both = changed(sequences={**TINY["sequences"], "two": {"network": "mixed", "tasks": ["b", "a"]}})
-    jobs = planned(both, finished)
-    assert not any(job.startswith("prepare") for job in jobs)
-    assert {job.split()[1].split("seed0/")[1] for job in jobs} == {"b", "b/a"}
-    assert sum(job.startswith("train") and job.endswith("seed0/b") for job in jobs) == 1  # shared by both methods
-
-
-def test_an_untouched_clock_and_a_reordered_configuration_plan_nothing(finished):
-    for path in [*finished.rglob("*.safetensors"), *finished.rglob("*.csv")]:
-        os.utime(path)
-    assert planned(dict(reversed(TINY.items())), finished) == set()
-
-
 def bad_folders(root: Path) -> None:
     for name in ("train/x", "train/y"):
         (root / "images" / name).mkdir(parents=True)
@@ -161,7 +125,7 @@ def bad_folders(root: Path) -> None:
     [
         (
             {"source": "mask_folder", "path": "sizes", "image_size": 16, "classes": ["p", "q"]},
-            "1.png: the mask has 8x8 pixels, its image 16x16; they must be equal",
+            "1.png: the mask has 8x8 pixels, its image 16x16 pixels; they must be equal",
         ),
         (
             {"source": "mask_folder", "path": "labels", "image_size": 16, "classes": ["p", "q"]},

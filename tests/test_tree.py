@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from acll import closure as closures
 from acll.closure import closure, code_of
 from acll.config import parse
-from acll.evaluation.tables import COLUMNS, final_table, metrics_of, plot_table, readable, scores_table, summary_table
+from acll.evaluation.tables import (
+    COLUMNS,
+    data_table,
+    final_table,
+    metrics_of,
+    plot_table,
+    readable,
+    scores_table,
+    summary_table,
+)
 from acll.tree import Node, nodes, searches
 
 PROPERTY = settings(max_examples=25, deadline=None)
@@ -148,7 +157,8 @@ def test_a_step_depends_on_itself_and_on_what_all_steps_share(step):
     [
         ("tables", {"torch", "torchvision", "segmentation_models_pytorch", "hyperopt"}),
         ("figures", {"torch", "torchvision", "segmentation_models_pytorch", "hyperopt"}),
-        ("prepare", {"torch", "torchvision", "segmentation_models_pytorch", "hyperopt"}),
+        ("prepare", {"torch", "segmentation_models_pytorch", "hyperopt"}),
+        ("sheet", {"torch", "torchvision", "segmentation_models_pytorch", "hyperopt"}),
         ("prune", {"torchvision", "segmentation_models_pytorch", "hyperopt"}),
     ],
 )
@@ -160,11 +170,23 @@ def test_steps_without_a_network_need_none_of_its_libraries(step, without):
 @pytest.mark.parametrize(
     ("step", "depends", "other"),
     [
-        ("train", {"training/loop.py", "networks/build.py", "data/batches.py"}, {"search/run.py", "data/generated.py"}),
-        ("search", {"training/loop.py", "search/run.py", "search/suggest.py", "packing/prune.py"}, {"data/folders.py"}),
+        (
+            "train",
+            {"training/loop.py", "networks/build.py", "data/batches.py"},
+            {"search/run.py", "data/sources/generated.py"},
+        ),
+        (
+            "search",
+            {"training/loop.py", "search/run.py", "search/suggest.py", "packing/prune.py"},
+            {"data/sources/folders.py"},
+        ),
         ("prune", {"packing/prune.py"}, {"training/loop.py", "networks/build.py", "search/run.py"}),
         ("evaluate", {"evaluation/score.py", "packing/file.py"}, {"search/run.py", "packing/prune.py"}),
-        ("prepare", {"data/generated.py", "data/folders.py", "data/splits.py"}, {"training/loop.py", "tree.py"}),
+        (
+            "prepare",
+            {"data/sources/generated.py", "data/sources/folders.py", "data/splits.py"},
+            {"training/loop.py", "tree.py"},
+        ),
         ("tables", {"evaluation/tables.py"}, {"evaluation/score.py", "training/loop.py", "tree.py"}),
     ],
 )
@@ -214,7 +236,7 @@ def test_the_code_of_a_step_does_not_depend_on_where_the_package_lies(copied, mo
     [
         ("training/learner.py", {"adopt", "retrain", "search", "train"}),
         ("search/suggest.py", {"search"}),
-        ("data/generated.py", {"prepare"}),
+        ("data/sources/generated.py", {"prepare"}),
         ("evaluation/score.py", {"evaluate"}),
         ("evaluation/figures.py", {"figures"}),
         ("packing/prune.py", {"prune", "search"}),
@@ -231,9 +253,11 @@ def test_an_edited_module_changes_the_code_of_exactly_the_steps_that_use_it(copi
 
 
 def test_imports_within_functions_count(copied):
-    (copied / "steps/late.py").write_text("def late():\n    from acll.data import generated\n    import torch.nn\n")
+    (copied / "steps/late.py").write_text(
+        "def late():\n    from acll.data.sources import generated\n    import torch.nn\n"
+    )
     files, libraries = closure("acll.steps.late")
-    assert copied / "data/generated.py" in files
+    assert copied / "data/sources/generated.py" in files
     assert libraries >= {"torch", "numpy"}
 
 
@@ -398,9 +422,29 @@ def test_scores_come_back_from_a_file_as_they_were(tmp_path):
     pd.testing.assert_frame_equal(again, scores_of().fillna(np.nan), check_dtype=False)
 
 
+SUMMARY = {
+    "name": "clean", "source": "table", "kind": "classification", "classes": ["p", "q"], "channels": 3,
+    "image_size": [8, 16], "samples": {"test": 3, "train": 9, "val": 2}, "left_out": {}, "warnings": {},
+}  # fmt: skip
+
+
+def test_what_was_left_out_of_the_data_is_counted_in_the_tables():
+    final = final_table(scores_of(), {"both": ("small", ["a", "b"])})
+    torn = SUMMARY | {"name": "torn", "left_out": {"size": 2, "label": 3}, "warnings": {"near copy": 1}}
+    table = data_table([SUMMARY, torn])
+    assert table[["task", "height", "width", "train", "val", "test", "left_out", "warnings"]].to_numpy().tolist() == [
+        ["clean", 8, 16, 9, 2, 3, 0, 0],
+        ["torn", 8, 16, 9, 2, 3, 5, 1],
+    ]
+    assert "torn: 5 files left out, 1 warnings; data/torn.json names them" in readable(
+        final, summary_table(final), table
+    )
+
+
 def test_the_readable_tables_hold_the_scores_and_leave_empty_what_means_nothing():
     final = final_table(scores_of(), {"both": ("small", ["a", "b"])})
-    text = readable(final, summary_table(final))
+    text = readable(final, summary_table(final), data_table([SUMMARY]))
+    assert "clean" not in text
     lines = [line for line in text.splitlines() if "accuracy" in line]
     assert len(lines) == 4
     assert "0.2500" in lines[0]

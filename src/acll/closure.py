@@ -22,6 +22,9 @@ LIBRARIES = {  # import name → distributions whose version can change results
     "sklearn": ("scikit-learn",),
     "PIL": ("pillow",),
     "matplotlib": ("matplotlib",),
+    "rasterio": ("rasterio",),
+    "pycocotools": ("pycocotools",),
+    "pyarrow": ("pyarrow",),
 }
 
 

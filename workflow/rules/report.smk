@@ -1,7 +1,8 @@
 # Tables and figures from all scores.
 
 TABLES = [
-    f"tables/{name}" for name in ("scores.csv", "final.csv", "summary.csv", "data.csv", "plot.csv", "metrics.json", "tables.txt")
+    f"tables/{name}"
+    for name in ("scores.csv", "final.csv", "summary.csv", "data.csv", "plot.csv", "metrics.json", "tables.txt")
 ]
 SEARCHED = [node for node in NODES if tree.searches(CONFIGURATION, node)]
 FIGURES = [f"figures/{name}.png" for name in ("scores", "shares", *(["search"] if SEARCHED else []))]

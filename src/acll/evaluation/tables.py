@@ -75,7 +75,7 @@ def data_table(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         rows.append(
             {"task": summary["name"], "source": summary["source"], "kind": summary["kind"]}
             | {"classes": len(summary["classes"]), "channels": summary["channels"], "height": height, "width": width}
-            | summary["samples"]
+            | {split: summary["samples"][split] for split in ("train", "val", "test")}
             | {key: sum(summary[key].values()) for key in ("left_out", "warnings")}
         )
     return pd.DataFrame(rows)
@@ -118,7 +118,7 @@ def readable(final: pd.DataFrame, summary: pd.DataFrame, data: pd.DataFrame) -> 
         )
     amiss = data[(data["left_out"] > 0) | (data["warnings"] > 0)]
     for row in amiss.itertuples():
-        text += f"\n{row.task}: {row.left_out} samples left out, {row.warnings} warnings: see data/{row.task}.json"
+        text += f"\n{row.task}: {row.left_out} files left out, {row.warnings} warnings; data/{row.task}.json names them"
     return text + "\n" * bool(len(amiss))
 
 
