@@ -107,6 +107,7 @@ def _names(task: ImageFolder | MaskFolder, path: Path, place: Place) -> list[str
     if not images:
         raise DataError(f"{path}: holds no images (expected: {layout(task)}; {', '.join(sorted(SUFFIXES))})")
     parts = {name.split("/")[1] for name in images if name.startswith("train/") and name.count("/") > 1}
+    parts |= _folders(path / "train")
     fits = parts >= {"images", "masks"} if isinstance(task, MaskFolder) else parts != {"images", "masks"}
     if not fits:
         raise DataError(f"{path}: not the layout of {task.source} (expected: {layout(task)})")
