@@ -32,6 +32,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def originals(self) -> int:
+        """How many images there were before any were cut into tiles."""
+        return len(self) if self.wholes is None else int(self.wholes.max()) + 1
+
 
 def split_of(tensors: dict[str, Tensor], name: str) -> Split:
     """A split from the tensors of a prepared file."""
@@ -142,6 +146,8 @@ def _mirrored(positions: Tensor, side: int) -> Tensor:
 
 def _gather(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """[B, C, H, W] at rows [B, H] and columns [B, W] of each image."""
+    if values.dtype == torch.uint16:  # of which GPUs can do little; these are the same bits
+        return _gather(values.view(torch.int16), rows, columns).view(torch.uint16)
     count, channels, height, width = values.shape
     places = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, height * width)
     flat = values.reshape(count, channels, height * width)

@@ -250,7 +250,9 @@ def _statistics(
         levels = np.arange(top + 1) / top
         means = np.array([np.average(levels, weights=count) for count in counts])
         squares = np.array([np.average((levels - mean) ** 2, weights=count) for mean, count in zip(means, counts)])
-    deviations = [max(float(square) ** 0.5, 1e-3) for square in squares]
+    # a channel of one level is divided by something all the same; floats may be of any size
+    least = 0.0 if form[1] == "float32" else 1e-3
+    deviations = [max(float(square) ** 0.5, least) or 1.0 for square in squares]
     return tuple(float(mean) for mean in means), tuple(deviations)
 
 

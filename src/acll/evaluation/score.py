@@ -70,7 +70,7 @@ def _evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> Ta
         kind=record.kind,
         metric=record.metric,
         score=score(result),
-        samples=len(split),
+        samples=split.originals(),
         bit_exact=digest(state) == record.digest,
         owned_share=_share(packed, position) if record.frozen else None,
         choice=record.choice,

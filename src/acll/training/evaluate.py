@@ -25,13 +25,14 @@ def outcome(network: TaskNetwork, split: Split, header: Header, device: torch.de
     together = np.concatenate(results)
     if kind == "classification":
         return Outcome(kind, correct=together)
-    return Outcome(kind, confusion=together if split.wholes is None else _stitched(together, split.wholes.numpy()))
+    return Outcome(kind, confusion=together if split.wholes is None else _stitched(together, split))
 
 
-def _stitched(confusion: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+def _stitched(confusion: np.ndarray, split: Split) -> np.ndarray:
     """Matrices of tiles [N, C, C] → of whole images; the cores of the tiles of an image cover it once."""
-    matrices = np.zeros((int(wholes.max()) + 1, *confusion.shape[1:]), confusion.dtype)
-    np.add.at(matrices, wholes, confusion)
+    assert split.wholes is not None
+    matrices = np.zeros((split.originals(), *confusion.shape[1:]), confusion.dtype)
+    np.add.at(matrices, split.wholes.numpy(), confusion)
     return matrices
 
 
