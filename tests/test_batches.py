@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acll.data import prepared
-from acll.data.batches import Split, augmented, batches, evaluation_batches, normalised, training_batches
+from acll.data.batches import Split, batches, brighten, evaluation_batches, normalised, training_batches
+from acll.data.batches import moved as moved_batch
 from acll.data.errors import DataError
 from acll.data.sources.generated import generate
 from datasets import CPU, PETS, PROPERTY, SPLITS, STREETS, changed, generated, picture, prepare, raster, save
@@ -194,7 +195,7 @@ def moved(names, count=16, size=(16, 24), seed=0):
     masks = torch.from_numpy(generator.integers(0, 255, (count, *size), dtype=np.uint8))
     others = torch.from_numpy(generator.integers(0, 255, (count, 2, *size), dtype=np.uint8))
     images = torch.cat([masks[:, None], others], dim=1)
-    return (images, masks), augmented(images, masks, names, torch.Generator().manual_seed(seed))
+    return (images, masks), moved_batch(images, masks, names, torch.Generator().manual_seed(seed))
 
 
 MOVES = ["flip", "vertical_flip", "shift"]
@@ -248,18 +249,33 @@ def test_a_shift_moves_the_middle_of_an_image_by_an_eighth_at_most():
     assert len(found) > 3
 
 
-def test_brightness_leaves_masks_and_labels_alone():
-    (before, masks), (after, left) = moved(["brightness"])
-    assert torch.equal(masks, left)
-    assert not torch.equal(before, after)
-    change = (after.float() - before.float()).mean(dim=(1, 2, 3))
-    assert change.std() > 3
-    assert change.abs().max() < 30
+def test_brightness_changes_mean_and_contrast_of_each_image_by_shares_of_the_deviation():
+    images = torch.randn(200, 3, 16, 24)
+    after = images.clone()
+    brighten(after, torch.Generator().manual_seed(0))
+    level = after.mean(dim=(1, 2, 3)) - images.mean(dim=(1, 2, 3))
+    contrast = after.std(dim=(1, 2, 3)) / images.std(dim=(1, 2, 3))
+    assert 0.35 < level.abs().max() <= 0.4001
+    assert 0.79 < contrast.min() < 0.85
+    assert 1.15 < contrast.max() < 1.21
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])
+def test_brightness_is_the_same_whatever_the_range_of_the_pixels(dtype):
+    """12 bits in 16, or floats up to 3000, are neither turned black nor left as they are."""
+    levels = {torch.uint8: 100, torch.uint16: 1500, torch.float32: 3000}
+    images = (torch.rand(64, 1, 8, 8) * levels[dtype]).to(dtype)
+    white = {torch.uint8: 255, torch.uint16: 65535, torch.float32: 1}[dtype]
+    scaled = images.double() / white
+    header = prepared.Header("x", "classification", ("a", "b"), (8, 8), (float(scaled.mean()),), (float(scaled.std()),))
+    (batch, _), *_ = training_batches(Split(images, torch.zeros(64)), header, 64, ["brightness"], 0, 0, CPU)
+    assert 0.15 < batch.mean(dim=(1, 2, 3)).std() < 0.4
+    assert batch.std(dim=(1, 2, 3)).min() > 0.5
 
 
 def test_labels_of_classes_are_not_moved():
     images = torch.zeros(6, 1, 8, 8, dtype=torch.uint8)
-    _, labels = augmented(images, torch.arange(6), MOVES, torch.Generator().manual_seed(0))
+    _, labels = moved_batch(images, torch.arange(6), MOVES, torch.Generator().manual_seed(0))
     assert labels.tolist() == list(range(6))
 
 

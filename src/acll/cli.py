@@ -84,12 +84,13 @@ def _check(path: Path) -> None:
         faults += [f"{path}: {line}" for line in str(error).splitlines()]
     read = set()
     for name, task in configuration.tasks.items():
+        if source_of(task) in read or recorded_identity(results, name, task, root) is not None:
+            continue
+        read.add(source_of(task))
         try:
-            if source_of(task) not in read and recorded_identity(results, name, task, root) is None:
-                raw_files(task, root)
+            raw_files(task, root)
         except UserError as error:
             faults.append(f"{path}: tasks.{name}: {error}")
-        read.add(source_of(task))
     if faults:
         raise ConfigurationError("\n".join(faults))
     _tell_not_here(configuration, root, results)
@@ -124,14 +125,20 @@ def _fetch(path: Path, look: "Callable[[Torchvision, Path], object]") -> None:
     tasks = {name: task for name, task in configuration.tasks.items() if isinstance(task, Torchvision)}
     if not tasks:
         return
+    from acll.data.catalogue import source_of
+    from acll.data.identity import tracked
     from acll.data.sources.torchvision_sets import KNOWN, download
     from acll.sharing.raw import recorded_identity
 
     root = data_root(configuration.data_root)
     results = path.resolve().parent.parent / "results" / configuration.name
+    seen = set()
     for name, task in tasks.items():
-        if KNOWN[task.dataset].by_hand or recorded_identity(results, name, task, root) is not None:
-            continue  # `check` says what is missing; what results know of their raw data is enough for them
+        if KNOWN[task.dataset].by_hand or tracked(root / task.path) is not None or source_of(task) in seen:
+            continue  # `check` says what is missing
+        if recorded_identity(results, name, task, root) is not None:
+            continue  # what results know of their raw data is enough for them
+        seen.add(source_of(task))
         try:
             look(task, root)
         except UserError:

@@ -7,6 +7,7 @@ configuration is checked before any job.
 import difflib
 import json
 import re
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,8 @@ def _with_series(raw: dict[str, Any]) -> dict[str, Any]:
             continue
         base = raw["tasks"].get(series.of)
         if not isinstance(base, dict):
-            hint = suggestion(series.of, list(raw["tasks"])) or _known(raw["tasks"])
+            names = [str(known) for known in raw["tasks"]]
+            hint = suggestion(series.of, names) or _known(names)
             faults.append(f"sequences.{name}.tasks.of = {series.of!r}: there is no such task{hint}")
             continue
         made = {one: base | changes for one, changes in series.variants().items()}
@@ -337,7 +339,7 @@ def _sequences(configuration: Configuration) -> list[str]:
     return faults
 
 
-def _known(names: dict[str, Any]) -> str:
+def _known(names: Iterable[str]) -> str:
     return f" (there are: {', '.join(names)})"
 
 
@@ -377,6 +379,8 @@ def _variants(key: str, task: AnyTask) -> list[str]:
             faults.append(f"{key}.tile_overlap: only images with masks can be cut into tiles")
         elif task.tile_overlap >= min(task.image_size):
             faults.append(f"{key}.tile_overlap = {task.tile_overlap}: must be below image_size")
+        if task.rotate:
+            faults.append(f"{key}.rotate: tiles cannot be rotated; leave out tile_overlap")
     if task.permute is not None and task.kind == "segmentation":
         faults.append(f"{key}.permute: a segmentation task has no pixels to permute; classification has")
     return faults

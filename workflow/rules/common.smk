@@ -220,7 +220,7 @@ def errors_of_steps() -> list[str]:
     """What the steps of this run that failed have said, the name of the log in front."""
     began = Path(LOCK).stat().st_mtime  # the run wrote its name there
     logs = [path for path in sorted(Path("logs").rglob("*.log")) if path.stat().st_mtime >= began]
-    lines = [(path, line) for path in logs for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [(path, line) for path in logs for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     return [f"{path.relative_to('logs').with_suffix('')}: {line}" for path, line in lines if line.startswith("error: ")]
 
 

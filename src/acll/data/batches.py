@@ -67,8 +67,11 @@ def training_batches(
         chosen = torch.from_numpy(np.sort(indices))
         images, labels = split.images[chosen].to(device), split.labels[chosen].to(device)
         generator = torch.Generator().manual_seed(derived(seed, epoch, number))
-        images, labels = augmented(images, labels, augmentation, generator)
-        yield normalised(images, header, device), labels.long()
+        images, labels = moved(images, labels, augmentation, generator)
+        images = normalised(images, header, device)
+        for _ in range(augmentation.count("brightness")):
+            brighten(images, generator)
+        yield images, labels.long()
 
 
 def batches(samples: int, batch_size: int) -> int:
@@ -94,18 +97,16 @@ def _only_cores(masks: Tensor, cores: Tensor) -> Tensor:
     return torch.where(down[:, :, None] & across[:, None, :], masks, IGNORE)
 
 
-def augmented(
+def moved(
     images: Tensor, labels: Tensor, augmentation: Sequence[Augmentation], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Random changes of a batch [B, C, H, W]; masks [B, H, W] are moved with their images. Moves come first, as one."""
+    """Images [B, C, H, W] moved at random, all moves as one; masks [B, H, W] are moved with their images."""
     moves = [_positions(name, images, generator) for name in augmentation if name != "brightness"]
     if moves:
         rows, columns = (_composed(positions) for positions in zip(*moves))
         images = _gather(images, rows, columns)
         if labels.ndim == 3:
             labels = _gather(labels[:, None], rows, columns)[:, 0]
-    for _ in range(augmentation.count("brightness")):
-        images = _brightness(images, generator)
     return images, labels
 
 
@@ -154,13 +155,11 @@ def _gather(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return flat.gather(2, places.expand(-1, channels, -1)).view(values.shape)
 
 
-def _brightness(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Contrast by a factor of 0.8 … 1.2 and brightness by up to a tenth of white, for each image."""
+def brighten(images: Tensor, generator: torch.Generator) -> None:
+    """Change normalised images [B, C, H, W] in place: contrast by a factor of 0.8 … 1.2, brightness by up to 0.4, which
+    are deviations of the training split; so it is the same for pixels of any type and range."""
     count = len(images)
     factor = (0.8 + 0.4 * torch.rand(count, 1, 1, 1, generator=generator)).to(images.device)
-    white = WHITE[images.dtype]
-    level = (white / 255 * (50 * torch.rand(count, 1, 1, 1, generator=generator) - 25)).to(images.device)
-    values = images.float()
-    centre = values.mean(dim=(1, 2, 3), keepdim=True)
-    changed = (values - centre) * factor + centre + level
-    return changed if images.dtype == torch.float32 else changed.clamp(0, white).round().to(images.dtype)
+    level = (0.8 * torch.rand(count, 1, 1, 1, generator=generator) - 0.4).to(images.device)
+    centre = images.mean(dim=(1, 2, 3), keepdim=True)
+    images.sub_(centre).mul_(factor).add_(centre + level)

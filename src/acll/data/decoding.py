@@ -5,15 +5,16 @@ A file that makes its decoder crash, or a process that runs out of memory, costs
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from acll.data.duplicates import FLAT, thumbnail
+from acll.data.duplicates import thumbnail
 from acll.data.faults import Fault, some
-from acll.data.images import Pixels, UnreadableError, resized, resized_mask
+from acll.data.images import Box, Pixels, UnreadableError, resized, resized_mask
 from acll.data.listing import Item, Listing
 from acll.data.prepared import IGNORE
 from acll.data.tiles import tiles
@@ -21,6 +22,7 @@ from acll.data.variants import relabelled, varied
 from acll.data.workers import Lost, workers
 from acll.settings import Task
 
+Result = TypeVar("Result")
 _CHUNK = 16  # samples that a process is handed at a time
 
 
@@ -30,7 +32,7 @@ class Decoded:
 
     pixels: Pixels  # [C, *image_size]
     mask: NDArray[np.uint8] | None  # [*image_size]
-    present: NDArray[np.bool_]  # [classes] that are in it
+    present: NDArray[np.bool_] | None  # [classes] that are in the mask
     digest: bytes  # of the pixels before noise and permutation
     thumbnail: NDArray[np.uint8]
 
@@ -49,7 +51,7 @@ class Decoder:
         try:
             return self._decode(item)
         except MemoryError:
-            return Fault("memory", item.id, "there is not enough memory to read it; give it more, or fewer threads")
+            return Fault("machine", item.id, "there is not enough memory to read it; give it more, or fewer threads")
 
     def _decode(self, item: Item) -> Decoded | Fault:
         try:
@@ -59,8 +61,7 @@ class Decoder:
         if mask is None:
             return self._finished(item, pixels, None)
         if mask.shape != pixels.shape[1:]:
-            sizes = [f"{width}x{height} pixels" for height, width in (mask.shape, pixels.shape[1:])]
-            return Fault("size", item.id, f"the mask has {sizes[0]}, its image {sizes[1]}; they must be equal")
+            return _sizes_differ(item, pixels.shape[1:], mask.shape)
         values = np.unique(mask)
         outside = [int(value) for value in values if not 0 <= value < self.classes and value != IGNORE]
         if outside:
@@ -77,17 +78,20 @@ class Decoder:
         if mask is not None:
             mask = resized_mask(mask, self.task.image_size)
             mask = relabelled(mask, self.labels) if self.labels is not None else mask
-        small = thumbnail(pixels)
-        # tiles of one colour, such as those beyond the border of a satellite image, are no copies of each other
-        own = item.id if item.box is not None and small.std() <= FLAT else ""
+        # images of one colour, such as what lies beyond the border of a scan, are no copies of each other
+        own = item.id if (pixels == pixels[:, :1, :1]).all() else ""
         digest = hashlib.sha256(pixels.tobytes() + own.encode()).digest()[:16]
-        pixels, mask = varied(pixels, mask, self.task, item.whole or item.id)
-        present = np.zeros(max(256, len(self.listing.classes)), bool)
-        present[item.label if mask is None else np.unique(mask)] = True
-        present = present[: len(self.listing.classes)]
-        if not present.any():
+        small = thumbnail(pixels)
+        pixels, mask = varied(pixels, mask, self.task, item.id)
+        present = None if mask is None else np.isin(np.arange(len(self.listing.classes)), mask)
+        if present is not None and not present.any():
             return Fault("ignored", item.id, "its mask has no pixel of any class")
         return Decoded(pixels, mask, present, digest, small)
+
+
+def _sizes_differ(item: Item, image: Sequence[int], mask: Sequence[int]) -> Fault:
+    of_image, of_mask = (f"{width}x{height} pixels" for height, width in (image, mask))
+    return Fault("size", item.id, f"the mask has {of_mask}, its image {of_image}; they must be equal")
 
 
 def _unreadable(item: Item, error: UnreadableError | OSError) -> Fault:
@@ -95,22 +99,24 @@ def _unreadable(item: Item, error: UnreadableError | OSError) -> Fault:
     return Fault("unreadable", item.id, words)
 
 
-def tiled(listing: Listing, task: Task) -> tuple[Listing, dict[str, tuple[int, int, int, int]]]:
+def tiled(listing: Listing, task: Task, processes: int) -> tuple[Listing, dict[str, Box]]:
     """The listing with a sample for each tile, and the core of each tile by its id; see `acll.data.tiles`."""
     if task.tile_overlap is None:
         return listing, {}
     items, faults, cores = [], list(listing.faults), {}
-    for item in listing.items:
+
+    def size(item: Item) -> tuple[int, int] | Fault:
         try:
-            sizes = listing.size(item)
+            of_image, *of_mask = listing.size(item)
         except (UnreadableError, OSError) as error:
-            faults.append(_unreadable(item, error))
+            return _unreadable(item, error)
+        return of_image if of_mask in ([], [of_image]) else _sizes_differ(item, of_image, of_mask[0])
+
+    for item, found in _each(listing, size, processes):
+        if isinstance(found, Fault):
+            faults.append(found)
             continue
-        if len(set(sizes)) > 1:
-            of_image, of_mask = (f"{width}x{height} pixels" for height, width in sizes)
-            faults.append(Fault("size", item.id, f"the mask has {of_mask}, its image {of_image}; they must be equal"))
-            continue
-        for box, core in tiles(sizes[0], task.image_size, task.tile_overlap):
+        for box, core in tiles(found, task.image_size, task.tile_overlap):
             name = f"{item.id}#{box[0]},{box[1]}"
             items.append(replace(item, id=name, whole=item.id, box=box))
             cores[name] = core
@@ -119,24 +125,29 @@ def tiled(listing: Listing, task: Task) -> tuple[Listing, dict[str, tuple[int, i
 
 def decode_all(decoder: Decoder, processes: int, label: str) -> Iterator[tuple[Item, Decoded | Fault]]:
     """Every sample of the listing in turn, decoded or with what is wrong."""
-    items = decoder.listing.items
-    here = ((item, decoder.decode(item)) for item in items)
-    results = here if decoder.listing.trusted else _in_processes(decoder, processes)
-    return _watched(results, len(items), label)
+    results = _each(decoder.listing, decoder.decode, processes)
+    return _watched(results, len(decoder.listing.items), label)
 
 
-def _in_processes(decoder: Decoder, processes: int) -> Iterator[tuple[Item, Decoded | Fault]]:
-    items = decoder.listing.items
+def _each(
+    listing: Listing, function: Callable[[Item], Result | Fault], processes: int
+) -> Iterator[tuple[Item, Result | Fault]]:
+    """What a function gives for each sample, in order."""
+    items = listing.items
+    if listing.trusted:
+        yield from ((item, function(item)) for item in items)
+        return
     chunks = [items[begin : begin + _CHUNK] for begin in range(0, len(items), _CHUNK)]
-    with workers(decoder.decode, processes) as pool:
+    with workers(function, processes) as pool:
         for chunk, results in zip(chunks, pool.map(chunks)):
-            yield from zip(chunk, (_or_fault(item, result) for item, result in zip(chunk, results)))
+            for item, result in zip(chunk, results):
+                yield item, _lost(item, result) if isinstance(result, Lost) else result
 
 
-def _or_fault(item: Item, result: Decoded | Fault | Lost) -> Decoded | Fault:
-    if isinstance(result, Lost):
-        return Fault("unreadable", item.id, f"{result.why}: a damaged file, or one too large for memory")
-    return result
+def _lost(item: Item, result: Lost) -> Fault:
+    if result.by_machine:
+        return Fault("machine", item.id, f"{result.why}; is there enough memory for {item.image}?")
+    return Fault("unreadable", item.id, f"{result.why}; a damaged file that its decoder does not survive")
 
 
 def _padded(

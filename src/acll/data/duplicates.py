@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from acll.data.images import Pixels, top_of
+from acll.data.images import Pixels
 
 SIDE = 16  # of a thumbnail
 # Deviation between near copies, as a share of a thumbnail's own deviation. Measured: JPEG copies of quality 70 deviate
@@ -28,8 +28,10 @@ class Copy:
 
 
 def thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
-    """[C, H, W] → grey levels [SIDE * SIDE], the average over bands."""
-    grey = pixels.astype(np.float32).mean(axis=0) * (255 / top_of(pixels.dtype))
+    """[C, H, W] → grey levels [SIDE * SIDE], the average over bands; deep images are stretched to what is in them."""
+    grey = pixels.astype(np.float32).mean(axis=0)
+    if pixels.dtype != np.uint8:
+        grey = (grey - grey.min()) * (255 / max(float(np.ptp(grey)), 1e-30))
     small = Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(small).clip(0, 255).round().astype(np.uint8).ravel()
 

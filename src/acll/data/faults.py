@@ -14,7 +14,7 @@ _SHOWN = 3  # files of a kind that a message names; the report has all
 
 Kind = Literal[
     "unreadable",  # not an image, cut off, or too large to be decoded whole
-    "memory",  # not enough of it: no fault of the file, so never skipped, or data would depend on the machine
+    "machine",  # memory, or a process that was killed or late: never skipped, or data would depend on the machine
     "missing",  # a file that a table or an annotation names is not there
     "elsewhere",  # not where the layout has images
     "partner",  # an image without a mask, a mask without an image, or two of one name
@@ -25,7 +25,8 @@ Kind = Literal[
     "exact copy",  # the same image in two splits
     "near copy",  # almost the same image in two splits
     "two labels",  # the same image with two labels
-    "class",  # a class without samples in a split that was cut
+    "group",  # samples of one group in two splits
+    "class",  # a class without samples in a split
 ]
 
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,9 +140,33 @@ def _is_raster(name: str) -> bool:
 
 
 def _read(file: File, name: str, box: Box | None) -> Pixels:
-    if _is_raster(name) and (pixels := _read_raster(file, box)) is not None:
+    if _is_raster(name) and not _turned(file) and (pixels := _read_raster(file, box)) is not None:
+        return pixels
+    if _is_deep_png(file):  # of which Pillow gives 8 bits
+        pixels = _read_raster(file, box, "PNG")
+        assert pixels is not None
         return pixels
     return _within(bands_of(_picture(file)), box)
+
+
+def _is_deep_png(file: File) -> bool:
+    """Whether it is a PNG of 16 bits with more than one channel."""
+    with _stream(file) as stream:
+        head = stream.read(26)
+    return head.startswith(b"\x89PNG\r\n") and len(head) == 26 and head[24] == 16 and head[25] != 0
+
+
+def _stream(file: File) -> IO[bytes]:
+    return file.open("rb") if isinstance(file, Path) else BytesIO(file.getbuffer())
+
+
+def _turned(file: File) -> bool:
+    """Whether an image does not stand upright, as far as Pillow can open it."""
+    try:
+        with Image.open(_stream(file), formats=_FORMATS) as image:
+            return _upright(image) is not None
+    except Exception:
+        return False
 
 
 def _within(pixels: Pixels, box: Box | None) -> Pixels:
@@ -154,7 +178,7 @@ def _within(pixels: Pixels, box: Box | None) -> Pixels:
 
 def _picture(file: File) -> Image.Image:
     """An image that stands upright. Damaged EXIF data are no reason to lose it."""
-    with Image.open(file, formats=_FORMATS) as image:
+    with _stream(file) as stream, Image.open(stream, formats=_FORMATS) as image:
         image.load()
         upright = _upright(image)
     return image if upright is None else image.transpose(upright)
@@ -168,7 +192,7 @@ def _upright(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _read_raster(file: File, box: Box | None) -> Pixels | None:
+def _read_raster(file: File, box: Box | None, driver: str = "GTiff") -> Pixels | None:
     """The bands of a TIFF file, or of a part of it, which alone is then decoded.
 
     None for a whole image in grey or colour of 8 bits, whose colours and orientation Pillow knows better. Pillow would
@@ -176,7 +200,7 @@ def _read_raster(file: File, box: Box | None) -> Pixels | None:
     """
     from rasterio.enums import MaskFlags
 
-    with _opened(file) as raster:
+    with _opened(file, driver) as raster:
         names = [colour.name for colour in raster.colorinterp]
         kept = [index for index, name in zip(raster.indexes, names) if name != "alpha"]
         special = names[0] in ("palette", "cyan")
@@ -200,14 +224,14 @@ def _read_raster(file: File, box: Box | None) -> Pixels | None:
     return np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
 
 
-def _opened(file: File) -> Any:
+def _opened(file: File, driver: str = "GTiff") -> Any:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
     if isinstance(file, Path):
         file.stat()  # says better than GDAL that there is no such file
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
-    raster = rasterio.open(file if isinstance(file, Path) else BytesIO(file.getbuffer()), driver="GTiff")
+    raster = rasterio.open(file if isinstance(file, Path) else BytesIO(file.getbuffer()), driver=driver)
     if raster.count > _MOST_BANDS:  # asking for each takes the time of all
         raster.close()
         raise UnreadableError(f"has {raster.count} bands, or says so; {_MOST_BANDS} at most are read")
@@ -219,10 +243,12 @@ def _opened(file: File) -> Any:
 
 
 def _read_mask(file: File, name: str, box: Box | None) -> Pixels:
-    if box is not None and _is_raster(name):
+    if box is not None and _is_raster(name) and not _turned(file):
         with _opened(file) as raster:
             if raster.count != 1:
                 raise UnreadableError(f"a mask has one channel of class indices, not {raster.count}")
+            if np.dtype(raster.dtypes[0]).kind not in "ui":
+                raise UnreadableError(f"a mask has one channel of class indices, not of {raster.dtypes[0]}")
             return np.asarray(raster.read(1, window=((box[0], box[2]), (box[1], box[3]))))
     image = _picture(file)
     if image.mode not in ("1", "L", "P") and image.mode[0] != "I":
@@ -231,10 +257,10 @@ def _read_mask(file: File, name: str, box: Box | None) -> Pixels:
 
 
 def _size(file: File, name: str) -> tuple[int, int]:
-    if _is_raster(name):
+    if _is_raster(name) and not _turned(file):
         with _opened(file) as raster:
             return raster.height, raster.width
-    with Image.open(file, formats=_FORMATS) as image:
+    with _stream(file) as stream, Image.open(stream, formats=_FORMATS) as image:
         turned = _upright(image) in [_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]
         width, height = image.size
         return (width, height) if turned else (height, width)

@@ -32,6 +32,7 @@ class Item:
 class Listing:
     """The samples of a task in the order of their splits and ids, and what was wrong with other files.
 
+    splits: those that the source has, even where nothing in them can be used; the others are cut from `train`.
     read: image [C, H, W] of a sample at its own size (or the part in its box), and for segmentation its mask [H, W].
     size: height and width of a sample's whole image and, for segmentation, of its mask. Both raise UnreadableError or
     OSError. trusted: made by this package, so neither damaged nor copied.
@@ -39,6 +40,7 @@ class Listing:
 
     kind: Kind
     classes: list[str]
+    splits: Sequence[str]
     items: list[Item]
     read: Callable[[Item], tuple[Pixels, Pixels | None]]
     size: Callable[[Item], Sequence[tuple[int, int]]]

@@ -140,7 +140,10 @@ def _zip(path: Path) -> Archive:
 def _tar(path: Path) -> Archive:
     plain = _plain(path)
     with tarfile.open(fileobj=plain, mode="r:") as archive:
-        found = {member.name: (member.offset_data, member.size) for member in archive if member.isreg()}
+        members = archive.getmembers()
+        if any(member.issparse() for member in members):
+            raise DataError(f"{path}: has sparse members; pack it without --sparse")
+        found = {member.name: (member.offset_data, member.size) for member in members if member.isreg()}
         found |= {
             member.name: found[member.linkname] for member in archive if member.islnk() and member.linkname in found
         }

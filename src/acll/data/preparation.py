@@ -18,7 +18,7 @@ from acll.data.decoding import Decoder, decode_all, tiled
 from acll.data.duplicates import copies
 from acll.data.errors import DataError
 from acll.data.faults import Fault, counted, in_words, some, write_report
-from acll.data.images import top_of
+from acll.data.images import Box, top_of
 from acll.data.listing import Item, Listing
 from acll.data.places import SPLITS
 from acll.data.prepared import Content, Header
@@ -36,10 +36,10 @@ class Samples:
 
     items: list[Item]
     where: Positions  # [N] their places in the spool
-    present: NDArray[np.bool_]  # [N, classes] which classes are in each
+    present: NDArray[np.bool_] | None  # [N, classes] which classes are in each mask
     digests: NDArray[np.uint8]  # [N, 16]
     thumbnails: NDArray[np.uint8]  # [N, SIDE²]
-    cores: dict[str, tuple[int, int, int, int]]  # of tiles, by id
+    cores: dict[str, Box]  # of tiles, by id
 
     def __len__(self) -> int:
         return len(self.items)
@@ -47,9 +47,22 @@ class Samples:
     def select(self, kept: Positions) -> "Samples":
         """Those at these positions."""
         items = [self.items[index] for index in kept]
-        return Samples(
-            items, self.where[kept], self.present[kept], self.digests[kept], self.thumbnails[kept], self.cores
-        )
+        present = None if self.present is None else self.present[kept]
+        return Samples(items, self.where[kept], present, self.digests[kept], self.thumbnails[kept], self.cores)
+
+    def labels(self) -> NDArray[np.int64]:
+        """[N] the class of each sample, of a classification task."""
+        return np.array([item.label for item in self.items], np.int64)
+
+    def strata(self) -> NDArray[np.int64]:
+        """[N] what cuts are stratified by: the class, of masks the rarest one in them."""
+        return self.labels() if self.present is None else strata_of(self.present)
+
+    def with_class(self, classes: int) -> list[int]:
+        """How many samples have each class."""
+        if self.present is None:
+            return [int(count) for count in np.bincount(self.labels(), minlength=classes)]
+        return [int(count) for count in self.present.sum(axis=0)]
 
 
 def prepare(
@@ -63,13 +76,14 @@ def prepare(
     listing = list_task(task, root)
     spool = Spool(train.parent, task.image_size)
     listing, samples, left_out = _read(name, task, listing, spool, report, processes)
-    form = common_form([spool.forms()[place] for place in samples.where])
+    forms = spool.forms()
+    form = common_form([forms[place] for place in samples.where])
     samples, others = _of_form(samples, spool, form)
     left_out += others
     write_report(report, left_out, [])
     _refuse(name, "on_error", _not_skipped(left_out, task), report)
-    splits = _cut(samples, task)
-    leaks = [] if listing.trusted else _leaks(samples, splits)
+    splits = _cut(name, samples, task, listing.splits)
+    leaks = [] if listing.trusted else _leaks(samples, splits, task)
     if task.duplicates == "stop":
         write_report(report, left_out, [fault for _, fault in leaks])
         _refuse(name, "duplicates", [fault for _, fault in leaks], report)
@@ -80,16 +94,22 @@ def prepare(
         left_out += [fault for _, fault in leaks]
     else:
         warnings += [fault for _, fault in leaks]
-    warnings += _absent_classes(samples, splits, listing)
+    counts = {split: samples.select(chosen).with_class(len(listing.classes)) for split, chosen in splits.items()}
+    warnings += [
+        Fault("class", split, f"has no sample of {label}")
+        for split in SPLITS
+        for label, count in zip(listing.classes, counts[split])
+        if not count
+    ]
     write_report(report, left_out, warnings)
-    _refuse_small(name, listing, samples, splits)
+    _refuse_small(name, listing, splits, counts["train"])
     header = Header(
         name, listing.kind, tuple(listing.classes), task.image_size, *_statistics(samples, splits["train"], spool, form)
     )
     for path, names in ((train, ("train", "val")), (test, ("test",))):
         contents = {split: _content(samples.select(splits[split]), spool, form, listing) for split in names}
         prepared.write(path, header, contents)
-    return _summary(header, task, form, samples, splits, left_out, warnings)
+    return _summary(header, task, form, counts, {split: len(splits[split]) for split in SPLITS}, left_out, warnings)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -103,7 +123,7 @@ def _read(
     classes, labels = len(listing.classes), None
     if task.part is not None:
         listing, labels = part_of_classes(name, listing, task.part)
-    listing, cores = tiled(listing, task)
+    listing, cores = tiled(listing, task, processes)
     decoder = Decoder(listing, task, classes, labels)
     items, present, digests, thumbnails, faults = [], [], [], [], list(listing.faults)
     for item, result in decode_all(decoder, processes, name):
@@ -120,7 +140,9 @@ def _read(
         lines = "\n".join(in_words(faults)) or "there is none"
         raise DataError(f"{name}: no sample can be used\n{lines}")
     where = np.arange(len(items))
-    samples = Samples(items, where, np.stack(present), np.stack(digests), np.stack(thumbnails), cores)
+    masks = [one for one in present if one is not None]
+    in_masks = np.stack(masks) if masks else None
+    samples = Samples(items, where, in_masks, np.stack(digests), np.stack(thumbnails), cores)
     return listing, samples, faults
 
 
@@ -139,7 +161,7 @@ def _of_form(samples: Samples, spool: Spool, form: Form) -> tuple[Samples, list[
 def _not_skipped(faults: Sequence[Fault], task: AnyTask) -> list[Fault]:
     """What stops the task. Of tiles, and where only a part of the classes is wanted, some have to be without any."""
     if task.on_error == "skip":
-        return [fault for fault in faults if fault.kind == "memory"]
+        return [fault for fault in faults if fault.kind == "machine"]
     partly = task.tile_overlap is not None or task.part is not None
     return [fault for fault in faults if not (partly and fault.kind == "ignored")]
 
@@ -147,7 +169,7 @@ def _not_skipped(faults: Sequence[Fault], task: AnyTask) -> list[Fault]:
 def _refuse(name: str, key: str, faults: Sequence[Fault], report: Path) -> None:
     if faults:
         files = f"{len(faults)} file{'s' if len(faults) > 1 else ''}"
-        skip = f" ({key}: stop; `skip` leaves them out)" if any(fault.kind != "memory" for fault in faults) else ""
+        skip = f" ({key}: stop; `skip` leaves them out)" if any(fault.kind != "machine" for fault in faults) else ""
         what = f"{files} cannot be used{skip}"
         raise DataError("\n".join([f"{name}: {what}; all are named in {report.resolve()}", *in_words(faults)]))
 
@@ -156,7 +178,7 @@ def _refuse(name: str, key: str, faults: Sequence[Fault], report: Path) -> None:
 # splits
 
 
-def _cut(samples: Samples, task: AnyTask) -> dict[str, Positions]:
+def _cut(name: str, samples: Samples, task: AnyTask, there: Sequence[str]) -> dict[str, Positions]:
     """The positions of each split; what the source does not have is cut from `train`, first the test, then validation.
 
     Exact copies stay together, so that cutting cannot make a leak.
@@ -164,19 +186,21 @@ def _cut(samples: Samples, task: AnyTask) -> dict[str, Positions]:
     given = np.array([item.split for item in samples.items])
     splits = {split: np.flatnonzero(given == split) for split in SPLITS}
     for split, share in (("test", task.test_share), ("val", task.validation_share)):
-        if not len(splits[split]):
+        if split not in there:  # one that is there, but of which nothing can be used, is refused later
             rest = splits["train"]
             groups = united([samples.items[index].group for index in rest], samples.digests[rest])
-            off = cut(strata_of(samples.present[rest]), groups, share, task.split_seed)
+            off = cut(samples.select(rest).strata(), groups, share, task.split_seed)
             splits["train"], splits[split] = rest[~off], rest[off]
     train = splits["train"]
-    if task.train_samples is not None and task.train_samples < len(train):
-        splits["train"] = train[subset(strata_of(samples.present[train]), task.train_samples, task.split_seed)]
+    if task.train_samples is not None:
+        if task.train_samples > len(train):
+            raise DataError(f"{name}: train_samples = {task.train_samples}: there are {len(train)} training samples")
+        splits["train"] = train[subset(samples.select(train).strata(), task.train_samples, task.split_seed)]
     return splits
 
 
-def _leaks(samples: Samples, splits: dict[str, Positions]) -> list[tuple[int, Fault]]:
-    """The copies across splits, each with the position of the one that is farther from the test."""
+def _leaks(samples: Samples, splits: dict[str, Positions], task: AnyTask) -> list[tuple[int, Fault]]:
+    """The copies, and members of a group, across splits, each with the position of the one farther from the test."""
     found = copies(samples.digests, samples.thumbnails, [splits[split] for split in SPLITS])
     split_of = {int(index): split for split, chosen in splits.items() for index in chosen}
     leaks: dict[int, Fault] = {}
@@ -186,7 +210,20 @@ def _leaks(samples: Samples, splits: dict[str, Positions]) -> list[tuple[int, Fa
         message = f"in {split_of[one.first]}: {words} as {other} in {split_of[one.second]}"
         fault = Fault("exact copy" if one.exact else "near copy", samples.items[one.first].id, message)
         leaks.setdefault(one.first, fault)
+    if getattr(task, "group", None) is not None:
+        for index, split, other in _divided(samples, splits):
+            message = f"in {split}: of the group {samples.items[index].group!r}, which is in {other} too"
+            leaks.setdefault(index, Fault("group", samples.items[index].id, message))
     return sorted(leaks.items())
+
+
+def _divided(samples: Samples, splits: dict[str, Positions]) -> Iterator[tuple[int, str, str]]:
+    """Samples whose group is also in a split that is nearer to the test: (position, split, that one)."""
+    groups = {split: {samples.items[index].group for index in chosen} for split, chosen in splits.items()}
+    for number, split in enumerate(SPLITS):
+        for other in SPLITS[number + 1 :]:
+            common = groups[split] & groups[other]
+            yield from ((int(index), split, other) for index in splits[split] if samples.items[index].group in common)
 
 
 def _two_labels(samples: Samples, listing: Listing) -> list[Fault]:
@@ -203,24 +240,14 @@ def _two_labels(samples: Samples, listing: Listing) -> list[Fault]:
     return faults
 
 
-def _absent_classes(samples: Samples, splits: dict[str, Positions], listing: Listing) -> list[Fault]:
-    return [
-        Fault("class", split, f"has no sample of {name}")
-        for split in SPLITS
-        for index, name in enumerate(listing.classes)
-        if not samples.present[splits[split], index].any()
-    ]
-
-
-def _refuse_small(name: str, listing: Listing, samples: Samples, splits: dict[str, Positions]) -> None:
+def _refuse_small(name: str, listing: Listing, splits: dict[str, Positions], trained: Sequence[int]) -> None:
     """A task needs two samples in each split, and to train on each class."""
     for split in SPLITS:
         if len(splits[split]) < 2:
             raise DataError(
                 f"{name}: the split {split} has {len(splits[split])} samples; more images, or another share, are needed"
             )
-    trained = samples.present[splits["train"]]
-    lacking = [label for index, label in enumerate(listing.classes) if not trained[:, index].any()]
+    lacking = [label for label, count in zip(listing.classes, trained) if not count]
     if listing.kind == "classification" and lacking:
         raise DataError(f"{name}: classes without a training sample: {some(lacking)}")
 
@@ -250,10 +277,11 @@ def _statistics(
         levels = np.arange(top + 1) / top
         means = np.array([np.average(levels, weights=count) for count in counts])
         squares = np.array([np.average((levels - mean) ** 2, weights=count) for mean, count in zip(means, counts)])
-    # a channel of one level is divided by something all the same; floats may be of any size
-    least = 0.0 if form[1] == "float32" else 1e-3
-    deviations = [max(float(square) ** 0.5, least) or 1.0 for square in squares]
-    return tuple(float(mean) for mean in means), tuple(deviations)
+    # a channel of one level has no deviation to divide by; floats may be of any size
+    least = [1e-6 * abs(float(mean)) if form[1] == "float32" else 1e-3 for mean in means]
+    deviations = [float(square) ** 0.5 for square in squares]
+    usable = [deviation if deviation > limit else limit or 1.0 for deviation, limit in zip(deviations, least)]
+    return tuple(float(mean) for mean in means), tuple(usable)
 
 
 def _content(samples: Samples, spool: Spool, form: Form, listing: Listing) -> Content:
@@ -268,7 +296,7 @@ def _content(samples: Samples, spool: Spool, form: Form, listing: Listing) -> Co
         images=(spool.image(int(place), form) for place in samples.where),
         dtype=form[1],
         channels=form[0],
-        labels=None if masks else np.array([item.label for item in samples.items], np.int64),
+        labels=None if masks else samples.labels(),
         masks=(spool.mask(int(place)) for place in samples.where) if masks else None,
         cores=cores,
         wholes=wholes,
@@ -279,8 +307,8 @@ def _summary(
     header: Header,
     task: AnyTask,
     form: Form,
-    samples: Samples,
-    splits: dict[str, Positions],
+    with_class: dict[str, list[int]],
+    sizes: dict[str, int],
     left_out: Sequence[Fault],
     warnings: Sequence[Fault],
 ) -> dict[str, Any]:
@@ -294,8 +322,8 @@ def _summary(
         "pixel": form[1],
         "image_size": list(header.image_size),
         "tile_overlap": task.tile_overlap,
-        "samples": {split: len(splits[split]) for split in SPLITS},
-        "with_class": {split: samples.present[splits[split]].sum(axis=0).tolist() for split in SPLITS},
+        "samples": sizes,
+        "with_class": with_class,
         "left_out": counted(left_out),
         "warnings": counted(warnings),
         "faults": {

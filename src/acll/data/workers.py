@@ -1,12 +1,14 @@
 """Processes that decode files which nobody can trust.
 
 The pools of the standard library wait for ever where a process hangs, cannot say which file killed it, and need threads
-that a process at its memory limit does not get. These here are plain: a pipe to each process, no threads.
+that a process at its memory limit does not get. These here are plain: a pipe to each process, no threads. No process
+outlives its master, however that ends: it holds no end of a pipe but its own, so reading and writing then fail.
 """
 
 import contextlib
 import multiprocessing
-import os
+import signal
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,23 +17,34 @@ from typing import Any
 
 PATIENCE = 300.0  # seconds that a process may take for what it was handed at once
 _AHEAD = 4  # chunks for each process that may be done before the first of them is taken
-_LOOK = 2.0  # seconds after which an idle process looks whether there still is anybody to work for
 
 
 @dataclass(frozen=True)
 class Lost:
-    """What takes the place of a result where the process died or did not come back."""
+    """What takes the place of a result where the process did not come back with one.
+
+    by_machine: it was killed from outside, as for want of memory, or was late; another machine may do better.
+    """
 
     why: str
+    by_machine: bool
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """The traceback of an error in the function itself: no fault of what it was given."""
+
+    text: str
 
 
 class _Worker:
     """One forked process: it has the function, which need not be picklable, and imports nothing again."""
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
+    def __init__(self, function: Callable[[Any], Any], others: Sequence[Connection]) -> None:
         context = multiprocessing.get_context("fork")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(function, theirs, os.getpid()), daemon=True)
+        inherited = [self.connection, *others]
+        self.process = context.Process(target=_work, args=(function, theirs, inherited), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -46,8 +59,10 @@ class Workers:
 
     def __init__(self, function: Callable[[Any], Any], processes: int) -> None:
         self.function = function
-        self.idle = [_Worker(function) for _ in range(processes)]
+        self.idle: list[_Worker] = []
         self.busy: dict[Connection, tuple[_Worker, int]] = {}
+        for _ in range(processes):
+            self.idle.append(self._new())
 
     def map(self, chunks: Sequence[Sequence[Any]]) -> Iterator[list[Any]]:
         """The results of each chunk, in order; few are kept while an earlier one is not done."""
@@ -66,9 +81,17 @@ class Workers:
         for worker in [*self.idle, *(worker for worker, _ in self.busy.values())]:
             worker.stop()
 
+    def _new(self) -> _Worker:
+        return _Worker(self.function, [*self.busy, *(worker.connection for worker in self.idle)])
+
     def _hand_over(self, chunks: Sequence[Sequence[Any]], index: int) -> None:
         worker = self.idle.pop()
-        worker.connection.send(chunks[index])
+        try:
+            worker.connection.send(chunks[index])
+        except OSError:  # killed while it had nothing to do
+            worker.stop()
+            worker = self._new()
+            worker.connection.send(chunks[index])
         self.busy[worker.connection] = worker, index
 
     def _results(self, chunks: Sequence[Sequence[Any]]) -> dict[int, list[Any]]:
@@ -78,29 +101,26 @@ class Workers:
         for connection in ready or list(self.busy):
             assert isinstance(connection, Connection)
             worker, index = self.busy.pop(connection)
-            answer = _answer(worker) if ready else Lost(_LATE)
+            answer = _answer(worker) if ready else _late()
             if isinstance(answer, Lost):
                 worker.stop()
-                worker = _Worker(self.function)
+                worker = self._new()
                 answer = [answer] if len(chunks[index]) == 1 else [self._alone(part) for part in chunks[index]]
             self.idle.append(worker)
             results[index] = answer
         return results
 
     def _alone(self, part: Any) -> Any:
-        worker = _Worker(self.function)
+        worker = self._new()
         worker.connection.send([part])
-        answer = _answer(worker) if worker.connection.poll(PATIENCE) else Lost(_LATE)
+        answer = _answer(worker) if worker.connection.poll(PATIENCE) else _late()
         worker.stop()
         return answer if isinstance(answer, Lost) else answer[0]
 
 
-_LATE = f"its process gave no answer in {PATIENCE:.0f} s"
-
-
 @contextlib.contextmanager
 def workers(function: Callable[[Any], Any], processes: int) -> Iterator[Workers]:
-    """Processes that apply `function` until the block ends, however it ends."""
+    """Processes that apply `function` until the block ends, however it ends. What it raises is raised here."""
     pool = Workers(function, processes)
     try:
         yield pool
@@ -108,17 +128,33 @@ def workers(function: Callable[[Any], Any], processes: int) -> Iterator[Workers]
         pool.stop()
 
 
+def _late() -> Lost:
+    return Lost(f"its process gave no answer in {PATIENCE:.0f} s", by_machine=True)
+
+
 def _answer(worker: _Worker) -> Any:
     try:
-        return worker.connection.recv()
+        answer = worker.connection.recv()
     except (EOFError, ConnectionResetError):
-        return Lost("its process died")
+        worker.process.join()
+        code = worker.process.exitcode or 0
+        how = f"of {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        return Lost(f"its process died {how}", by_machine=code in (-signal.SIGKILL, -signal.SIGTERM))
+    if isinstance(answer, _Raised):
+        raise RuntimeError(f"in a process of its own:\n{answer.text}")
+    return answer
 
 
-def _work(function: Callable[[Any], Any], connection: Connection, master: int) -> None:
-    """The loop of a process. It ends when its master is gone, even if that was killed."""
-    while True:
-        while not connection.poll(_LOOK):
-            if os.getppid() != master:
-                return
-        connection.send([function(part) for part in connection.recv()])
+def _work(function: Callable[[Any], Any], connection: Connection, inherited: Sequence[Connection]) -> None:
+    """The loop of a process, which ends when its master is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal; the master answers it
+    for other in inherited:
+        other.close()
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            parts = connection.recv()
+            try:
+                answer: Any = [function(part) for part in parts]
+            except Exception:
+                answer = _Raised(traceback.format_exc())
+            connection.send(answer)

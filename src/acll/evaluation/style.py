@@ -21,6 +21,7 @@ plt.rcParams.update(
         "axes.spines.right": False,
         "axes.titlesize": 10,
         "figure.dpi": 150,
+        "text.parse_math": False,  # names of classes and tasks may have any characters
         "svg.hashsalt": "acll",
     }
 )

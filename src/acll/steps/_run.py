@@ -43,6 +43,8 @@ def run(main: Callable[..., None]) -> None:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
 
 
 def _value(hint: Any, given: list[str]) -> Any:

@@ -22,4 +22,4 @@ def listing_of_arrays(images: Pixels, labels: Pixels, ids: Sequence[str], classe
     ]
     size = (int(images.shape[2]), int(images.shape[3]))
     kind: Kind = "segmentation" if masks else "classification"
-    return Listing(kind, classes, items, read, lambda item: [size, size] if masks else [size], trusted=True)
+    return Listing(kind, classes, ["train"], items, read, lambda item: [size, size] if masks else [size], trusted=True)

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,6 +15,7 @@ from acll.data.images import Pixels, UnreadableError, read_image, size_of
 from acll.data.listing import Item, Listing, group_of
 from acll.data.places import SPLITS, Place, place_of
 from acll.data.prepared import IGNORE
+from acll.data.sources.files import reader
 from acll.settings import Coco, CocoSplit
 
 Drawn = list[tuple[dict[str, Any], int]]  # annotations, and the index of each one's class
@@ -67,18 +69,25 @@ def list_coco(task: Coco, root: Path) -> Listing:
             else:
                 faults.append(Fault("missing", name, "named in the annotations, but not there"))
 
+    image_of = reader(place, read_image)
+    drawings = {item.image: item.mask for item in items}
+
+    @lru_cache(maxsize=1)  # neighbouring tiles are of one image
+    def mask_of(name: str) -> Pixels:
+        height, width, drawn = drawings[name]
+        return _mask(height, width, drawn)
+
     def read(item: Item) -> tuple[Pixels, Pixels | None]:
+        image, size = image_of(item.image, item.box), item.mask[:2]
+        if item.box is None and image.shape[1:] != size:  # nothing is drawn, whatever size it says
+            return image, np.broadcast_to(np.uint8(IGNORE), size)
         top, left, bottom, right = item.box or (0, 0, None, None)
-        height, width, drawn = item.mask
-        image = read_image(place.open(item.image), item.image, item.box)
-        if item.box is None and image.shape[1:] != (height, width):  # nothing is drawn, whatever size it says
-            return image, np.broadcast_to(np.uint8(IGNORE), (height, width))
-        return image, _mask(height, width, drawn)[top:bottom, left:right]
+        return image, mask_of(item.image)[top:bottom, left:right]
 
     def size(item: Item) -> list[tuple[int, int]]:
         return [size_of(place.open(item.image), item.image), item.mask[:2]]
 
-    return Listing("segmentation", [BACKGROUND, *wanted], items, read, size, faults)
+    return Listing("segmentation", [BACKGROUND, *wanted], list(contents), items, read, size, faults)
 
 
 def _content(place: Place, part: CocoSplit, path: Path) -> dict[str, Any]:

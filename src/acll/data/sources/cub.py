@@ -47,7 +47,9 @@ def list_birds(task: Cub200, root: Path) -> Listing:
         split = "train" if in_training[key] == "1" else "test"
         items.append(Item(image, split, name, label=index[labels[key]], group=group_of(image, task.group)))
     items.sort(key=lambda item: (item.split != "train", item.id))
-    return listing_of_files(place, "classification", [names[number] for number in numbers], items, faults)
+    return listing_of_files(
+        place, "classification", [names[number] for number in numbers], ["train", "test"], items, faults
+    )
 
 
 def _prefix(place: Place, path: Path) -> str:

@@ -56,7 +56,7 @@ def list_images(task: ImageFolder, root: Path) -> Listing:
         for name in names
         if len(PurePosixPath(name).parts) != 3
     ]
-    return listing_of_files(place, "classification", classes, items, faults)
+    return listing_of_files(place, "classification", classes, _splits(names), items, faults)
 
 
 def list_masks(task: MaskFolder, root: Path) -> Listing:
@@ -78,7 +78,7 @@ def list_masks(task: MaskFolder, root: Path) -> Listing:
             else:
                 (image,), (mask,) = pair
                 items.append(Item(image, split, image, mask=mask, group=group_of(image, task.group)))
-    return listing_of_files(place, "segmentation", task.classes, items, faults)
+    return listing_of_files(place, "segmentation", task.classes, _splits(names), items, faults)
 
 
 def _unpaired(images: list[str], masks: list[str]) -> Fault | None:

@@ -44,7 +44,8 @@ def list_table(task: Table, root: Path) -> Listing:
         group = group_of(row["path"], task.group)
         label, mask = (0, row["mask"]) if masks else (index[row["label"]], None)
         items.append(Item(row["path"], row["split"], row["path"], label=label, mask=mask, group=group))
-    return listing_of_files(Folder(path.parent), task.kind, list(classes), items, faults)
+    splits = {row["split"] for row in rows}
+    return listing_of_files(Folder(path.parent), task.kind, list(classes), sorted(splits), items, faults)
 
 
 def rows_of(task: Table, root: Path) -> list[Row]:
@@ -67,6 +68,7 @@ def rows_of(task: Table, root: Path) -> list[Row]:
         fault = _fault(row, columns)
         if fault:
             raise DataError(f"{path}, row {number}: {fault}")
+        row |= {column: PurePosixPath(row[column]).as_posix() for column in {"path", "mask"} & set(columns)}
     counts = Counter(row["path"] for row in rows)
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
@@ -81,7 +83,9 @@ def _fault(row: Row, columns: list[str]) -> str | None:
         return f"the column {empty[0]} is empty"
     if row["split"] not in SPLITS:
         return f"split = {row['split']!r}: must be one of {', '.join(SPLITS)}"
-    for column in {"path", "mask"} & set(columns):
+    for column in sorted({"path", "mask"} & set(columns)):
+        if "\n" in row[column]:
+            return f"{column} = {row[column]!r}: a name of two lines"
         if PurePosixPath(row[column]).is_absolute() or ".." in PurePosixPath(row[column]).parts:
             return f"{column} = {row[column]!r}: must lie beside the table or below"
     return None

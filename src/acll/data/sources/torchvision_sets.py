@@ -5,6 +5,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -76,6 +77,9 @@ _LABELS = ("targets", "labels", "_labels", "_samples", "samples")
 def raw_files(task: Torchvision, root: Path) -> list[Path]:
     """The files that the dataset is read from, not the archives that they came in. Raises DataError."""
     folder, known = root / task.path, KNOWN[task.dataset]
+    old = folder / task.dataset / "processed"
+    if old.exists():
+        raise DataError(f"{old}: a form that torchvision no longer makes, but would read; remove it")
     found = {path for pattern in known.files for path in folder.glob(pattern) if path.is_file()}
     found = {path for path in found if not path.name.endswith((*ARCHIVES, ".gz"))}
     if not found and folder.with_name(f"{folder.name}.dvc").is_file():
@@ -94,6 +98,8 @@ def list_torchvision(task: Torchvision, root: Path) -> Listing:
         datasets = {
             split: _dataset(task, folder, arguments) for split in known.splits for arguments in [known.splits[split]]
         }
+    except MemoryError:
+        raise
     except Exception as error:  # each class has its own way to say that something is amiss
         raise DataError(f"{folder}: torchvision cannot read {task.dataset} there: {_line(error)}") from None
     masks = task.kind == "segmentation"
@@ -110,17 +116,19 @@ def list_torchvision(task: Torchvision, root: Path) -> Listing:
             items.append(Item(name, split, (split, index), label=label, group=group_of(name, task.group)))
     items.sort(key=lambda item: (SPLITS.index(item.split), item.id))  # some classes list files as the disk does
 
+    @lru_cache(maxsize=1)  # neighbouring tiles are of one image
+    def whole(split: str, index: int) -> tuple[Pixels, Pixels | None]:
+        return guarded(lambda: _decoded(task, *datasets[split][index]))
+
     def read(item: Item) -> tuple[Pixels, Pixels | None]:
-        split, index = item.image
-        image, mask = guarded(lambda: _decoded(task, *datasets[split][index]))
+        image, mask = whole(*item.image)
         top, left, bottom, right = item.box or (0, 0, None, None)
         return image[:, top:bottom, left:right], None if mask is None else mask[top:bottom, left:right]
 
     def size(item: Item) -> Sequence[tuple[int, int]]:
-        image, mask = read(item)
-        return [image.shape[1:], mask.shape] if mask is not None else [image.shape[1:]]
+        return [values.shape[-2:] for values in read(item) if values is not None]
 
-    return Listing(task.kind, classes, items, read, size)
+    return Listing(task.kind, classes, list(datasets), items, read, size)
 
 
 def download(task: Torchvision, root: Path) -> None:
@@ -136,9 +144,9 @@ def download(task: Torchvision, root: Path) -> None:
         with _patience():
             for arguments in known.splits.values():
                 _dataset(task, beside, arguments, download=True)
-        for path in beside.iterdir():
-            shutil.rmtree(folder / path.name, ignore_errors=True)  # of which something was missing
-            path.replace(folder / path.name)
+        for place in _places(known):
+            if (beside / place).exists():
+                _put(beside / place, folder / place, beside / "before")
     except Exception as error:  # of the network, of checksums, of archives
         raise DataError(
             f"{folder}: the download of {task.dataset} failed and nothing was kept: {_line(error)}"
@@ -147,6 +155,22 @@ def download(task: Torchvision, root: Path) -> None:
         shutil.rmtree(beside, ignore_errors=True)
         if fresh and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _places(known: Known) -> list[str]:
+    """The folders and files that are the dataset; what else lies below `root` is another's."""
+    return sorted({pattern.split("/*")[0] for pattern in known.files})
+
+
+def _put(new: Path, place: Path, before: Path) -> None:
+    """Put what was fetched in the place of what was incomplete, which is only then removed."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        place.rename(before)
+    new.rename(place)
+    if before.is_dir():
+        shutil.rmtree(before)
+    before.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
