@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -452,14 +453,54 @@ def test_a_file_at_which_its_process_dies_is_reported_and_all_others_are_prepare
 ):
     monkeypatch.setattr(decoding, "_CHUNK", 4)
     read = files.read_image
-    monkeypatch.setattr(files, "read_image", lambda file, name: os._exit(9) if name in dying else read(file, name))
+    monkeypatch.setattr(
+        files, "read_image", lambda file, name, box: os._exit(9) if name in dying else read(file, name, box)
+    )
     for number in range(50):
         save(tmp_path / f"pets/train/{'cat' if number % 2 == 0 else 'dog'}/{number}.png", smooth(number, (12, 10)))
     made = prepare(changed(PETS, on_error="skip"), tmp_path, processes)
-    words = "its process died: a damaged file, or one too large for memory"
+    words = "its process died with exit code 9; a damaged file that its decoder does not survive"
     assert report_of(tmp_path) == [("left out", "unreadable", name, words) for name in sorted(dying)]
     assert len(made.every()) == 50 - len(dying)
     assert not dying & made.every().keys()
+
+
+def test_a_process_that_is_killed_from_outside_is_no_fault_of_a_file_and_never_skipped(images, monkeypatch):
+    read = files.read_image
+    deadly = "train/cat/3.png"
+    monkeypatch.setattr(
+        files, "read_image",
+        lambda file, name, box: os.kill(os.getpid(), signal.SIGKILL) if name == deadly else read(file, name, box),
+    )  # fmt: skip
+    message = fault(changed(PETS, on_error="skip"), images)
+    assert f"{deadly}: its process died of SIGKILL; is there enough memory" in message
+
+
+def test_an_error_of_the_package_is_no_fault_of_a_file(images, monkeypatch):
+    monkeypatch.setattr(decoding, "resized", lambda pixels, size: pixels.no_such_thing)
+    with pytest.raises(RuntimeError, match="no_such_thing"):
+        prepare(changed(PETS, on_error="skip"), images)
+
+
+def test_a_split_of_which_nothing_can_be_used_is_not_cut_anew(images):
+    shutil.copytree(images / "pets/train", images / "pets/test")
+    for path in (images / "pets/test").rglob("*.*"):
+        path.write_bytes(b"broken")
+    assert "the split test has 0 samples" in fault(changed(PETS, on_error="skip"), images)
+
+
+def test_a_part_of_the_classes_that_a_given_test_lacks_has_no_test(tmp_path):
+    rows = ["path,label,split"]
+    for number in range(40):
+        save(tmp_path / f"{number}.png", smooth(number))
+        rows.append(f"{number}.png,{number % 4},train")
+    for number in range(40, 46):
+        save(tmp_path / f"{number}.png", smooth(number))
+        rows.append(f"{number}.png,{number % 2},test")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    task = Table(source="table", path="t.csv", image_size=8)
+    assert "the split test has 0 samples" in fault(changed(task, part=[2, 2]), tmp_path)
+    assert len(prepare(changed(task, part=[1, 2]), tmp_path).splits["test"]) == 6
 
 
 def test_too_little_memory_is_no_fault_of_a_file_and_never_skipped(images, monkeypatch):

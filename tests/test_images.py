@@ -378,3 +378,30 @@ def test_thousands_of_bands_are_refused_before_they_cost_time(tmp_path):
     path = raster(tmp_path / "x.tif", np.ones((1001, 1, 1), np.uint8))
     with pytest.raises(UnreadableError, match="has 1001 bands, or says so; 1000 at most are read"):
         read_image(path, path.name)
+
+
+@pytest.mark.parametrize("box", [None, (2, 1, 7, 5)])
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+def test_tiff_files_are_turned_as_their_tag_says_whole_and_in_parts(tmp_path, mode, box):
+    values = np.arange(8 * 16).reshape(8, 16).astype(np.uint16 if mode == "I;16" else np.uint8)
+    image = Image.fromarray(values) if mode != "RGB" else Image.fromarray(np.stack([values] * 3, axis=2))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "x.tif", exif=exif)
+    pixels = read_image(tmp_path / "x.tif", "x.tif", box)
+    expected = np.rot90(values, -1)
+    assert size_of(tmp_path / "x.tif", "x.tif") == (16, 8)
+    assert np.array_equal(pixels[0], expected if box is None else expected[2:7, 1:5])
+
+
+@pytest.mark.parametrize("photometric", [("RGB", 3), ("RGBA", 4)])
+def test_png_of_16_bits_in_colour_keep_them(tmp_path, photometric):
+    import rasterio
+
+    _, count = photometric
+    values = np.random.default_rng(0).integers(0, 4096, (count, 8, 6), dtype=np.uint16)
+    with rasterio.open(tmp_path / "x.png", "w", driver="PNG", height=8, width=6, count=count, dtype="uint16") as file:
+        file.write(values)
+    pixels = read_image(tmp_path / "x.png", "x.png")
+    assert pixels.dtype == np.uint16
+    assert pixels.shape == (3, 8, 6)

@@ -62,6 +62,15 @@ def test_what_was_left_out_stands_in_the_title(tmp_path):
     assert "left out: 1 elsewhere" in texts(sheet(made.train, made.summary))
 
 
+def test_classes_may_be_called_anything(tmp_path):
+    for name in ("cost $5_$", r"\\frac"):
+        for number in range(10):
+            save_image(tmp_path / f"pets/train/{name}/{number}.png", picture(number))
+    made = prepare(PETS, tmp_path)
+    save(sheet(made.train, made.summary), tmp_path / "one.png")
+    assert "cost $5_$" in labels(sheet(made.train, made.summary))
+
+
 def test_ignored_pixels_of_an_overlay_stay_grey():
     image = np.broadcast_to(np.array([1.0, 0.0, 0.5]), (2, 2, 3))
     mask = np.array([[0, 1], [255, 255]], np.uint8)

@@ -393,6 +393,21 @@ def test_a_download_that_was_killed_earlier_does_no_harm(publish, prepared_of, t
     assert prepared_of(task).summary["samples"] == {"train": 3, "val": 3, "test": 3}
 
 
+def test_a_download_leaves_alone_what_lies_beside_the_dataset(publish, tmp_path):
+    task = publish("VOCSegmentation")
+    write(tmp_path / "sets/VOCdevkit/VOC2007/precious.txt", "of years")
+    torchvision_sets.download(task, tmp_path)
+    assert (tmp_path / "sets/VOCdevkit/VOC2007/precious.txt").read_text() == "of years"
+    assert raw_files(task, tmp_path)
+
+
+def test_an_old_form_that_torchvision_would_read_is_refused(publish, tmp_path):
+    write(tmp_path / "sets/MNIST/processed/training.pt", "pickle")
+    write(tmp_path / "sets/MNIST/raw/x", "junk")
+    with pytest.raises(DataError, match="a form that torchvision no longer makes"):
+        raw_files(publish("MNIST"), tmp_path)
+
+
 @pytest.mark.parametrize("wrong", [False, True])
 def test_a_download_keeps_what_else_is_in_the_folder_and_replaces_what_is_incomplete(
     publish, server, prepared_of, tmp_path, wrong

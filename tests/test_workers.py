@@ -14,10 +14,14 @@ from acll.data.workers import Lost, workers
 
 CHUNKS = [list(range(begin, begin + 3)) for begin in range(0, 30, 3)]
 ORPHANS = """
-import os, sys, time
+import sys, time
 from acll.data.workers import workers
-with workers(lambda part: part, 2) as pool:
+def function(part):
+    return bytes(10_000_000)  # more than a pipe holds
+with workers(function, 2) as pool:
     print(*(worker.process.pid for worker in pool.idle), flush=True)
+    if sys.argv[1] == "busy":
+        next(pool.map([[1]] * 50))
     time.sleep(60)
 """
 
@@ -65,9 +69,24 @@ def test_no_process_is_left_when_the_block_ends_early():
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
-def test_processes_end_when_their_master_is_killed(monkeypatch):
-    master = subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("how", ["idle", "busy"])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_processes_end_when_their_master_is_killed(how, sent):
+    master = subprocess.Popen([sys.executable, "-c", ORPHANS, how], stdout=subprocess.PIPE, text=True)
     orphans = [psutil.Process(int(pid)) for pid in master.stdout.readline().split()]
-    master.kill()
+    time.sleep(0.3)
+    master.send_signal(sent)
     master.wait()
-    assert psutil.wait_procs(orphans, timeout=15)[1] == []
+    assert psutil.wait_procs(orphans, timeout=10)[1] == []
+
+
+def test_a_process_that_is_killed_while_it_is_idle_is_replaced():
+    with workers(lambda part: part, 1) as pool:
+        pool.idle[0].process.kill()
+        pool.idle[0].process.join()
+        assert list(pool.map(CHUNKS)) == CHUNKS
+
+
+def test_what_the_function_raises_is_raised_here():
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"), workers(lambda part: 1 // part, 2) as pool:
+        list(pool.map([[1], [0]]))

@@ -261,6 +261,7 @@ def _size(file: File, name: str) -> tuple[int, int]:
         with _opened(file) as raster:
             return raster.height, raster.width
     with _stream(file) as stream, Image.open(stream, formats=_FORMATS) as image:
-        turned = _upright(image) in [_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]
+        lies = [_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]
+        turned = image.format != "TIFF" and _upright(image) in lies  # Pillow turns TIFF files itself
         width, height = image.size
         return (width, height) if turned else (height, width)
