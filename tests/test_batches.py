@@ -114,7 +114,7 @@ def test_images_of_one_level_are_normalised_to_numbers(tmp_path):
     for number in range(6):
         for split in SPLITS:
             save(tmp_path / f"streets/{split}/images/{number}.png", picture(7, channels=1))
-            save(tmp_path / f"streets/{split}/masks/{number}.png", picture(0, channels=1))
+            save(tmp_path / f"streets/{split}/masks/{number}.png", picture(number % 2, channels=1))
     made = prepare(STREETS, tmp_path)
     images = normalised(torch.from_numpy(made.splits["train"].images), made.header, CPU)
     assert images.shape == (6, 1, 12, 10)

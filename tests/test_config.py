@@ -606,18 +606,29 @@ def with_series(**series) -> dict:
 @pytest.mark.parametrize(
     ("series", "names", "changes"),
     [
-        ({"permuted": 3}, "easy_permuted_", [{"permute": 1}, {"permute": 2}, {"permute": 3}]),
-        ({"split": 2}, "easy_split_", [{"part": [1, 2]}, {"part": [2, 2]}]),
-        ({"rotated": 3}, "easy_rotated_", [{"rotate": 0.0}, {"rotate": 60.0}, {"rotate": 120.0}]),
-        ({"noise": [0.0, 0.2]}, "easy_noise_", [{"noise": 0.0}, {"noise": 0.2}]),
-        ({"train_samples": [5, 10]}, "easy_train_samples_", [{"train_samples": 5}, {"train_samples": 10}]),
+        (
+            {"permuted": 3},
+            [f"easy_permuted_{number}" for number in (1, 2, 3)],
+            [{"permute": 1}, {"permute": 2}, {"permute": 3}],
+        ),
+        ({"split": 2}, ["easy_split_1_of_2", "easy_split_2_of_2"], [{"part": [1, 2]}, {"part": [2, 2]}]),
+        (
+            {"rotated": [0.0, -22.5]},
+            ["easy_rotated_0", "easy_rotated_minus_22_5"],
+            [{"rotate": 0.0}, {"rotate": -22.5}],
+        ),
+        ({"noise": [0.0, 0.2]}, ["easy_noise_0", "easy_noise_0_2"], [{"noise": 0.0}, {"noise": 0.2}]),
+        (
+            {"train_samples": [5, 10]},
+            ["easy_train_samples_5", "easy_train_samples_10"],
+            [{"train_samples": 5}, {"train_samples": 10}],
+        ),
     ],
 )
 def test_a_series_makes_tasks_that_differ_from_one_in_one_setting(series, names, changes):
     configuration = parse(with_series(of="easy", **series))
-    made = [f"{names}{number}" for number in range(1, len(changes) + 1)]
-    assert configuration.sequences["classify"].tasks == made
-    for name, change in zip(made, changes):
+    assert configuration.sequences["classify"].tasks == names
+    for name, change in zip(names, changes):
         assert configuration.tasks[name] == configuration.tasks["easy"].model_copy(update=change)
 
 
@@ -640,6 +651,7 @@ def test_two_sequences_share_the_tasks_of_one_series():
         ({"of": "easy", "permuted": 1}, "sequences.classify.tasks.permuted = 1: must be 2 or more"),
         ({"of": "easy", "permute": 2}, "sequences.classify.tasks.permute: unknown key (did you mean permuted?)"),
         ({"permuted": 2}, "sequences.classify.tasks.of: missing; it is required"),
+        ({"of": "easy", "noise": [0.1, 0.1]}, "a value stands there twice"),
         ({"of": "easy", "noise": [0.1, 2.0]}, "tasks.easy_noise_2.noise = 2.0: must be 1 or less"),
     ],
 )

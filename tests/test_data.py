@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from acll.data import decoding
+from acll.data import decoding, preparation
 from acll.data.catalogue import raw_files
+from acll.data.errors import DataError
 from acll.data.sources import files
 from acll.data.sources.generated import generate
 from acll.settings import Digits, Table
@@ -23,6 +24,7 @@ from datasets import (
     fault,
     faults,
     generated,
+    paths,
     pets,
     picture,
     prepare,
@@ -281,7 +283,11 @@ def test_a_class_without_an_image_is_named(images, split):
     save(images / "pets/train/emu/0.png", picture())
     if split == "train":
         (images / "pets/train/emu/0.png").unlink()
-    assert fault(PETS, images) == f"{images}/pets/{split}: classes without an image: emu"
+        assert fault(PETS, images) == f"{images}/pets/train: classes without an image: emu"
+        return
+    made = prepare(PETS, images)  # elsewhere a warning, as with other sources
+    assert ("warning", "class", split, "has no sample of emu") in report_of(images)
+    assert made.summary["with_class"][split][2] == 0
 
 
 def test_a_class_that_train_does_not_have_is_named(images):
@@ -394,7 +400,7 @@ def test_a_broken_file_stops_a_task_or_is_left_out_and_is_named_with_what_is_wro
     assert named.rpartition(".")[0] == file.replace("masks", "images").rpartition(".")[0]
     assert message.startswith(words)
     assert str(root) not in message
-    assert report_of(root) == [("left out", kind, named, message)]
+    assert report_of(root) == [("refused", kind, named, message)]
     made = prepare(changed(task, on_error="skip"), root)
     assert made.summary["left_out"] == {kind: 1}
     assert len(made.every()) == (15 if task is PETS else 19)
@@ -528,3 +534,24 @@ def test_a_task_may_have_more_classes_than_a_byte_can_count(tmp_path):
     made = prepare(Table(source="table", path="t.csv", image_size=1, duplicates="warn"), tmp_path)
     assert len(made.header.classes) == 270
     assert made.splits["train"].labels.max() == 269
+
+
+def test_masks_that_hold_one_class_are_refused_with_what_masks_hold(masks):
+    for path in (masks / "streets/train/masks").iterdir():
+        mask = np.asarray(Image.open(path))
+        save(path, np.where(mask == 1, 255, mask))
+    message = fault(STREETS, masks)
+    assert "the training masks hold one class, and nothing of sky" in message
+    assert "255 means ignore" in message
+
+
+@pytest.mark.parametrize(("channels", "fits"), [((3,), True), ((1, 3), False), ((13,), False)])
+def test_images_that_a_network_cannot_take_are_refused_before_anything_is_trained(images, channels, fits):
+    train, test, report = paths(images)
+    arguments = ("x", PETS, images, train, test, report, 1, channels)
+    if fits:
+        preparation.prepare(*arguments)
+        return
+    with pytest.raises(DataError, match="its images have 3 channels"):
+        preparation.prepare(*arguments)
+    assert not train.exists()

@@ -258,7 +258,7 @@ def test_copies_across_splits_stop_a_task_that_says_so(blots):
     head, *lines = fault(changed(BLOTS, duplicates="stop"), blots).split("\n")
     assert head.startswith("x: 2 files cannot be used (duplicates: stop; `skip` leaves them out)")
     assert len(lines) == 2
-    assert found(blots, "warning") == COPIES
+    assert found(blots, "refused") == COPIES
 
 
 def test_copies_of_test_images_are_left_out_of_the_other_splits_alone(blots):

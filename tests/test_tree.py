@@ -17,6 +17,7 @@ from acll.closure import closure, code_of
 from acll.config import parse
 from acll.evaluation.tables import (
     COLUMNS,
+    amiss,
     data_table,
     final_table,
     metrics_of,
@@ -432,19 +433,20 @@ def test_what_was_left_out_of_the_data_is_counted_in_the_tables():
     final = final_table(scores_of(), {"both": ("small", ["a", "b"])})
     torn = SUMMARY | {"name": "torn", "left_out": {"size": 2, "label": 3}, "warnings": {"near copy": 1}}
     table = data_table([SUMMARY, torn])
+    assert amiss([SUMMARY]) == []
+    assert amiss([SUMMARY, torn]) == [
+        "torn: left out: 2 size, 3 label; warnings: 1 near copy (data/torn.json has the files)"
+    ]
     assert table[["task", "height", "width", "train", "val", "test", "left_out", "warnings"]].to_numpy().tolist() == [
         ["clean", 8, 16, 9, 2, 3, 0, 0],
         ["torn", 8, 16, 9, 2, 3, 5, 1],
     ]
-    assert "torn: 5 files left out, 1 warnings; data/torn.json names them" in readable(
-        final, summary_table(final), table
-    )
+    assert readable(final, summary_table(final), ["a remark"]).endswith("\na remark\n")
 
 
 def test_the_readable_tables_hold_the_scores_and_leave_empty_what_means_nothing():
     final = final_table(scores_of(), {"both": ("small", ["a", "b"])})
-    text = readable(final, summary_table(final), data_table([SUMMARY]))
-    assert "clean" not in text
+    text = readable(final, summary_table(final), [])
     lines = [line for line in text.splitlines() if "accuracy" in line]
     assert len(lines) == 4
     assert "0.2500" in lines[0]

@@ -32,7 +32,10 @@ def test_parts_of_the_classes_cover_all_of_them_and_count_from_0(animals):
 
 
 def test_a_part_of_less_than_two_classes_is_refused(animals):
-    assert fault(changed(SQUARE, part=[3, 3]), animals) == "x: part = [3, 3]: 5 classes make parts of less than two"
+    assert (
+        fault(changed(SQUARE, part=[3, 3]), animals)
+        == "x: part = [3, 3]: 5 classes make parts of less than two; at most 2 parts of two"
+    )
 
 
 def test_the_whole_is_the_only_part_of_one(animals):

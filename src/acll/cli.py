@@ -70,29 +70,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _check(path: Path) -> None:
     from acll import tree
-    from acll.data.catalogue import raw_files, source_of
+    from acll.data.identity import FINGERPRINTS
     from acll.data.root import data_root
-    from acll.sharing.raw import recorded_identity, weight_identities
+    from acll.sharing.raw import raw_identities, weight_identities
 
     configuration = load(path)
     root = data_root(configuration.data_root)
     results = path.resolve().parent.parent / "results" / configuration.name
+    cache = path.resolve().parent.parent / FINGERPRINTS
     faults = []
     try:
         weight_identities(configuration, root, results)
     except UserError as error:
-        faults += [f"{path}: {line}" for line in str(error).splitlines()]
-    read = set()
-    for name, task in configuration.tasks.items():
-        if source_of(task) in read or recorded_identity(results, name, task, root) is not None:
-            continue
-        read.add(source_of(task))
-        try:
-            raw_files(task, root)
-        except UserError as error:
-            faults.append(f"{path}: tasks.{name}: {error}")
+        faults += str(error).splitlines()
+    try:
+        raw_identities(configuration, configuration.tasks, root, results, cache)
+    except UserError as error:
+        faults += str(error).splitlines()
     if faults:
-        raise ConfigurationError("\n".join(faults))
+        raise ConfigurationError("\n".join(f"{path}: {fault}" for fault in faults))
     _tell_not_here(configuration, root, results)
     nodes = len(tree.nodes(configuration))
     words = (
@@ -113,18 +109,20 @@ def _tell_not_here(configuration: Configuration, root: Path, results: Path) -> N
 def _download(path: Path) -> None:
     from acll.data.sources.torchvision_sets import list_torchvision
 
-    _fetch(path, list_torchvision)  # reads the lists of files, so that it notices what is incomplete
+    fetched = _fetch(path, list_torchvision)  # reads the lists of files, so that it notices what is incomplete
+    print(f"{path}: {fetched} datasets fetched")
+    _check(path)
 
 
-def _fetch(path: Path, look: "Callable[[Torchvision, Path], object]") -> None:
-    """Fetch the datasets of torchvision in which `look` finds something missing."""
+def _fetch(path: Path, look: "Callable[[Torchvision, Path], object]") -> int:
+    """Fetch the datasets of torchvision in which `look` finds something missing; how many these were."""
     from acll.data.root import data_root
     from acll.settings import Torchvision
 
     configuration = load(path)
     tasks = {name: task for name, task in configuration.tasks.items() if isinstance(task, Torchvision)}
     if not tasks:
-        return
+        return 0
     from acll.data.catalogue import source_of
     from acll.data.identity import tracked
     from acll.data.sources.torchvision_sets import KNOWN, download
@@ -132,7 +130,8 @@ def _fetch(path: Path, look: "Callable[[Torchvision, Path], object]") -> None:
 
     root = data_root(configuration.data_root)
     results = path.resolve().parent.parent / "results" / configuration.name
-    seen = set()
+    seen: set[str] = set()
+    fetched = 0
     for name, task in tasks.items():
         if KNOWN[task.dataset].by_hand or tracked(root / task.path) is not None or source_of(task) in seen:
             continue  # `check` says what is missing
@@ -144,6 +143,8 @@ def _fetch(path: Path, look: "Callable[[Torchvision, Path], object]") -> None:
         except UserError:
             print(f"{name}: fetching {task.dataset} into {root / task.path}", flush=True)
             download(task, root)
+            fetched += 1
+    return fetched
 
 
 def _ready(path: Path) -> None:

@@ -142,11 +142,18 @@ def _with_series(raw: dict[str, Any]) -> dict[str, Any]:
             for one in made
             if tasks.get(one, made[one]) != made[one]
         ]
+        if len(set(map(str, made.values()))) < _length(series):
+            faults.append(f"sequences.{name}.tasks = {_short(given)}: a value stands there twice")
         tasks |= made
         written[name] = sequence | {"tasks": list(made)}
     if faults:
         raise ConfigurationError("\n".join(dict.fromkeys(faults)))
     return raw | {"tasks": tasks, "sequences": written}
+
+
+def _length(series: Series) -> int:
+    values = series.rotated or series.noise or series.train_samples or []
+    return series.permuted or series.split or len(values)
 
 
 def _line(error: ErrorDetails) -> str:
@@ -165,10 +172,19 @@ def _line(error: ErrorDetails) -> str:
         return f"{key}.source: missing; it is required"
     if kind == "union_tag_invalid":
         tag = "source" if path[0] == "tasks" else "type"
-        return f"{key}.{tag} = {_short(error['input'][tag])}: must be one of {context['expected_tags']}"
+        value, expected = error["input"][tag], context["expected_tags"]
+        return f"{key}.{tag} = {_short(value)}: must be one of {expected}{_meant(value, expected)}"
     must = _MUST[kind].format(**context) if kind in _MUST else error["msg"]
     or_search = ", or the settings of a search" if kind == "float_type" and path[-1] == "ratio" else ""
-    return f"{key} = {_short(error['input'])}: {must}{or_search}"
+    meant = _meant(error["input"], context.get("expected", ""))
+    return f"{key} = {_short(error['input'])}: {must}{or_search}{meant}"
+
+
+def _meant(value: Any, expected: str) -> str:
+    """Which of the values in quotes is likely to be meant."""
+    values = re.findall(r"'([^']+)'", expected)
+    lower = {one.lower(): one for one in values}
+    return suggestion(lower.get(str(value).lower(), str(value)), values) if len(values) > 4 else ""
 
 
 # what pydantic finds, in the words of people who write configurations

@@ -251,15 +251,19 @@ class Sequence(Settings):
     )
 
 
+def _in_name(value: float) -> str:
+    return f"{value:g}".replace(".", "_").replace("-", "minus_").replace("+", "")
+
+
 class Series(Settings):
     """A benchmark of the field in one line: in place of a sequence's `tasks`, tasks that are made from one of them.
     Besides `of` it has exactly one key. The tasks are called by it: `{of: mnist, permuted: 10}` is `mnist_permuted_1`
-    to `mnist_permuted_10`."""
+    to `mnist_permuted_10`, `{of: mnist, noise: [0, 0.2]}` is `mnist_noise_0` and `mnist_noise_0_2`."""
 
     of: str = Field(description="name of the task that they are made from")
     permuted: Count | None = Field(None, description="so many tasks, in each the pixels in a random order of its own")
     split: Count | None = Field(None, description="so many tasks, each with a part of the classes")
-    rotated: Count | None = Field(None, description="so many tasks n, the i-th rotated by (i-1)·180/n degrees")
+    rotated: list[float] | None = Field(None, min_length=2, description="a task for each angle, in degrees")
     noise: list[float] | None = Field(None, min_length=2, description="a task for each deviation of noise")
     train_samples: list[int] | None = Field(
         None, min_length=2, description="a task for each number of training samples"
@@ -275,16 +279,16 @@ class Series(Settings):
 
     def variants(self) -> dict[str, dict[str, Any]]:
         """For each task, by its name, the settings in which it differs from the one that it is made from."""
-        count = self.permuted or self.split or self.rotated or 0
-        made: dict[str, list[dict[str, Any]]] = {
-            "permuted": [{"permute": number} for number in range(1, count + 1)],
-            "split": [{"part": [number, count]} for number in range(1, count + 1)],
-            "rotated": [{"rotate": number * 180 / count} for number in range(count)],
-            "noise": [{"noise": value} for value in self.noise or []],
-            "train_samples": [{"train_samples": value} for value in self.train_samples or []],
-        }
-        key = next(key for key in made if getattr(self, key) is not None)
-        return {f"{self.of}_{key}_{number}": changes for number, changes in enumerate(made[key], 1)}
+        if self.permuted is not None:
+            return {f"{self.of}_permuted_{number}": {"permute": number} for number in range(1, self.permuted + 1)}
+        if self.split is not None:
+            numbers = range(1, self.split + 1)
+            return {f"{self.of}_split_{number}_of_{self.split}": {"part": [number, self.split]} for number in numbers}
+        for name, key in (("rotated", "rotate"), ("noise", "noise"), ("train_samples", "train_samples")):
+            values = getattr(self, name)
+            if values is not None:
+                return {f"{self.of}_{name}_{_in_name(value)}": {key: value} for value in values}
+        raise AssertionError  # exactly one was given
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -99,6 +99,12 @@ def made_here(task: str) -> bool:
     return CONFIGURATION.tasks[task].source in ("digits", "generated")
 
 
+def channels_of(task: str) -> list[int]:
+    """Of the images that the networks take which learn a task."""
+    learning = {line.network for line in CONFIGURATION.sequences.values() if task in line.tasks}
+    return sorted({CONFIGURATION.networks[network].channels for network in learning})
+
+
 def prepared(task: str, split: str = "train") -> str:
     return f"data/{task}.{split}.safetensors"
 

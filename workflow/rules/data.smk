@@ -12,6 +12,7 @@ rule prepare:
         report="logs/prepare/{task}.faults.csv",
     benchmark:
         "benchmarks/prepare/{task}.tsv"
+    priority: 100  # faults of data come to light before hours of training
     threads: lambda wildcards: 1 if made_here(wildcards.task) else 4
     resources:
         mem_mb=4000,
@@ -21,6 +22,7 @@ rule prepare:
             {
                 "name": wildcards.task,
                 "task": CONFIGURATION.tasks[wildcards.task].model_dump(exclude={"training"}),
+                "channels": channels_of(wildcards.task),
             },
             outside=RAW[wildcards.task],
         ),

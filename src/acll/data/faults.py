@@ -39,13 +39,13 @@ class Fault:
     message: str
 
 
-def write_report(path: Path, left_out: Sequence[Fault], warnings: Sequence[Fault]) -> None:
-    """Every fault as a row of a CSV file: kind, file, message, and whether the file was left out or is a warning."""
+def write_report(path: Path, **faults: Sequence[Fault]) -> None:
+    """Every fault as a row of a CSV file: how it was treated (the names of the arguments), kind, file, message."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("treated", "kind", "file", "message"))
-    for treated, faults in (("left out", left_out), ("warning", warnings)):
-        rows.writerows((treated, *astuple(fault)) for fault in sorted(faults))
+    for treated, some_ in faults.items():
+        rows.writerows((treated.replace("_", " "), *astuple(fault)) for fault in sorted(some_))
     write_text(path, text.getvalue())
 
 

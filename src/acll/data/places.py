@@ -56,7 +56,7 @@ def missing(path: Path) -> DataError:
     """The fault of a path at which nothing lies, and what to do about it."""
     if path.with_name(f"{path.name}.dvc").is_file():
         return DataError(f"{path}: not here, but known to DVC; `dvc pull {path}.dvc` brings it")
-    what = "file" if path.suffix in (*ARCHIVES, ".csv", ".parquet", ".json") else "folder"
+    what = "file" if path.name.endswith((*ARCHIVES, ".csv", ".parquet", ".json")) else "folder"
     return DataError(f"{path}: there is no such {what}; set data_root, or say where it is with DATA=…")
 
 

@@ -66,9 +66,18 @@ class Samples:
 
 
 def prepare(
-    name: str, task: AnyTask, root: Path, train: Path, test: Path, report: Path, processes: int
+    name: str,
+    task: AnyTask,
+    root: Path,
+    train: Path,
+    test: Path,
+    report: Path,
+    processes: int,
+    channels: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Write both prepared files of a task and the report of what is wrong with its raw data; return the summary.
+
+    channels: those of the networks that are to learn it, so that one that cannot is found before anything is trained.
 
     Raises DataError where files cannot be used and the task says `stop`, or where what is left makes no task. Then the
     report is written and nothing else.
@@ -78,14 +87,13 @@ def prepare(
     listing, samples, left_out = _read(name, task, listing, spool, report, processes)
     forms = spool.forms()
     form = common_form([forms[place] for place in samples.where])
+    _refuse_channels(name, form[0], channels)
     samples, others = _of_form(samples, spool, form)
     left_out += others
-    write_report(report, left_out, [])
     _refuse(name, "on_error", _not_skipped(left_out, task), report)
     splits = _cut(name, samples, task, listing.splits)
     leaks = [] if listing.trusted else _leaks(samples, splits, task)
     if task.duplicates == "stop":
-        write_report(report, left_out, [fault for _, fault in leaks])
         _refuse(name, "duplicates", [fault for _, fault in leaks], report)
     warnings = [] if listing.trusted else _two_labels(samples, listing)
     if task.duplicates == "skip":
@@ -101,7 +109,7 @@ def prepare(
         for label, count in zip(listing.classes, counts[split])
         if not count
     ]
-    write_report(report, left_out, warnings)
+    write_report(report, left_out=left_out, warning=warnings)
     _refuse_small(name, listing, splits, counts["train"])
     header = Header(
         name, listing.kind, tuple(listing.classes), task.image_size, *_statistics(samples, splits["train"], spool, form)
@@ -136,7 +144,7 @@ def _read(
         digests.append(np.frombuffer(result.digest, np.uint8))
         thumbnails.append(result.thumbnail)
     if not items:
-        write_report(report, faults, [])
+        write_report(report, refused=faults)
         lines = "\n".join(in_words(faults)) or "there is none"
         raise DataError(f"{name}: no sample can be used\n{lines}")
     where = np.arange(len(items))
@@ -158,6 +166,15 @@ def _of_form(samples: Samples, spool: Spool, form: Form) -> tuple[Samples, list[
     return samples.select(np.flatnonzero(fits)), faults
 
 
+def _refuse_channels(name: str, own: int, channels: Sequence[int]) -> None:
+    unfit = [count for count in channels if own not in (1, count)]
+    if unfit:
+        raise DataError(
+            f"{name}: its images have {own} channels, a network that is to learn it takes {unfit[0]}: "
+            f"set channels: {own} for that network"
+        )
+
+
 def _not_skipped(faults: Sequence[Fault], task: AnyTask) -> list[Fault]:
     """What stops the task. Of tiles, and where only a part of the classes is wanted, some have to be without any."""
     if task.on_error == "skip":
@@ -167,7 +184,9 @@ def _not_skipped(faults: Sequence[Fault], task: AnyTask) -> list[Fault]:
 
 
 def _refuse(name: str, key: str, faults: Sequence[Fault], report: Path) -> None:
+    """End the task, with all faults in its report, where there are any."""
     if faults:
+        write_report(report, refused=faults)
         files = f"{len(faults)} file{'s' if len(faults) > 1 else ''}"
         skip = f" ({key}: stop; `skip` leaves them out)" if any(fault.kind != "machine" for fault in faults) else ""
         what = f"{files} cannot be used{skip}"
@@ -241,15 +260,20 @@ def _two_labels(samples: Samples, listing: Listing) -> list[Fault]:
 
 
 def _refuse_small(name: str, listing: Listing, splits: dict[str, Positions], trained: Sequence[int]) -> None:
-    """A task needs two samples in each split, and to train on each class."""
+    """A task needs two samples in each split, and to train on each class; of masks, some of which are rare, on two."""
     for split in SPLITS:
         if len(splits[split]) < 2:
             raise DataError(
                 f"{name}: the split {split} has {len(splits[split])} samples; more images, or another share, are needed"
             )
     lacking = [label for label, count in zip(listing.classes, trained) if not count]
-    if listing.kind == "classification" and lacking:
+    if lacking and listing.kind == "classification":
         raise DataError(f"{name}: classes without a training sample: {some(lacking)}")
+    if len(lacking) > len(listing.classes) - 2:
+        raise DataError(
+            f"{name}: the training masks hold one class, and nothing of {some(lacking)}; masks hold the indices of the "
+            "classes, and 255 means ignore"
+        )
 
 
 # --------------------------------------------------------------------------------------------------------------------

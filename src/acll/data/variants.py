@@ -26,7 +26,10 @@ def part_of_classes(name: str, listing: Listing, part: list[int]) -> tuple[Listi
     number, parts = part
     chosen = np.array_split(np.arange(len(listing.classes)), parts)[number - 1].tolist()
     if len(chosen) < 2:
-        raise DataError(f"{name}: part = {part}: {len(listing.classes)} classes make parts of less than two")
+        count = len(listing.classes)
+        raise DataError(
+            f"{name}: part = {part}: {count} classes make parts of less than two; at most {count // 2} parts of two"
+        )
     labels = {old: new for new, old in enumerate(chosen)}
     items = listing.items
     if listing.kind == "classification":

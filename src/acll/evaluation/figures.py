@@ -28,7 +28,11 @@ def scores(table: pd.DataFrame, sequences: Sequences) -> Figure:
                     list(stages), values, color=COLOURS[index % 8], marker=MARKERS[index % 8], label=task, markersize=6
                 )
             panel.set_title(f"{name}: {method}")
-            panel.set_xticks(range(1, len(tasks) + 1), [f"+ {task}" for task in tasks])
+            crowded = sum(map(len, tasks)) > 30
+            panel.set_xticks(
+                range(1, len(tasks) + 1), [f"+ {task}" for task in tasks],
+                rotation=90 if crowded else 0, fontsize=7 if crowded else 10,
+            )  # fmt: skip
             panel.set_xlim(0.7, len(tasks) + 0.3)
             panel.set_ylim(0, 1.03)
             panel.grid(axis="y", alpha=0.3)

@@ -10,9 +10,11 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from acll.data import prepared
+from acll.data.places import SPLITS
 from acll.data.prepared import IGNORE, Header
 from acll.evaluation.style import COLOURS
 
@@ -45,11 +47,13 @@ def sheet(train: Path, summary: Mapping[str, Any]) -> Figure:
 
 def _title(header: Header, summary: Mapping[str, Any]) -> str:
     height, width = header.image_size
-    sizes = ", ".join(f"{count:,} {split}" for split, count in summary["samples"].items())
+    of_what = " tiles" if summary["tile_overlap"] is not None else ""
+    sizes = ", ".join(f"{summary['samples'][split]:,} {split}{of_what}" for split in SPLITS)
     bands = summary["channels"]
     lines = [
         f"{header.name} ({summary['source']}, {header.kind}): {sizes}",
-        f"{height} x {width} pixels, {bands} channel{'s' if bands > 1 else ''} of {summary['pixel']}, "
+        f"{height} x {width} pixels, {bands} channel{'s' if bands > 1 else ''} of {summary['pixel']}"
+        f"{' (the first three are shown)' if bands > 3 else ''}, "
         f"{len(header.classes)} classes",
     ]
     for what in ("left_out", "warnings"):
@@ -103,7 +107,7 @@ def _colours(classes: int) -> NDArray[Any]:
 
 def _counts(panel: Axes, header: Header, summary: Mapping[str, Any], colours: NDArray[Any]) -> None:
     """Samples with each class, in each split."""
-    counts: Mapping[str, Sequence[int]] = summary["with_class"]
+    counts: dict[str, Sequence[int]] = {split: summary["with_class"][split] for split in SPLITS}
     places = np.arange(len(header.classes))
     if len(places) > _NAMED:
         order = np.argsort(counts["train"])[::-1]
@@ -121,6 +125,7 @@ def _counts(panel: Axes, header: Header, summary: Mapping[str, Any], colours: ND
         panel.set_yticks(places, [_shortened(name, 22) for name in header.classes])
         panel.invert_yaxis()
         panel.set_xlabel("samples with the class")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     panel.legend(frameon=False, fontsize=8, ncol=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 

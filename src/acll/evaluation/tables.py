@@ -100,8 +100,22 @@ def metrics_of(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     return nested
 
 
-def readable(final: pd.DataFrame, summary: pd.DataFrame, data: pd.DataFrame) -> str:
-    """The tables as text for a console; that of the data only where there is something amiss."""
+def amiss(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each task of whose data something was left out, or is to be looked at."""
+    lines = []
+    for summary in summaries:
+        found = [
+            f"{words} {', '.join(f'{count} {kind}' for kind, count in summary[key].items())}"
+            for key, words in (("left_out", "left out:"), ("warnings", "warnings:"))
+            if summary[key]
+        ]
+        if found:
+            lines.append(f"{summary['name']}: {'; '.join(found)} (data/{summary['name']}.json has the files)")
+    return lines
+
+
+def readable(final: pd.DataFrame, summary: pd.DataFrame, remarks: Sequence[str]) -> str:
+    """The tables as text for a console, and remarks below them."""
     shown = final[
         ["sequence", "method", "seed", "task", "metric", "score", "forgetting", "bit_exact", "ratio_searched", "ratio",
          "capped", "owned_share"]
@@ -116,10 +130,7 @@ def readable(final: pd.DataFrame, summary: pd.DataFrame, data: pd.DataFrame) -> 
             f"\nThe cap left these tasks less than they asked for: {tasks}.\n"
             "A larger network, or fewer expected_tasks, would give them more.\n"
         )
-    amiss = data[(data["left_out"] > 0) | (data["warnings"] > 0)]
-    for row in amiss.itertuples():
-        text += f"\n{row.task}: {row.left_out} files left out, {row.warnings} warnings; data/{row.task}.json names them"
-    return text + "\n" * bool(len(amiss))
+    return text + "".join(f"\n{remark}" for remark in remarks) + "\n" * bool(remarks)
 
 
 def _text(frame: pd.DataFrame) -> str:

@@ -20,7 +20,7 @@ class Job:
     outputs: tuple[str, ...]
     inputs: tuple[str, ...]
     digests: str  # the file in which it leaves the digests of its outputs
-    others: tuple[str, ...]  # its log and benchmark
+    others: tuple[str, ...]  # its logs and benchmark
     command: str  # without the values of its parameter
     params: Mapping[str, Any]
 
@@ -63,7 +63,7 @@ def _job(job: Any) -> Job:
         outputs=tuple(map(str, job.output)),
         inputs=tuple(map(str, job.input)),
         digests=str(job.log.digests),
-        others=(str(job.log.text), str(job.benchmark)),
+        others=(*(str(path) for path in job.log if str(path) != str(job.log.digests)), str(job.benchmark)),
         command=job.rule.shellcmd,
         params=json.loads(job.params.spec),
     )

@@ -76,7 +76,7 @@ def not_here(configuration: Configuration, root: Path, results: Path) -> list[st
     tasks = [
         f"the raw data of {name}"
         for name, task in configuration.tasks.items()
-        if recorded_identity(results, name, task, root) is not None
+        if recorded_identity(results, name, task, root) is not None or _with_dvc_alone(task, root)
     ]
     weights = [
         f"the weights of {name}"
@@ -84,6 +84,12 @@ def not_here(configuration: Configuration, root: Path, results: Path) -> list[st
         if network.weights not in ("none", "imagenet") and not (root / network.weights).is_file()
     ]
     return tasks + weights
+
+
+def _with_dvc_alone(task: AnyTask, root: Path) -> bool:
+    """Whether raw data are not here, but what DVC knows of them is."""
+    path = getattr(task, "path", None)
+    return path is not None and not (root / path).exists() and tracked(root / path) is not None
 
 
 def _recorded_weights(configuration: Configuration, name: str, results: Path) -> str | None:

@@ -14,11 +14,12 @@ class Parameters(StepSettings):
 
     name: str
     task: AnyTask
+    channels: list[int] = []  # noqa: RUF012 - pydantic copies defaults; of the networks that learn it
 
 
 def main(*, train: Path, test: Path, summary: Path, report: Path, processes: int, params: Parameters) -> None:
     """Write `<task>.train.safetensors`, `<task>.test.safetensors`, `<task>.json` and the report of faults."""
-    found = prepare(params.name, params.task, data_root(), train, test, report, processes)
+    found = prepare(params.name, params.task, data_root(), train, test, report, processes, params.channels)
     write_json(summary, found)
     sizes = ", ".join(f"{split} {count}" for split, count in found["samples"].items())
     print(f"{params.name}: {len(found['classes'])} classes; {sizes}")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from acll.evaluation.tables import (
+    amiss,
     data_table,
     final_table,
     metrics_of,
@@ -54,12 +55,12 @@ def main(
     table = scores_table(nodes)
     ends = final_table(table, {name: (line.network, line.tasks) for name, line in params.sequences.items()})
     short = summary_table(ends)
-    prepared = data_table([json.loads(path.read_text(encoding="utf-8")) for path in summaries])
-    frames = ((scores, table), (final, ends), (summary, short), (data, prepared), (plot, plot_table(ends)))
+    tasks = [json.loads(path.read_text(encoding="utf-8")) for path in summaries]
+    frames = ((scores, table), (final, ends), (summary, short), (data, data_table(tasks)), (plot, plot_table(ends)))
     for path, frame in frames:
         write_text(path, frame.to_csv(index=False))
     write_json(metrics, metrics_of(short))
-    write_text(text, readable(ends, short, prepared))
+    write_text(text, readable(ends, short, amiss(tasks)))
 
 
 if __name__ == "__main__":

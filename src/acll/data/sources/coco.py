@@ -40,7 +40,11 @@ def raw_files(task: Coco, root: Path) -> list[Path]:
     parts = [getattr(task, split) for split in SPLITS if getattr(task, split) is not None]
     wanted = tuple(_in(part.images, "") for part in parts)
     annotations = {_in("", part.annotations) for part in parts}
-    return [path / name for name in place.names() if name.startswith(wanted) or name in annotations]
+    found = [name for name in place.names() if name.startswith(wanted) or name in annotations]
+    for part in parts:
+        if _in("", part.annotations) not in found:
+            raise DataError(f"{path}/{part.annotations}: there is no such file")
+    return [path / name for name in found]
 
 
 def list_coco(task: Coco, root: Path) -> Listing:
@@ -104,7 +108,12 @@ def _content(place: Place, part: CocoSplit, path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}/{part.annotations}: not annotations in COCO's format: {error!r}") from None
+        words = {
+            FileNotFoundError: "there is no such file",
+            IsADirectoryError: "a folder, not a file of annotations",
+            KeyError: f"has no {error}",
+        }.get(type(error), f"not annotations in COCO's format: {error}")
+        raise DataError(f"{path}/{part.annotations}: {words}") from None
     known = {category["id"] for category in content["categories"]}
     unknown = sorted(
         {str(entry["category_id"]) for entry in content["annotations"] if entry["category_id"] not in known}

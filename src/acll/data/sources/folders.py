@@ -22,6 +22,8 @@ def raw_files(task: ImageFolder | MaskFolder, root: Path) -> list[Path]:
     """All files that the task reads, sorted. Raises DataError where it is clear that they cannot be read."""
     path = root / task.path
     if path.is_file() and path.name.endswith(ARCHIVES):
+        if not path.name.endswith("gz"):  # which would have to be expanded
+            _names(task, path, place_of(path))
         return [path]
     if not path.is_dir():
         raise missing(path) if not path.exists() else DataError(f"{path}: neither a folder nor one of {ARCHIVES}")
@@ -44,7 +46,7 @@ def list_images(task: ImageFolder, root: Path) -> Listing:
         if unknown:
             raise DataError(f"{path}/{split}: classes that train does not have: {some(unknown)}")
         empty = [label for label in classes if label not in present]
-        if empty:
+        if empty and split == "train":  # elsewhere a warning, with other sources as well
             raise DataError(f"{path}/{split}: classes without an image: {some(empty)}")
     index = {label: number for number, label in enumerate(classes)}
     items = [

@@ -51,6 +51,8 @@ def list_table(task: Table, root: Path) -> Listing:
 def rows_of(task: Table, root: Path) -> list[Row]:
     """The rows as text, each with a split. Raises DataError."""
     path = root / task.path
+    if path.is_dir():
+        raise DataError(f"{path}: a folder; a table is a .csv or .parquet file")
     if not path.is_file():
         raise missing(path)
     try:
