@@ -186,3 +186,63 @@ def test_check_reports_a_missing_file_of_weights(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["check", str(tmp_path / "demo.yaml")])
     assert "networks.small.weights = 'mine.safetensors': there is no such file" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# raw data
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """Write a configuration of one task into a checkout of its own; returns its path."""
+    monkeypatch.setenv("ACLL_DATA_ROOT", str(tmp_path / "data"))
+
+    def written(**task):
+        content = {
+            "name": "mine", "tasks": {"a": {"image_size": 16} | task}, "networks": {"n": {"backbone": "lenet"}},
+            "sequences": {"one": {"network": "n", "tasks": ["a"]}}, "methods": {"half": {"ratio": 0.5}},
+        }  # fmt: skip
+        path = tmp_path / "config/mine.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return written
+
+
+def test_raw_data_that_only_dvc_has_do_not_stop_a_check(checkout, tmp_path, capsys):
+    path = checkout(source="image_folder", path="pets")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/pets.dvc").write_text("outs:\n- md5: 0123456789abcdef.dir\n  path: pets\n")
+    main(["check", str(path)])
+    output = capsys.readouterr().out
+    assert "taken to be what they were when they were read: the raw data of a" in output
+    assert "sound" in output
+
+
+def test_raw_data_that_are_not_what_dvc_says_fail_a_check(checkout, tmp_path, capsys):
+    path = checkout(source="image_folder", path="pets")
+    (tmp_path / "data/pets/train/cat").mkdir(parents=True)
+    (tmp_path / "data/pets.dvc").write_text("outs:\n- md5: 0123456789abcdef.dir\n  path: pets\n")
+    with pytest.raises(SystemExit):
+        main(["check", str(path)])
+    error = capsys.readouterr().err
+    assert "tasks.a: " in error
+    assert "is not what pets.dvc says" in error
+
+
+def test_a_dataset_that_is_not_there_is_named_with_how_to_fetch_it(checkout, capsys):
+    for dataset, how in (("MNIST", "`make download CONFIG=<name>` fetches it"), ("StanfordCars", "by hand")):
+        with pytest.raises(SystemExit):
+            main(["check", str(checkout(source="torchvision", dataset=dataset, path="sets"))])
+        error = capsys.readouterr().err
+        assert f"{dataset} is not there" in error
+        assert how in error
+
+
+def test_download_says_how_much_it_fetched_and_what_is_still_missing(checkout, capsys):
+    main(["download", str(checkout(source="digits"))])
+    assert "0 datasets fetched" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["download", str(checkout(source="torchvision", dataset="StanfordCars", path="sets"))])
+    assert "has to be fetched by hand" in capsys.readouterr().err
