@@ -18,21 +18,28 @@ Sequences = Mapping[str, tuple[str, Sequence[str]]]
 def scores(table: pd.DataFrame, sequences: Sequences) -> Figure:
     """Test score of each task after each stage: a row of panels a sequence, a panel a method; means over seeds."""
     methods = list(dict.fromkeys(table["method"]))
-    figure, axes = _grid(len(sequences), len(methods), height=2.6)
+    longest = max(len(tasks) for _, tasks in sequences.values())
+    figure, axes = _grid(len(sequences), len(methods), height=max(2.6, 0.3 * longest))
     for row, (name, (network, tasks)) in zip(axes, sequences.items()):
         for panel, method in zip(row, methods):
             for index, task in enumerate(tasks):
                 stages = range(index + 1, len(tasks) + 1)
                 values = [_score(table, network, method, tasks[:stage], task) for stage in stages]
                 panel.plot(
-                    list(stages), values, color=COLOURS[index % 8], marker=MARKERS[index % 8], label=task, markersize=6
+                    list(stages),
+                    values,
+                    color=COLOURS[index % 8],
+                    marker=MARKERS[(index + index // 8) % 8],
+                    label=task,
+                    markersize=6,
                 )
             panel.set_title(f"{name}: {method}")
-            crowded = sum(map(len, tasks)) > 30
-            panel.set_xticks(
-                range(1, len(tasks) + 1), [f"+ {task}" for task in tasks],
-                rotation=90 if crowded else 0, fontsize=7 if crowded else 10,
-            )  # fmt: skip
+            stages = range(1, len(tasks) + 1)
+            if sum(map(len, tasks)) > 30:  # too long to stand side by side
+                panel.set_xticks(stages)
+                panel.set_xlabel("tasks learned")
+            else:
+                panel.set_xticks(stages, [f"+ {task}" for task in tasks])
             panel.set_xlim(0.7, len(tasks) + 0.3)
             panel.set_ylim(0, 1.03)
             panel.grid(axis="y", alpha=0.3)
