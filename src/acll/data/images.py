@@ -146,7 +146,7 @@ def _read(file: File, name: str, box: Box | None) -> Pixels:
         pixels = _read_raster(file, box, "PNG")
         assert pixels is not None
         return pixels
-    return _within(bands_of(_picture(file)), box)
+    return within(bands_of(_picture(file)), box)
 
 
 def _is_deep_png(file: File) -> bool:
@@ -163,13 +163,14 @@ def _stream(file: File) -> IO[bytes]:
 def _turned(file: File) -> bool:
     """Whether an image does not stand upright, as far as Pillow can open it."""
     try:
-        with Image.open(_stream(file), formats=_FORMATS) as image:
+        with _stream(file) as stream, Image.open(stream, formats=_FORMATS) as image:
             return _upright(image) is not None
     except Exception:
         return False
 
 
-def _within(pixels: Pixels, box: Box | None) -> Pixels:
+def within(pixels: Pixels, box: Box | None) -> Pixels:
+    """The part of pixels [..., H, W] that lies in a box; all of them where there is none."""
     if box is None:
         return pixels
     top, left, bottom, right = box
@@ -253,7 +254,7 @@ def _read_mask(file: File, name: str, box: Box | None) -> Pixels:
     image = _picture(file)
     if image.mode not in ("1", "L", "P") and image.mode[0] != "I":
         raise UnreadableError(f"a mask has one channel of class indices, not {image.mode}")
-    return _within(np.asarray(image).astype(np.int64), box)
+    return within(np.asarray(image).astype(np.int64), box)
 
 
 def _size(file: File, name: str) -> tuple[int, int]:

@@ -60,6 +60,12 @@ def missing(path: Path) -> DataError:
     return DataError(f"{path}: there is no such {what}; set data_root, or say where it is with DATA=…")
 
 
+def content_of(place: Place, name: str) -> bytes:
+    """The whole content of a file. Raises OSError."""
+    file = place.open(name)
+    return file.read_bytes() if isinstance(file, Path) else file.read()
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder of the file system."""

@@ -88,7 +88,7 @@ def prepare(
     forms = spool.forms()
     form = common_form([forms[place] for place in samples.where])
     _refuse_channels(name, form[0], channels)
-    samples, others = _of_form(samples, spool, form)
+    samples, others = _of_form(samples, forms, form)
     left_out += others
     _refuse(name, "on_error", _not_skipped(left_out, task), report)
     splits = _cut(name, samples, task, listing.splits)
@@ -154,9 +154,8 @@ def _read(
     return listing, samples, faults
 
 
-def _of_form(samples: Samples, spool: Spool, form: Form) -> tuple[Samples, list[Fault]]:
+def _of_form(samples: Samples, forms: Sequence[Form], form: Form) -> tuple[Samples, list[Fault]]:
     """The samples whose images can be given the form of all, and what is wrong with the others."""
-    forms = spool.forms()
     channels = np.array([forms[place][0] for place in samples.where])
     fits = (channels == form[0]) | (channels == 1)
     faults = [

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from acll.data.images import Pixels
+from acll.data.images import Pixels, within
 from acll.data.listing import Item, Listing
 from acll.settings import Kind
 
@@ -12,9 +12,8 @@ def listing_of_arrays(images: Pixels, labels: Pixels, ids: Sequence[str], classe
     masks = labels.ndim == 3
 
     def read(item: Item) -> tuple[Pixels, Pixels | None]:
-        top, left, bottom, right = item.box or (0, 0, *images.shape[2:])
-        mask = labels[item.image, top:bottom, left:right] if masks else None
-        return images[item.image, :, top:bottom, left:right], mask
+        mask = within(labels[item.image], item.box) if masks else None
+        return within(images[item.image], item.box), mask
 
     items = [
         Item(name, "train", index, label=0 if masks else int(labels[index]), group=name)

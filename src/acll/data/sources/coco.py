@@ -11,9 +11,9 @@ import numpy as np
 
 from acll.data.errors import DataError
 from acll.data.faults import Fault, some
-from acll.data.images import Pixels, UnreadableError, read_image, size_of
+from acll.data.images import Pixels, UnreadableError, read_image, size_of, within
 from acll.data.listing import Item, Listing, group_of
-from acll.data.places import SPLITS, Place, place_of
+from acll.data.places import SPLITS, Place, content_of, place_of
 from acll.data.prepared import IGNORE
 from acll.data.sources.files import reader
 from acll.settings import Coco, CocoSplit
@@ -85,8 +85,7 @@ def list_coco(task: Coco, root: Path) -> Listing:
         image, size = image_of(item.image, item.box), item.mask[:2]
         if item.box is None and image.shape[1:] != size:  # nothing is drawn, whatever size it says
             return image, np.broadcast_to(np.uint8(IGNORE), size)
-        top, left, bottom, right = item.box or (0, 0, None, None)
-        return image, mask_of(item.image)[top:bottom, left:right]
+        return image, within(mask_of(item.image), item.box)
 
     def size(item: Item) -> list[tuple[int, int]]:
         return [size_of(place.open(item.image), item.image), item.mask[:2]]
@@ -97,8 +96,7 @@ def list_coco(task: Coco, root: Path) -> Listing:
 def _content(place: Place, part: CocoSplit, path: Path) -> dict[str, Any]:
     """The annotations of a split. Raises DataError where they are not in COCO's format."""
     try:
-        file = place.open(part.annotations)
-        content = json.loads(file.read_bytes() if isinstance(file, Path) else file.read())
+        content = json.loads(content_of(place, part.annotations))
         for key, kinds in _NEEDED.items():
             for entry in content[key]:
                 lacking = [name for name, kind in kinds.items() if not _fits(entry.get(name), kind)]

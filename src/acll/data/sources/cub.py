@@ -5,7 +5,7 @@ from pathlib import Path
 from acll.data.errors import DataError
 from acll.data.faults import Fault
 from acll.data.listing import Item, Listing, group_of
-from acll.data.places import Folder, Place, missing, place_of
+from acll.data.places import Folder, Place, content_of, missing, place_of
 from acll.data.sources.files import listing_of_files
 from acll.settings import Cub200
 
@@ -63,9 +63,7 @@ def _prefix(place: Place, path: Path) -> str:
 def _numbered(place: Place, name: str, path: Path) -> dict[str, str]:
     """The lines `number text` of a file."""
     try:
-        file = place.open(name)
-        content = file.read_bytes() if isinstance(file, Path) else file.read()
-        pairs = [line.split(None, 1) for line in content.decode().splitlines() if line.strip()]
+        pairs = [line.split(None, 1) for line in content_of(place, name).decode().splitlines() if line.strip()]
         return {number: text.strip() for number, text in pairs}
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {name}: not a readable list: {error}") from None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from acll.data.faults import Fault
-from acll.data.images import Box, File, Pixels, read_image, read_mask, size_of
+from acll.data.images import Box, File, Pixels, read_image, read_mask, size_of, within
 from acll.data.listing import Item, Listing
 from acll.data.places import Place
 from acll.settings import Kind
@@ -40,7 +40,6 @@ def reader(place: Place, read: Callable[[File, str, Box | None], Pixels]) -> Cal
     def part(name: str, box: Box | None) -> Pixels:
         if box is None or name.lower().endswith((".tif", ".tiff")):
             return read(place.open(name), name, box)
-        top, left, bottom, right = box
-        return whole(name)[..., top:bottom, left:right]
+        return within(whole(name), box)
 
     return part

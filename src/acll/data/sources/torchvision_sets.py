@@ -13,7 +13,7 @@ from urllib.error import HTTPError
 import numpy as np
 
 from acll.data.errors import DataError
-from acll.data.images import Pixels, UnreadableError, bands_of, guarded
+from acll.data.images import Pixels, UnreadableError, bands_of, guarded, within
 from acll.data.listing import Item, Listing, group_of
 from acll.data.places import ARCHIVES, SPLITS, missing
 from acll.data.prepared import IGNORE
@@ -122,8 +122,7 @@ def list_torchvision(task: Torchvision, root: Path) -> Listing:
 
     def read(item: Item) -> tuple[Pixels, Pixels | None]:
         image, mask = whole(*item.image)
-        top, left, bottom, right = item.box or (0, 0, None, None)
-        return image[:, top:bottom, left:right], None if mask is None else mask[top:bottom, left:right]
+        return within(image, item.box), None if mask is None else within(mask, item.box)
 
     def size(item: Item) -> Sequence[tuple[int, int]]:
         return [values.shape[-2:] for values in read(item) if values is not None]
