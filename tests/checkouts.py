@@ -26,7 +26,7 @@ TINY = {
     },
     "networks": {"small": {"backbone": "resnet_small"}},
     "sequences": {"one": {"network": "small", "tasks": ["a", "b", "c"]}},
-    "methods": {"adaptive": {"ratio": {"search": "tpe", "trials": 2, "startup": 1}, "expected_tasks": 3}},
+    "methods": {"adaptive": {"ratio": {"search": "tpe", "budget": 0.5}, "expected_tasks": 3}},
     "seeds": [0],
     "training": {"epochs": 1, "retrain_epochs": 1, "batch_size": 16},
 }  # fmt: skip

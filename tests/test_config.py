@@ -182,8 +182,8 @@ def test_weights_may_be_a_file_below_the_data_root():
         ("methods/half/scop", "methods.half.scop: unknown key (did you mean scope?)"),
         ("methods/finetune/ratio", "methods.finetune.ratio: unknown key (allowed: type)"),
         (
-            "methods/adaptive/ratio/trial",
-            "methods.adaptive.ratio.trial: unknown key (did you mean trials or trial_share?)",
+            "methods/adaptive/ratio/buget",
+            "methods.adaptive.ratio.buget: unknown key (did you mean budget?)",
         ),
         ("training/epoch", "training.epoch: unknown key (did you mean epochs?)"),
         ("tasks/easy/training", "tasks.easy.training.epoch: unknown key (did you mean epochs?)"),
@@ -195,8 +195,8 @@ def test_an_unknown_key_is_named_with_the_likely_one(path, line):
 
 def test_an_unknown_key_like_no_other_comes_with_all_that_are_allowed():
     assert fault("methods/adaptive/ratio/qqq", 1) == (
-        "methods.adaptive.ratio.qqq: unknown key (allowed: search, trials, startup, trial_share, lower, z, "
-        "min_tolerance, max_tolerance, confirmations)"
+        "methods.adaptive.ratio.qqq: unknown key (allowed: search, budget, space, lower, z, min_tolerance, "
+        "max_tolerance, ratio)"
     )
 
 
@@ -262,7 +262,7 @@ def test_a_key_that_is_a_number_is_named(path):
         ("methods/half/ratio", "half", '"half"', "must be a number, or the settings of a search"),
         ("methods/half/ratio", True, "true", "must be a number, or the settings of a search"),
         ("methods/half/cap", "yes", '"yes"', "must be true or false"),
-        ("methods/adaptive/ratio/trials", 3.0, "3.0", "must be a whole number"),
+        ("methods/adaptive/ratio/budget", "much", '"much"', "must be a number"),
         ("training", None, "null", "must be a mapping of keys to values"),
         ("training/epochs", True, "true", "must be a whole number"),
         ("training/mixed_precision", 1, "1", "must be true or false"),
@@ -306,7 +306,12 @@ def test_a_key_that_is_a_number_is_named(path):
         ),
         ("networks/mlp/weights", "imagenet", '"imagenet"', "must be 'none'"),
         ("methods/half/type", "ewc", '"ewc"', "must be one of 'packing', 'finetuning'"),
-        ("methods/adaptive/ratio/search", "random", '"random"', "must be 'tpe'"),
+        (
+            "methods/adaptive/ratio/search",
+            "bayes",
+            '"bayes"',
+            "must be 'tpe', 'anneal', 'random', 'grid', 'decay' or 'fixed'",
+        ),
         ("training/optimizer", "adam", '"adam"', "must be 'sgd' or 'adamw'"),
         ("training/optimizer", "two\nlines", '"two\\nlines"', "must be 'sgd' or 'adamw'"),
         ("training/augmentation", ["flop"], '"flop"', "must be 'flip', 'vertical_flip', 'shift' or 'brightness'"),

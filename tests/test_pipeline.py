@@ -23,7 +23,7 @@ TINY = {
     "networks": {"mixed": {"decoder": "unet", "encoder": "resnet_small"}},
     "sequences": {"one": {"network": "mixed", "tasks": ["a", "b"]}},
     "methods": {
-        "adaptive": {"ratio": {"search": "tpe", "trials": 2, "startup": 1}, "expected_tasks": 2},
+        "adaptive": {"ratio": {"search": "tpe", "budget": 0.5}, "expected_tasks": 2},
         "finetune": {"type": "finetuning"},
     },
     "training": {"epochs": 1, "retrain_epochs": 1, "batch_size": 16},

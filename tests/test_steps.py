@@ -70,7 +70,7 @@ def adaptive_chain(folder, seed=0):
             train=data["train"], parent=parent, dense=paths["dense"],
             params=train.Parameters.model_validate({"node": own, "free_weights": start, "freeze": True}),
         )  # fmt: skip
-        settings = {"search": "tpe", "trials": 2, "startup": 1}
+        settings = {"search": "tpe", "budget": 0.5}
         search.main(
             dense=paths["dense"], parent=parent, train=data["train"], trials=here / "trials.csv",
             choice=here / "choice.json",
@@ -115,7 +115,8 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
         assert decided["ratio"] >= 1 - 0.4 - 1e-9
         assert record.owned <= 0.4 * record.free_before
     trials = pd.read_csv(made["a/trials"])
-    assert trials["role"].tolist()[:3] == ["reference", "trial", "trial"]
+    assert trials["role"].tolist()[:3] == ["reference", "reference", "trial"]
+    assert decided["cost"] == pytest.approx(pd.read_csv(made["a/b/trials"])["cost"].sum())
     tests = [tmp_path / f"{name}.test.safetensors" for name in ("a", "b")]
     scores = []
     for name, count in (("a", 1), ("a/b", 2)):
@@ -131,8 +132,11 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
     sequences = {"one": {"network": "small", "tasks": ["a", "b"]}}
     tables.main(
         node_scores=scores, summaries=[tmp_path / f"{name}.json" for name in "ab"],
-        **outputs, text=tmp_path / "tables.txt",
-        params=tables.Parameters.model_validate({"nodes": names, "sequences": sequences}),
+        **outputs, text=tmp_path / "tables.txt", trials=[made["a/trials"], made["a/b/trials"]],
+        all_trials=tmp_path / "trials.csv",
+        params=tables.Parameters.model_validate({
+            "nodes": names, "sequences": sequences, "searches": ["small/adaptive/seed0/a", "small/adaptive/seed0/a/b"],
+        }),
     )  # fmt: skip
     table = pd.read_csv(outputs["scores"])
     assert table[["prefix", "task", "position"]].to_numpy().tolist() == [
@@ -145,6 +149,10 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
     owned = table.loc[table["prefix"] == "a+b", "owned_share"].sum()
     assert owned + table.loc[table["prefix"] == "a+b", "free_share"].iloc[0] == pytest.approx(1)
     assert "adaptive" in (tmp_path / "tables.txt").read_text()
+    every = pd.read_csv(tmp_path / "trials.csv")
+    assert every.groupby("prefix").size().to_dict() == {
+        "a": len(trials), "a+b": len(pd.read_csv(made["a/b/trials"])),
+    }  # fmt: skip
     prepared_tasks = pd.read_csv(outputs["data"])
     assert prepared_tasks["task"].tolist() == ["a", "b"]
     assert (prepared_tasks[["train", "val", "test"]].sum(axis=1) == 60).all()

@@ -178,7 +178,7 @@ def test_steps_without_a_network_need_none_of_its_libraries(step, without):
         ),
         (
             "search",
-            {"training/loop.py", "search/run.py", "search/suggest.py", "packing/prune.py"},
+            {"training/loop.py", "search/run.py", "search/strategies.py", "packing/prune.py"},
             {"data/sources/folders.py"},
         ),
         ("prune", {"packing/prune.py"}, {"training/loop.py", "networks/build.py", "search/run.py"}),
@@ -236,7 +236,7 @@ def test_the_code_of_a_step_does_not_depend_on_where_the_package_lies(copied, mo
     ("module", "steps"),
     [
         ("training/learner.py", {"adopt", "retrain", "search", "train"}),
-        ("search/suggest.py", {"search"}),
+        ("search/strategies.py", {"search"}),
         ("data/sources/generated.py", {"prepare"}),
         ("evaluation/score.py", {"evaluate"}),
         ("evaluation/figures.py", {"figures"}),

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Dis
 DENSE = "dense"  # the folder of first-task training, shared by all methods; so no method may have this name
 
 Kind = Literal["classification", "segmentation"]
+Scope = Literal["layer", "global"]
+Strategy = Literal["tpe", "anneal", "random", "grid", "decay", "fixed"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=2, le=255)]
@@ -296,24 +298,31 @@ class Series(Settings):
 
 
 class Search(Settings):
-    """How the release ratio of a task is searched."""
+    """How the release ratio of a task is searched; docs/search.md says what happens."""
 
-    search: Literal["tpe"] = Field(description="`tpe`: hyperopt's tree of Parzen estimators")
-    trials: int = Field(12, ge=2, description="trials, without the reference and the confirmations")
-    startup: int = Field(4, ge=1, description="how many of them are drawn at random first")
-    trial_share: float = Field(
-        0.25, gt=0, le=1, description="length of each trial and of the reference as a share of `retrain_epochs`"
+    search: Strategy = Field(
+        description="`tpe`, `anneal`, `random`: hyperopt's; `grid`: an ascending sweep of kept shares; `decay`: a "
+        "ratio of 0.9 that shrinks until the score holds; `fixed`: no search, the same `ratio` for every task"
+    )
+    budget: float = Field(
+        0.75, gt=0, description="what the search may cost, in units of the task's dense training; never less than "
+        "a reference and a confirmation"
+    )  # fmt: skip
+    space: Literal["network", "groups"] = Field(
+        "network", description="one ratio for the whole network, or one for each of up to six `groups` of its layers"
     )
     lower: Share = Field(0.005, description="smallest kept share that is tried")
     z: float = Field(1.0, gt=0, description="tolerance in standard errors of the reference score")
-    min_tolerance: float = Field(0.005, gt=0, lt=1, description="the tolerance is at least this")
+    min_tolerance: float = Field(0.0075, gt=0, lt=1, description="the tolerance is at least this")
     max_tolerance: float = Field(0.03, gt=0, lt=1, description="and at most this")
-    confirmations: int = Field(3, ge=1, description="kept shares that are tried with full retraining at most")
+    ratio: float | None = Field(None, ge=0, lt=1, description="of `fixed`: the ratio; the cap may demand a larger one")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min_tolerance > self.max_tolerance:
             raise ValueError(f"min_tolerance must not be above max_tolerance ({self.max_tolerance})")
+        if (self.search == "fixed") != (self.ratio is not None):
+            raise ValueError("`search: fixed` needs a `ratio`, and no other strategy takes one")
         return self
 
 
@@ -334,7 +343,10 @@ class Packing(Settings):
     ratio: Ratio = Field(
         description="share of what the task trained that it releases: a number in [0, 1), or the settings of a search"
     )
-    scope: Literal["layer", "global"] = Field("layer", description="smallest within each `layer`, or over all of them")
+    scope: Scope = Field(
+        "global",
+        description="release the smallest of all weights, or with `layer` the same share of each layer, as PackNet",
+    )
     free_weights: Literal["fresh", "zero", "pretrained"] = Field(
         "fresh", description="where free weights start for later tasks: newly drawn, 0, or the values of `weights`"
     )
@@ -366,12 +378,12 @@ Augmentation = Literal["flip", "vertical_flip", "shift", "brightness"]
 class Training(Settings):
     """How a network is trained. Any of these can be overridden in a task."""
 
-    epochs: Positive = Field(10, description="epochs of training; the best on the validation split is kept")
+    epochs: Positive = Field(20, description="epochs of training; the best on the validation split is kept")
     retrain_epochs: Positive = Field(5, description="epochs of retraining after release; the best is kept")
     batch_size: int = Field(32, ge=2, description="images in a batch")
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="`sgd` (with momentum) or `adamw`")
     learning_rate: float = Field(0.002, gt=0, description="at the start of training")
-    retrain_learning_rate: float = Field(0.001, gt=0, description="at the start of retraining and of each trial")
+    retrain_learning_rate: float = Field(0.002, gt=0, description="at the start of retraining and of each trial")
     momentum: float = Field(0.9, ge=0, lt=1, description="of `sgd`")
     weight_decay: float = Field(1e-4, ge=0, description="only ever applied to weights that are being trained")
     schedule: Literal["cosine", "step"] = Field(

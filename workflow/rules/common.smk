@@ -172,7 +172,8 @@ def train_settings(node: tree.Node) -> dict:
 def search_settings(node: tree.Node) -> dict:
     method = CONFIGURATION.methods[node.method]
     return {
-        "node": node_settings(node, DENSE_ONLY),
+        # the length of the dense training is the unit of the budget
+        "node": node_settings(node, DENSE_ONLY - {"epochs"}),
         "search": method.ratio.model_dump(),
         "scope": method.scope,
         "cap": cap_of(node),

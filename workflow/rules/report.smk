@@ -2,10 +2,20 @@
 
 TABLES = [
     f"tables/{name}"
-    for name in ("scores.csv", "final.csv", "summary.csv", "data.csv", "plot.csv", "metrics.json", "tables.txt")
+    for name in (
+        "scores.csv",
+        "final.csv",
+        "summary.csv",
+        "data.csv",
+        "plot.csv",
+        "metrics.json",
+        "tables.txt",
+        "trials.csv",
+    )
 ]
 SEARCHED = [node for node in NODES if tree.searches(CONFIGURATION, node)]
 FIGURES = [f"figures/{name}.png" for name in ("scores", "shares", *(["search"] if SEARCHED else []))]
+EACH_SEARCH = [f"figures/searches/{'.'.join(Path(node.folder).parts[1:])}.png" for node in SEARCHED]
 SHEETS = [f"figures/data/{task}.png" for task in sorted(TASKS)]
 
 
@@ -13,6 +23,7 @@ rule tables:
     input:
         node_scores=[f"{node.folder}/scores.json" for node in NODES],
         summaries=[f"data/{task}.json" for task in sorted(TASKS)],
+        trials=[f"{node.folder}/trials.csv" for node in SEARCHED],
     output:
         scores="tables/scores.csv",
         final="tables/final.csv",
@@ -21,6 +32,7 @@ rule tables:
         plot="tables/plot.csv",
         metrics="tables/metrics.json",
         text="tables/tables.txt",
+        all_trials="tables/trials.csv",
     log:
         text="logs/tables.log",
         digests="digests/tables.sha256",
@@ -42,6 +54,7 @@ rule tables:
                     }
                     for node in NODES
                 ],
+                "searches": [node.folder.removeprefix("nodes/") for node in SEARCHED],
                 "sequences": {name: sequence.model_dump() for name, sequence in CONFIGURATION.sequences.items()},
             },
         ),
@@ -50,8 +63,8 @@ rule tables:
     shell:
         step(
             "tables",
-            "--node-scores {input.node_scores:q} --summaries {input.summaries:q} --scores {output.scores:q} --final {output.final:q} "
-            "--summary {output.summary:q} --data {output.data:q} --plot {output.plot:q} --metrics {output.metrics:q} --text {output.text:q}",
+            "--node-scores {input.node_scores:q} --summaries {input.summaries:q} --trials {input.trials:q} --scores {output.scores:q} --final {output.final:q} "
+            "--summary {output.summary:q} --data {output.data:q} --plot {output.plot:q} --metrics {output.metrics:q} --text {output.text:q} --all-trials {output.all_trials:q}",
         )
 
 
@@ -82,6 +95,7 @@ rule figures:
             if SEARCHED
             else []
         ),
+        each_search=EACH_SEARCH,
     log:
         text="logs/figures.log",
         digests="digests/figures.sha256",
@@ -104,5 +118,5 @@ rule figures:
         step(
             "figures",
             "--scores {input.scores:q} --trials {input.trials:q} --choices {input.choices:q} "
-            "--scores-figure {output.scores:q} --shares-figure {output.shares:q} --search-figure {output.search:q}",
+            "--scores-figure {output.scores:q} --shares-figure {output.shares:q} --search-figure {output.search:q} --each-search {output.each_search:q}",
         )

@@ -76,38 +76,60 @@ def shares(table: pd.DataFrame, sequences: Sequences) -> Figure:
 
 
 def searches(traces: Sequence[tuple[str, pd.DataFrame, Mapping[str, Any]]]) -> Figure:
-    """Each search: validation score against kept share, the fit, what is needed, the cap and the choice."""
+    """Each search in a panel: validation score against kept share for brief and for full retraining, the fit, reference
+    and tolerance, the cap, the choice and its interval."""
     columns = min(3, len(traces))
-    figure, axes = _grid(-(-len(traces) // columns), columns, height=2.8, width=3.6)
+    figure, axes = _grid(-(-len(traces) // columns), columns, height=3.0, width=3.6)
     panels = axes.flatten()
     for panel, (name, trials, choice) in zip(panels, traces):
         _search(panel, name, trials, choice)
     for panel in panels[len(traces) :]:
         panel.set_visible(False)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncol=4, frameon=False)
+    shown: dict[str, Any] = {}  # a search may lack what others have: a cap, trials
+    for panel in panels:
+        shown |= dict(zip(*reversed(panel.get_legend_handles_labels())))
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncol=3 if columns > 1 else 2, frameon=False)
     return figure
 
 
 def _search(panel: Axes, name: str, trials: pd.DataFrame, choice: Mapping[str, Any]) -> None:
-    brief = trials[trials["role"].isin(["reference", "trial"])]
-    full = trials[trials["role"].isin(["full_reference", "confirmation"])]
-    shares_, fitted = monotone_fit(brief["kept_share"].tolist(), brief["score"].tolist())
-    panel.plot(shares_, fitted, color=COLOURS[0], linewidth=1, label="monotone fit")
-    panel.plot(brief["kept_share"], brief["score"], "o", color=COLOURS[0], markersize=4, label="trial")
-    panel.plot(full["kept_share"], full["score"], "D", color=COLOURS[2], markersize=4, label="full retraining")
-    panel.axhline(choice["threshold"], color="black", linestyle=":", linewidth=1, label="needed")
     if choice["cap"] is not None:
-        panel.axvspan(choice["cap"], 1.05, color=FREE, label="above the cap")
-    panel.axvline(1 - choice["ratio"], color=COLOURS[3], linestyle="--", linewidth=1.2, label="kept")
+        panel.axvspan(choice["cap"], 1.2, color=FREE, label="above the cap")
+    if len(trials):
+        _trials(panel, trials, choice)
+    low, high = 1 - choice["ratio_high"], 1 - choice["ratio_low"]
+    panel.axvspan(low, high, color=COLOURS[3], alpha=0.15, linewidth=0, label="likely (90%)")
+    panel.axvline(1 - choice["ratio"], color=COLOURS[3], linestyle="--", linewidth=1.4, label="kept")
     panel.set_xscale("log")
-    panel.set_xlim(0.8 * min(0.005, trials["kept_share"].min()), 1.05)
+    panel.set_xlim(0.9 * min([0.005, *trials["kept_share"]]), 1.15)
     ticks = [0.01, 0.1, 1]
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     network, method, seed, *prefix = name.split("/")
-    panel.set_title(f"{network}, {method}, {seed}\n{' + '.join(prefix)}", fontsize=9)
-    panel.set_xlabel("kept share of free weights")
+    words = f"{' + '.join(prefix)}" if len(prefix) < 4 else f"{prefix[-1]}, task {len(prefix)}"
+    panel.set_title(f"{network}, {method}, {seed}\n{words}", fontsize=9)
+    panel.set_xlabel("kept share of free weights (log)")
     panel.set_ylabel("validation score")
+
+
+def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> None:
+    longest = trials["epochs"].max()
+    shaped = trials[[column for column in map(str, trials) if column.startswith("shape_")]]
+    same = shaped.fillna(0).eq(pd.Series(choice["shape"]).add_prefix("shape_"), axis=1).all(axis=1)
+    panel.axhspan(choice["threshold"], choice["reference_score"], color=COLOURS[0], alpha=0.12, linewidth=0,
+                  label="reference less tolerance")  # fmt: skip
+    kinds = (
+        (trials["epochs"] == longest, "D", COLOURS[0], "full retraining"),
+        ((trials["epochs"] < longest) & same, "o", COLOURS[1], "brief retraining"),
+        ((trials["epochs"] < longest) & ~same, "x", COLOURS[4], "other ratios of the groups"),
+    )
+    for chosen, marker, colour, label in kinds:
+        some = trials[chosen]
+        if len(some):
+            panel.plot(some["kept_share"], some["score"], marker, color=colour, markersize=4.5, label=label)
+    brief = trials[kinds[1][0]]
+    if len(brief):
+        panel.plot(*monotone_fit(brief["kept_share"].tolist(), brief["score"].tolist()), color=COLOURS[1], linewidth=1,
+                   label="monotone fit")  # fmt: skip
 
 
 def _grid(rows: int, columns: int, height: float, width: float = 3.2) -> tuple[Figure, Any]:

@@ -10,6 +10,7 @@ COLUMNS = (
     "forgetting", "bit_exact", "ratio_searched", "ratio", "cap", "capped", "owned_share", "free_share", "samples",
     "device",
 )  # fmt: skip
+LITTLE_ROOM = 0.03  # share of the shared weights; with less, a task that comes can learn little
 Key = tuple[str, str, int, tuple[str, ...]]  # network, method, seed, prefix
 
 
@@ -100,6 +101,23 @@ def metrics_of(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     return nested
 
 
+def trials_table(searches: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """All trials of all searches, in order. searches: by network/method/seed/prefix, what each search wrote."""
+    if not searches:
+        return pd.DataFrame(columns=["network", "method", "seed", "prefix"])
+    frames = []
+    for name, trials in searches.items():
+        network, method, seed, *prefix = name.split("/")
+        names = {
+            "network": network,
+            "method": method,
+            "seed": int(seed.removeprefix("seed")),
+            "prefix": "+".join(prefix),
+        }
+        frames.append(pd.DataFrame([names] * len(trials), index=trials.index, columns=list(names)).join(trials))
+    return pd.concat(frames, ignore_index=True)
+
+
 def amiss(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each task of whose data something was left out, or is to be looked at."""
     lines = []
@@ -111,6 +129,22 @@ def amiss(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         if found:
             lines.append(f"{summary['name']}: {'; '.join(found)} (data/{summary['name']}.json has the files)")
+    return lines
+
+
+def short_of_room(final: pd.DataFrame) -> list[str]:
+    """A line for each run at whose end little is free: how much, what each task took, what to change."""
+    packed = final[final["ratio"].notna()]
+    lines = []
+    for (sequence, method, seed), run in packed.groupby(["sequence", "method", "seed"], sort=False):
+        left = run["free_share"].iloc[0]
+        if left < LITTLE_ROOM:
+            took = ", ".join(f"{row.task} {row.owned_share:.1%}" for row in run.itertuples())
+            lines.append(
+                f"{sequence}, {method}, seed {seed}: {left:.1%} of the weights are left free for more tasks ({took}). "
+                "A larger network, larger ratios or a lower cap (expected_tasks, tail_share) leave more; what was "
+                "learned stays."
+            )
     return lines
 
 
@@ -130,6 +164,7 @@ def readable(final: pd.DataFrame, summary: pd.DataFrame, remarks: Sequence[str])
             f"\nThe cap left these tasks less than they asked for: {tasks}.\n"
             "A larger network, or fewer expected_tasks, would give them more.\n"
         )
+    remarks = [*short_of_room(final), *remarks]
     return text + "".join(f"\n{remark}" for remark in remarks) + "\n" * bool(remarks)
 
 

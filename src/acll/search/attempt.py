@@ -1,30 +1,65 @@
-"""One attempt at a kept share: release, retrain, score on the validation split."""
+"""What a search works on: attempts to release a share of what a task has trained."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from acll.packing.prune import keep_masks
+from acll.packing.prune import blocks_of, keep_masks
 from acll.packing.stage import released
-from acll.search.run import Attempt, Measured
+from acll.search.run import Task
+from acll.search.space import groups_of, ratios_of
+from acll.search.trials import Attempt, Cost, Measured, Point, Settled
 from acll.seeds import derived
-from acll.training.evaluate import outcome
+from acll.settings import Scope, Search
 from acll.training.learner import Learner
 from acll.training.loop import Plan
-from acll.training.metrics import score, standard_error
+from acll.training.metrics import Outcome, score, standard_error
 
 
-def attempt_of(learner: Learner, state: Mapping[str, Tensor], free: Mapping[str, Tensor], scope: str) -> Attempt:
-    """A function of (kept share, epochs, seed) for a task's dense state. Each attempt starts from that state anew.
+def attempt_of(learner: Learner, state: Mapping[str, Tensor], free: Mapping[str, Tensor], scope: Scope) -> Attempt:
+    """A function of (point, epochs, seed, settled) for a task's dense state. Each attempt starts from that state anew.
 
-    All attempts have the same number of looks at the validation split: one, after the last epoch.
+    Attempts of the same length have the same number of looks at the validation split, and the best counts, as in the
+    retraining that follows the search. `settled` may end one whose outcome is certain.
     """
+    weights = {name: state[name] for name in free}
 
-    def attempt(kept: float, epochs: int, seed: int) -> Measured:
-        keep = keep_masks({name: state[name] for name in free}, free, 1 - kept, scope)
-        plan = Plan(epochs, learner.training.retrain_learning_rate, seed, keep="last", label=f"keep {kept:.4f}")
-        learner.fit(released(state, free, keep), plan, keep)
-        result = outcome(learner.network, learner.validation, learner.header, learner.device)
-        return Measured(score(result), standard_error(result, derived(seed, "bootstrap")))
+    def attempt(point: Point, epochs: float, seed: int, settled: Settled | None) -> Measured:
+        looks: list[Outcome] = []
+        scores: list[float] = []
+
+        def watch(outcome: Outcome) -> bool:
+            looks.append(outcome)
+            scores.append(score(outcome))
+            return settled is not None and settled(scores, standard_error(outcome, derived(seed, "bootstrap")))
+
+        keep = keep_masks(weights, free, blocks_of(scope, ratios_of(free, point.kept, point.shape)))
+        rate = learner.training.retrain_learning_rate
+        plan = Plan(epochs, rate, seed, keep_state=False, label=f"  keep {point.kept:.4f}")
+        fitted = learner.fit(released(state, free, keep), plan, keep, watch=watch)
+        best = looks[fitted.epoch - 1]
+        ran = min(float(epochs), float(len(looks)))
+        return Measured(fitted.score, standard_error(best, derived(seed, "bootstrap")), ran)
 
     return attempt
+
+
+def task_of(
+    learner: Learner,
+    state: Mapping[str, Tensor],
+    free: Mapping[str, Tensor],
+    scope: Scope,
+    settings: Search,
+    cap: float | None,
+    seed: int,
+) -> Task:
+    """The search's view of a task: its dense state, and which of its weights it may keep or release."""
+    return Task(
+        attempt=attempt_of(learner, state, free, scope),
+        cost=Cost(len(learner.train), len(learner.validation), learner.training.epochs),
+        full_epochs=learner.training.retrain_epochs,
+        groups=tuple(groups_of(list(free))) if settings.space == "groups" else (),
+        cap=cap,
+        free=sum(int(mask.sum()) for mask in free.values()),
+        seed=seed,
+    )

@@ -1,38 +1,49 @@
-"""The search of a task's release ratio: reference, trials, choice, confirmation (see the README, "How it works")."""
+"""The search of a task's release ratio: reference, trials at rising cost, confirmation, choice (see docs/search.md).
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+Brief trials say about where the score begins to fall, and how that place moves as retraining grows longer; full
+retraining, from there on, decides. The answer is the smallest kept share that was seen to hold.
+"""
 
-from acll.files import write_json
-from acll.search.choice import smallest_share, tolerance_of
-from acll.search.suggest import penalised, suggest
+import math
+import sys
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+from tqdm import tqdm
+
+from acll.search.choice import crossing_below_top, interval, monotone_fit, residuals_of, tolerance_of
+from acll.search.strategies import STEP, SUGGEST, Known, draw, penalised
+from acll.search.trials import CONFIRMATION, REFERENCE, TRIAL, Attempt, Cost, Point, Settled, Trial, TrialLog
 from acll.seeds import derived
 from acll.settings import Search
 
 FEWEST_SAMPLES = 50  # a validation split below this says little; the run warns
+BRIEF = 1 / 16  # length of brief retraining, in full ones
+REFERENCES = 1
+BRIEF_SHARE = 0.25  # how much of what the reference leaves of the budget brief trials may spend
+FEWEST_TRIALS, MOST_TRIALS = 4, 12
+GAIN = 0.35  # what is needed with full retraining, in what is needed with brief retraining: about
+NEXT = 1.5  # by which factor the next kept share with full retraining is smaller or larger
+FINE = 1.3  # two kept shares by a smaller factor apart are as good as one
+DOUBT = 2  # failures in a row after which the reference is measured once more
+FALLBACKS = 3  # larger shares that are tried, whatever the budget, when the first with full retraining fails
+SHAPES = 16  # trials of shapes, with groups of layers
+SHAPE_RANGE = math.log(4)  # how much more or less a group may keep than in proportion
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one attempt at a kept share gave on the validation split."""
+class Task:
+    """What a search works on. attempt: releases, retrains and scores; full_epochs: length of the retraining that
+    follows; groups: names of the groups of layers, none for one ratio; cap: largest share that the task may keep."""
 
-    score: float
-    standard_error: float
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A row of the table of trials. role: reference, trial, full_reference or confirmation."""
-
-    number: int
-    role: str
-    kept_share: float
-    epochs: int
-    score: float
-    standard_error: float
-    loss: float | None = None
+    attempt: Attempt
+    cost: Cost
+    full_epochs: int
+    groups: tuple[str, ...]
+    cap: float | None
+    free: int  # number of weights that the task may keep
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -41,93 +52,234 @@ class Choice:
 
     ratio_searched: float  # what the data ask for; a bound where `confirmed` and the cap say that it could not be tried
     ratio: float  # what is done: not less than the cap demands
+    ratio_low: float  # between these two the ratio lies, as far as the trials tell (90%)
+    ratio_high: float
     cap: float | None  # largest share of the free weights that the task may keep; None: no bound
     capped: bool
-    reference_score: float
-    standard_error: float
-    tolerance: float
-    threshold: float
     confirmed: bool
+    strategy: str
+    cost: float  # in units of the dense training
+    reference_score: float | None = None
+    standard_error: float | None = None
+    tolerance: float | None = None
+    threshold: float | None = None
+    shape: dict[str, float] = field(default_factory=dict)  # log multipliers of groups of layers
     warnings: tuple[str, ...] = field(default=())
 
 
-Attempt = Callable[[float, int, int], Measured]  # kept share, epochs, seed → scores
+def fixed(ratio: float, cap: float | None) -> Choice:
+    """The choice that needs no search: this ratio, or what the cap demands."""
+    limit = 1.0 if cap is None else cap
+    kept = min(1 - ratio, limit)
+    return Choice(ratio, 1 - kept, ratio, ratio, cap, 1 - ratio > limit, False, "fixed", 0.0)
 
 
-def search(
-    settings: Search, full_epochs: int, attempt: Attempt, cap: float | None, samples: int, seed: int, log: "TrialLog"
-) -> tuple[Choice, list[Trial]]:
+def search(settings: Search, task: Task, log: TrialLog) -> tuple[Choice, list[Trial]]:
     """Find the largest ratio whose validation score is within the tolerance of the reference.
 
-    attempt: releases all but a share of the free weights, retrains for some epochs and scores, in [0, 1]; full_epochs:
-    length of the retraining that follows the search; samples: size of the validation split; cap: see `Choice`.
-    The whole range up to 1 is searched whatever the cap, so that `ratio_searched` says what the task needs and the
-    cap what it gets.
+    The whole range up to 1 is searched with brief trials whatever the cap, so that `ratio_searched` says what the task
+    needs and the cap what it gets.
     """
-    brief = max(1, round(settings.trial_share * full_epochs))
-    reference = log.measure("reference", 1.0, brief, derived(seed, "reference"), attempt)
-    tolerance = tolerance_of(reference.standard_error, settings.z, settings.min_tolerance, settings.max_tolerance)
-    threshold = reference.score - tolerance
-    kept, losses = [1.0], [penalised(1.0, reference.score, threshold, tolerance, settings.lower)]
-    scores = [reference.score]
-    for number in range(1, settings.trials + 1):
-        share = suggest(settings, kept, losses, seed)
-        measured = log.measure("trial", share, brief, derived(seed, "trial", number), attempt)
-        kept.append(share)
-        scores.append(measured.score)
-        losses.append(penalised(share, measured.score, threshold, tolerance, settings.lower))
-        log.note_loss(losses[-1])
-        best = smallest_share(kept, scores, threshold)
-        print(f"search: trial {number}/{settings.trials}  kept {share:.4f}  score {measured.score:.4f}  "
-              f"(needed {threshold:.4f})  best so far: keep {best:.4f}", flush=True)  # fmt: skip
-    wanted = smallest_share(kept, scores, threshold)
-    limit = 1.0 if cap is None else cap
-    confirmed = False
-    if wanted < limit:
-        wanted, confirmed = _confirm(settings, full_epochs, attempt, wanted, limit, tolerance, seed, log)
-    capped = wanted > limit or (cap is not None and not confirmed)
-    choice = Choice(
-        ratio_searched=1 - wanted,
-        ratio=1 - min(wanted, limit),
-        cap=cap,
-        capped=capped,
-        reference_score=reference.score,
-        standard_error=reference.standard_error,
-        tolerance=tolerance,
-        threshold=threshold,
-        confirmed=confirmed,
-        warnings=_warnings(samples, wanted, cap if capped else None, confirmed),
-    )
-    return choice, log.trials
+    if settings.search == "fixed":
+        assert settings.ratio is not None  # the configuration sees to it
+        return fixed(settings.ratio, task.cap), []
+    if task.free == 0:
+        nothing = replace(fixed(0.0, task.cap), strategy=settings.search, capped=False, warnings=(NO_ROOM,))
+        return nothing, []
+    with _Bar(settings.budget) as bar:
+        return _Search(settings, task, log, bar).result(), log.trials
 
 
-def _confirm(
-    settings: Search,
-    epochs: int,
-    attempt: Attempt,
-    wanted: float,
-    limit: float,
-    tolerance: float,
-    seed: int,
-    log: "TrialLog",
-) -> tuple[float, bool]:
-    """The smallest of some shares from `wanted` up to the limit that holds with full retraining, and whether one did.
+NO_ROOM = (
+    "no weight is left free for this task: it trains its head, biases and normalisations alone; a larger network, "
+    "a lower cap (more expected_tasks) or a larger ratio for the tasks before would leave it some"
+)
 
-    The shares are evenly spaced on the log scale, the limit not among them: it needs no confirmation.
 
-    It is compared with a reference of the same retraining: a longer one would flatter it.
-    """
-    own = derived(seed, "confirmation")
-    reference = log.measure("full_reference", 1.0, epochs, own, attempt)
-    steps = settings.confirmations
-    for share in (wanted * (limit / wanted) ** (step / steps) for step in range(steps)):
-        measured = log.measure("confirmation", share, epochs, own, attempt)
-        holds = measured.score >= reference.score - tolerance - 1e-12
-        print(f"search: confirmation  kept {share:.4f}  score {measured.score:.4f}  "
-              f"(needed {reference.score - tolerance:.4f})  {'holds' if holds else 'fails'}", flush=True)  # fmt: skip
-        if holds:
-            return share, True
-    return limit, False
+class _Search:
+    """One search: the trials so far, and what they have cost."""
+
+    def __init__(self, settings: Search, task: Task, log: TrialLog, bar: "_Bar") -> None:
+        self.settings, self.task, self.log, self.bar = settings, task, log, bar
+        self.limit = 1.0 if task.cap is None else task.cap
+        self.full_cost = task.cost(task.full_epochs)
+        self.shape: dict[str, float] = {}
+        self.best = 1.0  # smallest kept share that seems to do, so far
+
+    def result(self) -> Choice:
+        self.reference = self._measure(REFERENCE, 1.0, self.task.full_epochs)
+        bounds = (self.settings.min_tolerance, self.settings.max_tolerance)
+        self.tolerance = tolerance_of(self.reference.standard_error, self.settings.z, *bounds)
+        self.threshold = self.reference.score - self.tolerance
+        self._note(self.reference, None)
+        brief = BRIEF * self.task.full_epochs
+        trials = self._brief(brief)
+        if self.task.groups:
+            self._find_shape(brief, self.best)
+            trials = self._brief(brief)
+        kept, scores = _kept(trials), _scores(trials)
+        estimate = crossing_below_top(kept, scores, self.tolerance)
+        wanted, confirmed = self._confirm(max(self.settings.lower, estimate * GAIN))
+        full = [trial for trial in self.log.trials if trial.role == CONFIRMATION]
+        noise, own = residuals_of(kept, scores), derived(self.task.seed, "bootstrap")
+        low, high = interval(_kept(full), _scores(full), self.threshold, noise.tolist(), own) if full else (wanted, 1.0)
+        return self._choice(wanted, min(low, wanted), max(high, wanted), confirmed)
+
+    def _choice(self, wanted: float, low: float, high: float, confirmed: bool) -> Choice:
+        cap = self.task.cap
+        capped = cap is not None and not confirmed
+        return Choice(
+            ratio_searched=1 - wanted,
+            ratio=1 - min(wanted, self.limit),
+            ratio_low=1 - high,
+            ratio_high=1 - low,
+            cap=cap,
+            capped=capped,
+            confirmed=confirmed,
+            strategy=self.settings.search,
+            cost=self._spent(),
+            reference_score=self.reference.score,
+            standard_error=self.reference.standard_error,
+            tolerance=self.tolerance,
+            threshold=self.threshold,
+            shape=self.shape,
+            warnings=_warnings(self.task.cost.validation_samples, wanted, cap if capped else None, confirmed),
+        )
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # brief trials
+
+    def _brief(self, epochs: float) -> list[Trial]:
+        """Trials of brief retraining, the reference first, as the strategy wants them and the budget allows."""
+        left = (self.settings.budget - self._spent()) * BRIEF_SHARE
+        number = int(np.clip(left / self.task.cost(epochs) - 1, FEWEST_TRIALS, MOST_TRIALS))
+        low, seed = self.settings.lower, derived(self.task.seed, "brief", *self.shape)
+        trials = [self._measure(REFERENCE, 1.0, epochs) for _ in range(REFERENCES)]
+        for _ in range(number):
+            kept, scores = _kept(trials), _scores(trials)
+            threshold = float(monotone_fit(kept, scores)[1][-1]) - self.tolerance
+            suggested = SUGGEST[self.settings.search](Known(low, kept, scores, threshold, self.tolerance, seed))
+            if suggested is None:
+                break
+            trial = self._measure(TRIAL, suggested, epochs)
+            loss = penalised(trial.kept_share, trial.score, threshold, self.tolerance, low)
+            trials.append(trial)
+            self.best = crossing_below_top(_kept(trials), _scores(trials), self.tolerance)
+            self._note(trial, threshold, loss)
+        return trials
+
+    def _find_shape(self, epochs: float, kept: float) -> None:
+        """Which groups should keep more than others: the best score at one kept share of all, where it matters."""
+        share = max(self.settings.lower, kept / STEP)
+        bounds = dict.fromkeys(self.task.groups, (-SHAPE_RANGE, SHAPE_RANGE))
+        points: list[dict[str, float]] = []
+        losses: list[float] = []
+        seed = derived(self.task.seed, "shape")
+        for number in range(SHAPES):
+            shape = dict.fromkeys(self.task.groups, 0.0) if number == 0 else draw("tpe", bounds, points, losses, seed)
+            trial = self._measure(TRIAL, share, epochs, shape)
+            points.append(shape)
+            losses.append(-trial.score)
+            self._note(trial, None, losses[-1])
+        self.shape = points[int(np.argmin(losses))]
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # full retraining
+
+    def _confirm(self, guess: float) -> tuple[float, bool]:
+        """(kept share that is wanted, whether full retraining held with it).
+
+        From the guess on: smaller ones while they hold, larger ones until one does, then between the two. Where none
+        may be tried or none holds it is what was asked for, or all that the task may have.
+        """
+        if guess > 2 * self.limit:
+            return guess, False
+        tried: list[Trial] = []
+        share: float | None = max(self.settings.lower, min(guess, self.limit / FINE))
+        while share is not None:
+            trial = self._measure(CONFIRMATION, share, self.task.full_epochs)
+            tried.append(trial)
+            self.best = min(self._held(tried), default=self.best)
+            self._note(trial, self.threshold)
+            if len(tried) == DOUBT and not self._held(tried):
+                self._doubt()
+            held = self._held(tried)
+            share = self._next(_kept(tried), held)
+        return (min(held), True) if held else (max(guess, self.limit), False)
+
+    def _next(self, tried: list[float], held: list[float]) -> float | None:
+        """The share to try next with full retraining; None where the answer is settled or the budget spent."""
+        affordable = self._spent() + self.full_cost <= self.settings.budget
+        if not held:
+            # by rising steps: where the first few fail, the guess was far off
+            share = max(tried) * NEXT ** max(1, len(tried) - 1)
+            return share if share < self.limit and (affordable or len(tried) <= FALLBACKS) else None
+        failed = [share for share in tried if share < min(held)]
+        if failed:
+            share = math.sqrt(min(held) * max(failed))
+        else:
+            share = max(self.settings.lower, min(held) / NEXT ** len(held))
+        return share if affordable and min(held) / share >= math.sqrt(FINE) else None
+
+    def _held(self, tried: list[Trial]) -> list[float]:
+        return [trial.kept_share for trial in tried if trial.score >= self.threshold - 1e-12]
+
+    def _doubt(self) -> None:
+        """Measure the reference once more: a lucky one would let everything fail."""
+        again = self._measure(REFERENCE, 1.0, self.task.full_epochs, again=1)
+        score = (self.reference.score + again.score) / 2
+        self.reference = replace(self.reference, score=score)
+        self.threshold = score - self.tolerance
+        self._note(again, None)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # trials
+
+    def _measure(
+        self, role: str, kept: float, epochs: float, shape: dict[str, float] | None = None, again: int = 0
+    ) -> Trial:
+        point = Point(kept, self.shape if shape is None else shape)
+        settled = _decided(self.threshold, round(epochs)) if role == CONFIRMATION else None
+        # full retraining has one seed, so that reference and confirmations differ by nothing but the kept share
+        number = again if epochs == self.task.full_epochs else len(self.log.trials)
+        seed = derived(self.task.seed, "trial", number)
+        run = partial(self.task.attempt, point, epochs, seed, settled)
+        return self.log.measure(role, point, epochs, run, self.task.cost)
+
+    def _note(self, trial: Trial, needed: float | None, loss: float | None = None) -> None:
+        self.log.note(replace(trial, needed=needed, loss=loss))
+        self.bar.show(self._spent(), self.best)
+        wanted = "" if needed is None else f"  (needed {needed:.4f})"
+        what = f"{trial.role:12} {trial.ran:6.2f} epochs  keep {trial.kept_share:.4f}  score {trial.score:.4f}{wanted}"
+        so_far = f"best ratio {1 - self.best:.4f}  cost {self._spent():.2f} of {self.settings.budget:g}"
+        print(f"search: {what}  {so_far}", flush=True)
+
+    def _spent(self) -> float:
+        return sum(trial.cost for trial in self.log.trials)
+
+
+def _kept(trials: list[Trial]) -> list[float]:
+    return [trial.kept_share for trial in trials]
+
+
+def _scores(trials: list[Trial]) -> list[float]:
+    return [trial.score for trial in trials]
+
+
+def _decided(threshold: float, looks: int) -> Settled:
+    """Whether a confirmation can end: it holds, since its best look counts, or it cannot win any more: even if each
+    look to come gained as much as the last one, and a standard error more, it would fall short."""
+
+    def decided(scores: list[float], standard_error: float) -> bool:
+        best = max(scores)
+        if best >= threshold - 1e-12:
+            return True
+        if len(scores) < 2:
+            return False
+        gain = max(0.0, best - max(scores[:-1]))
+        return best + (looks - len(scores)) * gain + standard_error < threshold
+
+    return decided
 
 
 def _warnings(samples: int, wanted: float, cap: float | None, confirmed: bool) -> tuple[str, ...]:
@@ -146,43 +298,19 @@ def _warnings(samples: int, wanted: float, cap: float | None, confirmed: bool) -
     return tuple(warnings)
 
 
-class TrialLog:
-    """All attempts of a search, each kept on disk as soon as it ends.
+class _Bar:
+    """A progress bar in units of the budget, where a person is watching."""
 
-    A search that was killed and starts again with the same `key` takes them from there, and so gives the same
-    trials and the same choice as one left alone.
-    """
+    def __init__(self, budget: float) -> None:
+        self.bar = tqdm(total=budget, desc="search", leave=False, disable=not sys.stderr.isatty(),
+                        bar_format="{desc} {bar} {n:.2f} of {total:g} dense trainings{postfix}")  # fmt: skip
 
-    def __init__(self, path: Path, key: str) -> None:
-        self.path, self.key = path, key
-        self.trials: list[Trial] = []
-        self._known: list[Trial] = []
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["key"] == key:
-                self._known = [Trial(**row) for row in content["trials"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # none yet, or one of another search: start anew
+    def __enter__(self) -> "_Bar":
+        return self
 
-    def measure(self, role: str, kept: float, epochs: int, seed: int, attempt: Attempt) -> Measured:
-        """The attempt's result, from disk where it is known."""
-        number = len(self.trials)
-        known = self._known[number] if number < len(self._known) else None
-        if known is not None and (known.role, known.kept_share, known.epochs) == (role, kept, epochs):
-            self.trials.append(known)
-            return Measured(known.score, known.standard_error)
-        measured = attempt(kept, epochs, seed)
-        self.trials.append(Trial(number, role, kept, epochs, measured.score, measured.standard_error))
-        self._write()
-        return measured
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
 
-    def note_loss(self, loss: float) -> None:
-        """Add the search's loss to the last trial."""
-        self.trials[-1] = Trial(**(asdict(self.trials[-1]) | {"loss": loss}))
-
-    def remove(self) -> None:
-        """Forget the file; the search has ended."""
-        self.path.unlink(missing_ok=True)
-
-    def _write(self) -> None:
-        write_json(self.path, {"key": self.key, "trials": [asdict(trial) for trial in self.trials]})
+    def show(self, spent: float, best: float) -> None:
+        self.bar.n = spent
+        self.bar.set_postfix_str(f"best ratio so far {1 - best:.3f}")

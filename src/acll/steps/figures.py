@@ -26,6 +26,7 @@ def main(
     scores_figure: Path,
     shares_figure: Path,
     search_figure: Path | None,
+    each_search: list[Path],
     params: Parameters,
 ) -> None:
     """Write the figures as PNG."""
@@ -39,6 +40,8 @@ def main(
             for name, trial, choice in zip(params.searches, trials, choices)
         ]
         save(figures.searches(traces), search_figure)
+        for trace, path in zip(traces, each_search, strict=True):
+            save(figures.searches([trace]), path)
 
 
 if __name__ == "__main__":

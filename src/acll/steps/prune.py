@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from acll.packing.prune import keep_masks
+from acll.packing.prune import blocks_of, keep_masks
 from acll.packing.stage import free_of, load_state, released, save_state
+from acll.search.space import ratios_of
+from acll.settings import Scope
 from acll.steps._run import StepSettings, run
 
 
@@ -13,7 +15,7 @@ class Parameters(StepSettings):
     """What the pruned network depends on, beside its inputs."""
 
     ratio: float | None  # fixed; None: the choice of the search
-    scope: str
+    scope: Scope
 
 
 def main(*, dense: Path, parent: Path | None, choice: Path | None, pruned: Path, params: Parameters) -> None:
@@ -23,7 +25,8 @@ def main(*, dense: Path, parent: Path | None, choice: Path | None, pruned: Path,
     if choice is not None:
         decided = json.loads(choice.read_text(encoding="utf-8"))
     free = free_of(parent, state, header["shared"])
-    keep = keep_masks({name: state[name] for name in free}, free, decided["ratio"], params.scope)
+    ratios = ratios_of(free, 1 - decided["ratio"], decided.get("shape", {}))
+    keep = keep_masks({name: state[name] for name in free}, free, blocks_of(params.scope, ratios))
     figures = {key: decided.get(key) for key in ("ratio_searched", "ratio", "cap", "capped")}
     save_state(pruned, released(state, free, keep), {"task": header["task"], "choice": figures}, keep)
     kept, total = sum(int(mask.sum()) for mask in keep.values()), sum(int(mask.sum()) for mask in free.values())

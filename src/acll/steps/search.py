@@ -3,14 +3,13 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import pandas as pd
-
 from acll.files import write_json, write_text
 from acll.packing.file import content_key
 from acll.packing.stage import free_of, load_state
-from acll.search.attempt import attempt_of
-from acll.search.run import TrialLog, search
-from acll.settings import Search
+from acll.search.attempt import task_of
+from acll.search.run import search
+from acll.search.trials import TrialLog, table
+from acll.settings import Scope, Search
 from acll.steps._run import StepSettings, run
 from acll.training.session import Node, learner_of
 
@@ -20,7 +19,7 @@ class Parameters(StepSettings):
 
     node: Node
     search: Search
-    scope: str
+    scope: Scope
     cap: float | None
 
 
@@ -31,21 +30,15 @@ def main(*, dense: Path, parent: Path | None, train: Path, trials: Path, choice:
     state, _, header = load_state(dense)
     free = free_of(parent, state, header["shared"])
     log = TrialLog(trials.with_suffix(".checkpoint"), content_key(params.model_dump_json(), dense, train, parent))
-    decided, rows = search(
-        params.search,
-        node.training.retrain_epochs,
-        attempt_of(learner, state, free, params.scope),
-        params.cap,
-        len(learner.validation),
-        node.seed_for("search"),
-        log,
-    )
-    write_text(trials, pd.DataFrame(map(asdict, rows)).to_csv(index=False))
+    task = task_of(learner, state, free, params.scope, params.search, params.cap, node.seed_for("search"))
+    decided, rows = search(params.search, task, log)
+    write_text(trials, table(rows).to_csv(index=False))
     write_json(choice, asdict(decided))
     log.remove()
     for warning in decided.warnings:
         print(f"warning: {learner.header.name}: {warning}")
-    print(f"{learner.header.name}: searched ratio {decided.ratio_searched:.4f}, ratio {decided.ratio:.4f}")
+    between = f"{decided.ratio_low:.4f} to {decided.ratio_high:.4f}"
+    print(f"{learner.header.name}: searched ratio {decided.ratio_searched:.4f} ({between}), ratio {decided.ratio:.4f}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pandas as pd
+
 from acll.evaluation.tables import (
     amiss,
     data_table,
@@ -12,6 +14,7 @@ from acll.evaluation.tables import (
     readable,
     scores_table,
     summary_table,
+    trials_table,
 )
 from acll.files import write_json, write_text
 from acll.settings import Sequence, Settings
@@ -32,12 +35,14 @@ class Parameters(StepSettings):
 
     nodes: list[NodeName]
     sequences: dict[str, Sequence]
+    searches: list[str]  # network/method/seed/prefix of each search, in the order of its files
 
 
 def main(
     *,
     node_scores: list[Path],
     summaries: list[Path],
+    trials: list[Path],
     scores: Path,
     final: Path,
     summary: Path,
@@ -45,6 +50,7 @@ def main(
     plot: Path,
     metrics: Path,
     text: Path,
+    all_trials: Path,
     params: Parameters,
 ) -> None:
     """Write scores.csv (every node), what is made from the ends of the sequences, data.csv, and a text of them."""
@@ -59,6 +65,8 @@ def main(
     frames = ((scores, table), (final, ends), (summary, short), (data, data_table(tasks)), (plot, plot_table(ends)))
     for path, frame in frames:
         write_text(path, frame.to_csv(index=False))
+    searches = {name: pd.read_csv(path) for name, path in zip(params.searches, trials, strict=True)}
+    write_text(all_trials, trials_table(searches).to_csv(index=False))
     write_json(metrics, metrics_of(short))
     write_text(text, readable(ends, short, amiss(tasks)))
 

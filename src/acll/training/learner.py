@@ -10,7 +10,7 @@ from acll.data.batches import Split
 from acll.data.prepared import Header
 from acll.networks.build import TaskNetwork
 from acll.settings import Training
-from acll.training.loop import Fitted, Plan, Unfinished, fit
+from acll.training.loop import Fitted, Plan, Unfinished, Watch, fit
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Learner:
         plan: Plan,
         masks: Mapping[str, Tensor] | None,
         unfinished: Unfinished | None = None,
+        watch: Watch | None = None,
     ) -> Fitted:
         """Train from `state`; see `acll.training.loop.fit`."""
         self.network.load_state_dict(state)
-        return fit(
-            self.network, self.train, self.validation, self.header, self.training, plan, masks, self.device, unfinished
-        )
+        data = (self.train, self.validation, self.header)
+        return fit(self.network, *data, self.training, plan, masks, self.device, unfinished, watch)

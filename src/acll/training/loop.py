@@ -7,10 +7,11 @@ masks, instead of by the optimiser: with masked gradients SGD, momentum and Adam
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from acll.settings import Training
 from acll.training import checkpoint as checkpoints
 from acll.training.evaluate import outcome
 from acll.training.losses import Loss, class_weights, loss_of
-from acll.training.metrics import score
+from acll.training.metrics import Outcome, score
 
 
 class TrainingError(UserError):
@@ -35,13 +36,20 @@ class TrainingError(UserError):
 
 @dataclass(frozen=True)
 class Plan:
-    """One training: how many epochs from which learning rate, and which epoch's weights are returned."""
+    """One training: how many epochs, or which part of one, from which learning rate.
 
-    epochs: int
+    The schedule runs once through the whole training, however short. There is one look at the validation split after
+    each epoch and after the last step.
+    """
+
+    epochs: float
     learning_rate: float
     seed: int
-    keep: Literal["best", "last"] = "best"  # "best" on the validation split, one look an epoch; "last" never looks
+    keep_state: bool = True  # whether the weights of the best look are returned
     label: str = "training"
+
+
+Watch = Callable[[Outcome], bool]  # is shown each look at the validation split; True ends the training
 
 
 @dataclass(frozen=True)
@@ -54,10 +62,10 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The state that was kept, its validation score (None where nobody looked), and a row for each epoch."""
+    """The state of the best look at the validation split, its score, and a row for each look."""
 
     state: dict[str, Tensor]
-    score: float | None
+    score: float
     epoch: int
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -85,6 +93,7 @@ def fit(
     masks: Mapping[str, Tensor] | None,
     device: torch.device,
     unfinished: Unfinished | None = None,
+    watch: Watch | None = None,
 ) -> Fitted:
     """Train `network` in place.
 
@@ -108,20 +117,23 @@ def fit(
         if restored is not None:
             best, progress = restored
             print(f"{plan.label}: goes on after epoch {progress['epoch']} of {plan.epochs}", flush=True)
-    for epoch in range(progress["epoch"], plan.epochs):
+    looks = math.ceil(steps_of(plan.epochs, len(train), training.batch_size) / batches(len(train), training.batch_size))
+    for epoch in range(progress["epoch"], looks):
         loader = training_batches(train, header, training.batch_size, training.augmentation, plan.seed, epoch, device)
         loss = _train_epoch(network, loader, len(train), loss_function, masked, optimizer, training, plan, epoch)
-        row: dict[str, float] = {"epoch": epoch + 1, "loss": loss}
-        if plan.keep == "best":
-            row["score"] = score(outcome(network, validation, header, device))
-            print(_line(plan, row), flush=True)
-        if plan.keep == "last" or row["score"] > progress["best_score"]:
-            best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-            progress |= {"best_score": row.get("score"), "best_epoch": epoch + 1}
+        seen = outcome(network, validation, header, device)
+        row: dict[str, float] = {"epoch": epoch + 1, "loss": loss, "score": score(seen)}
+        print(_line(plan, row), flush=True)
+        if row["score"] > progress["best_score"]:
+            if plan.keep_state:
+                best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+            progress |= {"best_score": row["score"], "best_epoch": epoch + 1}
         progress["history"].append(row)
         progress["epoch"] = epoch + 1
         if unfinished is not None:
             checkpoints.store(unfinished.path, key, network, optimizer, best, progress)
+        if watch is not None and watch(seen):
+            break
     return Fitted(best, progress["best_score"], progress["best_epoch"], progress["history"])
 
 
@@ -136,12 +148,15 @@ def _train_epoch(
     plan: Plan,
     epoch: int,
 ) -> float:
-    """One pass over the training split; the mean loss. Raises TrainingError where it is not finite."""
+    """One pass over the training split, or what the plan has left of it; the mean loss. Raises TrainingError where it
+    is not finite."""
     network.train()
     torch.manual_seed(derived(plan.seed, "dropout", epoch))
-    steps, total = batches(samples, training.batch_size), 0.0
-    for step, (images, labels) in enumerate(_bar(loader, steps, plan, epoch)):
-        rate = _rate(training.schedule, plan.learning_rate, (epoch * steps + step) / (plan.epochs * steps))
+    an_epoch, total = batches(samples, training.batch_size), 0.0
+    whole = steps_of(plan.epochs, samples, training.batch_size)
+    steps = min(an_epoch, whole - epoch * an_epoch)
+    for step, (images, labels) in enumerate(_bar(islice(loader, steps), steps, plan, epoch)):
+        rate = _rate(training.schedule, plan.learning_rate, (epoch * an_epoch + step) / whole)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
@@ -156,6 +171,11 @@ def _train_epoch(
     if not math.isfinite(total):
         raise TrainingError(f"{plan.label}: the loss is not finite in epoch {epoch + 1}; lower the learning rate")
     return total / steps
+
+
+def steps_of(epochs: float, samples: int, batch_size: int) -> int:
+    """How many batches a training of some epochs, or a part of one, sees; at least one."""
+    return max(1, round(epochs * batches(samples, batch_size)))
 
 
 def _loss(train: Split, header: Header, training: Training, device: torch.device) -> Loss:
@@ -224,9 +244,9 @@ def _bar(loader: Any, steps: int, plan: Plan, epoch: int) -> Any:
     """A progress bar where a person is watching; a log gets a line an epoch instead."""
     if not sys.stderr.isatty():
         return loader
-    return tqdm(loader, f"{plan.label} {epoch + 1}/{plan.epochs}", steps, leave=False, unit="batch")
+    return tqdm(loader, f"{plan.label} {epoch + 1}/{math.ceil(plan.epochs)}", steps, leave=False, unit="batch")
 
 
 def _line(plan: Plan, row: dict[str, float]) -> str:
-    text = f"{plan.label}: epoch {row['epoch']:.0f}/{plan.epochs}  loss {row['loss']:.4f}"
-    return text + (f"  validation {row['score']:.4f}" if "score" in row else "")
+    epoch = min(row["epoch"], plan.epochs)
+    return f"{plan.label}: epoch {epoch:g}/{plan.epochs:g}  loss {row['loss']:.4f}  validation {row['score']:.4f}"

@@ -76,7 +76,7 @@ def parent_of(node: Node, path: Path | None) -> Packed:
     return empty(node.network.model_dump(mode="json"), shared, node.method, node.seed)
 
 
-def record_of(header: Header, score: float | None, choice: dict[str, Any]) -> TaskRecord:
+def record_of(header: Header, score: float, choice: dict[str, Any]) -> TaskRecord:
     """What a packed network will know of the task."""
     known = asdict(header) | {"metric": METRIC[header.kind], "validation_score": score, "digest": "", "choice": choice}
     return TaskRecord(**known)

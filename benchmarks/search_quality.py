@@ -1,0 +1,149 @@
+"""Does the search find what an exhaustive sweep would find, and at what cost?
+
+    python benchmarks/search_quality.py ../shared/data
+
+Five small real tasks, three seeds. Two sweeps of twelve kept shares with full retraining give the curve, and against
+each other the noise floor; then each strategy searches, without cap. Whatever ends is kept below .cache, so that a run
+that is stopped goes on. Rows go to docs/benchmarks/search_quality.csv, the figure to docs/search_quality.png. Scores
+are of the test split, after all is chosen, and `sweep_kept` of `sweep_again` is the other sweep's.
+"""
+
+import argparse
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tasks import ROOT, TASKS, TRAINING, Dense, chosen, dense, remembered
+
+from acll.search.choice import crossing
+from acll.seeds import derived
+from acll.settings import Search
+
+SEEDS = (0, 1, 2)
+SHARES = np.exp(np.linspace(np.log(0.005), 0, 12))
+CACHE = ROOT / ".cache/benchmarks/search_quality"
+SEARCHES = {
+    **{name: Search(search=name) for name in ("tpe", "anneal", "random", "grid", "decay")},
+    "tpe_groups": Search(search="tpe", space="groups", budget=1.0),
+}
+COLUMNS = [
+    "task",
+    "kind",
+    "seed",
+    "strategy",
+    "kept",
+    "sweep_kept",
+    "score",
+    "reference_score",
+    "standard_error",
+    "cost",
+]
+
+
+def measure(name: str, seed: int, data: Path) -> None:
+    """All that needs a GPU or patience for one task and seed: dense training, two sweeps, the searches."""
+    own = dense(name, TASKS[name], seed, data, CACHE, TRAINING)
+    for strategy, settings in SEARCHES.items():
+        remembered(_file(name, seed, strategy), partial(timed, own, settings))
+        print(f"{name} {seed}: {strategy}", flush=True)
+    for sweep in ("first", "second"):
+        remembered(_file(name, seed, f"{sweep}_sweep"), partial(swept, own, sweep))
+        print(f"{name} {seed}: {sweep} sweep", flush=True)
+
+
+def timed(own: Dense, settings: Search) -> dict[str, Any]:
+    """A choice, and how long its search took."""
+    began = time.monotonic()
+    return chosen(own.search(settings)) | {"seconds": time.monotonic() - began}
+
+
+def swept(own: Dense, sweep: str) -> list[list[float]]:
+    """[kept share, score, standard error] of the shares of a sweep, the reference last."""
+    return [
+        [float(kept), *own.attempt(float(kept), derived(own.seed, sweep, number))] for number, kept in enumerate(SHARES)
+    ]
+
+
+def answer(own: Dense, rows: list[list[float]]) -> float:
+    """What a sweep, or two together, say: where their fit reaches their mean reference less the tolerance."""
+    settings = SEARCHES["tpe"]
+    references = [row for row in rows if row[0] == 1.0]
+    threshold = np.mean([row[1] for row in references]) - own.tolerance(references[0][2], settings)
+    return crossing([row[0] for row in rows], [row[1] for row in rows], float(threshold))
+
+
+def tested(name: str, seed: int, data: Path, constant: float) -> list[dict[str, Any]]:
+    """The rows of one task and seed, with test scores."""
+    own = dense(name, TASKS[name], seed, data, CACHE, TRAINING)
+    sweeps = [remembered(_file(name, seed, f"{sweep}_sweep"), list) for sweep in ("first", "second")]
+    truth = answer(own, sweeps[0] + sweeps[1])
+    reference, error = remembered(_file(name, seed, "test_reference"), lambda: own.tested(1.0, {}, seed))
+    shares = {"sweep": (truth, truth, {}, None), "constant": (constant, truth, {}, 0.0)}
+    shares["sweep_again"] = (answer(own, sweeps[1]), answer(own, sweeps[0]), {}, None)
+    for strategy in SEARCHES:
+        choice = remembered(_file(name, seed, strategy), dict)
+        shares[strategy] = (1 - choice["ratio"], truth, choice["shape"], choice["cost"])
+    rows = []
+    for strategy, (kept, swept_kept, shape, cost) in shares.items():
+        key = _file(name, seed, f"test_{strategy}_{kept:.6f}")
+        score, _ = remembered(key, partial(own.tested, kept, shape, seed))
+        values = (name, own.learner.header.kind, seed, strategy, kept, swept_kept, score, reference, error, cost)
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    return rows
+
+
+def _file(name: str, seed: int, what: str) -> Path:
+    return CACHE / f"{name}.{seed}.{what}.json"
+
+
+def best_constant(data: Path) -> float:
+    """The one kept share that is nearest to the sweeps' on the log scale: the median."""
+    truths = []
+    for name in TASKS:
+        for seed in SEEDS:
+            own = dense(name, TASKS[name], seed, data, CACHE, TRAINING)
+            sweeps = [remembered(_file(name, seed, f"{sweep}_sweep"), list) for sweep in ("first", "second")]
+            truths.append(answer(own, sweeps[0] + sweeps[1]))
+    return float(np.exp(np.median(np.log(truths))))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of the real data")
+    data = parser.parse_args().data.resolve()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    runs = [(name, seed) for seed in SEEDS for name in TASKS]
+    with ProcessPoolExecutor(2) as pool:
+        for job in [pool.submit(measure, name, seed, data) for name, seed in runs]:
+            job.result()
+        constant = best_constant(data)
+        jobs = [pool.submit(tested, name, seed, data, constant) for name, seed in runs]
+        table = pd.DataFrame([row for job in jobs for row in job.result()], columns=COLUMNS)
+    table.to_csv(ROOT / "docs/benchmarks/search_quality.csv", index=False)
+    report(table)
+
+
+def report(table: pd.DataFrame) -> None:
+    """Print what the figure shows."""
+    factor = table["kept"] / table["sweep_kept"]
+    table = table.assign(
+        factor=np.exp(np.log(factor).abs()),
+        near=factor.between(1 / 1.5, 1.5),
+        holds=table["score"] >= table["reference_score"] - 2 * table["standard_error"],
+    )
+    means = table.groupby("strategy", sort=False).agg(
+        runs=("kept", "size"), within_1_5=("near", "sum"), median_factor=("factor", "median"), holds=("holds", "sum"),
+        median_cost=("cost", "median"), median_kept=("kept", "median"),
+    )  # fmt: skip
+    print(means.round(3).to_string())
+    print(table.pivot_table(index=["task"], columns="strategy", values="kept", aggfunc="median").round(3).to_string())
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT / "src"))
+    main()

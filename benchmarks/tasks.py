@@ -1,0 +1,156 @@
+"""What the benchmarks of the search have in common: small real tasks, and a dense network of each."""
+
+import contextlib
+import io
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from acll.config import parse
+from acll.data import prepared
+from acll.data.batches import split_of
+from acll.data.preparation import prepare
+from acll.files import write_json
+from acll.packing.ownership import State, free, starting_state
+from acll.packing.prune import blocks_of, keep_masks
+from acll.packing.stage import load_state, released, save_state
+from acll.search.attempt import task_of
+from acll.search.choice import tolerance_of
+from acll.search.run import Choice, search
+from acll.search.space import ratios_of
+from acll.search.trials import TrialLog
+from acll.seeds import derived
+from acll.settings import AnyTask, Configuration, Network, Search, Training
+from acll.training.evaluate import outcome
+from acll.training.learner import Learner
+from acll.training.loop import Plan
+from acll.training.metrics import score, standard_error
+from acll.training.session import Node, learner_of, parent_of
+
+ROOT = Path(__file__).parents[1]
+SCOPE = "global"
+CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
+MNIST = {"source": "image_folder", "path": "mnist", "image_size": 16}
+CIFAR = {"source": "image_folder", "path": "cifar10", "image_size": 24, "train_samples": 3000,
+         "training": {"augmentation": ["flip", "shift"]}}  # fmt: skip
+MASKS = {"source": "mask_folder", "training": {"batch_size": 16, "augmentation": ["flip"]}}
+TASKS: dict[str, dict[str, Any]] = {
+    "mnist": MNIST,
+    "cifar10": CIFAR,
+    "digits": {"source": "digits", "image_size": 16},
+    "people": MASKS | {"path": "people", "image_size": 48, "classes": ["ground", "person"]},
+    "camvid": MASKS | {"path": "camvid", "image_size": [32, 48], "classes": CAMVID},
+}
+TRAINING = {"epochs": 25, "retrain_epochs": 4, "loss": "cross_entropy_dice"}
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A task with its dense network: all that a search of its ratio needs."""
+
+    learner: Learner
+    state: State
+    free: State
+    seed: int
+    tests: Path
+
+    def search(self, settings: Search) -> Choice:
+        """Search without a cap; quietly."""
+        task = task_of(self.learner, self.state, self.free, SCOPE, settings, None, derived(self.seed, "search"))
+        with quiet(), tempfile.TemporaryDirectory() as scratch:
+            return search(settings, task, TrialLog(Path(scratch) / "trials.json", ""))[0]
+
+    def attempt(self, kept: float, seed: int) -> tuple[float, float]:
+        """Validation score, and its standard error, after full retraining; the best look counts."""
+        task = task_of(self.learner, self.state, self.free, SCOPE, Search(search="tpe"), None, 0)
+        with quiet():
+            measured = task.attempt(_point(kept), self.learner.training.retrain_epochs, seed, None)
+        return measured.score, measured.standard_error
+
+    def tested(self, kept: float, shape: dict[str, float], seed: int) -> tuple[float, float]:
+        """Test score, and its standard error, after full retraining: the only place where a test split is read."""
+        keep = keep_masks(
+            {name: self.state[name] for name in self.free},
+            self.free,
+            blocks_of(SCOPE, ratios_of(self.free, kept, shape)),
+        )
+        training = self.learner.training
+        plan = Plan(training.retrain_epochs, training.retrain_learning_rate, seed)
+        with quiet():
+            fitted = self.learner.fit(released(self.state, self.free, keep), plan, keep)
+        self.learner.network.load_state_dict(fitted.state)
+        prepared.allow_test()
+        tensors, header = prepared.read(self.tests)
+        seen = outcome(self.learner.network, split_of(tensors, "test"), header, self.learner.device)
+        return score(seen), standard_error(seen, seed)
+
+    def tolerance(self, error: float, settings: Search) -> float:
+        """As the search has it."""
+        return tolerance_of(error, settings.z, settings.min_tolerance, settings.max_tolerance)
+
+
+def _point(kept: float) -> Any:
+    from acll.search.trials import Point
+
+    return Point(kept)
+
+
+def dense(name: str, task: dict[str, Any], seed: int, data: Path, folder: Path, training: dict[str, Any]) -> Dense:
+    """Prepare a task and train its dense network, or take both from `folder`."""
+    configuration = _configuration(name, task, training)
+    files = [folder / f"{name}.{part}" for part in ("train.safetensors", "test.safetensors", "csv")]
+    parsed: AnyTask = configuration.tasks[name]
+    if not files[1].exists():
+        with quiet():
+            prepare(name, parsed, data, *files, 1, [3])
+    kind = "classification" if parsed.kind == "classification" else "segmentation"
+    network: Network = configuration.networks["small" if kind == "classification" else "unet"]
+    own: Training = configuration.training_of(name)
+    node = Node(network=network, method="adaptive", seed=seed, prefix=[name], training=own, threads=1)
+    learner = learner_of(node, files[0], pretrained=True)
+    before = parent_of(node, None)
+    masks, path = free(before, learner.header.kind), folder / f"{name}.{seed}.dense.safetensors"
+    if not path.exists():
+        start = starting_state(before, learner.header.kind, learner.network.state_dict())
+        with quiet():
+            fitted = learner.fit(start, Plan(own.epochs, own.learning_rate, node.seed_for("train")), masks)
+        save_state(path, fitted.state, {"score": fitted.score})
+    return Dense(learner, load_state(path)[0], masks, seed, files[1])
+
+
+def _configuration(name: str, task: dict[str, Any], training: dict[str, Any]) -> Configuration:
+    return parse(
+        {
+            "name": "benchmark",
+            "tasks": {name: task},
+            "networks": {"small": {"backbone": "resnet_small"}, "unet": {"decoder": "unet", "encoder": "resnet_small"}},
+            "sequences": {"one": {"network": "unet" if "classes" in task else "small", "tasks": [name]}},
+            "methods": {"adaptive": {"ratio": {"search": "tpe"}}},
+            "training": training,
+        }
+    )
+
+
+def remembered(path: Path, make: Callable[[], Any]) -> Any:
+    """A result from its file, or made and put there: a benchmark that is started again goes on."""
+    if not path.exists():
+        write_json(path, make())
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def chosen(choice: Choice) -> dict[str, Any]:
+    """A choice as it is kept."""
+    return asdict(choice)
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """Without the lines of each epoch."""
+    torch.set_num_threads(1)
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
