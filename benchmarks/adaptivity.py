@@ -42,6 +42,9 @@ LEVELS: dict[str, dict[float, tuple[dict[str, Any], int | None]]] = {
     "training samples": {count: (small(MNIST, count), None) for count in (200, 800, 3200)},
     "validation samples": {count: (small(MNIST), count) for count in (75, 200, 600)},
     "classes": {classes: (small(MNIST, 600) | {"part": [1, 10 // classes]}, 120) for classes in (2, 5, 10)},
+    "noise": {noise: (small(MNIST) | {"noise": noise}, None) for noise in (0.0, 0.3, 0.6)},
+    "image size": {size: (small(MNIST) | {"image_size": size}, None) for size in (8, 16, 24)},
+    "dataset": {0: (small(MNIST), None), 1: (small(CIFAR) | {"image_size": 16}, 600)},
 }
 NAMES = {"dataset": {0: "mnist", 1: "cifar10"}}
 
