@@ -9,7 +9,6 @@ are of the test split, after all is chosen, and `sweep_kept` of `sweep_again` is
 """
 
 import argparse
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -18,8 +17,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from tasks import ROOT, TASKS, TRAINING, Dense, chosen, dense, remembered
 
+from acll.evaluation.style import COLOURS, FREE, MARKERS, save
 from acll.search.choice import crossing
 from acll.seeds import derived
 from acll.settings import Search
@@ -125,7 +128,38 @@ def main() -> None:
         jobs = [pool.submit(tested, name, seed, data, constant) for name, seed in runs]
         table = pd.DataFrame([row for job in jobs for row in job.result()], columns=COLUMNS)
     table.to_csv(ROOT / "docs/benchmarks/search_quality.csv", index=False)
+    save(draw(table), ROOT / "docs/search_quality.png")
     report(table)
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """Kept share of each strategy against that of the sweeps; the band is a factor of 1.5."""
+    strategies = [name for name in dict.fromkeys(table["strategy"]) if name != "sweep"]
+    figure, axes = plt.subplots(2, 4, figsize=(10, 5.6), sharex=True, sharey=True, layout="constrained")
+    line = np.array([0.01, 1.0])
+    for panel, strategy in zip(axes.flatten(), strategies):
+        panel.fill_between(line, line / 1.5, line * 1.5, color=FREE, linewidth=0, label="factor 1.5")
+        rows = table[table["strategy"] == strategy]
+        for index, (task, own) in enumerate(rows.groupby("task", sort=False)):
+            panel.plot(own["sweep_kept"], own["kept"], MARKERS[index], color=COLOURS[index], markersize=6, label=task)
+        near = (rows["kept"] / rows["sweep_kept"]).between(1 / 1.5, 1.5).sum()
+        cost = rows["cost"].median()
+        words = "" if np.isnan(cost) else f", cost {cost:.2f}"
+        panel.set_title(f"{strategy}: {near} of {len(rows)}{words}", fontsize=9)
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_ticks([0.01, 0.03, 0.1, 0.3, 1], ["0.01", "0.03", "0.1", "0.3", "1"])
+            axis.set_minor_locator(NullLocator())
+    for panel in axes[-1]:
+        panel.set_xlabel("kept share of the sweeps (log)")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("kept share (log)")
+    for panel in axes.flatten()[len(strategies) :]:
+        panel.set_visible(False)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncol=6, frameon=False)
+    return figure
 
 
 def report(table: pd.DataFrame) -> None:
@@ -145,5 +179,4 @@ def report(table: pd.DataFrame) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT / "src"))
     main()
