@@ -17,15 +17,15 @@ from acll.data.batches import split_of
 from acll.data.preparation import prepare
 from acll.files import write_json
 from acll.packing.ownership import State, free, starting_state
-from acll.packing.prune import blocks_of, keep_masks
+from acll.packing.prune import keep_masks
 from acll.packing.stage import load_state, released, save_state
 from acll.search.attempt import task_of
 from acll.search.choice import tolerance_of
 from acll.search.run import Choice, search
-from acll.search.space import ratios_of
-from acll.search.trials import TrialLog
+from acll.search.space import factors_of
+from acll.search.trials import Point, TrialLog
 from acll.seeds import derived
-from acll.settings import AnyTask, Configuration, Network, Search, Training
+from acll.settings import AnyTask, Configuration, Network, Scope, Search, Training
 from acll.training.evaluate import outcome
 from acll.training.learner import Learner
 from acll.training.loop import Plan
@@ -33,7 +33,7 @@ from acll.training.metrics import score, standard_error
 from acll.training.session import Node, learner_of, parent_of
 
 ROOT = Path(__file__).parents[1]
-SCOPE = "global"
+SCOPE: Scope = "global"
 CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
 MNIST = {"source": "image_folder", "path": "mnist", "image_size": 16}
 CIFAR = {"source": "image_folder", "path": "cifar10", "image_size": 24, "train_samples": 3000,
@@ -69,16 +69,13 @@ class Dense:
         """Validation score, and its standard error, after full retraining; the best look counts."""
         task = task_of(self.learner, self.state, self.free, SCOPE, Search(search="tpe"), None, 0)
         with quiet():
-            measured = task.attempt(_point(kept), self.learner.training.retrain_epochs, seed, None)
+            measured = task.attempt(Point(kept), self.learner.training.retrain_epochs, seed, None)
         return measured.score, measured.standard_error
 
     def tested(self, kept: float, shape: dict[str, float], seed: int) -> tuple[float, float]:
         """Test score, and its standard error, after full retraining: the only place where a test split is read."""
-        keep = keep_masks(
-            {name: self.state[name] for name in self.free},
-            self.free,
-            blocks_of(SCOPE, ratios_of(self.free, kept, shape)),
-        )
+        weights = {name: self.state[name] for name in self.free}
+        keep = keep_masks(weights, self.free, 1 - kept, SCOPE, factors_of(list(self.free), shape))
         training = self.learner.training
         plan = Plan(training.retrain_epochs, training.retrain_learning_rate, seed)
         with quiet():
@@ -92,12 +89,6 @@ class Dense:
     def tolerance(self, error: float, settings: Search) -> float:
         """As the search has it."""
         return tolerance_of(error, settings.z, settings.min_tolerance, settings.max_tolerance)
-
-
-def _point(kept: float) -> Any:
-    from acll.search.trials import Point
-
-    return Point(kept)
 
 
 def dense(name: str, task: dict[str, Any], seed: int, data: Path, folder: Path, training: dict[str, Any]) -> Dense:

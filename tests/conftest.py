@@ -59,7 +59,7 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
 
     from acll.networks.partition import partition
     from acll.packing.ownership import TaskRecord, commit, empty, free, starting_state
-    from acll.packing.prune import blocks_of, keep_masks
+    from acll.packing.prune import keep_masks
     from acll.packing.stage import released
     from acll.settings import Training
     from acll.training.learner import Learner
@@ -75,7 +75,7 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
     masks = free(packed, header.kind)
     start = starting_state(packed, header.kind, network.state_dict())
     dense = learner.fit(start, Plan(epochs, 0.01, 1), masks).state
-    keep = keep_masks({name: dense[name] for name in masks}, masks, blocks_of(scope, dict.fromkeys(masks, ratio)))
+    keep = keep_masks({name: dense[name] for name in masks}, masks, ratio, scope)
     after = learner.fit(released(dense, masks, keep), Plan(epochs, 0.01, 2), keep).state
     record = TaskRecord(
         header.name, header.kind, header.classes, header.image_size, header.mean, header.deviation, "accuracy", 0.5, ""

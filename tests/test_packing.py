@@ -26,7 +26,7 @@ from acll.packing.ownership import (
     overwrite,
     starting_state,
 )
-from acll.packing.prune import Block, blocks_of, keep_masks, kept_count
+from acll.packing.prune import keep_masks, kept_count
 from conftest import learn, outputs, states_equal, tiny_task
 
 PROPERTY = settings(max_examples=25, deadline=None)
@@ -102,45 +102,28 @@ def test_every_weight_has_one_owner_and_counts_are_exact(ratios, scope):
 def test_prune_keeps_the_largest_and_exactly_as_many_whatever_the_ties(values, ratio, data):
     free_mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
     weights = torch.tensor(values)
-    (mask,) = keep_masks({"a": weights}, {"a": free_mask}, [Block(("a",), ratio)]).values()
+    (mask,) = keep_masks({"a": weights}, {"a": free_mask}, ratio, "layer").values()
     assert int(mask.sum()) == kept_count(int(free_mask.sum()), ratio)
     assert not bool((mask & ~free_mask).any())
     kept, dropped = weights[mask].abs(), weights[free_mask & ~mask].abs()
     if len(kept) and len(dropped):
         assert float(kept.min()) >= float(dropped.max())
-    again = keep_masks({"a": weights.clone()}, {"a": free_mask}, [Block(("a",), ratio)])["a"]
+    again = keep_masks({"a": weights.clone()}, {"a": free_mask}, ratio, "layer")["a"]
     assert torch.equal(mask, again)
-
-
-@PROPERTY
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=4), st.floats(0, 0.999), st.integers(0, 100))
-def test_layers_each_keep_their_share_and_a_block_ranks_all_its_tensors_together(sizes, ratio, seed):
-    generator = torch.Generator().manual_seed(seed)
-    weights = {f"layer{number}": torch.randn(size, generator=generator) for number, size in enumerate(sizes)}
-    free = {name: torch.ones(value.shape, dtype=torch.bool) for name, value in weights.items()}
-    ratios = dict.fromkeys(weights, ratio)
-    for mask in keep_masks(weights, free, blocks_of("layer", ratios)).values():
-        assert int(mask.sum()) == kept_count(mask.numel(), ratio)
-    masks = keep_masks(weights, free, blocks_of("global", ratios))
-    assert list(masks) == list(weights)
-    kept = torch.cat([weights[name][masks[name]].abs() for name in weights])
-    dropped = torch.cat([weights[name][~masks[name]].abs() for name in weights])
-    assert len(kept) == kept_count(sum(sizes), ratio)
-    assert not len(kept) or not len(dropped) or float(kept.min()) >= float(dropped.max())
 
 
 def test_ratio_zero_keeps_all_and_a_ratio_of_one_is_refused():
     weights, mask = {"a": torch.randn(10)}, {"a": torch.ones(10, dtype=torch.bool)}
-    assert bool(keep_masks(weights, mask, [Block(("a",), 0.0)])["a"].all())
+    assert bool(keep_masks(weights, mask, 0.0, "global")["a"].all())
     for ratio in (1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match="release ratio"):
-            keep_masks(weights, mask, [Block(("a",), ratio)])
+            keep_masks(weights, mask, ratio, "layer")
 
 
 def test_weights_that_are_not_finite_are_refused():
     weights = {"a": torch.tensor([1.0, float("nan")])}
     with pytest.raises(PackingError, match="a: weights that are not finite"):
-        keep_masks(weights, {"a": torch.ones(2, dtype=torch.bool)}, [Block(("a",), 0.5)])
+        keep_masks(weights, {"a": torch.ones(2, dtype=torch.bool)}, 0.5, "layer")
 
 
 @given(values=st.lists(st.integers(0, 255), max_size=200), extra=st.integers(0, 3))

@@ -137,7 +137,7 @@ CHANGES = {
         node("ab") | node("abc") | ENDS,
     ),
     "a setting of the search": (
-        lambda c: c["methods"]["adaptive"]["ratio"].update(trials=3),
+        lambda c: c["methods"]["adaptive"]["ratio"].update(budget=0.6),
         # no first training again; the later tasks stand on what the first one keeps
         (node("a") - {"train small/dense/seed0/a"}) | node("ab") | node("abc") | ENDS,
     ),

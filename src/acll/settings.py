@@ -305,8 +305,8 @@ class Search(Settings):
         "ratio of 0.9 that shrinks until the score holds; `fixed`: no search, the same `ratio` for every task"
     )
     budget: float = Field(
-        0.75, gt=0, description="what the search may cost, in units of the task's dense training; never less than "
-        "a reference and a confirmation"
+        0.75, gt=0, description="what the search may cost, in units of the task's dense training; a reference, and "
+        "retrainings until one holds, are made whatever it is"
     )  # fmt: skip
     space: Literal["network", "groups"] = Field(
         "network", description="one ratio for the whole network, or one for each of up to six `groups` of its layers"
@@ -355,6 +355,12 @@ class Packing(Settings):
     )
     tail_share: Share = Field(0.5, description="with a search, the share of the free weights from task n on")
     cap: bool = Field(True, description="whether these bounds hold; without them early tasks may take everything")
+
+    @model_validator(mode="after")
+    def _groups_are_ranked_together(self) -> Self:
+        if isinstance(self.ratio, Search) and self.ratio.space == "groups" and self.scope == "layer":
+            raise ValueError("`space: groups` needs `scope: global`: with `layer` each layer has the same ratio")
+        return self
 
 
 class FineTuning(Settings):

@@ -193,6 +193,11 @@ def cap_of(node: tree.Node) -> float | None:
     return cap(node.position, method.expected_tasks, method.tail_share) if method.cap else None
 
 
+def is_fixed(node: tree.Node) -> bool:
+    """Whether the search of this node tries nothing, so that there is nothing to show."""
+    return CONFIGURATION.methods[node.method].ratio.search == "fixed"
+
+
 def methods_of(kind: type) -> str:
     """A regular expression for nodes of the methods of this type; it matches nothing where there are none."""
     names = [name for name, method in CONFIGURATION.methods.items() if isinstance(method, kind)]

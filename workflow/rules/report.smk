@@ -13,9 +13,9 @@ TABLES = [
         "trials.csv",
     )
 ]
-SEARCHED = [node for node in NODES if tree.searches(CONFIGURATION, node)]
+SEARCHED = [node for node in NODES if tree.searches(CONFIGURATION, node) and not is_fixed(node)]
 FIGURES = [f"figures/{name}.png" for name in ("scores", "shares", *(["search"] if SEARCHED else []))]
-EACH_SEARCH = [f"figures/searches/{'.'.join(Path(node.folder).parts[1:])}.png" for node in SEARCHED]
+EACH_SEARCH = [f"figures/searches/{node.folder.removeprefix('nodes/')}.png" for node in SEARCHED]
 SHEETS = [f"figures/data/{task}.png" for task in sorted(TASKS)]
 
 

@@ -128,6 +128,8 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
             panel.plot(some["kept_share"], some["score"], marker, color=colour, markersize=4.5, label=label)
     brief = trials[kinds[1][0]]
     if len(brief):
+        panel.axhline(brief["needed"].dropna().iloc[-1], color=COLOURS[1], linestyle=":", linewidth=1,
+                      label="needed of brief retraining")  # fmt: skip
         panel.plot(*monotone_fit(brief["kept_share"].tolist(), brief["score"].tolist()), color=COLOURS[1], linewidth=1,
                    label="monotone fit")  # fmt: skip
 

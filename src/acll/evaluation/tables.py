@@ -7,10 +7,11 @@ import pandas as pd
 
 COLUMNS = (
     "network", "method", "seed", "prefix", "task", "position", "kind", "metric", "score", "score_when_learned",
-    "forgetting", "bit_exact", "ratio_searched", "ratio", "cap", "capped", "owned_share", "free_share", "samples",
-    "device",
+    "forgetting", "bit_exact", "ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped", "search_cost",
+    "owned_share", "free_share", "samples", "device",
 )  # fmt: skip
 LITTLE_ROOM = 0.03  # share of the shared weights; with less, a task that comes can learn little
+CHOSEN = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped")
 Key = tuple[str, str, int, tuple[str, ...]]  # network, method, seed, prefix
 
 
@@ -28,7 +29,8 @@ def scores_table(nodes: Mapping[Key, Mapping[str, Any]]) -> pd.DataFrame:
             when = next(row["score"] for row in learned["rows"] if row["task"] == entry["task"])
             rows.append(
                 {key: value for key, value in entry.items() if key != "choice"}
-                | {key: entry["choice"].get(key) for key in ("ratio_searched", "ratio", "cap", "capped")}
+                | {key: entry["choice"].get(key) for key in CHOSEN}
+                | {"search_cost": entry["choice"].get("cost")}
                 | {"network": network, "method": method, "seed": seed, "prefix": "+".join(prefix)}
                 | {"score_when_learned": when, "forgetting": when - entry["score"]}
                 | {"free_share": node["free_share"], "device": node["device"]}

@@ -1,8 +1,8 @@
 """Which of the free weights a task keeps: the largest magnitudes, exactly as many as asked for."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -17,43 +17,43 @@ def kept_count(free: int, ratio: float) -> int:
     return min(free, math.floor(free * (1.0 - ratio) + 1e-9 * max(1.0, free)))
 
 
-@dataclass(frozen=True)
-class Block:
-    """Tensors whose weights are ranked together, and which share of the free ones among them is released."""
+def keep_masks(
+    weights: Mapping[str, Tensor],
+    free: Mapping[str, Tensor],
+    ratio: float,
+    scope: Scope,
+    factors: Mapping[str, float] = MappingProxyType({}),
+) -> dict[str, Tensor]:
+    """Boolean masks of the weights to keep among the free ones.
 
-    names: tuple[str, ...]
-    ratio: float
-
-
-def blocks_of(scope: Scope, ratios: Mapping[str, float]) -> list[Block]:
-    """What is ranked together, for the release ratio of each tensor: with `layer` each tensor is a block (PackNet,
-    Mallya & Lazebnik 2018), with `global` all that have the same ratio."""
-    if scope == "layer":
-        return [Block((name,), ratio) for name, ratio in ratios.items()]
-    return [
-        Block(tuple(name for name, own in ratios.items() if own == ratio), ratio)
-        for ratio in dict.fromkeys(ratios.values())
-    ]
-
-
-def keep_masks(weights: Mapping[str, Tensor], free: Mapping[str, Tensor], blocks: Sequence[Block]) -> dict[str, Tensor]:
-    """Boolean masks of the weights to keep among the free ones: in each block the largest magnitudes.
-
-    weights: tensors of any shapes; free: boolean tensors of the same shapes, True where the task has trained. Ratios
-    lie in [0, 1). Ties go to the earlier position, so the counts are exact and the masks are the same on every machine.
-    Raises ValueError for another ratio, PackingError where weights are not finite.
+    weights: tensors of any shapes; free: boolean tensors of the same shapes, True where the task has trained.
+    ratio: share of the free weights to release, in [0, 1). scope: `layer` releases that share of each tensor (PackNet,
+    Mallya & Lazebnik 2018), `global` ranks all tensors together; factors: by what the magnitudes of a tensor count more
+    than those of others (1 where it is absent). Ties go to the earlier position, so the counts are
+    exact and the masks are the same on every machine. Raises ValueError for another ratio, PackingError where weights
+    are not finite.
     """
+    if not 0.0 <= ratio < 1.0:
+        raise ValueError(f"the release ratio must lie in [0, 1), not {ratio}")
+    names = list(weights)
+    magnitudes = {
+        name: _magnitudes(name, weights[name], free[name]) * np.float32(factors.get(name, 1.0)) for name in names
+    }
+    if scope == "layer":
+        kept = {name: _largest(values, kept_count(values.size, ratio)) for name, values in magnitudes.items()}
+    else:
+        together = np.concatenate([magnitudes[name] for name in names]) if names else np.zeros(0, np.float32)
+        parts = np.split(
+            _largest(together, kept_count(together.size, ratio)),
+            np.cumsum([magnitudes[name].size for name in names])[:-1],
+        )
+        kept = dict(zip(names, parts))
     masks = {}
-    for block in blocks:
-        if not 0.0 <= block.ratio < 1.0:
-            raise ValueError(f"the release ratio must lie in [0, 1), not {block.ratio}")
-        magnitudes = [_magnitudes(name, weights[name], free[name]) for name in block.names]
-        together = np.concatenate(magnitudes)
-        kept = _largest(together, kept_count(together.size, block.ratio))
-        for name, own in zip(block.names, np.split(kept, np.cumsum([values.size for values in magnitudes])[:-1])):
-            masks[name] = torch.zeros(free[name].shape, dtype=torch.bool)
-            masks[name][free[name].cpu()] = torch.from_numpy(own)
-    return {name: masks[name] for name in weights}
+    for name in names:
+        mask = torch.zeros(free[name].shape, dtype=torch.bool)
+        mask[free[name].cpu()] = torch.from_numpy(kept[name])
+        masks[name] = mask
+    return masks
 
 
 def _magnitudes(name: str, weight: Tensor, free: Tensor) -> np.ndarray:

@@ -4,15 +4,16 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from acll.packing.prune import blocks_of, keep_masks
+from acll.data.batches import batches
+from acll.packing.prune import keep_masks
 from acll.packing.stage import released
 from acll.search.run import Task
-from acll.search.space import groups_of, ratios_of
+from acll.search.space import factors_of, groups_of
 from acll.search.trials import Attempt, Cost, Measured, Point, Settled
 from acll.seeds import derived
 from acll.settings import Scope, Search
 from acll.training.learner import Learner
-from acll.training.loop import Plan
+from acll.training.loop import Plan, steps_of
 from acll.training.metrics import Outcome, score, standard_error
 
 
@@ -33,12 +34,13 @@ def attempt_of(learner: Learner, state: Mapping[str, Tensor], free: Mapping[str,
             scores.append(score(outcome))
             return settled is not None and settled(scores, standard_error(outcome, derived(seed, "bootstrap")))
 
-        keep = keep_masks(weights, free, blocks_of(scope, ratios_of(free, point.kept, point.shape)))
+        keep = keep_masks(weights, free, 1 - point.kept, scope, factors_of(list(free), point.shape))
         rate = learner.training.retrain_learning_rate
         plan = Plan(epochs, rate, seed, keep_state=False, label=f"  keep {point.kept:.4f}")
         fitted = learner.fit(released(state, free, keep), plan, keep, watch=watch)
         best = looks[fitted.epoch - 1]
-        ran = min(float(epochs), float(len(looks)))
+        size, batch = len(learner.train), learner.training.batch_size
+        ran = min(steps_of(epochs, size, batch) / batches(size, batch), float(len(looks)))
         return Measured(fitted.score, standard_error(best, derived(seed, "bootstrap")), ran)
 
     return attempt

@@ -51,21 +51,21 @@ def crossing_below_top(kept: Sequence[float], scores: Sequence[float], tolerance
 
 
 def interval(
-    kept: Sequence[float], scores: Sequence[float], threshold: float, residuals: Sequence[float], seed: int
+    kept: Sequence[float], scores: Sequence[float], threshold: float, noise: float, seed: int
 ) -> tuple[float, float]:
     """Between which kept shares the smallest one that holds lies, with a probability of about COVERAGE.
 
-    kept, scores: the trials with full retraining; residuals: of the fit of the brief ones, the noise of one training. A
-    bootstrap: each resample adds residuals to all scores and to the threshold, and draws from between the smallest
-    share that then holds and the largest below it that does not (half of it, where there is none).
+    kept, scores: the trials with full retraining; noise: the deviation of the score of one training. A parametric
+    bootstrap: each resample adds noise to all scores and to the threshold, and draws from between the smallest share
+    that then holds and the largest below it that does not (half of it, where there is none).
     """
     generator = np.random.default_rng(seed)
     order = np.argsort(kept)
     shares, values = np.append(np.asarray(kept, float)[order], 1.0), np.append(np.asarray(scores, float)[order], np.inf)
     found = []
     for _ in range(RESAMPLES):
-        noise = generator.choice(np.asarray(residuals, float), len(values) + 1)
-        first = int(np.flatnonzero(values + noise[:-1] >= threshold + noise[-1])[0])
+        added = noise * generator.standard_normal(len(values) + 1)
+        first = int(np.flatnonzero(values + added[:-1] >= threshold + added[-1])[0])
         below = shares[first - 1] if first else shares[0] / 2
         found.append(np.exp(generator.uniform(np.log(below), np.log(shares[first]))))
     low, high = np.quantile(found, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])

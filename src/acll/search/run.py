@@ -20,7 +20,6 @@ from acll.settings import Search
 
 FEWEST_SAMPLES = 50  # a validation split below this says little; the run warns
 BRIEF = 1 / 16  # length of brief retraining, in full ones
-REFERENCES = 1
 BRIEF_SHARE = 0.25  # how much of what the reference leaves of the budget brief trials may spend
 FEWEST_TRIALS, MOST_TRIALS = 4, 12
 GAIN = 0.35  # what is needed with full retraining, in what is needed with brief retraining: about
@@ -28,8 +27,9 @@ NEXT = 1.5  # by which factor the next kept share with full retraining is smalle
 FINE = 1.3  # two kept shares by a smaller factor apart are as good as one
 DOUBT = 2  # failures in a row after which the reference is measured once more
 FALLBACKS = 3  # larger shares that are tried, whatever the budget, when the first with full retraining fails
+LEAST_NOISE = 0.5  # of one training's score, in standard errors of the reference
 SHAPES = 16  # trials of shapes, with groups of layers
-SHAPE_RANGE = math.log(4)  # how much more or less a group may keep than in proportion
+SHAPE_RANGE = math.log(3)  # by how much the magnitudes of a group may count more or less
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Task:
 class Choice:
     """What a search decided. Ratios are shares of the free weights that are released."""
 
-    ratio_searched: float  # what the data ask for; a bound where `confirmed` and the cap say that it could not be tried
+    ratio_searched: float | None  # what the data ask for, a bound unless it was confirmed; None: nothing was searched
     ratio: float  # what is done: not less than the cap demands
     ratio_low: float  # between these two the ratio lies, as far as the trials tell (90%)
     ratio_high: float
@@ -63,15 +63,14 @@ class Choice:
     standard_error: float | None = None
     tolerance: float | None = None
     threshold: float | None = None
-    shape: dict[str, float] = field(default_factory=dict)  # log multipliers of groups of layers
+    shape: dict[str, float] = field(default_factory=dict)  # logs of the factors of groups of layers
     warnings: tuple[str, ...] = field(default=())
 
 
 def fixed(ratio: float, cap: float | None) -> Choice:
     """The choice that needs no search: this ratio, or what the cap demands."""
-    limit = 1.0 if cap is None else cap
-    kept = min(1 - ratio, limit)
-    return Choice(ratio, 1 - kept, ratio, ratio, cap, 1 - ratio > limit, False, "fixed", 0.0)
+    done = max(ratio, 0.0 if cap is None else 1 - cap)
+    return Choice(None, done, done, done, cap, False, False, "fixed", 0.0)
 
 
 def search(settings: Search, task: Task, log: TrialLog) -> tuple[Choice, list[Trial]]:
@@ -84,15 +83,14 @@ def search(settings: Search, task: Task, log: TrialLog) -> tuple[Choice, list[Tr
         assert settings.ratio is not None  # the configuration sees to it
         return fixed(settings.ratio, task.cap), []
     if task.free == 0:
-        nothing = replace(fixed(0.0, task.cap), strategy=settings.search, capped=False, warnings=(NO_ROOM,))
-        return nothing, []
+        return replace(fixed(0.0, None), strategy=settings.search, cap=task.cap, warnings=(NO_ROOM,)), []
     with _Bar(settings.budget) as bar:
         return _Search(settings, task, log, bar).result(), log.trials
 
 
 NO_ROOM = (
     "no weight is left free for this task: it trains its head, biases and normalisations alone; a larger network, "
-    "a lower cap (more expected_tasks) or a larger ratio for the tasks before would leave it some"
+    "or larger ratios or a cap for the tasks before, would leave it some"
 )
 
 
@@ -102,6 +100,7 @@ class _Search:
     def __init__(self, settings: Search, task: Task, log: TrialLog, bar: "_Bar") -> None:
         self.settings, self.task, self.log, self.bar = settings, task, log, bar
         self.limit = 1.0 if task.cap is None else task.cap
+        self.lowest = min(settings.lower, self.limit / FINE)
         self.full_cost = task.cost(task.full_epochs)
         self.shape: dict[str, float] = {}
         self.best = 1.0  # smallest kept share that seems to do, so far
@@ -114,15 +113,15 @@ class _Search:
         self._note(self.reference, None)
         brief = BRIEF * self.task.full_epochs
         trials = self._brief(brief)
-        if self.task.groups:
-            self._find_shape(brief, self.best)
+        if self.task.groups and self._find_shape(brief, self.best):
             trials = self._brief(brief)
         kept, scores = _kept(trials), _scores(trials)
         estimate = crossing_below_top(kept, scores, self.tolerance)
         wanted, confirmed = self._confirm(max(self.settings.lower, estimate * GAIN))
         full = [trial for trial in self.log.trials if trial.role == CONFIRMATION]
-        noise, own = residuals_of(kept, scores), derived(self.task.seed, "bootstrap")
-        low, high = interval(_kept(full), _scores(full), self.threshold, noise.tolist(), own) if full else (wanted, 1.0)
+        noise = max(float(residuals_of(kept, scores).std()), LEAST_NOISE * self.reference.standard_error)
+        own = derived(self.task.seed, "bootstrap")
+        low, high = interval(_kept(full), _scores(full), self.threshold, noise, own) if full else (wanted, 1.0)
         return self._choice(wanted, min(low, wanted), max(high, wanted), confirmed)
 
     def _choice(self, wanted: float, low: float, high: float, confirmed: bool) -> Choice:
@@ -143,8 +142,18 @@ class _Search:
             tolerance=self.tolerance,
             threshold=self.threshold,
             shape=self.shape,
-            warnings=_warnings(self.task.cost.validation_samples, wanted, cap if capped else None, confirmed),
+            warnings=(
+                *_warnings(self.task.cost.validation_samples, wanted, cap if capped else None, confirmed),
+                *self._overdrawn(),
+            ),
         )
+
+    def _overdrawn(self) -> list[str]:
+        cost, budget = self._spent(), self.settings.budget
+        if cost <= budget:
+            return []
+        why = "shares failed that were expected to hold, or retrain_epochs is large beside epochs"
+        return [f"the search cost {cost:.2f} dense trainings, its budget is {budget:g}: {why}"]
 
     # ----------------------------------------------------------------------------------------------------------------
     # brief trials
@@ -154,7 +163,7 @@ class _Search:
         left = (self.settings.budget - self._spent()) * BRIEF_SHARE
         number = int(np.clip(left / self.task.cost(epochs) - 1, FEWEST_TRIALS, MOST_TRIALS))
         low, seed = self.settings.lower, derived(self.task.seed, "brief", *self.shape)
-        trials = [self._measure(REFERENCE, 1.0, epochs) for _ in range(REFERENCES)]
+        trials = [self._measure(REFERENCE, 1.0, epochs)]
         for _ in range(number):
             kept, scores = _kept(trials), _scores(trials)
             threshold = float(monotone_fit(kept, scores)[1][-1]) - self.tolerance
@@ -168,20 +177,26 @@ class _Search:
             self._note(trial, threshold, loss)
         return trials
 
-    def _find_shape(self, epochs: float, kept: float) -> None:
-        """Which groups should keep more than others: the best score at one kept share of all, where it matters."""
+    def _find_shape(self, epochs: float, kept: float) -> bool:
+        """Which groups' weights should count more: the best score at one kept share of all, where it matters. Whether
+        any shape is better than none. Strategies that are sweeps leave the shape to TPE."""
         share = max(self.settings.lower, kept / STEP)
         bounds = dict.fromkeys(self.task.groups, (-SHAPE_RANGE, SHAPE_RANGE))
         points: list[dict[str, float]] = []
         losses: list[float] = []
         seed = derived(self.task.seed, "shape")
+        strategy = self.settings.search if self.settings.search in ("anneal", "random") else "tpe"
         for number in range(SHAPES):
-            shape = dict.fromkeys(self.task.groups, 0.0) if number == 0 else draw("tpe", bounds, points, losses, seed)
+            shape = (
+                dict.fromkeys(self.task.groups, 0.0) if number == 0 else draw(strategy, bounds, points, losses, seed)
+            )
             trial = self._measure(TRIAL, share, epochs, shape)
             points.append(shape)
             losses.append(-trial.score)
             self._note(trial, None, losses[-1])
-        self.shape = points[int(np.argmin(losses))]
+        best = int(np.argmin(losses))
+        self.shape = points[best] if best > 0 else {}
+        return best > 0
 
     # ----------------------------------------------------------------------------------------------------------------
     # full retraining
@@ -195,7 +210,7 @@ class _Search:
         if guess > 2 * self.limit:
             return guess, False
         tried: list[Trial] = []
-        share: float | None = max(self.settings.lower, min(guess, self.limit / FINE))
+        share: float | None = max(self.lowest, min(guess, self.limit / FINE))
         while share is not None:
             trial = self._measure(CONFIRMATION, share, self.task.full_epochs)
             tried.append(trial)
@@ -212,13 +227,12 @@ class _Search:
         affordable = self._spent() + self.full_cost <= self.settings.budget
         if not held:
             # by rising steps: where the first few fail, the guess was far off
-            share = max(tried) * NEXT ** max(1, len(tried) - 1)
-            return share if share < self.limit and (affordable or len(tried) <= FALLBACKS) else None
+            share = min(max(tried) * NEXT ** max(1, len(tried) - 1), math.sqrt(max(tried) * self.limit))
+            worth = self.limit / max(tried) >= FINE
+            return share if worth and (affordable or len(tried) <= FALLBACKS) else None
         failed = [share for share in tried if share < min(held)]
-        if failed:
-            share = math.sqrt(min(held) * max(failed))
-        else:
-            share = max(self.settings.lower, min(held) / NEXT ** len(held))
+        below = max(self.lowest, min(held) / NEXT ** len(held))
+        share = math.sqrt(min(held) * max(failed)) if failed else below
         return share if affordable and min(held) / share >= math.sqrt(FINE) else None
 
     def _held(self, tried: list[Trial]) -> list[float]:
@@ -267,14 +281,15 @@ def _scores(trials: list[Trial]) -> list[float]:
 
 
 def _decided(threshold: float, looks: int) -> Settled:
-    """Whether a confirmation can end: it holds, since its best look counts, or it cannot win any more: even if each
-    look to come gained as much as the last one, and a standard error more, it would fall short."""
+    """Whether a confirmation can end: it holds, since its best look counts, or it can hardly win any more: half of its
+    looks are over, and if each to come gained as much as the last one, and a standard error more, it would fall short.
+    """
 
     def decided(scores: list[float], standard_error: float) -> bool:
         best = max(scores)
         if best >= threshold - 1e-12:
             return True
-        if len(scores) < 2:
+        if len(scores) < max(2, looks / 2):
             return False
         gain = max(0.0, best - max(scores[:-1]))
         return best + (looks - len(scores)) * gain + standard_error < threshold
@@ -302,8 +317,9 @@ class _Bar:
     """A progress bar in units of the budget, where a person is watching."""
 
     def __init__(self, budget: float) -> None:
+        self.budget = budget
         self.bar = tqdm(total=budget, desc="search", leave=False, disable=not sys.stderr.isatty(),
-                        bar_format="{desc} {bar} {n:.2f} of {total:g} dense trainings{postfix}")  # fmt: skip
+                        bar_format="{desc} {bar}{postfix}")  # fmt: skip
 
     def __enter__(self) -> "_Bar":
         return self
@@ -312,5 +328,5 @@ class _Bar:
         self.bar.close()
 
     def show(self, spent: float, best: float) -> None:
-        self.bar.n = spent
-        self.bar.set_postfix_str(f"best ratio so far {1 - best:.3f}")
+        self.bar.n = min(spent, self.budget)  # tqdm gives up its total beyond
+        self.bar.set_postfix_str(f"best ratio so far {1 - best:.3f}, cost {spent:.2f} of {self.budget:g}")

@@ -20,8 +20,9 @@ DECAY = 0.9  # what the decay rule starts at, and by which it shrinks the ratio
 
 @dataclass(frozen=True)
 class Known:
-    """What brief trials have shown: kept shares and scores in the order of trying, the reference first, what is needed,
-    and the smallest share that may be tried."""
+    """What brief trials have shown: the smallest share that may be tried, kept shares and scores in the order of
+    trying, the reference first, the score that is needed, how far that is below the reference, and the search's seed.
+    """
 
     low: float
     kept: Sequence[float]
@@ -89,7 +90,7 @@ def draw(
     seed: int,
 ) -> dict[str, float]:
     """hyperopt's next point, within bounds; a function of its arguments alone. The first of the points is the
-    reference, which is no draw; strategies without hyperopt are drawn as `tpe`."""
+    reference, which is no draw. strategy: `tpe`, `anneal` or `random`."""
     from hyperopt import JOB_STATE_DONE, STATUS_OK, Trials, anneal, hp, rand, tpe
     from hyperopt.base import Domain
 

@@ -18,7 +18,7 @@ CONFIRMATION = "confirmation"  # with full retraining
 @dataclass(frozen=True)
 class Point:
     """A place in the search space: the kept share of all free weights and, with groups of layers, the shape: the log of
-    each group's multiplier, by which it keeps more or less than others."""
+    each group's factor."""
 
     kept: float
     shape: dict[str, float] = field(default_factory=dict)
@@ -26,7 +26,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one attempt gave on the validation split: the score of its best look, and how many epochs it ran."""
+    """What one attempt gave on the validation split: the score of its best look, and how many epochs it ran (rounded to
+    whole batches)."""
 
     score: float
     standard_error: float
@@ -52,7 +53,7 @@ class Trial:
 
 # Tells from the scores of the looks so far, and the standard error of the last, whether a training may end.
 Settled = Callable[[list[float], float], bool]
-Attempt = Callable[[Point, float, int, Settled | None], Measured]  # where, epochs, seed
+Attempt = Callable[[Point, float, int, Settled | None], Measured]  # where, epochs, seed, when it may end
 
 
 class TrialLog:
@@ -110,7 +111,7 @@ def _same(trial: Trial, role: str, point: Point, epochs: float) -> bool:
 
 
 def table(trials: Sequence[Trial]) -> pd.DataFrame:
-    """A row for each trial; with groups of layers a column for each, the log of its multiplier."""
+    """A row for each trial; with groups of layers a column for each, the log of its factor."""
     rows = [asdict(trial) for trial in trials]
     flat = [row | {f"shape_{group}": value for group, value in row.pop("shape").items()} for row in rows]
     return pd.DataFrame(flat, columns=None if flat else [one.name for one in fields(Trial) if one.name != "shape"])

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from acll.packing.prune import blocks_of, keep_masks
+from acll.packing.prune import keep_masks
 from acll.packing.stage import free_of, load_state, released, save_state
-from acll.search.space import ratios_of
+from acll.search.space import factors_of
 from acll.settings import Scope
 from acll.steps._run import StepSettings, run
+
+FIGURES = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped", "cost")
 
 
 class Parameters(StepSettings):
@@ -25,9 +27,9 @@ def main(*, dense: Path, parent: Path | None, choice: Path | None, pruned: Path,
     if choice is not None:
         decided = json.loads(choice.read_text(encoding="utf-8"))
     free = free_of(parent, state, header["shared"])
-    ratios = ratios_of(free, 1 - decided["ratio"], decided.get("shape", {}))
-    keep = keep_masks({name: state[name] for name in free}, free, blocks_of(params.scope, ratios))
-    figures = {key: decided.get(key) for key in ("ratio_searched", "ratio", "cap", "capped")}
+    factors = factors_of(list(free), decided.get("shape", {}))
+    keep = keep_masks({name: state[name] for name in free}, free, decided["ratio"], params.scope, factors)
+    figures = {key: decided.get(key) for key in FIGURES}
     save_state(pruned, released(state, free, keep), {"task": header["task"], "choice": figures}, keep)
     kept, total = sum(int(mask.sum()) for mask in keep.values()), sum(int(mask.sum()) for mask in free.values())
     print(f"{header['task']['name']}: keeps {kept:,} of {total:,} free weights")

@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from acll.files import write_json, write_text
 from acll.packing.file import content_key
 from acll.packing.stage import free_of, load_state
@@ -29,6 +31,8 @@ def main(*, dense: Path, parent: Path | None, train: Path, trials: Path, choice:
     learner = learner_of(node, train)
     state, _, header = load_state(dense)
     free = free_of(parent, state, header["shared"])
+    count, total = (sum(int(count(mask)) for mask in free.values()) for count in (torch.sum, torch.numel))
+    print(f"{learner.header.name}: {count:,} of {total:,} weights are free")
     log = TrialLog(trials.with_suffix(".checkpoint"), content_key(params.model_dump_json(), dense, train, parent))
     task = task_of(learner, state, free, params.scope, params.search, params.cap, node.seed_for("search"))
     decided, rows = search(params.search, task, log)
@@ -37,8 +41,10 @@ def main(*, dense: Path, parent: Path | None, train: Path, trials: Path, choice:
     log.remove()
     for warning in decided.warnings:
         print(f"warning: {learner.header.name}: {warning}")
-    between = f"{decided.ratio_low:.4f} to {decided.ratio_high:.4f}"
-    print(f"{learner.header.name}: searched ratio {decided.ratio_searched:.4f} ({between}), ratio {decided.ratio:.4f}")
+    if decided.ratio_searched is not None:
+        between = f"{decided.ratio_low:.4f} to {decided.ratio_high:.4f}"
+        print(f"{learner.header.name}: searched ratio {decided.ratio_searched:.4f} ({between})")
+    print(f"{learner.header.name}: ratio {decided.ratio:.4f}")
 
 
 if __name__ == "__main__":
