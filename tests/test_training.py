@@ -4,11 +4,15 @@ import pytest
 import torch
 
 from acll.networks.build import build
+from acll.networks.partition import partition
+from acll.search.attempt import attempt_of
+from acll.search.trials import Point
 from acll.settings import BackboneNetwork, Training
 from acll.training import checkpoint as checkpoints
 from acll.training import loop
 from acll.training.learner import Learner
 from acll.training.loop import Plan, TrainingError, Unfinished
+from acll.training.metrics import score
 from conftest import states_equal, tiny_task
 
 CPU = torch.device("cpu")
@@ -130,6 +134,56 @@ def test_the_best_epoch_on_the_validation_split_is_kept():
     scores = [row["score"] for row in fitted.history]
     assert fitted.score == max(scores)
     assert fitted.epoch == scores.index(max(scores)) + 1
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "looks"), [(0.4, 2, 1), (1, 4, 1), (1.5, 6, 2), (0.01, 1, 1), (1.01, 4, 1)]
+)
+def test_part_of_an_epoch_is_a_whole_training_with_a_schedule_of_its_own(monkeypatch, epochs, steps, looks):
+    rates, real = [], loop._Masked.before_step
+    monkeypatch.setattr(loop._Masked, "before_step", lambda self, rate: (rates.append(rate), real(self, rate)))
+    which = learner(task=tiny_task("a", samples=16))
+    fitted = which.fit(start(which), Plan(epochs, 0.01, 0), None)
+    assert len(rates) == steps == loop.steps_of(epochs, 16, 4)
+    assert len(fitted.history) == looks
+    assert rates == [loop._rate("cosine", 0.01, step / steps) for step in range(steps)]
+
+
+def test_a_watcher_sees_each_look_and_may_end_the_training():
+    seen = []
+
+    def watch(outcome):
+        seen.append(score(outcome))
+        return len(seen) == 2
+
+    which = learner()
+    fitted = which.fit(start(which), Plan(5, 0.01, 0), None, watch=watch)
+    assert seen == [row["score"] for row in fitted.history]
+    assert len(seen) == 2
+
+
+def test_the_state_may_be_left_where_only_the_score_is_wanted():
+    with_state, without = learner(), learner()
+    kept = with_state.fit(start(with_state), Plan(2, 0.01, 0), None)
+    left = without.fit(start(without), Plan(2, 0.01, 0, keep_state=False), None)
+    assert left.state == {}
+    assert (left.score, left.history) == (kept.score, kept.history)
+
+
+def test_an_attempt_starts_from_the_dense_state_each_time_and_ends_when_it_is_settled():
+    which = learner(task=tiny_task("a", samples=16))
+    state = start(which)
+    before = {name: value.clone() for name, value in state.items()}
+    free = {name: torch.ones(state[name].shape, dtype=torch.bool) for name in partition(which.network).shared}
+    attempt = attempt_of(which, state, free, "global")
+    first = attempt(Point(0.3), 3, 0, None)
+    looks = []
+    ended = attempt(Point(0.3), 3, 0, lambda scores, error: looks.append((list(scores), error)) or len(scores) == 2)
+    assert states_equal(state, before)
+    assert attempt(Point(0.3), 3, 0, None) == first
+    assert (first.ran, ended.ran, len(looks)) == (3, 2, 2)
+    assert ended.score == max(looks[-1][0]) <= first.score
+    assert attempt(Point(0.3), 0.4, 0, None).ran == 0.5  # two batches of four
 
 
 def test_a_training_that_diverges_says_what_to_change():
