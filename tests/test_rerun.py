@@ -195,7 +195,7 @@ def test_one_configuration_does_not_disturb_the_other(place):
         ("evaluation/figures.py", {"figures"}),
         ("evaluation/tables.py", ENDS),
         ("evaluation/score.py", node("a", "evaluate") | node("ab", "evaluate") | node("abc", "evaluate") | ENDS),
-        ("search/suggest.py", (node("a") - {"train small/dense/seed0/a"}) | node("ab") | node("abc") | ENDS),
+        ("search/strategies.py", (node("a") - {"train small/dense/seed0/a"}) | node("ab") | node("abc") | ENDS),
         ("data/sources/generated.py", ALL),
         ("cli.py", set()),
         ("sharing/verify.py", set()),
