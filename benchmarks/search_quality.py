@@ -115,6 +115,16 @@ def best_constant(data: Path) -> float:
     return float(np.exp(np.median(np.log(truths))))
 
 
+def covered(table: pd.DataFrame) -> pd.Series:
+    """How often the interval of a search holds the sweeps' answer."""
+    searched = table[table["strategy"].isin(SEARCHES)]
+    inside = []
+    for row in searched.itertuples():
+        choice = remembered(_file(str(row.task), int(row.seed), str(row.strategy)), dict)
+        inside.append(1 - choice["ratio_high"] <= row.sweep_kept <= 1 - choice["ratio_low"])
+    return searched.assign(covered=inside).groupby("strategy", sort=False)["covered"].sum()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the real data")
@@ -130,6 +140,7 @@ def main() -> None:
     table.to_csv(ROOT / "docs/benchmarks/search_quality.csv", index=False)
     save(draw(table), ROOT / "docs/search_quality.png")
     report(table)
+    print(covered(table).to_string())
 
 
 def draw(table: pd.DataFrame) -> Figure:

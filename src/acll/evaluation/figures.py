@@ -79,7 +79,8 @@ def searches(traces: Sequence[tuple[str, pd.DataFrame, Mapping[str, Any]]]) -> F
     """Each search in a panel: validation score against kept share for brief and for full retraining, the fit, reference
     and tolerance, the cap, the choice and its interval."""
     columns = min(3, len(traces))
-    figure, axes = _grid(-(-len(traces) // columns), columns, height=3.0, width=3.6)
+    height, width = (3.0, 3.6) if len(traces) > 1 else (4.8, 5.4)
+    figure, axes = _grid(-(-len(traces) // columns), columns, height, width)
     panels = axes.flatten()
     for panel, (name, trials, choice) in zip(panels, traces):
         _search(panel, name, trials, choice)
