@@ -11,7 +11,7 @@ to docs/adaptivity.png.
 
 import argparse
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from scipy.stats import spearmanr
-from tasks import CIFAR, MNIST, ROOT, TRAINING, chosen, dense, remembered
+from tasks import CIFAR, MNIST, ROOT, TRAINING, dense, remembered
 
 from acll.data.batches import Split
 from acll.evaluation.style import COLOURS, MARKERS, save
@@ -56,7 +56,7 @@ def measure(factor: str, level: float, seed: int, data: Path) -> dict[str, Any]:
     own = dense(name, task, seed, data, CACHE, TRAINING)
     if validation is not None:
         own = replace(own, learner=replace(own.learner, validation=some(own.learner.validation, validation)))
-    found: dict[str, Any] = remembered(CACHE / f"{name}.{seed}.json", lambda: chosen(own.search(Search(search="tpe"))))
+    found: dict[str, Any] = remembered(CACHE / f"{name}.{seed}.json", lambda: asdict(own.search(Search(search="tpe"))))
     print(f"{factor} {level:g}, seed {seed}: keep {1 - found['ratio']:.4f}", flush=True)
     return {"factor": factor, "level": level, "seed": seed, "kept_share": 1 - found["ratio"]}
 

@@ -11,6 +11,7 @@ are of the test split, after all is chosen, and `sweep_kept` of `sweep_again` is
 import argparse
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from tasks import ROOT, TASKS, TRAINING, Dense, chosen, dense, remembered
+from tasks import ROOT, TASKS, TRAINING, Dense, dense, remembered
 
 from acll.evaluation.style import COLOURS, FREE, MARKERS, save
 from acll.search.choice import crossing
@@ -62,7 +63,7 @@ def measure(name: str, seed: int, data: Path) -> None:
 def timed(own: Dense, settings: Search) -> dict[str, Any]:
     """A choice, and how long its search took."""
     began = time.monotonic()
-    return chosen(own.search(settings)) | {"seconds": time.monotonic() - began}
+    return asdict(own.search(settings)) | {"seconds": time.monotonic() - began}
 
 
 def swept(own: Dense, sweep: str) -> list[list[float]]:

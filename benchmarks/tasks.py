@@ -5,7 +5,7 @@ import io
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from acll.files import write_json
 from acll.packing.ownership import State, free, starting_state
 from acll.packing.prune import keep_masks
 from acll.packing.stage import load_state, released, save_state
-from acll.search.attempt import task_of
+from acll.search.attempt import attempt_of, task_of
 from acll.search.choice import tolerance_of
 from acll.search.run import Choice, search
 from acll.search.space import factors_of
@@ -67,9 +67,9 @@ class Dense:
 
     def attempt(self, kept: float, seed: int) -> tuple[float, float]:
         """Validation score, and its standard error, after full retraining; the best look counts."""
-        task = task_of(self.learner, self.state, self.free, SCOPE, Search(search="tpe"), None, 0)
+        attempt = attempt_of(self.learner, self.state, self.free, SCOPE)
         with quiet():
-            measured = task.attempt(Point(kept), self.learner.training.retrain_epochs, seed, None)
+            measured = attempt(Point(kept), self.learner.training.retrain_epochs, seed, None)
         return measured.score, measured.standard_error
 
     def tested(self, kept: float, shape: dict[str, float], seed: int) -> tuple[float, float]:
@@ -132,11 +132,6 @@ def remembered(path: Path, make: Callable[[], Any]) -> Any:
     if not path.exists():
         write_json(path, make())
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def chosen(choice: Choice) -> dict[str, Any]:
-    """A choice as it is kept."""
-    return asdict(choice)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from acll.search.choice import crossing, crossing_below_top, interval, monotone_
 from acll.search.run import BRIEF, FALLBACKS, NO_ROOM, Task, search
 from acll.search.space import factors_of, groups_of
 from acll.search.strategies import DECAY, STARTUP, STEP, SUGGEST, Known, draw, penalised
-from acll.search.trials import CONFIRMATION, REFERENCE, TRIAL, Cost, Measured, TrialLog, table
+from acll.search.trials import CONFIRMATION, REFERENCE, TRIAL, Cost, Measured, Point, TrialLog, table
 from acll.settings import Search
 
 PROPERTY = settings(max_examples=50, deadline=None)
@@ -529,6 +529,16 @@ def test_a_search_can_be_killed_twice(tmp_path):
     rest = Curve(0.1)
     assert find(rest, TrialLog(path, "key")) == expected
     assert len(rest.seen) == len(expected[1]) - 9
+
+
+def test_a_search_that_is_killed_while_it_takes_up_its_trials_loses_none(tmp_path):
+    path = tmp_path / "trials.json"
+    with pytest.raises(Killed):
+        find(Curve(0.1, calls=6), TrialLog(path, "key"))
+    before = path.read_bytes()
+    log = TrialLog(path, "key")
+    log.measure(REFERENCE, Point(1.0), EPOCHS, lambda: pytest.fail("it is known"), Cost(5000, 1000, 40))
+    assert path.read_bytes() == before
 
 
 def test_trials_of_another_search_are_not_taken_over(tmp_path):

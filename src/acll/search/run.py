@@ -1,7 +1,7 @@
 """The search of a task's release ratio: reference, trials at rising cost, confirmation, choice (see docs/search.md).
 
-Brief trials say about where the score begins to fall, and how that place moves as retraining grows longer; full
-retraining, from there on, decides. The answer is the smallest kept share that was seen to hold.
+Brief trials say about where the score begins to fall; full retraining, from there on, decides. The answer is the
+smallest kept share that was seen to hold.
 """
 
 import math
@@ -214,11 +214,12 @@ class _Search:
         while share is not None:
             trial = self._measure(CONFIRMATION, share, self.task.full_epochs)
             tried.append(trial)
-            self.best = min(self._held(tried), default=self.best)
-            self._note(trial, self.threshold)
-            if len(tried) == DOUBT and not self._held(tried):
-                self._doubt()
             held = self._held(tried)
+            self.best = min(held, default=self.best)
+            self._note(trial, self.threshold)
+            if len(tried) == DOUBT and not held:
+                self._doubt()
+                held = self._held(tried)
             share = self._next(_kept(tried), held)
         return (min(held), True) if held else (max(guess, self.limit), False)
 

@@ -76,23 +76,14 @@ class TrialLog:
         number = len(self.trials)
         known = self._known[number] if number < len(self._known) else None
         if known is not None and _same(known, role, point, epochs):
-            trial = replace(known, needed=None, loss=None)
-        else:
-            got = run()
-            trial = Trial(
-                number,
-                role,
-                point.kept,
-                epochs,
-                got.ran,
-                got.score,
-                got.standard_error,
-                cost(got.ran),
-                shape=point.shape,
-            )
-        self.trials.append(trial)
+            # the file stays as it is: it may hold more than has been taken from it
+            self.trials.append(replace(known, needed=None, loss=None))
+            return self.trials[-1]
+        got = run()
+        measured = (got.ran, got.score, got.standard_error, cost(got.ran))
+        self.trials.append(Trial(number, role, point.kept, epochs, *measured, shape=point.shape))
         self._write()
-        return trial
+        return self.trials[-1]
 
     def note(self, trial: Trial) -> None:
         """Add what the search made of a trial."""
