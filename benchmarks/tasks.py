@@ -27,8 +27,8 @@ from acll.search.trials import Point, TrialLog
 from acll.seeds import derived
 from acll.settings import AnyTask, Configuration, Network, Scope, Search, Training
 from acll.training.evaluate import outcome
-from acll.training.learner import Learner
-from acll.training.loop import Plan
+from acll.training.learner import TaskLearner
+from acll.training.loop import Plan, fit
 from acll.training.metrics import score, standard_error
 from acll.training.session import Node, learner_of, parent_of
 
@@ -53,7 +53,7 @@ TRAINING = {"epochs": 25, "retrain_epochs": 4, "loss": "cross_entropy_dice"}
 class Dense:
     """A task with its dense network: all that a search of its ratio needs."""
 
-    learner: Learner
+    learner: TaskLearner
     state: State
     free: State
     seed: int
@@ -79,7 +79,7 @@ class Dense:
         training = self.learner.training
         plan = Plan(training.retrain_epochs, training.retrain_learning_rate, seed)
         with quiet():
-            fitted = self.learner.fit(released(self.state, self.free, keep), plan, keep)
+            fitted = fit(self.learner, released(self.state, self.free, keep), plan, keep)
         self.learner.network.load_state_dict(fitted.state)
         prepared.allow_test()
         tensors, header = prepared.read(self.tests)
@@ -109,7 +109,7 @@ def dense(name: str, task: dict[str, Any], seed: int, data: Path, folder: Path, 
     if not path.exists():
         start = starting_state(before, learner.header.kind, learner.network.state_dict())
         with quiet():
-            fitted = learner.fit(start, Plan(own.epochs, own.learning_rate, node.seed_for("train")), masks)
+            fitted = fit(learner, start, Plan(own.epochs, own.learning_rate, node.seed_for("train")), masks)
         save_state(path, fitted.state, {"score": fitted.score})
     return Dense(learner, load_state(path)[0], masks, seed, files[1])
 

@@ -62,8 +62,8 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
     from acll.packing.prune import keep_masks
     from acll.packing.stage import released
     from acll.settings import Training
-    from acll.training.learner import Learner
-    from acll.training.loop import Plan
+    from acll.training.learner import TaskLearner
+    from acll.training.loop import Plan, fit
 
     train, validation, header = task
     network = build(header.kind, len(header.classes), len(packed.tasks) if packed else 0)
@@ -71,12 +71,12 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
         whole = build("segmentation" if hasattr(build, "has_decoder") else "classification", 2, 0)
         packed = empty({}, {name: whole.state_dict()[name] for name in partition(whole).shared}, "test", 0)
     training = Training(batch_size=3, **({"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1} | settings))
-    learner = Learner(network, train, validation, header, training, torch.device("cpu"))
+    learner = TaskLearner(network, train, validation, header, training, torch.device("cpu"))
     masks = free(packed, header.kind)
     start = starting_state(packed, header.kind, network.state_dict())
-    dense = learner.fit(start, Plan(epochs, 0.01, 1), masks).state
+    dense = fit(learner, start, Plan(epochs, 0.01, 1), masks).state
     keep = keep_masks({name: dense[name] for name in masks}, masks, ratio, scope)
-    after = learner.fit(released(dense, masks, keep), Plan(epochs, 0.01, 2), keep).state
+    after = fit(learner, released(dense, masks, keep), Plan(epochs, 0.01, 2), keep).state
     record = TaskRecord(
         header.name, header.kind, header.classes, header.image_size, header.mean, header.deviation, "accuracy", 0.5, ""
     )

@@ -10,8 +10,8 @@ from acll.search.trials import Point
 from acll.settings import BackboneNetwork, Training
 from acll.training import checkpoint as checkpoints
 from acll.training import loop
-from acll.training.learner import Learner
-from acll.training.loop import Plan, TrainingError, Unfinished
+from acll.training.learner import TaskLearner
+from acll.training.loop import Plan, TrainingError, Unfinished, fit
 from acll.training.metrics import score
 from conftest import states_equal, tiny_task
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 def learner(task=None, **settings):
     train, validation, header = task or tiny_task("a", samples=12)
     network = build(BackboneNetwork(backbone="resnet_small"), "classification", len(header.classes), 0)
-    return Learner(network, train, validation, header, Training(batch_size=4, **settings), CPU)
+    return TaskLearner(network, train, validation, header, Training(batch_size=4, **settings), CPU)
 
 
 def start(which):
@@ -39,7 +39,7 @@ def test_masked_weights_do_not_move_by_a_bit_and_the_others_do(optimizer, schedu
         for name, value in before.items()
         if name.startswith("encoder.") and value.ndim == 4
     }
-    after = which.fit(before, Plan(3, 0.05, 0), masks).state
+    after = fit(which, before, Plan(3, 0.05, 0), masks).state
     for name, mask in masks.items():
         assert torch.equal(after[name][~mask], before[name][~mask])
         assert not torch.equal(after[name][mask], before[name][mask])
@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_gives_others():
     results = []
     for seed in (1, 1, 2):
         which = learner(augmentation=["flip", "shift", "brightness"], label_smoothing=0.1)
-        results.append(which.fit(start(which), Plan(2, 0.01, seed), None).state)
+        results.append(fit(which, start(which), Plan(2, 0.01, seed), None).state)
     assert states_equal(results[0], results[1])
     assert not states_equal(results[0], results[2])
 
@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_gives_others():
 def test_a_killed_training_goes_on_from_its_last_epoch_to_the_same_bits(tmp_path, monkeypatch, optimizer, killed_after):
     plan, path = Plan(4, 0.01, 1), tmp_path / "dense.checkpoint"
     left_alone = learner(optimizer=optimizer)
-    expected = left_alone.fit(start(left_alone), plan, None)
+    expected = fit(left_alone, start(left_alone), plan, None)
 
     real, calls = checkpoints.store, []
 
@@ -97,10 +97,10 @@ def test_a_killed_training_goes_on_from_its_last_epoch_to_the_same_bits(tmp_path
     with monkeypatch.context() as patched:
         patched.setattr(checkpoints, "store", dies)
         with pytest.raises(KeyboardInterrupt):
-            first.fit(start(first), plan, None, Unfinished(path, ""))
+            fit(first, start(first), plan, None, Unfinished(path, ""))
     second, epochs = learner(optimizer=optimizer), []
     monkeypatch.setattr(checkpoints, "store", lambda *arguments: (real(*arguments), epochs.append(1)))
-    resumed = second.fit(start(second), plan, None, Unfinished(path, ""))
+    resumed = fit(second, start(second), plan, None, Unfinished(path, ""))
     assert len(epochs) == 4 - killed_after  # only what was missing has been trained
     assert states_equal(resumed.state, expected.state)
     assert (resumed.score, resumed.epoch, resumed.history) == (expected.score, expected.epoch, expected.history)
@@ -109,28 +109,29 @@ def test_a_killed_training_goes_on_from_its_last_epoch_to_the_same_bits(tmp_path
 def test_a_checkpoint_of_another_training_of_other_code_or_a_damaged_one_is_not_taken(tmp_path, capsys):
     plan, path = Plan(2, 0.01, 1), tmp_path / "dense.checkpoint"
     which = learner()
-    which.fit(start(which), plan, None, Unfinished(path, ""))
+    fit(which, start(which), plan, None, Unfinished(path, ""))
     other = learner(task=tiny_task("a", samples=12, seed=7))
     plain = learner(task=tiny_task("a", samples=12, seed=7))
     assert states_equal(
-        other.fit(start(other), plan, None, Unfinished(path, "")).state, plain.fit(start(plain), plan, None).state
+        fit(other, start(other), plan, None, Unfinished(path, "")).state, fit(plain, start(plain), plan, None).state
     )
     other_code = learner(task=tiny_task("a", samples=12, seed=7))
-    other_code.fit(start(other_code), plan, None, Unfinished(path, "edited"))
+    fit(other_code, start(other_code), plan, None, Unfinished(path, "edited"))
     assert "goes on" not in capsys.readouterr().out
     same = learner(task=tiny_task("a", samples=12, seed=7))
-    same.fit(start(same), plan, None, Unfinished(path, "edited"))
+    fit(same, start(same), plan, None, Unfinished(path, "edited"))
     assert "goes on" in capsys.readouterr().out
     path.write_bytes(path.read_bytes()[:1000])
     again, expected = learner(), learner()
     assert states_equal(
-        again.fit(start(again), plan, None, Unfinished(path, "")).state, expected.fit(start(expected), plan, None).state
+        fit(again, start(again), plan, None, Unfinished(path, "")).state,
+        fit(expected, start(expected), plan, None).state,
     )
 
 
 def test_the_best_epoch_on_the_validation_split_is_kept():
     which = learner(task=tiny_task("a", samples=40))
-    fitted = which.fit(start(which), Plan(6, 0.01, 0), None)
+    fitted = fit(which, start(which), Plan(6, 0.01, 0), None)
     scores = [row["score"] for row in fitted.history]
     assert fitted.score == max(scores)
     assert fitted.epoch == scores.index(max(scores)) + 1
@@ -143,8 +144,8 @@ def test_part_of_an_epoch_is_a_whole_training_with_a_schedule_of_its_own(monkeyp
     rates, real = [], loop._Masked.before_step
     monkeypatch.setattr(loop._Masked, "before_step", lambda self, rate: (rates.append(rate), real(self, rate)))
     which = learner(task=tiny_task("a", samples=16))
-    fitted = which.fit(start(which), Plan(epochs, 0.01, 0), None)
-    assert len(rates) == steps == loop.steps_of(epochs, 16, 4)
+    fitted = fit(which, start(which), Plan(epochs, 0.01, 0), None)
+    assert len(rates) == steps == loop.steps_of(epochs, 4)
     assert len(fitted.history) == looks
     assert rates == [loop._rate("cosine", 0.01, step / steps) for step in range(steps)]
 
@@ -152,20 +153,20 @@ def test_part_of_an_epoch_is_a_whole_training_with_a_schedule_of_its_own(monkeyp
 def test_a_watcher_sees_each_look_and_may_end_the_training():
     seen = []
 
-    def watch(outcome):
-        seen.append(score(outcome))
+    def watch(outcomes):
+        seen.append(score(*outcomes))
         return len(seen) == 2
 
     which = learner()
-    fitted = which.fit(start(which), Plan(5, 0.01, 0), None, watch=watch)
+    fitted = fit(which, start(which), Plan(5, 0.01, 0), None, watch=watch)
     assert seen == [row["score"] for row in fitted.history]
     assert len(seen) == 2
 
 
 def test_the_state_may_be_left_where_only_the_score_is_wanted():
     with_state, without = learner(), learner()
-    kept = with_state.fit(start(with_state), Plan(2, 0.01, 0), None)
-    left = without.fit(start(without), Plan(2, 0.01, 0, keep_state=False), None)
+    kept = fit(with_state, start(with_state), Plan(2, 0.01, 0), None)
+    left = fit(without, start(without), Plan(2, 0.01, 0, keep_state=False), None)
     assert left.state == {}
     assert (left.score, left.history) == (kept.score, kept.history)
 
@@ -189,7 +190,7 @@ def test_an_attempt_starts_from_the_dense_state_each_time_and_ends_when_it_is_se
 def test_a_training_that_diverges_says_what_to_change():
     which = learner(optimizer="sgd")
     with pytest.raises(TrainingError, match="lower the learning rate"):
-        which.fit(start(which), Plan(4, 1e30, 0), None)
+        fit(which, start(which), Plan(4, 1e30, 0), None)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "dice", "cross_entropy_dice"])
@@ -204,8 +205,8 @@ def test_segmentation_learns_with_each_loss_and_ignores_what_is_to_be_ignored(lo
     split = Split(train.images, labels)
     network = build(DecoderNetwork(decoder="unet", encoder="resnet_small"), "segmentation", 2, 0)
     settings = Training(batch_size=4, loss=loss, class_weights=class_weights)
-    which = Learner(network, split, split, header, settings, CPU)
-    fitted = which.fit(start(which), Plan(12, 0.01, 0), None)
+    which = TaskLearner(network, split, split, header, settings, CPU)
+    fitted = fit(which, start(which), Plan(12, 0.01, 0), None)
     assert fitted.score > 0.6
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from acll.data.batches import batches
 from acll.packing.prune import keep_masks
 from acll.packing.stage import released
 from acll.search.run import Task
@@ -12,12 +11,12 @@ from acll.search.space import factors_of, groups_of
 from acll.search.trials import Attempt, Cost, Measured, Point, Settled
 from acll.seeds import derived
 from acll.settings import Scope, Search
-from acll.training.learner import Learner
-from acll.training.loop import Plan, steps_of
+from acll.training.learner import TaskLearner
+from acll.training.loop import Plan, fit, steps_of
 from acll.training.metrics import Outcome, score, standard_error
 
 
-def attempt_of(learner: Learner, state: Mapping[str, Tensor], free: Mapping[str, Tensor], scope: Scope) -> Attempt:
+def attempt_of(learner: TaskLearner, state: Mapping[str, Tensor], free: Mapping[str, Tensor], scope: Scope) -> Attempt:
     """A function of (point, epochs, seed, settled) for a task's dense state. Each attempt starts from that state anew.
 
     Attempts of the same length have the same number of looks at the validation split, and the best counts, as in the
@@ -29,7 +28,8 @@ def attempt_of(learner: Learner, state: Mapping[str, Tensor], free: Mapping[str,
         looks: list[Outcome] = []
         scores: list[float] = []
 
-        def watch(outcome: Outcome) -> bool:
+        def watch(seen: tuple[Outcome, ...]) -> bool:
+            (outcome,) = seen
             looks.append(outcome)
             scores.append(score(outcome))
             return settled is not None and settled(scores, standard_error(outcome, derived(seed, "bootstrap")))
@@ -37,17 +37,16 @@ def attempt_of(learner: Learner, state: Mapping[str, Tensor], free: Mapping[str,
         keep = keep_masks(weights, free, 1 - point.kept, scope, factors_of(list(free), point.shape))
         rate = learner.training.retrain_learning_rate
         plan = Plan(epochs, rate, seed, keep_state=False, label=f"  keep {point.kept:.4f}")
-        fitted = learner.fit(released(state, free, keep), plan, keep, watch=watch)
+        fitted = fit(learner, released(state, free, keep), plan, keep, watch=watch)
         best = looks[fitted.epoch - 1]
-        size, batch = len(learner.train), learner.training.batch_size
-        ran = min(steps_of(epochs, size, batch) / batches(size, batch), float(len(looks)))
+        ran = min(steps_of(epochs, learner.batches()) / learner.batches(), float(len(looks)))
         return Measured(fitted.score, standard_error(best, derived(seed, "bootstrap")), ran)
 
     return attempt
 
 
 def task_of(
-    learner: Learner,
+    learner: TaskLearner,
     state: Mapping[str, Tensor],
     free: Mapping[str, Tensor],
     scope: Scope,

@@ -6,7 +6,7 @@ from acll.packing import file
 from acll.packing.ownership import commit
 from acll.packing.stage import load_state
 from acll.steps._run import StepSettings, run
-from acll.training.loop import Plan, Unfinished
+from acll.training.loop import Plan, Unfinished, fit
 from acll.training.session import Node, learner_of, parent_of, record_of
 
 
@@ -25,7 +25,7 @@ def main(*, pruned: Path, parent: Path | None, train: Path, network: Path, param
     rate, seed = node.training.retrain_learning_rate, node.seed_for("retrain")
     plan = Plan(node.training.retrain_epochs, rate, seed, label=learner.header.name)
     unfinished = Unfinished(network.with_suffix(".checkpoint"), params.model_dump_json())
-    fitted = learner.fit(state, plan, keep, unfinished)
+    fitted = fit(learner, state, plan, keep, unfinished)
     after = commit(before, record_of(learner.header, fitted.score, header["choice"]), fitted.state, keep)
     file.write(network, after)
     unfinished.path.unlink(missing_ok=True)

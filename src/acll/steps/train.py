@@ -8,7 +8,7 @@ from acll.networks.partition import partition
 from acll.packing.ownership import free, starting_state
 from acll.packing.stage import save_state
 from acll.steps._run import StepSettings, run
-from acll.training.loop import Plan, Unfinished
+from acll.training.loop import Plan, Unfinished, fit
 from acll.training.session import Node, learner_of, parent_of
 
 
@@ -30,7 +30,7 @@ def main(*, train: Path, parent: Path | None, dense: Path, params: Parameters) -
     masks = free(before, kind) if params.freeze else None
     plan = Plan(node.training.epochs, node.training.learning_rate, node.seed_for("train"), label=learner.header.name)
     unfinished = Unfinished(dense.with_suffix(".checkpoint"), params.model_dump_json())
-    fitted = learner.fit(start, plan, masks, unfinished)
+    fitted = fit(learner, start, plan, masks, unfinished)
     header = {"shared": partition(learner.network).shared, "task": asdict(learner.header), "score": fitted.score}
     save_state(dense, fitted.state, header | {"epoch": fitted.epoch, "history": fitted.history})
     unfinished.path.unlink(missing_ok=True)

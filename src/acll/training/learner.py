@@ -1,21 +1,28 @@
-"""A task's learner: its network, its data and its training settings, ready to be trained from any state."""
+"""A task's learner: its network, its data and its training settings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from acll.data.batches import Split
+from acll.data.batches import Split, batches, training_batches
 from acll.data.prepared import Header
 from acll.networks.build import TaskNetwork
+from acll.packing.ownership import digest
 from acll.settings import Training
-from acll.training.loop import Fitted, Plan, Unfinished, Watch, fit
+from acll.training.evaluate import outcome
+from acll.training.losses import Loss, class_weights, loss_of
+from acll.training.metrics import Outcome
 
 
 @dataclass(frozen=True)
-class Learner:
-    """A task's network, its data and how it is trained: what every training of a task has in common."""
+class TaskLearner:
+    """A task's network, its data and how it is trained: what every training of a task has in common.
+
+    The learner of `acll.training.loop`; methods that learn with another loss override `loss`.
+    """
 
     network: TaskNetwork
     train: Split
@@ -24,15 +31,39 @@ class Learner:
     training: Training
     device: torch.device
 
-    def fit(
-        self,
-        state: Mapping[str, Tensor],
-        plan: Plan,
-        masks: Mapping[str, Tensor] | None,
-        unfinished: Unfinished | None = None,
-        watch: Watch | None = None,
-    ) -> Fitted:
-        """Train from `state`; see `acll.training.loop.fit`."""
-        self.network.load_state_dict(state)
-        data = (self.train, self.validation, self.header)
-        return fit(self.network, *data, self.training, plan, masks, self.device, unfinished, watch)
+    def batches(self) -> int:
+        """How many batches an epoch has."""
+        return batches(len(self.train), self.training.batch_size)
+
+    def losses(self, seed: int, epoch: int) -> Iterator[Tensor]:
+        """The loss of each batch of an epoch."""
+        settings, kind = self.training, self.device.type
+        loader = training_batches(
+            self.train, self.header, settings.batch_size, settings.augmentation, seed, epoch, self.device
+        )
+        for images, labels in loader:
+            with torch.autocast(kind, torch.bfloat16, settings.mixed_precision and kind == "cuda"):
+                loss = self.loss(images, labels)
+            yield loss
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a batch: images [B, C, H, W], labels [B] or [B, H, W]."""
+        return self.task_loss(self.network(images).float(), labels)
+
+    @cached_property
+    def task_loss(self) -> Loss:
+        """The loss of the task alone, of logits and labels."""
+        if self.training.class_weights == "none":
+            return loss_of(self.header.kind, self.training, None)
+        weights = class_weights(self.train.labels, len(self.header.classes)).to(self.device)
+        return loss_of(self.header.kind, self.training, weights)
+
+    def look(self) -> tuple[Outcome, ...]:
+        """What the network does on the validation split."""
+        return (outcome(self.network, self.validation, self.header, self.device),)
+
+    def identity(self) -> str:
+        """What a training depends on, beside the state of the network: the data."""
+        samples = {"images": self.train.images, "labels": self.train.labels}
+        samples |= {"val_images": self.validation.images, "val_labels": self.validation.labels}
+        return f"{self.header} {digest(samples)}"

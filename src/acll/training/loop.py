@@ -7,31 +7,54 @@ masks, instead of by the optimiser: with masked gradients SGD, momentum and Adam
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from acll.data.batches import Split, batches, training_batches
-from acll.data.prepared import Header
 from acll.errors import UserError
-from acll.networks.build import TaskNetwork
 from acll.packing.ownership import digest
 from acll.seeds import derived
 from acll.settings import Training
 from acll.training import checkpoint as checkpoints
-from acll.training.evaluate import outcome
-from acll.training.losses import Loss, class_weights, loss_of
 from acll.training.metrics import Outcome, score
 
 
 class TrainingError(UserError):
     """Training cannot go on; the message says why and what to change."""
+
+
+class Learner(Protocol):
+    """What the loop trains: a network with the data of its task, or of several tasks at once."""
+
+    @property
+    def network(self) -> nn.Module:
+        """All that is trained; its state dict is what a training starts from and ends with."""
+
+    @property
+    def training(self) -> Training:
+        """How it is trained."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained."""
+
+    def batches(self) -> int:
+        """How many batches an epoch has."""
+
+    def losses(self, seed: int, epoch: int) -> Iterator[Tensor]:
+        """The loss of each batch of an epoch, of the network as it is when the loss is asked for."""
+
+    def look(self) -> tuple[Outcome, ...]:
+        """What the network does on the validation split of each task."""
+
+    def identity(self) -> str:
+        """Whatever the bits of a training depend on, beside the state of the network."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +72,7 @@ class Plan:
     label: str = "training"
 
 
-Watch = Callable[[Outcome], bool]  # is shown each look at the validation split; True ends the training
+Watch = Callable[[tuple[Outcome, ...]], bool]  # is shown each look at the validation split; True ends the training
 
 
 @dataclass(frozen=True)
@@ -84,45 +107,39 @@ def prepare_process(threads: int) -> torch.device:
 
 
 def fit(
-    network: TaskNetwork,
-    train: Split,
-    validation: Split,
-    header: Header,
-    training: Training,
+    learner: Learner,
+    state: Mapping[str, Tensor],
     plan: Plan,
-    masks: Mapping[str, Tensor] | None,
-    device: torch.device,
+    masks: Mapping[str, Tensor] | None = None,
     unfinished: Unfinished | None = None,
     watch: Watch | None = None,
 ) -> Fitted:
-    """Train `network` in place.
+    """Train the learner's network in place, from `state` on.
 
     masks: by name in the state dict, True where a parameter may move; parameters without a mask move freely, and so
     does everything where `masks` is None. unfinished: where to keep the last epoch; a training that was killed goes on
     from there and gives the same bits as one left alone. Raises TrainingError where the loss is no longer finite.
     """
-    network.to(device)
-    masked = _Masked(network, masks or {}, training, device)
-    optimizer = _optimizer(network, training, plan.learning_rate)
-    loss_function = _loss(train, header, training, device)
+    network = learner.network
+    network.load_state_dict(state)
+    network.to(learner.device)
+    masked = _Masked(network, masks or {}, learner.training, learner.device)
+    optimizer = _optimizer(network, learner.training, plan.learning_rate)
     best: dict[str, Tensor] = {}
     progress: dict[str, Any] = {"epoch": 0, "best_score": -1.0, "best_epoch": 0, "history": []}
     if unfinished is not None:
         # whatever the bits depend on, so that an old checkpoint is never taken for a new training's
-        samples = {"images": train.images, "labels": train.labels}
-        samples |= {"val_images": validation.images, "val_labels": validation.labels}
-        states = [network.state_dict(), samples, dict(masks or {})]
-        key = f"{unfinished.key} {plan} {training} {header} {device.type} {[digest(state) for state in states]}"
+        states = digest(network.state_dict()), digest(masks or {})
+        key = f"{unfinished.key} {plan} {learner.training} {learner.device.type} {states} {learner.identity()}"
         restored = checkpoints.restore(unfinished.path, key, network, optimizer)
         if restored is not None:
             best, progress = restored
             print(f"{plan.label}: goes on after epoch {progress['epoch']} of {plan.epochs}", flush=True)
-    looks = math.ceil(steps_of(plan.epochs, len(train), training.batch_size) / batches(len(train), training.batch_size))
+    looks = math.ceil(steps_of(plan.epochs, learner.batches()) / learner.batches())
     for epoch in range(progress["epoch"], looks):
-        loader = training_batches(train, header, training.batch_size, training.augmentation, plan.seed, epoch, device)
-        loss = _train_epoch(network, loader, len(train), loss_function, masked, optimizer, training, plan, epoch)
-        seen = outcome(network, validation, header, device)
-        row: dict[str, float] = {"epoch": epoch + 1, "loss": loss, "score": score(seen)}
+        loss = _train_epoch(learner, masked, optimizer, plan, epoch)
+        seen = learner.look()
+        row: dict[str, float] = {"epoch": epoch + 1, "loss": loss, "score": sum(map(score, seen)) / len(seen)}
         print(_line(plan, row), flush=True)
         if row["score"] > progress["best_score"]:
             if plan.keep_state:
@@ -138,33 +155,21 @@ def fit(
 
 
 def _train_epoch(
-    network: TaskNetwork,
-    loader: Iterable[tuple[Tensor, Tensor]],
-    samples: int,
-    loss_function: Loss,
-    masked: "_Masked",
-    optimizer: torch.optim.Optimizer,
-    training: Training,
-    plan: Plan,
-    epoch: int,
+    learner: Learner, masked: "_Masked", optimizer: torch.optim.Optimizer, plan: Plan, epoch: int
 ) -> float:
     """One pass over the training split, or what the plan has left of it; the mean loss. Raises TrainingError where it
     is not finite."""
-    network.train()
+    learner.network.train()
     torch.manual_seed(derived(plan.seed, "dropout", epoch))
-    an_epoch, total = batches(samples, training.batch_size), 0.0
-    whole = steps_of(plan.epochs, samples, training.batch_size)
+    an_epoch, total = learner.batches(), 0.0
+    whole = steps_of(plan.epochs, an_epoch)
     steps = min(an_epoch, whole - epoch * an_epoch)
-    for step, (images, labels) in enumerate(_bar(islice(loader, steps), steps, plan, epoch)):
-        rate = _rate(training.schedule, plan.learning_rate, (epoch * an_epoch + step) / whole)
+    for step, loss in enumerate(_bar(islice(learner.losses(plan.seed, epoch), steps), steps, plan, epoch)):
+        rate = _rate(learner.training.schedule, plan.learning_rate, (epoch * an_epoch + step) / whole)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
-        kind = images.device.type
-        with torch.autocast(kind, torch.bfloat16, training.mixed_precision and kind == "cuda"):
-            logits = network(images)
-        loss = loss_function(logits.float(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+        loss.backward()
         masked.before_step(rate)
         optimizer.step()
         total += loss.item()
@@ -173,22 +178,16 @@ def _train_epoch(
     return total / steps
 
 
-def steps_of(epochs: float, samples: int, batch_size: int) -> int:
-    """How many batches a training of some epochs, or a part of one, sees; at least one."""
-    return max(1, round(epochs * batches(samples, batch_size)))
-
-
-def _loss(train: Split, header: Header, training: Training, device: torch.device) -> Loss:
-    if training.class_weights == "none":
-        return loss_of(header.kind, training, None)
-    return loss_of(header.kind, training, class_weights(train.labels, len(header.classes)).to(device))
+def steps_of(epochs: float, batches: int) -> int:
+    """How many batches a training of some epochs, or a part of one, sees; at least one. batches: of an epoch."""
+    return max(1, round(epochs * batches))
 
 
 class _Masked:
     """Masks of gradients, and weight decay through them."""
 
     def __init__(
-        self, network: TaskNetwork, masks: Mapping[str, Tensor], training: Training, device: torch.device
+        self, network: nn.Module, masks: Mapping[str, Tensor], training: Training, device: torch.device
     ) -> None:
         self.decay, self.coupled = training.weight_decay, training.optimizer == "sgd"
         self.masked: list[tuple[Tensor, Tensor]] = [
@@ -226,7 +225,7 @@ def _gradients(values: list[Tensor]) -> list[Tensor]:
     return [value.grad for value in values if value.grad is not None]
 
 
-def _optimizer(network: TaskNetwork, training: Training, rate: float) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, training: Training, rate: float) -> torch.optim.Optimizer:
     """The optimiser, without decay: see `_Masked`."""
     if training.optimizer == "sgd":
         return torch.optim.SGD(network.parameters(), lr=rate, momentum=training.momentum)

@@ -14,7 +14,7 @@ from acll.packing import file
 from acll.packing.ownership import Packed, TaskRecord, empty
 from acll.seeds import derived
 from acll.settings import Network, Settings, Training
-from acll.training.learner import Learner
+from acll.training.learner import TaskLearner
 from acll.training.loop import prepare_process
 from acll.training.metrics import METRIC
 
@@ -40,7 +40,7 @@ def splits_of(path: Path) -> tuple[Split, Split, Header]:
     return split_of(tensors, "train"), split_of(tensors, "val"), header
 
 
-def learner_of(node: Node, path: Path, pretrained: bool = False) -> Learner:
+def learner_of(node: Node, path: Path, pretrained: bool = False) -> TaskLearner:
     """The learner of a node's task, its network newly drawn, or with the weights that the configuration names.
 
     Raises NetworkError or UnpackableError where the network cannot be built or packed, or takes other images.
@@ -53,7 +53,7 @@ def learner_of(node: Node, path: Path, pretrained: bool = False) -> Learner:
         spec = spec.model_copy(update={"weights": str(data_root() / spec.weights)})
     network = build(spec, header.kind, len(header.classes), node.seed_for("network"), pretrained)
     partition(network)  # refuse what cannot be packed before any work is done
-    return Learner(network, train, validation, header, node.training, device)
+    return TaskLearner(network, train, validation, header, node.training, device)
 
 
 def _check_channels(header: Header, channels: int) -> None:
