@@ -305,7 +305,12 @@ def test_a_key_that_is_a_number_is_named(path):
             "'table', 'coco', 'cub200', 'torchvision'",
         ),
         ("networks/mlp/weights", "imagenet", '"imagenet"', "must be 'none'"),
-        ("methods/half/type", "ewc", '"ewc"', "must be one of 'packing', 'finetuning'"),
+        (
+            "methods/half/type",
+            "si",
+            '"si"',
+            "must be one of 'packing', 'individual', 'joint', 'finetuning', 'frozen', 'lwf', 'ewc'",
+        ),
         (
             "methods/adaptive/ratio/search",
             "bayes",
@@ -503,7 +508,7 @@ def test_all_faults_of_keys_and_values_are_reported_together():
         "tasks/digits/image_size": 0,
         "networks/small/backbone": MISSING,
         "methods/half/ratio": 1.5,
-        "methods/finetune/type": "ewc",
+        "methods/finetune/type": "si",
         "training/epochs": "ten",
         "sedes": [1],
     }

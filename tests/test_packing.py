@@ -236,12 +236,25 @@ def test_the_packed_file_round_trips_and_equal_networks_give_equal_bytes(two_tas
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.safetensors", "two.safetensors"]
 
 
-def test_owner_maps_take_two_bits_a_weight_on_disk(two_tasks, tmp_path):
+def test_a_file_holds_owned_weights_two_bits_of_owner_a_weight_and_private_state(two_tasks, tmp_path):
     _, _, packed = two_tasks
     file.write(tmp_path / "packed.safetensors", packed)
     stored = load_file(tmp_path / "packed.safetensors")
     for name, owner in packed.owner.items():
         assert stored[f"owner/{name}"].numel() == packed_size(owner.numel(), 2)
+        assert torch.equal(stored[f"shared/{name}"], packed.shared[name][owner > 0])
+    assert file.size(packed) == sum(value.nbytes for value in stored.values())
+    header = (tmp_path / "packed.safetensors").stat().st_size - file.size(packed)
+    assert 0 < header < 40_000
+
+
+def test_a_network_that_one_task_owns_throughout_is_as_large_as_its_state(tmp_path):
+    packed = learn(None, networks([1]), tiny_task("a"), 0.0)
+    file.write(tmp_path / "one.safetensors", packed)
+    assert file.size(packed) == sum(value.nbytes for value in effective(packed, "a").values())
+    again = file.read(tmp_path / "one.safetensors")
+    assert states_equal(again.shared, packed.shared)
+    assert states_equal(again.owner, packed.owner)
 
 
 def damaged(path, tmp_path, change):

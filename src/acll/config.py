@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable
 from importlib.resources import files
+from math import factorial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pydantic_core import ErrorDetails
 from acll.errors import UserError
 from acll.settings import (
     DENSE,
+    EWC,
     AnyTask,
     BackboneNetwork,
     Coco,
@@ -27,8 +29,12 @@ from acll.settings import (
     DecoderNetwork,
     Digits,
     FineTuning,
+    Frozen,
     Generated,
     ImageFolder,
+    Individual,
+    Joint,
+    LwF,
     MaskFolder,
     Network,
     Packing,
@@ -43,6 +49,7 @@ from acll.settings import (
 )
 
 NAME = re.compile(r"[a-z0-9_]+")
+MOST_TASKS_IN_ALL_ORDERS = 5
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
@@ -222,7 +229,12 @@ _MODELS: dict[str, type[Settings]] = {
     "decoder": DecoderNetwork,
     "perceptron": PerceptronNetwork,
     "packing": Packing,
+    "individual": Individual,
+    "joint": Joint,
     "finetuning": FineTuning,
+    "frozen": Frozen,
+    "lwf": LwF,
+    "ewc": EWC,
     "search": Search,
     "number": Packing,
 }
@@ -419,6 +431,13 @@ def _values(configuration: Configuration) -> list[str]:
         path = Path(getattr(task, "path", "."))
         if path.is_absolute() or ".." in path.parts:
             faults.append(f"tasks.{name}.path = {str(path)!r}: must lie below data_root, which `DATA=…` can set")
+    if configuration.orders == "all":
+        faults += [
+            f"orders = all: sequences.{name} has {len(line.tasks)} tasks and so {factorial(len(line.tasks)):,} orders; "
+            "name a number of them, such as `6 random`"
+            for name, line in configuration.sequences.items()
+            if len(line.tasks) > MOST_TASKS_IN_ALL_ORDERS
+        ]
     if len(set(configuration.seeds)) < len(configuration.seeds):
         faults.append(f"seeds = {configuration.seeds}: a seed stands there twice")
     return faults

@@ -30,7 +30,12 @@ SECTIONS: tuple[tuple[str, type[settings.Settings]], ...] = (
     ("`sequences.<name>.tasks`, a series", settings.Series),
     ("`methods.<name>`, packing", settings.Packing),
     ("`methods.<name>.ratio`, a search", settings.Search),
+    ("`methods.<name>`, individual networks", settings.Individual),
+    ("`methods.<name>`, joint training", settings.Joint),
     ("`methods.<name>`, fine-tuning", settings.FineTuning),
+    ("`methods.<name>`, frozen features", settings.Frozen),
+    ("`methods.<name>`, learning without forgetting", settings.LwF),
+    ("`methods.<name>`, elastic weight consolidation", settings.EWC),
     ("`training`", settings.Training),
 )
 INTRODUCTION = """# Configurations

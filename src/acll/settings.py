@@ -3,6 +3,7 @@
 Steps import this module and not the checks in `acll.config`, so that another message reruns nothing.
 """
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -32,6 +33,13 @@ def _part(value: list[int]) -> list[int]:
     return value
 
 
+def _orders(value: str) -> str:
+    if not re.fullmatch(r"given|all|[1-9][0-9]* random", value):
+        raise ValueError("must be `given`, `all`, or a number of random orders, such as `3 random`")
+    return value
+
+
+Orders = Annotated[str, AfterValidator(_orders)]
 Size = Annotated[tuple[int, int], BeforeValidator(_sides)]
 Part = Annotated[list[int], AfterValidator(_part)]
 Names = Annotated[list[str], Field(min_length=2, max_length=255)]
@@ -363,10 +371,49 @@ class Packing(Settings):
         return self
 
 
+class Individual(Settings):
+    """A network for each task: nothing is shared, nothing forgotten, and the size grows with every task. The bound that
+    other methods are measured against."""
+
+    type: Literal["individual"] = Field(description="`individual`")
+
+
+class Joint(Settings):
+    """Train one network on all tasks of a sequence at once (Caruana 1997), in turns of a batch; all weights are shared,
+    heads, biases and normalisations are each task's own, as in packing. It needs all data at the same time. `epochs`,
+    learning rate, optimiser and schedule are those of `training`, whatever a task overrides."""
+
+    type: Literal["joint"] = Field(description="`joint`")
+
+
 class FineTuning(Settings):
     """Train everything on each task in turn; only heads are private. Shows what forgetting is."""
 
     type: Literal["finetuning"] = Field(description="`finetuning`")
+
+
+class Frozen(Settings):
+    """Train the first task; later ones train a head on its features, and a part (the decoder) that no task has used
+    before, but nothing else."""
+
+    type: Literal["frozen"] = Field(description="`frozen`")
+
+
+class LwF(Settings):
+    """Learning without forgetting (Li & Hoiem 2016): fine-tuning in which the heads of earlier tasks keep, on images of
+    the new one, the outputs that they had before it."""
+
+    type: Literal["lwf"] = Field(description="`lwf`")
+    strength: float = Field(1.0, ge=0, description="weight of these losses (λ of equation 4); 0 is fine-tuning")
+    temperature: float = Field(2.0, gt=0, description="by which outputs are softened before they are compared (T)")
+
+
+class EWC(Settings):
+    """Elastic weight consolidation (Kirkpatrick et al. 2017), online (Schwarz et al. 2018): fine-tuning in which
+    parameters are drawn to where they were, each by its Fisher information, summed over the tasks so far."""
+
+    type: Literal["ewc"] = Field(description="`ewc`")
+    strength: float = Field(1000.0, ge=0, description="weight of this pull (λ of equation 3); 0 is fine-tuning")
 
 
 def _method_type(value: Any) -> str:
@@ -374,7 +421,13 @@ def _method_type(value: Any) -> str:
 
 
 Method = Annotated[
-    Annotated[Packing, Tag("packing")] | Annotated[FineTuning, Tag("finetuning")],
+    Annotated[Packing, Tag("packing")]
+    | Annotated[Individual, Tag("individual")]
+    | Annotated[Joint, Tag("joint")]
+    | Annotated[FineTuning, Tag("finetuning")]
+    | Annotated[Frozen, Tag("frozen")]
+    | Annotated[LwF, Tag("lwf")]
+    | Annotated[EWC, Tag("ewc")],
     Discriminator(_method_type),
 ]
 
@@ -417,6 +470,9 @@ class Configuration(Settings):
     sequences: dict[str, Sequence] = Field(min_length=1, description="which network learns which tasks in which order")
     methods: dict[str, Method] = Field(min_length=1, description="the methods that are compared, by name")
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, description="one run for each")
+    orders: Orders = Field(
+        "given", description="in which orders each sequence is learned: as `given`, `all`, or so many: `3 random`"
+    )
     training: Training = Field(Training(), description="how networks are trained")
 
     def training_of(self, task: str) -> Training:

@@ -1,9 +1,10 @@
 """The packed file: one `.safetensors` for a network with all its tasks. No pickle.
 
-Tensors: `shared/<name>` (float), `owner/<name>` (owner map, bit-packed at ⌈log2(T+1)⌉ bits a weight) and
-`private/<task>/<name>`. The header (JSON, under `acll` in the metadata) has the format's version, the network, the
-records of the tasks, library versions, and a digest of each tensor and of the header itself, so that what is
-opened can be checked by itself.
+Tensors: `owner/<name>` (owner map, bit-packed at ⌈log2(T+1)⌉ bits a weight; left out where a whole tensor has one
+owner, whom the header names), `shared/<name>` (float, those weights of it that are owned, in their order) and
+`private/<task>/<name>`. So a file is as large as what its tasks need, see `size`. The header (JSON, under `acll` in the
+metadata) has the format's version, the network, the records of the tasks, library versions, and a digest of each tensor
+and of the header itself, so that what is opened can be checked by itself.
 """
 
 import hashlib
@@ -24,18 +25,13 @@ from acll.files import written
 from acll.packing.bits import bits_for, pack, unpack
 from acll.packing.ownership import Packed, PackingError, State, TaskRecord, raw_bytes
 
-FORMAT = 1
+FORMAT = 2
 LIBRARIES = ("torch", "torchvision", "segmentation-models-pytorch", "timm")
 
 
 def write(path: Path, packed: Packed) -> None:
     """Write a packed network; the file appears whole or not at all, and equal networks give equal bytes."""
-    bits = bits_for(len(packed.tasks))
-    tensors = {f"shared/{name}": value for name, value in packed.shared.items()}
-    for name, value in packed.owner.items():
-        tensors[f"owner/{name}"] = torch.from_numpy(pack(value.numpy().reshape(-1), bits))
-    for task, state in packed.private.items():
-        tensors |= {f"private/{task}/{name}": value for name, value in state.items()}
+    tensors, uniform = _tensors(packed)
     header = {
         "format": FORMAT,
         "network": packed.network,
@@ -43,10 +39,33 @@ def write(path: Path, packed: Packed) -> None:
         "seed": packed.seed,
         "tasks": [asdict(record) for record in packed.tasks],
         "shapes": {name: list(value.shape) for name, value in packed.shared.items()},
-        "bits": bits,
+        "bits": bits_for(len(packed.tasks)),
+        "uniform": uniform,
         "versions": {library: version(library) for library in LIBRARIES},
     }
     save(path, tensors, header)
+
+
+def size(packed: Packed) -> int:
+    """Bytes of all that is needed to use every task: owned weights, owner bits and private state; the file less its
+    header."""
+    return sum(value.nbytes for value in _tensors(packed)[0].values())
+
+
+def _tensors(packed: Packed) -> tuple[State, dict[str, int]]:
+    """What is stored of a packed network, and the owners of those tensors that have one owner throughout."""
+    bits, uniform = bits_for(len(packed.tasks)), {}
+    tensors = {
+        f"private/{task}/{name}": value for task, state in packed.private.items() for name, value in state.items()
+    }
+    for name, owner in packed.owner.items():
+        first = int(owner.flatten()[0]) if owner.numel() else 0
+        if bool((owner == first).all()):
+            uniform[name] = first
+        else:
+            tensors[f"owner/{name}"] = torch.from_numpy(pack(owner.numpy().reshape(-1), bits))
+        tensors[f"shared/{name}"] = packed.shared[name][owner > 0]
+    return tensors, uniform
 
 
 def read(path: Path) -> Packed:
@@ -58,11 +77,8 @@ def read(path: Path) -> Packed:
         if header["format"] != FORMAT:
             raise PackingError(f"{path}: format {header['format']} is not known here (known: {FORMAT}); update acll")
         records = tuple(_record(record) for record in header["tasks"])
-        shared = {name: _shaped(tensors[f"shared/{name}"], shape) for name, shape in header["shapes"].items()}
-        owner = {
-            name: _owner(tensors[f"owner/{name}"], header["bits"], shape, len(records))
-            for name, shape in header["shapes"].items()
-        }
+        owner = {name: _owner(tensors, name, header, len(records)) for name in header["shapes"]}
+        shared = {name: _spread(tensors[f"shared/{name}"], owner[name]) for name in header["shapes"]}
         private: dict[str, State] = {record.name: {} for record in records}
         for name, value in tensors.items():
             if name.startswith("private/"):
@@ -76,21 +92,30 @@ def read(path: Path) -> Packed:
 
 
 def _record(values: dict[str, Any]) -> TaskRecord:
-    lists = ("classes", "image_size", "mean", "deviation")
+    lists = ("classes", "image_size", "mean", "deviation", "curve")
     return TaskRecord(**(values | {key: tuple(values[key]) for key in lists}))
 
 
-def _shaped(value: Tensor, shape: list[int]) -> Tensor:
-    if list(value.shape) != shape:
-        raise ValueError(f"a tensor has shape {list(value.shape)} where the header says {shape}")
-    return value
+def _owner(tensors: Mapping[str, Tensor], name: str, header: Mapping[str, Any], tasks: int) -> Tensor:
+    shape = header["shapes"][name]
+    if name in header["uniform"]:
+        owner = torch.full(shape, header["uniform"][name], dtype=torch.uint8)
+    else:
+        count = int(np.prod(shape, dtype=np.int64))
+        owner = torch.from_numpy(unpack(tensors[f"owner/{name}"].numpy(), header["bits"], count)).reshape(shape)
+    if owner.numel() and int(owner.max()) > tasks:
+        raise ValueError(f"the owner map of {name} names task {int(owner.max())}, but there are {tasks}")
+    return owner
 
 
-def _owner(packed: Tensor, bits: int, shape: list[int], tasks: int) -> Tensor:
-    values = unpack(packed.numpy(), bits, int(np.prod(shape, dtype=np.int64)))
-    if values.size and int(values.max()) > tasks:
-        raise ValueError(f"the owner map names task {int(values.max())}, but there are {tasks}")
-    return torch.from_numpy(values).reshape(shape)
+def _spread(owned: Tensor, owner: Tensor) -> Tensor:
+    """The weights of a tensor: those that are owned in their places, zero elsewhere."""
+    places = owner > 0
+    if list(owned.shape) != [int(places.sum())]:
+        raise ValueError(f"{list(owned.shape)} weights, where {int(places.sum())} are owned")
+    shared = torch.zeros(owner.shape, dtype=owned.dtype)
+    shared[places] = owned
+    return shared
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], header: dict[str, Any]) -> None:

@@ -41,6 +41,7 @@ class TaskRecord:
     owned: int = 0  # number of shared weights that it owns
     free_before: int = 0  # number of shared weights of its parts that were free
     choice: dict[str, Any] = field(default_factory=dict)  # ratio_searched, ratio, cap, capped
+    curve: tuple[float, ...] = ()  # validation score after each epoch of the training before it was pruned
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class Parameters(StepSettings):
 def main(*, dense: Path, parent: Path | None, network: Path, params: Parameters) -> None:
     """Write the network with one more task; the earlier ones see its weights from now on."""
     state, _, header = load_state(dense)
-    record = record_of(header_from(header["task"]), header["score"], {})
+    record = record_of(header_from(header["task"]), header["score"], header["curve"], {})
     file.write(network, overwrite(parent_of(params.node, parent), record, state))
 
 

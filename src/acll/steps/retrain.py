@@ -26,7 +26,9 @@ def main(*, pruned: Path, parent: Path | None, train: Path, network: Path, param
     plan = Plan(node.training.retrain_epochs, rate, seed, label=learner.header.name)
     unfinished = Unfinished(network.with_suffix(".checkpoint"), params.model_dump_json())
     fitted = fit(learner, state, plan, keep, unfinished)
-    after = commit(before, record_of(learner.header, fitted.score, header["choice"]), fitted.state, keep)
+    after = commit(
+        before, record_of(learner.header, fitted.score, header["curve"], header["choice"]), fitted.state, keep
+    )
     file.write(network, after)
     unfinished.path.unlink(missing_ok=True)
     print(f"{learner.header.name}: kept epoch {fitted.epoch}, validation {fitted.score:.4f}")

@@ -32,7 +32,7 @@ def main(*, train: Path, parent: Path | None, dense: Path, params: Parameters) -
     unfinished = Unfinished(dense.with_suffix(".checkpoint"), params.model_dump_json())
     fitted = fit(learner, start, plan, masks, unfinished)
     header = {"shared": partition(learner.network).shared, "task": asdict(learner.header), "score": fitted.score}
-    save_state(dense, fitted.state, header | {"epoch": fitted.epoch, "history": fitted.history})
+    save_state(dense, fitted.state, header | {"curve": fitted.curve()})
     unfinished.path.unlink(missing_ok=True)
     print(f"{learner.header.name}: kept epoch {fitted.epoch}, validation {fitted.score:.4f}")
 

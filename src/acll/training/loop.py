@@ -92,6 +92,10 @@ class Fitted:
     epoch: int
     history: list[dict[str, float]] = field(default_factory=list)
 
+    def curve(self) -> list[float]:
+        """The score of each look."""
+        return [row["score"] for row in self.history]
+
 
 def prepare_process(threads: int) -> torch.device:
     """Make torch repeatable, with this number of threads; the device is a GPU where there is one.

@@ -1,5 +1,6 @@
 """What the steps that train have in common: the network and data of a task, put together from files and settings."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def parent_of(node: Node, path: Path | None) -> Packed:
     return empty(node.network.model_dump(mode="json"), shared, node.method, node.seed)
 
 
-def record_of(header: Header, score: float, choice: dict[str, Any]) -> TaskRecord:
-    """What a packed network will know of the task."""
+def record_of(header: Header, score: float, curve: Sequence[float], choice: dict[str, Any]) -> TaskRecord:
+    """What a packed network will know of the task. curve: validation score after each epoch of its training."""
     known = asdict(header) | {"metric": METRIC[header.kind], "validation_score": score, "digest": "", "choice": choice}
-    return TaskRecord(**known)
+    return TaskRecord(**known, curve=tuple(curve))
