@@ -46,4 +46,4 @@ onstart:
 
 onerror:
     # Snakemake's own account is long, and what the steps had to say is far above
-    print("\n".join(errors_of_steps()), file=sys.stderr)
+    print("\n".join([*errors_of_steps(), "`make run` goes on where this stopped"]), file=sys.stderr)

@@ -426,7 +426,10 @@ def test_a_fixed_ratio_costs_nothing_and_heeds_the_cap(log):
     choice, trials = find(Curve(0.1), log, of)
     assert (choice.ratio, choice.ratio_searched, choice.cost, trials) == (0.4, None, 0, [])
     choice, _ = find(Curve(0.1), log, of, limit=0.2)
-    assert (choice.ratio, choice.capped) == (0.8, False)  # it did not ask for more
+    assert (choice.ratio, choice.capped) == (0.8, True)
+    assert choice.warnings == ("a ratio of 0.400 was asked for; the cap demands 0.800",)
+    choice, _ = find(Curve(0.1), log, of, limit=0.7)
+    assert (choice.ratio, choice.capped, choice.warnings) == (0.4, False, ())
 
 
 @pytest.mark.parametrize("strategy", SEARCHED)
@@ -444,7 +447,7 @@ def test_scores_are_compared_with_references_of_the_same_retraining(log):
     assert {trial.epochs for trial in trials if trial.role == TRIAL} == {BRIEF_EPOCHS}
     assert {trial.epochs for trial in trials if trial.role == CONFIRMATION} == {EPOCHS}
     assert [trial.number for trial in trials] == list(range(len(trials)))
-    assert all((trial.loss is not None) == (trial.role == TRIAL) for trial in trials)
+    assert all((trial.objective is not None) == (trial.role == TRIAL) for trial in trials)
     assert all(trial.needed == choice.threshold for trial in trials if trial.role == CONFIRMATION)
 
 

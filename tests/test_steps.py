@@ -115,7 +115,7 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
         assert decided["ratio"] >= 1 - 0.4 - 1e-9
         assert record.owned <= 0.4 * record.free_before
     trials = pd.read_csv(made["a/trials"])
-    assert trials["role"].tolist()[:3] == ["reference", "reference", "trial"]
+    assert trials["role"].tolist()[:3] == ["reference", "reference", "brief"]
     assert decided["cost"] == pytest.approx(pd.read_csv(made["a/b/trials"])["cost"].sum())
     tests = [tmp_path / f"{name}.test.safetensors" for name in ("a", "b")]
     scores = []

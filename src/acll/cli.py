@@ -90,12 +90,9 @@ def _check(path: Path) -> None:
     if faults:
         raise ConfigurationError("\n".join(f"{path}: {fault}" for fault in faults))
     _tell_not_here(configuration, root, results)
-    nodes = len(tree.nodes(configuration))
-    words = (
-        f"{len(configuration.sequences)} sequences, {len(configuration.methods)} methods, "
-        f"{len(configuration.seeds)} seeds: {nodes} networks"
-    )
-    print(f"{path}: sound; {words}")
+    nodes, runs = tree.nodes(configuration), tree.runs(configuration)
+    loop = sum(len(run.tasks) for run in runs)
+    print(f"{path}: sound; {len(runs)} runs of {loop} tasks in all, which share {len(nodes)} networks")
 
 
 def _tell_not_here(configuration: Configuration, root: Path, results: Path) -> None:

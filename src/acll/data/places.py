@@ -4,6 +4,7 @@ Members of an archive are only ever read into memory, under the name that the ar
 says, nothing is written anywhere.
 """
 
+import difflib
 import gzip
 import os
 import shutil
@@ -57,7 +58,13 @@ def missing(path: Path) -> DataError:
     if path.with_name(f"{path.name}.dvc").is_file():
         return DataError(f"{path}: not here, but known to DVC; `dvc pull {path}.dvc` brings it")
     what = "file" if path.name.endswith((*ARCHIVES, ".csv", ".parquet", ".json")) else "folder"
-    return DataError(f"{path}: there is no such {what}; set data_root, or say where it is with DATA=…")
+    near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return DataError(f"{path}: there is no such {what}{hint}; set data_root, or say where it is with DATA=…")
+
+
+def _names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def content_of(place: Place, name: str) -> bytes:

@@ -100,10 +100,10 @@ def _search(panel: Axes, name: str, trials: pd.DataFrame, choice: Mapping[str, A
         _trials(panel, trials, choice)
     low, high = 1 - choice["ratio_high"], 1 - choice["ratio_low"]
     panel.axvspan(low, high, color=COLOURS[3], alpha=0.15, linewidth=0, label="likely (90%)")
-    panel.axvline(1 - choice["ratio"], color=COLOURS[3], linestyle="--", linewidth=1.4, label="kept")
+    panel.axvline(1 - choice["ratio"], color=COLOURS[3], linestyle="--", linewidth=1.4, label="chosen, within the cap")
     panel.set_xscale("log")
-    panel.set_xlim(0.9 * min([0.005, *trials["kept_share"]]), 1.15)
-    ticks = [0.01, 0.1, 1]
+    panel.set_xlim(0.8 * min([1 - choice["ratio_high"], *trials["kept_share"]]), 1.15)
+    ticks = [tick for tick in (0.01, 0.03, 0.1, 0.3, 1) if tick >= panel.get_xlim()[0]]
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     network, method, seed, *prefix = name.split("/")
     words = f"{' + '.join(prefix)}" if len(prefix) < 4 else f"{prefix[-1]}, task {len(prefix)}"
@@ -117,7 +117,7 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
     shaped = trials[[column for column in map(str, trials) if column.startswith("shape_")]]
     same = shaped.fillna(0).eq(pd.Series(choice["shape"]).add_prefix("shape_"), axis=1).all(axis=1)
     panel.axhspan(choice["threshold"], choice["reference_score"], color=COLOURS[0], alpha=0.12, linewidth=0,
-                  label="reference less tolerance")  # fmt: skip
+                  label="tolerance below the reference")  # fmt: skip
     kinds = (
         (trials["epochs"] == longest, "D", COLOURS[0], "full retraining"),
         ((trials["epochs"] < longest) & same, "o", COLOURS[1], "brief retraining"),
@@ -130,7 +130,7 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
     brief = trials[kinds[1][0]]
     if len(brief):
         panel.axhline(brief["needed"].dropna().iloc[-1], color=COLOURS[1], linestyle=":", linewidth=1,
-                      label="needed of brief retraining")  # fmt: skip
+                      label="needed with brief retraining")  # fmt: skip
         panel.plot(*monotone_fit(brief["kept_share"].tolist(), brief["score"].tolist()), color=COLOURS[1], linewidth=1,
                    label="monotone fit")  # fmt: skip
 

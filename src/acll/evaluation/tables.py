@@ -159,12 +159,12 @@ def readable(final: pd.DataFrame, summary: pd.DataFrame, remarks: Sequence[str])
     if shown["seed"].nunique() == 1:
         shown = shown.drop(columns="seed")
     text = f"{_text(shown)}\n\n{_text(summary)}\n"
-    capped = final[final["capped"].isin([True])]
+    capped = final[final["capped"].isin([True]) & final["ratio_searched"].notna()]
     if len(capped):
         tasks = ", ".join(dict.fromkeys(f"{row.task} ({row.method})" for row in capped.itertuples()))
         text += (
             f"\nThe cap left these tasks less than they asked for: {tasks}.\n"
-            "A larger network, or fewer expected_tasks, would give them more.\n"
+            "A larger network, or another cap (expected_tasks, tail_share), would give them more.\n"
         )
     remarks = [*short_of_room(final), *remarks]
     return text + "".join(f"\n{remark}" for remark in remarks) + "\n" * bool(remarks)

@@ -70,7 +70,10 @@ class Choice:
 def fixed(ratio: float, cap: float | None) -> Choice:
     """The choice that needs no search: this ratio, or what the cap demands."""
     done = max(ratio, 0.0 if cap is None else 1 - cap)
-    return Choice(None, done, done, done, cap, False, False, "fixed", 0.0)
+    capped = done > ratio
+    # 0 asks for all that may be had
+    warnings = (f"a ratio of {ratio:.3f} was asked for; the cap demands {done:.3f}",) if capped and ratio else ()
+    return Choice(None, done, done, done, cap, capped, False, "fixed", 0.0, warnings=warnings)
 
 
 def search(settings: Search, task: Task, log: TrialLog) -> tuple[Choice, list[Trial]]:
@@ -79,11 +82,11 @@ def search(settings: Search, task: Task, log: TrialLog) -> tuple[Choice, list[Tr
     The whole range up to 1 is searched with brief trials whatever the cap, so that `ratio_searched` says what the task
     needs and the cap what it gets.
     """
+    if task.free == 0:
+        return replace(fixed(0.0, None), strategy=settings.search, cap=task.cap, warnings=(NO_ROOM,)), []
     if settings.search == "fixed":
         assert settings.ratio is not None  # the configuration sees to it
         return fixed(settings.ratio, task.cap), []
-    if task.free == 0:
-        return replace(fixed(0.0, None), strategy=settings.search, cap=task.cap, warnings=(NO_ROOM,)), []
     with _Bar(settings.budget) as bar:
         return _Search(settings, task, log, bar).result(), log.trials
 
@@ -100,7 +103,7 @@ class _Search:
     def __init__(self, settings: Search, task: Task, log: TrialLog, bar: "_Bar") -> None:
         self.settings, self.task, self.log, self.bar = settings, task, log, bar
         self.limit = 1.0 if task.cap is None else task.cap
-        self.lowest = min(settings.lower, self.limit / FINE)
+        self.lowest = min(settings.lower, self.limit)
         self.full_cost = task.cost(task.full_epochs)
         self.shape: dict[str, float] = {}
         self.best = 1.0  # smallest kept share that seems to do, so far
@@ -152,8 +155,8 @@ class _Search:
         cost, budget = self._spent(), self.settings.budget
         if cost <= budget:
             return []
-        why = "shares failed that were expected to hold, or retrain_epochs is large beside epochs"
-        return [f"the search cost {cost:.2f} dense trainings, its budget is {budget:g}: {why}"]
+        why = "a reference, a few brief trials, and retrainings until one holds are made whatever the budget"
+        return [f"the search cost {cost:.3f} dense trainings, its budget is {budget:g}: {why}"]
 
     # ----------------------------------------------------------------------------------------------------------------
     # brief trials
@@ -164,6 +167,7 @@ class _Search:
         number = int(np.clip(left / self.task.cost(epochs) - 1, FEWEST_TRIALS, MOST_TRIALS))
         low, seed = self.settings.lower, derived(self.task.seed, "brief", *self.shape)
         trials = [self._measure(REFERENCE, 1.0, epochs)]
+        self._note(trials[0], None)
         for _ in range(number):
             kept, scores = _kept(trials), _scores(trials)
             threshold = float(monotone_fit(kept, scores)[1][-1]) - self.tolerance
@@ -171,22 +175,26 @@ class _Search:
             if suggested is None:
                 break
             trial = self._measure(TRIAL, suggested, epochs)
-            loss = penalised(trial.kept_share, trial.score, threshold, self.tolerance, low)
+            objective = penalised(trial.kept_share, trial.score, threshold, self.tolerance, low)
             trials.append(trial)
             self.best = crossing_below_top(_kept(trials), _scores(trials), self.tolerance)
-            self._note(trial, threshold, loss)
+            self._note(trial, threshold, objective)
         return trials
 
     def _find_shape(self, epochs: float, kept: float) -> bool:
         """Which groups' weights should count more: the best score at one kept share of all, where it matters. Whether
-        any shape is better than none. Strategies that are sweeps leave the shape to TPE."""
+        any shape is better than none. Strategies that are sweeps leave the shape to TPE. Half of what the budget leaves
+        beside one full retraining may be spent; for fewer than a few trials it is not worth it."""
+        affordable = (self.settings.budget - self._spent() - self.full_cost) / 2 / self.task.cost(epochs)
+        if affordable < FEWEST_TRIALS:
+            return False
         share = max(self.settings.lower, kept / STEP)
         bounds = dict.fromkeys(self.task.groups, (-SHAPE_RANGE, SHAPE_RANGE))
         points: list[dict[str, float]] = []
         losses: list[float] = []
         seed = derived(self.task.seed, "shape")
         strategy = self.settings.search if self.settings.search in ("anneal", "random") else "tpe"
-        for number in range(SHAPES):
+        for number in range(min(SHAPES, int(affordable))):
             shape = (
                 dict.fromkeys(self.task.groups, 0.0) if number == 0 else draw(strategy, bounds, points, losses, seed)
             )
@@ -261,13 +269,15 @@ class _Search:
         run = partial(self.task.attempt, point, epochs, seed, settled)
         return self.log.measure(role, point, epochs, run, self.task.cost)
 
-    def _note(self, trial: Trial, needed: float | None, loss: float | None = None) -> None:
-        self.log.note(replace(trial, needed=needed, loss=loss))
+    def _note(self, trial: Trial, needed: float | None, objective: float | None = None) -> None:
+        self.log.note(replace(trial, needed=needed, objective=objective))
         self.bar.show(self._spent(), self.best)
         wanted = "" if needed is None else f"  (needed {needed:.4f})"
-        what = f"{trial.role:12} {trial.ran:6.2f} epochs  keep {trial.kept_share:.4f}  score {trial.score:.4f}{wanted}"
+        factors = " ".join(f"{math.exp(value):.2f}" for value in trial.shape.values())
+        shape = f"  factors of groups {factors}" if any(trial.shape.values()) else ""
+        what = f"{trial.role:9} {trial.ran:6.2f} epochs  keep {trial.kept_share:.4f}  score {trial.score:.4f}"
         so_far = f"best ratio {1 - self.best:.4f}  cost {self._spent():.2f} of {self.settings.budget:g}"
-        print(f"search: {what}  {so_far}", flush=True)
+        print(f"search: {what}{wanted}{shape}  {so_far}", flush=True)
 
     def _spent(self) -> float:
         return sum(trial.cost for trial in self.log.trials)
@@ -307,7 +317,7 @@ def _warnings(samples: int, wanted: float, cap: float | None, confirmed: bool) -
         asked = f"{wanted:.3f}" if wanted > cap else "more"
         warnings.append(
             f"the task asks for {asked} of the free weights; its cap allows {cap:.3f}: "
-            "a larger network, or fewer expected_tasks, would give it more"
+            "a larger network, or another cap (expected_tasks, tail_share), would give it more"
         )
     elif not confirmed:
         warnings.append("no smaller share held with full retraining: all of the free weights are kept")

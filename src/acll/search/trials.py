@@ -11,8 +11,8 @@ import pandas as pd
 from acll.files import write_json
 
 REFERENCE = "reference"  # nothing released
-TRIAL = "trial"
-CONFIRMATION = "confirmation"  # with full retraining
+TRIAL = "brief"  # with brief retraining
+CONFIRMATION = "full"  # with full retraining
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Trial:
-    """A row of the table of trials. Costs are in units of the dense training; `needed` is the score that would do."""
+    """A row of the table of trials.
+
+    epochs: length of the retraining; ran: how many of them there were, in whole batches; cost: in units of the dense
+    training; needed: the score that would do; objective: what the strategy minimises over brief trials.
+    """
 
     number: int
     role: str
@@ -47,7 +51,7 @@ class Trial:
     standard_error: float
     cost: float
     needed: float | None = None
-    loss: float | None = None
+    objective: float | None = None
     shape: dict[str, float] = field(default_factory=dict)
 
 
@@ -77,7 +81,7 @@ class TrialLog:
         known = self._known[number] if number < len(self._known) else None
         if known is not None and _same(known, role, point, epochs):
             # the file stays as it is: it may hold more than has been taken from it
-            self.trials.append(replace(known, needed=None, loss=None))
+            self.trials.append(replace(known, needed=None, objective=None))
             return self.trials[-1]
         got = run()
         measured = (got.ran, got.score, got.standard_error, cost(got.ran))
