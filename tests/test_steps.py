@@ -68,7 +68,7 @@ def adaptive_chain(folder, seed=0):
         start = "pretrained" if parent is None else "fresh"
         train.main(
             train=data["train"], parent=parent, dense=paths["dense"],
-            params=train.Parameters.model_validate({"node": own, "free_weights": start, "freeze": True}),
+            params=train.Parameters.model_validate({"node": own, "free_weights": start, "freeze": "weights"}),
         )  # fmt: skip
         settings = {"search": "tpe", "budget": 0.5}
         search.main(
@@ -125,20 +125,18 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
             network=made[f"{name}/network"], tests=tests[:count], scores=scores[-1],
             params=evaluate.Parameters(threads=1),
         )  # fmt: skip
-    outputs = {name: tmp_path / f"{name}.csv" for name in ("scores", "final", "summary", "data", "plot")}
-    outputs["metrics"] = tmp_path / "metrics.json"
     prefixes = [["a"], ["a", "b"]]
     names = [{"network": "small", "method": "adaptive", "seed": 0, "prefix": prefix} for prefix in prefixes]
-    sequences = {"one": {"network": "small", "tasks": ["a", "b"]}}
+    run = {"sequence": "one", "network": "small", "method": "adaptive", "type": "packing", "seed": 0}
     tables.main(
         node_scores=scores, summaries=[tmp_path / f"{name}.json" for name in "ab"],
-        **outputs, text=tmp_path / "tables.txt", trials=[made["a/trials"], made["a/b/trials"]],
-        all_trials=tmp_path / "trials.csv",
+        trials=[made["a/trials"], made["a/b/trials"]], folder=tmp_path / "tables",
         params=tables.Parameters.model_validate({
-            "nodes": names, "sequences": sequences, "searches": ["small/adaptive/seed0/a", "small/adaptive/seed0/a/b"],
+            "nodes": names, "runs": [run | {"tasks": ["a", "b"], "stages": [["a"], ["a+b"]]}],
+            "searches": ["small/adaptive/seed0/a", "small/adaptive/seed0/a/b"], "budgets": {"adaptive": 0.5},
         }),
     )  # fmt: skip
-    table = pd.read_csv(outputs["scores"])
+    table = pd.read_csv(tmp_path / "tables/scores.csv")
     assert table[["prefix", "task", "position"]].to_numpy().tolist() == [
         ["a", "a", 1],
         ["a+b", "a", 1],
@@ -148,12 +146,16 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
     assert (table["forgetting"] == 0).all()
     owned = table.loc[table["prefix"] == "a+b", "owned_share"].sum()
     assert owned + table.loc[table["prefix"] == "a+b", "free_share"].iloc[0] == pytest.approx(1)
-    assert "adaptive" in (tmp_path / "tables.txt").read_text()
-    every = pd.read_csv(tmp_path / "trials.csv")
+    each = pd.read_csv(tmp_path / "tables/runs.csv")
+    assert each["bytes"].tolist() == [file.size(packed)]
+    curves = pd.read_csv(tmp_path / "tables/curves.csv")
+    assert curves.groupby("prefix").size().to_dict() == {"a": 2, "a+b": 2}  # epochs
+    assert "adaptive" in (tmp_path / "tables/tables.txt").read_text()
+    every = pd.read_csv(tmp_path / "tables/trials.csv")
     assert every.groupby("prefix").size().to_dict() == {
         "a": len(trials), "a+b": len(pd.read_csv(made["a/b/trials"])),
     }  # fmt: skip
-    prepared_tasks = pd.read_csv(outputs["data"])
+    prepared_tasks = pd.read_csv(tmp_path / "tables/data.csv")
     assert prepared_tasks["task"].tolist() == ["a", "b"]
     assert (prepared_tasks[["train", "val", "test"]].sum(axis=1) == 60).all()
 
@@ -163,11 +165,12 @@ def test_fine_tuning_overwrites_and_evaluation_says_so(tmp_path):
     for prefix in (("a",), ("a", "b")):
         own, data = node(*prefix, method="finetune"), prepare_task(prefix[-1], tmp_path)
         dense, network = (tmp_path.joinpath(*prefix, name) for name in ("dense.safetensors", "network.safetensors"))
+        settings = {"node": own, "free_weights": "fresh", "freeze": "weights" if parent is None else "nothing"}
         train.main(
-            train=data["train"], parent=parent, dense=dense,
-            params=train.Parameters.model_validate({"node": own, "free_weights": "fresh", "freeze": parent is None}),
+            train=data["train"], parent=parent, dense=dense, params=train.Parameters.model_validate(settings)
         )  # fmt: skip
-        adopt.main(dense=dense, parent=parent, network=network, params=adopt.Parameters.model_validate({"node": own}))
+        adopted = adopt.Parameters.model_validate({"node": own, "frozen": False})
+        adopt.main(dense=dense, parent=parent, network=network, params=adopted)
         parent = network
     tests = [tmp_path / f"{name}.test.safetensors" for name in ("a", "b")]
     arguments = {"network": parent, "tests": tests, "scores": tmp_path / "scores.json"}
@@ -192,7 +195,7 @@ def test_evaluation_fails_and_writes_nothing_where_a_frozen_task_has_changed(tmp
 
 def test_no_step_but_evaluation_can_open_a_test_split(tmp_path):
     data = prepare_task("a", tmp_path)
-    settings = {"node": node("a"), "free_weights": "pretrained", "freeze": True}
+    settings = {"node": node("a"), "free_weights": "pretrained", "freeze": "weights"}
     with pytest.raises(prepared.TestSplitError, match="only evaluation may read a test split"):
         train.main(
             train=data["test"], parent=None, dense=tmp_path / "dense.safetensors",
@@ -244,7 +247,7 @@ def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
     data = prepare_task("b", tmp_path)
     own = node("b")
     own["training"] |= {"epochs": 40}
-    params = json.dumps({"node": own, "free_weights": "pretrained", "freeze": True})
+    params = json.dumps({"node": own, "free_weights": "pretrained", "freeze": "weights"})
 
     def arguments(name):
         dense = tmp_path / name / "dense.safetensors"

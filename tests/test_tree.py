@@ -1,4 +1,4 @@
-"""The tree of prefixes, what steps depend on in code, and the tables."""
+"""The tree of prefixes, and what steps depend on in code."""
 
 import math
 import shutil
@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,24 +13,13 @@ from hypothesis import strategies as st
 from acll import closure as closures
 from acll.closure import closure, code_of
 from acll.config import parse
-from acll.evaluation.tables import (
-    COLUMNS,
-    amiss,
-    data_table,
-    final_table,
-    metrics_of,
-    plot_table,
-    readable,
-    scores_table,
-    summary_table,
-)
-from acll.tree import Node, nodes, searches
+from acll.tree import Node, nodes, orders, runs, searches
 
 PROPERTY = settings(max_examples=25, deadline=None)
 NAMES = ("a", "b", "c", "d")
 
 
-def configuration(*sequences, methods=None, seeds=(0,)):
+def configuration(*sequences, methods=None, seeds=(0,), which="given"):
     """Sequences of tasks a to d on the network `small`."""
     return parse(
         {
@@ -42,6 +29,7 @@ def configuration(*sequences, methods=None, seeds=(0,)):
             "sequences": {f"s{index}": {"network": "small", "tasks": list(s)} for index, s in enumerate(sequences)},
             "methods": methods or {"half": {"ratio": 0.5}},
             "seeds": list(seeds),
+            "orders": which,
         }
     )
 
@@ -94,6 +82,43 @@ def test_folders_are_unique_and_nest_as_prefixes_do(drawn):
 def test_all_orders_of_three_tasks_cost_a_tree():
     orders = ("abc", "acb", "bac", "bca", "cab", "cba")
     assert len(nodes(configuration(*orders))) == sum(math.perm(3, length) for length in (1, 2, 3)) == 15
+
+
+@PROPERTY
+@given(st.permutations(NAMES), st.integers(1, 40))
+def test_random_orders_differ_and_are_the_same_whatever_order_was_given(tasks, count):
+    drawn = orders(tasks, f"{count} random")
+    assert len(set(drawn)) == len(drawn) == min(count, math.factorial(4))
+    assert {tuple(sorted(order)) for order in drawn} == {NAMES}
+    if count < math.factorial(4):
+        assert drawn == orders(NAMES, f"{count} random")
+
+
+def test_orders_are_those_asked_for():
+    assert orders("ba", "given") == [("b", "a")]
+    assert sorted(orders("abc", "all")) == sorted(tuple(one) for one in ("abc", "acb", "bac", "bca", "cab", "cba"))
+
+
+def test_all_orders_share_the_nodes_with_which_they_begin():
+    found = configuration("abc", methods={"half": {"ratio": 0.5}}, which="all")
+    assert len(nodes(found)) == 15
+    assert sum(len(run.tasks) for run in runs(found)) == 18  # what a flat loop would learn
+
+
+def test_networks_of_single_tasks_and_of_all_at_once_are_no_prefixes():
+    methods = {"alone": {"type": "individual"}, "joint": {"type": "joint"}, "fine": {"type": "finetuning"}}
+    found = configuration("cab", methods=methods, which="all")
+    by_method = {name: [node for node in nodes(found) if node.method == name] for name in methods}
+    assert prefixes(by_method["alone"]) == ["a", "b", "c"]
+    assert [(node.prefix, node.parent, node.tasks) for node in by_method["joint"]] == [
+        (("a+b+c",), None, ("a", "b", "c"))
+    ]
+    assert by_method["joint"][0].folder == "nodes/small/joint/seed0/a+b+c"
+    assert len(by_method["fine"]) == 15
+    stages = {(run.method, "".join(run.tasks)): [prefixes(stage) for stage in run.stages] for run in runs(found)}
+    assert stages["alone", "bca"] == [["b"], ["b", "c"], ["b", "c", "a"]]
+    assert stages["joint", "bca"] == [[], [], ["a+b+c"]]
+    assert stages["fine", "bca"] == [["b"], ["bc"], ["bca"]]
 
 
 def test_appending_a_task_adds_one_node_for_each_method_and_seed_and_changes_no_other():
@@ -235,7 +260,10 @@ def test_the_code_of_a_step_does_not_depend_on_where_the_package_lies(copied, mo
 @pytest.mark.parametrize(
     ("module", "steps"),
     [
-        ("training/learner.py", {"adopt", "retrain", "search", "train"}),
+        ("training/learner.py", {"adopt", "consolidate", "distil", "importance", "join", "retrain", "search", "train"}),
+        ("baselines/lwf.py", {"distil"}),
+        ("baselines/ewc.py", {"consolidate", "importance"}),
+        ("baselines/joint.py", {"join"}),
         ("search/strategies.py", {"search"}),
         ("data/sources/generated.py", {"prepare"}),
         ("evaluation/score.py", {"evaluate"}),
@@ -266,192 +294,3 @@ def test_modules_that_import_each_other_are_no_trouble(copied):
     (copied / "one.py").write_text("import acll.two\n")
     (copied / "two.py").write_text("from acll import one\n")
     assert closure("acll.one")[0] >= {copied / "one.py", copied / "two.py"}
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# tables
-
-
-def row(task, position, score, exact=True, choice=None, owned=0.25):
-    return {
-        "task": task,
-        "position": position,
-        "kind": "classification",
-        "metric": "accuracy",
-        "score": score,
-        "samples": 10,
-        "bit_exact": exact,
-        "owned_share": owned,
-        "choice": choice or {},
-    }
-
-
-CHOICE = {"ratio_searched": 0.9, "ratio": 0.75, "cap": 0.25, "capped": True, "threshold": 0.8}
-FOUND = {
-    ("small", "half", 0, ("a",)): {"rows": [row("a", 1, 0.9, choice=CHOICE)], "free_share": 0.75, "device": "cpu"},
-    ("small", "half", 0, ("a", "b")): {
-        "rows": [row("a", 1, 0.9, choice=CHOICE), row("b", 2, 0.5)],
-        "free_share": 0.5,
-        "device": "cpu",
-    },
-    ("small", "fine", 0, ("a",)): {"rows": [row("a", 1, 0.95, owned=None)], "free_share": None, "device": "cpu"},
-    ("small", "fine", 0, ("a", "b")): {
-        "rows": [row("a", 1, 0.25, False, owned=None), row("b", 2, 0.75, owned=None)],
-        "free_share": None,
-        "device": "cpu",
-    },
-}
-
-
-def scores_of(found=FOUND):
-    return scores_table(found)
-
-
-def test_scores_have_a_row_for_each_node_and_task_with_all_columns():
-    table = scores_of()
-    assert tuple(table.columns) == COLUMNS
-    assert list(zip(table["method"], table["prefix"], table["task"], table["position"])) == [
-        ("fine", "a", "a", 1),
-        ("fine", "a+b", "a", 1),
-        ("fine", "a+b", "b", 2),
-        ("half", "a", "a", 1),
-        ("half", "a+b", "a", 1),
-        ("half", "a+b", "b", 2),
-    ]
-
-
-def test_forgetting_is_the_score_when_learned_minus_the_score_now():
-    table = scores_of().set_index(["method", "prefix", "task"])
-    forgotten = table.loc[("fine", "a+b", "a")]
-    assert (forgotten["score_when_learned"], forgotten["score"]) == (0.95, 0.25)
-    assert forgotten["forgetting"] == pytest.approx(0.7)
-    assert (table.drop(("fine", "a+b", "a"))["forgetting"] == 0).all()
-    assert (table["score_when_learned"] - table["forgetting"]).tolist() == pytest.approx(table["score"].tolist())
-
-
-def test_a_task_that_got_better_has_negative_forgetting():
-    found = {
-        ("small", "fine", 0, ("a",)): {"rows": [row("a", 1, 0.5)], "free_share": 0.0, "device": "cpu"},
-        ("small", "fine", 0, ("a", "b")): {
-            "rows": [row("a", 1, 0.6), row("b", 2, 0.5)],
-            "free_share": 0.0,
-            "device": "cpu",
-        },
-    }
-    assert scores_of(found)["forgetting"].tolist() == pytest.approx([0, -0.1, 0])
-
-
-def test_the_ratios_of_a_search_have_columns_of_their_own_and_are_empty_without_one():
-    table = scores_of()
-    searched = table[(table["method"] == "half") & (table["task"] == "a")]
-    for name in ("ratio_searched", "ratio", "cap", "capped"):
-        assert searched[name].tolist() == [CHOICE[name]] * 2
-        assert table.drop(searched.index)[name].isna().all()
-
-
-def test_the_order_in_which_nodes_come_does_not_matter():
-    assert scores_of(dict(reversed(FOUND.items()))).equals(scores_of())
-
-
-def test_the_final_table_has_the_ends_of_sequences_only():
-    final = final_table(scores_of(), {"both": ("small", ["a", "b"]), "first": ("small", ["a"])})
-    assert final.columns[0] == "sequence"
-    told = set(zip(final["sequence"], final["method"], final["task"]))
-    assert len(final) == len(told)
-    assert told == {("both", method, task) for method in ("fine", "half") for task in "ab"} | {
-        ("first", method, "a") for method in ("fine", "half")
-    }
-
-
-def summary_of(found=FOUND):
-    return summary_table(final_table(scores_of(found), {"both": ("small", ["a", "b"])})).set_index("method")
-
-
-def test_the_summary_has_mean_and_worst_over_tasks():
-    half, fine = summary_of().loc["half"], summary_of().loc["fine"]
-    assert (half["seeds"], half["mean_score"], half["worst_score"], half["mean_forgetting"]) == (1, 0.7, 0.5, 0)
-    assert (half["bit_exact"], half["owned_share"], half["free_share"]) == (True, 0.5, 0.5)
-    assert (fine["mean_score"], fine["worst_score"]) == (0.5, 0.25)
-    assert fine["mean_forgetting"] == pytest.approx(0.35)
-    assert not fine["bit_exact"]
-    assert np.isnan([fine["owned_share"], fine["free_share"]]).all()
-
-
-def test_the_summary_is_the_mean_over_seeds_of_what_each_seed_has():
-    other = {
-        (network, method, 1, prefix): node | {"rows": [one | {"score": one["score"] / 2} for one in node["rows"]]}
-        for (network, method, _, prefix), node in FOUND.items()
-    }
-    half = summary_of(FOUND | other).loc["half"]
-    assert half["seeds"] == 2
-    assert half["mean_score"] == pytest.approx((0.7 + 0.35) / 2)
-    assert half["worst_score"] == pytest.approx((0.5 + 0.25) / 2)
-
-
-def test_one_seed_that_is_not_exact_makes_the_summary_not_exact():
-    key = ("small", "half", 1, ("a", "b"))
-    other = {
-        (*key[:3], ("a",)): FOUND[("small", "half", 0, ("a",))],
-        key: {"rows": [row("a", 1, 0.9, exact=False), row("b", 2, 0.5)], "free_share": 0.5, "device": "cpu"},
-    }
-    assert not summary_of(FOUND | other).loc["half", "bit_exact"]
-
-
-def test_metrics_are_the_summary_without_what_is_empty():
-    metrics = metrics_of(summary_of().reset_index())
-    assert metrics["both"]["half"] == pytest.approx(
-        {"mean_score": 0.7, "worst_score": 0.5, "mean_forgetting": 0, "free_share": 0.5}
-    )
-    assert "free_share" not in metrics["both"]["fine"]
-
-
-def test_the_plot_has_the_mean_over_seeds_of_each_task_under_one_name():
-    other = {
-        (network, method, 1, prefix): node | {"rows": [one | {"score": one["score"] / 2} for one in node["rows"]]}
-        for (network, method, _, prefix), node in FOUND.items()
-    }
-    plot = plot_table(final_table(scores_of(FOUND | other), {"both": ("small", ["a", "b"])}))
-    assert plot.columns.tolist() == ["result", "score"]
-    assert dict(plot.to_numpy().tolist()) == pytest.approx(
-        {"both fine a": 0.1875, "both fine b": 0.5625, "both half a": 0.675, "both half b": 0.375}
-    )
-
-
-def test_scores_come_back_from_a_file_as_they_were(tmp_path):
-    scores_of().to_csv(tmp_path / "scores.csv", index=False)
-    again = pd.read_csv(tmp_path / "scores.csv")
-    pd.testing.assert_frame_equal(again, scores_of().fillna(np.nan), check_dtype=False)
-
-
-SUMMARY = {
-    "name": "clean", "source": "table", "kind": "classification", "classes": ["p", "q"], "channels": 3,
-    "image_size": [8, 16], "samples": {"test": 3, "train": 9, "val": 2}, "left_out": {}, "warnings": {},
-}  # fmt: skip
-
-
-def test_what_was_left_out_of_the_data_is_counted_in_the_tables():
-    final = final_table(scores_of(), {"both": ("small", ["a", "b"])})
-    torn = SUMMARY | {"name": "torn", "left_out": {"size": 2, "label": 3}, "warnings": {"near copy": 1}}
-    table = data_table([SUMMARY, torn])
-    assert amiss([SUMMARY]) == []
-    assert amiss([SUMMARY, torn]) == [
-        "torn: left out: 2 size, 3 label; warnings: 1 near copy (data/torn.json has the files)"
-    ]
-    assert table[["task", "height", "width", "train", "val", "test", "left_out", "warnings"]].to_numpy().tolist() == [
-        ["clean", 8, 16, 9, 2, 3, 0, 0],
-        ["torn", 8, 16, 9, 2, 3, 5, 1],
-    ]
-    assert readable(final, summary_table(final), ["a remark"]).endswith("\na remark\n")
-
-
-def test_the_readable_tables_hold_the_scores_and_leave_empty_what_means_nothing():
-    final = final_table(scores_of(), {"both": ("small", ["a", "b"])})
-    text = readable(final, summary_table(final), [])
-    lines = [line for line in text.splitlines() if "accuracy" in line]
-    assert len(lines) == 4
-    assert "0.2500" in lines[0]
-    assert "no" in lines[0].split()
-    assert "0.900" in lines[2]
-    assert "yes" in lines[2].split()
-    assert "nan" not in text.lower()
-    assert "None" not in text

@@ -12,7 +12,7 @@ from itertools import permutations
 from math import factorial
 from random import Random
 
-from acll.settings import DENSE, Configuration, Individual, Joint, Packing
+from acll.settings import DENSE, Configuration, Individual, Joint, Method, Packing
 
 TOGETHER = "+"  # between the names of tasks that are learned at once
 
@@ -119,5 +119,9 @@ def nodes(configuration: Configuration) -> list[Node]:
 
 def searches(configuration: Configuration, node: Node) -> bool:
     """Whether the ratio of this node is searched."""
-    method = configuration.methods.get(node.method)
+    return is_search(configuration.methods.get(node.method))
+
+
+def is_search(method: Method | None) -> bool:
+    """Whether a method searches its ratios."""
     return isinstance(method, Packing) and not isinstance(method.ratio, float | int)

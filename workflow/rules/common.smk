@@ -22,7 +22,17 @@ os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries among themselves; they w
 
 from acll import tree
 from acll.closure import code_of
-from acll.settings import Configuration, FineTuning, Packing, Training
+from acll.settings import (
+    EWC,
+    Configuration,
+    FineTuning,
+    Frozen,
+    Individual,
+    Joint,
+    LwF,
+    Packing,
+    Training,
+)
 from acll.config import parse as parse_configuration
 from acll.data.identity import FINGERPRINTS
 from acll.errors import UserError
@@ -46,7 +56,7 @@ def configuration() -> Configuration:
 
 CONFIGURATION = configuration()
 NODES = tree.nodes(CONFIGURATION)
-TASKS = {task for node in NODES for task in node.prefix}
+TASKS = {task for node in NODES for task in node.tasks}
 DATA_ROOT = (ROOT / os.environ.get("ACLL_DATA_ROOT", CONFIGURATION.data_root)).resolve()
 # Where raw data lie is no parameter of a rule: colleagues keep them elsewhere.
 os.environ["ACLL_DATA_ROOT"] = str(DATA_ROOT)
@@ -122,6 +132,11 @@ def parent_network(wildcards) -> list[str]:
     return [f"{parent.folder}/network.safetensors"] if parent else []
 
 
+def importance_of_parent(wildcards) -> list[str]:
+    parent = node_at(wildcards).parent
+    return [f"{parent.folder}/importance.safetensors"] if parent else []
+
+
 def choice_of_search(wildcards) -> list[str]:
     node = node_at(wildcards)
     return [f"{node.folder}/choice.json"] if tree.searches(CONFIGURATION, node) else []
@@ -129,12 +144,16 @@ def choice_of_search(wildcards) -> list[str]:
 
 def files_of(node: tree.Node) -> list[str]:
     """All that is made at a node."""
+    method = CONFIGURATION.methods[node.method]
     names = ["network.safetensors", "scores.json"]
-    if isinstance(CONFIGURATION.methods[node.method], Packing):
+    if isinstance(method, Packing):
         names.append("pruned.safetensors")
     if tree.searches(CONFIGURATION, node):
         names += ["trials.csv", "choice.json"]
-    return [node.dense, *(f"{node.folder}/{name}" for name in names)]
+    if isinstance(method, EWC) and any(node == other.parent for other in NODES):
+        names.append("importance.safetensors")
+    dense = [] if isinstance(method, Joint) else [node.dense]
+    return dense + [f"{node.folder}/{name}" for name in names]
 
 
 DENSE_ONLY = {"epochs", "learning_rate"}
@@ -162,10 +181,11 @@ def train_settings(node: tree.Node) -> dict:
     method = CONFIGURATION.methods.get(node.method)
     # a first task starts from the network's own weights; plain fine-tuning has no free weights to start
     later = method.free_weights if isinstance(method, Packing) else "fresh"
+    freeze = "weights" if node.position == 1 or isinstance(method, Packing) else "nothing"
     return {
         "node": node_settings(node, RETRAINING_ONLY),
         "free_weights": "pretrained" if node.position == 1 else later,
-        "freeze": node.position == 1 or isinstance(method, Packing),
+        "freeze": "features" if isinstance(method, Frozen) else freeze,
     }
 
 
@@ -188,6 +208,38 @@ def prune_settings(node: tree.Node) -> dict:
     }
 
 
+def adopt_settings(node: tree.Node) -> dict:
+    return {
+        "node": node_settings(node, set(Training.model_fields)),
+        "frozen": isinstance(CONFIGURATION.methods[node.method], Frozen),
+    }
+
+
+def regularised_settings(node: tree.Node, name: str) -> dict:
+    """What the training of a method with a regulariser of that name needs to know."""
+    return {
+        "node": node_settings(node, RETRAINING_ONLY),
+        name: CONFIGURATION.methods[node.method].model_dump(),
+    }
+
+
+def join_settings(node: tree.Node) -> dict:
+    """The schedule is that of the whole, batches and losses are each task's own."""
+    whole = RETRAINING_ONLY | {"loss", "class_weights", "augmentation", "label_smoothing", "batch_size"}
+    alone = {*Training.model_fields} - {"loss", "class_weights", "augmentation", "label_smoothing", "batch_size"}
+    return {
+        "node": {
+            "network": CONFIGURATION.networks[node.network].model_dump(),
+            "method": node.method,
+            "seed": node.seed,
+            "prefix": node.prefix,
+            "training": CONFIGURATION.training.model_dump(exclude=whole),
+            "threads": CONFIGURATION.threads,
+        },
+        "trainings": {task: CONFIGURATION.training_of(task).model_dump(exclude=alone) for task in node.tasks},
+    }
+
+
 def cap_of(node: tree.Node) -> float | None:
     method = CONFIGURATION.methods[node.method]
     return cap(node.position, method.expected_tasks, method.tail_share) if method.cap else None
@@ -198,10 +250,10 @@ def is_fixed(node: tree.Node) -> bool:
     return CONFIGURATION.methods[node.method].ratio.search == "fixed"
 
 
-def methods_of(kind: type) -> str:
-    """A regular expression for nodes of the methods of this type; it matches nothing where there are none."""
-    names = [name for name, method in CONFIGURATION.methods.items() if isinstance(method, kind)]
-    return f"[a-z0-9_]+/({'|'.join(names)})/seed[0-9]+(/[a-z0-9_]+)+" if names else "(?!)"
+def methods_of(*kinds: type, others: tuple[str, ...] = ()) -> str:
+    """A regular expression for nodes of the methods of these types, and others; for no node where there are none."""
+    names = [*others, *(name for name, method in CONFIGURATION.methods.items() if isinstance(method, kinds))]
+    return f"[a-z0-9_]+/({'|'.join(names)})/seed[0-9]+(/[a-z0-9_+]+)+" if names else "(?!)"
 
 
 def gpus(wildcards) -> int:
@@ -238,4 +290,4 @@ def errors_of_steps() -> list[str]:
 
 wildcard_constraints:
     task="[a-z0-9_]+",
-    node="[a-z0-9_]+/[a-z0-9_]+/seed[0-9]+(/[a-z0-9_]+)+",
+    node="[a-z0-9_]+/[a-z0-9_]+/seed[0-9]+(/[a-z0-9_+]+)+",

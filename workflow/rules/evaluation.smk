@@ -4,7 +4,7 @@
 rule evaluate:
     input:
         network="nodes/{node}/network.safetensors",
-        tests=lambda wildcards: [prepared(task, "test") for task in node_at(wildcards).prefix],
+        tests=lambda wildcards: [prepared(task, "test") for task in node_at(wildcards).tasks],
     output:
         scores="nodes/{node}/scores.json",
     log:

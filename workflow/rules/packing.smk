@@ -13,6 +13,8 @@ rule train:
         digests="digests/train/{node}.sha256",
     benchmark:
         "benchmarks/train/{node}.tsv"
+    wildcard_constraints:
+        node=methods_of(Packing, FineTuning, Frozen, others=(tree.DENSE,)),
     threads: CONFIGURATION.threads
     resources:
         mem_mb=4000,

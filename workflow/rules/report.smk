@@ -4,13 +4,17 @@ TABLES = [
     f"tables/{name}"
     for name in (
         "scores.csv",
+        "curves.csv",
         "final.csv",
+        "matrix.csv",
+        "runs.csv",
         "summary.csv",
+        "paired.csv",
         "data.csv",
         "plot.csv",
+        "trials.csv",
         "metrics.json",
         "tables.txt",
-        "trials.csv",
     )
 ]
 SEARCHED = [node for node in NODES if tree.searches(CONFIGURATION, node) and not is_fixed(node)]
@@ -19,20 +23,36 @@ EACH_SEARCH = [f"figures/searches/{node.folder.removeprefix('nodes/')}.png" for 
 SHEETS = [f"figures/data/{task}.png" for task in sorted(TASKS)]
 
 
+def tables_settings() -> dict:
+    searching = {name: method.ratio.budget for name, method in CONFIGURATION.methods.items() if tree.is_search(method)}
+    return {
+        "nodes": [
+            {"network": node.network, "method": node.method, "seed": node.seed, "prefix": node.prefix} for node in NODES
+        ],
+        "runs": [
+            {
+                "sequence": run.sequence,
+                "network": run.network,
+                "method": run.method,
+                "type": CONFIGURATION.methods[run.method].type,
+                "seed": run.seed,
+                "tasks": run.tasks,
+                "stages": [["+".join(node.prefix) for node in stage] for stage in run.stages],
+            }
+            for run in tree.runs(CONFIGURATION)
+        ],
+        "searches": [node.folder.removeprefix("nodes/") for node in SEARCHED],
+        "budgets": searching,
+    }
+
+
 rule tables:
     input:
         node_scores=[f"{node.folder}/scores.json" for node in NODES],
         summaries=[f"data/{task}.json" for task in sorted(TASKS)],
         trials=[f"{node.folder}/trials.csv" for node in SEARCHED],
     output:
-        scores="tables/scores.csv",
-        final="tables/final.csv",
-        summary="tables/summary.csv",
-        data="tables/data.csv",
-        plot="tables/plot.csv",
-        metrics="tables/metrics.json",
-        text="tables/tables.txt",
-        all_trials="tables/trials.csv",
+        TABLES,
     log:
         text="logs/tables.log",
         digests="digests/tables.sha256",
@@ -42,35 +62,20 @@ rule tables:
     resources:
         mem_mb=1000,
     params:
-        spec=spec(
-            "tables",
-            {
-                "nodes": [
-                    {
-                        "network": node.network,
-                        "method": node.method,
-                        "seed": node.seed,
-                        "prefix": node.prefix,
-                    }
-                    for node in NODES
-                ],
-                "searches": [node.folder.removeprefix("nodes/") for node in SEARCHED],
-                "sequences": {name: sequence.model_dump() for name, sequence in CONFIGURATION.sequences.items()},
-            },
-        ),
+        spec=spec("tables", tables_settings()),
     message:
         "tables"
     shell:
         step(
             "tables",
-            "--node-scores {input.node_scores:q} --summaries {input.summaries:q} --trials {input.trials:q} --scores {output.scores:q} --final {output.final:q} "
-            "--summary {output.summary:q} --data {output.data:q} --plot {output.plot:q} --metrics {output.metrics:q} --text {output.text:q} --all-trials {output.all_trials:q}",
+            "--node-scores {input.node_scores:q} --summaries {input.summaries:q} --trials {input.trials:q} --folder tables",
         )
 
 
 rule figures:
     input:
-        scores="tables/scores.csv",
+        matrix="tables/matrix.csv",
+        final="tables/final.csv",
         trials=[f"{node.folder}/trials.csv" for node in SEARCHED],
         choices=[f"{node.folder}/choice.json" for node in SEARCHED],
     output:
@@ -108,7 +113,6 @@ rule figures:
         spec=spec(
             "figures",
             {
-                "sequences": {name: sequence.model_dump() for name, sequence in CONFIGURATION.sequences.items()},
                 "searches": [node.folder.removeprefix("nodes/") for node in SEARCHED],
             },
         ),
@@ -117,6 +121,6 @@ rule figures:
     shell:
         step(
             "figures",
-            "--scores {input.scores:q} --trials {input.trials:q} --choices {input.choices:q} "
+            "--matrix {input.matrix:q} --final {input.final:q} --trials {input.trials:q} --choices {input.choices:q} "
             "--scores-figure {output.scores:q} --shares-figure {output.shares:q} --search-figure {output.search:q} --each-search {output.each_search:q}",
         )

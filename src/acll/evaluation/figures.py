@@ -12,58 +12,63 @@ from matplotlib.figure import Figure
 from acll.evaluation.style import COLOURS, FREE, MARKERS
 from acll.search.choice import monotone_fit
 
-Sequences = Mapping[str, tuple[str, Sequence[str]]]
+ACROSS = 4  # panels side by side
 
 
-def scores(table: pd.DataFrame, sequences: Sequences) -> Figure:
-    """Test score of each task after each stage: a row of panels a sequence, a panel a method; means over seeds."""
-    methods = list(dict.fromkeys(table["method"]))
-    longest = max(len(tasks) for _, tasks in sequences.values())
-    figure, axes = _grid(len(sequences), len(methods), height=max(2.6, 0.3 * longest))
-    for row, (name, (network, tasks)) in zip(axes, sequences.items()):
-        for panel, method in zip(row, methods):
-            for index, task in enumerate(tasks):
-                stages = range(index + 1, len(tasks) + 1)
-                values = [_score(table, network, method, tasks[:stage], task) for stage in stages]
-                panel.plot(
-                    list(stages),
-                    values,
-                    color=COLOURS[index % 8],
-                    marker=MARKERS[(index + index // 8) % 8],
-                    label=task,
-                    markersize=6,
-                )
-            panel.set_title(f"{name}: {method}")
-            stages = range(1, len(tasks) + 1)
-            if sum(map(len, tasks)) > 30:  # too long to stand side by side
-                panel.set_xticks(stages)
-                panel.set_xlabel("tasks learned")
-            else:
-                panel.set_xticks(stages, [f"+ {task}" for task in tasks])
-            panel.set_xlim(0.7, len(tasks) + 0.3)
-            panel.set_ylim(0, 1.03)
-            panel.grid(axis="y", alpha=0.3)
-        metric = "mean IoU" if table.loc[table["task"] == tasks[0], "metric"].iloc[0] == "mean_iou" else "accuracy"
-        row[0].set_ylabel(f"test {metric}")
-        row[-1].legend(title="task", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+def scores(matrix: pd.DataFrame, final: pd.DataFrame) -> Figure:
+    """Test score of each task after each stage: a panel a method; means over seeds, in the first order of a sequence.
+
+    matrix, final: the tables of these names.
+    """
+    orders = matrix.groupby("sequence", sort=False)["order"].first().astype(str)
+    methods = list(dict.fromkeys(matrix["method"]))
+    columns = min(ACROSS, len(methods))
+    rows = -(-len(methods) // columns)
+    longest = max(order.count("+") + 1 for order in orders)
+    figure, axes = _grid(rows * len(orders), columns, height=max(2.6, 0.3 * longest))
+    for index, (sequence, order) in enumerate(orders.items()):
+        own = matrix[(matrix["sequence"] == sequence) & (matrix["order"] == order)]
+        panels = axes[rows * index : rows * (index + 1)]
+        for panel, method in zip(panels.flatten(), methods):
+            _stages(panel, own[own["method"] == method], order.split("+"))
+            panel.set_title(f"{sequence}: {method}")
+        for panel in panels.flatten()[len(methods) :]:
+            panel.set_visible(False)
+        metric = final.loc[final["sequence"] == sequence, "metric"].iloc[0]
+        for panel in panels[:, 0]:
+            panel.set_ylabel("test mean IoU" if metric == "mean_iou" else "test accuracy")
+        panels[0][-1].legend(title="task", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 
 
-def _score(table: pd.DataFrame, network: str, method: str, prefix: Sequence[str], task: str) -> float:
-    chosen = table[(table["network"] == network) & (table["method"] == method) & (table["task"] == task)]
-    return float(chosen.loc[chosen["prefix"] == "+".join(prefix), "score"].mean())
+def _stages(panel: Axes, scores: pd.DataFrame, tasks: Sequence[str]) -> None:
+    for index, task in enumerate(tasks):
+        means = scores[scores["task"] == task].groupby("stage")["score"].mean()
+        marker = MARKERS[(index + index // 8) % 8]
+        panel.plot(means.index, means, color=COLOURS[index % 8], marker=marker, label=task, markersize=6)
+    stages = range(1, len(tasks) + 1)
+    if sum(map(len, tasks)) > 30:  # too long to stand side by side
+        panel.set_xticks(stages)
+        panel.set_xlabel("tasks learned")
+    else:
+        panel.set_xticks(stages, [f"+ {task}" for task in tasks])
+    panel.set_xlim(0.7, len(tasks) + 0.3)
+    panel.set_ylim(0, 1.03)
+    panel.grid(axis="y", alpha=0.3)
 
 
-def shares(table: pd.DataFrame, sequences: Sequences) -> Figure:
-    """What each task owns of the shared weights at the end of each sequence; means over seeds."""
-    figure, axes = _grid(len(sequences), 1, height=2.2, width=7)
-    for (panel,), (name, (network, tasks)) in zip(axes, sequences.items()):
-        end = table[(table["network"] == network) & (table["prefix"] == "+".join(tasks)) & table["ratio"].notna()]
+def shares(final: pd.DataFrame) -> Figure:
+    """What each task owns of the shared weights at the end of each sequence; means over seeds and orders."""
+    packed = final[final["ratio"].notna()]
+    names = list(dict.fromkeys(final["sequence"]))
+    figure, axes = _grid(len(names), 1, height=2.2, width=7)
+    for (panel,), name in zip(axes, names):
+        end = packed[packed["sequence"] == name]
         methods = list(dict.fromkeys(end["method"]))
         left = np.zeros(len(methods))
-        for index, task in enumerate(tasks):
+        for index, task in enumerate(dict.fromkeys(end["task"])):
             owned = end[end["task"] == task].groupby("method", sort=False)["owned_share"].mean()
-            width = np.array([owned.get(method, 0.0) for method in methods])
+            width = np.array([owned[method] for method in methods])
             panel.barh(methods, width, left=left, color=COLOURS[index % 8], label=task, edgecolor="white")
             left += width
         panel.barh(methods, 1 - left, left=left, color=FREE, label="free", edgecolor="white")

@@ -10,6 +10,7 @@ import torch
 from acll.data import prepared
 from acll.data.batches import split_of
 from acll.networks.build import build
+from acll.packing import file
 from acll.packing.ownership import Packed, digest, effective
 from acll.settings import Kind, Network
 from acll.training.evaluate import outcome
@@ -29,16 +30,20 @@ class TaskScore:
     bit_exact: bool  # its effective state is what it was when the task was learned
     owned_share: float | None  # of all shared weights of the network; None where ownership means nothing
     choice: dict[str, Any]  # ratio_searched, ratio, cap, capped
+    curve: tuple[float, ...]  # validation score after each epoch of its training
+    alone_bytes: int  # of a network for this task alone
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """How all tasks of a network do now, and what is left free: a share of all shared weights, or None as above."""
+    """How all tasks of a network do now; what is left free: a share of all shared weights, or None as above; how many
+    bytes it needs for all its tasks."""
 
     method: str
     seed: int
     device: str
     free_share: float | None
+    bytes: int
     rows: tuple[TaskScore, ...]
 
 
@@ -47,7 +52,8 @@ def evaluate(packed: Packed, tests: Mapping[str, Path], device: torch.device) ->
     rows = [_evaluate(packed, record.name, tests[record.name], device) for record in packed.tasks]
     owning = all(record.frozen for record in packed.tasks)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return Evaluated(packed.method, packed.seed, name, _share(packed, 0) if owning else None, tuple(rows))
+    left = _share(packed, 0) if owning else None
+    return Evaluated(packed.method, packed.seed, name, left, file.size(packed), tuple(rows))
 
 
 def _evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> TaskScore:
@@ -74,6 +80,8 @@ def _evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> Ta
         bit_exact=digest(state) == record.digest,
         owned_share=_share(packed, position) if record.frozen else None,
         choice=record.choice,
+        curve=record.curve,
+        alone_bytes=sum(value.nbytes for value in state.values()),
     )
 
 

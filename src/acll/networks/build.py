@@ -48,16 +48,19 @@ class TaskNetwork(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[1] == 1:
-            images = images.expand(-1, self.channels, -1, -1)
-        features = self.encoder(images)
+        logits: Tensor = self.head(self.features(self.encode(images)))
+        return logits
+
+    def encode(self, images: Tensor) -> Any:
+        """What the encoder makes of images: of each kind of network its own."""
+        return self.encoder(images.expand(-1, self.channels, -1, -1) if images.shape[1] == 1 else images)
+
+    def features(self, encoded: Any) -> Any:
+        """What the head takes, from what `encode` gives."""
         if self.decoder is not None:
             # a transformer's encoder also hands over its prefix tokens
-            features = self.decoder(*features) if isinstance(features, tuple) else self.decoder(features)
-        elif isinstance(features, tuple):
-            features = features[0]
-        logits: Tensor = self.head(features)
-        return logits
+            return self.decoder(*encoded) if isinstance(encoded, tuple) else self.decoder(encoded)
+        return encoded[0] if isinstance(encoded, tuple) else encoded
 
 
 class PooledHead(nn.Sequential):

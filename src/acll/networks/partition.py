@@ -1,8 +1,8 @@
 """Which state of a network all tasks share, weight by weight, and which is private to each task.
 
 Shared: weights of convolutions, linear layers, attention projections, embeddings of position and class token.
-Private: the head, affine parameters and running statistics of normalisations, biases, layer scales, persistent
-buffers. What is neither is refused, so nothing can drift unnoticed.
+Private: the head (and heads of earlier tasks that are trained with it), affine parameters and running statistics of
+normalisations, biases, layer scales, persistent buffers. What is neither is refused, so nothing can drift unnoticed.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def partition(network: nn.Module) -> Partition:
         path, _, leaf = name.rpartition(".")
         module = network.get_submodule(path)
         is_parameter = leaf in module._parameters
-        if path.split(".")[0] == "head" or not is_parameter or _is_private(module, leaf):
+        if path.split(".")[0] in ("head", "earlier") or not is_parameter or _is_private(module, leaf):
             private.append(name)
         elif _is_shared(module, leaf):
             shared.append(name)

@@ -18,6 +18,7 @@ from acll.settings import Kind
 
 State = dict[str, Tensor]
 MAX_TASKS = 255  # owners are bytes in memory
+EARLIER = "earlier."  # heads of earlier tasks that are trained on with a new one: earlier.<number>.…, from 0 on
 
 
 class PackingError(UserError):
@@ -107,6 +108,13 @@ def free(packed: Packed, kind: Kind) -> State:
     return {name: owner == 0 for name, owner in packed.owner.items() if uses(kind, name)}
 
 
+def still(packed: Packed, state: Mapping[str, Tensor]) -> State:
+    """Masks that keep the features of earlier tasks as they are: of all private state that one of them has had, but for
+    the head. state: that of a new task's network."""
+    had = {name for private in packed.private.values() for name in private if not name.startswith("head.")}
+    return {name: torch.zeros(state[name].shape, dtype=torch.bool) for name in state if name in had}
+
+
 def starting_state(packed: Packed, kind: Kind, fresh: Mapping[str, Tensor], start_zero: bool = False) -> State:
     """Where a new task's training starts.
 
@@ -168,19 +176,24 @@ def overwrite(packed: Packed, record: TaskRecord, state: Mapping[str, Tensor]) -
     """The network after plain fine-tuning: every weight has moved on, and of private state only the heads stay.
 
     Every shared weight is the first task's as far as ownership goes, so that each task sees all weights as they now
-    are, and earlier tasks are given the new normalisations and biases: what forgetting really is.
+    are, and earlier tasks are given the new normalisations and biases: what forgetting really is. Heads of earlier
+    tasks that `state` has as `earlier.…` take the place of the old ones.
     """
     used = {name for name in packed.owner if uses(record.kind, name)}
     shared = {name: state[name].clone() if name in used else value for name, value in packed.shared.items()}
     owner = {name: torch.ones_like(value) if name in used else value for name, value in packed.owner.items()}
-    moved = {name: value for name, value in state.items() if name not in packed.owner}
-    private = {
-        task: {
-            name: moved[name].clone() if name in moved and not name.startswith("head.") else value
-            for name, value in kept.items()
+    moved = {name: value for name, value in state.items() if name not in packed.owner and not name.startswith(EARLIER)}
+    private = {}
+    for number, earlier in enumerate(packed.tasks):
+        heads = {
+            name.replace(f"{EARLIER}{number}.", "head.", 1): value
+            for name, value in state.items()
+            if name.startswith(f"{EARLIER}{number}.")
         }
-        for task, kept in packed.private.items()
-    }
+        newer = {name: value for name, value in moved.items() if not name.startswith("head.")} | heads
+        private[earlier.name] = {
+            name: newer.get(name, value).clone() for name, value in packed.private[earlier.name].items()
+        }
     free_before = sum(int((packed.owner[name] == 0).sum()) for name in used)
     record = replace(record, owned=free_before, free_before=free_before, digest="", frozen=False)
     return _recorded(packed, shared, owner, private | {record.name: moved}, record)

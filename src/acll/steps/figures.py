@@ -7,20 +7,19 @@ import pandas as pd
 
 from acll.evaluation import figures
 from acll.evaluation.style import save
-from acll.settings import Sequence
 from acll.steps._run import StepSettings, run
 
 
 class Parameters(StepSettings):
     """What the figures depend on, beside the tables."""
 
-    sequences: dict[str, Sequence]
     searches: list[str]  # network/method/seed/prefix of each search, in the order of its files
 
 
 def main(
     *,
-    scores: Path,
+    matrix: Path,
+    final: Path,
     trials: list[Path],
     choices: list[Path],
     scores_figure: Path,
@@ -30,10 +29,9 @@ def main(
     params: Parameters,
 ) -> None:
     """Write the figures as PNG."""
-    table = pd.read_csv(scores)
-    sequences = {name: (line.network, line.tasks) for name, line in params.sequences.items()}
-    save(figures.scores(table, sequences), scores_figure)
-    save(figures.shares(table, sequences), shares_figure)
+    ends = pd.read_csv(final)
+    save(figures.scores(pd.read_csv(matrix), ends), scores_figure)
+    save(figures.shares(ends), shares_figure)
     if search_figure is not None:
         traces = [
             (name, pd.read_csv(trial), json.loads(choice.read_text(encoding="utf-8")))

@@ -1,15 +1,11 @@
 """Train a task's free weights on top of what earlier tasks own: the dense network of a node."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from acll.networks.partition import partition
-from acll.packing.ownership import free, starting_state
-from acll.packing.stage import save_state
+from acll.packing.ownership import free, starting_state, still
 from acll.steps._run import StepSettings, run
-from acll.training.loop import Plan, Unfinished, fit
-from acll.training.session import Node, learner_of, parent_of
+from acll.training.session import Node, learner_of, parent_of, train_dense
 
 
 class Parameters(StepSettings):
@@ -17,24 +13,19 @@ class Parameters(StepSettings):
 
     node: Node
     free_weights: Literal["fresh", "zero", "pretrained"]
-    freeze: bool  # whether the weights of earlier tasks stay as they are
+    freeze: Literal["nothing", "weights", "features"]  # of earlier tasks
 
 
 def main(*, train: Path, parent: Path | None, dense: Path, params: Parameters) -> None:
     """Write the dense network: the state of the best epoch on the validation split."""
-    node = params.node
-    learner = learner_of(node, train, pretrained=params.free_weights == "pretrained")
-    before = parent_of(node, parent)
+    learner = learner_of(params.node, train, pretrained=params.free_weights == "pretrained")
+    before = parent_of(params.node, parent)
     kind = learner.header.kind
     start = starting_state(before, kind, learner.network.state_dict(), start_zero=params.free_weights == "zero")
-    masks = free(before, kind) if params.freeze else None
-    plan = Plan(node.training.epochs, node.training.learning_rate, node.seed_for("train"), label=learner.header.name)
-    unfinished = Unfinished(dense.with_suffix(".checkpoint"), params.model_dump_json())
-    fitted = fit(learner, start, plan, masks, unfinished)
-    header = {"shared": partition(learner.network).shared, "task": asdict(learner.header), "score": fitted.score}
-    save_state(dense, fitted.state, header | {"curve": fitted.curve()})
-    unfinished.path.unlink(missing_ok=True)
-    print(f"{learner.header.name}: kept epoch {fitted.epoch}, validation {fitted.score:.4f}")
+    masks = {} if params.freeze == "nothing" else free(before, kind)
+    if params.freeze == "features":
+        masks |= still(before, start)
+    train_dense(params.node, learner, start, masks, dense, params.model_dump_json())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from acll.packing.ownership import PackingError
 def store(path: Path, key: str, network: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Tensor],
           progress: dict[str, Any]) -> None:  # fmt: skip
     """Write network, optimiser, best state and progress (JSON); `key` names the training they belong to."""
-    tensors = {f"network/{name}": value for name, value in network.state_dict().items()}
+    # copies, since networks that are trained together share tensors, which the format does not allow
+    tensors = {f"network/{name}": value.clone() for name, value in network.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in best.items()}
     for index, slots in optimizer.state_dict()["state"].items():
         tensors |= {

@@ -164,6 +164,8 @@ def _train_epoch(
     """One pass over the training split, or what the plan has left of it; the mean loss. Raises TrainingError where it
     is not finite."""
     learner.network.train()
+    for module in masked.still:
+        module.eval()
     torch.manual_seed(derived(plan.seed, "dropout", epoch))
     an_epoch, total = learner.batches(), 0.0
     whole = steps_of(plan.epochs, an_epoch)
@@ -200,6 +202,7 @@ class _Masked:
             if name in masks and not bool(masks[name].all())
         ]
         masked = {id(parameter) for parameter, _ in self.masked}
+        self.still = _still(network, masks)
         # as is usual, biases and normalisations do not decay
         self.free: list[Tensor] = [
             value for value in network.parameters() if value.ndim > 1 and id(value) not in masked
@@ -223,6 +226,16 @@ class _Masked:
                 torch._foreach_add_(values, torch._foreach_mul(values, masks), alpha=-rate * self.decay)
         if values:
             torch._foreach_mul_(_gradients(values), masks)
+
+
+def _still(network: nn.Module, masks: Mapping[str, Tensor]) -> list[nn.Module]:
+    """Normalisations of which no parameter may move: neither may their statistics."""
+    return [
+        module
+        for path, module in network.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and all(f"{path}.{leaf}" in masks and not masks[f"{path}.{leaf}"].any() for leaf in ("weight", "bias"))
+    ]
 
 
 def _gradients(values: list[Tensor]) -> list[Tensor]:

@@ -1,9 +1,11 @@
 """What the steps that train have in common: the network and data of a task, put together from files and settings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from acll.data import prepared
 from acll.data.batches import Split, split_of
@@ -13,10 +15,11 @@ from acll.networks.build import NetworkError, body_kind, build
 from acll.networks.partition import partition
 from acll.packing import file
 from acll.packing.ownership import Packed, TaskRecord, empty
+from acll.packing.stage import save_state
 from acll.seeds import derived
 from acll.settings import Network, Settings, Training
 from acll.training.learner import TaskLearner
-from acll.training.loop import prepare_process
+from acll.training.loop import Plan, Unfinished, fit, prepare_process
 from acll.training.metrics import METRIC
 
 
@@ -75,6 +78,24 @@ def parent_of(node: Node, path: Path | None) -> Packed:
     state = whole.state_dict()
     shared = {name: state[name] for name in partition(whole).shared}
     return empty(node.network.model_dump(mode="json"), shared, node.method, node.seed)
+
+
+def train_dense(
+    node: Node, learner: TaskLearner, start: Mapping[str, Tensor], masks: Mapping[str, Tensor], path: Path, key: str
+) -> None:
+    """Train a node's dense network and write it to `path`: the state of the best epoch on the validation split.
+
+    start, masks: as `acll.training.loop.fit` takes them; key: whatever the training depends on beside its inputs. One
+    that was killed goes on from its last epoch.
+    """
+    name = learner.header.name
+    plan = Plan(node.training.epochs, node.training.learning_rate, node.seed_for("train"), label=name)
+    unfinished = Unfinished(path.with_suffix(".checkpoint"), key)
+    fitted = fit(learner, start, plan, masks, unfinished)
+    header = {"shared": partition(learner.network).shared, "task": asdict(learner.header), "score": fitted.score}
+    save_state(path, fitted.state, header | {"curve": fitted.curve()})
+    unfinished.path.unlink(missing_ok=True)
+    print(f"{name}: kept epoch {fitted.epoch}, validation {fitted.score:.4f}")
 
 
 def record_of(header: Header, score: float, curve: Sequence[float], choice: dict[str, Any]) -> TaskRecord:

@@ -1,0 +1,275 @@
+"""Methods that packing is compared with: each on cases with a known outcome."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from acll.baselines.ewc import accumulated, consolidating, fisher
+from acll.baselines.joint import Joint, joined
+from acll.baselines.lwf import distillation, distilling, with_earlier
+from acll.networks.build import build
+from acll.networks.partition import partition
+from acll.packing.ownership import commit, digest, effective, empty, free, overwrite, starting_state, still
+from acll.settings import BackboneNetwork, DecoderNetwork, LwF, Training
+from acll.training.learner import TaskLearner
+from acll.training.loop import Plan, fit
+from acll.training.session import record_of
+from conftest import states_equal, tiny_task
+
+CPU = torch.device("cpu")
+SMALL = BackboneNetwork(backbone="resnet_small")
+UNET = DecoderNetwork(decoder="unet", encoder="resnet_small")
+A, B = tiny_task("a", samples=16), tiny_task("b", samples=16, classes=4)
+MASKS = tiny_task("m", "segmentation", samples=8)
+PLAN = Plan(2, 0.01, 1)
+
+
+def learner(task, network=SMALL, **settings):
+    train, validation, header = task
+    own = build(network, header.kind, len(header.classes), 0)
+    return TaskLearner(own, train, validation, header, Training(batch_size=4, **settings), CPU)
+
+
+def network_of(*tasks):
+    return UNET if any(header.kind == "segmentation" for _, _, header in tasks) else SMALL
+
+
+def unlearned(network=SMALL):
+    whole = build(network, "segmentation" if network is UNET else "classification", 2, 0)
+    return empty(network.model_dump(), {name: whole.state_dict()[name] for name in partition(whole).shared}, "m", 0)
+
+
+def start_of(which, before):
+    return starting_state(before, which.header.kind, which.network.state_dict())
+
+
+def finetuned(before, task, network=SMALL, **settings):
+    """Plain fine-tuning: (the network with one more task, what was trained)."""
+    which = learner(task, network, **settings)
+    fitted = fit(which, start_of(which, before), PLAN)
+    return overwrite(before, record_of(which.header, fitted.score, fitted.curve(), {}), fitted.state), fitted
+
+
+def distilled(before, task, settings, network=SMALL):
+    which = learner(task, network)
+    start = start_of(which, before)
+    fitted = fit(distilling(which, before, settings, network), with_earlier(start, before), PLAN)
+    return overwrite(before, record_of(which.header, fitted.score, fitted.curve(), {}), fitted.state), fitted
+
+
+def outputs(packed, task, images):
+    record = packed.record(task)
+    spec = UNET if "decoder" in packed.network else SMALL
+    network = build(spec, record.kind, len(record.classes), 9, pretrained=False)
+    network.load_state_dict(effective(packed, task))
+    with torch.no_grad():
+        return network.eval()(images)
+
+
+IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# learning without forgetting
+
+
+@pytest.mark.parametrize("second", [B, MASKS])
+def test_lwf_without_strength_is_fine_tuning(second):
+    network = network_of(second)
+    before, _ = finetuned(unlearned(network), A, network)
+    plain, fitted = finetuned(before, second, network)
+    same, other = distilled(before, second, LwF(type="lwf", strength=0), network)
+    assert fitted.history == other.history
+    for task in ("a", second[2].name):
+        assert states_equal(effective(plain, task), effective(same, task))
+
+
+@pytest.mark.parametrize(("first", "second"), [(A, B), (A, MASKS), (MASKS, A)])
+def test_lwf_keeps_the_outputs_of_earlier_tasks_nearer_the_stronger_it_is(first, second):
+    network = network_of(first, second)
+    before, _ = finetuned(unlearned(network), first, network)
+    name = first[2].name
+    wanted = outputs(before, name, IMAGES).softmax(dim=1)
+
+    def off(strength):
+        after, _ = distilled(before, second, LwF(type="lwf", strength=strength), network)
+        return float((outputs(after, name, IMAGES).softmax(dim=1) - wanted).abs().mean())
+
+    assert off(30) < off(0)
+
+
+def test_lwf_trains_the_heads_of_earlier_tasks_and_leaves_their_number():
+    before, _ = finetuned(unlearned(), A)
+    after, _ = distilled(before, B, LwF(type="lwf"))
+    assert set(after.private["a"]) == set(before.private["a"])
+    assert not torch.equal(after.private["a"]["head.2.weight"], before.private["a"]["head.2.weight"])
+    third, _ = distilled(after, tiny_task("c", samples=16), LwF(type="lwf"))
+    assert [record.name for record in third.tasks] == ["a", "b", "c"]
+    assert [third.private[task]["head.2.weight"].shape[0] for task in "abc"] == [3, 4, 3]
+
+
+def test_lwf_does_not_touch_the_network_that_it_starts_from():
+    before, _ = finetuned(unlearned(), A)
+    then = digest(effective(before, "a"))
+    distilled(before, B, LwF(type="lwf"))
+    assert digest(effective(before, "a")) == then
+
+
+def test_distillation_is_least_where_outputs_agree():
+    targets = torch.tensor([[1.0, 2.0, 3.0]])
+    agreeing = distillation(targets, targets, 2.0)
+    softened = (targets / 2).softmax(dim=1)
+    assert agreeing == pytest.approx(float(-(softened * softened.log()).sum()))  # its entropy
+    assert distillation(torch.tensor([[3.0, 2.0, 1.0]]), targets, 2.0) > agreeing
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# elastic weight consolidation
+
+
+def consolidated(before, task, importance, strength):
+    which = learner(task, weight_decay=0.0)
+    start = start_of(which, before)
+    fitted = fit(consolidating(which, start, importance, strength), start, PLAN)
+    return fitted, start
+
+
+@pytest.fixture(scope="module")
+def one_task():
+    """A network that has learned a, and the information that a has of it."""
+    before, _ = finetuned(unlearned(), A, weight_decay=0.0)
+    which = learner(A)
+    which.network.load_state_dict(effective(before, "a"))
+    return before, fisher(which, 0)
+
+
+def test_ewc_without_strength_is_fine_tuning(one_task):
+    before, importance = one_task
+    _, plain = finetuned(before, B, weight_decay=0.0)
+    fitted, _ = consolidated(before, B, importance, 0.0)
+    assert states_equal(fitted.state, plain.state)
+
+
+def test_ewc_moves_what_is_important_less_the_stronger_it_is(one_task):
+    before, importance = one_task
+
+    def moved(strength):
+        fitted, start = consolidated(before, B, importance, strength)
+        return sum(float((importance[name] * (fitted.state[name] - start[name]) ** 2).sum()) for name in importance)
+
+    weak, middle, strong = moved(0), moved(1e3), moved(1e6)
+    assert strong < middle < weak
+
+
+def test_the_information_is_that_of_a_linear_model():
+    """Of logits W x the squared gradient is (1 - p)² x² for the label drawn, p² x² for the other: here p is a half."""
+    from acll.data.batches import normalised
+    from acll.networks.build import TaskNetwork
+
+    train, validation, header = tiny_task("t", classes=2, samples=1, size=2)
+    body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2, bias=False))
+    torch.nn.init.zeros_(body[1].weight)
+    which = TaskLearner(TaskNetwork(body, None, torch.nn.Identity()), train, validation, header, Training(), CPU)
+    x = normalised(train.images, header, CPU).flatten()
+    found = fisher(which, 0)["encoder.1.weight"]
+    torch.testing.assert_close(found, (0.25 * x.square()).expand(2, -1), rtol=1e-5, atol=1e-6)
+
+
+def test_the_information_has_every_parameter_but_the_heads_and_is_repeatable(one_task):
+    before, importance = one_task
+    which = learner(A)
+    which.network.load_state_dict(effective(before, "a"))
+    body = {name for name, _ in which.network.named_parameters() if not name.startswith("head.")}
+    assert set(importance) == body
+    assert all((value >= 0).all() for value in importance.values())
+    assert states_equal(fisher(which, 0), importance)
+
+
+def test_information_adds_up_over_tasks_and_parts():
+    one, two = {"encoder.w": torch.ones(2)}, {"encoder.w": torch.full((2,), 3.0), "decoder.w": torch.ones(1)}
+    together = accumulated(one, two)
+    assert {name: value.tolist() for name, value in together.items()} == {"encoder.w": [4, 4], "decoder.w": [1]}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# joint training, individual networks, frozen features
+
+
+def joint_of(tasks, network=SMALL):
+    learners = tuple(learner(task, network) for task in tasks)
+    before = unlearned(network)
+    return Joint(learners, tuple(before.shared), Training(batch_size=4)), before
+
+
+@pytest.mark.parametrize("tasks", [(A, B), (A, MASKS)])
+def test_joint_training_shares_all_weights_and_nothing_else(tasks):
+    network = network_of(*tasks)
+    joint, before = joint_of(tasks, network)
+    fitted = fit(joint, joint.network.state_dict(), PLAN)
+    records = [record_of(task[2], 0.5, (), {}) for task in tasks]
+    packed = joined(before, records, fitted.state)
+    joint.network.load_state_dict(fitted.state)
+    for number, task in enumerate(tasks):
+        assert states_equal(effective(packed, task[2].name), joint.network[number].state_dict())
+    first, second = (packed.private[task[2].name] for task in tasks)
+    norms = [name for name in first if "running_mean" in name and name in second]
+    assert norms
+    assert not all(torch.equal(first[name], second[name]) for name in norms)
+
+
+def test_joint_training_of_one_task_is_plain_training():
+    joint, before = joint_of((A,))
+    fitted = fit(joint, joint.network.state_dict(), PLAN)
+    plain = learner(A)
+    assert joint.batches() == plain.batches()
+    packed = joined(before, [record_of(A[2], fitted.score, (), {})], fitted.state)
+    # the batches come in another order: their seed names the task
+    assert set(effective(packed, "a")) == set(plain.network.state_dict())
+
+
+def test_joint_training_sees_every_batch_of_every_task_once_an_epoch():
+    joint, _ = joint_of((A, B))
+    assert len(list(joint.losses(0, 0))) == joint.batches() == 8
+    assert len(joint.look()) == 2
+
+
+def test_joint_training_learns_both_tasks():
+    """Of images whose brightness is their class."""
+    tasks = []
+    for name, flip in (("bright", False), ("dark", True)):
+        train, _, header = tiny_task(name, classes=2, samples=32)
+        labels = torch.arange(32) % 2
+        images = (train.images // 4 + (170 * (labels ^ flip))[:, None, None, None]).to(torch.uint8)
+        split = replace(train, images=images, labels=labels)
+        tasks.append((split, split, header))
+    joint, _ = joint_of(tasks)
+    fitted = fit(joint, joint.network.state_dict(), Plan(8, 0.01, 0))
+    assert fitted.score == 1.0
+
+
+def test_an_individual_network_is_a_plain_training():
+    packed, fitted = finetuned(unlearned(), A)
+    plain = learner(A)
+    alone = fit(plain, plain.network.state_dict(), PLAN)
+    assert states_equal(effective(packed, "a"), fitted.state)
+    assert states_equal(fitted.state, alone.state)
+
+
+@pytest.mark.parametrize("second", [B, MASKS])
+def test_frozen_features_stay_as_they_are_to_the_bit(second):
+    network = network_of(second)
+    which = learner(A, network)
+    before = unlearned(network)
+    first = fit(which, start_of(which, before), PLAN, free(before, "classification"))
+    keep = free(before, "classification")
+    packed = commit(before, record_of(A[2], first.score, (), {}), first.state, keep)
+    own = learner(second, network)
+    start = start_of(own, packed)
+    fitted = fit(own, start, PLAN, free(packed, own.header.kind) | still(packed, start))
+    moved = {name for name, value in fitted.state.items() if not torch.equal(value, start[name])}
+    assert any(name.startswith("head.") for name in moved)
+    assert not any(name.startswith("encoder.") for name in moved)
+    assert (network is UNET) == any(name.startswith("decoder.") for name in moved)
+    after = commit(packed, record_of(own.header, fitted.score, (), {}), fitted.state, free(packed, own.header.kind))
+    assert after.record("a").digest == digest(effective(after, "a"))

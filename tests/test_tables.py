@@ -1,0 +1,386 @@
+"""The tables, and the figures of runs in them."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acll.evaluation.comparison import (
+    Run,
+    by_node,
+    matrix_of,
+    matrix_table,
+    paired_table,
+    rows_at,
+    runs_table,
+    summary_table,
+)
+from acll.evaluation.console import readable, remarks_of
+from acll.evaluation.statistics import (
+    backward_transfer,
+    forgetting,
+    forward_transfer,
+    interval,
+    intransigence,
+)
+from acll.evaluation.tables import (
+    COLUMNS,
+    amiss,
+    curves_table,
+    data_table,
+    final_table,
+    metrics_of,
+    plot_table,
+    scores_table,
+)
+
+PROPERTY = settings(max_examples=25, deadline=None)
+NAN = math.nan
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# figures of a run, by hand
+
+MATRIX = np.array([[0.9, NAN, NAN], [0.8, 0.7, NAN], [0.85, 0.5, 0.6]])
+
+
+def test_forgetting_is_from_the_best_score_before_the_end():
+    assert forgetting(MATRIX) == pytest.approx(((0.9 - 0.85) + (0.7 - 0.5)) / 2)
+    rising = np.array([[0.5, NAN], [0.6, 0.9]])
+    assert forgetting(rising) == pytest.approx(-0.1)
+
+
+def test_backward_transfer_is_the_change_since_a_task_was_learned():
+    assert backward_transfer(MATRIX) == pytest.approx(((0.85 - 0.9) + (0.5 - 0.7)) / 2)
+
+
+def test_intransigence_is_what_a_network_of_its_own_has_more():
+    assert intransigence(MATRIX, np.array([0.9, 0.8, 0.9])) == pytest.approx((0 + 0.1 + 0.3) / 3)
+
+
+def test_forward_transfer_compares_areas_below_learning_curves():
+    alone = [[0.2, 0.4], [0.2, 0.6], [0.5, 0.7]]  # areas 0.3, 0.4, 0.6
+    assert forward_transfer(alone, alone) == 0
+    faster = [[0.0, 0.0], [0.6, 0.8], [0.7, 0.9]]  # the first task does not count; areas 0.7, 0.8
+    assert forward_transfer(faster, alone) == pytest.approx(((0.7 - 0.4) / 0.6 + (0.8 - 0.6) / 0.4) / 2)
+
+
+def test_what_cannot_be_known_is_not_a_number():
+    assert np.isnan(forward_transfer([[0.5], []], [[0.5], [0.5]]))
+    assert np.isnan(forward_transfer([[0.5], [0.9]], [[0.5], [1.0]]))
+    assert (forgetting(np.array([[0.7]])), backward_transfer(np.array([[0.7]]))) == (0, 0)
+    assert np.isnan(interval([0.5])[1:]).all()
+
+
+def test_the_interval_is_that_of_students_t():
+    mean, low, high = interval([1.0, 2.0, 3.0])
+    half = 4.302653 / np.sqrt(3)  # t of two degrees of freedom at 97.5%, a deviation of 1
+    assert (mean, low, high) == pytest.approx((2, 2 - half, 2 + half))
+
+
+@PROPERTY
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_what_never_changes_is_neither_forgotten_nor_transferred(scores):
+    tasks = len(scores)
+    matrix = np.where(np.tri(tasks, dtype=bool), np.array(scores), NAN)
+    assert forgetting(matrix) == backward_transfer(matrix) == intransigence(matrix, np.array(scores)) == 0
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# tables
+
+
+def row(task, position, score, exact=True, choice=None, owned=0.25):
+    return {
+        "task": task,
+        "position": position,
+        "kind": "classification",
+        "metric": "accuracy",
+        "score": score,
+        "samples": 10,
+        "bit_exact": exact,
+        "owned_share": owned,
+        "choice": choice or {},
+        "curve": [score / 2, score],
+        "alone_bytes": 100,
+    }
+
+
+def node(*rows, free=0.5, size=150):
+    return {"rows": list(rows), "free_share": free, "bytes": size, "device": "cpu"}
+
+
+CHOICE = {"ratio_searched": 0.9, "ratio": 0.75, "cap": 0.25, "capped": True, "cost": 0.8}
+FOUND = {
+    ("small", "half", 0, ("a",)): node(row("a", 1, 0.9, choice=CHOICE), free=0.75),
+    ("small", "half", 0, ("a", "b")): node(row("a", 1, 0.9, choice=CHOICE), row("b", 2, 0.5)),
+    ("small", "fine", 0, ("a",)): node(row("a", 1, 0.95, owned=None), free=None),
+    ("small", "fine", 0, ("a", "b")): node(
+        row("a", 1, 0.25, False, owned=None), row("b", 2, 0.75, owned=None), free=None
+    ),
+    ("small", "alone", 0, ("a",)): node(row("a", 1, 0.95, owned=None), free=None, size=100),
+    ("small", "alone", 0, ("b",)): node(row("b", 1, 0.7, owned=None), free=None, size=100),
+    ("small", "joint", 0, ("a+b",)): node(
+        row("a", 1, 0.8, owned=None) | {"curve": []}, row("b", 2, 0.9, owned=None) | {"curve": []}, free=None
+    ),
+}  # fmt: skip
+STAGES = {
+    "half": (("a",), ("a+b",)),
+    "fine": (("a",), ("a+b",)),
+    "alone": (("a",), ("a", "b")),
+    "joint": ((), ("a+b",)),
+}
+TYPES = {"half": "packing", "fine": "finetuning", "alone": "individual", "joint": "joint"}
+
+
+def runs_of(seeds=(0,), methods=tuple(STAGES)):
+    return [
+        Run("both", "small", method, TYPES[method], seed, ("a", "b"), STAGES[method])
+        for method in methods
+        for seed in seeds
+    ]
+
+
+def with_seed(seed, scale=1.0, found=FOUND):
+    """The same nodes with another seed, their scores scaled."""
+    return {
+        (network, method, seed, prefix): one
+        | {"rows": [line | {"score": line["score"] * scale} for line in one["rows"]]}
+        for (network, method, _, prefix), one in found.items()
+    }
+
+
+def scores_of(found=FOUND):
+    return scores_table(found)
+
+
+def final_of(found=FOUND, seeds=(0,)):
+    return final_table(by_node(scores_of(found)), runs_of(seeds))
+
+
+def each_of(found=FOUND, seeds=(0,)):
+    return runs_table(by_node(scores_of(found)), runs_of(seeds), curves_table(found))
+
+
+def test_scores_have_a_row_for_each_node_and_task_with_all_columns():
+    table = scores_of()
+    assert tuple(table.columns) == COLUMNS
+    packed = table[table["method"].isin(["fine", "half"])]
+    assert list(zip(packed["method"], packed["prefix"], packed["task"], packed["position"])) == [
+        ("fine", "a", "a", 1),
+        ("fine", "a+b", "a", 1),
+        ("fine", "a+b", "b", 2),
+        ("half", "a", "a", 1),
+        ("half", "a+b", "a", 1),
+        ("half", "a+b", "b", 2),
+    ]
+
+
+def test_forgetting_is_the_score_when_learned_minus_the_score_now():
+    table = scores_of().set_index(["method", "prefix", "task"])
+    forgotten = table.loc[("fine", "a+b", "a")]
+    assert (forgotten["score_when_learned"], forgotten["score"]) == (0.95, 0.25)
+    assert forgotten["forgetting"] == pytest.approx(0.7)
+    assert (table.drop(("fine", "a+b", "a"))["forgetting"] == 0).all()
+
+
+def test_the_ratios_of_a_search_have_columns_of_their_own_and_are_empty_without_one():
+    table = scores_of()
+    searched = table[(table["method"] == "half") & (table["task"] == "a")]
+    for name in ("ratio_searched", "ratio", "cap", "capped"):
+        assert searched[name].tolist() == [CHOICE[name]] * 2
+        assert table.drop(searched.index)[name].isna().all()
+
+
+def test_the_order_in_which_nodes_come_does_not_matter():
+    assert scores_of(dict(reversed(FOUND.items()))).equals(scores_of())
+
+
+def test_the_final_table_has_the_ends_of_runs_in_the_order_of_learning():
+    final = final_of()
+    assert final.columns[:2].tolist() == ["sequence", "order"]
+    told = list(zip(final["method"], final["task"], final["position"], final["prefix"]))
+    assert told == [
+        ("half", "a", 1, "a+b"),
+        ("half", "b", 2, "a+b"),
+        ("fine", "a", 1, "a+b"),
+        ("fine", "b", 2, "a+b"),
+        ("alone", "a", 1, "a"),
+        ("alone", "b", 2, "b"),
+        ("joint", "a", 1, "a+b"),
+        ("joint", "b", 2, "a+b"),
+    ]
+
+
+def test_networks_of_all_at_once_come_in_the_order_of_the_run():
+    (run,) = runs_of(methods=("joint",))
+    turned = Run(**(vars(run) | {"tasks": ("b", "a")}))
+    rows = rows_at(by_node(scores_of()), turned, 2)
+    assert rows[["task", "position", "score"]].to_numpy().tolist() == [["b", 1, 0.9], ["a", 2, 0.8]]
+    assert set(rows["order"]) == {"b+a"}
+
+
+def test_the_matrix_has_a_row_for_each_stage():
+    nodes = by_node(scores_of())
+    matrices = {run.method: matrix_of(nodes, run).tolist() for run in runs_of()}
+    assert matrices["fine"] == pytest.approx(np.array([[0.95, NAN], [0.25, 0.75]]), nan_ok=True)
+    assert matrices["alone"] == pytest.approx(np.array([[0.95, NAN], [0.95, 0.7]]), nan_ok=True)
+    assert matrices["joint"] == pytest.approx(np.array([[NAN, NAN], [0.8, 0.9]]), nan_ok=True)
+    table = matrix_table(nodes, runs_of(methods=("joint", "half")))
+    assert table[["method", "stage", "task", "score"]].to_numpy().tolist() == [
+        ["joint", 2, "a", 0.8],
+        ["joint", 2, "b", 0.9],
+        ["half", 1, "a", 0.9],
+        ["half", 2, "a", 0.9],
+        ["half", 2, "b", 0.5],
+    ]
+
+
+def test_a_run_has_its_figures():
+    runs = each_of().set_index("method")
+    half, fine, alone, joint = (runs.loc[name] for name in ("half", "fine", "alone", "joint"))
+    assert (half["mean_score"], half["worst_score"], half["owned_share"], half["free_share"]) == (0.7, 0.5, 0.5, 0.5)
+    assert (half["mean_forgetting"], half["backward_transfer"], half["bit_exact"]) == (0, 0, True)
+    assert half["intransigence"] == pytest.approx(((0.95 - 0.9) + (0.7 - 0.5)) / 2)
+    assert half["forward_transfer"] == pytest.approx((0.375 - 0.525) / 0.475)  # curves of b: 0.25, 0.5; alone 0.35, 0.7
+    assert (fine["mean_score"], fine["mean_forgetting"], fine["bit_exact"]) == (0.5, pytest.approx(0.7), False)
+    assert np.isnan([fine["owned_share"], fine["free_share"]]).all()
+    assert (alone["intransigence"], alone["forward_transfer"], alone["mean_forgetting"]) == (0, 0, 0)
+    assert np.isnan([joint["mean_forgetting"], joint["intransigence"], joint["forward_transfer"]]).all()
+
+
+def test_the_size_of_a_run_is_that_of_all_its_networks_against_a_network_for_each_task():
+    runs = each_of().set_index("method")
+    assert runs["bytes"].to_dict() == {"half": 150, "fine": 150, "alone": 200, "joint": 150}
+    assert runs["size"].to_dict() == {"half": 0.75, "fine": 0.75, "alone": 1, "joint": 0.75}
+
+
+def test_the_summary_is_the_mean_over_runs_with_its_interval():
+    each = each_of(FOUND | with_seed(1, 0.5), seeds=(0, 1))
+    half = summary_table(each).set_index("method").loc["half"]
+    assert half["runs"] == 2
+    assert half["mean_score"] == pytest.approx((0.7 + 0.35) / 2)
+    assert (half["mean_score_low"], half["mean_score_high"]) == pytest.approx(interval([0.7, 0.35])[1:])
+    assert half["worst_score"] == pytest.approx((0.5 + 0.25) / 2)
+
+
+def test_runs_of_a_method_that_knows_no_order_count_once_a_seed():
+    other = [Run(**(vars(run) | {"tasks": ("b", "a")})) for run in runs_of(methods=("joint",))]
+    each = runs_table(by_node(scores_of()), [*runs_of(methods=("joint",)), *other], curves_table(FOUND))
+    assert len(each) == 2
+    assert summary_table(each)["runs"].tolist() == [1]
+
+
+def test_one_run_that_is_not_exact_makes_the_summary_not_exact():
+    inexact = with_seed(1)
+    inexact["small", "half", 1, ("a", "b")] = node(row("a", 1, 0.9, exact=False), row("b", 2, 0.5))
+    summary = summary_table(each_of(FOUND | inexact, seeds=(0, 1))).set_index("method")
+    assert not summary.loc["half", "bit_exact"]
+
+
+def test_methods_are_compared_run_by_run():
+    paired = paired_table(each_of(FOUND | with_seed(1, 0.5), seeds=(0, 1)))
+    assert len(paired) == 6 * 2  # pairs of four methods, mean and worst
+    of = paired.set_index(["method", "other", "figure"]).loc[("half", "fine", "mean_score")]
+    assert (of["runs"], of["better"]) == (2, 2)
+    assert (of["difference"], of["low"], of["high"]) == pytest.approx(interval([0.7 - 0.5, 0.35 - 0.25]))
+
+
+def test_metrics_are_the_summary_without_what_is_empty():
+    metrics = metrics_of(summary_table(each_of()))
+    assert metrics["both"]["half"] == pytest.approx(
+        {"mean_score": 0.7, "worst_score": 0.5, "mean_forgetting": 0, "free_share": 0.5, "size": 0.75}
+    )
+    assert "free_share" not in metrics["both"]["fine"]
+
+
+def test_the_plot_has_the_mean_over_runs_of_each_task_under_one_name():
+    plot = plot_table(final_of(FOUND | with_seed(1, 0.5), seeds=(0, 1)))
+    assert plot.columns.tolist() == ["result", "score"]
+    shown = dict(plot.to_numpy().tolist())
+    assert shown["both half a"] == pytest.approx((0.9 + 0.45) / 2)
+    assert len(shown) == 8
+
+
+def test_the_curves_have_a_row_for_each_epoch_of_each_training():
+    curves = curves_table(FOUND)
+    own = curves[(curves["method"] == "half") & (curves["prefix"] == "a+b")]
+    assert own[["epoch", "score"]].to_numpy().tolist() == [[1, 0.25], [2, 0.5]]
+    assert "joint" not in set(curves["method"])
+
+
+def test_scores_come_back_from_a_file_as_they_were(tmp_path):
+    scores_of().to_csv(tmp_path / "scores.csv", index=False)
+    again = pd.read_csv(tmp_path / "scores.csv")
+    pd.testing.assert_frame_equal(again, scores_of().fillna(np.nan), check_dtype=False)
+
+
+SUMMARY = {
+    "name": "clean", "source": "table", "kind": "classification", "classes": ["p", "q"], "channels": 3,
+    "image_size": [8, 16], "samples": {"test": 3, "train": 9, "val": 2}, "left_out": {}, "warnings": {},
+}  # fmt: skip
+
+
+def test_what_was_left_out_of_the_data_is_counted_in_the_tables():
+    torn = SUMMARY | {"name": "torn", "left_out": {"size": 2, "label": 3}, "warnings": {"near copy": 1}}
+    table = data_table([SUMMARY, torn])
+    assert amiss([SUMMARY]) == []
+    assert amiss([SUMMARY, torn]) == [
+        "torn: left out: 2 size, 3 label; warnings: 1 near copy (data/torn.json has the files)"
+    ]
+    assert table[["task", "height", "width", "train", "val", "test", "left_out", "warnings"]].to_numpy().tolist() == [
+        ["clean", 8, 16, 9, 2, 3, 0, 0],
+        ["torn", 8, 16, 9, 2, 3, 5, 1],
+    ]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# the console
+
+
+def text_of(found=FOUND, seeds=(0,), remarks=()):
+    return readable(final_of(found, seeds), summary_table(each_of(found, seeds)), remarks)
+
+
+def test_the_readable_tables_hold_the_scores_and_leave_empty_what_means_nothing():
+    text = text_of(remarks=["a remark"])
+    lines = [line.split() for line in text.splitlines() if "accuracy" in line]
+    assert len(lines) == 8
+    assert lines[0][:6] == ["both", "half", "a", "accuracy", "0.9000", "0.0000"]
+    assert lines[0][6:] == ["yes", "0.900", "0.750", "yes", "0.250"]
+    assert lines[2] == ["fine", "a", "accuracy", "0.2500", "0.7000", "no"]
+    assert "nan" not in text.lower()
+    assert "None" not in text
+    assert "interval" not in text
+    assert text.endswith("\na remark\n")
+
+
+def test_several_runs_are_shown_as_means_with_intervals():
+    text = text_of(FOUND | with_seed(1, 0.5), seeds=(0, 1))
+    lines = [line.split() for line in text.splitlines() if "accuracy" in line]
+    assert lines[0][4] == "0.6750"
+    assert lines[0][-6:] == ["0.900", "0.750", "2", "of", "2", "0.250"]
+    assert " ± " in text
+    assert "intervals" in text
+
+
+def test_searches_that_cost_more_than_their_budget_are_told():
+    assert not any("budget" in line for line in remarks_of(final_of(), {"half": 0.8}))
+    (line,) = [line for line in remarks_of(final_of(), {"half": 0.75}) if "budget" in line]
+    assert line.startswith("half: 1 of 1 searches cost more than their budget of 0.75, at most 0.80 trainings")
+
+
+def test_a_cap_that_decided_is_told_with_what_to_change():
+    (line,) = remarks_of(final_of(), {})
+    assert line.startswith("The cap left these tasks less than they asked for: a (half).")
+    assert "tail_share" in line
+
+
+def test_a_run_that_is_short_of_room_says_what_each_task_took():
+    end = ("small", "half", 0, ("a", "b"))
+    short = {end: node(*FOUND[end]["rows"][:1], row("b", 2, 0.5, choice={"ratio": 0.5}), free=0.01)}
+    (line,) = [line for line in remarks_of(final_of(FOUND | short), {}) if "left free" in line]
+    assert line.startswith("both, half: 1.0% of the weights are left free for more tasks (a 25.0%, b 25.0%).")
