@@ -25,6 +25,11 @@ TINY = {
     "methods": {
         "adaptive": {"ratio": {"search": "tpe", "budget": 0.5}, "expected_tasks": 2},
         "finetune": {"type": "finetuning"},
+        "individual": {"type": "individual"},
+        "joint": {"type": "joint"},
+        "frozen": {"type": "frozen"},
+        "lwf": {"type": "lwf"},
+        "ewc": {"type": "ewc"},
     },
     "training": {"epochs": 1, "retrain_epochs": 1, "batch_size": 16},
 }
@@ -68,10 +73,13 @@ def finished(tmp_path_factory):
 
 def test_one_command_runs_all_and_a_second_has_nothing_to_do(finished):
     table = pd.read_csv(finished / "tables/scores.csv")
-    assert len(table) == 6  # two methods, prefixes a and a+b
-    adaptive = table[table["method"] == "adaptive"]
-    assert adaptive["bit_exact"].all()
-    assert (adaptive["forgetting"] == 0).all()
+    assert table.groupby("method").size().to_dict() == {
+        "adaptive": 3, "ewc": 3, "finetune": 3, "frozen": 3, "individual": 2, "joint": 2, "lwf": 3,
+    }  # fmt: skip
+    for method in ("adaptive", "frozen", "individual", "joint"):
+        own = table[table["method"] == method]
+        assert own["bit_exact"].all()
+        assert (own["forgetting"] == 0).all()
     assert not table[(table["method"] == "finetune") & (table["prefix"] == "a+b") & (table["task"] == "a")][
         "bit_exact"
     ].any()
@@ -82,7 +90,11 @@ def test_one_command_runs_all_and_a_second_has_nothing_to_do(finished):
     for figure in ("scores", "shares", "search"):
         with Image.open(finished / f"figures/{figure}.png") as image:
             assert min(image.size) > 200
-    assert len(list(finished.rglob("network.safetensors"))) == 4
+    assert len(list(finished.rglob("network.safetensors"))) == 13
+    runs = pd.read_csv(finished / "tables/runs.csv").set_index("method")
+    assert runs.loc["individual", "size"] == 1
+    assert (runs.drop("individual")["size"] < 1).all()
+    assert runs.loc["individual", "intransigence"] == 0
     assert not [path for path in finished.rglob("*.checkpoint") if ".snakemake" not in path.parts]
     assert planned(TINY, finished) == set()
 
@@ -94,12 +106,62 @@ def test_no_rule_but_evaluate_reads_a_test_split(finished):
     reading = {row[columns["rule"]] for row in rows[1:] if ".test." in row[columns["input-file(s)"]]}
     rules = {row[columns["rule"]] for row in rows[1:]}
     assert {"train", "search", "prune", "retrain", "adopt", "evaluate", "prepare"} <= rules
+    assert {"join", "distil", "importance", "consolidate"} <= rules
     assert reading == {"evaluate"}
 
 
 def changed(**parts) -> dict:
-    return {key: ({**TINY[key], **parts[key]} if isinstance(parts.get(key), dict) else parts.get(key, TINY[key]))
-            for key in TINY}  # fmt: skip
+    both = TINY | parts
+    return {key: TINY[key] | both[key] if isinstance(TINY.get(key), dict) else both[key] for key in both}
+
+
+def jobs_of(method: str, node: str, *steps: str) -> set[str]:
+    return {f"{step} mixed/{method}/seed0/{node}" for step in steps}
+
+
+LATER = ("adopt", "evaluate")
+APPENDED = (
+    {"prepare c", "sheet c"}
+    | jobs_of("adaptive", "a/b/c", "train", "search", "prune", "retrain", "evaluate")
+    | jobs_of("finetune", "a/b/c", "train", *LATER)
+    | jobs_of("frozen", "a/b/c", "train", *LATER)
+    | jobs_of("lwf", "a/b/c", "distil", *LATER)
+    | jobs_of("ewc", "a/b", "importance")
+    | jobs_of("ewc", "a/b/c", "consolidate", *LATER)
+    | jobs_of("dense", "c", "train")
+    | jobs_of("individual", "c", *LATER)
+    | jobs_of("joint", "a+b+c", "join", "evaluate")
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "jobs"),
+    [
+        ({"methods": {"ewc": {"type": "ewc", "strength": 7.0}}}, jobs_of("ewc", "a/b", "consolidate", *LATER)),
+        ({"methods": {"lwf": {"type": "lwf", "temperature": 3.0}}}, jobs_of("lwf", "a/b", "distil", *LATER)),
+        ({"sequences": {"one": {"network": "mixed", "tasks": ["a", "b", "c"]}}}, APPENDED),
+        (
+            {"tasks": {"b": TINY["tasks"]["b"] | {"training": {"loss": "dice"}}}},
+            jobs_of("adaptive", "a/b", "train", "search", "prune", "retrain", "evaluate")
+            | jobs_of("finetune", "a/b", "train", *LATER)
+            | jobs_of("frozen", "a/b", "train", *LATER)
+            | jobs_of("lwf", "a/b", "distil", *LATER)
+            | jobs_of("ewc", "a/b", "consolidate", *LATER)
+            | jobs_of("dense", "b", "train")
+            | jobs_of("individual", "b", *LATER)
+            | jobs_of("joint", "a+b", "join", "evaluate"),
+        ),
+    ],
+    ids=["strength", "temperature", "appended", "loss"],
+)
+def test_a_change_runs_what_depends_on_it_whatever_the_method(finished, change, jobs):
+    assert planned(changed(**change), finished) == jobs
+
+
+def test_another_order_shares_the_networks_that_depend_on_none(finished):
+    jobs = planned(changed(orders="all"), finished)
+    assert not {job for job in jobs if "joint" in job or "individual" in job or "dense" in job}
+    assert jobs_of("lwf", "b/a", "distil", *LATER) | jobs_of("ewc", "b", "importance", *LATER) <= jobs
 
 
 def bad_folders(root: Path) -> None:
