@@ -18,7 +18,19 @@ TABLES = [
     )
 ]
 SEARCHED = [node for node in NODES if tree.searches(CONFIGURATION, node) and not is_fixed(node)]
-FIGURES = [f"figures/{name}.png" for name in ("scores", "shares", *(["search"] if SEARCHED else []))]
+# Who owns what is shown at the end of the first order of each sequence, for the first seed.
+PACKED = {}
+for run in tree.runs(CONFIGURATION):
+    if isinstance(CONFIGURATION.methods[run.method], Packing):
+        PACKED.setdefault(f"{run.sequence}: {run.method}", run.stages[-1][0])
+FIGURES = [
+    f"figures/{name}.png"
+    for name in (
+        *("scores", "matrix", "sizes", "curves"),
+        *(("shares", "layers") if PACKED else ()),
+        *(("search", "difficulty") if SEARCHED else ()),
+    )
+]
 EACH_SEARCH = [f"figures/searches/{node.folder.removeprefix('nodes/')}.png" for node in SEARCHED]
 SHEETS = [f"figures/data/{task}.png" for task in sorted(TASKS)]
 
@@ -74,33 +86,13 @@ rule tables:
 
 rule figures:
     input:
-        matrix="tables/matrix.csv",
-        final="tables/final.csv",
+        tables=TABLES,
         trials=[f"{node.folder}/trials.csv" for node in SEARCHED],
         choices=[f"{node.folder}/choice.json" for node in SEARCHED],
+        packed_scores=[f"{node.folder}/scores.json" for node in PACKED.values()],
     output:
-        scores=report(
-            "figures/scores.png",
-            caption="../report/scores.rst",
-            category="Scores",
-        ),
-        shares=report(
-            "figures/shares.png",
-            caption="../report/shares.rst",
-            category="Capacity",
-        ),
-        search=(
-            [
-                report(
-                    "figures/search.png",
-                    caption="../report/search.rst",
-                    category="Search",
-                )
-            ]
-            if SEARCHED
-            else []
-        ),
-        each_search=EACH_SEARCH,
+        FIGURES,
+        EACH_SEARCH,
     log:
         text="logs/figures.log",
         digests="digests/figures.sha256",
@@ -114,6 +106,7 @@ rule figures:
             "figures",
             {
                 "searches": [node.folder.removeprefix("nodes/") for node in SEARCHED],
+                "packed": [{"title": title, "tasks": node.tasks} for title, node in PACKED.items()],
             },
         ),
     message:
@@ -121,6 +114,6 @@ rule figures:
     shell:
         step(
             "figures",
-            "--matrix {input.matrix:q} --final {input.final:q} --trials {input.trials:q} --choices {input.choices:q} "
-            "--scores-figure {output.scores:q} --shares-figure {output.shares:q} --search-figure {output.search:q} --each-search {output.each_search:q}",
+            "--tables tables --trials {input.trials:q} --choices {input.choices:q} "
+            "--packed-scores {input.packed_scores:q} --folder figures",
         )

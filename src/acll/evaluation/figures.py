@@ -5,14 +5,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from acll.evaluation.style import COLOURS, FREE, MARKERS
+from acll.evaluation.style import ACROSS, COLOURS, FREE, MARKERS, grid
 from acll.search.choice import monotone_fit
-
-ACROSS = 4  # panels side by side
 
 
 def scores(matrix: pd.DataFrame, final: pd.DataFrame) -> Figure:
@@ -25,7 +22,7 @@ def scores(matrix: pd.DataFrame, final: pd.DataFrame) -> Figure:
     columns = min(ACROSS, len(methods))
     rows = -(-len(methods) // columns)
     longest = max(order.count("+") + 1 for order in orders)
-    figure, axes = _grid(rows * len(orders), columns, height=max(2.6, 0.3 * longest))
+    figure, axes = grid(rows * len(orders), columns, height=max(2.6, 0.3 * longest))
     for index, (sequence, order) in enumerate(orders.items()):
         own = matrix[(matrix["sequence"] == sequence) & (matrix["order"] == order)]
         panels = axes[rows * index : rows * (index + 1)]
@@ -61,7 +58,7 @@ def shares(final: pd.DataFrame) -> Figure:
     """What each task owns of the shared weights at the end of each sequence; means over seeds and orders."""
     packed = final[final["ratio"].notna()]
     names = list(dict.fromkeys(final["sequence"]))
-    figure, axes = _grid(len(names), 1, height=2.2, width=7)
+    figure, axes = grid(len(names), 1, height=2.2, width=7)
     for (panel,), name in zip(axes, names):
         end = packed[packed["sequence"] == name]
         methods = list(dict.fromkeys(end["method"]))
@@ -85,7 +82,7 @@ def searches(traces: Sequence[tuple[str, pd.DataFrame, Mapping[str, Any]]]) -> F
     and tolerance, the cap, the choice and its interval."""
     columns = min(3, len(traces))
     height, width = (3.0, 3.6) if len(traces) > 1 else (4.8, 5.4)
-    figure, axes = _grid(-(-len(traces) // columns), columns, height, width)
+    figure, axes = grid(-(-len(traces) // columns), columns, height, width)
     panels = axes.flatten()
     for panel, (name, trials, choice) in zip(panels, traces):
         _search(panel, name, trials, choice)
@@ -138,10 +135,3 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
                       label="needed with brief retraining")  # fmt: skip
         panel.plot(*monotone_fit(brief["kept_share"].tolist(), brief["score"].tolist()), color=COLOURS[1], linewidth=1,
                    label="monotone fit")  # fmt: skip
-
-
-def _grid(rows: int, columns: int, height: float, width: float = 3.2) -> tuple[Figure, Any]:
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(width * columns + 1.2, height * rows), squeeze=False, layout="constrained"
-    )
-    return figure, axes

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from acll.data import prepared
 from acll.data.batches import split_of
-from acll.networks.build import build
+from acll.networks.build import body_kind, build
 from acll.packing import file
 from acll.packing.ownership import Packed, digest, effective
 from acll.settings import Kind, Network
@@ -37,13 +38,14 @@ class TaskScore:
 @dataclass(frozen=True)
 class Evaluated:
     """How all tasks of a network do now; what is left free: a share of all shared weights, or None as above; how many
-    bytes it needs for all its tasks."""
+    bytes it needs for all its tasks; and who owns what."""
 
     method: str
     seed: int
     device: str
     free_share: float | None
     bytes: int
+    layers: dict[str, list[int]]  # of each shared tensor, from the input on: how many are free, owned by task 1, 2, …
     rows: tuple[TaskScore, ...]
 
 
@@ -53,12 +55,15 @@ def evaluate(packed: Packed, tests: Mapping[str, Path], device: torch.device) ->
     owning = all(record.frozen for record in packed.tasks)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     left = _share(packed, 0) if owning else None
-    return Evaluated(packed.method, packed.seed, name, left, file.size(packed), tuple(rows))
+    layers = {
+        layer: torch.bincount(packed.owner[layer].flatten(), minlength=len(packed.tasks) + 1).tolist()
+        for layer in _in_order(packed)
+    }
+    return Evaluated(packed.method, packed.seed, name, left, file.size(packed), layers, tuple(rows))
 
 
 def _evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> TaskScore:
     """Build the network of a task from the store and run it over the task's test split."""
-    from pydantic import TypeAdapter
 
     record = packed.record(task)
     state = effective(packed, task)
@@ -83,6 +88,13 @@ def _evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> Ta
         curve=record.curve,
         alone_bytes=sum(value.nbytes for value in state.values()),
     )
+
+
+def _in_order(packed: Packed) -> list[str]:
+    """The names of the shared weights as the network has them, from the input on; a file has lost their order."""
+    spec: Network = TypeAdapter(Network).validate_python(packed.network)
+    whole = build(spec, body_kind(spec), 2, 0, pretrained=False)
+    return [name for name in whole.state_dict() if name in packed.owner]
 
 
 def _share(packed: Packed, owner: int) -> float:

@@ -1,6 +1,7 @@
 """What all figures have in common: readable in print and by the colour-blind (Okabe & Ito's palette, with markers)."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 MARKERS = "os^DvP*X"
 FREE = "#E5E5E5"
+ACROSS = 4  # panels side by side
 
 plt.rcParams.update(
     {
@@ -32,3 +34,10 @@ def save(figure: Figure, path: Path) -> None:
     with written(path) as beside:
         figure.savefig(beside, format="png", metadata={"Software": None})
     plt.close(figure)
+
+
+def grid(rows: int, columns: int, height: float, width: float = 3.2) -> tuple[Figure, Any]:
+    """A figure of panels [rows, columns], each of a height and width in inches."""
+    size = (width * columns + 1.2, height * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    return figure, axes

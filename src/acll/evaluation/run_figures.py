@@ -1,0 +1,153 @@
+"""Figures of runs compared: matrices of scores, score against size, learning curves, difficulty, layers."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from acll.evaluation.style import ACROSS, COLOURS, FREE, MARKERS, grid
+
+
+def matrices(matrix: pd.DataFrame) -> Figure:
+    """The score of each task (column) after each stage (row), a panel a method.
+
+    Means over seeds, in the first order of each sequence. matrix: the table of that name.
+    """
+    orders = matrix.groupby("sequence", sort=False)["order"].first().astype(str)
+    methods = list(dict.fromkeys(matrix["method"]))
+    columns = min(ACROSS, len(methods))
+    rows = -(-len(methods) // columns)
+    longest = max(order.count("+") + 1 for order in orders)
+    figure, axes = grid(rows * len(orders), columns, height=1.4 + 0.35 * longest, width=1.6 + 0.45 * longest)
+    for index, (sequence, order) in enumerate(orders.items()):
+        panels = axes[rows * index : rows * (index + 1)].flatten()
+        own = matrix[(matrix["sequence"] == sequence) & (matrix["order"] == order)]
+        for panel, method in zip(panels, methods):
+            _matrix(panel, own[own["method"] == method], order.split("+"))
+            panel.set_title(f"{sequence}: {method}")
+        for panel in panels[len(methods) :]:
+            panel.set_visible(False)
+    return figure
+
+
+def _matrix(panel: Axes, scores: pd.DataFrame, tasks: Sequence[str]) -> None:
+    values = scores.pivot_table(index="stage", columns="task", values="score")
+    values = values.reindex(index=range(1, len(tasks) + 1), columns=list(tasks))
+    panel.imshow(values, vmin=0, vmax=1, cmap="cividis", aspect="auto")
+    for (row, column), value in np.ndenumerate(values.to_numpy()):
+        if not np.isnan(value):
+            colour = "white" if value < 0.5 else "black"
+            panel.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
+    panel.set_xticks(range(len(tasks)), tasks, rotation=30, ha="right", fontsize=8)
+    panel.set_yticks(range(len(tasks)), [f"+ {task}" for task in tasks], fontsize=8)
+    panel.set_ylabel("after")
+
+
+def sizes(summary: pd.DataFrame) -> Figure:
+    """Mean score against size, a panel a sequence; bars are 95% intervals. summary: the table of that name."""
+    sequences = list(dict.fromkeys(summary["sequence"]))
+    figure, axes = grid(1, len(sequences), height=4.2, width=4.6)
+    for panel, sequence in zip(axes[0], sequences):
+        own = summary[summary["sequence"] == sequence]
+        for index, row in enumerate(own.to_dict("records")):
+            half = [[0.0 if pd.isna(row["mean_score_low"]) else row["mean_score"] - row["mean_score_low"]]] * 2
+            marker, colour = MARKERS[index % 8], COLOURS[(index + index // 8) % 8]
+            panel.errorbar(row["size"], row["mean_score"], half, fmt=marker, color=colour, capsize=2, markersize=7,
+                           label=row["method"])  # fmt: skip
+        panel.set_xlim(left=0)
+        # intervals of few runs may reach beyond what is possible
+        panel.set_ylim(max(0.0, own["mean_score"].min() - 0.1), 1.02)
+        panel.grid(alpha=0.3)
+        panel.set_title(str(sequence))
+        panel.set_xlabel("size, in networks of each task's own together")
+        panel.set_ylabel("mean test score")
+    axes[0][-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
+def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
+    """How each task was learned in its turn: validation score after each epoch, a panel a task, a line a method.
+
+    Means over seeds, in the first order of each sequence. table: curves.csv; final: the table of that name.
+    """
+    places = [
+        (sequence, order, tuple(order.split("+")[: place + 1]))
+        for sequence, order in final.groupby("sequence", sort=False)["order"].first().astype(str).items()
+        for place in range(order.count("+") + 1)
+    ]
+    methods = list(dict.fromkeys(final["method"]))
+    columns = min(ACROSS, len(places))
+    figure, axes = grid(-(-len(places) // columns), columns, height=2.6, width=3.0)
+    for panel, (sequence, _, prefix) in zip(axes.flatten(), places):
+        network = final.loc[final["sequence"] == sequence, "network"].iloc[0]
+        here = table[(table["network"] == network) & table["prefix"].isin(["+".join(prefix), prefix[-1]])]
+        for index, method in enumerate(methods):
+            own = here[here["method"] == method]
+            # a network of its own has learned nothing before
+            own = own[own["prefix"] == ("+".join(prefix) if "+".join(prefix) in set(own["prefix"]) else prefix[-1])]
+            means = own.groupby("epoch")["score"].mean()
+            if len(means):
+                marker, colour = MARKERS[index % 8], COLOURS[(index + index // 8) % 8]
+                panel.plot(means.index, means, color=colour, marker=marker, markersize=3, linewidth=1, label=method)
+        panel.set_title(f"{sequence}: {prefix[-1]}" + (f" after {len(prefix) - 1}" if len(prefix) > 1 else ""))
+        panel.set_xlabel("epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_ylabel("validation score")
+        panel.grid(axis="y", alpha=0.3)
+    for panel in axes.flatten()[len(places) :]:
+        panel.set_visible(False)
+    handles = {label: handle for panel in axes.flatten() for handle, label in zip(*panel.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def difficulty(final: pd.DataFrame) -> Figure:
+    """The kept share that searches ask for against the error of the task when learned, a panel a searching method."""
+    searched = final[final["ratio_searched"].notna()]
+    methods, tasks = list(dict.fromkeys(searched["method"])), list(dict.fromkeys(searched["task"]))
+    figure, axes = grid(1, len(methods), height=3.6, width=4.0)
+    for panel, method in zip(axes[0], methods):
+        for index, task in enumerate(tasks):
+            own = searched[(searched["method"] == method) & (searched["task"] == task)]
+            marker, colour = MARKERS[(index + index // 8) % 8], COLOURS[index % 8]
+            panel.plot(1 - own["score_when_learned"], 1 - own["ratio_searched"], marker, color=colour, label=task)
+        panel.set_yscale("log")
+        panel.set_title(method)
+        panel.set_xlabel("error on the test split when learned")
+        panel.set_ylabel("kept share asked for (log)")
+        panel.grid(alpha=0.3)
+    axes[0][-1].legend(title="task", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
+def layers(networks: Mapping[str, tuple[Sequence[str], Mapping[str, Sequence[int]]]]) -> Figure:
+    """Who owns which share of each layer, a panel a network.
+
+    networks: by a title the names of the tasks, and for each shared weight tensor, from the input on, how many of its
+    weights are free and how many each task owns.
+    """
+    columns = min(3, len(networks))
+    most = max(len(counts) for _, counts in networks.values())
+    figure, axes = grid(-(-len(networks) // columns), columns, height=1.2 + 0.14 * most, width=4.2)
+    for panel, (title, (tasks, counts)) in zip(axes.flatten(), networks.items()):
+        table = np.array([np.array(one) / sum(one) for one in counts.values()])
+        left = np.zeros(len(table))
+        for index, task in enumerate(tasks):
+            panel.barh(
+                range(len(table)), table[:, index + 1], left=left, color=COLOURS[index % 8], label=task, height=1
+            )
+            left += table[:, index + 1]
+        panel.barh(range(len(table)), 1 - left, left=left, color=FREE, label="free", height=1)
+        names = [name.removesuffix(".weight") for name in counts]
+        panel.set_yticks(range(len(table)), names, fontsize=6 if most > 12 else 7)
+        panel.invert_yaxis()
+        panel.set_xlim(0, 1)
+        panel.set_title(title, fontsize=9)
+        panel.set_xlabel("share of the layer's weights")
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3, frameon=False, fontsize=7)
+    for panel in axes.flatten()[len(networks) :]:
+        panel.set_visible(False)
+    return figure
