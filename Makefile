@@ -19,7 +19,7 @@ ifdef DATA
 export ACLL_DATA_ROOT := $(abspath $(DATA))
 endif
 
-.PHONY: help run prove plan check download verify repair share pull stale prune-results test test-faults lint format docs registry lock clean
+.PHONY: help run report prove plan check download verify repair share pull stale prune-results test test-faults lint format docs registry lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -31,6 +31,9 @@ run: .venv/installed  ## run the pipeline on config/$(CONFIG).yaml; only what ha
 	@acll ready config/$(CONFIG).yaml
 	@$(REPRO)
 	@acll table $(RESULTS)
+
+report: .venv/installed  ## write results/$(CONFIG)/report.html: what came out, with figures and tables, in one file
+	@acll report config/$(CONFIG).yaml
 
 prove: .venv/installed  ## check, in the packed files alone, that no task of the last run was forgotten
 	@acll prove $(RESULTS)

@@ -1,6 +1,7 @@
 """What a person types, and the files that are generated or shown to them."""
 
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -25,6 +26,14 @@ def results(tmp_path):
     file.write(folder / "network.safetensors", first)
     file.write(folder / "b/network.safetensors", second)
     return tmp_path / "results"
+
+
+def test_a_report_of_a_run_that_has_not_ended_is_refused(tmp_path, capsys):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / "config/demo.yaml")])
+    assert "has the run ended?" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("report.html"))
 
 
 def test_prove_counts_what_is_bit_for_bit_as_learned(results, capsys):

@@ -18,7 +18,7 @@ from acll.evaluation.comparison import (
     runs_table,
     summary_table,
 )
-from acll.evaluation.console import readable, remarks_of
+from acll.evaluation.console import for_papers, readable, remarks_of
 from acll.evaluation.statistics import (
     backward_transfer,
     forgetting,
@@ -365,6 +365,19 @@ def test_several_runs_are_shown_as_means_with_intervals():
     assert lines[0][-6:] == ["0.900", "0.750", "2", "of", "2", "0.250"]
     assert " ± " in text
     assert "intervals" in text
+
+
+def test_the_summary_comes_as_markdown_and_latex():
+    summary = summary_table(each_of(FOUND | with_seed(1, 0.5), seeds=(0, 1)))
+    lines = for_papers(summary, "github").splitlines()
+    assert len(lines) == 2 + 4
+    assert (
+        lines[2].split()
+        == "| both | half | 2 | 0.5250 ± 2.2236 | 0.3750 ± 1.5883 | 0.0000 ± 0.0000 | yes | 0.500 | 150 | 0.75 |".split()
+    )
+    latex = for_papers(summary, "latex_booktabs")
+    assert "\\toprule" in latex
+    assert "mean score" in latex
 
 
 def test_searches_that_cost_more_than_their_budget_are_told():

@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command(_download, _CONFIGURATION, "fetch and verify the datasets of torchvision that it names")
     command(_ready, _CONFIGURATION, "check it, that no run is on, and that dvc.yaml has a stage for it: add one if not")
     command(_table, _RESULTS, "print the tables of a run")
+    command(_report, _CONFIGURATION, "write the report of a run: one HTML file with figures and tables")
     command(_prove, _RESULTS, "check in the packed files of a run that nothing was forgotten")
     command(_inspect, "network.safetensors", "say what a packed network holds")
     command(_verify, _CONFIGURATION, "check by content that all results are what this commit would make")
@@ -169,6 +170,17 @@ def _table(path: Path) -> None:
     if not text.is_file():
         raise UserError(f"{text}: there is no such file; has the run ended?")
     print(f"\n{text.read_text(encoding='utf-8')}\ntables: {path}/tables   figures: {path}/figures")
+
+
+def _report(path: Path) -> None:
+    from acll.evaluation.report import report
+    from acll.files import write_text
+
+    root, name = _place(path)
+    results = root / "results" / name
+    target = results / "report.html"
+    write_text(target, report(results, path.read_text(encoding="utf-8")))
+    print(f"report: {target.relative_to(root)} ({target.stat().st_size / 1e6:.1f} MB)")
 
 
 def _prove(path: Path) -> None:

@@ -41,11 +41,7 @@ rule sheet:
         train="data/{task}.train.safetensors",
         summary="data/{task}.json",
     output:
-        figure=report(
-            "figures/data/{task}.png",
-            caption="../report/sheet.rst",
-            category="Data",
-        ),
+        figure="figures/data/{task}.png",
     log:
         text="logs/sheet/{task}.log",
         digests="digests/sheet/{task}.sha256",

@@ -14,6 +14,8 @@ TABLES = [
         "plot.csv",
         "trials.csv",
         "metrics.json",
+        "summary.md",
+        "summary.tex",
         "tables.txt",
     )
 ]

@@ -1,4 +1,4 @@
-"""What a run says at its end."""
+"""The tables as text: what a run says at its end, and what goes into a paper."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,13 +11,18 @@ LITTLE_ROOM = 0.03  # share of the shared weights; with less, a task that comes 
 
 def readable(final: pd.DataFrame, summary: pd.DataFrame, remarks: Sequence[str]) -> str:
     """The tables as text for a console, and remarks below them."""
-    text = f"{_by_task(final)}\n\n{_by_method(summary)}\n"
+    text = f"{_text(_by_task(final))}\n\n{_text(_by_method(summary))}\n"
     if summary["runs"].max() > 1:
         text += "\nMeans over runs (seeds, orders), 95% intervals; tables/paired.csv compares methods run by run.\n"
     return text + "".join(f"\n{remark}\n" for remark in remarks)
 
 
-def _by_task(final: pd.DataFrame) -> str:
+def for_papers(summary: pd.DataFrame, form: str) -> str:
+    """The summary as a table of a form that tabulate knows: `github` (Markdown), `latex_booktabs`."""
+    return f"{_text(_by_method(summary), form)}\n"
+
+
+def _by_task(final: pd.DataFrame) -> list[dict[str, Any]]:
     """A row for each sequence, method and task; means over runs."""
     rows = []
     for (sequence, method), own in final.groupby(["sequence", "method"], sort=False):
@@ -40,11 +45,12 @@ def _by_task(final: pd.DataFrame) -> str:
                     "owned share": _share(runs["owned_share"]),
                 }
             )
-    return _text(rows)
+    return rows
 
 
-def _by_method(summary: pd.DataFrame) -> str:
-    rows = [
+def _by_method(summary: pd.DataFrame) -> list[dict[str, Any]]:
+    """A row for each sequence and method; means over runs with the half of their intervals."""
+    return [
         {
             "sequence": row["sequence"],
             "method": row["method"],
@@ -59,7 +65,6 @@ def _by_method(summary: pd.DataFrame) -> str:
         }
         for row in summary.to_dict("records")
     ]
-    return _text(rows)
 
 
 def _with_half(row: Mapping[Any, Any], figure: str) -> str:
@@ -82,7 +87,7 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _text(rows: Sequence[Mapping[str, Any]]) -> str:
+def _text(rows: Sequence[Mapping[str, Any]], form: str = "simple") -> str:
     """A table in which what stands above is not repeated in the first two columns."""
     shown, above = [], ("", "")
     for row in rows:
@@ -94,7 +99,7 @@ def _text(rows: Sequence[Mapping[str, Any]]) -> str:
     text = ("sequence", "method", "task", "metric", "bit exact", "capped")
     align = ["left" if name in text else "right" for name in rows[0]]
     cells = [list(row.values()) for row in shown]
-    table: str = tabulate(cells, headers=list(rows[0]), colalign=align, disable_numparse=True)
+    table: str = tabulate(cells, headers=list(rows[0]), colalign=align, disable_numparse=True, tablefmt=form)
     return table
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from acll.evaluation.comparison import Run, by_node, matrix_table, paired_table, runs_table, summary_table
-from acll.evaluation.console import readable, remarks_of
+from acll.evaluation.console import for_papers, readable, remarks_of
 from acll.evaluation.tables import (
     amiss,
     curves_table,
@@ -81,6 +81,8 @@ def main(
     for name, frame in frames.items():
         write_text(folder / f"{name}.csv", frame.to_csv(index=False))
     write_json(folder / "metrics.json", metrics_of(summary))
+    for name, form in (("summary.md", "github"), ("summary.tex", "latex_booktabs")):
+        write_text(folder / name, for_papers(summary, form))
     remarks = [*remarks_of(final, params.budgets), *amiss(tasks)]
     write_text(folder / "tables.txt", readable(final, summary, remarks))
 
