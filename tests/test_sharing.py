@@ -87,9 +87,9 @@ def test_what_was_cut_changed_or_deleted_is_named_whatever_its_time(clone):
     text = clone.make("verify", "small", fails=True)
     for output in broken:
         assert re.search(rf"^ +{output}$", text, re.MULTILINE), text
-    assert "3 of 26 results are not as this commit would make them (2 damaged, 1 missing)" in text
+    assert "3 of 36 results are not as this commit would make them (2 damaged, 1 missing)" in text
     assert "make repair CONFIG=small" in text
-    assert "3 of 26" in clone.make("share", "small", fails=True)
+    assert "3 of 36" in clone.make("share", "small", fails=True)
 
 
 def test_repair_puts_back_from_the_cache_what_was_broken_and_runs_nothing(clone):
@@ -152,8 +152,8 @@ def test_stale_results_are_named_with_the_value_that_changed_and_repair_runs_the
     clone.write(other)
     text = clone.make("verify", "small", fails=True)
     assert f"stale       node.training.epochs 3 → 1\n              {NODE}/b/dense.safetensors" in text
-    assert "follows     13 more were made from what is stale" in text
-    assert "14 of 26 results are not as this commit would make them (14 stale)" in text
+    assert "follows     23 more were made from what is stale" in text
+    assert "24 of 36 results are not as this commit would make them (24 stale)" in text
     assert "`make run CONFIG=small` makes them anew" in text
     assert jobs_in(clone.make("repair", "small")) == last_task() | ENDS
 
@@ -163,7 +163,7 @@ def test_an_edited_step_makes_its_results_stale(clone):
     path.write_text(path.read_text() + "\n# edited\n")
     text = clone.make("verify", "small", fails=True)
     assert "stale       the code of its step has changed\n              figures/scores.png" in text
-    assert "2 of 26 results are not as this commit would make them (2 stale)" in text
+    assert "6 of 36 results are not as this commit would make them (6 stale)" in text
 
 
 def test_before_anything_has_run_verify_says_what_brings_results(origin, tmp_path):

@@ -175,10 +175,11 @@ def _table(path: Path) -> None:
 def _report(path: Path) -> None:
     from acll.evaluation.report import report
     from acll.files import write_text
+    from acll.sharing.leftovers import REPORT
 
     root, name = _place(path)
     results = root / "results" / name
-    target = results / "report.html"
+    target = results / REPORT
     write_text(target, report(results, path.read_text(encoding="utf-8")))
     print(f"report: {target.relative_to(root)} ({target.stat().st_size / 1e6:.1f} MB)")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from acll.sharing import records
 from acll.sharing.jobs import Job
 
+REPORT = Path("report.html")  # which `make report` writes there, and DVC leaves out
 _ABOUT_JOBS = {"logs", "benchmarks", "digests", ".snakemake"}
 
 
@@ -38,7 +39,7 @@ def leftovers(results: Path, jobs: Sequence[Job]) -> list[Leftover]:
 def foreign(results: Path, jobs: Sequence[Job]) -> list[Path]:
     """What lies in `results` and was made by no run: nobody's business here, but DVC takes it along."""
     found, loose = _sorted_out(results, jobs)
-    named = _named(jobs)
+    named = _named(jobs) | {REPORT}
     return [path for path in found if path not in named and path not in loose and path.parts[0] != ".snakemake"]
 
 
