@@ -132,7 +132,9 @@ def preparing(megabytes: int, processes: int) -> None:
         for name in ("train.safetensors", "test.safetensors", "json", "csv"):
             flag = {"json": "--summary", "csv": "--report"}.get(name, f"--{name.split('.')[0]}")
             command += [flag, str(root / f"out/large.{name}")]
-        command += ["--params", json.dumps({"name": "large", "task": task})]
+        params = root / "params.json"
+        params.write_text(json.dumps({"name": "large", "task": task}), encoding="utf-8")
+        command += ["--params", str(params)]
         limit = megabytes * 2**20 // (processes + 1)  # private memory of each process; the kernel refuses more
         begin = time.perf_counter()
         step = subprocess.Popen(

@@ -59,11 +59,18 @@ def test_a_run_that_has_not_ended_has_no_report(tmp_path):
         report(tmp_path, "")
 
 
+def test_results_of_an_older_version_have_no_report_and_say_why(results, tmp_path):
+    shutil.copytree(results, tmp_path / "old")
+    (tmp_path / "old/tables/paired.csv").unlink()
+    with pytest.raises(UserError, match=r"made by another version of this: paired missing; `make run`"):
+        report(tmp_path / "old", "")
+
+
 def test_the_findings_name_the_best_and_what_it_takes(results):
     summary, paired = (pd.read_csv(results / f"tables/{name}.csv") for name in ("summary", "paired"))
     (line,) = findings(summary, paired)
     assert line.startswith("both: the highest mean score is that of joint, 0.808. ")
-    assert "to the bit, in less than a network for each task, it is joint" in line
+    assert "to the bit, in less than a network for each task, it is half" in line
     assert "of 6 pairs of methods differ in mean score by more than their 95% interval." in line
     (alone,) = findings(summary, paired.assign(low=float("nan"), high=float("nan")))
     assert alone.endswith("With one run of each method no difference has an interval.")

@@ -207,10 +207,10 @@ def test_no_step_but_evaluation_can_open_a_test_split(tmp_path):
     assert "allow_test()" in sources["evaluate.py"]
 
 
-def run_step(name, *arguments, root=None):
+def run_step(name, *arguments, params, root=None):
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "ACLL_DATA_ROOT": str(root or ".")}
-    command = [sys.executable, "-m", f"acll.steps.{name}", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    command = [sys.executable, "-m", f"acll.steps.{name}", *map(str, arguments), "--params", "/dev/stdin"]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, input=params, check=False)
 
 
 def test_a_step_ends_with_its_message_alone_and_exit_code_one_and_writes_nothing(tmp_path):
@@ -219,7 +219,7 @@ def test_a_step_ends_with_its_message_alone_and_exit_code_one_and_writes_nothing
     result = run_step(
         "prepare", "--train", tmp_path / "x.train.safetensors", "--test", tmp_path / "x.test.safetensors",
         "--summary", tmp_path / "x.json", "--report", tmp_path / "x.csv", "--processes", "1",
-        "--params", params, root=tmp_path,
+        params=params, root=tmp_path,
     )  # fmt: skip
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
@@ -229,12 +229,13 @@ def test_a_step_ends_with_its_message_alone_and_exit_code_one_and_writes_nothing
 
 
 def test_prepare_needs_no_torch(tmp_path):
+    (tmp_path / "params.json").write_text(json.dumps({"name": "a", "task": TASKS["a"]}))
     code = (
         "import sys, runpy\n"
         f"sys.argv = ['prepare', '--train', '{tmp_path}/a.train.safetensors',"
         f" '--test', '{tmp_path}/a.test.safetensors', '--summary', '{tmp_path}/a.json',"
         f" '--report', '{tmp_path}/a.csv', '--processes', '1',"
-        f" '--params', '''{json.dumps({'name': 'a', 'task': TASKS['a']})}''']\n"
+        f" '--params', '{tmp_path}/params.json']\n"
         "runpy.run_module('acll.steps.prepare', run_name='__main__', alter_sys=True)\n"
         "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
     )
@@ -251,10 +252,12 @@ def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
 
     def arguments(name):
         dense = tmp_path / name / "dense.safetensors"
-        return ["--train", data["train"], "--parent", "--dense", dense, "--params", params]
+        return ["--train", data["train"], "--parent", "--dense", dense]
 
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    (tmp_path / "params.json").write_text(params)
     command = [sys.executable, "-m", "acll.steps.train", *map(str, arguments("killed"))]
+    command += ["--params", str(tmp_path / "params.json")]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if "epoch 5/40" in line:
@@ -262,10 +265,10 @@ def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
             break
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed/dense.safetensors").exists()
-    resumed = run_step("train", *arguments("killed"))
+    resumed = run_step("train", *arguments("killed"), params=params)
     assert resumed.returncode == 0
     assert "goes on after epoch" in resumed.stdout
-    assert run_step("train", *arguments("alone")).returncode == 0
+    assert run_step("train", *arguments("alone"), params=params).returncode == 0
     expected = (tmp_path / "alone/dense.safetensors").read_bytes()
     assert (tmp_path / "killed/dense.safetensors").read_bytes() == expected
     left = sorted(path.name for path in (tmp_path / "killed").iterdir() if not path.name.endswith(".partial"))

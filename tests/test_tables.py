@@ -34,6 +34,7 @@ from acll.evaluation.tables import (
     final_table,
     metrics_of,
     plot_table,
+    read,
     scores_table,
 )
 
@@ -287,6 +288,30 @@ def test_methods_are_compared_run_by_run():
     of = paired.set_index(["method", "other", "figure"]).loc[("half", "fine", "mean_score")]
     assert (of["runs"], of["better"]) == (2, 2)
     assert (of["difference"], of["low"], of["high"]) == pytest.approx(interval([0.7 - 0.5, 0.35 - 0.25]))
+
+
+def test_methods_without_order_are_compared_once_a_seed():
+    each = pd.DataFrame(
+        [
+            ("both", order, method, TYPES[method], seed, 0.1 * seed + (method == "joint") * 0.2 * seed, 0.0)
+            for method in ("alone", "joint", "half")
+            for order in ("a+b", "b+a")
+            for seed in (1, 2, 3)
+        ],
+        columns=["sequence", "order", "method", "type", "seed", "mean_score", "worst_score"],
+    )
+    paired = paired_table(each).set_index(["method", "other", "figure"])
+    same, mixed = (paired.loc[("alone", other, "mean_score")] for other in ("joint", "half"))
+    assert (same["runs"], mixed["runs"]) == (3, 6)
+    assert (same["difference"], same["low"], same["high"]) == pytest.approx(interval([-0.2, -0.4, -0.6]))
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path):
+    table = scores_of().assign(task="1", prefix="1e5", method="nan")
+    table.to_csv(tmp_path / "scores.csv", index=False)
+    again = read(tmp_path / "scores.csv")
+    assert set(again["task"]) | set(again["prefix"]) | set(again["method"]) == {"1", "1e5", "nan"}
+    assert again["owned_share"].isna().sum() == scores_of()["owned_share"].isna().sum()
 
 
 def test_metrics_are_the_summary_without_what_is_empty():

@@ -50,6 +50,7 @@ from acll.settings import (
 
 NAME = re.compile(r"[a-z0-9_]+")
 MOST_TASKS_IN_ALL_ORDERS = 5
+LONGEST_SET = 240  # letters of a name in a file system, less those of an ending
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
@@ -437,6 +438,16 @@ def _values(configuration: Configuration) -> list[str]:
             "name a number of them, such as `6 random`"
             for name, line in configuration.sequences.items()
             if len(line.tasks) > MOST_TASKS_IN_ALL_ORDERS
+        ]
+    random = configuration.orders.removesuffix(" random")
+    if random.isdigit() and int(random) > factorial(MOST_TASKS_IN_ALL_ORDERS):
+        faults.append(f"orders = {configuration.orders}: must be {factorial(MOST_TASKS_IN_ALL_ORDERS)} or fewer")
+    if any(isinstance(method, Joint) for method in configuration.methods.values()):
+        faults += [
+            f"sequences.{name}: the names of its tasks have more than {LONGEST_SET} letters together, too many for the "
+            "folder of joint training; give shorter ones"
+            for name, line in configuration.sequences.items()
+            if len("+".join(line.tasks)) > LONGEST_SET
         ]
     if len(set(configuration.seeds)) < len(configuration.seeds):
         faults.append(f"seeds = {configuration.seeds}: a seed stands there twice")

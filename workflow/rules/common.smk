@@ -56,6 +56,7 @@ def configuration() -> Configuration:
 
 CONFIGURATION = configuration()
 NODES = tree.nodes(CONFIGURATION)
+PARENTS = {node.parent for node in NODES}
 TASKS = {task for node in NODES for task in node.tasks}
 DATA_ROOT = (ROOT / os.environ.get("ACLL_DATA_ROOT", CONFIGURATION.data_root)).resolve()
 # Where raw data lie is no parameter of a rule: colleagues keep them elsewhere.
@@ -85,7 +86,8 @@ def step(name: str, arguments: str) -> str:
     One that fails shows the end of its log.
     """
     lock = f"exec 9>>{LOCK} && flock --shared 9"
-    command = f"python -m acll.steps.{name} {arguments} --params {{params.spec:q}} > {{log.text:q}} 2>&1"
+    # the settings come by standard input: an argument may have 128 KiB, and those of many nodes have more
+    command = f"python -m acll.steps.{name} {arguments} --params /dev/stdin <<< {{params.spec:q}} > {{log.text:q}} 2>&1"
     digests = "sha256sum {output:q} > {log.digests:q}"
     return f"{lock} && {command} && {digests} || {{{{ tail -n 15 {{log.text:q}} >&2; exit 1; }}}}"
 
@@ -150,7 +152,7 @@ def files_of(node: tree.Node) -> list[str]:
         names.append("pruned.safetensors")
     if tree.searches(CONFIGURATION, node):
         names += ["trials.csv", "choice.json"]
-    if isinstance(method, EWC) and any(node == other.parent for other in NODES):
+    if isinstance(method, EWC) and node in PARENTS:
         names.append("importance.safetensors")
     dense = [] if isinstance(method, Joint) else [node.dense]
     return dense + [f"{node.folder}/{name}" for name in names]
@@ -225,8 +227,8 @@ def regularised_settings(node: tree.Node, name: str) -> dict:
 
 def join_settings(node: tree.Node) -> dict:
     """The schedule is that of the whole, batches and losses are each task's own."""
-    whole = RETRAINING_ONLY | {"loss", "class_weights", "augmentation", "label_smoothing", "batch_size"}
-    alone = {*Training.model_fields} - {"loss", "class_weights", "augmentation", "label_smoothing", "batch_size"}
+    of_batches = {"loss", "class_weights", "augmentation", "label_smoothing", "batch_size", "mixed_precision"}
+    whole, alone = RETRAINING_ONLY | of_batches, {*Training.model_fields} - of_batches
     return {
         "node": {
             "network": CONFIGURATION.networks[node.network].model_dump(),

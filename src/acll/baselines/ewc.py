@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acll.data.batches import normalised
-from acll.packing.ownership import State
+from acll.packing.ownership import State, digest
 from acll.seeds import derived
 from acll.training.learner import TaskLearner
 
@@ -37,6 +37,10 @@ class Consolidating(TaskLearner):
             if name in own
         ]
         return super().loss(images, labels) + self.strength / 2 * torch.stack(pulls).sum()
+
+    def identity(self) -> str:
+        """What a training depends on, beside the state of the network."""
+        return f"{super().identity()} {self.strength} {digest(self.importance)}"
 
 
 def consolidating(

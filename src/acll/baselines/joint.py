@@ -79,7 +79,8 @@ def joined(empty: Packed, records: Sequence[TaskRecord], state: Mapping[str, Ten
         record.name: {name: value.clone() for name, value in own.items() if name not in shared}
         for record, own in zip(records, states, strict=True)
     }
-    owner = {name: torch.ones_like(value) for name, value in empty.owner.items()}
+    used = {name for own in states for name in own}  # a decoder that no task uses stays free
+    owner = {name: torch.ones_like(value) if name in used else value for name, value in empty.owner.items()}
     packed = replace(empty, shared=shared, owner=owner, private=private, tasks=tuple(records))
     after = (replace(one, digest=digest(effective(packed, one.name)), frozen=False) for one in records)
     return replace(packed, tasks=tuple(after))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acll.networks.build import TaskNetwork, build
-from acll.packing.ownership import EARLIER, Packed, State, effective
+from acll.packing.ownership import EARLIER, Packed, State, digest, effective
 from acll.settings import LwF, Network
 from acll.training.learner import TaskLearner
 
@@ -46,6 +46,11 @@ class Distilling(TaskLearner):
             loss = loss + self.settings.strength * distillation(outputs.float(), target, self.settings.temperature)
         return loss
 
+    def identity(self) -> str:
+        """What a training depends on, beside the state of the network."""
+        teachers = [digest(teacher.state_dict()) for teacher in self.teachers]
+        return f"{super().identity()} {self.settings} {teachers}"
+
 
 def distillation(outputs: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """Equations 2 and 3: the cross-entropy of softened outputs [N, C, …] to softened targets, a mean over all but C."""
@@ -56,6 +61,8 @@ def distilling(learner: TaskLearner, before: Packed, settings: LwF, network: Net
     """The learner of a new task on a network that has learned others; `before` is not changed."""
     teachers = tuple(_teacher(before, record.name, network).to(learner.device) for record in before.tasks)
     heads = [copy.deepcopy(teacher.head).requires_grad_(True) for teacher in teachers]
+    for teacher in teachers[:-1]:
+        teacher.encoder = nn.Identity()  # the last one's is that of all
     learner.network.earlier = nn.ModuleList(heads)
     own = {one.name: getattr(learner, one.name) for one in fields(TaskLearner)}
     return Distilling(**own, teachers=teachers, settings=settings)

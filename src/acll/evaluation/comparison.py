@@ -159,9 +159,13 @@ def paired_table(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for sequence, own in runs.groupby("sequence", sort=False):
         wide = own.set_index(["order", "seed", "method"])[list(COMPARED)].unstack("method")
-        for method, other in combinations(dict.fromkeys(own["method"]), 2):
+        types = dict(zip(own["method"], own["type"], strict=True))
+        for method, other in combinations(types, 2):
+            # without an order there is one run a seed, whatever the number of orders
+            once = types[method] in WITHOUT_ORDER and types[other] in WITHOUT_ORDER
             for figure in COMPARED:
-                difference = (wide[figure][method] - wide[figure][other]).to_numpy()
+                differences = wide[figure][method] - wide[figure][other]
+                difference = (differences.groupby("seed").first() if once else differences).to_numpy()
                 names = (sequence, method, other, figure, len(difference), int((difference > 0).sum()))
                 rows.append((*names, *interval(difference.tolist())))
     return pd.DataFrame(

@@ -124,7 +124,9 @@ def _overdrawn(final: pd.DataFrame, budgets: Mapping[str, float]) -> list[str]:
     for method, budget in budgets.items():
         # networks of several sequences and orders share their searches
         searches = final[(final["method"] == method) & final["search_cost"].notna()]
-        searches = searches.drop_duplicates(["network", "seed", "task", "search_cost"])
+        places = zip(searches["order"].astype(str), searches["position"].astype(int), strict=True)
+        prefixes = ["+".join(order.split("+")[:position]) for order, position in places]
+        searches = searches.assign(learned=prefixes).drop_duplicates(["network", "seed", "learned"])
         over = searches[searches["search_cost"] > budget]
         if len(over):
             lines.append(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from acll.errors import UserError
+from acll.evaluation.tables import read
 
 LIBRARIES = (
     "torch", "torchvision", "segmentation-models-pytorch", "timm", "hyperopt", "snakemake", "dvc", "pandas", "numpy",
@@ -58,7 +59,11 @@ def report(results: Path, configuration: str) -> str:
 
     if not (results / "tables/summary.csv").is_file():
         raise UserError(f"{results}/tables/summary.csv: there is no such file; has the run ended?")
-    tables = {path.stem: pd.read_csv(path) for path in sorted(results.glob("tables/*.csv"))}
+    tables = {path.stem: read(path) for path in sorted(results.glob("tables/*.csv"))}
+    missing = {"summary", "paired", "final", *TABLES} - set(tables) or {"size", "runs"} - set(tables["summary"])
+    if missing:
+        raise UserError(f"{results}/tables: made by another version of this: {', '.join(sorted(missing))} missing; "
+                        "`make run` makes them anew")  # fmt: skip
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(files("acll.evaluation").joinpath("report.html").read_text(encoding="utf-8"))
     times = _times(results)
@@ -100,7 +105,8 @@ def findings(summary: pd.DataFrame, paired: pd.DataFrame) -> list[str]:
 def _found(sequence: str, summary: pd.DataFrame, paired: pd.DataFrame) -> list[str]:
     ranked = summary.sort_values("mean_score", ascending=False).to_dict("records")
     lines = [f"{sequence}: the highest mean score is that of {ranked[0]['method']}, {ranked[0]['mean_score']:.3f}."]
-    kept = [row for row in ranked if row["bit_exact"] and row["size"] < 1]
+    learned_in_turn = [row for row in ranked if pd.notna(row["mean_forgetting"])]
+    kept = [row for row in learned_in_turn if row["bit_exact"] and row["size"] < 1]
     if kept:
         lines.append(
             "Of the methods that forget nothing, to the bit, in less than a network for each task, it is "

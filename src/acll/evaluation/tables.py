@@ -1,6 +1,7 @@
 """The tables that people read and tools parse."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,17 @@ COLUMNS = (
     "owned_share", "free_share", "bytes", "alone_bytes", "samples", "device",
 )  # fmt: skip
 CHOSEN = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped")
+NAMES = (
+    "sequence", "order", "network", "method", "other", "type", "prefix", "task", "figure", "kind", "metric", "device",
+)  # fmt: skip
 Key = tuple[str, str, int, tuple[str, ...]]  # network, method, seed, prefix
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A table as it was written: names are text, whatever they look like."""
+    columns = pd.read_csv(path, nrows=0).columns
+    names = {name: str for name in NAMES if name in columns}
+    return pd.read_csv(path, dtype=names, na_values={name: [""] for name in columns}, keep_default_na=False)
 
 
 def scores_table(nodes: Mapping[Key, Mapping[str, Any]]) -> pd.DataFrame:

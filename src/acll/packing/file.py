@@ -75,7 +75,8 @@ def read(path: Path) -> Packed:
         if "format" not in header:
             raise PackingError(f"{path}: no packed network, but a file on the way to one; see network.safetensors")
         if header["format"] != FORMAT:
-            raise PackingError(f"{path}: format {header['format']} is not known here (known: {FORMAT}); update acll")
+            advice = "update acll" if header["format"] > FORMAT else "make it anew with `make run`"
+            raise PackingError(f"{path}: format {header['format']} is not known here (known: {FORMAT}); {advice}")
         records = tuple(_record(record) for record in header["tasks"])
         owner = {name: _owner(tensors, name, header, len(records)) for name in header["shapes"]}
         shared = {name: _spread(tensors[f"shared/{name}"], owner[name]) for name in header["shapes"]}

@@ -29,8 +29,8 @@ class StepSettings(Settings):
 def run(main: Callable[..., None]) -> None:
     """Call `main` with the command line's `--name value` pairs, typed as its signature says.
 
-    Paths come as they are, a list or an optional one may be empty, and settings come as JSON. A `UserError` ends the
-    step with its message and exit code 1.
+    Paths come as they are, a list or an optional one may be empty, and settings come as the path of a JSON file. A
+    `UserError` ends the step with its message and exit code 1.
     """
     hints = typing.get_type_hints(main)
     parser = argparse.ArgumentParser(prog=f"python -m {sys.modules['__main__'].__spec__.name}")  # type: ignore[union-attr]
@@ -55,5 +55,5 @@ def _value(hint: Any, given: list[str]) -> Any:
     if hint is int:
         return int(given[0])
     if isinstance(hint, type) and issubclass(hint, BaseModel):
-        return hint.model_validate(json.loads(given[0]))
+        return hint.model_validate(json.loads(Path(given[0]).read_text(encoding="utf-8")))
     return Path(given[0])

@@ -7,6 +7,7 @@ import pandas as pd
 
 from acll.evaluation import figures, run_figures
 from acll.evaluation.style import save
+from acll.evaluation.tables import read
 from acll.settings import Settings
 from acll.steps._run import StepSettings, run
 
@@ -35,7 +36,7 @@ def main(
     params: Parameters,
 ) -> None:
     """Write the figures as PNG into the folder: of runs and, where there are any, of searches and packed networks."""
-    table = {path.stem: pd.read_csv(path) for path in tables.glob("*.csv")}
+    table = {path.stem: read(path) for path in tables.glob("*.csv")}
     save(figures.scores(table["matrix"], table["final"]), folder / "scores.png")
     save(run_figures.matrices(table["matrix"]), folder / "matrix.png")
     save(run_figures.sizes(table["summary"]), folder / "sizes.png")
