@@ -494,7 +494,7 @@ def test_what_is_no_archive_of_birds_is_refused(birds, prepared_of):
     truncate(birds / "CUB_200_2011.tgz")
     assert "CUB_200_2011.tgz: not a readable archive, or cut off" in fault(BIRDS, birds, prepared_of)
     (birds / "CUB_200_2011.tgz").unlink()
-    assert "there is no such file; set data_root" in fault(BIRDS, birds, prepared_of)
+    assert "there is no such file (did you mean CUB_200_2011?); set data_root" in fault(BIRDS, birds, prepared_of)
 
 
 @pytest.mark.parametrize(

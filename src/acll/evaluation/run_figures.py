@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from acll.evaluation.style import ACROSS, COLOURS, FREE, MARKERS, grid
 
@@ -115,6 +115,13 @@ def difficulty(final: pd.DataFrame) -> Figure:
             marker, colour = MARKERS[(index + index // 8) % 8], COLOURS[index % 8]
             panel.plot(1 - own["score_when_learned"], 1 - own["ratio_searched"], marker, color=colour, label=task)
         panel.set_yscale("log")
+        kept = 1 - searched.loc[searched["method"] == method, "ratio_searched"]
+        low, high = kept.min() / 1.4, min(kept.max() * 1.4, 1.1)
+        ticks = [tick for tick in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if low <= tick <= high]
+        panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.yaxis.set_minor_locator(NullLocator())
+        panel.set_ylim(low, high)
+        panel.set_xlim(left=0)
         panel.set_title(method)
         panel.set_xlabel("error on the test split when learned")
         panel.set_ylabel("kept share asked for (log)")
