@@ -162,6 +162,16 @@ DENSE_ONLY = {"epochs", "learning_rate"}
 RETRAINING_ONLY = {"retrain_epochs", "retrain_learning_rate"}
 
 
+def place_settings(node: tree.Node) -> dict:
+    return {
+        "network": CONFIGURATION.networks[node.network].model_dump(),
+        "method": node.method,
+        "seed": node.seed,
+        "prefix": node.prefix,
+        "threads": CONFIGURATION.threads,
+    }
+
+
 def node_settings(node: tree.Node, unused: set[str]) -> dict:
     """What a step needs to know of a node, less the keys of `training` that it does not use: a change of them is none."""
     training = CONFIGURATION.training_of(node.task)
@@ -169,14 +179,7 @@ def node_settings(node: tree.Node, unused: set[str]) -> dict:
         unused = unused | {"loss"}
     if training.optimizer == "adamw":
         unused = unused | {"momentum"}
-    return {
-        "network": CONFIGURATION.networks[node.network].model_dump(),
-        "method": node.method,
-        "seed": node.seed,
-        "prefix": node.prefix,
-        "training": training.model_dump(exclude=unused),
-        "threads": CONFIGURATION.threads,
-    }
+    return place_settings(node) | {"training": training.model_dump(exclude=unused)}
 
 
 def train_settings(node: tree.Node) -> dict:
@@ -230,14 +233,7 @@ def join_settings(node: tree.Node) -> dict:
     of_batches = {"loss", "class_weights", "augmentation", "label_smoothing", "batch_size", "mixed_precision"}
     whole, alone = RETRAINING_ONLY | of_batches, {*Training.model_fields} - of_batches
     return {
-        "node": {
-            "network": CONFIGURATION.networks[node.network].model_dump(),
-            "method": node.method,
-            "seed": node.seed,
-            "prefix": node.prefix,
-            "training": CONFIGURATION.training.model_dump(exclude=whole),
-            "threads": CONFIGURATION.threads,
-        },
+        "node": place_settings(node) | {"training": CONFIGURATION.training.model_dump(exclude=whole)},
         "trainings": {task: CONFIGURATION.training_of(task).model_dump(exclude=alone) for task in node.tasks},
     }
 

@@ -5,7 +5,7 @@ that these had of it, summed over them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -49,8 +49,7 @@ def consolidating(
     """The learner of a new task that starts from `start`, where the earlier ones have left all but its head."""
     here = {name: value.to(learner.device) for name, value in importance.items()}
     anchor = {name: start[name].to(learner.device) for name in here if name in start}
-    own = {one.name: getattr(learner, one.name) for one in fields(TaskLearner)}
-    return Consolidating(**own, anchor=anchor, importance=here, strength=strength)
+    return Consolidating(**learner.parts(), anchor=anchor, importance=here, strength=strength)
 
 
 def fisher(learner: TaskLearner, seed: int) -> State:

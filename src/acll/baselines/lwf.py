@@ -6,7 +6,7 @@ the network gave before it.
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -64,8 +64,7 @@ def distilling(learner: TaskLearner, before: Packed, settings: LwF, network: Net
     for teacher in teachers[:-1]:
         teacher.encoder = nn.Identity()  # the last one's is that of all
     learner.network.earlier = nn.ModuleList(heads)
-    own = {one.name: getattr(learner, one.name) for one in fields(TaskLearner)}
-    return Distilling(**own, teachers=teachers, settings=settings)
+    return Distilling(**learner.parts(), teachers=teachers, settings=settings)
 
 
 def with_earlier(start: Mapping[str, Tensor], before: Packed) -> State:

@@ -67,9 +67,11 @@ def rows_at(nodes: Lookup, run: Run, stage: int) -> pd.DataFrame:
 def matrix_of(nodes: Lookup, run: Run) -> Matrix:
     """[T, T] the score of each task (column) after each stage (row); see `acll.evaluation.statistics`."""
     scores = np.full((len(run.tasks), len(run.tasks)), np.nan)
-    for stage in range(1, len(run.tasks) + 1):
-        rows = rows_at(nodes, run, stage)
-        scores[stage - 1, : len(rows)] = rows["score"] if len(rows) else []
+    for stage, prefixes in enumerate(run.stages):
+        found = [nodes[(run.network, run.method, run.seed, prefix)] for prefix in prefixes]
+        known = {task: score for rows in found for task, score in zip(rows["task"], rows["score"], strict=True)}
+        if known:
+            scores[stage, : stage + 1] = [known[task] for task in run.tasks[: stage + 1]]
     return scores
 
 

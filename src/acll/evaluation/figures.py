@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from acll.evaluation.panels import method_panels, most_tasks
 from acll.evaluation.style import ACROSS, COLOURS, FREE, MARKERS, grid
 from acll.search.choice import monotone_fit
 
@@ -17,24 +18,16 @@ def scores(matrix: pd.DataFrame, final: pd.DataFrame) -> Figure:
 
     matrix, final: the tables of these names.
     """
-    orders = matrix.groupby("sequence", sort=False)["order"].first().astype(str)
-    methods = list(dict.fromkeys(matrix["method"]))
-    columns = min(ACROSS, len(methods))
-    rows = -(-len(methods) // columns)
-    longest = max(order.count("+") + 1 for order in orders)
-    figure, axes = grid(rows * len(orders), columns, height=max(2.6, 0.3 * longest))
-    for index, (sequence, order) in enumerate(orders.items()):
-        own = matrix[(matrix["sequence"] == sequence) & (matrix["order"] == order)]
-        panels = axes[rows * index : rows * (index + 1)]
-        for panel, method in zip(panels.flatten(), methods):
-            _stages(panel, own[own["method"] == method], order.split("+"))
-            panel.set_title(f"{sequence}: {method}")
-        for panel in panels.flatten()[len(methods) :]:
-            panel.set_visible(False)
+    figure, parts = method_panels(matrix, height=max(2.6, 0.3 * most_tasks(matrix)), width=3.2)
+    for sequence, tasks, own, panels in parts:
+        for method, panel in panels.items():
+            _stages(panel, own[own["method"] == method], tasks)
         metric = final.loc[final["sequence"] == sequence, "metric"].iloc[0]
-        for panel in panels[:, 0]:
+        in_order = list(panels.values())
+        for panel in in_order[::ACROSS]:
             panel.set_ylabel("test mean IoU" if metric == "mean_iou" else "test accuracy")
-        panels[0][-1].legend(title="task", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        last = in_order[:ACROSS][-1]
+        last.legend(title="task", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from acll.evaluation.panels import method_panels, most_tasks
 from acll.evaluation.style import ACROSS, COLOURS, FREE, MARKERS, grid
 
 
@@ -16,20 +17,11 @@ def matrices(matrix: pd.DataFrame) -> Figure:
 
     Means over seeds, in the first order of each sequence. matrix: the table of that name.
     """
-    orders = matrix.groupby("sequence", sort=False)["order"].first().astype(str)
-    methods = list(dict.fromkeys(matrix["method"]))
-    columns = min(ACROSS, len(methods))
-    rows = -(-len(methods) // columns)
-    longest = max(order.count("+") + 1 for order in orders)
-    figure, axes = grid(rows * len(orders), columns, height=1.4 + 0.35 * longest, width=1.6 + 0.45 * longest)
-    for index, (sequence, order) in enumerate(orders.items()):
-        panels = axes[rows * index : rows * (index + 1)].flatten()
-        own = matrix[(matrix["sequence"] == sequence) & (matrix["order"] == order)]
-        for panel, method in zip(panels, methods):
-            _matrix(panel, own[own["method"] == method], order.split("+"))
-            panel.set_title(f"{sequence}: {method}")
-        for panel in panels[len(methods) :]:
-            panel.set_visible(False)
+    longest = most_tasks(matrix)
+    figure, parts = method_panels(matrix, height=1.4 + 0.35 * longest, width=1.6 + 0.45 * longest)
+    for _, tasks, scores, panels in parts:
+        for method, panel in panels.items():
+            _matrix(panel, scores[scores["method"] == method], tasks)
     return figure
 
 
@@ -74,25 +66,26 @@ def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
     Means over seeds, in the first order of each sequence. table: curves.csv; final: the table of that name.
     """
     places = [
-        (sequence, order, tuple(order.split("+")[: place + 1]))
+        (sequence, tasks[: place + 1])
         for sequence, order in final.groupby("sequence", sort=False)["order"].first().astype(str).items()
-        for place in range(order.count("+") + 1)
+        for tasks in [order.split("+")]
+        for place in range(len(tasks))
     ]
     methods = list(dict.fromkeys(final["method"]))
     columns = min(ACROSS, len(places))
     figure, axes = grid(-(-len(places) // columns), columns, height=2.6, width=3.0)
-    for panel, (sequence, _, prefix) in zip(axes.flatten(), places):
+    for panel, (sequence, tasks) in zip(axes.flatten(), places):
         network = final.loc[final["sequence"] == sequence, "network"].iloc[0]
-        here = table[(table["network"] == network) & table["prefix"].isin(["+".join(prefix), prefix[-1]])]
+        here = table[table["network"] == network]
         for index, method in enumerate(methods):
-            own = here[here["method"] == method]
+            by_prefix = dict(iter(here[here["method"] == method].groupby("prefix")))
             # a network of its own has learned nothing before
-            own = own[own["prefix"] == ("+".join(prefix) if "+".join(prefix) in set(own["prefix"]) else prefix[-1])]
-            means = own.groupby("epoch")["score"].mean()
-            if len(means):
+            own = by_prefix.get("+".join(tasks), by_prefix.get(tasks[-1]))
+            if own is not None:
+                means = own.groupby("epoch")["score"].mean()
                 marker, colour = MARKERS[index % 8], COLOURS[(index + index // 8) % 8]
                 panel.plot(means.index, means, color=colour, marker=marker, markersize=3, linewidth=1, label=method)
-        panel.set_title(f"{sequence}: {prefix[-1]}" + (f" after {len(prefix) - 1}" if len(prefix) > 1 else ""))
+        panel.set_title(f"{sequence}: {tasks[-1]}" + (f" after {len(tasks) - 1}" if len(tasks) > 1 else ""))
         panel.set_xlabel("epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylabel("validation score")

@@ -64,7 +64,6 @@ def evaluate(packed: Packed, tests: Mapping[str, Path], device: torch.device) ->
 
 def _evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> TaskScore:
     """Build the network of a task from the store and run it over the task's test split."""
-
     record = packed.record(task)
     state = effective(packed, task)
     spec: Network = TypeAdapter(Network).validate_python(packed.network)

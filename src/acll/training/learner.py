@@ -1,8 +1,9 @@
 """A task's learner: its network, its data and its training settings."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,10 @@ class TaskLearner:
     header: Header
     training: Training
     device: torch.device
+
+    def parts(self) -> dict[str, Any]:
+        """Its fields by name, to make another kind of learner of."""
+        return {one.name: getattr(self, one.name) for one in fields(TaskLearner)}
 
     def batches(self) -> int:
         """How many batches an epoch has."""

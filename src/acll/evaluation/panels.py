@@ -1,0 +1,35 @@
+"""The layout of figures with a panel for each sequence and method."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from acll.evaluation.style import ACROSS, grid
+
+
+def method_panels(
+    matrix: pd.DataFrame, height: float, width: float
+) -> tuple[Figure, list[tuple[str, list[str], pd.DataFrame, dict[str, Axes]]]]:
+    """A figure with rows of panels for each sequence, a panel a method, and what belongs there: for each sequence its
+    name, its tasks in the first order, the rows of the table `matrix` in that order, and its panels by method."""
+    orders = matrix.groupby("sequence", sort=False)["order"].first().astype(str)
+    methods = list(dict.fromkeys(matrix["method"]))
+    columns = min(ACROSS, len(methods))
+    rows = -(-len(methods) // columns)
+    figure, axes = grid(rows * len(orders), columns, height, width)
+    parts = []
+    for index, (sequence, order) in enumerate(orders.items()):
+        panels = axes[rows * index : rows * (index + 1)].flatten()
+        for panel in panels[len(methods) :]:
+            panel.set_visible(False)
+        own = matrix[(matrix["sequence"] == sequence) & (matrix["order"] == order)]
+        by_method = dict(zip(methods, panels))
+        for method, panel in by_method.items():
+            panel.set_title(f"{sequence}: {method}")
+        parts.append((str(sequence), order.split("+"), own, by_method))
+    return figure, parts
+
+
+def most_tasks(matrix: pd.DataFrame) -> int:
+    """Of any sequence in the table `matrix`."""
+    return int(matrix["stage"].max())
