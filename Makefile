@@ -31,6 +31,7 @@ run: .venv/installed  ## run the pipeline on config/$(CONFIG).yaml; only what ha
 	@acll ready config/$(CONFIG).yaml
 	@$(REPRO)
 	@acll table $(RESULTS)
+	@acll report config/$(CONFIG).yaml --if-changed
 
 report: .venv/installed  ## write results/$(CONFIG)/report.html: what came out, with figures and tables, in one file
 	@acll report config/$(CONFIG).yaml

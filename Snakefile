@@ -14,6 +14,7 @@ rule all:
     input:
         TABLES,
         FIGURES,
+        MASKS,
         SHEETS,
         # what is in between too, so that a file that was deleted is made again
         [path for node in NODES for path in files_of(node)],
@@ -42,6 +43,10 @@ rule tables_only:
 onstart:
     refuse_replaced_profile()
     take_results()
+
+
+onsuccess:
+    print("\n" + account(workflow.dag))
 
 
 onerror:

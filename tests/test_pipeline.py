@@ -99,7 +99,7 @@ def test_one_command_runs_all_and_a_second_has_nothing_to_do(finished):
     assert planned(TINY, finished) == set()
 
 
-def test_no_rule_but_evaluate_reads_a_test_split(finished):
+def test_no_rule_but_those_of_evaluation_reads_a_test_split(finished):
     result = snakemake(TINY, finished, "--detailed-summary")
     rows = [line.split("\t") for line in result.stdout.splitlines() if "\t" in line]
     columns = {name: index for index, name in enumerate(rows[0])}
@@ -107,7 +107,7 @@ def test_no_rule_but_evaluate_reads_a_test_split(finished):
     rules = {row[columns["rule"]] for row in rows[1:]}
     assert {"train", "search", "prune", "retrain", "adopt", "evaluate", "prepare"} <= rules
     assert {"join", "distil", "importance", "consolidate"} <= rules
-    assert reading == {"evaluate"}
+    assert reading == {"evaluate", "examples"}
 
 
 def changed(**parts) -> dict:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from acll.data import prepared
-from acll.evaluation import sheet as module
+from acll.evaluation.pictures import overlaid
 from acll.evaluation.sheet import sheet
 from acll.evaluation.style import save
 from datasets import PETS, STREETS, changed, generated, pets, picture, prepare, raster, streets
@@ -46,7 +46,7 @@ def test_a_sheet_is_a_figure_that_equal_tasks_give_equal(made, tmp_path):
 def test_a_sheet_says_what_there_is_and_shows_training_samples_alone(made, monkeypatch):
     asked = []
     real = prepared.some_samples
-    monkeypatch.setattr(module.prepared, "some_samples", lambda *given: asked.append(given) or real(*given))
+    monkeypatch.setattr(prepared, "some_samples", lambda *given: asked.append(given) or real(*given))
     figure = sheet(made.train, made.summary)
     ((path, split, positions),) = asked
     assert (path, split) == (made.train, "train")
@@ -74,7 +74,7 @@ def test_classes_may_be_called_anything(tmp_path):
 def test_ignored_pixels_of_an_overlay_stay_grey():
     image = np.broadcast_to(np.array([1.0, 0.0, 0.5]), (2, 2, 3))
     mask = np.array([[0, 1], [255, 255]], np.uint8)
-    overlaid = module._overlaid(image, mask, np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
-    assert np.allclose(overlaid[1], 0.5)
-    assert overlaid[0, 0, 0] > overlaid[0, 0, 2]
-    assert overlaid[0, 1, 2] > overlaid[0, 1, 0]
+    painted = overlaid(image, mask, np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
+    assert np.allclose(painted[1], 0.5)
+    assert painted[0, 0, 0] > painted[0, 0, 2]
+    assert painted[0, 1, 2] > painted[0, 1, 0]

@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command(_download, _CONFIGURATION, "fetch and verify the datasets of torchvision that it names")
     command(_ready, _CONFIGURATION, "check it, that no run is on, and that dvc.yaml has a stage for it: add one if not")
     command(_table, _RESULTS, "print the tables of a run")
-    command(_report, _CONFIGURATION, "write the report of a run: one HTML file with figures and tables")
+    report = command(_report, _CONFIGURATION, "write the report of a run: one HTML file with figures and tables")
+    report.add_argument("--if-changed", action="store_true", help="only where what it shows is newer than it is")
     command(_prove, _RESULTS, "check in the packed files of a run that nothing was forgotten")
     command(_inspect, "network.safetensors", "say what a packed network holds")
     command(_verify, _CONFIGURATION, "check by content that all results are what this commit would make")
@@ -172,15 +173,19 @@ def _table(path: Path) -> None:
     print(f"\n{text.read_text(encoding='utf-8')}\ntables: {path}/tables   figures: {path}/figures")
 
 
-def _report(path: Path) -> None:
-    from acll.evaluation.report import report
+def _report(path: Path, if_changed: bool) -> None:
     from acll.files import write_text
     from acll.sharing.leftovers import REPORT
 
     root, name = _place(path)
     results = root / "results" / name
     target = results / REPORT
-    write_text(target, report(results, path.read_text(encoding="utf-8")))
+    shows = [path, *results.glob("tables/*"), *results.glob("figures/**/*.png")]
+    newest = max(shown.stat().st_mtime for shown in shows)
+    if not if_changed or not target.is_file() or target.stat().st_mtime < newest:
+        from acll.evaluation.report import report
+
+        write_text(target, report(results, path.read_text(encoding="utf-8")))
     print(f"report: {target.relative_to(root)} ({target.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -278,6 +279,14 @@ def take_results():
         raise WorkflowError(str(error)) from None
 
 
+def account(dag) -> str:
+    """What has run, and what was there already."""
+    jobs = {job for job in dag.jobs if job.output}
+    ran = Counter(job.rule.name for job in dag.needrun_jobs(exclude_finished=False) if job.output)
+    rules = ", ".join(f"{count} {rule}" for rule, count in ran.items())
+    return f"{ran.total()} of {len(jobs)} jobs have run ({rules}); the results of {len(jobs) - ran.total()} were there"
+
+
 def errors_of_steps() -> list[str]:
     """What the steps of this run that failed have said, the name of the log in front."""
     began = Path(LOCK).stat().st_mtime  # the run wrote its name there
@@ -287,5 +296,6 @@ def errors_of_steps() -> list[str]:
 
 
 wildcard_constraints:
+    sequence="[a-z0-9_]+",
     task="[a-z0-9_]+",
     node="[a-z0-9_]+/[a-z0-9_]+/seed[0-9]+(/[a-z0-9_+]+)+",

@@ -33,6 +33,17 @@ FIGURES = [
         *(("search", "difficulty") if SEARCHED else ()),
     )
 ]
+# For each segmentation task of a sequence, what the networks of each method make of it when it is learned and at the
+# end: in the first order, for the first seed.
+SEGMENTED = {}
+for run in tree.runs(CONFIGURATION):
+    for position, task in enumerate(run.tasks, 1):
+        methods = SEGMENTED.setdefault((run.sequence, task), {})
+        if CONFIGURATION.tasks[task].kind == "segmentation":
+            stages = (run.stages[position - 1], run.stages[-1])
+            serving = [node for stage in stages for node in stage if task in node.tasks]
+            methods.setdefault(run.method, list(dict.fromkeys(serving)))
+MASKS = [f"figures/masks/{sequence}.{task}.png" for (sequence, task), methods in SEGMENTED.items() if methods]
 EACH_SEARCH = [f"figures/searches/{node.folder.removeprefix('nodes/')}.png" for node in SEARCHED]
 SHEETS = [f"figures/data/{task}.png" for task in sorted(TASKS)]
 
@@ -119,3 +130,43 @@ rule figures:
             "--tables tables --trials {input.trials:q} --choices {input.choices:q} "
             "--packed-scores {input.packed_scores:q} --folder figures",
         )
+
+
+def segmented(wildcards) -> dict[str, list[tree.Node]]:
+    return SEGMENTED[(wildcards.sequence, wildcards.task)]
+
+
+def masks_settings(wildcards) -> dict:
+    return {
+        "title": f"{wildcards.sequence}: {wildcards.task}",
+        "task": wildcards.task,
+        "methods": [{"name": method, "networks": len(nodes)} for method, nodes in segmented(wildcards).items()],
+    }
+
+
+rule masks:
+    input:
+        examples=lambda wildcards: [
+            f"{node.folder}/examples.{wildcards.task}.safetensors"
+            for nodes in segmented(wildcards).values()
+            for node in nodes
+        ],
+        node_scores=lambda wildcards: [
+            f"{node.folder}/scores.json" for nodes in segmented(wildcards).values() for node in nodes
+        ],
+    output:
+        figure="figures/masks/{sequence}.{task}.png",
+    log:
+        text="logs/masks/{sequence}.{task}.log",
+        digests="digests/masks/{sequence}.{task}.sha256",
+    benchmark:
+        "benchmarks/masks/{sequence}.{task}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        spec=lambda wildcards: spec("masks", masks_settings(wildcards)),
+    message:
+        "masks {wildcards.sequence}: {wildcards.task}"
+    shell:
+        step("masks", "--examples {input.examples:q} --scores {input.node_scores:q} --figure {output.figure:q}")

@@ -62,7 +62,7 @@ class Content:
 
 
 def allow_test() -> None:
-    """Let this process read test splits. Called by the evaluation step and by nothing else."""
+    """Let this process read test splits. Called by the steps of evaluation and by nothing else."""
     _allowed["test"] = True
 
 
@@ -105,6 +105,11 @@ def some_samples(path: Path, split: str, positions: Sequence[int]) -> tuple[list
 
     (images, labels), header = _read(path, "np", chosen)
     return images, labels, header
+
+
+def samples(path: Path, split: str) -> int:
+    """How many a split has. Raises as `read` does."""
+    return int(_read(path, "np", lambda file: file.get_slice(f"{split}_images").get_shape()[0])[0])
 
 
 def header_from(values: dict[str, Any]) -> Header:

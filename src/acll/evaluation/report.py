@@ -31,6 +31,10 @@ CAPTIONS = {
     "tolerance, cap, choice and its interval.",
     "curves": "How fast each task is learned in its turn: validation score after each epoch, before pruning.",
 }
+MASKS = (
+    "{}: some test images of {}, the truth, and what each method's network makes of them when the task is learned and "
+    "after all tasks. Where nothing is forgotten both are the same."
+)
 TABLES = {
     "runs": "Each run: a method, an order, a seed. docs/metrics.md defines the columns.",
     "paired": "Methods compared run by run: the first less the other, 95% interval, runs in which the first is better.",
@@ -76,6 +80,10 @@ def report(results: Path, configuration: str) -> str:
             Shown(name, caption, _data_uri(results / f"figures/{name}.png"))
             for name, caption in CAPTIONS.items()
             if (results / f"figures/{name}.png").is_file()
+        ]
+        + [
+            Shown(f"masks_{path.stem}", MASKS.format(*path.stem.split(".")), _data_uri(path))
+            for path in sorted(results.glob("figures/masks/*.png"))
         ],
         tables=[
             Shown(name, caption, _table(name, tables[name])) for name, caption in TABLES.items() if len(tables[name])

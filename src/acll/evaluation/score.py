@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 
 from acll.data import prepared
 from acll.data.batches import split_of
 from acll.networks.build import body_kind, build
 from acll.packing import file
-from acll.packing.ownership import Packed, digest, effective
-from acll.settings import Kind, Network
+from acll.packing.ownership import Packed, TaskRecord, digest
+from acll.packing.restore import restore, specification
+from acll.settings import Kind
 from acll.training.evaluate import outcome
 from acll.training.metrics import score
 
@@ -65,14 +65,9 @@ def evaluate(packed: Packed, tests: Mapping[str, Path], device: torch.device) ->
 def _evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> TaskScore:
     """Build the network of a task from the store and run it over the task's test split."""
     record = packed.record(task)
-    state = effective(packed, task)
-    spec: Network = TypeAdapter(Network).validate_python(packed.network)
-    network = build(spec, record.kind, len(record.classes), 0, pretrained=False)
-    network.load_state_dict(state)
+    network, state = restore(packed, task)
     split = split_of(prepared.read(test)[0], "test")
-    # preprocessing is the network's own record of the task, as it would be for anybody who loads it
-    header = prepared.Header(record.name, record.kind, record.classes, record.image_size, record.mean, record.deviation)
-    result = outcome(network.to(device), split, header, device)
+    result = outcome(network.to(device), split, header_of(record), device)
     position = packed.position(task)
     return TaskScore(
         task=task,
@@ -89,9 +84,14 @@ def _evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> Ta
     )
 
 
+def header_of(record: TaskRecord) -> prepared.Header:
+    """How a network's own record of a task says that images are prepared, as it would for anybody who loads it."""
+    return prepared.Header(record.name, record.kind, record.classes, record.image_size, record.mean, record.deviation)
+
+
 def _in_order(packed: Packed) -> list[str]:
     """The names of the shared weights as the network has them, from the input on; a file has lost their order."""
-    spec: Network = TypeAdapter(Network).validate_python(packed.network)
+    spec = specification(packed)
     whole = build(spec, body_kind(spec), 2, 0, pretrained=False)
     return [name for name in whole.state_dict() if name in packed.owner]
 

@@ -5,17 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from acll.data import prepared
 from acll.data.places import SPLITS
-from acll.data.prepared import IGNORE, Header
+from acll.data.prepared import Header
+from acll.evaluation.pictures import class_colours, overlaid, shortened, spread, visible
 from acll.evaluation.style import COLOURS
 
 COLUMNS, ROWS = 8, 6
@@ -29,17 +28,17 @@ def sheet(train: Path, summary: Mapping[str, Any]) -> Figure:
     figure: Figure = plt.figure(figsize=(13, 6.2), layout="constrained")
     samples, bars = figure.subfigures(1, 2, width_ratios=[2.2, 1], squeeze=False)[0]
     panels = samples.subplots(ROWS, COLUMNS, squeeze=False).flatten()
-    colours = _colours(len(header.classes))
+    colours = class_colours(len(header.classes))
     for panel in panels:
         panel.axis("off")
     if header.kind == "segmentation":
         for index, (image, mask) in enumerate(zip(images, labels)):
-            panels[2 * index].imshow(_visible(image))
-            panels[2 * index + 1].imshow(_overlaid(_visible(image), mask, colours))
+            panels[2 * index].imshow(visible(image))
+            panels[2 * index + 1].imshow(overlaid(visible(image), mask, colours))
     else:
         for panel, image, label in zip(panels, images, labels):
-            panel.imshow(_visible(image))
-            panel.set_title(_shortened(header.classes[int(label)], 14), fontsize=7, pad=2)
+            panel.imshow(visible(image))
+            panel.set_title(shortened(header.classes[int(label)], 14), fontsize=7, pad=2)
     samples.suptitle(_title(header, summary), fontsize=10)
     _counts(bars.subplots(), header, summary, colours)
     return figure
@@ -68,41 +67,12 @@ def _positions(train: Path, summary: Mapping[str, Any]) -> list[int]:
     """Positions of samples to show: spread over the split, of as many classes as there is room for."""
     count = summary["samples"]["train"]
     if summary["kind"] == "segmentation":
-        return _spread(count, ROWS * COLUMNS // 2)
+        return spread(count, ROWS * COLUMNS // 2)
     labels = prepared.labels(train, "train")
-    chosen = _spread(len(summary["classes"]), ROWS * COLUMNS)
+    chosen = spread(len(summary["classes"]), ROWS * COLUMNS)
     each = max(1, ROWS * COLUMNS // len(chosen))
     found = [np.flatnonzero(labels == label) for label in chosen]
-    return [int(where[index]) for where in found for index in _spread(len(where), each)]
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """At most so many numbers below `count`, at about equal distances."""
-    return sorted({int(index) for index in np.linspace(0, count - 1, min(count, wanted)).round()})
-
-
-def _visible(image: NDArray[Any]) -> NDArray[Any]:
-    """[C, H, W] → [H, W, 3] in 0 … 1; the first three bands, deep ones stretched to what is in the image."""
-    bands = image[:3] if len(image) >= 3 else image[:1].repeat(3, axis=0)
-    if image.dtype == np.uint8 and len(image) <= 3:
-        return np.asarray(bands / 255).transpose(1, 2, 0)
-    low, high = np.percentile(bands, [2, 98])
-    return np.asarray((bands.astype(np.float64) - low) / max(high - low, 1e-6)).clip(0, 1).transpose(1, 2, 0)
-
-
-def _overlaid(image: NDArray[Any], mask: NDArray[np.uint8], colours: NDArray[Any]) -> NDArray[Any]:
-    """The image under its classes' colours; what is ignored stays grey."""
-    grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    painted = 0.45 * grey + 0.55 * colours[np.minimum(mask, len(colours) - 1)]
-    overlaid: NDArray[Any] = np.where((mask == IGNORE)[:, :, None], grey, painted)
-    return overlaid
-
-
-def _colours(classes: int) -> NDArray[Any]:
-    if classes <= len(COLOURS):
-        return np.array([to_rgb(colour) for colour in COLOURS[:classes]])
-    colours: NDArray[Any] = np.array([colormaps["turbo"](place)[:3] for place in np.linspace(0.03, 0.97, classes)])
-    return colours
+    return [int(where[index]) for where in found for index in spread(len(where), each)]
 
 
 def _counts(panel: Axes, header: Header, summary: Mapping[str, Any], colours: NDArray[Any]) -> None:
@@ -122,12 +92,8 @@ def _counts(panel: Axes, header: Header, summary: Mapping[str, Any], colours: ND
         for offset, (split, values), alpha in zip((-0.27, 0, 0.27), counts.items(), (1, 0.6, 0.3)):
             panel.barh(places + offset, values, 0.25, color=painted, alpha=alpha)
             panel.barh(0, 0, color="#444444", alpha=alpha, label=split)
-        panel.set_yticks(places, [_shortened(name, 22) for name in header.classes])
+        panel.set_yticks(places, [shortened(name, 22) for name in header.classes])
         panel.invert_yaxis()
         panel.set_xlabel("samples with the class")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     panel.legend(frameon=False, fontsize=8, ncol=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
