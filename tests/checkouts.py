@@ -117,8 +117,8 @@ class Checkout:
 
 
 def jobs_in(text: str) -> set[str]:
-    """The jobs that Snakemake names in what it prints."""
-    return set(re.findall(r"^Job \d+: (.*)$", text, re.MULTILINE)) - {"all results"}
+    """The jobs that are named in what a run, or a dry run, prints."""
+    return set(re.findall(r"^(?:Job \d+:|started ) (.*)$", text, re.MULTILINE)) - {"all results"}
 
 
 def checkout(folder: Path, data: Path) -> Checkout:

@@ -10,10 +10,12 @@ from acll.baselines.joint import Joint, joined
 from acll.baselines.lwf import distillation, distilling, with_earlier
 from acll.networks.build import build
 from acll.networks.partition import partition
+from acll.packing.file import load
 from acll.packing.ownership import commit, digest, effective, empty, free, overwrite, starting_state, still
 from acll.settings import BackboneNetwork, DecoderNetwork, LwF, Training
+from acll.training import checkpoint as checkpoints
 from acll.training.learner import TaskLearner
-from acll.training.loop import Plan, fit
+from acll.training.loop import Plan, Unfinished, fit
 from acll.training.session import record_of
 from conftest import states_equal, tiny_task
 
@@ -216,6 +218,30 @@ def test_joint_training_shares_all_weights_and_nothing_else(tasks):
     norms = [name for name in first if "running_mean" in name and name in second]
     assert norms
     assert not all(torch.equal(first[name], second[name]) for name in norms)
+
+
+def test_joint_training_that_was_killed_goes_on_and_keeps_what_is_shared_once(tmp_path, monkeypatch):
+    path = tmp_path / "joint.checkpoint"
+    whole, _ = joint_of((A, B))
+    expected = fit(whole, whole.network.state_dict(), PLAN)
+    killed, before = joint_of((A, B))
+    real = checkpoints.store
+
+    def dies(*arguments):
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "store", dies)
+        with pytest.raises(KeyboardInterrupt):
+            fit(killed, killed.network.state_dict(), PLAN, None, Unfinished(path, ""))
+    tensors, _ = load(path)
+    for name in before.shared:
+        assert sum(key.startswith("network/") and key.endswith(f".{name}") for key in tensors) == 1
+    resumed, _ = joint_of((A, B))
+    assert states_equal(
+        fit(resumed, resumed.network.state_dict(), PLAN, None, Unfinished(path, "")).state, expected.state
+    )
 
 
 def test_joint_training_of_one_task_is_plain_training():

@@ -174,7 +174,6 @@ def _table(path: Path) -> None:
 
 
 def _report(path: Path, if_changed: bool) -> None:
-    from acll.files import write_text
     from acll.sharing.leftovers import REPORT
 
     root, name = _place(path)
@@ -183,10 +182,18 @@ def _report(path: Path, if_changed: bool) -> None:
     shows = [path, *results.glob("tables/*"), *results.glob("figures/**/*.png")]
     newest = max(shown.stat().st_mtime for shown in shows)
     if not if_changed or not target.is_file() or target.stat().st_mtime < newest:
-        from acll.evaluation.report import report
-
-        write_text(target, report(results, path.read_text(encoding="utf-8")))
+        _write_report(root, name, results)
     print(f"report: {target.relative_to(root)} ({target.stat().st_size / 1e6:.1f} MB)")
+
+
+def _write_report(root: Path, name: str, results: Path) -> Path:
+    from acll.evaluation.report import report
+    from acll.files import write_text
+    from acll.sharing.leftovers import REPORT
+    from acll.sharing.stages import as_run
+
+    write_text(results / REPORT, report(results, as_run(root, name)))
+    return results / REPORT
 
 
 def _prove(path: Path) -> None:
@@ -332,6 +339,7 @@ def _pull(path: Path, what: str) -> None:
         place, files = look(root, name)
         shown = place.relative_to(root)
         print(f"{files} files: {shown}/tables, {shown}/figures and the scores, choices and trials of each network\n"
+              f"report: {_write_report(root, name, place).relative_to(root)}\n"
               f"the networks themselves, to go on from them: `make pull CONFIG={name}`")  # fmt: skip
         return
     pull(root, name)

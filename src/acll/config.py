@@ -7,7 +7,7 @@ configuration is checked before any job.
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from importlib.resources import files
 from math import factorial
 from pathlib import Path
@@ -100,7 +100,8 @@ def load(path: Path) -> Configuration:
 
 def parse(raw: dict[str, Any]) -> Configuration:
     """Check a configuration given as plain data. Raises ConfigurationError."""
-    raw = _with_series(_numbers(raw))
+    tasks = raw.get("tasks")
+    raw = _with_series(_numbers(raw, set(tasks) if isinstance(tasks, dict) else set()))
     try:
         configuration = Configuration.model_validate(raw)
     except ValidationError as error:
@@ -112,13 +113,13 @@ def parse(raw: dict[str, Any]) -> Configuration:
     return configuration
 
 
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 reads `1e-4` as text; people mean a number."""
+def _numbers(value: Any, names: Set[Any]) -> Any:
+    """YAML 1.1 reads `1e-4` as text; people mean a number, but for the names of tasks."""
     if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
+        return {key: _numbers(item, names) for key, item in value.items()}
     if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return float(value) if isinstance(value, str) and SCIENTIFIC.fullmatch(value) else value
+        return [_numbers(item, names) for item in value]
+    return float(value) if isinstance(value, str) and value not in names and SCIENTIFIC.fullmatch(value) else value
 
 
 def _with_series(raw: dict[str, Any]) -> dict[str, Any]:

@@ -401,7 +401,7 @@ class Frozen(Settings):
 
 class LwF(Settings):
     """Learning without forgetting (Li & Hoiem 2016): fine-tuning in which the heads of earlier tasks keep, on images of
-    the new one, the outputs that they had before it."""
+    the new one, the outputs that they had before it. Without the paper's warm-up of the new head alone."""
 
     type: Literal["lwf"] = Field(description="`lwf`")
     strength: float = Field(1.0, ge=0, description="weight of these losses (λ of equation 4); 0 is fine-tuning")

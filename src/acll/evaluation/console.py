@@ -37,7 +37,7 @@ def _by_task(final: pd.DataFrame) -> list[dict[str, Any]]:
                     "task": task,
                     "metric": runs["metric"].iloc[0],
                     "score": f"{runs['score'].mean():.4f}",
-                    "forgetting": f"{runs['forgetting'].mean():.4f}",
+                    "forgetting": "" if runs["forgetting"].isna().all() else f"{runs['forgetting'].mean():.4f}",
                     "bit exact": _yes(runs["bit_exact"].all()),
                     "ratio searched": _share(runs["ratio_searched"]),
                     "ratio": _share(runs["ratio"]),

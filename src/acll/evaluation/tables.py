@@ -37,18 +37,24 @@ def scores_table(nodes: Mapping[Key, Mapping[str, Any]]) -> pd.DataFrame:
     rows = []
     for (network, method, seed, prefix), node in nodes.items():
         for entry in node["rows"]:
-            learned = nodes[(network, method, seed, prefix[: entry["position"]])]
-            when = next(row["score"] for row in learned["rows"] if row["task"] == entry["task"])
+            when = _when_learned(nodes, (network, method, seed, prefix[: entry["position"]]), entry["task"])
             rows.append(
                 {key: value for key, value in entry.items() if key not in ("choice", "curve")}
                 | {key: entry["choice"].get(key) for key in CHOSEN}
                 | {"search_cost": entry["choice"].get("cost")}
                 | {"network": network, "method": method, "seed": seed, "prefix": "+".join(prefix)}
-                | {"score_when_learned": when, "forgetting": when - entry["score"]}
+                | {"score_when_learned": when, "forgetting": None if when is None else when - entry["score"]}
                 | {"free_share": node["free_share"], "bytes": node["bytes"], "device": node["device"]}
             )
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.sort_values(["network", "method", "seed", "prefix", "position"], ignore_index=True)
+
+
+def _when_learned(nodes: Mapping[Key, Mapping[str, Any]], key: Key, task: str) -> float | None:
+    """The score of a task at the node where it was learned; None where several were learned together, before which
+    there is nothing."""
+    rows = nodes[key]["rows"]
+    return None if len(rows) > len(key[-1]) else float(next(row["score"] for row in rows if row["task"] == task))
 
 
 def curves_table(nodes: Mapping[Key, Mapping[str, Any]]) -> pd.DataFrame:

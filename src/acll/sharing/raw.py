@@ -95,8 +95,10 @@ def _with_dvc_alone(task: AnyTask, root: Path) -> bool:
 def _recorded_weights(configuration: Configuration, name: str, results: Path) -> str | None:
     """The identity of a network's file of weights when it was last started from; None where nothing is recorded."""
     settings = configuration.networks[name].model_dump(mode="json")
-    for node in tree.nodes(configuration):
-        record = read_record(results, node.dense) if node.network == name else None
-        if record is not None and record.params["node"]["network"] == settings:
+    own = [node for node in tree.nodes(configuration) if node.network == name]
+    # of a joint training there is no dense network
+    for path in [path for node in own for path in (node.dense, f"{node.folder}/network.safetensors")]:
+        record = read_record(results, path)
+        if record is not None and record.params["outside"] and record.params["node"]["network"] == settings:
             return str(record.params["outside"])
     return None

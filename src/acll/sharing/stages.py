@@ -27,6 +27,21 @@ def refuse_conflicts(root: Path) -> None:
                             "docs/sharing.md")  # fmt: skip
 
 
+def as_run(root: Path, name: str) -> str:
+    """The configuration of the last run, as text: its file or, where that has been edited since, what dvc.lock has."""
+    from ruamel.yaml import YAML
+
+    yaml, key, lock = YAML(typ="safe"), f"config/{name}.yaml", root / "dvc.lock"
+    text = (root / key).read_text(encoding="utf-8")
+    stages = (yaml.load(lock.read_text(encoding="utf-8")) or {}).get("stages", {}) if lock.is_file() else {}
+    recorded = stages.get(f"run@{name}", {}).get("params", {}).get(key)
+    if recorded is None or recorded == yaml.load(text):
+        return text
+    was = io.StringIO()
+    yaml.dump(recorded, was)
+    return f"# {key} has been edited since the run, which had:\n{was.getvalue()}"
+
+
 def add_stage(path: Path, name: str) -> bool:
     """Add a stage for a configuration, its metrics and its plot, unless there is one. Whether anything was added."""
     from ruamel.yaml import YAML  # as DVC itself: comments stay where they are

@@ -147,7 +147,7 @@ def fit(
         print(_line(plan, row), flush=True)
         if row["score"] > progress["best_score"]:
             if plan.keep_state:
-                best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+                best = checkpoints.snapshot(network)
             progress |= {"best_score": row["score"], "best_epoch": epoch + 1}
         progress["history"].append(row)
         progress["epoch"] = epoch + 1

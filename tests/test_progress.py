@@ -1,0 +1,76 @@
+"""What a run says while it goes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from snakemake_logger_plugin_acll import Progress, earlier_seconds, shown
+
+
+def after(jobs, planned, earlier=None) -> Progress:
+    """Progress when jobs (rule, seconds) have run one after another."""
+    progress, now = Progress(planned, earlier or {}, 0.0), 0.0
+    for number, (rule, seconds) in enumerate(jobs):
+        progress.start(number, rule, f"{rule} {number}", now)
+        now += seconds
+        progress.end(number, now)
+    progress.now = now
+    return progress
+
+
+def test_lines_name_the_job_its_number_its_time_and_the_time_left():
+    progress = after([("train", 10.0)] * 2, {"train": 5})
+    assert progress.start(2, "train", "train c", 20.0) == "started  train c"
+    assert progress.end(2, 30.0) == "3 of 5  train c (10 s); about 20 s left"
+
+
+def test_the_time_left_is_that_of_the_same_rules():
+    progress = after([("train", 60.0), ("search", 100.0), ("prune", 1.0)], {"train": 3, "search": 2, "prune": 11})
+    assert progress.seconds_left(161.0) == pytest.approx(2 * 60 + 100 + 10)
+
+
+def test_rules_that_have_not_run_are_judged_by_earlier_runs_and_else_by_all_jobs():
+    jobs = [("train", 10.0)] * 3
+    assert after(jobs, {"train": 3, "search": 2}).seconds_left(30.0) == pytest.approx(20)
+    assert after(jobs, {"train": 3, "search": 2}, {"search": 40.0}).seconds_left(30.0) == pytest.approx(80)
+
+
+def test_jobs_side_by_side_take_less_time_and_what_runs_is_partly_done():
+    progress = Progress({"train": 8}, {}, 0.0)
+    for number in range(4):
+        progress.start(number, "train", "train", 10.0 * (number // 2))
+    for number in range(4):
+        progress.end(number, 10.0 * (number // 2) + 10)
+    assert progress.seconds_left(20.0) == pytest.approx(20)
+    progress.start(4, "train", "train", 20.0)
+    progress.start(5, "train", "train", 20.0)
+    assert progress.seconds_left(25.0) == pytest.approx(15)
+
+
+def test_few_jobs_say_nothing_of_the_time_left_and_neither_does_the_last():
+    assert "left" not in after([("train", 1.0)], {"train": 5}).start(1, "train", "x", 2.0)
+    assert after([("train", 1.0)] * 2, {"train": 5}).seconds_left(2.0) is None
+    assert after([("train", 1.0)] * 5, {"train": 5}).seconds_left(5.0) is None
+
+
+@given(some.lists(some.tuples(some.sampled_from("abc"), some.floats(0, 1e5)), min_size=3), some.integers(1, 9))
+def test_the_time_left_is_never_negative(jobs, more):
+    planned = {rule: sum(own == rule for own, _ in jobs) + more for rule in "abc"}
+    progress = after(jobs, planned)
+    progress.start(-1, "a", "a", progress.now)
+    for later in (0.0, 1e9):
+        assert progress.seconds_left(progress.now + later) >= 0
+
+
+def test_times_are_shown_as_people_say_them():
+    assert [shown(seconds) for seconds in (0.2, 59, 61, 3599, 3600, 5400)] == [
+        "0 s", "59 s", "1 min", "1 h 0 min", "1 h 0 min", "1 h 30 min",
+    ]  # fmt: skip
+
+
+def test_earlier_times_come_from_benchmarks(tmp_path):
+    for name, seconds in (("train/a/b.tsv", 3.0), ("train/c.tsv", 5.0), ("tables.tsv", 1.0)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"s\th:m:s\n{seconds}\t0:00:03\n")
+    assert earlier_seconds(tmp_path) == {"train": 4.0, "tables": 1.0}
+    assert earlier_seconds(tmp_path / "absent") == {}
