@@ -115,6 +115,11 @@ def test_scientific_notation_is_a_number(tmp_path, text, value):
     assert load(tmp_path / "tiny.yaml").training.learning_rate == value
 
 
+def test_a_task_may_have_a_name_that_looks_like_a_number(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(GOOD.replace("easy", "1e5"))
+    assert load(tmp_path / "tiny.yaml").sequences["classify"].tasks == ["1e5", "digits"]
+
+
 def test_keys_can_be_merged_from_another_task(tmp_path):
     text = GOOD.replace("digits: {", "digits: &digits {").replace(
         "  birds:", "  again: {<<: *digits, split_seed: 3}\n  birds:"
@@ -685,3 +690,24 @@ def test_a_series_does_not_replace_a_task_of_the_same_name():
 )
 def test_what_does_not_go_with_a_task_is_named(path, value, line):
     assert fault(path, value) == line
+
+
+@pytest.mark.parametrize(
+    ("method", "lines"),
+    [
+        (
+            {"ratio": 0.5, "expected_tasks": 3, "cap": True},
+            [
+                f"methods.half.{key}: has no effect on a ratio that is a number; for one with a cap write "
+                "`ratio: {search: fixed, ratio: 0.5}`"
+                for key in ("cap", "expected_tasks")
+            ],
+        ),
+        (
+            {"ratio": {"search": "fixed", "ratio": 0.5, "budget": 2.0}, "expected_tasks": 3},
+            ["methods.half.ratio.budget: has no effect with `search: fixed`"],
+        ),
+    ],
+)
+def test_settings_that_nothing_heeds_are_refused(method, lines):
+    assert faults(edited(**{"methods/half": method})) == lines

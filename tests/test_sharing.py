@@ -183,6 +183,8 @@ def test_looking_at_tables_alone_costs_no_file_whatever_comes_next(origin, tmp_p
     looked_at = own.folder / "results/small-tables"
     assert "results/small-tables/tables, results/small-tables/figures" in text
     assert "`make pull CONFIG=small`" in text
+    assert "report: results/small-tables/report.html" in text
+    assert "<pre>name: small" in (looked_at / "report.html").read_text()
     assert not own.results("small").exists()
     assert contents(looked_at).items() <= contents(origin.results("small")).items()
     assert (looked_at / "tables/scores.csv").is_file()

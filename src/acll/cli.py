@@ -339,8 +339,8 @@ def _pull(path: Path, what: str) -> None:
         place, files = look(root, name)
         shown = place.relative_to(root)
         print(f"{files} files: {shown}/tables, {shown}/figures and the scores, choices and trials of each network\n"
-              f"report: {_write_report(root, name, place).relative_to(root)}\n"
               f"the networks themselves, to go on from them: `make pull CONFIG={name}`")  # fmt: skip
+        print(f"report: {_write_report(root, name, place).relative_to(root)}")
         return
     pull(root, name)
     _verify_results(root, name)

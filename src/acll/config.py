@@ -452,4 +452,22 @@ def _values(configuration: Configuration) -> list[str]:
         ]
     if len(set(configuration.seeds)) < len(configuration.seeds):
         faults.append(f"seeds = {configuration.seeds}: a seed stands there twice")
+    return faults + _without_effect(configuration)
+
+
+def _without_effect(configuration: Configuration) -> list[str]:
+    """Settings that somebody gave and nothing heeds."""
+    faults = []
+    for name, method in configuration.methods.items():
+        if isinstance(method, Packing) and isinstance(method.ratio, Search):
+            if method.ratio.search == "fixed":
+                others = sorted(method.ratio.model_fields_set - {"search", "ratio"})
+                faults += [f"methods.{name}.ratio.{key}: has no effect with `search: fixed`" for key in others]
+        elif isinstance(method, Packing):
+            of_a_cap = sorted(method.model_fields_set & {"expected_tasks", "tail_share", "cap"})
+            faults += [
+                f"methods.{name}.{key}: has no effect on a ratio that is a number; for one with a cap write "
+                f"`ratio: {{search: fixed, ratio: {method.ratio:g}}}`"
+                for key in of_a_cap
+            ]
     return faults
