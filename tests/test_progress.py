@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from snakemake_logger_plugin_acll import Progress, earlier_seconds, shown
+from snakemake_logger_plugin_acll.progress import Progress, earlier_seconds, shown
 
 
 def after(jobs, planned, earlier=None) -> Progress:

@@ -1,24 +1,11 @@
-"""What a run says while it goes: one line for each job that starts and one for each that ends, with the time left.
-
-A logger plugin of Snakemake, which finds it by the name of this module; the default profile asks for it. All else that
-Snakemake has to say, dry runs and errors included, is as it is.
-"""
+"""Which of how many jobs of a run have ended, and how long the others may take."""
 
 import csv
-import logging
-import sys
-import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from snakemake.logging import ColorizingTextHandler, DefaultFormatter
-from snakemake_interface_logger_plugins.base import LogHandlerBase
-from snakemake_interface_logger_plugins.common import LogEvent
-
-_SAID_HERE = {LogEvent.JOB_INFO, LogEvent.JOB_FINISHED, LogEvent.JOB_STARTED, LogEvent.PROGRESS}
 _FEW = 3  # jobs that say nothing yet of the time that others take
 
 
@@ -84,47 +71,3 @@ def earlier_seconds(benchmarks: Path) -> dict[str, float]:
         with path.open(encoding="utf-8") as file:
             seconds[rule] += [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
     return {rule: fmean(each) for rule, each in seconds.items() if each}
-
-
-class LogHandler(LogHandlerBase):
-    """The plugin."""
-
-    def __post_init__(self) -> None:
-        settings = self.common_settings
-        formatter = DefaultFormatter(settings.quiet, settings.show_failed_logs)
-        stream = sys.stdout if settings.stdout else sys.stderr
-        self._console = ColorizingTextHandler(settings.nocolor, stream, formatter)
-        self._progress: Progress | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Say one thing."""
-        line = None if self.common_settings.dryrun else self._line(record.__dict__)
-        if line:
-            self._console.emit(_plain(line))
-        elif line is None:
-            self._console.emit(record)
-
-    def _line(self, record: Mapping[str, Any]) -> str | None:
-        """What is said in place of a record: nothing if it is empty; None if the record is said as it is."""
-        event, now = record.get("event"), time.monotonic()
-        if event == LogEvent.RUN_INFO:
-            planned = {rule: count for rule, count in record["stats"].items() if rule not in ("total", "all")}
-            self._progress = Progress(planned, earlier_seconds(Path("benchmarks")), now)
-        if self._progress is None:
-            return None
-        if event == LogEvent.JOB_INFO and record["rule_name"] != "all":
-            return self._progress.start(record["jobid"], record["rule_name"], record["rule_msg"], now)
-        if event == LogEvent.JOB_FINISHED and self._progress.is_running(record["job_id"]):
-            return self._progress.end(record["job_id"], now)
-        needless = event in _SAID_HERE or str(record["msg"]).startswith("Select jobs")
-        return "" if needless else None
-
-    writes_to_stream = True
-    writes_to_file = False
-    has_filter = False
-    has_formatter = True
-    needs_rulegraph = False
-
-
-def _plain(line: str) -> logging.LogRecord:
-    return logging.LogRecord("snakemake", logging.INFO, "", 0, line, None, None)
