@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
-_FEW = 3  # jobs that say nothing yet of the time that others take
+_KNOWN = 0.5  # of the jobs that are left, the share of which something must be known to judge them all
 
 
 class Progress:
@@ -44,7 +44,8 @@ class Progress:
     def seconds_left(self, now: float) -> float | None:
         """Of the whole run, if jobs go on side by side as they have so far; None while that is not to be judged."""
         known = {**self._earlier, **{rule: fmean(seconds) for rule, seconds in self._seconds.items()}}
-        if self.done == self.total or self.done < _FEW:
+        left = self._left.total()
+        if not left or not self.done or sum(self._left[rule] for rule in known) < _KNOWN * left:
             return None
         other = fmean([seconds for each in self._seconds.values() for seconds in each])
         work = sum(count * known.get(rule, other) for rule, count in self._left.items())
