@@ -69,7 +69,9 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
     network = build(header.kind, len(header.classes), len(packed.tasks) if packed else 0)
     if packed is None:
         whole = build("segmentation" if hasattr(build, "has_decoder") else "classification", 2, 0)
-        packed = empty({}, {name: whole.state_dict()[name] for name in partition(whole).shared}, "test", 0)
+        packed = empty(
+            getattr(build, "spec", {}), {name: whole.state_dict()[name] for name in partition(whole).shared}, "test", 0
+        )
     training = Training(batch_size=3, **({"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1} | settings))
     learner = TaskLearner(network, train, validation, header, training, torch.device("cpu"))
     masks = free(packed, header.kind)
@@ -81,6 +83,25 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
         header.name, header.kind, header.classes, header.image_size, header.mean, header.deviation, "accuracy", 0.5, ""
     )
     return commit(packed, record, after, keep)
+
+
+def tiny_packed(*names: str, spec=None, kind: str = "classification", **task):
+    """The packed network of some tasks, of a perceptron with a few weights or of what `spec` says."""
+    from acll.networks.build import build as built
+    from acll.settings import DecoderNetwork, PerceptronNetwork
+
+    spec = spec or PerceptronNetwork(hidden=[6], image_size=[4, 4], channels=3)
+
+    def build(kind, classes, seed):
+        return built(spec, kind, classes, seed, pretrained=False)
+
+    build.spec = spec.model_dump(mode="json")
+    if isinstance(spec, DecoderNetwork):
+        build.has_decoder = True
+    packed = None
+    for name in names:
+        packed = learn(packed, build, tiny_task(name, kind, **({"size": 4} | task)))
+    return packed
 
 
 def outputs(packed, build: Callable, task):

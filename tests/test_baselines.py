@@ -10,7 +10,7 @@ from acll.baselines.joint import Joint, joined
 from acll.baselines.lwf import distillation, distilling, with_earlier
 from acll.networks.build import build
 from acll.networks.partition import partition
-from acll.packing.file import load
+from acll.packing.container import load
 from acll.packing.ownership import commit, digest, effective, empty, free, overwrite, starting_state, still
 from acll.settings import BackboneNetwork, DecoderNetwork, LwF, Training
 from acll.training import checkpoint as checkpoints

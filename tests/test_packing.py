@@ -12,21 +12,25 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from acll.networks.build import TaskNetwork
-from acll.packing import file
+from acll.networks.build import build as build_network
+from acll.packing import container, file
 from acll.packing.bits import bits_for, pack, packed_size, unpack
 from acll.packing.cap import cap
 from acll.packing.ownership import (
     PackingError,
     TaskRecord,
+    alone,
     commit,
     digest,
     effective,
     empty,
+    first,
     free,
     overwrite,
     starting_state,
 )
 from acll.packing.prune import keep_masks, kept_count
+from acll.settings import DecoderNetwork
 from conftest import learn, outputs, states_equal, tiny_task
 
 PROPERTY = settings(max_examples=25, deadline=None)
@@ -238,20 +242,26 @@ def test_the_packed_file_round_trips_and_equal_networks_give_equal_bytes(two_tas
 
 def test_a_file_holds_owned_weights_two_bits_of_owner_a_weight_and_private_state(two_tasks, tmp_path):
     _, _, packed = two_tasks
-    file.write(tmp_path / "packed.safetensors", packed)
-    stored = load_file(tmp_path / "packed.safetensors")
+    path = tmp_path / "packed.safetensors"
+    file.write(path, packed)
+    stored = load_file(path)
     for name, owner in packed.owner.items():
         assert stored[f"owner/{name}"].numel() == packed_size(owner.numel(), 2)
-        assert torch.equal(stored[f"shared/{name}"], packed.shared[name][owner > 0])
-    assert file.size(packed) == sum(value.nbytes for value in stored.values())
-    header = (tmp_path / "packed.safetensors").stat().st_size - file.size(packed)
-    assert 0 < header < 40_000
+    for position, task in enumerate("ab", 1):
+        owned = torch.cat([packed.shared[name][owner == position] for name, owner in packed.owner.items()])
+        assert torch.equal(stored[f"weights/{position}"], owned)
+        assert len(stored[f"private/{task}"]) == sum(value.nbytes for value in packed.private[task].values())
+    assert file.size(packed) == path.stat().st_size
+    assert path.stat().st_size - sum(value.nbytes for value in stored.values()) < 10_000
 
 
 def test_a_network_that_one_task_owns_throughout_is_as_large_as_its_state(tmp_path):
     packed = learn(None, networks([1]), tiny_task("a"), 0.0)
     file.write(tmp_path / "one.safetensors", packed)
-    assert file.size(packed) == sum(value.nbytes for value in effective(packed, "a").values())
+    stored = load_file(tmp_path / "one.safetensors")
+    assert sum(value.nbytes for value in stored.values()) == sum(
+        value.nbytes for value in effective(packed, "a").values()
+    )
     again = file.read(tmp_path / "one.safetensors")
     assert states_equal(again.shared, packed.shared)
     assert states_equal(again.owner, packed.owner)
@@ -268,8 +278,76 @@ def damaged(path, tmp_path, change):
     return tmp_path / "damaged.safetensors"
 
 
+def test_reading_a_task_touches_what_it_needs_and_gives_its_state(two_tasks, tmp_path, monkeypatch):
+    build, _, packed = two_tasks
+    packed = learn(packed, build, tiny_task("c"))
+    path = tmp_path / "packed.safetensors"
+    file.write(path, packed)
+    read, real = [], container.Container.tensor
+    monkeypatch.setattr(container.Container, "tensor", lambda self, name: read.append(name) or real(self, name))
+    opened = file.opened(path)
+    assert [record.name for record in opened.header.tasks] == ["a", "b", "c"]
+    assert not read
+    for count, task in enumerate("abc", 1):
+        read.clear()
+        assert states_equal(opened.state(task), effective(packed, task))
+        maps = {f"owner/{name}" for name in packed.owner}
+        assert set(read) == {*maps, *(f"weights/{position}" for position in range(1, count + 1)), f"private/{task}"}
+        assert len(read) == len(set(read))
+
+
+def test_a_task_that_needs_no_decoder_reads_none(tmp_path, monkeypatch):
+    packed = mixed_network()
+    file.write(tmp_path / "packed.safetensors", packed)
+    read, real = [], container.Container.tensor
+    monkeypatch.setattr(container.Container, "tensor", lambda self, name: read.append(name) or real(self, name))
+    for task in ("masks", "classes"):
+        read.clear()
+        assert states_equal(file.opened(tmp_path / "packed.safetensors").state(task), effective(packed, task))
+        assert any("decoder" in name for name in read) == (task == "masks")
+
+
+def test_the_network_of_the_first_tasks_is_what_it_was_then(two_tasks):
+    _, before, packed = two_tasks
+    earlier = first(packed, 1)
+    assert states_equal(earlier.shared, before.shared)
+    assert states_equal(earlier.owner, before.owner)
+    assert earlier.tasks == before.tasks
+    assert states_equal(effective(earlier, "a"), effective(packed, "a"))
+    whole = first(packed, 2)
+    assert states_equal(whole.shared, packed.shared)
+    assert whole.tasks == packed.tasks
+
+
+@pytest.mark.parametrize("task", ["masks", "classes"])
+def test_a_task_alone_is_the_same_network_and_its_file_has_a_bit_for_each_weight(tmp_path, task):
+    packed = mixed_network()
+    own = alone(packed, task)
+    assert states_equal(effective(own, task), effective(packed, task))
+    assert own.record(task).digest == digest(effective(own, task))
+    assert own.record(task).owned == sum(int((owner == 1).sum()) for owner in own.owner.values())
+    file.write(tmp_path / "own.safetensors", own)
+    assert states_equal(file.opened(tmp_path / "own.safetensors").state(task), effective(packed, task))
+    stored = load_file(tmp_path / "own.safetensors")
+    for name, owner in own.owner.items():
+        if f"owner/{name}" in stored:
+            assert len(stored[f"owner/{name}"]) == packed_size(owner.numel(), 1)
+    assert file.size(own) < file.size(packed)
+
+
+def mixed_network():
+    """Two tasks, the second of another kind than the first, in one network with a decoder."""
+
+    def build(kind, classes, drawn):
+        return build_network(DecoderNetwork(decoder="unet", encoder="resnet_small"), kind, classes, drawn)
+
+    build.has_decoder = True
+    packed = learn(None, build, tiny_task("masks", "segmentation", size=16, samples=4), 0.6)
+    return learn(packed, build, tiny_task("classes", size=16, samples=4), 0.6)
+
+
 def first_shared(tensors):
-    return next(name for name in tensors if name.startswith("shared/"))
+    return next(name for name in tensors if name.startswith("weights/"))
 
 
 @pytest.mark.parametrize(
@@ -289,7 +367,7 @@ def test_a_damaged_file_is_refused_with_what_is_wrong(two_tasks, tmp_path, chang
 
 def test_an_unknown_format_a_truncated_file_and_a_missing_one_are_refused(two_tasks, tmp_path):
     path = tmp_path / "packed.safetensors"
-    file.save(path, {}, {"format": 99})
+    container.save(path, {}, {"format": 99})
     with pytest.raises(PackingError, match="format 99 is not known"):
         file.read(path)
     file.write(path, two_tasks[2])

@@ -112,7 +112,15 @@ def prepare(
     write_report(report, left_out=left_out, warning=warnings)
     _refuse_small(name, listing, splits, counts["train"])
     header = Header(
-        name, listing.kind, tuple(listing.classes), task.image_size, *_statistics(samples, splits["train"], spool, form)
+        name,
+        listing.kind,
+        tuple(listing.classes),
+        task.image_size,
+        *_statistics(samples, splits["train"], spool, form),
+        pixel=form[1],
+        tile_overlap=task.tile_overlap,
+        rotate=task.rotate,
+        permute=task.permute,
     )
     for path, names in ((train, ("train", "val")), (test, ("test",))):
         contents = {split: _content(samples.select(splits[split]), spool, form, listing) for split in names}

@@ -42,6 +42,10 @@ class Header:
     image_size: tuple[int, int]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    pixel: str = "uint8"  # type of a pixel: uint8, uint16 or float32
+    tile_overlap: int | None = None  # pixels by which the tiles of large images overlap; None: images are resized
+    rotate: float = 0.0  # degrees by which images were rotated, against the clock
+    permute: int | None = None  # seed of the order in which pixels were put
 
 
 @dataclass(frozen=True)

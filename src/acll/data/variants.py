@@ -48,19 +48,30 @@ def varied(
     pixels: Pixels, mask: NDArray[np.uint8] | None, task: Task, identity: str
 ) -> tuple[Pixels, NDArray[np.uint8] | None]:
     """An image [C, H, W] and its mask [H, W], rotated, under noise and permuted as the task says."""
-    if task.rotate:
-        pixels = each_band(pixels, lambda image: image.rotate(task.rotate, Image.Resampling.BILINEAR))
-        mask = None if mask is None else _turned(mask, task.rotate)
+    pixels = rotated(pixels, task.rotate)
+    mask = _turned(mask, task.rotate) if mask is not None and task.rotate else mask
     if task.noise:
         digest = hashlib.sha256(f"{task.split_seed} {identity}".encode()).digest()
         generator = np.random.default_rng(int.from_bytes(digest[:8]))
         top = top_of(pixels.dtype)
         noisy = pixels + generator.normal(0, task.noise * top, pixels.shape)
         pixels = (noisy if pixels.dtype == np.float32 else noisy.round().clip(0, top)).astype(pixels.dtype)
-    if task.permute is not None:
-        order = np.random.default_rng(task.permute).permutation(pixels[0].size)
-        pixels = pixels.reshape(len(pixels), -1)[:, order].reshape(pixels.shape)
-    return pixels, mask
+    return permuted(pixels, task.permute), mask
+
+
+def rotated(pixels: Pixels, degrees: float) -> Pixels:
+    """An image [C, H, W] rotated against the clock; what comes from beyond its border is black."""
+    if not degrees:
+        return pixels
+    return each_band(pixels, lambda image: image.rotate(degrees, Image.Resampling.BILINEAR))
+
+
+def permuted(pixels: Pixels, seed: int | None) -> Pixels:
+    """An image [C, H, W], its pixels in the order that a seed gives; as it is without one."""
+    if seed is None:
+        return pixels
+    order = np.random.default_rng(seed).permutation(pixels[0].size)
+    return pixels.reshape(len(pixels), -1)[:, order].reshape(pixels.shape)
 
 
 def _turned(mask: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:

@@ -9,9 +9,8 @@ from acll.data import prepared
 from acll.data.batches import normalised
 from acll.evaluation.masks import SHOWN, Examples
 from acll.evaluation.pictures import spread
-from acll.evaluation.score import header_of
 from acll.packing.ownership import Packed
-from acll.packing.restore import restore
+from acll.serving.restore import header_of, restore
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Scores of a packed network on test splits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,9 @@ import torch
 
 from acll.data import prepared
 from acll.data.batches import split_of
-from acll.networks.build import body_kind, build
 from acll.packing import file
-from acll.packing.ownership import Packed, TaskRecord, digest
-from acll.packing.restore import restore, specification
+from acll.packing.ownership import Packed, alone, digest, uses
+from acll.serving.restore import header_of, restore
 from acll.settings import Kind
 from acll.training.evaluate import outcome
 from acll.training.metrics import score
@@ -38,7 +37,7 @@ class TaskScore:
 @dataclass(frozen=True)
 class Evaluated:
     """How all tasks of a network do now; what is left free: a share of all shared weights, or None as above; how many
-    bytes it needs for all its tasks; and who owns what."""
+    bytes the file of all its tasks has; and who owns what."""
 
     method: str
     seed: int
@@ -56,8 +55,8 @@ def evaluate(packed: Packed, tests: Mapping[str, Path], device: torch.device) ->
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     left = _share(packed, 0) if owning else None
     layers = {
-        layer: torch.bincount(packed.owner[layer].flatten(), minlength=len(packed.tasks) + 1).tolist()
-        for layer in _in_order(packed)
+        layer: torch.bincount(owner.flatten(), minlength=len(packed.tasks) + 1).tolist()
+        for layer, owner in packed.owner.items()
     }
     return Evaluated(packed.method, packed.seed, name, left, file.size(packed), layers, tuple(rows))
 
@@ -80,20 +79,15 @@ def _evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> Ta
         owned_share=_share(packed, position) if record.frozen else None,
         choice=record.choice,
         curve=record.curve,
-        alone_bytes=sum(value.nbytes for value in state.values()),
+        alone_bytes=file.size(_dense(packed, task)),
     )
 
 
-def header_of(record: TaskRecord) -> prepared.Header:
-    """How a network's own record of a task says that images are prepared, as it would for anybody who loads it."""
-    return prepared.Header(record.name, record.kind, record.classes, record.image_size, record.mean, record.deviation)
-
-
-def _in_order(packed: Packed) -> list[str]:
-    """The names of the shared weights as the network has them, from the input on; a file has lost their order."""
-    spec = specification(packed)
-    whole = build(spec, body_kind(spec), 2, 0, pretrained=False)
-    return [name for name in whole.state_dict() if name in packed.owner]
+def _dense(packed: Packed, task: str) -> Packed:
+    """A network for one task alone, of which nothing is released."""
+    own, kind = alone(packed, task), packed.record(task).kind
+    owner = {name: torch.ones_like(value) if uses(kind, name) else value for name, value in own.owner.items()}
+    return replace(own, owner=owner)
 
 
 def _share(packed: Packed, owner: int) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import dropwhile, takewhile
 from math import prod
+from types import MethodType
 from typing import Any
 
 import torch
@@ -130,11 +131,14 @@ def _own(name: str, weights: str, channels: int, classes: int) -> TaskNetwork:
 
 
 def _torchvision(name: str, weights: str, channels: int, classes: int) -> TaskNetwork:
-    from torchvision.models import get_model
+    from torchvision.models import MNASNet, get_model
 
     # transform_input, on with ImageNet weights, would rescale three channels and drop all others
     options = {"aux_logits": False, "transform_input": False} if name in ("googlenet", "inception_v3") else {}
     model = get_model(name, weights="DEFAULT" if weights == "imagenet" else None, **options)
+    if isinstance(model, MNASNet):
+        # its own wants the number of a version, which only a state dict fresh from a module has
+        model._load_from_state_dict = MethodType(nn.Module._load_from_state_dict, model)
     encoder, features, last = without_classifier(model)
     _start(encoder, weights, channels, ignore=last)
     return TaskNetwork(encoder, None, nn.Linear(features, classes), channels)

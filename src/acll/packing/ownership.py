@@ -43,6 +43,10 @@ class TaskRecord:
     free_before: int = 0  # number of shared weights of its parts that were free
     choice: dict[str, Any] = field(default_factory=dict)  # ratio_searched, ratio, cap, capped
     curve: tuple[float, ...] = ()  # validation score after each epoch of the training before it was pruned
+    pixel: str = "uint8"  # type of a pixel: uint8, uint16 or float32; these four as in `acll.data.prepared.Header`
+    tile_overlap: int | None = None
+    rotate: float = 0.0
+    permute: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,29 @@ def effective(packed: Packed, task: str) -> State:
         if uses(record.kind, name)
     }
     return state | packed.private[task]
+
+
+def first(packed: Packed, count: int) -> Packed:
+    """The network as it is without all but the first tasks."""
+    return replace(
+        packed,
+        shared={name: torch.where(packed.owner[name] <= count, value, 0.0) for name, value in packed.shared.items()},
+        owner={name: torch.where(owner <= count, owner, 0) for name, owner in packed.owner.items()},
+        private={record.name: packed.private[record.name] for record in packed.tasks[:count]},
+        tasks=packed.tasks[:count],
+    )
+
+
+def alone(packed: Packed, task: str) -> Packed:
+    """The network of one task by itself: all weights that it uses are its own, the others are free."""
+    record, state, position = packed.record(task), effective(packed, task), packed.position(task)
+    owner = {
+        name: ((owners >= 1) & (owners <= position) & uses(record.kind, name)).to(torch.uint8)
+        for name, owners in packed.owner.items()
+    }
+    shared = {name: state.get(name, torch.zeros_like(value)) for name, value in packed.shared.items()}
+    own = replace(record, owned=sum(int(owners.sum()) for owners in owner.values()))
+    return replace(packed, shared=shared, owner=owner, private={task: packed.private[task]}, tasks=(own,))
 
 
 def free(packed: Packed, kind: Kind) -> State:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acll.packing import file
+from acll.packing import container, file
 from acll.packing.ownership import State
 
 
@@ -15,12 +15,12 @@ def save_state(path: Path, state: State, header: dict[str, Any], keep: State | N
     """Write a task's state dict, the masks of what it keeps (once pruned), and a JSON header."""
     tensors = {f"state/{name}": value for name, value in state.items()}
     tensors |= {f"keep/{name}": value for name, value in (keep or {}).items()}
-    file.save(path, tensors, header)
+    container.save(path, tensors, header)
 
 
 def load_state(path: Path) -> tuple[State, State, dict[str, Any]]:
     """(state, masks, header) as `save_state` wrote them."""
-    tensors, header = file.load(path)
+    tensors, header = container.load(path)
     parts: dict[str, State] = {"state": {}, "keep": {}}
     for name, value in tensors.items():
         part, _, key = name.partition("/")

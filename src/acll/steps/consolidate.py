@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from acll.baselines.ewc import consolidating
-from acll.packing import file
+from acll.packing import container, file
 from acll.packing.ownership import starting_state
 from acll.settings import EWC
 from acll.steps._run import StepSettings, run
@@ -21,7 +21,7 @@ def main(*, train: Path, parent: Path, importance: Path, dense: Path, params: Pa
     """Write the dense network."""
     learner = learner_of(params.node, train)
     start = starting_state(file.read(parent), learner.header.kind, learner.network.state_dict())
-    weights, _ = file.load(importance)
+    weights, _ = container.load(importance)
     own = consolidating(learner, start, weights, params.ewc.strength)
     train_dense(params.node, own, start, {}, dense, params.model_dump_json())
 

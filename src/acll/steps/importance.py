@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from acll.baselines.ewc import accumulated, fisher
-from acll.packing import file
+from acll.packing import container, file
 from acll.packing.ownership import effective
 from acll.steps._run import StepSettings, run
 from acll.training.session import Node, learner_of
@@ -19,8 +19,8 @@ def main(*, network: Path, before: Path | None, train: Path, importance: Path, p
     """Write the Fisher information, summed over the tasks so far."""
     learner = learner_of(params.node, train)
     learner.network.load_state_dict(effective(file.read(network), learner.header.name))
-    earlier = file.load(before)[0] if before is not None else {}
-    file.save(importance, accumulated(earlier, fisher(learner, params.node.seed_for("importance"))), {})
+    earlier = container.load(before)[0] if before is not None else {}
+    container.save(importance, accumulated(earlier, fisher(learner, params.node.seed_for("importance"))), {})
 
 
 if __name__ == "__main__":

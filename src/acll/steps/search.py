@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from acll.files import write_json, write_text
-from acll.packing.file import content_key
+from acll.packing.container import content_key
 from acll.packing.stage import free_of, load_state
 from acll.search.attempt import task_of
 from acll.search.run import search

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acll.packing.file import load, save
+from acll.packing.container import load, save
 from acll.packing.ownership import PackingError
 
 

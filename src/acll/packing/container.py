@@ -1,0 +1,106 @@
+"""Files of tensors with a JSON header: `.safetensors`, no pickle, every part with a digest that is checked when read.
+
+The header lies under `acll` in the metadata, with a digest of each tensor and of itself, so that what is opened can be
+checked by itself.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialised
+from safetensors.torch import save_file
+from torch import Tensor
+
+from acll.files import written
+from acll.packing.ownership import PackingError, State, raw_bytes
+
+_DAMAGED = (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Container:
+    """An open file. Nothing but its header has been read; tensors are mapped into memory."""
+
+    path: Path
+    header: dict[str, Any]
+    _file: Any
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor, checked against its digest. Raises PackingError."""
+        try:
+            value: Tensor = self._file.get_tensor(name)
+        except _DAMAGED as error:
+            raise PackingError(f"{self.path}: damaged: {error}") from None
+        if _digest(value) != self.header["digests"][name]:
+            raise PackingError(f"{self.path}: damaged: {name} does not agree with its digest")
+        return value
+
+    def names(self) -> list[str]:
+        """Of all tensors, in order."""
+        return sorted(self.header["digests"])
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors with a JSON header and digests; beside, then renamed, so that nothing half-written is left."""
+    content, metadata = _content(tensors, header)
+    with written(path) as beside:
+        save_file(content, beside, metadata=metadata)
+
+
+def size(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> int:
+    """Bytes of the file that `save` would write."""
+    content, metadata = _content(tensors, header)
+    return len(serialised(content, metadata=metadata))
+
+
+def load(path: Path) -> tuple[State, dict[str, Any]]:
+    """The tensors and the header that `save` wrote, each checked against its digest. Raises PackingError."""
+    container = opened(path)
+    return {name: container.tensor(name) for name in container.names()}, container.header
+
+
+def opened(path: Path) -> Container:
+    """Open a file and check its header; tensors are read when they are asked for. Raises PackingError."""
+    try:
+        file: Any = safe_open(path, framework="pt")
+        header = json.loads((file.metadata() or {})["acll"])
+        if not isinstance(header, dict) or header.get("digest") != _header_digest(header):
+            raise PackingError(f"{path}: damaged: the header does not agree with its digest")
+        if set(header["digests"]) != set(file.keys()):
+            raise PackingError(f"{path}: damaged: it does not hold the tensors that its header names")
+    except FileNotFoundError:
+        raise PackingError(f"{path}: there is no such file") from None
+    except _DAMAGED as error:
+        raise PackingError(f"{path}: not a file of acll, or damaged: {error}") from None
+    return Container(path, header, file)
+
+
+def _content(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> tuple[State, dict[str, str]]:
+    content = {name: value.detach().cpu().contiguous() for name, value in sorted(tensors.items())}
+    whole = {**header, "digests": {name: _digest(value) for name, value in content.items()}}
+    whole["digest"] = _header_digest(whole)
+    return content, {"acll": json.dumps(whole, sort_keys=True)}
+
+
+def _digest(value: Tensor) -> str:
+    total = hashlib.sha256(f"{value.dtype} {list(value.shape)}\n".encode())
+    total.update(raw_bytes(value))
+    return total.hexdigest()
+
+
+def _header_digest(header: Mapping[str, Any]) -> str:
+    content = json.dumps({key: value for key, value in header.items() if key != "digest"}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def content_key(settings: str, *paths: Path | None) -> str:
+    """What a result depends on, in one digest: its settings and the content of its input files."""
+    total = hashlib.sha256(settings.encode())
+    for path in paths:
+        total.update(b"\0" if path is None else hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()

@@ -1,0 +1,166 @@
+"""Packed files that are damaged, or that lie: a clear error each, and never a crash or a memory that runs full."""
+
+import json
+import resource
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from acll.packing import container, file
+from acll.packing.ownership import PackingError
+from conftest import tiny_packed
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A packed network of two tasks, and its file."""
+    path = tmp_path_factory.mktemp("sound") / "network.safetensors"
+    packed = tiny_packed("a", "b")
+    file.write(path, packed)
+    return path
+
+
+def read_all(path) -> None:
+    """Whatever a person could ask of a file."""
+    opened = file.opened(path)
+    for record in opened.header.tasks:
+        opened.state(record.name)
+    opened.whole()
+
+
+def test_a_sound_file_is_read(sound):
+    read_all(sound)
+
+
+def forged(sound, tmp_path, change):
+    """The file with other content, its digests made to agree."""
+    tensors, header = load_file(sound), json.loads(json.dumps(container.opened(sound).header))
+    header.pop("digests")
+    header.pop("digest")
+    change(tensors, header)
+    container.save(tmp_path / "forged.safetensors", tensors, header)
+    return tmp_path / "forged.safetensors"
+
+
+def set_at(*way, value):
+    def change(tensors, header):
+        place = header
+        for key in way[:-1]:
+            place = place[key]
+        place[way[-1]] = value
+
+    return change
+
+
+def replaced(name, make):
+    def change(tensors, header):
+        key = next(key for key in sorted(tensors) if key.startswith(name))
+        tensors[key] = make(tensors[key])
+
+    return change
+
+
+def dropped(name):
+    return lambda tensors, header: tensors.pop(next(key for key in sorted(tensors) if key.startswith(name)))
+
+
+def twice(tensors, header):
+    header["layers"].append(deepcopy(header["layers"][0]))
+
+
+LIES = {
+    "version": (set_at("format", value=99), "format 99 is not known here"),
+    "version as text": (set_at("format", value="3"), "format 3 is not known here"),
+    "no version": (lambda tensors, header: header.pop("format"), "no packed network"),
+    "no tasks": (set_at("tasks", value=None), "tasks"),
+    "task of another form": (set_at("tasks", 0, value=7), "tasks.0"),
+    "position of no task": (set_at("tasks", 0, "classes", value=3), r"tasks\.0\.classes"),
+    "a thousand tasks": (lambda tensors, header: header.update(tasks=header["tasks"] * 500), "tasks"),
+    "a task twice": (set_at("tasks", 1, "name", value="a"), "stands there twice"),
+    "a task with a path": (set_at("tasks", 1, "name", value="../../b"), "the name of a task"),
+    "huge shape": (set_at("layers", 0, "shape", value=[2**20, 2**20]), "more than any network"),
+    "huge shape of one owner": (
+        lambda tensors, header: header["layers"][0].update(shape=[2**40], owned=[0, 0]), "more than any network"
+    ),
+    "many large shapes": (
+        lambda tensors, header: header["layers"].extend(
+            {"name": f"x{n}", "shape": [2**27], "owned": [0, 0]} for n in range(9)
+        ),
+        "more than any network",
+    ),
+    "many dimensions": (set_at("layers", 0, "shape", value=[1] * 1000), "shape"),
+    "negative shape": (set_at("layers", 0, "shape", value=[-1, 2]), "shape"),
+    "shape of no numbers": (set_at("layers", 0, "shape", value=["x"]), "shape"),
+    "other shape": (set_at("layers", 0, "shape", value=[3, 3]), "own more weights than there are|cannot hold"),
+    "a layer twice": (twice, "stands there twice"),
+    "more owned than there is": (set_at("layers", 0, "owned", value=[10**6, 0]), "own more weights than there are"),
+    "other counts": (set_at("layers", 0, "owned", value=[1, 1]), "does not (agree with the header|have as many)"),
+    "negative counts": (set_at("layers", 0, "owned", value=[-5, 5]), "owned"),
+    "counts of other tasks": (set_at("layers", 0, "owned", value=[1]), "own more weights than there are"),
+    "owner out of range": (replaced("owner/", lambda bits: bits | 255), "does not agree with the header"),
+    "owner map cut": (replaced("owner/", lambda bits: bits[:-1]), "cannot hold"),
+    "owner map of floats": (replaced("owner/", lambda bits: bits.float()), "not of the form"),
+    "owner map missing": (dropped("owner/"), "it lacks owner/"),
+    "weights cut": (replaced("weights/", lambda values: values[:-1]), "does not have as many"),
+    "weights of bytes": (replaced("weights/", lambda values: values.to(torch.uint8)), "not of the form"),
+    "weights of two dimensions": (replaced("weights/", lambda values: values[None]), "not of the form"),
+    "weights missing": (dropped("weights/2"), "it lacks weights/2"),
+    "private state cut": (replaced("private/", lambda values: values[:10]), "not what its layout says"),
+    "private state missing": (dropped("private/b"), "it lacks private/b"),
+    "private layout of others": (lambda tensors, header: header["private"].pop("a"), "whose private state it has"),
+    "private state of no type": (
+        lambda tensors, header: header["private"]["a"][0].update(dtype="object"), "not what its layout says"
+    ),
+    "private state larger than the file": (
+        lambda tensors, header: header["private"]["a"][0].update(shape=[2**50]), "not what its layout says"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), LIES.values(), ids=LIES.keys())
+def test_a_file_that_lies_is_refused_with_what_is_wrong_in_little_memory(sound, tmp_path, change, message):
+    path = forged(sound, tmp_path, change)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(PackingError, match=message) as caught:
+        read_all(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+def test_a_header_that_is_no_mapping_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    for text in ("[]", "3", "null", "{", '"x"', "[" * 100_000):
+        save_file({}, tmp_path / "odd.safetensors", metadata={"acll": text})
+        with pytest.raises(PackingError, match="damaged"):
+            file.opened(tmp_path / "odd.safetensors")
+
+
+def test_no_mutation_of_a_file_passes_or_ends_in_anything_but_a_message(sound, tmp_path):
+    content = np.frombuffer(sound.read_bytes(), np.uint8)
+    generator, path = np.random.default_rng(0), tmp_path / "mutated.safetensors"
+    for number in range(10_000):
+        path.write_bytes(_mutated(content, generator, number))
+        with pytest.raises(PackingError, match=r"mutated\.safetensors"):
+            read_all(path)
+
+
+def _mutated(content, generator, number) -> bytes:
+    """Bytes changed, cut out, doubled, or cut off; always different from what they were."""
+    head = int.from_bytes(content[:8].tobytes(), "little") + 8
+    place = int(generator.integers(0, head if number % 2 else len(content)))
+    kind = number // 2 % 4
+    if kind == 0:
+        changed = content.copy()
+        changed[place] ^= generator.integers(1, 256, dtype=np.uint8)
+        return changed.tobytes()
+    if kind == 1:
+        return content[:place].tobytes()
+    length = int(generator.integers(1, 64))
+    if kind == 2:
+        return np.delete(content, slice(place, place + length)).tobytes()
+    return np.insert(content, place, content[:length]).tobytes()
