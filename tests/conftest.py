@@ -58,12 +58,13 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
     import torch
 
     from acll.networks.partition import partition
-    from acll.packing.ownership import TaskRecord, commit, empty, free, starting_state
+    from acll.packing.ownership import commit, empty, free, starting_state
     from acll.packing.prune import keep_masks
     from acll.packing.stage import released
     from acll.settings import Training
     from acll.training.learner import TaskLearner
     from acll.training.loop import Plan, fit
+    from acll.training.session import record_of
 
     train, validation, header = task
     network = build(header.kind, len(header.classes), len(packed.tasks) if packed else 0)
@@ -79,10 +80,7 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
     dense = fit(learner, start, Plan(epochs, 0.01, 1), masks).state
     keep = keep_masks({name: dense[name] for name in masks}, masks, ratio, scope)
     after = fit(learner, released(dense, masks, keep), Plan(epochs, 0.01, 2), keep).state
-    record = TaskRecord(
-        header.name, header.kind, header.classes, header.image_size, header.mean, header.deviation, "accuracy", 0.5, ""
-    )
-    return commit(packed, record, after, keep)
+    return commit(packed, record_of(header, 0.5, (), {"ratio": ratio}), after, keep)
 
 
 def tiny_packed(*names: str, spec=None, kind: str = "classification", **task):

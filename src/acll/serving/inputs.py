@@ -1,0 +1,111 @@
+"""Images as people have them → what the network of a task takes: what preparation did to the images it learned from.
+
+An image is a path, an image of Pillow, an array [H, W] or [H, W, C], or a tensor [H, W] or [C, H, W]; of any size, of 8
+or 16 bits, or floats in which white is 1.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from acll.data.images import Pixels, as_dtype, bands_of, guarded, read_image, resized, top_of
+from acll.data.prepared import Header
+from acll.data.variants import permuted, rotated
+from acll.errors import UserError
+
+OneImage = str | Path | Image.Image | NDArray[Any] | Tensor
+_TYPES = ("uint8", "uint16", "float32")
+
+
+class ImageError(UserError):
+    """An image cannot be used; the message says which and why."""
+
+
+def pixels_of(image: OneImage) -> Pixels:
+    """The pixels [C, H, W] of an image, uint8, uint16 or float32. Raises ImageError."""
+    if isinstance(image, str | Path):
+        path = Path(image)
+        try:
+            return read_image(path, path.name)
+        except UserError as error:
+            raise ImageError(f"{path}: {error}") from None
+    if isinstance(image, Image.Image):
+        return guarded(lambda: bands_of(image))
+    pixels = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    if pixels.ndim == 3 and not isinstance(image, Tensor):
+        pixels = pixels.transpose(2, 0, 1)
+    return _checked(pixels[None] if pixels.ndim == 2 else pixels)
+
+
+def _checked(pixels: NDArray[Any]) -> Pixels:
+    if pixels.ndim != 3 or 0 in pixels.shape:
+        raise ImageError(
+            f"an image of the shape {list(pixels.shape)}: arrays are [height, width] or [height, width, channels], "
+            "tensors [height, width] or [channels, height, width]"
+        )
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8) * 255
+    if pixels.dtype.kind == "f":
+        pixels = pixels.astype(np.float32)
+        if not np.isfinite(pixels).all():
+            raise ImageError("an image with values that are not finite")
+    if pixels.dtype.name not in _TYPES:
+        raise ImageError(f"an image of {pixels.dtype}: must be uint8, uint16, or floats in which white is 1")
+    return pixels
+
+
+def prepared_image(pixels: Pixels, header: Header) -> Pixels:
+    """What preparation makes of an image [C, h, w]: [channels, *image_size] of the type of the task's images.
+
+    Raises ImageError where its channels are not those of the task.
+    """
+    whole = resized(_alike(pixels, header), header.image_size)
+    return _formed(permuted(rotated(whole, header.rotate), header.permute), header)
+
+
+def prepared_tile(pixels: Pixels, header: Header) -> Pixels:
+    """The same for a tile [C, h, w] of a large image, which is not resized but filled up at its right and bottom."""
+    margins = [(0, side - have) for side, have in zip(header.image_size, pixels.shape[1:], strict=True)]
+    return _formed(np.pad(_alike(pixels, header), [(0, 0), *margins]), header)
+
+
+def batch_of(images: list[Pixels]) -> Tensor:
+    """[N, C, H, W], laid out as prepared files are: convolutions of other layouts differ in their last bits."""
+    return torch.from_numpy(np.ascontiguousarray(np.stack(images)))
+
+
+def _alike(pixels: Pixels, header: Header) -> Pixels:
+    """An image that the task could have had: of its number of channels or grey, and of no more bits than its own."""
+    wanted, own = len(header.mean), len(pixels)
+    if _TYPES.index(pixels.dtype.name) > _TYPES.index(header.pixel):
+        pixels = _shallower(pixels, header)
+    if wanted == 3 and own == 4:
+        return pixels[:3]  # without alpha
+    if wanted == 1 and own in (3, 4):
+        red, green, blue = pixels[:3].astype(np.float64)
+        grey = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601, as image files become grey
+        return np.asarray(grey if pixels.dtype == np.float32 else grey.round(), pixels.dtype)[None]
+    if own not in (1, wanted):
+        raise ImageError(f"an image with {own} channels: those of {header.name} have {wanted}")
+    return pixels
+
+
+def _shallower(pixels: Pixels, header: Header) -> Pixels:
+    if pixels.dtype == np.float32 and (pixels.min() < 0 or pixels.max() > 1):
+        raise ImageError(
+            f"an image of floats from {pixels.min():g} to {pixels.max():g}: white must be 1, as the images of "
+            f"{header.name} are {header.pixel}"
+        )
+    values: Pixels = (pixels / np.float64(top_of(pixels.dtype)) * top_of(header.pixel)).round()
+    return values.astype(header.pixel)
+
+
+def _formed(pixels: Pixels, header: Header) -> Pixels:
+    """In the type and with the channels of the task's images."""
+    typed = as_dtype(pixels, np.dtype(header.pixel))
+    return typed if len(typed) == len(header.mean) else np.repeat(typed, len(header.mean), axis=0)

@@ -1,0 +1,203 @@
+"""A packed network in use: `acll.load(path)`, its tasks, their networks, predictions.
+
+What is not asked for is not read: opening a file reads its header, and a task's network the weights that it needs.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from acll.data.batches import EVALUATION_BATCH, normalised
+from acll.data.prepared import Header
+from acll.data.tiles import tiles
+from acll.networks.build import TaskNetwork
+from acll.packing import file
+from acll.packing.ownership import TaskRecord, uses
+from acll.serving.inputs import OneImage, batch_of, pixels_of, prepared_image, prepared_tile
+from acll.serving.restore import header_of, network_of, skeleton
+from acll.settings import Kind
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a packed network knows of one of its tasks. Shares are of all shared weights of the network."""
+
+    name: str
+    kind: Kind
+    classes: tuple[str, ...]
+    image_size: tuple[
+        int, int
+    ]  # height and width in pixels to which images are resized, or of the tiles they are cut to
+    mean: tuple[float, ...]  # of each channel, white being 1
+    deviation: tuple[float, ...]
+    metric: str
+    score: float  # on the validation split, when it was learned
+    ratio: float | None  # release ratio; None where nothing was released
+    owned_share: float  # the weights that it trained and kept
+    used_share: float  # these, and those of the tasks before it
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What an image shows."""
+
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float32]  # [classes]
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.classes[int(self.probabilities.argmax())]
+
+    def top(self, count: int) -> list[tuple[str, float]]:
+        """The most probable classes, the first of which is the label, with their probabilities."""
+        order = np.argsort(-self.probabilities, kind="stable")[:count]
+        return [(self.classes[place], float(self.probabilities[place])) for place in order]
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """Which class each pixel of an image shows."""
+
+    classes: tuple[str, ...]
+    mask: NDArray[np.uint8]  # [height, width] of the image as it was given: the index of a class
+
+
+Prediction = Classified | Segmented
+
+
+class PackedNetwork:
+    """A packed file in use. Nothing but its header is read before a task is asked for."""
+
+    def __init__(self, opened: file.PackedFile) -> None:
+        self._file = opened
+        self._last: tuple[str, torch.device, TaskNetwork] | None = None  # what `predict` has used
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """Its tasks, in the order in which they were learned."""
+        return tuple(self._task(record, position) for position, record in enumerate(self._file.header.tasks, 1))
+
+    def network(self, task: str) -> TaskNetwork:
+        """The network of a task: an ordinary module in evaluation mode, independent of all others.
+
+        Images float [N, C, *image_size], normalised with the task's mean and deviation → logits [N, classes], or [N,
+        classes, *image_size] for a segmentation task. Raises PackingError for a task that was not learned.
+        """
+        return network_of(self._file.without_weights(), self._file.record(task), self._file.state(task))
+
+    def switch(self, network: TaskNetwork, task: str) -> None:
+        """Make a network that `network` gave one of another task, in place; its shared weights stay where they are.
+
+        For services that hold one network and have many tasks. Raises PackingError; then nothing has changed.
+        """
+        record, state = self._file.record(task), self._file.state(task)
+        device = next(network.parameters()).device
+        fresh = skeleton(self._file.without_weights(), record)
+        network.head = fresh.head
+        if fresh.decoder is None or network.decoder is None:
+            network.decoder = fresh.decoder
+        own = network.state_dict(keep_vars=True)
+        network.load_state_dict({name: state[name] for name in own if own[name].is_meta}, strict=False, assign=True)
+        with torch.no_grad():
+            for name, value in own.items():
+                if not value.is_meta:
+                    value.copy_(state[name])
+        network.to(device).eval()
+
+    def predict(
+        self, task: str, images: OneImage | Iterable[OneImage], device: str | torch.device = "cpu"
+    ) -> Prediction | list[Prediction]:
+        """What an image shows, or each of several, prepared as the task's images were.
+
+        images: a path, an image of Pillow, an array [H, W] or [H, W, C] or a tensor [H, W] or [C, H, W], of any size;
+        or several of these, for which there is a list. Raises PackingError, and ImageError for an image that cannot be
+        used.
+        """
+        if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) < 4:
+            return next(self.predict_each(task, [images], device))  # type: ignore[list-item]
+        return list(self.predict_each(task, images, device))
+
+    def predict_each(
+        self, task: str, images: Iterable[OneImage], device: str | torch.device = "cpu"
+    ) -> Iterator[Prediction]:
+        """What each image shows, one after another, so that there may be any number of them."""
+        record = self._file.record(task)
+        header, network = header_of(record), self._held(task, torch.device(device))
+        if record.kind == "segmentation":
+            yield from (_segmented(network, header, image) for image in images)
+            return
+        coming = iter(images)
+        while chunk := list(islice(coming, EVALUATION_BATCH)):
+            yield from _classified(network, header, chunk)
+
+    def _held(self, task: str, device: torch.device) -> TaskNetwork:
+        if self._last is None or self._last[:2] != (task, device):
+            self._last = (task, device, self.network(task).to(device))
+        return self._last[2]
+
+    def _task(self, record: TaskRecord, position: int) -> Task:
+        layers = self._file.header.layers
+        total = sum(layer.count for layer in layers)
+        used = sum(sum(layer.owned[:position]) for layer in layers if uses(record.kind, layer.name))
+        owned = sum(layer.owned[position - 1] for layer in layers)
+        ratio = record.choice.get("ratio")
+        return Task(
+            record.name, record.kind, record.classes, record.image_size, record.mean, record.deviation, record.metric,
+            record.validation_score, ratio, owned / total, used / total,
+        )  # fmt: skip
+
+
+def load(path: str | Path) -> PackedNetwork:
+    """Open a packed network, a `network.safetensors` of a run. Raises PackingError, which says what is wrong."""
+    return PackedNetwork(file.opened(Path(path)))
+
+
+@torch.no_grad()
+def _logits(network: TaskNetwork, header: Header, images: Tensor) -> Tensor:
+    device = next(network.parameters()).device
+    logits: Tensor = network(normalised(images, header, device))
+    return logits
+
+
+def _classified(network: TaskNetwork, header: Header, images: Iterable[OneImage]) -> list[Classified]:
+    made = [prepared_image(pixels_of(image), header) for image in images]
+    probabilities = _logits(network, header, batch_of(made)).softmax(dim=1).cpu().numpy()
+    return [Classified(header.classes, row) for row in probabilities]
+
+
+def _segmented(network: TaskNetwork, header: Header, image: OneImage) -> Segmented:
+    pixels = pixels_of(image)
+    if header.tile_overlap is None:
+        logits = _logits(network, header, batch_of([prepared_image(pixels, header)]))
+        return Segmented(header.classes, _labels(logits[0], pixels.shape[1:]))
+    mask = np.zeros(pixels.shape[1:], np.uint8)
+    for (top, left, bottom, right), core in tiles(pixels.shape[1:], header.image_size, header.tile_overlap):
+        tile = prepared_tile(pixels[:, top:bottom, left:right], header)
+        labels = _labels(_logits(network, header, batch_of([tile]))[0], header.image_size)
+        inside = labels[core[0] : core[2], core[1] : core[3]]
+        mask[top + core[0] : top + core[2], left + core[1] : left + core[3]] = inside
+    return Segmented(header.classes, mask)
+
+
+def _labels(logits: Tensor, size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The class of each pixel of an image of this size, from logits [classes, h, w], which are interpolated.
+
+    One class at a time: large images of many classes would not fit into memory.
+    """
+    best = torch.full(size, -torch.inf, device=logits.device)
+    labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
+    for label, own in enumerate(logits):
+        whole = own if own.shape == size else F.interpolate(own[None, None], size, mode="bilinear")[0, 0]
+        better = whole > best
+        best[better], labels[better] = whole[better], label
+    return labels.cpu().numpy()

@@ -1,0 +1,316 @@
+"""A packed network in use: what is loaded gives what evaluation gave, from images as people have them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import acll
+from acll.data.batches import EVALUATION_BATCH, normalised
+from acll.networks.build import build as build_network
+from acll.packing import container, file
+from acll.packing.ownership import PackingError, effective
+from acll.serving.inputs import ImageError, pixels_of, prepared_image
+from acll.settings import BackboneNetwork, DecoderNetwork
+from acll.training.metrics import mean_iou
+from acll.training.session import splits_of
+from conftest import learn, outputs, states_equal, tiny_packed, tiny_task
+from datasets import PETS, STREETS, changed, pets, picture, prepare, raster, save, smooth, streets
+
+CPU = torch.device("cpu")
+SMALL = BackboneNetwork(backbone="resnet_small")
+UNET = DecoderNetwork(decoder="unet", encoder="resnet_small")
+
+
+def building(spec):
+    def build(kind, classes, seed):
+        return build_network(spec, kind, classes, seed, pretrained=False)
+
+    build.spec = spec.model_dump(mode="json")
+    if isinstance(spec, DecoderNetwork):
+        build.has_decoder = True
+    return build
+
+
+def packed_of(made, path: Path, spec=SMALL):
+    """A network that has learned a prepared task a little, in its file."""
+    file.write(path, learn(None, building(spec), splits_of(made.train), 0.5))
+    return acll.load(path)
+
+
+def deep(root: Path) -> Path:
+    """Images of 16 bits and five channels, some of 8 bits."""
+    generator = np.random.default_rng(0)
+    for number in range(20):
+        top = 60000 if number % 3 else 250
+        values = generator.integers(0, top, (5, 12, 10)).astype(np.uint16 if number % 3 else np.uint8)
+        raster(root / f"deep/train/{'xy'[number % 2]}/{number}.tif", values)
+    return root
+
+
+FOLDERS = {"pets": pets, "deep": deep, "streets": streets}
+CASES = {
+    "8 bits, colour": (PETS, {}),
+    "16 bits of five channels": (changed(PETS, path="deep"), {"channels": 5}),
+    "rotated": (changed(PETS, rotate=30.0), {}),
+    "permuted": (changed(PETS, permute=3), {}),
+    "masks": (changed(STREETS, image_size=[16, 24]), {}),
+}
+
+
+@pytest.fixture(params=CASES)
+def learned(request, tmp_path):
+    """(root, task, what preparing it gave, the loaded network)"""
+    task, more = CASES[request.param]
+    task = changed(task, image_size=[16, 24])
+    root = FOLDERS[task.path](tmp_path)
+    made = prepare(task, root)
+    spec = UNET if task.kind == "segmentation" else SMALL.model_copy(update=more)
+    return root, task, made, packed_of(made, tmp_path / "network.safetensors", spec)
+
+
+def files_of(root, task, ids):
+    """The raw files of samples."""
+    return [path for name in ids for path in (root / task.path).rglob(Path(name).name) if path.parent.name != "masks"]
+
+
+def test_images_are_prepared_as_those_were_that_the_task_learned_from(learned):
+    root, task, made, _ = learned
+    for name, expected in made.every().items():
+        (path,) = files_of(root, task, [name])
+        assert np.array_equal(prepared_image(pixels_of(path), made.header), expected)
+
+
+def test_predictions_of_files_are_what_evaluation_computes(learned):
+    root, task, made, packed = learned
+    test = made.splits["test"]
+    with torch.no_grad():
+        logits = packed.network("x")(normalised(torch.from_numpy(test.images), made.header, CPU))
+    predictions = packed.predict("x", files_of(root, task, test.ids))
+    assert len(predictions) == len(test)
+    if task.kind == "classification":
+        expected = logits.softmax(dim=1).numpy()
+        assert np.array_equal(np.stack([one.probabilities for one in predictions]), expected)
+        assert [one.label for one in predictions] == [made.header.classes[row.argmax()] for row in expected]
+    else:
+        assert all(one.mask.shape == (12, 10) for one in predictions)  # back to the size of the images
+        same_size = packed.predict("x", list(torch.from_numpy(test.images)))
+        assert np.array_equal(np.stack([one.mask for one in same_size]), logits.argmax(dim=1).numpy())
+
+
+def test_every_form_of_an_image_gives_the_same(tmp_path):
+    packed = packed_of(prepare(PETS, pets(tmp_path)), tmp_path / "network.safetensors")
+    path = save(tmp_path / "new.png", smooth(3))
+    image = Image.open(path)
+    array = np.asarray(image)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    expected = packed.predict("x", path).probabilities
+    for form in (str(path), image, array, tensor, tensor.float() / 255, array.astype(np.uint16) * 257):
+        assert np.array_equal(packed.predict("x", form).probabilities, expected)
+    batch = packed.predict("x", tensor[None].repeat(3, 1, 1, 1))
+    assert len(batch) == 3
+    assert all(np.allclose(one.probabilities, expected, atol=1e-6) for one in batch)
+    alpha = Image.fromarray(np.dstack([array, np.full(array.shape[:2], 9, np.uint8)]))
+    assert np.array_equal(packed.predict("x", np.asarray(alpha)).probabilities, expected)
+    grey = array[:, :, 0]
+    assert np.array_equal(
+        packed.predict("x", grey).probabilities, packed.predict("x", np.dstack([grey] * 3)).probabilities
+    )
+
+
+def test_colours_become_grey_where_the_task_is(tmp_path):
+    for number in range(16):
+        save(tmp_path / f"pets/train/{'cat' if number % 2 else 'dog'}/{number}.png", picture(9 * number, channels=1))
+    packed = packed_of(prepare(PETS, tmp_path), tmp_path / "network.safetensors")
+    path = save(tmp_path / "new.png", smooth(3))
+    grey = np.asarray(Image.open(path).convert("L"))
+    header = prepare(PETS, tmp_path, into="again").header
+    difference = prepared_image(pixels_of(path), header).astype(int) - prepared_image(grey[None], header)
+    assert abs(difference).max() <= 1
+    assert packed.predict("x", path).label == packed.predict("x", grey).label
+
+
+def test_a_large_image_is_segmented_by_the_tiles_that_evaluation_scores(tmp_path):
+    for number in range(12):
+        save(tmp_path / f"streets/train/images/{number}.png", smooth(number, (50, 37)))
+        save(tmp_path / f"streets/train/masks/{number}.png", smooth(100 + number, (50, 37))[:, :, 0] > 127)
+    task = changed(STREETS, image_size=16, tile_overlap=6)
+    made = prepare(task, tmp_path)
+    packed = packed_of(made, tmp_path / "network.safetensors", UNET)
+    _, validation, header = splits_of(made.train)
+    from acll.training.evaluate import outcome
+    from acll.training.metrics import score
+
+    expected = score(outcome(packed.network("x"), validation, header, CPU))
+    wholes = dict.fromkeys(name.split("#")[0] for name in made.splits["val"].ids)
+    confusion = np.zeros((2, 2), np.int64)
+    for name in wholes:
+        number = Path(name).stem
+        mask = packed.predict("x", tmp_path / f"streets/train/images/{number}.png").mask
+        truth = np.asarray(Image.open(tmp_path / f"streets/train/masks/{number}.png"))
+        np.add.at(confusion, (truth.ravel(), mask.ravel()), 1)
+    assert mean_iou(confusion) == expected
+
+
+def test_masks_of_other_sizes_are_interpolated_logits(tmp_path):
+    packed = packed_of(prepare(changed(STREETS, image_size=16), streets(tmp_path)), tmp_path / "n.safetensors", UNET)
+    image = smooth(1, (40, 60))
+    header = splits_of(tmp_path / "prepared/x.train.safetensors")[2]
+    made = torch.from_numpy(prepared_image(pixels_of(image), header))
+    with torch.no_grad():
+        logits = packed.network("x")(normalised(made[None], header, CPU))
+    whole = torch.nn.functional.interpolate(logits, (40, 60), mode="bilinear")
+    assert np.array_equal(packed.predict("x", image).mask, whole.argmax(dim=1)[0].numpy())
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# networks
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Three tasks of two kinds and several numbers of classes in one file, and the packed network."""
+    build = building(UNET)
+    packed = None
+    for name, kind, classes in (
+        ("masks", "segmentation", 3),
+        ("digits", "classification", 10),
+        ("more", "segmentation", 5),
+    ):
+        packed = learn(packed, build, tiny_task(name, kind, classes=classes, samples=4), 0.6)
+    file.write(tmp_path / "network.safetensors", packed)
+    return tmp_path / "network.safetensors", packed
+
+
+def test_the_tasks_are_told_without_reading_any_weight(mixed, monkeypatch):
+    path, packed = mixed
+    monkeypatch.setattr(container.Container, "tensor", lambda self, name: pytest.fail(f"{name} was read"))
+    tasks = acll.load(path).tasks
+    assert [(task.name, task.kind, len(task.classes)) for task in tasks] == [
+        ("masks", "segmentation", 3), ("digits", "classification", 10), ("more", "segmentation", 5),
+    ]  # fmt: skip
+    total = sum(owner.numel() for owner in packed.owner.values())
+    for position, (task, record) in enumerate(zip(tasks, packed.tasks), 1):
+        assert (task.ratio, task.score, task.mean) == (0.6, 0.5, record.mean)
+        assert task.owned_share == record.owned / total
+        used = sum(int(((owner > 0) & (owner <= position)).sum()) for name, owner in packed.owner.items()
+                   if task.kind == "segmentation" or not name.startswith("decoder."))  # fmt: skip
+        assert task.used_share == used / total
+
+
+def test_networks_are_independent_and_give_the_outputs_of_evaluation(mixed):
+    path, packed = mixed
+    loaded = acll.load(path)
+    networks = {task.name: loaded.network(task.name) for task in loaded.tasks}
+    with torch.no_grad():
+        for value in networks["more"].parameters():
+            value.fill_(7)
+    for name in ("masks", "digits"):
+        assert not networks[name].training
+        assert states_equal(networks[name].state_dict(), effective(packed, name))
+    task = tiny_task("masks", "segmentation", classes=3, samples=4)
+    with torch.no_grad():
+        images = normalised(task[1].images, task[2], CPU)
+        assert torch.equal(networks["masks"](images), outputs(packed, building(UNET), task))
+
+
+@pytest.mark.parametrize("way", [("masks", "digits", "more", "masks"), ("digits", "masks", "digits")])
+def test_a_live_network_is_switched_in_place_to_any_task(mixed, way):
+    path, packed = mixed
+    loaded = acll.load(path)
+    network = loaded.network(way[0])
+    places = {name: value.data_ptr() for name, value in network.encoder.state_dict().items()}
+    for name in way[1:]:
+        loaded.switch(network, name)
+        assert states_equal(network.state_dict(), effective(packed, name))
+        assert {key: value.data_ptr() for key, value in network.encoder.state_dict().items()} == places
+        assert not any(module.training for module in network.modules())
+        with torch.no_grad():
+            fresh, images = loaded.network(name), torch.randn(2, 3, 16, 16)
+            assert torch.equal(network(images), fresh(images))
+
+
+def test_a_switch_to_no_task_changes_nothing(mixed):
+    path, packed = mixed
+    network = acll.load(path).network("masks")
+    with pytest.raises(PackingError, match=r"has not learned 'nothing' \(its tasks: masks, digits, more\)"):
+        acll.load(path).switch(network, "nothing")
+    assert states_equal(network.state_dict(), effective(packed, "masks"))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# what goes wrong, and what it costs
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    file.write(tmp_path / "network.safetensors", tiny_packed("a", "b"))
+    return acll.load(tmp_path / "network.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros(5), r"an image of the shape \[5\]: arrays are \[height, width\]"),
+        (np.zeros((0, 5), np.uint8), "an image of the shape"),
+        (np.zeros((5, 5, 2), np.uint8), "an image with 2 channels: those of a have 3"),
+        (np.full((5, 5), 200.0), "an image of floats from 200 to 200: white must be 1"),
+        (np.full((5, 5), np.nan), "values that are not finite"),
+        (np.zeros((5, 5), np.int64), "an image of int64: must be uint8, uint16, or floats"),
+        (np.array([["x"]]), "an image of <U1"),
+        ("absent.png", "absent.png: cannot be read: No such file or directory"),
+        (".", r"\.: cannot be read: Is a directory"),
+    ],
+)
+def test_images_that_cannot_be_used_are_refused_with_the_reason(classifier, image, message):
+    with pytest.raises(ImageError, match=message):
+        classifier.predict("a", image)
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish", b"\x89PNG\r\n\x1a\n" + b"\0" * 50, b"GIF89a"])
+def test_files_that_are_no_images_are_named(classifier, tmp_path, content):
+    (tmp_path / "bad.png").write_bytes(content)
+    with pytest.raises(ImageError, match=r"bad\.png: not a readable image"):
+        classifier.predict("a", tmp_path / "bad.png")
+
+
+def test_any_number_of_images_may_come_and_goes_through_in_batches(classifier):
+    taken = []
+
+    def images():
+        for number in range(10 * EVALUATION_BATCH):
+            taken.append(number)
+            yield np.full((4, 4, 3), number % 256, np.uint8)
+
+    each = classifier.predict_each("a", images())
+    next(each)
+    assert len(taken) == EVALUATION_BATCH
+    assert len(list(each)) == 10 * EVALUATION_BATCH - 1
+    assert classifier.predict("a", []) == []
+
+
+def test_the_most_probable_classes_come_first(classifier):
+    prediction = classifier.predict("a", np.zeros((4, 4), np.uint8))
+    top = prediction.top(2)
+    assert top[0] == (prediction.label, prediction.probabilities.max())
+    assert top[0][1] >= top[1][1]
+    assert len(prediction.top(99)) == 3
+
+
+def test_loading_and_predicting_imports_no_workflow_and_no_tables(classifier, tmp_path):
+    code = (
+        "import sys, acll, numpy; acll.load(sys.argv[1]).predict('a', numpy.zeros((4, 4), 'uint8'));"
+        "print(*sorted({'snakemake', 'dvc', 'hyperopt', 'pandas', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "network.safetensors")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == []
+
+
+def test_the_package_offers_load_and_names_what_it_does_not():
+    assert acll.load is acll.load
+    with pytest.raises(AttributeError, match="'acll' has no attribute 'lod'"):
+        acll.lod  # noqa: B018
