@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from acll.cli import main
+from acll.cli.main import main
 from acll.packing import file
 from acll.packing.ownership import digest, effective, overwrite
 from acll.reference import reference

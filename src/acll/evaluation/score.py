@@ -1,7 +1,7 @@
 """Scores of a packed network on test splits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from acll.data import prepared
 from acll.data.batches import split_of
 from acll.packing import file
-from acll.packing.ownership import Packed, alone, digest, uses
+from acll.packing.accounting import bytes_alone
+from acll.packing.ownership import Packed, digest
 from acll.serving.restore import header_of, restore
 from acll.settings import Kind
 from acll.training.evaluate import outcome
@@ -79,15 +80,8 @@ def _evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> Ta
         owned_share=_share(packed, position) if record.frozen else None,
         choice=record.choice,
         curve=record.curve,
-        alone_bytes=file.size(_dense(packed, task)),
+        alone_bytes=bytes_alone(packed, task),
     )
-
-
-def _dense(packed: Packed, task: str) -> Packed:
-    """A network for one task alone, of which nothing is released."""
-    own, kind = alone(packed, task), packed.record(task).kind
-    owner = {name: torch.ones_like(value) if uses(kind, name) else value for name, value in own.owner.items()}
-    return replace(own, owner=owner)
 
 
 def _share(packed: Packed, owner: int) -> float:

@@ -3,11 +3,12 @@
 What is not asked for is not read: opening a file reads its header, and a task's network the weights that it needs.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,12 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from acll.data.batches import EVALUATION_BATCH, normalised
+from acll.data.images import Pixels
 from acll.data.prepared import Header
 from acll.data.tiles import tiles
 from acll.networks.build import TaskNetwork
 from acll.packing import file
 from acll.packing.ownership import TaskRecord, uses
-from acll.serving.inputs import OneImage, batch_of, pixels_of, prepared_image, prepared_tile
+from acll.serving.inputs import ImageError, OneImage, batch_of, pixels_of, prepared_image, prepared_tile
 from acll.serving.restore import header_of, network_of, skeleton
 from acll.settings import Kind
 
@@ -73,6 +75,7 @@ class Segmented:
 
 
 Prediction = Classified | Segmented
+T = TypeVar("T")
 
 
 class PackedNetwork:
@@ -123,14 +126,18 @@ class PackedNetwork:
         or several of these, for which there is a list. Raises PackingError, and ImageError for an image that cannot be
         used.
         """
-        if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) < 4:
-            return next(self.predict_each(task, [images], device))  # type: ignore[list-item]
-        return list(self.predict_each(task, images, device))
+        one = isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) < 4
+        found = []
+        for prediction in self.predict_each(task, [images] if one else images, device):  # type: ignore[arg-type, list-item]
+            if isinstance(prediction, ImageError):
+                raise prediction
+            found.append(prediction)
+        return found[0] if one else found
 
     def predict_each(
         self, task: str, images: Iterable[OneImage], device: str | torch.device = "cpu"
-    ) -> Iterator[Prediction]:
-        """What each image shows, one after another, so that there may be any number of them."""
+    ) -> Iterator[Prediction | ImageError]:
+        """What each image shows, or what is wrong with it, one after another: there may be any number of them."""
         record = self._file.record(task)
         header, network = header_of(record), self._held(task, torch.device(device))
         if record.kind == "segmentation":
@@ -169,24 +176,36 @@ def _logits(network: TaskNetwork, header: Header, images: Tensor) -> Tensor:
     return logits
 
 
-def _classified(network: TaskNetwork, header: Header, images: Iterable[OneImage]) -> list[Classified]:
-    made = [prepared_image(pixels_of(image), header) for image in images]
-    probabilities = _logits(network, header, batch_of(made)).softmax(dim=1).cpu().numpy()
-    return [Classified(header.classes, row) for row in probabilities]
+def _classified(network: TaskNetwork, header: Header, images: Iterable[OneImage]) -> Iterator[Classified | ImageError]:
+    made = [_or_error(lambda image=image: prepared_image(pixels_of(image), header)) for image in images]  # type: ignore[misc]
+    usable = [pixels for pixels in made if not isinstance(pixels, ImageError)]
+    probabilities = iter(_logits(network, header, batch_of(usable)).softmax(dim=1).cpu().numpy() if usable else ())
+    for pixels in made:
+        yield pixels if isinstance(pixels, ImageError) else Classified(header.classes, next(probabilities))
 
 
-def _segmented(network: TaskNetwork, header: Header, image: OneImage) -> Segmented:
-    pixels = pixels_of(image)
+def _segmented(network: TaskNetwork, header: Header, image: OneImage) -> Segmented | ImageError:
+    return _or_error(lambda: Segmented(header.classes, _mask(network, header, pixels_of(image))))
+
+
+def _or_error(make: Callable[[], T]) -> T | ImageError:
+    try:
+        return make()
+    except ImageError as error:
+        return error
+
+
+def _mask(network: TaskNetwork, header: Header, pixels: Pixels) -> NDArray[np.uint8]:
     if header.tile_overlap is None:
         logits = _logits(network, header, batch_of([prepared_image(pixels, header)]))
-        return Segmented(header.classes, _labels(logits[0], pixels.shape[1:]))
+        return _labels(logits[0], pixels.shape[1:])
     mask = np.zeros(pixels.shape[1:], np.uint8)
     for (top, left, bottom, right), core in tiles(pixels.shape[1:], header.image_size, header.tile_overlap):
         tile = prepared_tile(pixels[:, top:bottom, left:right], header)
         labels = _labels(_logits(network, header, batch_of([tile]))[0], header.image_size)
         inside = labels[core[0] : core[2], core[1] : core[3]]
         mask[top + core[0] : top + core[2], left + core[1] : left + core[3]] = inside
-    return Segmented(header.classes, mask)
+    return mask
 
 
 def _labels(logits: Tensor, size: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -1,0 +1,102 @@
+"""What a person types: `acll check`, `acll predict` and so on; `make` has a target for most of what belongs to runs."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from acll.cli import networks, runs, shares
+from acll.errors import UserError
+
+EXAMPLES = """examples:
+  acll check config/demo.yaml
+  acll table results/demo
+  acll inspect results/demo/nodes/small/adaptive/seed0/textures/digits/network.safetensors
+  acll predict network.safetensors --task digits *.png
+  acll predict --help
+"""
+_CONFIGURATION = "config/<name>.yaml"
+_RESULTS = "results/<name>"
+_NETWORK = "network.safetensors"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and run a command. Errors of the user's end with their message and exit code 1."""
+    parser = argparse.ArgumentParser(
+        prog="acll",
+        description="Lifelong learning by adaptive compression.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(
+        function: Callable[..., None], argument: str, words: str, examples: str = ""
+    ) -> argparse.ArgumentParser:
+        own = commands.add_parser(
+            function.__name__.replace("_", "-"),
+            help=words,
+            description=words,
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        own.add_argument("path", type=Path, metavar=argument)
+        own.set_defaults(function=function)
+        return own
+
+    command(runs.check, _CONFIGURATION, "check a configuration and its raw data, without running anything")
+    command(runs.download, _CONFIGURATION, "fetch and verify the datasets of torchvision that it names")
+    command(
+        runs.ready, _CONFIGURATION, "check it, that no run is on, and that it has a stage in dvc.yaml: add one if not"
+    )
+    command(runs.table, _RESULTS, "print the tables of a run")
+    report = command(runs.report, _CONFIGURATION, "write the report of a run: one HTML file with figures and tables")
+    report.add_argument("--if-changed", action="store_true", help="only where what it shows is newer than it is")
+    command(runs.prove, _RESULTS, "check in the packed files of a run that nothing was forgotten")
+    inspect = command(networks.inspect, _NETWORK, "say what a packed network holds, and how many bytes its tasks need")
+    inspect.add_argument("--json", dest="as_json", action="store_true", help="for programs")
+    compare = command(
+        networks.compare, _NETWORK, "say what differs between two packed networks; exit code 1 if anything"
+    )
+    compare.add_argument("other", type=Path, metavar="OTHER", help="the second one")
+    _add_predict(command)
+    command(shares.verify, _CONFIGURATION, "check by content that all results are what this commit would make")
+    command(shares.repair, _CONFIGURATION, "put back, or make again, results that are damaged or missing")
+    command(shares.share, _CONFIGURATION, "verify results, commit them to DVC and push them")
+    pull = command(shares.pull, _CONFIGURATION, "bring shared results and verify them")
+    pull.add_argument("--what", choices=["all", "tables"], default="all", help="`tables`: without the networks")
+    command(shares.stale, _CONFIGURATION, "list results that the configuration no longer names")
+    command(shares.prune_results, _CONFIGURATION, "remove results that the configuration no longer names")
+    given = vars(parser.parse_args(arguments))
+    function = given.pop("function")
+    del given["command"]
+    try:
+        function(**given)
+    except BrokenPipeError:  # `acll table … | head`
+        sys.stdout = None
+    except (UserError, OSError) as error:
+        for line in str(error).splitlines():
+            print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:
+    examples = """examples:
+  acll predict network.safetensors --task digits scans/*.png
+  acll predict network.safetensors --task digits --top 1 --format csv scans > classes.csv
+  acll predict network.safetensors --task streets --out masks photos
+  find photos -name '*.jpg' | acll predict network.safetensors --task streets --out masks -
+"""
+    own = command(networks.predict, _NETWORK, "say what images show, or which class each of their pixels has", examples)
+    own.add_argument("images", nargs="+", metavar="IMAGE", help=networks.IMAGES_HELP)
+    own.add_argument("--task", required=True, help="one of the tasks that the network has learned")
+    own.add_argument("--top", type=_positive, default=3, help="classification: how many classes are shown (default 3)")
+    own.add_argument("--format", dest="form", choices=["table", "csv", "json"], default="table", help="of classes")
+    own.add_argument("--out", type=Path, help="segmentation: the folder for masks and overlays")
+    own.add_argument("--device", default="cpu", help="such as `cuda` (default: cpu)")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number above 0")
+    return int(text)

@@ -1,0 +1,114 @@
+"""Commands on packed networks: what is in them, what differs, predictions, exports."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acll.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+IMAGES_HELP = "files, or folders of them; - reads their names from standard input, one a line"
+
+
+def inspect(path: Path, as_json: bool) -> None:
+    """Say what a packed network holds, and how many bytes its tasks need."""
+    from acll.packing import accounting, file
+    from acll.serving.model import PackedNetwork
+
+    opened = file.opened(path)
+    packed = opened.whole()
+    layers = opened.header.layers
+    total, owned = sum(layer.count for layer in layers), sum(sum(layer.owned) for layer in layers)
+    together = accounting.bytes_of_first(packed)
+    separate = [accounting.bytes_alone(packed, record.name) for record in packed.tasks]
+    tasks = [
+        asdict(task) | {"bytes_of_first": together[place], "bytes_separate": sum(separate[: place + 1])}
+        for place, task in enumerate(PackedNetwork(opened).tasks)
+    ]
+    whole = {
+        "network": packed.network,
+        "method": packed.method,
+        "seed": packed.seed,
+        "format": file.FORMAT,
+        "weights": total,
+        "free": total - owned,
+        "bytes": path.stat().st_size,
+        "tasks": tasks,
+    }
+    print(json.dumps(whole, indent=1) if as_json else _inspected(whole))
+
+
+def _inspected(whole: dict[str, Any]) -> str:
+    from tabulate import tabulate
+
+    network = ", ".join(f"{key} {value}" for key, value in whole["network"].items())
+    rows = [
+        {
+            "": position,
+            "task": task["name"],
+            "kind": task["kind"],
+            "classes": len(task["classes"]),
+            "size": "x".join(map(str, task["image_size"])),
+            "validation": f"{task['score']:.4f} {task['metric']}",
+            "ratio": "" if task["ratio"] is None else f"{task['ratio']:.3f}",
+            "owns": f"{task['owned_share']:.1%}",
+            "uses": f"{task['used_share']:.1%}",
+            "bytes up to here": f"{task['bytes_of_first']:,}",
+            "of separate networks": f"{task['bytes_of_first'] / task['bytes_separate']:.2f}",
+        }
+        for position, task in enumerate(whole["tasks"], 1)
+    ]
+    table: str = tabulate(
+        rows, headers="keys", disable_numparse=True, colalign=("right", *["left"] * 2, *["right"] * 8)
+    )
+    share = whole["free"] / whole["weights"] if whole["weights"] else 0.0
+    return (
+        f"{network}; method {whole['method']}, seed {whole['seed']}\n"
+        f"{whole['weights']:,} shared weights, {whole['free']:,} free ({share:.1%}); {whole['bytes']:,} bytes\n"
+        f"\n{table}"
+    )
+
+
+def compare(path: Path, other: Path) -> None:
+    """Say what differs between two packed networks. Ends with exit code 1 where anything does."""
+    from tabulate import tabulate
+
+    from acll.serving.comparison import differences, tasks_compared
+
+    rows, lines = tasks_compared(path, other), differences(path, other)
+    print(tabulate(rows, headers="keys", disable_numparse=True))
+    for line in lines:
+        print(line)
+    if lines or any(row["weights"] != "equal" for row in rows):
+        sys.exit(1)
+    print("the networks are equal")
+
+
+def predict(path: Path, task: str, images: list[str], top: int, form: str, out: Path | None, device: str) -> None:
+    """Say what images show, or write their masks. Images that cannot be used are named and left out: exit code 1."""
+    import acll
+    from acll.cli import predictions
+
+    network = acll.load(path)
+    kind = next((known.kind for known in network.tasks if known.name == task), None)
+    if kind is None:
+        network.network(task)  # says which tasks there are
+    files = predictions.files_of(images)
+    if kind == "segmentation" and out is None:
+        raise UserError(f"{task} is a segmentation task: say with --out into which folder its masks go")
+    bad: list[str] = []
+    results = predictions.each(network, task, files, device, bad)
+    if kind == "segmentation":
+        assert out is not None
+        count = predictions.write_masks(results, out, files)
+        print(f"{count} masks and overlays in {out}")
+    else:
+        predictions.print_classes(results, form, top)
+    for line in bad:
+        print(f"error: {line}", file=sys.stderr)
+    if bad:
+        sys.exit(1)

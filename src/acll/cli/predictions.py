@@ -1,0 +1,146 @@
+"""Predictions as a person or a program wants them: tables, CSV, JSON, masks and overlays with a legend."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from acll.data.images import SUFFIXES
+from acll.errors import UserError
+from acll.evaluation.pictures import class_colours, overlaid, visible
+from acll.files import written
+from acll.serving.inputs import ImageError, pixels_of
+from acll.serving.model import Classified, PackedNetwork, Prediction, Segmented
+
+Named = tuple[Path, Prediction]
+_BAR = 10  # files from which on there is a progress bar
+
+
+def files_of(images: Sequence[str]) -> list[Path]:
+    """The files that are meant: those named, those in folders that are named, and with - those of standard input.
+
+    Raises UserError where there are none.
+    """
+    names = [line.rstrip("\n") for line in sys.stdin if line.strip()] if list(images) == ["-"] else list(images)
+    found: list[Path] = []
+    for path in map(Path, names):
+        inside = (
+            sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        )
+        if not inside:
+            raise UserError(f"{path}: there is no image in this folder")
+        found += inside
+    if not found:
+        raise UserError("no images were named")
+    return found
+
+
+def each(network: PackedNetwork, task: str, files: Sequence[Path], device: str, bad: list[str]) -> Iterator[Named]:
+    """What each image shows, with a progress bar where there are many and a person is watching. What is wrong with
+    those that cannot be used goes to `bad`."""
+    results: Iterable[tuple[Path, Prediction | ImageError]]
+    results = zip(files, network.predict_each(task, files, device), strict=True)
+    if len(files) >= _BAR and sys.stderr.isatty():
+        from tqdm import tqdm
+
+        results = tqdm(results, total=len(files), unit="image", leave=False)
+    for file, prediction in results:
+        if isinstance(prediction, ImageError):
+            bad.append(str(prediction) if str(file) in str(prediction) else f"{file}: {prediction}")
+        else:
+            yield file, prediction
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# classes
+
+
+def print_classes(results: Iterable[Named], form: str, top: int) -> None:
+    """Print the most probable classes of each image as a table, CSV or JSON."""
+    rows = ((str(file), shown.top(top)) for file, shown in results if isinstance(shown, Classified))
+    {"table": _table, "csv": _csv, "json": _json}[form](rows)
+
+
+def _table(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
+    from tabulate import tabulate
+
+    cells = [[file, *(f"{name} {probability:.3f}" for name, probability in top)] for file, top in rows]
+    count = max((len(row) for row in cells), default=1) - 1
+    print(tabulate(cells, headers=["image", *map(str, range(1, count + 1))], disable_numparse=True))
+
+
+def _csv(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
+    writer = csv.writer(sys.stdout)
+    writer.writerow(["image", "rank", "class", "probability"])
+    for file, top in rows:
+        for rank, (name, probability) in enumerate(top, 1):
+            writer.writerow([file, rank, name, f"{probability:.6f}"])
+
+
+def _json(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
+    found = [
+        {"image": file, "classes": [{"class": name, "probability": round(value, 6)} for name, value in top]}
+        for file, top in rows
+    ]
+    print(json.dumps(found, indent=1, ensure_ascii=False))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# masks
+
+
+def write_masks(results: Iterable[Named], folder: Path, files: Sequence[Path]) -> int:
+    """Write for each image `<name>.mask.png`, whose values are indices of classes, and `<name>.overlay.png`, with a
+    legend. Returns how many there were."""
+    names = _names(files)
+    count = 0
+    for file, prediction in results:
+        assert isinstance(prediction, Segmented)
+        mask, classes = prediction.mask, prediction.classes
+        colours = (class_colours(len(classes)) * 255).round().astype(np.uint8)
+        _save(folder / f"{names[file]}.mask.png", _with_palette(mask, colours))
+        _save(folder / f"{names[file]}.overlay.png", _overlay(file, mask, classes, colours))
+        count += 1
+    return count
+
+
+def _names(files: Sequence[Path]) -> dict[Path, str]:
+    """What the masks of each file are called: as it, or where several are called so, with their folders in front."""
+    stems = [file.stem for file in files]
+    return {
+        file: file.stem if stems.count(file.stem) == 1 else "_".join((*file.parent.parts, file.name)).strip("/._")
+        for file in files
+    }
+
+
+def _with_palette(mask: np.ndarray, colours: np.ndarray) -> Image.Image:
+    image = Image.fromarray(mask)
+    image.putpalette(colours.tobytes())
+    return image
+
+
+def _overlay(file: Path, mask: np.ndarray, classes: Sequence[str], colours: np.ndarray) -> Image.Image:
+    """The image under the colours of its classes, with a legend of those that it shows."""
+    picture = (overlaid(visible(pixels_of(file)), mask, colours / 255) * 255).round().astype(np.uint8)
+    present = np.unique(mask)
+    font = ImageFont.load_default(12)
+    width, line = max(picture.shape[1], 160), 18
+    legend = line * len(present) + 6
+    whole = Image.new("RGB", (width, picture.shape[0] + legend), "white")
+    whole.paste(Image.fromarray(picture), (0, 0))
+    draw = ImageDraw.Draw(whole)
+    for place, label in enumerate(present):
+        top = picture.shape[0] + 4 + place * line
+        draw.rectangle((6, top + 2, 18, top + 14), fill=tuple(map(int, colours[label])), outline="black")
+        share = float((mask == label).mean())
+        draw.text((26, top + 1), f"{classes[label]} {share:.1%}", fill="black", font=font)
+    return whole
+
+
+def _save(path: Path, image: Image.Image) -> None:
+    with written(path) as beside:
+        image.save(beside, format="PNG")

@@ -1,0 +1,57 @@
+"""What differs between two packed networks: two versions of one, or those of two methods."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from acll.packing import file
+from acll.packing.ownership import PackingError, digest
+from acll.serving.model import PackedNetwork, Task
+
+_SHOWN: dict[str, tuple[Callable[[Task], float | None], str]] = {
+    "validation": (lambda task: task.score, ".4f"),
+    "ratio": (lambda task: task.ratio, ".3f"),
+    "owns": (lambda task: task.owned_share, ".1%"),
+    "uses": (lambda task: task.used_share, ".1%"),
+}
+
+
+def tasks_compared(one: Path, other: Path) -> list[dict[str, Any]]:
+    """A row for each task of either: whether its weights are equal to the bit, and what is known of it in both."""
+    files = [file.opened(path) for path in (one, other)]
+    known = [{task.name: task for task in PackedNetwork(opened).tasks} for opened in files]
+    rows = []
+    for name in dict.fromkeys([*known[0], *known[1]]):
+        tasks = [own.get(name) for own in known]
+        if all(tasks):
+            states = [digest(opened.state(name)) for opened in files]
+            weights = "equal" if states[0] == states[1] else "differ"
+        else:
+            weights = f"only in {'the first' if tasks[0] else 'the second'}"
+        row: dict[str, Any] = {"task": name, "weights": weights}
+        for label, (read, form) in _SHOWN.items():
+            found = [None if task is None else read(task) for task in tasks]
+            values = ["" if value is None else format(value, form) for value in found]
+            row[label] = values[0] if values[0] == values[1] else " → ".join(value or "-" for value in values)
+        rows.append(row)
+    return rows
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """A line for each thing besides the tasks' weights that is not the same."""
+    files = [file.opened(path) for path in (one, other)]
+    lines = []
+    for key in ("network", "method", "seed"):
+        values = [getattr(opened.header, key) for opened in files]
+        if values[0] != values[1]:
+            lines.append(f"{key}: {values[0]} → {values[1]}")
+    for task in {record.name for record in files[0].header.tasks}:
+        try:
+            records = [opened.record(task) for opened in files]
+        except PackingError:
+            continue
+        for key in ("kind", "classes", "image_size", "mean", "deviation"):
+            values = [getattr(record, key) for record in records]
+            if values[0] != values[1]:
+                lines.append(f"{task}.{key}: {values[0]} → {values[1]}")
+    return lines
