@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     compare.add_argument("other", type=Path, metavar="OTHER", help="the second one")
     _add_predict(command)
+    _add_export(command)
     command(shares.verify, _CONFIGURATION, "check by content that all results are what this commit would make")
     command(shares.repair, _CONFIGURATION, "put back, or make again, results that are damaged or missing")
     command(shares.share, _CONFIGURATION, "verify results, commit them to DVC and push them")
@@ -94,6 +95,24 @@ def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:
     own.add_argument("--format", dest="form", choices=["table", "csv", "json"], default="table", help="of classes")
     own.add_argument("--out", type=Path, help="segmentation: the folder for masks and overlays")
     own.add_argument("--device", default="cpu", help="such as `cuda` (default: cpu)")
+
+
+def _add_export(command: Callable[..., argparse.ArgumentParser]) -> None:
+    examples = """examples:
+  acll export network.safetensors digits.onnx --task digits
+  acll export network.safetensors digits.onnx --task digits --precision int8 --data data/digits.train.safetensors
+  acll export network.safetensors digits.pt2 --task digits --precision float16
+  acll export network.safetensors digits.safetensors --task digits
+"""
+    own = command(
+        networks.export, _NETWORK, "write one task for others: ONNX, torch.export, or a file of its own", examples
+    )
+    own.add_argument("out", type=Path, metavar="OUT", help="a name that ends with .onnx, .pt2 or .safetensors")
+    own.add_argument("--task", required=True, help="one of the tasks that the network has learned")
+    own.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32", help="of its weights")
+    own.add_argument(
+        "--data", type=Path, help="prepared images, data/<task>.train.safetensors of a run, to score it on"
+    )
 
 
 def _positive(text: str) -> int:

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 from acll.errors import UserError
 
 if TYPE_CHECKING:
+    from acll.data.batches import Split
+    from acll.serving.export import Precision
+
+if TYPE_CHECKING:
     pass
 
 IMAGES_HELP = "files, or folders of them; - reads their names from standard input, one a line"
@@ -112,3 +116,40 @@ def predict(path: Path, task: str, images: list[str], top: int, form: str, out: 
         print(f"error: {line}", file=sys.stderr)
     if bad:
         sys.exit(1)
+
+
+def export(path: Path, out: Path, task: str, precision: "Precision", data: Path | None) -> None:
+    """Write one task as ONNX, as an exported program of PyTorch, or as a packed file of its own."""
+    from acll.packing import file
+    from acll.serving import export as exporting
+
+    opened = file.opened(path)
+    prepared = data or _prepared(path, task)
+    exported = exporting.export(opened, task, out, precision, _validation(prepared, task) if prepared else None)
+    print(f"{out}: {task}, {exported.bytes:,} bytes")
+    if exported.compacted is not None:
+        (weights, left), (channels, kept) = exported.compacted.weights, exported.compacted.channels
+        print(f"{channels - kept:,} of {channels:,} channels made no difference and were removed, with them "
+              f"{1 - left / weights:.1%} of the weights of layers")  # fmt: skip
+    print(f"largest difference of a logit from those of {path.name}: {exported.difference:.1e}")
+    if exported.scores is not None:
+        before, after = exported.scores
+        print(f"score on the validation split: {after:.4f}, of {path.name} {before:.4f} ({after - before:+.4f})")
+    else:
+        print("no prepared images are here to measure the score on; name them with --data")
+
+
+def _prepared(path: Path, task: str) -> Path | None:
+    """The prepared images of the run that a network is of, if it lies among its results."""
+    folders = [parent for parent in path.resolve().parents if parent.name == "nodes"]
+    found = folders[-1].parent / f"data/{task}.train.safetensors" if folders else None
+    return found if found is not None and found.is_file() else None
+
+
+def _validation(prepared: Path, task: str) -> "Split":
+    from acll.training.session import splits_of
+
+    _, validation, header = splits_of(prepared)
+    if header.name != task:
+        raise UserError(f"{prepared}: has images of {header.name}, not of {task}")
+    return validation

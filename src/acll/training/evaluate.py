@@ -2,16 +2,16 @@
 
 import numpy as np
 import torch
+from torch import nn
 
 from acll.data.batches import Split, evaluation_batches
 from acll.data.prepared import IGNORE, Header
-from acll.networks.build import TaskNetwork
 from acll.settings import Kind
 from acll.training.metrics import Outcome
 
 
 @torch.no_grad()
-def outcome(network: TaskNetwork, split: Split, header: Header, device: torch.device) -> Outcome:
+def outcome(network: nn.Module, split: Split, header: Header, device: torch.device) -> Outcome:
     """Run the network, in evaluation mode, over a split in order."""
     network.eval()
     kind: Kind = header.kind

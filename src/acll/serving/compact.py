@@ -1,0 +1,325 @@
+"""A network made smaller and faster without a change of what it computes: normalisations folded into the layers before
+them, and channels that make no difference removed.
+
+A channel makes no difference to a layer that reads it if all weights that read it are zero, or if it always has the
+same value and that value is 0, or the layer does not pad, so that the value can go into its bias. Where this holds for
+every layer that reads it, whatever writes it need not be computed. Such channels come about when whole filters are
+pruned. What is added, concatenated or multiplied channel by channel is followed; operations that are not known here
+end the search and leave all channels that they read as they are.
+"""
+
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+aten = torch.ops.aten
+_CONV, _LINEAR, _NORM, _CAT = (
+    aten.conv2d.default, aten.linear.default, aten.batch_norm.default, aten.cat.default,
+)  # fmt: skip
+_ADD = {aten.add.Tensor, aten.add_.Tensor}
+_MUL = {aten.mul.Tensor, aten.mul_.Tensor}
+_POINTWISE = {
+    aten.relu.default, aten.relu_.default, aten.hardswish.default, aten.hardswish_.default, aten.silu.default,
+    aten.silu_.default, aten.hardsigmoid.default, aten.hardsigmoid_.default, aten.sigmoid.default, aten.gelu.default,
+    aten.hardtanh.default, aten.hardtanh_.default, aten.leaky_relu.default, aten.leaky_relu_.default,
+}  # fmt: skip
+_SAME = {  # each channel by itself; one that is the same everywhere stays as it is
+    aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default, aten.feature_dropout_.default,
+    aten.max_pool2d.default, aten.adaptive_avg_pool2d.default, aten.upsample_nearest2d.vec,
+    aten.upsample_bilinear2d.vec, aten.clone.default, aten.contiguous.default,
+}  # fmt: skip
+_FLATTEN = aten.flatten.using_ints
+Channel = tuple[Node, int]
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """A network without needless channels: float [N, C, H, W] → as the network that it was made from; the numbers of
+    weights of its convolutions and linear layers before and after, and of channels that they write."""
+
+    network: GraphModule
+    weights: tuple[int, int]
+    channels: tuple[int, int]
+
+
+@torch.no_grad()
+def compacted(network: nn.Module, images: Tensor) -> Compacted:
+    """Fold and remove. network: in evaluation mode; images: an example of what it takes, two or more of them."""
+    batch = {0: torch.export.Dim("batch", min=1, max=2**20)}
+    exported = torch.export.export(network, (images,), dynamic_shapes=(batch,), strict=False)
+    module = exported.module()
+    assert isinstance(module, GraphModule)
+    before = _counts(module)
+    _fold(module)
+    while _remove(module):  # what is no longer computed may have been the only reader of something else
+        pass
+    module.graph.eliminate_dead_code()
+    module = GraphModule(module, module.graph)  # with nothing but what it uses
+    after = _counts(module)
+    return Compacted(module, (before[0], after[0]), (before[1], after[1]))
+
+
+def _counts(module: GraphModule) -> tuple[int, int]:
+    weights = [_weight(module, node) for node in module.graph.nodes if node.target in (_CONV, _LINEAR)]
+    return sum(weight.numel() for weight in weights), sum(len(weight) for weight in weights)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# parameters of nodes
+
+
+def _tensor(module: GraphModule, node: Any) -> Tensor | None:
+    """The parameter or buffer that a node stands for."""
+    if not isinstance(node, Node) or node.op != "get_attr":
+        return None
+    value = operator.attrgetter(str(node.target))(module)
+    return value if isinstance(value, Tensor) else None
+
+
+def _weight(module: GraphModule, node: Node) -> Tensor:
+    value = _tensor(module, node.args[1])
+    assert value is not None
+    return value
+
+
+def _argument(node: Node, place: int, default: Any) -> Any:
+    return node.args[place] if len(node.args) > place else default
+
+
+def _set(module: GraphModule, node: Node, place: int, value: Tensor | None) -> None:
+    """Give a node another parameter, of its own: others may share the one that it has."""
+    arguments = [*node.args, *[None] * (place + 1 - len(node.args))]
+    if value is None:
+        arguments[place] = None
+    else:
+        name = f"{node.name}_{place}"
+        module.register_buffer(name, value.contiguous())
+        with module.graph.inserting_before(node):
+            arguments[place] = module.graph.get_attr(name)
+    node.args = tuple(arguments)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# folding
+
+
+def _fold(module: GraphModule) -> None:
+    """Put each normalisation that alone reads a convolution into its weights (Jacob et al. 2018, section 3.2)."""
+    for node in list(module.graph.nodes):
+        source = node.args[0] if node.target == _NORM else None
+        if not isinstance(source, Node) or source.target != _CONV or len(source.users) > 1:
+            continue
+        gamma, beta, mean, variance = (_tensor(module, place) for place in node.args[1:5])
+        assert mean is not None and variance is not None  # noqa: PT018
+        bias = _tensor(module, _argument(source, 2, None))
+        weight, bias = fuse_conv_bn_weights(
+            _weight(module, source),
+            bias,
+            mean,
+            variance,
+            float(node.args[7]),
+            gamma,
+            beta,
+        )
+        _set(module, source, 1, weight.data)
+        _set(module, source, 2, bias.data)
+        node.replace_all_uses_with(source)
+        module.graph.erase_node(node)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# which channels make no difference
+
+
+def _width(node: Node) -> int:
+    """How many channels a node's output has; 0 where it is no map or vector of channels."""
+    value = node.meta.get("val") if node.op in ("placeholder", "call_function") else None
+    return int(value.shape[1]) if isinstance(value, Tensor) and value.dim() in (2, 4) else 0
+
+
+def _in_place(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _constants(module: GraphModule) -> dict[Node, Tensor]:
+    """For each node and channel the value that it always has, everywhere; NaN where there is no such value."""
+    known: dict[Node, Tensor] = {}
+    for node in module.graph.nodes:
+        if width := _width(node):
+            value = _constant(module, node, known)
+            known[node] = torch.full((width,), torch.nan) if value is None or len(value) != width else value
+    return known
+
+
+def _constant(module: GraphModule, node: Node, known: dict[Node, Tensor]) -> Tensor | None:
+    inputs = [known[source] for source in node.all_input_nodes if source in known]
+    if node.op != "call_function" or not inputs:
+        return None
+    if _is_layer(node):
+        return _of_layer(module, node, inputs[0])
+    if node.target == _NORM:
+        gamma, beta, mean, variance = (_tensor(module, place) for place in node.args[1:5])
+        value = (inputs[0] - mean) / torch.sqrt(variance + float(node.args[7]))  # type: ignore[operator, arg-type]
+        return value * (1 if gamma is None else gamma) + (0 if beta is None else beta)
+    if node.target in _POINTWISE:
+        function: Callable[..., Tensor] = node.target  # type: ignore[assignment]
+        return function(inputs[0].clone(), *node.args[1:], **node.kwargs)
+    if node.target in _SAME:
+        return inputs[0]
+    if node.target == _FLATTEN:
+        return inputs[0].repeat_interleave(_width(node) // len(inputs[0]))
+    if node.target == _CAT and _argument(node, 1, 0) == 1:
+        return torch.cat([known[source] for source in node.all_input_nodes])
+    if node.target in _ADD and len(node.args) == 2 and all(isinstance(place, Node) for place in node.args):
+        return known[node.args[0]] + known[node.args[1]] if _alike(node) else None  # type: ignore[index]
+    if node.target in _MUL and _alike(node):
+        left, right = (known[source] for source in node.args)  # type: ignore[index]
+        return torch.where((left == 0) | (right == 0), 0.0, left * right)
+    return None
+
+
+def _alike(node: Node) -> bool:
+    """Whether an operation takes two nodes of as many channels as it gives."""
+    return all(isinstance(source, Node) and _width(source) == _width(node) for source in node.args[:2])
+
+
+def _is_layer(node: Node) -> bool:
+    """Whether a node is a convolution, or a linear layer of vectors: one of maps has its channels elsewhere."""
+    return node.target == _CONV or (node.target == _LINEAR and len(node.meta["val"].shape) == 2)
+
+
+def _groups(node: Node) -> int:
+    return int(_argument(node, 6, 1)) if node.target == _CONV else 1
+
+
+def _pads(node: Node) -> bool:
+    """Whether zeros beyond the border go into what a layer computes."""
+    padding = _argument(node, 4, 0) if node.target == _CONV else 0
+    return bool(any(padding) if isinstance(padding, list | tuple) else padding)
+
+
+def _of_layer(module: GraphModule, node: Node, given: Tensor) -> Tensor | None:
+    weight, bias = _weight(module, node), _tensor(module, _argument(node, 2, None))
+    start = torch.zeros(len(weight)) if bias is None else bias
+    if _groups(node) != 1:
+        if not _is_depthwise(module, node):
+            return None
+        reads = weight.flatten(1)
+        moved = given if not _pads(node) else torch.where(given == 0, 0.0, torch.nan)
+        return torch.where((reads == 0).all(dim=1), start, start + reads.sum(dim=1) * moved)
+    reads = weight.flatten(2) if weight.dim() > 2 else weight[:, :, None]
+    # a value at the border of which there is padding is not the same everywhere
+    usable = given if not _pads(node) else torch.where(given == 0, 0.0, torch.nan)
+    each = torch.where((reads == 0).all(dim=2), 0.0, reads.sum(dim=2) * usable)
+    return start + each.sum(dim=1)
+
+
+def _is_depthwise(module: GraphModule, node: Node) -> bool:
+    weight = _weight(module, node)
+    return weight.shape[1] == 1 and _groups(node) == len(weight)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# removing
+
+
+class _Ties:
+    """Which channels are one and the same thing, because one is computed from the other, channel by channel."""
+
+    def __init__(self) -> None:
+        self._above: dict[Channel, Channel] = {}
+
+    def of(self, channel: Channel) -> Channel:
+        """The one that stands for all that are tied to it."""
+        while (above := self._above.get(channel, channel)) != channel:
+            self._above[channel] = channel = self._above.get(above, above)
+        return channel
+
+    def tie(self, one: Channel, other: Channel) -> None:
+        """From now on these are one."""
+        self._above[self.of(one)] = self.of(other)
+
+
+def _remove(module: GraphModule) -> bool:
+    """Remove the channels that make no difference to any that reads them; whether there were any."""
+    known, ties = _constants(module), _Ties()
+    read = [channel for node in module.graph.nodes for channel in _reads(module, node, known, ties)]
+    needed = {ties.of(channel) for channel in read}
+    for node in known:  # something has to be left of each
+        if not any(ties.of((node, place)) in needed for place in range(_width(node))):
+            needed.add(ties.of((node, 0)))
+    keep = {node: torch.tensor([ties.of((node, place)) in needed for place in range(_width(node))]) for node in known}
+    if all(bool(flags.all()) for flags in keep.values()):
+        return False
+    for node in list(module.graph.nodes):
+        if (_is_layer(node) or node.target == _NORM) and node in keep:
+            _cut(module, node, keep, known)
+    for node, flags in keep.items():
+        value = node.meta["val"]
+        node.meta["val"] = value.new_empty((value.shape[0], int(flags.sum()), *value.shape[2:]))
+    return True
+
+
+def _reads(module: GraphModule, node: Node, known: dict[Node, Tensor], ties: _Ties) -> Iterator[Channel]:
+    """The channels that a node needs; those that it hands on channel by channel are tied to its own instead."""
+    sources = [source for source in node.all_input_nodes if source in known]
+    if _is_layer(node) and _groups(node) == 1 and sources[:1] == [node.args[0]]:
+        given, weight = known[sources[0]], _weight(module, node)
+        unread = (weight.transpose(0, 1).flatten(1) == 0).all(dim=1)
+        foldable = given == 0 if _pads(node) else ~given.isnan()
+        yield from ((sources[0], place) for place in torch.nonzero(~unread & ~foldable).flatten().tolist())
+    elif _by_channel(module, node, known):
+        starts = 0
+        for source in sources:
+            times = _width(node) // _width(source) if node.target == _FLATTEN else 1
+            for place in range(_width(source) * times):
+                ties.tie((source, place // times), (node, starts + place))
+            starts += _width(source) if node.target == _CAT else 0
+    else:
+        yield from ((one, place) for one in (*sources, node) if one in known for place in range(_width(one)))
+
+
+def _by_channel(module: GraphModule, node: Node, known: dict[Node, Tensor]) -> bool:
+    """Whether each channel that a node gives comes from the channels of its place in what it takes."""
+    source = node.args[0] if node.args else None
+    if node not in known or (_in_place(node) and len(source.users) > 1):  # type: ignore[union-attr]
+        return False
+    if node.target == _CONV:
+        return _is_depthwise(module, node)
+    if node.target == _CAT:
+        distinct = len(node.args[0]) == len(node.all_input_nodes)  # type: ignore[arg-type]
+        return distinct and _argument(node, 1, 0) == 1 and all(source in known for source in node.all_input_nodes)
+    if node.target in _ADD | _MUL:
+        return len(node.args) == 2 and _alike(node) and not node.kwargs
+    if node.target == _FLATTEN:
+        return node.args[1:] in ((1,), (1, -1)) and source in known
+    return node.target in (_NORM, *_POINTWISE, *_SAME) and source in known
+
+
+def _cut(module: GraphModule, node: Node, keep: dict[Node, Tensor], known: dict[Node, Tensor]) -> None:
+    """Take out of a layer the channels that it no longer reads or writes; constants that it read go into its bias."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    if node.target == _NORM:
+        for place in range(1, 5):
+            value = _tensor(module, node.args[place])
+            _set(module, node, place, None if value is None else value[keep[node]])
+        return
+    weight, bias = _weight(module, node), _tensor(module, _argument(node, 2, None))
+    if _groups(node) == 1:
+        reads, gone = keep[source], ~keep[source]
+        values = torch.nan_to_num(known[source][gone])  # one that is not constant is read with weights of zero
+        folded = (weight[:, gone].flatten(2).sum(dim=2) if weight.dim() > 2 else weight[:, gone]) @ values
+        if bool((folded != 0).any()):
+            bias = folded if bias is None else bias + folded
+        weight = weight[:, reads]
+    _set(module, node, 1, weight[keep[node]])
+    _set(module, node, 2, None if bias is None else bias[keep[node]])
+    if _groups(node) != 1:
+        node.args = (*node.args[:6], int(keep[node].sum()))

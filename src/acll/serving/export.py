@@ -1,0 +1,190 @@
+"""One task, out of a packed network, for those who know nothing of packing: ONNX, torch.export, or a small packed file.
+
+What is exported takes images float [N, C, *image_size] in which white is 1 and gives logits: normalisation is part of
+it. It is compacted first (see `acll.serving.compact`), and compared with the network that it came from when it is
+written.
+"""
+
+import contextlib
+import copy
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from acll.data.batches import Split, normalised
+from acll.data.prepared import Header
+from acll.errors import UserError
+from acll.files import written
+from acll.packing import file
+from acll.packing.ownership import alone
+from acll.serving.compact import Compacted, compacted
+from acll.serving.restore import header_of, network_of
+from acll.training.evaluate import outcome
+from acll.training.metrics import score
+
+Precision = Literal["float32", "float16", "int8"]
+SUFFIXES = (".onnx", ".pt2", ".safetensors")
+_BATCH = 4  # images of an example
+_ANY_NUMBER = {0: torch.export.Dim("batch", min=1, max=2**20)}  # of images
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What has been written: its bytes, the largest difference of a logit from those of the packed network, what was
+    removed, and the scores of both on the validation split where that was given."""
+
+    bytes: int
+    difference: float
+    compacted: Compacted | None
+    scores: tuple[float, float] | None
+
+
+class Whole(nn.Module):
+    """A network with its normalisation: images float [N, C, H, W] in which white is 1 → logits."""
+
+    def __init__(self, network: nn.Module, header: Header) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(header.mean).view(1, -1, 1, 1))
+        self.register_buffer("deviation", torch.tensor(header.deviation).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise, and go through the network."""
+        logits: Tensor = self.network((images - self.mean) / self.deviation)
+        return logits
+
+
+class _Half(nn.Module):
+    """A network that computes in half precision, and takes and gives floats."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).half()  # a copy, since the original is what it is compared with
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images.half()).float()
+        return logits
+
+
+class _Session(nn.Module):
+    """An ONNX file as a module."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        super().__init__()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(self._session.run(None, {"images": images.numpy()})[0])
+
+
+class _Called(nn.Module):
+    """What can be called as a module in evaluation mode: exported programs have no other, and refuse to be asked."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._function = (function,)  # in a tuple, since a module would become a part of this one
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._function[0](images)
+
+
+@torch.no_grad()
+def export(opened: file.PackedFile, task: str, path: Path, precision: Precision, validation: Split | None) -> Exported:
+    """Write one task of a packed network; the ending of the path says as what. validation: images to compare with.
+
+    Raises UserError for an ending or a precision that cannot be, PackingError for a task that was not learned.
+    """
+    _refuse(path, precision)
+    record = opened.record(task)
+    header = header_of(record)
+    whole = Whole(network_of(opened.without_weights(), record, opened.state(task)), header).eval()
+    plain = replace(header, mean=(0.0,) * len(header.mean), deviation=(1.0,) * len(header.deviation))
+    example = _example(plain, validation)
+    small = None if path.suffix == ".safetensors" else compacted(whole, example)
+    with written(path) as beside:
+        if small is None:
+            file.write(beside, alone(opened.whole(), task))
+            read: Callable[[Tensor], Tensor] = _of_packed(beside, task)
+        else:
+            module = _Half(small.network) if precision == "float16" else small.network
+            if path.suffix == ".pt2":
+                content = io.BytesIO()  # it wants files to be called .pt2
+                torch.export.save(_exported(module, example), content)
+                beside.write_bytes(content.getbuffer())
+                read = torch.export.load(content).module()
+            else:
+                _write_onnx(beside, module, example, header, precision)
+                read = _Session(beside)
+        difference = float((read(example) - whole(example)).abs().max())
+        scores = None
+        if validation is not None:
+            of_both = [score(outcome(_Called(one), validation, plain, _CPU)) for one in (whole, read)]
+            scores = (of_both[0], of_both[1])
+    return Exported(path.stat().st_size, difference, small, scores)
+
+
+def _refuse(path: Path, precision: Precision) -> None:
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path}: the ending says what is written; it must be one of {', '.join(SUFFIXES)}")
+    possible = {"float32": SUFFIXES, "float16": (".onnx", ".pt2"), "int8": (".onnx",)}[precision]
+    if path.suffix not in possible:
+        raise UserError(f"{path}: {precision} can be written to {' or '.join(possible)} only")
+
+
+def _example(plain: Header, validation: Split | None) -> Tensor:
+    """Images [4, C, H, W]: of the task, or noise. plain: a header with a normalisation that does nothing."""
+    if validation is not None:
+        return normalised(validation.images[:_BATCH], plain, _CPU)
+    size = (_BATCH, len(plain.mean), *plain.image_size)
+    return torch.rand(size, generator=torch.Generator().manual_seed(0))
+
+
+def _of_packed(path: Path, task: str) -> nn.Module:
+    again = file.opened(path)
+    record = again.record(task)
+    return Whole(network_of(again.without_weights(), record, again.state(task)), header_of(record))
+
+
+def _exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    return torch.export.export(module, (example,), dynamic_shapes=(_ANY_NUMBER,), strict=False)
+
+
+def _write_onnx(path: Path, module: nn.Module, example: Tensor, header: Header, precision: Precision) -> None:
+    """Write ONNX, checked, with what a user has to know of the task in its metadata."""
+    import onnx
+
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it talks about its progress
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            _exported(module, example), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
+        )
+        assert program is not None
+        program.save(path)
+    if precision == "int8":
+        _quantise(path)
+    model = onnx.load(path)
+    known = {"task": header.name, "kind": header.kind, "classes": json.dumps(header.classes, ensure_ascii=False)}
+    onnx.helper.set_model_props(model, known | {"input": "float [N, C, H, W], white is 1; not normalised"})
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def _quantise(path: Path) -> None:
+    """Weights of 8 bits, activations of 8 bits by their range at run time."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger().setLevel(logging.ERROR)  # advice about preparing the model, which is done
+    quantize_dynamic(path, path, op_types_to_quantize=["Conv", "MatMul", "Gemm"], weight_type=QuantType.QUInt8)
