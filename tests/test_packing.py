@@ -116,6 +116,34 @@ def test_prune_keeps_the_largest_and_exactly_as_many_whatever_the_ties(values, r
     assert torch.equal(mask, again)
 
 
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=3),
+    ratio=st.floats(0, 0.999),
+    seed=st.integers(0, 99),
+)
+@PROPERTY
+def test_by_channel_whole_channels_are_kept_the_largest_first_and_no_more_than_there_is_room_for(shapes, ratio, seed):
+    generator = torch.Generator().manual_seed(seed)
+    weights = {str(number): torch.rand(shape, generator=generator) for number, shape in enumerate(shapes)}
+    unowned = {name: torch.rand(value.shape, generator=generator) < 0.7 for name, value in weights.items()}
+    masks = keep_masks(weights, unowned, ratio, "channel")
+    kept, released = [], []
+    for name, mask in masks.items():
+        assert not bool((mask & ~unowned[name]).any())
+        for own, there, values in zip(mask, unowned[name], weights[name]):
+            if bool(there.any()):
+                assert bool(own.any()) == bool((own == there).all())  # all of a channel, or nothing
+                mean = weights[name][unowned[name]].mean()
+                (kept if bool(own.any()) else released).append((float(values[there].mean() / mean), int(there.sum())))
+    total = sum(int(mask.sum()) for mask in unowned.values())
+    room = kept_count(total, ratio)
+    assert sum(count for _, count in kept) <= room
+    if kept and released:
+        assert min(value for value, _ in kept) >= max(value for value, _ in released) - 1e-5
+    if released:
+        assert sum(count for _, count in kept) + max(released)[1] > room - 1e-9 or len(released) > 1
+
+
 def test_ratio_zero_keeps_all_and_a_ratio_of_one_is_refused():
     weights, mask = {"a": torch.randn(10)}, {"a": torch.ones(10, dtype=torch.bool)}
     assert bool(keep_masks(weights, mask, 0.0, "global")["a"].all())

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Dis
 DENSE = "dense"  # the folder of first-task training, shared by all methods; so no method may have this name
 
 Kind = Literal["classification", "segmentation"]
-Scope = Literal["layer", "global"]
+Scope = Literal["layer", "global", "channel"]
 Strategy = Literal["tpe", "anneal", "random", "grid", "decay", "fixed"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -353,7 +353,8 @@ class Packing(Settings):
     )
     scope: Scope = Field(
         "global",
-        description="release the smallest of all weights, or with `layer` the same share of each layer, as PackNet",
+        description="release the smallest of all weights; with `layer` the same share of each layer, as PackNet; with "
+        "`channel` whole output channels, the smallest first for the layer that they are of",
     )
     free_weights: Literal["fresh", "zero", "pretrained"] = Field(
         "fresh", description="where free weights start for later tasks: newly drawn, 0, or the values of `weights`"
@@ -366,8 +367,8 @@ class Packing(Settings):
 
     @model_validator(mode="after")
     def _groups_are_ranked_together(self) -> Self:
-        if isinstance(self.ratio, Search) and self.ratio.space == "groups" and self.scope == "layer":
-            raise ValueError("`space: groups` needs `scope: global`: with `layer` each layer has the same ratio")
+        if isinstance(self.ratio, Search) and self.ratio.space == "groups" and self.scope != "global":
+            raise ValueError("`space: groups` needs `scope: global`: each group ranks its weights by themselves")
         return self
 
 

@@ -28,10 +28,12 @@ def keep_masks(
 
     weights: tensors of any shapes; free: boolean tensors of the same shapes, True where the task has trained.
     ratio: share of the free weights to release, in [0, 1). scope: `layer` releases that share of each tensor (PackNet,
-    Mallya & Lazebnik 2018), `global` ranks all tensors together; factors: by what the magnitudes of a tensor count more
-    than those of others (1 where it is absent). Ties go to the earlier position, so the counts are
-    exact and the masks are the same on every machine. Raises ValueError for another ratio, PackingError where weights
-    are not finite.
+    Mallya & Lazebnik 2018), `global` ranks all tensors together, `channel` ranks whole output channels (of the first
+    dimension) by their mean magnitude in that of their tensor, and keeps as many as the share has room for; factors: by
+    what the magnitudes of a tensor count more than those of others (1 where it is absent). Ties go to the earlier
+    position, so the counts are exact (but with `channel`) and the masks are the same on every machine.
+
+    Raises ValueError for another ratio, PackingError where weights are not finite.
     """
     if not 0.0 <= ratio < 1.0:
         raise ValueError(f"the release ratio must lie in [0, 1), not {ratio}")
@@ -39,6 +41,8 @@ def keep_masks(
     magnitudes = {
         name: _magnitudes(name, weights[name], free[name]) * np.float32(factors.get(name, 1.0)) for name in names
     }
+    if scope == "channel":
+        return _channels(magnitudes, free, ratio)
     if scope == "layer":
         kept = {name: _largest(values, kept_count(values.size, ratio)) for name, values in magnitudes.items()}
     else:
@@ -54,6 +58,29 @@ def keep_masks(
         mask[free[name].cpu()] = torch.from_numpy(kept[name])
         masks[name] = mask
     return masks
+
+
+def _channels(magnitudes: Mapping[str, np.ndarray], free: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
+    """Masks of whole output channels: the free weights of those that are largest for their tensor."""
+    counts = {name: mask.flatten(1).sum(dim=1).cpu().numpy() for name, mask in free.items()}
+    sums = {
+        name: np.bincount(np.repeat(np.arange(len(count)), count), magnitudes[name], minlength=len(count))
+        for name, count in counts.items()
+    }
+    relative = {name: sums[name] / np.maximum(count, 1) / _mean(magnitudes[name]) for name, count in counts.items()}
+    each, values = np.concatenate(list(counts.values())), np.concatenate(list(relative.values()))
+    order = np.argsort(-values, kind="stable")
+    chosen = np.zeros(len(each), bool)
+    chosen[order[np.cumsum(each[order]) <= kept_count(int(each.sum()), ratio)]] = True
+    parts = np.split(chosen, np.cumsum([len(count) for count in counts.values()])[:-1])
+    return {
+        name: mask.cpu() & torch.from_numpy(part).view(-1, *[1] * (mask.dim() - 1))
+        for (name, mask), part in zip(free.items(), parts, strict=True)
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) or 1.0 if values.size else 1.0
 
 
 def _magnitudes(name: str, weight: Tensor, free: Tensor) -> np.ndarray:

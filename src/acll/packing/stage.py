@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -36,9 +37,24 @@ def free_of(parent: Path | None, state: Mapping[str, Tensor], shared: Sequence[s
     return {name: owner[name] == 0 for name in shared}
 
 
-def released(state: Mapping[str, Tensor], free: Mapping[str, Tensor], keep: Mapping[str, Tensor]) -> State:
-    """The state with every free weight that is not kept set to zero."""
-    return {
+def released(
+    state: Mapping[str, Tensor],
+    free: Mapping[str, Tensor],
+    keep: Mapping[str, Tensor],
+    norms: Mapping[str, str] = MappingProxyType({}),
+) -> State:
+    """The state with every free weight that is not kept set to zero.
+
+    norms: by the name of a convolution's weight that of the normalisation after it. Where all weights of an output
+    channel are zero, this then gives 0: such a channel may be removed from the network. Behind a ReLU it stays 0
+    however long it is trained on, since no gradient comes through.
+    """
+    after = {
         name: torch.where(free[name] & ~keep[name], 0.0, value) if name in keep else value
         for name, value in state.items()
     }
+    for weight, norm in norms.items():
+        silent = (after[weight].flatten(1) == 0).all(dim=1)
+        for name in (f"{norm}.bias", f"{norm}.running_mean"):
+            after[name] = torch.where(silent, 0.0, after[name])
+    return after

@@ -1,6 +1,7 @@
 """What a search works on: attempts to release a share of what a task has trained."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -16,11 +17,17 @@ from acll.training.loop import Plan, fit, steps_of
 from acll.training.metrics import Outcome, score, standard_error
 
 
-def attempt_of(learner: TaskLearner, state: Mapping[str, Tensor], free: Mapping[str, Tensor], scope: Scope) -> Attempt:
+def attempt_of(
+    learner: TaskLearner,
+    state: Mapping[str, Tensor],
+    free: Mapping[str, Tensor],
+    scope: Scope,
+    norms: Mapping[str, str] = MappingProxyType({}),
+) -> Attempt:
     """A function of (point, epochs, seed, settled) for a task's dense state. Each attempt starts from that state anew.
 
     Attempts of the same length have the same number of looks at the validation split, and the best counts, as in the
-    retraining that follows the search. `settled` may end one whose outcome is certain.
+    retraining that follows the search. norms: as `released` takes them. `settled` may end one whose outcome is certain.
     """
     weights = {name: state[name] for name in free}
 
@@ -37,7 +44,7 @@ def attempt_of(learner: TaskLearner, state: Mapping[str, Tensor], free: Mapping[
         keep = keep_masks(weights, free, 1 - point.kept, scope, factors_of(list(free), point.shape))
         rate = learner.training.retrain_learning_rate
         plan = Plan(epochs, rate, seed, keep_state=False, label=f"  keep {point.kept:.4f}")
-        fitted = fit(learner, released(state, free, keep), plan, keep, watch=watch)
+        fitted = fit(learner, released(state, free, keep, norms), plan, keep, watch=watch)
         best = looks[fitted.epoch - 1]
         ran = min(steps_of(epochs, learner.batches()) / learner.batches(), float(len(looks)))
         return Measured(fitted.score, standard_error(best, derived(seed, "bootstrap")), ran)
@@ -53,10 +60,11 @@ def task_of(
     settings: Search,
     cap: float | None,
     seed: int,
+    norms: Mapping[str, str] = MappingProxyType({}),
 ) -> Task:
     """The search's view of a task: its dense state, and which of its weights it may keep or release."""
     return Task(
-        attempt=attempt_of(learner, state, free, scope),
+        attempt=attempt_of(learner, state, free, scope, norms),
         cost=Cost(len(learner.train), len(learner.validation), learner.training.epochs),
         full_epochs=learner.training.retrain_epochs,
         groups=tuple(groups_of(list(free))) if settings.space == "groups" else (),

@@ -168,7 +168,7 @@ def _constant(module: GraphModule, node: Node, known: dict[Node, Tensor]) -> Ten
         value = (inputs[0] - mean) / torch.sqrt(variance + float(node.args[7]))  # type: ignore[operator, arg-type]
         return value * (1 if gamma is None else gamma) + (0 if beta is None else beta)
     if node.target in _POINTWISE:
-        function: Callable[..., Tensor] = node.target  # type: ignore[assignment]
+        function: Callable[..., Tensor] = node.target
         return function(inputs[0].clone(), *node.args[1:], **node.kwargs)
     if node.target in _SAME:
         return inputs[0]

@@ -51,6 +51,9 @@ class Exported:
 class Whole(nn.Module):
     """A network with its normalisation: images float [N, C, H, W] in which white is 1 → logits."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, network: nn.Module, header: Header) -> None:
         super().__init__()
         self.network = network

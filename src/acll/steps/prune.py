@@ -30,9 +30,8 @@ def main(*, dense: Path, parent: Path | None, choice: Path | None, pruned: Path,
     factors = factors_of(list(free), decided.get("shape", {}))
     keep = keep_masks({name: state[name] for name in free}, free, decided["ratio"], params.scope, factors)
     figures = {key: decided.get(key) for key in FIGURES}
-    save_state(
-        pruned, released(state, free, keep), {"task": header["task"], "curve": header["curve"], "choice": figures}, keep
-    )
+    after = released(state, free, keep, header["norms"] if params.scope == "channel" else {})
+    save_state(pruned, after, {"task": header["task"], "curve": header["curve"], "choice": figures}, keep)
     kept, total = sum(int(mask.sum()) for mask in keep.values()), sum(int(mask.sum()) for mask in free.values())
     print(f"{header['task']['name']}: keeps {kept:,} of {total:,} free weights")
 

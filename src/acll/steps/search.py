@@ -34,7 +34,8 @@ def main(*, dense: Path, parent: Path | None, train: Path, trials: Path, choice:
     count, total = (sum(int(count(mask)) for mask in free.values()) for count in (torch.sum, torch.numel))
     print(f"{learner.header.name}: {count:,} of {total:,} weights are free")
     log = TrialLog(trials.with_suffix(".checkpoint"), content_key(params.model_dump_json(), dense, train, parent))
-    task = task_of(learner, state, free, params.scope, params.search, params.cap, node.seed_for("search"))
+    norms = header["norms"] if params.scope == "channel" else {}
+    task = task_of(learner, state, free, params.scope, params.search, params.cap, node.seed_for("search"), norms)
     decided, rows = search(params.search, task, log)
     write_text(trials, table(rows).to_csv(index=False))
     write_json(choice, asdict(decided))

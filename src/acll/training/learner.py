@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acll.data.batches import Split, batches, training_batches
+from acll.data.batches import Split, batches, normalised, training_batches
 from acll.data.prepared import Header
 from acll.networks.build import TaskNetwork
 from acll.packing.ownership import digest
@@ -35,6 +35,10 @@ class TaskLearner:
     def parts(self) -> dict[str, Any]:
         """Its fields by name, to make another kind of learner of."""
         return {one.name: getattr(self, one.name) for one in fields(TaskLearner)}
+
+    def some_images(self) -> Tensor:
+        """Two of its training images, as the network takes them."""
+        return normalised(self.train.images[:2], self.header, self.device)
 
     def batches(self) -> int:
         """How many batches an epoch has."""

@@ -12,6 +12,7 @@ from acll.data.batches import Split, split_of
 from acll.data.prepared import Header
 from acll.data.root import data_root
 from acll.networks.build import NetworkError, body_kind, build
+from acll.networks.norms import norms_after
 from acll.networks.partition import partition
 from acll.packing import file
 from acll.packing.ownership import Packed, TaskRecord, empty
@@ -92,8 +93,14 @@ def train_dense(
     plan = Plan(node.training.epochs, node.training.learning_rate, node.seed_for("train"), label=name)
     unfinished = Unfinished(path.with_suffix(".checkpoint"), key)
     fitted = fit(learner, start, plan, masks, unfinished)
-    header = {"shared": partition(learner.network).shared, "task": asdict(learner.header), "score": fitted.score}
-    save_state(path, fitted.state, header | {"curve": fitted.curve()})
+    header = {
+        "shared": partition(learner.network).shared,
+        "norms": norms_after(learner.network, learner.some_images()),
+        "task": asdict(learner.header),
+        "score": fitted.score,
+        "curve": fitted.curve(),
+    }
+    save_state(path, fitted.state, header)
     unfinished.path.unlink(missing_ok=True)
     print(f"{name}: kept epoch {fitted.epoch}, validation {fitted.score:.4f}")
 

@@ -1,0 +1,260 @@
+"""One task for others: what is removed makes no difference, and what is written computes the same."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from acll.errors import UserError
+from acll.networks.build import build
+from acll.networks.norms import norms_after
+from acll.packing import file
+from acll.packing.ownership import PackingError, effective
+from acll.packing.stage import released
+from acll.serving.compact import compacted
+from acll.serving.export import export
+from acll.settings import BackboneNetwork, DecoderNetwork
+from acll.training.evaluate import outcome
+from acll.training.metrics import score
+from conftest import learn, states_equal, tiny_packed, tiny_task
+
+CPU = torch.device("cpu")
+SMALL = BackboneNetwork(backbone="resnet_small")
+UNET = DecoderNetwork(decoder="unet", encoder="resnet_small")
+NETWORKS = {
+    **{name: BackboneNetwork(backbone=name) for name in (
+        "resnet_small", "lenet", "resnet18", "vgg16_bn", "densenet121", "mobilenet_v3_small", "efficientnet_b0",
+        "convnext_tiny", "swin_t",
+    )},
+    **{name: DecoderNetwork(decoder=name, encoder="resnet18") for name in (
+        "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "deeplabv3", "deeplabv3plus", "upernet",
+        "segformer",
+    )},
+}  # fmt: skip
+UNTOUCHED = {"convnext_tiny", "swin_t"}  # their normalisations mix channels
+
+
+@torch.no_grad()
+def with_silent_filters(network: nn.Module, images: torch.Tensor, share: float = 0.5) -> nn.Module:
+    """Statistics of some training, and the filters of so many output channels set to zero: some then give 0, others a
+    constant."""
+    generator = torch.Generator().manual_seed(0)
+
+    def flags(count: int, part: float) -> torch.Tensor:
+        return torch.rand(count, generator=generator) < part
+
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for value in (module.weight, module.bias, module.running_mean):
+                value.copy_(torch.rand(value.shape, generator=generator) - 0.3)
+            module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.5)
+    for weight, norm in norms_after(network, images).items():
+        filters = network.get_parameter(weight)
+        gone = flags(len(filters), share)
+        filters[gone] = 0
+        silent = gone & flags(len(gone), 0.7)
+        network.get_submodule(norm).bias[silent] = 0
+        network.get_submodule(norm).running_mean[silent] = 0
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_folding_and_removing_change_no_output(name):
+    spec = NETWORKS[name]
+    kind, size = ("classification", 32) if isinstance(spec, BackboneNetwork) else ("segmentation", 64)
+    images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))
+    network = with_silent_filters(build(spec, kind, 5, 0, pretrained=False), images)
+    small = compacted(network, images)
+    other = torch.randn(5, 3, size, size, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = network(other)
+        assert float((small.network(other) - expected).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))
+    before, after = small.weights
+    assert after < 0.9 * before or name in UNTOUCHED | {"lenet"}
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in small.network.modules())
+
+
+def test_what_always_gives_a_constant_is_removed_only_where_nothing_pads():
+    """1 → 2 → 1 channels; the second channel in the middle is always relu(0.5)."""
+    for padding, left in ((0, 1), (1, 2)):
+        network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 3, padding=padding)).eval()
+        with torch.no_grad():
+            network[0].weight[1] = 0
+            network[0].bias[1] = 0.5
+        images = torch.randn(2, 1, 6, 6)
+        small = compacted(network, images)
+        assert small.channels == (3, left + 1)
+        with torch.no_grad():
+            assert torch.allclose(small.network(images), network(images), atol=1e-6)
+
+
+def test_channels_that_nothing_reads_are_removed_and_so_is_what_only_they_needed():
+    network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.ReLU(), nn.Conv2d(3, 2, 1)).eval()
+    with torch.no_grad():
+        network[4].weight[:, 1:] = 0  # the last layer reads the first of three channels,
+        network[2].weight[0, 2:] = 0  # which needs the first two of four
+    small = compacted(network, torch.randn(2, 1, 4, 4))
+    assert small.channels == (9, 2 + 1 + 2)
+    assert small.weights == (4 + 12 + 6, 2 + 2 + 2)
+
+
+def test_both_sides_of_a_sum_keep_a_channel_that_one_needs():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right, self.last = nn.Conv2d(1, 3, 1), nn.Conv2d(1, 3, 1), nn.Conv2d(3, 1, 1)
+
+        def forward(self, images):
+            return self.last((self.left(images) + self.right(images)).relu())
+
+    network = Sum().eval()
+    with torch.no_grad():
+        for layer, silent in ((network.left, (0, 1)), (network.right, (1, 2))):
+            layer.weight[list(silent)] = 0
+            layer.bias[list(silent)] = 0
+    images = torch.randn(2, 1, 4, 4)
+    small = compacted(network, images)
+    assert small.channels == (7, 2 + 2 + 1)  # only the second is silent on both sides
+    with torch.no_grad():
+        assert torch.allclose(small.network(images), network(images), atol=1e-6)
+
+
+def test_a_network_of_which_nothing_is_left_still_computes_its_biases():
+    network = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.Conv2d(3, 2, 1)).eval()
+    with torch.no_grad():
+        for value in network.parameters():
+            value.zero_()
+        network[2].bias.copy_(torch.tensor([1.0, -2.0]))
+    small = compacted(network, torch.randn(2, 1, 4, 4))
+    with torch.no_grad():
+        assert torch.equal(small.network(torch.randn(3, 1, 4, 4)), network(torch.randn(3, 1, 4, 4)))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# pruning by channel
+
+
+def test_channels_released_as_a_whole_stay_silent_however_long_they_are_trained_and_can_be_removed():
+    made = []
+
+    def factory(kind, classes, seed):
+        network = build(SMALL, kind, classes, seed, pretrained=False)
+        made.append(network)
+        return network
+
+    task = tiny_task("a", size=16, samples=12)
+    dense = learn(None, factory, task, 0.0)
+    images = torch.randn(2, 3, 16, 16)
+    norms = norms_after(made[0], images)
+    assert len(norms) == 12
+    assert all(norm.split(".")[:-1] == weight.split(".")[:-2] for weight, norm in norms.items())
+    state = effective(dense, "a")
+    keep = {name: torch.ones_like(owner, dtype=torch.bool) for name, owner in dense.owner.items()}
+    for name in norms:
+        keep[name][::2] = False  # every other filter
+    free = {name: torch.ones_like(mask) for name, mask in keep.items()}
+    start = released(state, free, keep, norms)
+    from acll.settings import Training
+    from acll.training.learner import TaskLearner
+    from acll.training.loop import Plan, fit
+
+    train, validation, header = task
+    network = build(SMALL, "classification", 3, 0, pretrained=False)
+    learner = TaskLearner(network, train, validation, header, Training(batch_size=4, weight_decay=0.1), CPU)
+    after = fit(learner, start, Plan(3, 0.01, 1), keep).state
+    for name, norm in norms.items():
+        if ".first." in name or "stem" in name:  # a ReLU comes next
+            assert bool((after[f"{norm}.bias"][::2] == 0).all())
+            assert bool((after[f"{norm}.running_mean"][::2] == 0).all())
+    assert not states_equal(after, start)
+    network.load_state_dict(after)
+    small = compacted(network.eval(), images)
+    assert small.weights[1] < 0.6 * small.weights[0]
+    with torch.no_grad():
+        assert torch.allclose(small.network(images), network(images), atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# files
+
+
+@pytest.fixture(scope="module", params=["classification", "segmentation"])
+def packed(request, tmp_path_factory):
+    """A packed network of two tasks, the second of this kind, and images of that."""
+    path = tmp_path_factory.mktemp("packed") / "network.safetensors"
+    spec = SMALL if request.param == "classification" else UNET
+    file.write(path, tiny_packed("a", "b", spec=spec, kind=request.param, size=16, samples=8))
+    return file.opened(path), tiny_task("b", request.param, size=16, samples=8)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".safetensors"])
+def test_what_is_exported_computes_the_same_and_scores_the_same(packed, tmp_path, suffix):
+    opened, (images, _, header) = packed
+    exported = export(opened, "b", tmp_path / f"b{suffix}", "float32", images)
+    assert exported.difference <= {".onnx": 1e-4, ".pt2": 1e-5, ".safetensors": 0.0}[suffix]
+    assert exported.scores[0] == exported.scores[1]
+    assert exported.bytes == (tmp_path / f"b{suffix}").stat().st_size
+    assert [path.name for path in tmp_path.iterdir()] == [f"b{suffix}"]
+    # and the score is that of the network in the file
+    from acll.serving.restore import network_of
+
+    network = network_of(opened.without_weights(), opened.record("b"), opened.state("b"))
+    assert exported.scores[0] == pytest.approx(score(outcome(network, images, header, CPU)), abs=1e-6)
+
+
+def test_an_onnx_file_takes_any_number_of_images_and_says_what_they_are(packed, tmp_path):
+    import onnx
+    import onnxruntime
+
+    opened, (_, _, header) = packed
+    export(opened, "b", tmp_path / "b.onnx", "float32", None)
+    session = onnxruntime.InferenceSession(tmp_path / "b.onnx")
+    for count in (1, 7):
+        (logits,) = session.run(None, {"images": np.random.rand(count, 3, 16, 16).astype(np.float32)})
+        assert logits.shape[:2] == (count, 3)
+    known = {entry.key: entry.value for entry in onnx.load(tmp_path / "b.onnx").metadata_props}
+    assert json.loads(known["classes"]) == list(header.classes)
+    assert (known["task"], known["kind"]) == ("b", header.kind)
+
+
+@pytest.mark.parametrize(("suffix", "precision", "share"), [(".onnx", "float16", 0.6), (".pt2", "float16", 0.6),
+                                                            (".onnx", "int8", 0.5)])  # fmt: skip
+def test_lower_precision_takes_less_room_and_says_what_it_costs(packed, tmp_path, suffix, precision, share):
+    opened, (images, _, _) = packed
+    whole = export(opened, "b", tmp_path / f"whole{suffix}", "float32", images)
+    less = export(opened, "b", tmp_path / f"less{suffix}", precision, images)
+    assert less.bytes < share * whole.bytes
+    assert less.difference > 0
+    assert less.scores[0] == whole.scores[0]
+    assert 0 <= less.scores[1] <= 1
+
+
+def test_a_file_of_one_task_is_that_task_and_smaller(packed, tmp_path):
+    opened, _ = packed
+    export(opened, "b", tmp_path / "b.safetensors", "float32", None)
+    own = file.opened(tmp_path / "b.safetensors")
+    assert [record.name for record in own.header.tasks] == ["b"]
+    assert states_equal(own.state("b"), opened.state("b"))
+    assert (tmp_path / "b.safetensors").stat().st_size < opened.container.path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "message"),
+    [
+        (
+            "b.txt",
+            "float32",
+            r"b\.txt: the ending .* must be one of \.onnx, \.pt2, \.safetensors",
+        ),
+        ("b.pt2", "int8", r"b\.pt2: int8 can be written to \.onnx only"),
+        ("b.safetensors", "float16", r"float16 can be written to \.onnx or \.pt2 only"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is(packed, tmp_path, name, precision, message):
+    with pytest.raises(UserError, match=message):
+        export(packed[0], "b", tmp_path / name, precision, None)
+    with pytest.raises(PackingError, match="has not learned 'z'"):
+        export(packed[0], "z", tmp_path / "z.onnx", "float32", None)
+    assert not list(tmp_path.iterdir())
