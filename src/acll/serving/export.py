@@ -78,8 +78,8 @@ class _Half(nn.Module):
         return logits
 
 
-class _Session(nn.Module):
-    """An ONNX file as a module."""
+class OnnxSession(nn.Module):
+    """An ONNX file that `export` wrote, as a module on the CPU."""
 
     def __init__(self, path: Path) -> None:
         import onnxruntime
@@ -130,7 +130,7 @@ def export(opened: file.PackedFile, task: str, path: Path, precision: Precision,
                 read = torch.export.load(content).module()
             else:
                 _write_onnx(beside, module, example, header, precision)
-                read = _Session(beside)
+                read = OnnxSession(beside)
         difference = float((read(example) - whole(example)).abs().max())
         scores = None
         if validation is not None:

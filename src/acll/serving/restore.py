@@ -29,12 +29,18 @@ def network_of(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
 
 def skeleton(packed: Packed, record: TaskRecord) -> TaskNetwork:
     """The network of a task without its state: where that can be built without memory, without. Raises NetworkError."""
-    spec: Network = TypeAdapter(Network).validate_python(packed.network)
+    spec = specification(packed)
     try:
         with torch.device("meta"):
             return build(spec, record.kind, len(record.classes), 0, pretrained=False)
     except (NotImplementedError, NetworkError):  # some look at values while they are built, and here are none
         return build(spec, record.kind, len(record.classes), 0, pretrained=False)
+
+
+def specification(packed: Packed) -> Network:
+    """What a packed network is built from."""
+    spec: Network = TypeAdapter(Network).validate_python(packed.network)
+    return spec
 
 
 def header_of(record: TaskRecord) -> Header:

@@ -1,0 +1,189 @@
+"""Packed networks in use: how long they take to load, to switch and to run, and how large they are.
+
+    make run CONFIG=inference DATA=../shared/data      # about 20 minutes on two cores
+    python benchmarks/inference.py results/inference
+
+Networks are those at the ends of the sequences, as they are in their files. Variants: `dense` (nothing released),
+`masked` (as loaded), `compact` (normalisations folded, channels that make no difference removed), `onnx` and `onnx_int8`
+(by onnxruntime, of the compact one). One thread; times are medians of runs that take turns. Rows go to
+docs/benchmarks/inference.csv.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import acll
+from acll.networks.build import build
+from acll.packing import accounting, file
+from acll.packing.ownership import Packed
+from acll.serving.compact import compacted
+from acll.serving.export import _Session, export
+from acll.settings import BackboneNetwork
+from acll.training.session import splits_of
+
+ROOT = Path(__file__).parents[1]
+OUT = ROOT / "docs/benchmarks/inference.csv"
+ENDS = {"resnet18": "mnist/cifar10", "unet": "people/membrane/camvid", "vgg16_bn": "mnist"}
+METHODS = ("weights", "channels")
+TURNS = 15
+BATCH = 32
+
+
+def medians(variants: dict[str, Callable[[], object]], turns: int = TURNS) -> dict[str, float]:
+    """The median seconds of each, run in turns, after one that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for turn in range(turns + 1):
+        for name, function in variants.items():
+            start = time.perf_counter()
+            function()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(each)) for name, each in times.items()}
+
+
+class Rows:
+    """The table as it grows."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str, str, str, float]] = []
+
+    def add(self, network: str, task: str, variant: str, quantity: str, value: float) -> None:
+        self.rows.append((network, task, variant, quantity, float(f"{value:.4g}")))
+        print(f"{network:20} {task:10} {variant:12} {quantity:22} {value:12.4g}", flush=True)
+
+
+def loading(rows: Rows, name: str, path: Path, folder: Path) -> None:
+    """Load time against that of a plain state dict, and switching."""
+    packed = acll.load(path)
+    for task in packed.tasks:
+        plain = folder / "state.pt"
+        torch.save(packed.network(task.name).state_dict(), plain)
+        times = medians({
+            "state_dict": lambda plain=plain: torch.load(plain),
+            "packed": lambda task=task: file.opened(path).state(task.name),
+        })  # fmt: skip
+        for variant, seconds in times.items():
+            rows.add(name, task.name, variant, "load_ms", 1e3 * seconds)
+        rows.add(name, task.name, "packed", "load_ratio", times["packed"] / times["state_dict"])
+    if len(packed.tasks) > 1:
+        first, last = packed.tasks[0].name, packed.tasks[-1].name
+        live = packed.network(first)
+        times = medians({last: lambda: packed.switch(live, last), first: lambda: packed.switch(live, first)})
+        for task, seconds in times.items():
+            rows.add(name, task, "packed", "switch_ms", 1e3 * seconds)
+
+
+@torch.no_grad()
+def running(rows: Rows, name: str, path: Path, folder: Path, data: Path) -> None:
+    """Latency and throughput of the task that was learned last, or alone, and of the first."""
+    packed, opened = acll.load(path), file.opened(path)
+    for task in dict.fromkeys((packed.tasks[0].name, packed.tasks[-1].name)):
+        record = opened.record(task)
+        validation = splits_of(data / f"{task}.train.safetensors")[1]
+        images = torch.rand(BATCH, len(record.mean), *record.image_size, generator=torch.Generator().manual_seed(0))
+        masked = packed.network(task)
+        spec = opened.without_weights().network
+        from pydantic import TypeAdapter
+
+        from acll.settings import Network
+
+        dense = build(TypeAdapter(Network).validate_python(spec), record.kind, len(record.classes), 0, False).eval()
+        small = compacted(masked, images[:4])
+        onnx = export(opened, task, folder / "a.onnx", "float32", validation)
+        int8 = export(opened, task, folder / "b.onnx", "int8", validation)
+        half = export(opened, task, folder / "c.onnx", "float16", validation)
+        rows.add(name, task, "compact", "channels_left", small.channels[1] / small.channels[0])
+        rows.add(name, task, "compact", "weights_left", small.weights[1] / small.weights[0])
+        rows.add(name, task, "compact", "difference", float((small.network(images) - masked(images)).abs().max()))
+        for variant, exported in (("onnx", onnx), ("onnx_half", half), ("onnx_int8", int8)):
+            rows.add(name, task, variant, "difference", exported.difference)
+            rows.add(name, task, variant, "validation_score", exported.scores[1])
+            rows.add(name, task, variant, "bytes", exported.bytes)
+        rows.add(name, task, "masked", "validation_score", onnx.scores[0])
+        alone = export(opened, task, folder / "d.safetensors", "float32", None)
+        rows.add(name, task, "packed_alone", "bytes", alone.bytes)
+        modules = {"dense": dense, "masked": masked, "compact": small.network,
+                   "onnx": _Session(folder / "a.onnx"), "onnx_int8": _Session(folder / "b.onnx")}  # fmt: skip
+        for count, quantity in ((1, "latency_ms"), (BATCH, "images_per_second")):
+            times = medians({which: lambda module=module, count=count: module(images[:count])
+                             for which, module in modules.items()})  # fmt: skip
+            for variant, seconds in times.items():
+                rows.add(name, task, variant, quantity, 1e3 * seconds if count == 1 else count / seconds)
+
+
+def sizes(rows: Rows, name: str, path: Path) -> None:
+    """Bytes of the file for the first tasks, and against separate networks."""
+    packed = file.read(path)
+    together = accounting.bytes_of_first(packed)
+    separate = np.cumsum([accounting.bytes_alone(packed, record.name) for record in packed.tasks])
+    for record, own, others in zip(packed.tasks, together, separate):
+        rows.add(name, record.name, "packed", "bytes_so_far", own)
+        rows.add(name, record.name, "packed", "size_ratio", own / others)
+    rows.add(name, "all", "packed", "bytes_on_disk", path.stat().st_size)
+
+
+def ten_tasks(rows: Rows) -> None:
+    """The worst case of ten tasks: every weight is owned, each by any of ten, so that no map can be left out."""
+    spec = BackboneNetwork(backbone="resnet18")
+    from acll.networks.partition import partition
+    from acll.packing.ownership import TaskRecord
+
+    network = build(spec, "classification", 10, 0, pretrained=False)
+    state = network.state_dict()
+    generator = torch.Generator().manual_seed(0)
+    shared = {name: state[name] for name in partition(network).shared}
+    owner = {
+        name: torch.randint(1, 11, value.shape, generator=generator, dtype=torch.uint8)
+        for name, value in shared.items()
+    }
+    names = [f"task{number}" for number in range(10)]
+    record = TaskRecord(
+        "x", "classification", tuple("abcdefghij"), (32, 32), (0.5,) * 3, (0.3,) * 3, "accuracy", 0.9, "0" * 64
+    )
+    private = {name: {key: value.clone() for key, value in state.items() if key not in shared} for name in names}
+    packed = Packed(
+        spec.model_dump(mode="json"), shared, owner, private, tuple(replace(record, name=name) for name in names)
+    )
+    one = sum(value.nbytes for value in state.values())
+    rows.add("resnet18", "ten tasks", "packed", "ten_task_size_ratio", file.size(packed) / one)
+    rows.add(
+        "resnet18", "ten tasks", "owner map", "ten_task_size_ratio", sum(v.numel() for v in shared.values()) / 2 / one
+    )
+    rows.add(
+        "resnet18",
+        "ten tasks",
+        "private",
+        "ten_task_size_ratio",
+        sum(v.nbytes for s in private.values() for v in s.values()) / one,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="results of config/inference.yaml")
+    results = parser.parse_args().results
+    torch.set_num_threads(1)
+    rows = Rows()
+    with tempfile.TemporaryDirectory() as folder:
+        for network, end in ENDS.items():
+            for method in METHODS:
+                path = results / f"nodes/{network}/{method}/seed0/{end}/network.safetensors"
+                name = f"{network} {method}"
+                sizes(rows, name, path)
+                loading(rows, name, path, Path(folder))
+                running(rows, name, path, Path(folder), results / "data")
+    ten_tasks(rows)
+    table = pd.DataFrame(rows.rows, columns=["network", "task", "variant", "quantity", "value"])
+    table.to_csv(OUT, index=False)
+
+
+if __name__ == "__main__":
+    main()
