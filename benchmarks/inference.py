@@ -4,8 +4,8 @@
     python benchmarks/inference.py results/inference
 
 Networks are those at the ends of the sequences, as they are in their files. Variants: `dense` (nothing released),
-`masked` (as loaded), `compact` (normalisations folded, channels that make no difference removed), `onnx` and `onnx_int8`
-(by onnxruntime, of the compact one). One thread; times are medians of runs that take turns. Rows go to
+`masked` (as loaded), `compact` (normalisations folded, channels that make no difference removed), `onnx` and
+`onnx_int8` (by onnxruntime, of the compact one). One thread; times are medians of runs that take turns. Rows go to
 docs/benchmarks/inference.csv.
 """
 
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,12 @@ import torch
 
 import acll
 from acll.networks.build import build
+from acll.networks.partition import partition
 from acll.packing import accounting, file
-from acll.packing.ownership import Packed
+from acll.packing.ownership import Packed, TaskRecord
 from acll.serving.compact import compacted
-from acll.serving.export import _Session, export
+from acll.serving.export import OnnxSession, export
+from acll.serving.restore import specification
 from acll.settings import BackboneNetwork
 from acll.training.session import splits_of
 
@@ -66,10 +69,8 @@ def loading(rows: Rows, name: str, path: Path, folder: Path) -> None:
     for task in packed.tasks:
         plain = folder / "state.pt"
         torch.save(packed.network(task.name).state_dict(), plain)
-        times = medians({
-            "state_dict": lambda plain=plain: torch.load(plain),
-            "packed": lambda task=task: file.opened(path).state(task.name),
-        })  # fmt: skip
+        read = partial(lambda name: file.opened(path).state(name), task.name)
+        times = medians({"state_dict": partial(torch.load, plain), "packed": read})
         for variant, seconds in times.items():
             rows.add(name, task.name, variant, "load_ms", 1e3 * seconds)
         rows.add(name, task.name, "packed", "load_ratio", times["packed"] / times["state_dict"])
@@ -90,12 +91,7 @@ def running(rows: Rows, name: str, path: Path, folder: Path, data: Path) -> None
         validation = splits_of(data / f"{task}.train.safetensors")[1]
         images = torch.rand(BATCH, len(record.mean), *record.image_size, generator=torch.Generator().manual_seed(0))
         masked = packed.network(task)
-        spec = opened.without_weights().network
-        from pydantic import TypeAdapter
-
-        from acll.settings import Network
-
-        dense = build(TypeAdapter(Network).validate_python(spec), record.kind, len(record.classes), 0, False).eval()
+        dense = build(specification(opened.without_weights()), record.kind, len(record.classes), 0, False).eval()
         small = compacted(masked, images[:4])
         onnx = export(opened, task, folder / "a.onnx", "float32", validation)
         int8 = export(opened, task, folder / "b.onnx", "int8", validation)
@@ -111,10 +107,10 @@ def running(rows: Rows, name: str, path: Path, folder: Path, data: Path) -> None
         alone = export(opened, task, folder / "d.safetensors", "float32", None)
         rows.add(name, task, "packed_alone", "bytes", alone.bytes)
         modules = {"dense": dense, "masked": masked, "compact": small.network,
-                   "onnx": _Session(folder / "a.onnx"), "onnx_int8": _Session(folder / "b.onnx")}  # fmt: skip
+                   "onnx": OnnxSession(folder / "a.onnx"), "onnx_int8": OnnxSession(folder / "b.onnx")}  # fmt: skip
         for count, quantity in ((1, "latency_ms"), (BATCH, "images_per_second")):
-            times = medians({which: lambda module=module, count=count: module(images[:count])
-                             for which, module in modules.items()})  # fmt: skip
+            batch = images[:count]
+            times = medians({which: partial(module, batch) for which, module in modules.items()})
             for variant, seconds in times.items():
                 rows.add(name, task, variant, quantity, 1e3 * seconds if count == 1 else count / seconds)
 
@@ -133,9 +129,6 @@ def sizes(rows: Rows, name: str, path: Path) -> None:
 def ten_tasks(rows: Rows) -> None:
     """The worst case of ten tasks: every weight is owned, each by any of ten, so that no map can be left out."""
     spec = BackboneNetwork(backbone="resnet18")
-    from acll.networks.partition import partition
-    from acll.packing.ownership import TaskRecord
-
     network = build(spec, "classification", 10, 0, pretrained=False)
     state = network.state_dict()
     generator = torch.Generator().manual_seed(0)
@@ -144,26 +137,20 @@ def ten_tasks(rows: Rows) -> None:
         name: torch.randint(1, 11, value.shape, generator=generator, dtype=torch.uint8)
         for name, value in shared.items()
     }
-    names = [f"task{number}" for number in range(10)]
-    record = TaskRecord(
-        "x", "classification", tuple("abcdefghij"), (32, 32), (0.5,) * 3, (0.3,) * 3, "accuracy", 0.9, "0" * 64
-    )
-    private = {name: {key: value.clone() for key, value in state.items() if key not in shared} for name in names}
-    packed = Packed(
-        spec.model_dump(mode="json"), shared, owner, private, tuple(replace(record, name=name) for name in names)
-    )
+    statistics = ((0.5,) * 3, (0.3,) * 3)
+    record = TaskRecord("x", "classification", tuple("abcdefghij"), (32, 32), *statistics, "accuracy", 0.9, "0" * 64)
+    tasks = tuple(replace(record, name=f"task{number}") for number in range(10))
+    own = {name: value for name, value in state.items() if name not in shared}
+    private = {task.name: {name: value.clone() for name, value in own.items()} for task in tasks}
+    packed = Packed(spec.model_dump(mode="json"), shared, owner, private, tasks)
     one = sum(value.nbytes for value in state.values())
-    rows.add("resnet18", "ten tasks", "packed", "ten_task_size_ratio", file.size(packed) / one)
-    rows.add(
-        "resnet18", "ten tasks", "owner map", "ten_task_size_ratio", sum(v.numel() for v in shared.values()) / 2 / one
-    )
-    rows.add(
-        "resnet18",
-        "ten tasks",
-        "private",
-        "ten_task_size_ratio",
-        sum(v.nbytes for s in private.values() for v in s.values()) / one,
-    )
+    parts = {
+        "packed": file.size(packed),
+        "owner_bits": sum(value.numel() for value in shared.values()) / 2,
+        "private_state": 10 * sum(value.nbytes for value in own.values()),
+    }
+    for variant, count in parts.items():
+        rows.add("resnet18", "ten tasks", variant, "ten_task_size_ratio", count / one)
 
 
 def main() -> None:

@@ -90,6 +90,7 @@ class OnnxSession(nn.Module):
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits of images float [N, C, H, W] in which white is 1."""
         return torch.from_numpy(self._session.run(None, {"images": images.numpy()})[0])
 
 
