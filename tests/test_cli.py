@@ -1,18 +1,26 @@
 """What a person types, and the files that are generated or shown to them."""
 
+import csv
+import io
+import json
 import re
 import shutil
 import subprocess
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+import acll
 from acll.cli.main import main
+from acll.networks.build import build as build_network
 from acll.packing import file
 from acll.packing.ownership import digest, effective, overwrite
 from acll.reference import reference
-from conftest import ROOT, learn, tiny_task
+from acll.settings import BackboneNetwork, DecoderNetwork
+from conftest import ROOT, learn, tiny_packed, tiny_task
 from test_packing import networks
 
 
@@ -69,13 +77,6 @@ def test_prove_reports_fine_tuning_without_failing(results, capsys):
     file.write(folder / "b/network.safetensors", second)
     main(["prove", str(results)])
     assert "changed: a in nodes/small/finetune/seed0/a/b" in capsys.readouterr().out
-
-
-def test_inspect_names_the_tasks_and_shares(results, capsys):
-    main(["inspect", str(results / "nodes/small/adaptive/seed0/a/b/network.safetensors")])
-    out = capsys.readouterr().out
-    assert re.search(r"1\s+a\s+classification\s+3\s+16x16", out)
-    assert "shared weights" in out
 
 
 @pytest.mark.parametrize(
@@ -255,3 +256,144 @@ def test_download_says_how_much_it_fetched_and_what_is_still_missing(checkout, c
     with pytest.raises(SystemExit):
         main(["download", str(checkout(source="torchvision", dataset="StanfordCars", path="sets"))])
     assert "has to be fetched by hand" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# packed networks
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A packed network of a classification and a segmentation task, and a folder of images."""
+    folder = tmp_path_factory.mktemp("network")
+    spec = DecoderNetwork(decoder="unet", encoder="resnet_small")
+    first = tiny_packed("digits", spec=spec, size=16)
+    file.write(folder / "one.safetensors", first)
+
+    def build(kind, classes, seed):
+        return build_network(spec, kind, classes, seed, pretrained=False)
+
+    build.has_decoder, build.spec = True, first.network
+    file.write(folder / "two.safetensors", learn(first, build, tiny_task("streets", "segmentation", size=16)))
+    for number in range(3):
+        values = np.random.default_rng(number).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        (folder / "images").mkdir(exist_ok=True)
+        Image.fromarray(values).save(folder / f"images/{number}.png")
+    return folder
+
+
+def ended(*arguments) -> int:
+    """The exit code of a command that does not end well."""
+    with pytest.raises(SystemExit) as caught:
+        main([*map(str, arguments)])
+    return caught.value.code
+
+
+def test_inspect_gives_people_a_table_and_programs_json_with_bytes_that_are_those_on_disk(network, capsys):
+    main(["inspect", str(network / "two.safetensors")])
+    out = capsys.readouterr().out
+    assert re.search(r"1 +digits +classification +3 +16x16 +0\.5000 accuracy +0\.500", out)
+    main(["inspect", str(network / "two.safetensors"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [task["name"] for task in found["tasks"]] == ["digits", "streets"]
+    assert found["bytes"] == (network / "two.safetensors").stat().st_size
+    assert found["tasks"][1]["bytes_of_first"] == pytest.approx(found["bytes"], rel=0.01)
+    assert found["tasks"][0]["bytes_of_first"] == pytest.approx((network / "one.safetensors").stat().st_size, rel=0.01)
+    assert found["tasks"][1]["bytes_of_first"] < found["tasks"][1]["bytes_separate"]
+
+
+def test_compare_says_what_differs_and_its_exit_code_whether_anything_does(network, capsys):
+    main(["compare", str(network / "one.safetensors"), str(network / "one.safetensors")])
+    assert "the networks are equal" in capsys.readouterr().out
+    assert ended("compare", network / "one.safetensors", network / "two.safetensors") == 1
+    out = capsys.readouterr().out
+    assert re.search(r"digits +equal", out)
+    assert re.search(r"streets +only in the second", out)
+    other = tiny_packed("digits", spec=BackboneNetwork(backbone="resnet_small"), size=16, classes=4)
+    file.write(network / "other.safetensors", other)
+    assert ended("compare", network / "one.safetensors", network / "other.safetensors") == 1
+    out = capsys.readouterr().out
+    assert re.search(r"digits +differ", out)
+    assert "digits.classes: ('class_0', 'class_1', 'class_2') → " in out
+    assert "network: " in out
+
+
+def test_predict_classifies_files_folders_and_lists_in_every_form(network, capsys, monkeypatch):
+    path, images = str(network / "two.safetensors"), network / "images"
+    main(["predict", path, str(images), "--task", "digits"])
+    table = capsys.readouterr().out
+    assert all(f"{number}.png" in table for number in range(3))
+    main(["predict", path, str(images / "1.png"), "--task", "digits", "--format", "json", "--top", "2"])
+    (one,) = json.loads(capsys.readouterr().out)
+    expected = acll.load(path).predict("digits", images / "1.png").top(2)
+    assert [(row["class"], row["probability"]) for row in one["classes"]] == [
+        (name, round(value, 6)) for name, value in expected
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{images / '2.png'}\n{images / '0.png'}\n"))
+    main(["predict", path, "-", "--task", "digits", "--format", "csv", "--top", "1"])
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
+    assert rows[0] == ["image", "rank", "class", "probability"]
+    assert [row[0] for row in rows[1:]] == [str(images / "2.png"), str(images / "0.png")]
+
+
+def test_predict_writes_masks_of_the_size_of_the_images_and_overlays(network, tmp_path, capsys):
+    path = str(network / "two.safetensors")
+    main(["predict", path, str(network / "images"), "--task", "streets", "--out", str(tmp_path / "masks")])
+    assert f"3 masks and overlays in {tmp_path / 'masks'}" in capsys.readouterr().out
+    for number in range(3):
+        with Image.open(tmp_path / f"masks/{number}.mask.png") as mask:
+            expected = acll.load(path).predict("streets", network / f"images/{number}.png").mask
+            assert np.array_equal(np.asarray(mask), expected)
+        with Image.open(tmp_path / f"masks/{number}.overlay.png") as overlay:
+            assert overlay.size[0] >= 30
+            assert overlay.size[1] > 20
+    assert len(list((tmp_path / "masks").iterdir())) == 6
+
+
+def test_predict_names_images_that_cannot_be_used_and_goes_on_with_the_others(network, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"rubbish")
+    images = [network / "images/0.png", tmp_path / "bad.png", tmp_path / "absent.png", network / "images/1.png"]
+    assert ended("predict", network / "two.safetensors", *images, "--task", "digits") == 1
+    output = capsys.readouterr()
+    assert "0.png" in output.out
+    assert "1.png" in output.out
+    assert re.search(r"error: .*bad\.png: not a readable image", output.err)
+    assert re.search(r"error: .*absent\.png: cannot be read: No such file", output.err)
+
+
+def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(network, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(network / "images", tmp_path / name)
+    images = [str(tmp_path / name) for name in ("a", "b")]
+    main(["predict", str(network / "two.safetensors"), *images, "--task", "streets", "--out", str(tmp_path / "masks")])
+    assert len(list((tmp_path / "masks").glob("*.mask.png"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "two", "images", "--task", "zebra"], "has not learned 'zebra' (its tasks: digits, streets)"),
+        (["predict", "two", "images", "--task", "streets"], "say with --out into which folder its masks go"),
+        (["predict", "two", "empty", "--task", "digits"], "empty: there is no image in this folder"),
+        (["predict", "absent", "images", "--task", "digits"], "absent.safetensors: there is no such file"),
+        (["inspect", "images/0.png"], "not a file of acll, or damaged"),
+        (["export", "two", "x.txt", "--task", "digits"], "it must be one of .onnx, .pt2, .safetensors"),
+        (["export", "two", "x.onnx", "--task", "digits", "--data", "absent"], "absent"),
+    ],
+)
+def test_mistakes_end_with_a_line_that_says_what_to_do(network, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(network)
+    (network / "empty").mkdir(exist_ok=True)
+    names = {"two": "two.safetensors", "absent": "absent.safetensors"}
+    assert ended(arguments[0], *[names.get(one, one) for one in arguments[1:]]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_export_says_what_was_written_and_what_it_scores(network, tmp_path, capsys):
+    main(["export", str(network / "two.safetensors"), str(tmp_path / "streets.onnx"), "--task", "streets"])
+    out = capsys.readouterr().out
+    assert f"streets.onnx: streets, {(tmp_path / 'streets.onnx').stat().st_size:,} bytes" in out
+    assert "largest difference of a logit" in out
+    assert "name them with --data" in out

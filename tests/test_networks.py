@@ -2,6 +2,8 @@
 
 import json
 from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -9,10 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import acll
 from acll.data import prepared
+from acll.data.batches import normalised
 from acll.networks import small
 from acll.networks.build import OWN_BACKBONES, NetworkError, TaskNetwork, _start, build, without_classifier
 from acll.networks.partition import UnpackableError, partition
+from acll.packing import file
 from acll.packing.ownership import digest, effective
 from acll.settings import BackboneNetwork, DecoderNetwork, PerceptronNetwork, Training
 from acll.training.session import Node, learner_of
@@ -30,6 +35,8 @@ BACKBONES = {
     "efficientnet_b0": 32,
     "convnext_tiny": 32,
     "swin_t": 32,
+    "mnasnet0_5": 32,
+    "regnet_y_400mf": 32,
 }
 DECODERS = ["unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet",
             "segformer", "dpt"]  # fmt: skip
@@ -41,6 +48,7 @@ def factory(network):
 
     if isinstance(network, DecoderNetwork):
         make.has_decoder = True
+    make.spec = network.model_dump(mode="json")
     return make
 
 
@@ -54,7 +62,20 @@ def learn_two(make, first, second):
     assert all(record.digest == digest(effective(packed, record.name)) for record in packed.tasks)
     assert packed.tasks[1].owned > 0
     assert not states_equal(effective(packed, second[2].name), state)
+    loaded_is_evaluated(packed, make, first, second)
     return packed
+
+
+def loaded_is_evaluated(packed, make, *tasks):
+    """From its file each task gives the outputs of evaluation, bit for bit."""
+    with TemporaryDirectory() as folder:
+        file.write(Path(folder) / "network.safetensors", packed)
+        loaded = acll.load(Path(folder) / "network.safetensors")
+        for task in tasks:
+            network = loaded.network(task[2].name)
+            with torch.no_grad():
+                result = network(normalised(task[1].images, task[2], torch.device("cpu")))
+            assert torch.equal(result, outputs(packed, make, task))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
