@@ -137,10 +137,8 @@ def checkout(folder: Path, data: Path) -> Checkout:
     stages = (folder / "dvc.yaml").read_text()
     stages = re.sub(r"foreach:\n(      - .*\n)+", "foreach:\n      - tiny\n      - small\n", stages)
     metrics = "".join(f"  - results/{name}/tables/metrics.json\n" for name in ("tiny", "small"))
-    plots = "".join(
-        f"  - results/{name}/tables/plot.csv: {{template: bar_horizontal, x: score, y: result}}\n"
-        for name in ("tiny", "small")
-    )
+    of_demo = stages.split("plots:\n")[1]
+    plots = "".join(of_demo.replace("results/demo/", f"results/{name}/") for name in ("tiny", "small"))
     stages = f"{stages.split('metrics:')[0]}metrics:\n{metrics}plots:\n{plots}"
     (folder / "dvc.yaml").write_text(stages)
     own.commit("tiny configurations")

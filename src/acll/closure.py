@@ -46,7 +46,7 @@ def closure(module: str) -> tuple[set[Path], set[str]]:
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
-        if name in seen:
+        if name in seen or name == PACKAGE:  # the package itself hands on names to its users, and to no step
             continue
         seen.add(name)
         path = _path(name)

@@ -15,7 +15,11 @@ _MERGED = {
     "dvc.lock": "take one side, for example `git checkout --theirs dvc.lock`",
     "dvc.yaml": "keep the lines of both sides",
 }
-PLOT = {"template": "bar_horizontal", "x": "score", "y": "result"}
+# of each run, below its tables: what `dvc plots` shows, of one version or of several side by side
+PLOTS = {
+    "plot.csv": {"template": "bar_horizontal", "x": "score", "y": "result"},
+    "summary.csv": {"template": "scatter", "x": "size", "y": "mean_score", "x_label": "size, in separate networks"},
+}
 
 
 def refuse_conflicts(root: Path) -> None:
@@ -43,7 +47,7 @@ def as_run(root: Path, name: str) -> str:
 
 
 def add_stage(path: Path, name: str) -> bool:
-    """Add a stage for a configuration, its metrics and its plot, unless there is one. Whether anything was added."""
+    """Add a stage for a configuration, its metrics and plots, unless there is one. Whether anything was added."""
     from ruamel.yaml import YAML  # as DVC itself: comments stay where they are
 
     yaml = YAML()
@@ -55,7 +59,8 @@ def add_stage(path: Path, name: str) -> bool:
         return False
     names.append(name)
     content["metrics"].append(f"results/{name}/tables/metrics.json")
-    content["plots"].append({f"results/{name}/tables/plot.csv": PLOT})
+    content["plots"] += [{f"results/{name}/tables/{table}": dict(plot)} for table, plot in PLOTS.items()]
+    content["plots"].append(f"results/{name}/figures/scores.png")
     text = io.StringIO()
     yaml.dump(content, text)
     write_text(path, text.getvalue())
