@@ -117,10 +117,10 @@ def running(rows: Rows, name: str, path: Path, folder: Path, data: Path) -> None
 
 def sizes(rows: Rows, name: str, path: Path) -> None:
     """Bytes of the file for the first tasks, and against separate networks."""
-    packed = file.read(path)
-    together = accounting.bytes_of_first(packed)
-    separate = np.cumsum([accounting.bytes_alone(packed, record.name) for record in packed.tasks])
-    for record, own, others in zip(packed.tasks, together, separate):
+    header = file.opened(path).header
+    together = accounting.bytes_of_first(header)
+    separate = np.cumsum([accounting.bytes_alone(header, record.name) for record in header.tasks])
+    for record, own, others in zip(header.tasks, together, separate):
         rows.add(name, record.name, "packed", "bytes_so_far", own)
         rows.add(name, record.name, "packed", "size_ratio", own / others)
     rows.add(name, "all", "packed", "bytes_on_disk", path.stat().st_size)
@@ -145,7 +145,7 @@ def ten_tasks(rows: Rows) -> None:
     packed = Packed(spec.model_dump(mode="json"), shared, owner, private, tasks)
     one = sum(value.nbytes for value in state.values())
     parts = {
-        "packed": file.size(packed),
+        "packed": file.size(file.header_of(packed)),
         "owner_bits": sum(value.numel() for value in shared.values()) / 2,
         "private_state": 10 * sum(value.nbytes for value in own.values()),
     }

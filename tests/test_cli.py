@@ -318,6 +318,11 @@ def test_compare_says_what_differs_and_its_exit_code_whether_anything_does(netwo
     assert re.search(r"digits +differ", out)
     assert "digits.classes: ('class_0', 'class_1', 'class_2') → " in out
     assert "network: " in out
+    first = file.read(network / "one.safetensors")
+    file.write(network / "other.safetensors", replace(first, tasks=(replace(first.tasks[0], rotate=9.0),)))
+    assert ended("compare", network / "one.safetensors", network / "other.safetensors") == 1
+    assert "digits.rotate: 0.0 → 9.0" in capsys.readouterr().out
+    assert ended("compare", network / "one.safetensors", network / "absent.safetensors") == 2
 
 
 def test_predict_classifies_files_folders_and_lists_in_every_form(network, capsys, monkeypatch):

@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from acll.cli.main import main
 from acll.packing import container, file
 from acll.packing.ownership import PackingError
+from acll.serving.model import PackedNetwork
 from conftest import tiny_packed
 
 
@@ -26,8 +28,10 @@ def sound(tmp_path_factory):
 def read_all(path) -> None:
     """Whatever a person could ask of a file."""
     opened = file.opened(path)
-    for record in opened.header.tasks:
-        opened.state(record.name)
+    packed = PackedNetwork(opened)
+    for task in packed.tasks:
+        opened.state(task.name)
+        packed.predict(task.name, np.zeros((5, 7), np.uint8))
     opened.whole()
 
 
@@ -83,7 +87,7 @@ LIES = {
     "a task with a path": (set_at("tasks", 1, "name", value="../../b"), "the name of a task"),
     "huge shape": (set_at("layers", 0, "shape", value=[2**20, 2**20]), "more than any network"),
     "huge shape of one owner": (
-        lambda tensors, header: header["layers"][0].update(shape=[2**40], owned=[0, 0]), "more than any network"
+        lambda tensors, header: header["layers"][0].update(shape=[2**40], owned=[0, 0]), "less than or equal"
     ),
     "many large shapes": (
         lambda tensors, header: header["layers"].extend(
@@ -115,8 +119,26 @@ LIES = {
         lambda tensors, header: header["private"]["a"][0].update(dtype="object"), "not what its layout says"
     ),
     "private state larger than the file": (
-        lambda tensors, header: header["private"]["a"][0].update(shape=[2**50]), "not what its layout says"
+        lambda tensors, header: header["private"]["a"][0].update(shape=[2**50]), "less than or equal"
     ),
+    "a layer of another name": (set_at("layers", 0, "name", value="x"), "it lacks owner/x"),
+    "private state of another name": (
+        lambda tensors, header: header["private"]["a"][0].update(name="head.x"), "does not fit"
+    ),
+    "other classes than its head has": (set_at("tasks", 0, "classes", value=["x", "y"]), "does not fit"),
+    "no such network": (set_at("network", value={"backbone": "zebra"}), "it cannot be built"),
+    "no network": (set_at("network", value={}), "it cannot be built"),
+    "a network from elsewhere": (
+        set_at("network", value={"decoder": "unet", "encoder": "tu-hf-hub:somebody/model"}), "it cannot be built"
+    ),
+    "images of no size": (set_at("tasks", 0, "image_size", value=[0, 0]), "image_size"),
+    "images of any size": (set_at("tasks", 0, "image_size", value=[2**30, 4]), "image_size"),
+    "pixels of no type": (set_at("tasks", 0, "pixel", value="object"), "cannot be normalised"),
+    "no deviation": (set_at("tasks", 0, "deviation", value=[0.0, 0.0, 0.0]), "cannot be normalised"),
+    "mean of other channels": (set_at("tasks", 0, "mean", value=[0.5, 0.5]), "are not those of channels"),
+    "overlap of whole tiles": (set_at("tasks", 0, "tile_overlap", value=4), "tile_overlap"),
+    "order of no seed": (set_at("tasks", 0, "permute", value=-1), "cannot be moved"),
+    "ratio as text": (set_at("tasks", 0, "choice", value={"ratio": "x"}), "a ratio that is no number"),
 }  # fmt: skip
 
 
@@ -128,6 +150,18 @@ def test_a_file_that_lies_is_refused_with_what_is_wrong_in_little_memory(sound, 
         read_all(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+def test_free_weights_that_a_header_claims_ask_for_no_memory(sound, tmp_path, capsys):
+    path = forged(sound, tmp_path, lambda tensors, header: header["layers"].extend(
+        {"name": f"x{number}", "shape": [2**27], "owned": [0, 0]} for number in range(7)
+    ))  # fmt: skip
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    main(["inspect", str(path)])
+    assert "939,5" in capsys.readouterr().out
+    with pytest.raises(PackingError, match="does not fit"):
+        PackedNetwork(file.opened(path)).network("a")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
 
 

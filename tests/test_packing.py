@@ -14,6 +14,7 @@ from torch import nn
 from acll.networks.build import TaskNetwork
 from acll.networks.build import build as build_network
 from acll.packing import container, file
+from acll.packing.accounting import bytes_alone, bytes_of_first
 from acll.packing.bits import bits_for, pack, packed_size, unpack
 from acll.packing.cap import cap
 from acll.packing.ownership import (
@@ -24,7 +25,6 @@ from acll.packing.ownership import (
     digest,
     effective,
     empty,
-    first,
     free,
     overwrite,
     starting_state,
@@ -279,7 +279,7 @@ def test_a_file_holds_owned_weights_two_bits_of_owner_a_weight_and_private_state
         owned = torch.cat([packed.shared[name][owner == position] for name, owner in packed.owner.items()])
         assert torch.equal(stored[f"weights/{position}"], owned)
         assert len(stored[f"private/{task}"]) == sum(value.nbytes for value in packed.private[task].values())
-    assert file.size(packed) == path.stat().st_size
+    assert file.size(file.header_of(packed)) == path.stat().st_size
     assert path.stat().st_size - sum(value.nbytes for value in stored.values()) < 10_000
 
 
@@ -335,16 +335,21 @@ def test_a_task_that_needs_no_decoder_reads_none(tmp_path, monkeypatch):
         assert any("decoder" in name for name in read) == (task == "masks")
 
 
-def test_the_network_of_the_first_tasks_is_what_it_was_then(two_tasks):
+def test_bytes_of_the_first_tasks_are_those_of_the_file_when_there_were_no_more(two_tasks, tmp_path):
     _, before, packed = two_tasks
-    earlier = first(packed, 1)
-    assert states_equal(earlier.shared, before.shared)
-    assert states_equal(earlier.owner, before.owner)
-    assert earlier.tasks == before.tasks
-    assert states_equal(effective(earlier, "a"), effective(packed, "a"))
-    whole = first(packed, 2)
-    assert states_equal(whole.shared, packed.shared)
-    assert whole.tasks == packed.tasks
+    file.write(tmp_path / "before.safetensors", before)
+    file.write(tmp_path / "packed.safetensors", packed)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("before", "packed")]
+    assert bytes_of_first(file.opened(tmp_path / "packed.safetensors").header) == sizes
+
+
+def test_bytes_of_a_network_alone_are_those_of_its_file_when_nothing_is_released(tmp_path):
+    packed = learn(None, networks([40, 30]), tiny_task("a"), 0.0)
+    file.write(tmp_path / "whole.safetensors", packed)
+    pruned = learn(None, networks([40, 30]), tiny_task("a"), 0.7)
+    whole = bytes_alone(file.header_of(pruned), "a")
+    assert abs(whole - (tmp_path / "whole.safetensors").stat().st_size) <= 8  # the ratio has other digits
+    assert file.size(file.header_of(pruned)) < whole
 
 
 @pytest.mark.parametrize("task", ["masks", "classes"])
@@ -360,7 +365,7 @@ def test_a_task_alone_is_the_same_network_and_its_file_has_a_bit_for_each_weight
     for name, owner in own.owner.items():
         if f"owner/{name}" in stored:
             assert len(stored[f"owner/{name}"]) == packed_size(owner.numel(), 1)
-    assert file.size(own) < file.size(packed)
+    assert file.size(file.header_of(own)) < file.size(file.header_of(packed))
 
 
 def mixed_network():

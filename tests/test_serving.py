@@ -11,6 +11,7 @@ from PIL import Image
 
 import acll
 from acll.data.batches import EVALUATION_BATCH, normalised
+from acll.errors import UserError
 from acll.networks.build import build as build_network
 from acll.packing import container, file
 from acll.packing.ownership import PackingError, effective
@@ -120,6 +121,21 @@ def test_every_form_of_an_image_gives_the_same(tmp_path):
     assert np.array_equal(
         packed.predict("x", grey).probabilities, packed.predict("x", np.dstack([grey] * 3)).probabilities
     )
+
+
+def test_an_image_of_pillow_stands_upright_and_arrays_may_have_any_byte_order(tmp_path):
+    packed = packed_of(prepare(PETS, pets(tmp_path)), tmp_path / "network.safetensors")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.jpg"
+    Image.fromarray(smooth(3, (20, 40))).save(path, exif=exif, quality=95)
+    assert pixels_of(path).shape == pixels_of(Image.open(path)).shape == (3, 40, 20)
+    assert np.array_equal(packed.predict("x", Image.open(path)).probabilities, packed.predict("x", path).probabilities)
+    deep = smooth(3).astype(np.uint16) * 257
+    expected = packed.predict("x", deep).probabilities
+    assert np.array_equal(packed.predict("x", deep.astype(">u2")).probabilities, expected)
+    half = torch.from_numpy(smooth(3).copy()).permute(2, 0, 1).to(torch.bfloat16) / 255
+    assert packed.predict("x", half).label == packed.predict("x", smooth(3)).label
 
 
 def test_colours_become_grey_where_the_task_is(tmp_path):
@@ -264,6 +280,7 @@ def classifier(tmp_path):
         (np.array([["x"]]), "an image of <U1"),
         ("absent.png", "absent.png: cannot be read: No such file or directory"),
         (".", r"\.: cannot be read: Is a directory"),
+        (Image.new("RGB", (0, 0)), "an image of the shape"),
     ],
 )
 def test_images_that_cannot_be_used_are_refused_with_the_reason(classifier, image, message):
@@ -291,6 +308,19 @@ def test_any_number_of_images_may_come_and_goes_through_in_batches(classifier):
     assert len(taken) == EVALUATION_BATCH
     assert len(list(each)) == 10 * EVALUATION_BATCH - 1
     assert classifier.predict("a", []) == []
+
+
+def test_what_is_wrong_with_an_image_comes_in_its_place(classifier, tmp_path):
+    save(tmp_path / "cut.png", smooth(1))
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:200])
+    found = list(classifier.predict_each("a", [smooth(1), Image.open(tmp_path / "cut.png"), np.zeros(3), smooth(2)]))
+    assert [isinstance(one, ImageError) for one in found] == [False, True, True, False]
+
+
+def test_a_device_that_is_not_here_is_named(classifier):
+    for name in ("banana", "cuda:99"):
+        with pytest.raises(UserError, match=f"device '{name}': there is no such device here"):
+            classifier.predict("a", smooth(1), device=name)
 
 
 def test_the_most_probable_classes_come_first(classifier):

@@ -147,7 +147,7 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
     owned = table.loc[table["prefix"] == "a+b", "owned_share"].sum()
     assert owned + table.loc[table["prefix"] == "a+b", "free_share"].iloc[0] == pytest.approx(1)
     each = pd.read_csv(tmp_path / "tables/runs.csv")
-    assert each["bytes"].tolist() == [file.size(packed)]
+    assert each["bytes"].tolist() == [made["a/b/network"].stat().st_size]
     curves = pd.read_csv(tmp_path / "tables/curves.csv")
     assert curves.groupby("prefix").size().to_dict() == {"a": 2, "a+b": 2}  # epochs
     assert "adaptive" in (tmp_path / "tables/tables.txt").read_text()

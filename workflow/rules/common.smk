@@ -283,7 +283,7 @@ def account(dag) -> str:
     """What has run, and what was there already."""
     jobs = {job for job in dag.jobs if job.output}
     ran = Counter(job.rule.name for job in dag.needrun_jobs(exclude_finished=False) if job.output)
-    rules = ", ".join(f"{count} {rule}" for rule, count in ran.items())
+    rules = ", ".join(f"{count} {rule}" for rule, count in ran.items()) or "none"
     return f"{ran.total()} of {len(jobs)} jobs have run ({rules}); the results of {len(jobs) - ran.total()} were there"
 
 

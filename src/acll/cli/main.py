@@ -56,9 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     inspect = command(networks.inspect, _NETWORK, "say what a packed network holds, and how many bytes its tasks need")
     inspect.add_argument("--json", dest="as_json", action="store_true", help="for programs")
     compare = command(
-        networks.compare, _NETWORK, "say what differs between two packed networks; exit code 1 if anything"
+        networks.compare, _NETWORK, "say what differs between two packed networks; exit code 1 if anything does"
     )
     compare.add_argument("other", type=Path, metavar="OTHER", help="the second one")
+    compare.set_defaults(trouble=2)  # as of `diff`
     _add_predict(command)
     _add_export(command)
     command(shares.verify, _CONFIGURATION, "check by content that all results are what this commit would make")
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command(shares.stale, _CONFIGURATION, "list results that the configuration no longer names")
     command(shares.prune_results, _CONFIGURATION, "remove results that the configuration no longer names")
     given = vars(parser.parse_args(arguments))
-    function = given.pop("function")
+    function, trouble = given.pop("function"), given.pop("trouble", 1)
     del given["command"]
     try:
         function(**given)
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (UserError, OSError) as error:
         for line in str(error).splitlines():
             print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(trouble)
 
 
 def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from acll.data.batches import Split
     from acll.serving.export import Precision
 
-if TYPE_CHECKING:
-    pass
-
 IMAGES_HELP = "files, or folders of them; - reads their names from standard input, one a line"
 
 
@@ -24,19 +21,19 @@ def inspect(path: Path, as_json: bool) -> None:
     from acll.serving.model import PackedNetwork
 
     opened = file.opened(path)
-    packed = opened.whole()
-    layers = opened.header.layers
-    total, owned = sum(layer.count for layer in layers), sum(sum(layer.owned) for layer in layers)
-    together = accounting.bytes_of_first(packed)
-    separate = [accounting.bytes_alone(packed, record.name) for record in packed.tasks]
+    header = opened.header
+    total = sum(layer.count for layer in header.layers)
+    owned = sum(sum(layer.owned) for layer in header.layers)
+    together = accounting.bytes_of_first(header)
+    separate = [accounting.bytes_alone(header, record.name) for record in header.tasks]
     tasks = [
         asdict(task) | {"bytes_of_first": together[place], "bytes_separate": sum(separate[: place + 1])}
         for place, task in enumerate(PackedNetwork(opened).tasks)
     ]
     whole = {
-        "network": packed.network,
-        "method": packed.method,
-        "seed": packed.seed,
+        "network": header.network,
+        "method": header.method,
+        "seed": header.seed,
         "format": file.FORMAT,
         "weights": total,
         "free": total - owned,
@@ -59,7 +56,7 @@ def _inspected(whole: dict[str, Any]) -> str:
             "size": "x".join(map(str, task["image_size"])),
             "validation": f"{task['score']:.4f} {task['metric']}",
             "ratio": "" if task["ratio"] is None else f"{task['ratio']:.3f}",
-            "owns": f"{task['owned_share']:.1%}",
+            "owns": "" if task["owned_share"] is None else f"{task['owned_share']:.1%}",
             "uses": f"{task['used_share']:.1%}",
             "bytes up to here": f"{task['bytes_of_first']:,}",
             "of separate networks": f"{task['bytes_of_first'] / task['bytes_separate']:.2f}",
@@ -98,9 +95,7 @@ def predict(path: Path, task: str, images: list[str], top: int, form: str, out: 
     from acll.cli import predictions
 
     network = acll.load(path)
-    kind = next((known.kind for known in network.tasks if known.name == task), None)
-    if kind is None:
-        network.network(task)  # says which tasks there are
+    kind = network.task(task).kind
     files = predictions.files_of(images)
     if kind == "segmentation" and out is None:
         raise UserError(f"{task} is a segmentation task: say with --out into which folder its masks go")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from acll.data.images import SUFFIXES
+from acll.data.images import SUFFIXES, resized, resized_mask
 from acll.errors import UserError
 from acll.evaluation.pictures import class_colours, overlaid, visible
 from acll.files import written
@@ -18,6 +18,7 @@ from acll.serving.model import Classified, PackedNetwork, Prediction, Segmented
 
 Named = tuple[Path, Prediction]
 _BAR = 10  # files from which on there is a progress bar
+_LARGEST = 2048  # pixels of the longer side of an overlay
 
 
 def files_of(images: Sequence[str]) -> list[Path]:
@@ -36,7 +37,7 @@ def files_of(images: Sequence[str]) -> list[Path]:
         found += inside
     if not found:
         raise UserError("no images were named")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def each(network: PackedNetwork, task: str, files: Sequence[Path], device: str, bad: list[str]) -> Iterator[Named]:
@@ -109,12 +110,17 @@ def write_masks(results: Iterable[Named], folder: Path, files: Sequence[Path]) -
 
 
 def _names(files: Sequence[Path]) -> dict[Path, str]:
-    """What the masks of each file are called: as it, or where several are called so, with their folders in front."""
-    stems = [file.stem for file in files]
-    return {
-        file: file.stem if stems.count(file.stem) == 1 else "_".join((*file.parent.parts, file.name)).strip("/._")
-        for file in files
-    }
+    """What the masks of each file are called: as it, with a number behind it where others are called so, too."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for file in files:
+        name, number = file.stem, 1
+        while name in taken:
+            number += 1
+            name = f"{file.stem}-{number}"
+        names[file] = name
+        taken.add(name)
+    return names
 
 
 def _with_palette(mask: np.ndarray, colours: np.ndarray) -> Image.Image:
@@ -124,19 +130,20 @@ def _with_palette(mask: np.ndarray, colours: np.ndarray) -> Image.Image:
 
 
 def _overlay(file: Path, mask: np.ndarray, classes: Sequence[str], colours: np.ndarray) -> Image.Image:
-    """The image under the colours of its classes, with a legend of those that it shows."""
-    picture = (overlaid(visible(pixels_of(file)), mask, colours / 255) * 255).round().astype(np.uint8)
-    present = np.unique(mask)
+    """The image under the colours of its classes, with a legend of those that it shows; large ones made smaller."""
+    present, shares = np.unique(mask, return_counts=True)
+    size = tuple(max(1, round(side * min(1, _LARGEST / max(mask.shape)))) for side in mask.shape)
+    pixels, small = resized(pixels_of(file), size), resized_mask(mask, size)
+    picture = (overlaid(visible(pixels), small, colours / 255) * 255).round().astype(np.uint8)
     font = ImageFont.load_default(12)
     width, line = max(picture.shape[1], 160), 18
     legend = line * len(present) + 6
     whole = Image.new("RGB", (width, picture.shape[0] + legend), "white")
     whole.paste(Image.fromarray(picture), (0, 0))
     draw = ImageDraw.Draw(whole)
-    for place, label in enumerate(present):
+    for place, (label, share) in enumerate(zip(present, shares / mask.size, strict=True)):
         top = picture.shape[0] + 4 + place * line
         draw.rectangle((6, top + 2, 18, top + 14), fill=tuple(map(int, colours[label])), outline="black")
-        share = float((mask == label).mean())
         draw.text((26, top + 1), f"{classes[label]} {share:.1%}", fill="black", font=font)
     return whole
 

@@ -164,7 +164,7 @@ def _turned(file: File) -> bool:
     """Whether an image does not stand upright, as far as Pillow can open it."""
     try:
         with _stream(file) as stream, Image.open(stream, formats=_FORMATS) as image:
-            return _upright(image) is not None
+            return _turn(image) is not None
     except Exception:
         return False
 
@@ -178,14 +178,18 @@ def within(pixels: Pixels, box: Box | None) -> Pixels:
 
 
 def _picture(file: File) -> Image.Image:
-    """An image that stands upright. Damaged EXIF data are no reason to lose it."""
     with _stream(file) as stream, Image.open(stream, formats=_FORMATS) as image:
-        image.load()
-        upright = _upright(image)
-    return image if upright is None else image.transpose(upright)
+        return upright(image)
 
 
-def _upright(image: Image.Image) -> Image.Transpose | None:
+def upright(image: Image.Image) -> Image.Image:
+    """An image that stands upright. Damaged EXIF data are no reason to lose it."""
+    image.load()
+    turn = _turn(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
     """What makes an image stand upright, where it does not and its EXIF data can be read."""
     try:
         return _UPRIGHT.get(image.getexif().get(0x0112, 1))
@@ -263,6 +267,6 @@ def _size(file: File, name: str) -> tuple[int, int]:
             return raster.height, raster.width
     with _stream(file) as stream, Image.open(stream, formats=_FORMATS) as image:
         lies = [_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]
-        turned = image.format != "TIFF" and _upright(image) in lies  # Pillow turns TIFF files itself
+        turned = image.format != "TIFF" and _turn(image) in lies  # Pillow turns TIFF files itself
         width, height = image.size
         return (width, height) if turned else (height, width)

@@ -51,7 +51,9 @@ class Evaluated:
 
 def evaluate(packed: Packed, tests: Mapping[str, Path], device: torch.device) -> Evaluated:
     """Score every task of a network. tests: the prepared test split of each task."""
-    rows = [_evaluate(packed, record.name, tests[record.name], device) for record in packed.tasks]
+    header = file.header_of(packed)
+    alone = {record.name: bytes_alone(header, record.name) for record in packed.tasks}
+    rows = [_evaluate(packed, name, tests[name], device, size) for name, size in alone.items()]
     owning = all(record.frozen for record in packed.tasks)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     left = _share(packed, 0) if owning else None
@@ -59,10 +61,10 @@ def evaluate(packed: Packed, tests: Mapping[str, Path], device: torch.device) ->
         layer: torch.bincount(owner.flatten(), minlength=len(packed.tasks) + 1).tolist()
         for layer, owner in packed.owner.items()
     }
-    return Evaluated(packed.method, packed.seed, name, left, file.size(packed), layers, tuple(rows))
+    return Evaluated(packed.method, packed.seed, name, left, file.size(header), layers, tuple(rows))
 
 
-def _evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> TaskScore:
+def _evaluate(packed: Packed, task: str, test: Path, device: torch.device, alone_bytes: int) -> TaskScore:
     """Build the network of a task from the store and run it over the task's test split."""
     record = packed.record(task)
     network, state = restore(packed, task)
@@ -80,7 +82,7 @@ def _evaluate(packed: Packed, task: str, test: Path, device: torch.device) -> Ta
         owned_share=_share(packed, position) if record.frozen else None,
         choice=record.choice,
         curve=record.curve,
-        alone_bytes=bytes_alone(packed, task),
+        alone_bytes=alone_bytes,
     )
 
 

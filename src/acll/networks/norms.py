@@ -30,9 +30,12 @@ def norms_after(network: nn.Module, images: Tensor) -> dict[str, str]:
             hooks.append(module.register_forward_hook(remember(name)))
         elif isinstance(module, nn.BatchNorm2d):
             hooks.append(module.register_forward_pre_hook(look(name)))
-    was_training = network.training
-    network.eval()(images)
-    network.train(was_training)
-    for handle in hooks:
-        handle.remove()
+    training = [module for module in network.modules() if module.training]
+    try:
+        network.eval()(images)
+    finally:
+        for module in training:
+            module.training = True
+        for handle in hooks:
+            handle.remove()
     return found

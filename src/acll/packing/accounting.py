@@ -1,20 +1,30 @@
-"""How many bytes are needed to use tasks, in one network and in separate ones: files with everything in them."""
+"""How many bytes are needed to use tasks, in one network and in separate ones: files with everything in them.
 
-from dataclasses import replace
+All is known from the header of a packed file; no weight is looked at.
+"""
 
-import torch
-
-from acll.packing import file
-from acll.packing.ownership import Packed, alone, first, uses
+from acll.packing.file import Header, size
+from acll.packing.ownership import uses
 
 
-def bytes_of_first(packed: Packed) -> list[int]:
+def bytes_of_first(header: Header) -> list[int]:
     """Of the file for the first task, the first two, and so on."""
-    return [file.size(first(packed, count)) for count in range(1, len(packed.tasks) + 1)]
+    return [size(_first(header, count)) for count in range(1, len(header.tasks) + 1)]
 
 
-def bytes_alone(packed: Packed, task: str) -> int:
+def bytes_alone(header: Header, task: str) -> int:
     """Of the file of a network for one task alone, of which nothing is released."""
-    own, kind = alone(packed, task), packed.record(task).kind
-    owner = {name: torch.ones_like(value) if uses(kind, name) else value for name, value in own.owner.items()}
-    return file.size(replace(own, owner=owner))
+    (record,) = (record for record in header.tasks if record.name == task)
+    layers = [
+        layer.model_copy(update={"owned": [layer.count if uses(record.kind, layer.name) else 0]})
+        for layer in header.layers
+    ]
+    private = {task: header.private[task]}
+    return size(header.model_copy(update={"tasks": [record], "layers": layers, "private": private}))
+
+
+def _first(header: Header, count: int) -> Header:
+    tasks = header.tasks[:count]
+    layers = [layer.model_copy(update={"owned": layer.owned[:count]}) for layer in header.layers]
+    private = {record.name: header.private[record.name] for record in tasks}
+    return header.model_copy(update={"tasks": tasks, "layers": layers, "private": private})

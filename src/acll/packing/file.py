@@ -23,18 +23,19 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from torch import Tensor
 
 from acll.packing import container
-from acll.packing.bits import bits_for, pack, unpack
+from acll.packing.bits import bits_for, pack, packed_size, unpack
 from acll.packing.ownership import MAX_TASKS, Packed, PackingError, State, TaskRecord, raw_bytes, uses
 
 FORMAT = 3
 LIBRARIES = ("torch", "torchvision", "segmentation-models-pytorch", "timm")
 # what a header may ask memory for; the largest networks of torchvision have 6.5e8 weights, at most 1e8 in one tensor
 MOST_WEIGHTS, MOST_IN_A_TENSOR = 2**30, 2**28
+LARGEST_SIDE = 2**14  # of images, in pixels
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float64, torch.int64, torch.float32, torch.int32, torch.float16, torch.bfloat16, torch.uint8)
 }
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=MOST_IN_A_TENSOR)]
 Shape = Annotated[list[Count], Field(max_length=8)]
 
 
@@ -88,7 +89,26 @@ class Header(BaseModel):
             raise ValueError("a name stands there twice")
         if set(self.private) != set(names):
             raise ValueError("its tasks are not those whose private state it has")
+        for record in self.tasks:
+            _refuse_unusable(record)
         return self
+
+
+def _refuse_unusable(record: TaskRecord) -> None:
+    """Raise ValueError where images cannot be prepared as a record says."""
+    statistics, overlap = (*record.mean, *record.deviation), record.tile_overlap
+    if not all(1 <= side <= LARGEST_SIDE for side in record.image_size):
+        raise ValueError(f"{record.name}: image_size {list(record.image_size)}")
+    if not len(record.mean) == len(record.deviation) >= 1 or not all(map(math.isfinite, statistics)):
+        raise ValueError(f"{record.name}: mean and deviation are not those of channels")
+    if min(record.deviation) <= 0 or record.pixel not in ("uint8", "uint16", "float32"):
+        raise ValueError(f"{record.name}: its images cannot be normalised")
+    if overlap is not None and not 0 <= overlap < min(record.image_size):
+        raise ValueError(f"{record.name}: tile_overlap {overlap}")
+    if (record.permute is not None and record.permute < 0) or not math.isfinite(record.rotate):
+        raise ValueError(f"{record.name}: its pixels cannot be moved")
+    if not record.classes or not isinstance(record.choice.get("ratio", 0.0), float | int | None):
+        raise ValueError(f"{record.name}: no classes, or a ratio that is no number")
 
 
 @dataclass(frozen=True)
@@ -124,7 +144,9 @@ class PackedFile:
         for layer, parts in self._weights(len(known.tasks)):
             owner = self._owner(layer)
             shared[layer.name] = _placed(layer, owner, parts)
-            owners[layer.name] = torch.from_numpy(owner).reshape(layer.shape)
+            whole = layer.owned.index(layer.count) + 1 if any(layer.owned) and owner is None else 0
+            values = np.full(layer.count, whole, np.uint8) if owner is None else owner
+            owners[layer.name] = torch.from_numpy(values).reshape(layer.shape)
         private = {record.name: self.private(record.name) for record in known.tasks}
         return replace(known, shared=shared, owner=owners, private=private)
 
@@ -140,11 +162,10 @@ class PackedFile:
             start = end
         return state
 
-    def _owner(self, layer: Layer) -> NDArray[np.uint8]:
-        """The owner map of a layer, flat."""
+    def _owner(self, layer: Layer) -> NDArray[np.uint8] | None:
+        """The owner map of a layer, flat; None where it needs none."""
         if not layer.mapped:
-            whole = layer.owned.index(layer.count) + 1 if any(layer.owned) else 0
-            return np.full(layer.count, whole, np.uint8)
+            return None
         bits = self._tensor(f"owner/{layer.name}", torch.uint8).numpy()
         try:
             owner = unpack(bits, bits_for(len(layer.owned)), layer.count)
@@ -178,11 +199,11 @@ class PackedFile:
         return PackingError(f"{self.container.path}: not a sound packed network: {words}")
 
 
-def _placed(layer: Layer, owner: NDArray[np.uint8], parts: Sequence[NDArray[np.float32]]) -> Tensor:
+def _placed(layer: Layer, owner: NDArray[np.uint8] | None, parts: Sequence[NDArray[np.float32]]) -> Tensor:
     """The weights of a layer: those of the tasks whose parts are given in their places, zero elsewhere."""
     values = np.zeros(layer.count, np.float32)
     for position, part in enumerate(parts, 1):
-        if len(part) == layer.count:
+        if owner is None and len(part):
             values[:] = part
         elif len(part):
             values[np.flatnonzero(owner == position)] = part
@@ -216,33 +237,48 @@ def write(path: Path, packed: Packed) -> None:
     container.save(path, *_content(packed))
 
 
-def size(packed: Packed) -> int:
-    """Bytes of its file: of all that is needed to use every task, owner bits, private state and header included."""
-    return container.size(*_content(packed))
+def size(header: Header) -> int:
+    """Bytes of the file with this header: of all that is needed to use every task, and of the header itself."""
+    tasks = len(header.tasks)
+    layout = {
+        f"weights/{place + 1}": ("F32", sum(layer.owned[place] for layer in header.layers)) for place in range(tasks)
+    }
+    for layer in header.layers:
+        if layer.mapped:
+            layout[f"owner/{layer.name}"] = ("U8", packed_size(layer.count, bits_for(tasks)))
+    for task, parts in header.private.items():
+        layout[f"private/{task}"] = ("U8", sum(math.prod(part.shape) * _DTYPES[part.dtype].itemsize for part in parts))
+    return container.size(layout, _written(header))
 
 
 def _content(packed: Packed) -> tuple[State, dict[str, Any]]:
     """The tensors and the header of the file."""
-    tasks = len(packed.tasks)
-    layers = [_layer(name, owner, tasks) for name, owner in packed.owner.items()]
+    tasks, header = len(packed.tasks), header_of(packed)
     tensors = {f"private/{task}": _bytes_of(state) for task, state in packed.private.items()}
-    for layer in layers:
+    for layer in header.layers:
         if layer.mapped:
             owner = packed.owner[layer.name].numpy().reshape(-1)
             tensors[f"owner/{layer.name}"] = torch.from_numpy(pack(owner, bits_for(tasks)))
     for position in range(1, tasks + 1):
         owned = [packed.shared[name][owner == position] for name, owner in packed.owner.items()]
         tensors[f"weights/{position}"] = torch.cat(owned) if owned else torch.zeros(0)
-    header = Header(
+    return tensors, _written(header)
+
+
+def header_of(packed: Packed) -> Header:
+    """What the file of a packed network says of it."""
+    return Header(
         network=packed.network,
         method=packed.method,
         seed=packed.seed,
         tasks=list(packed.tasks),
-        layers=layers,
+        layers=[_layer(name, owner, len(packed.tasks)) for name, owner in packed.owner.items()],
         private={task: _parts(state) for task, state in packed.private.items()},
     )
-    versions = {library: version(library) for library in LIBRARIES}
-    return tensors, header.model_dump(mode="json") | {"format": FORMAT, "versions": versions}
+
+
+def _written(header: Header) -> dict[str, Any]:
+    return header.model_dump(mode="json") | {"format": FORMAT, "versions": {name: version(name) for name in LIBRARIES}}
 
 
 def _layer(name: str, owner: Tensor, tasks: int) -> Layer:

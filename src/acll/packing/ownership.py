@@ -107,17 +107,6 @@ def effective(packed: Packed, task: str) -> State:
     return state | packed.private[task]
 
 
-def first(packed: Packed, count: int) -> Packed:
-    """The network as it is without all but the first tasks."""
-    return replace(
-        packed,
-        shared={name: torch.where(packed.owner[name] <= count, value, 0.0) for name, value in packed.shared.items()},
-        owner={name: torch.where(owner <= count, owner, 0) for name, owner in packed.owner.items()},
-        private={record.name: packed.private[record.name] for record in packed.tasks[:count]},
-        tasks=packed.tasks[:count],
-    )
-
-
 def alone(packed: Packed, task: str) -> Packed:
     """The network of one task by itself: all weights that it uses are its own, the others are free."""
     record, state, position = packed.record(task), effective(packed, task), packed.position(task)

@@ -28,9 +28,10 @@ def keep_masks(
 
     weights: tensors of any shapes; free: boolean tensors of the same shapes, True where the task has trained.
     ratio: share of the free weights to release, in [0, 1). scope: `layer` releases that share of each tensor (PackNet,
-    Mallya & Lazebnik 2018), `global` ranks all tensors together, `channel` ranks whole output channels (of the first
-    dimension) by their mean magnitude in that of their tensor, and keeps as many as the share has room for; factors: by
-    what the magnitudes of a tensor count more than those of others (1 where it is absent). Ties go to the earlier
+    Mallya & Lazebnik 2018), `global` ranks all tensors together, `channel` ranks output channels (slices of the first
+    dimension) by their mean magnitude relative to their tensor's, and keeps them in this order until the next has no
+    room in the share; factors: by what the magnitudes of a tensor count more than those of others (1 where it is
+    absent; with `channel` they make no difference). Ties go to the earlier
     position, so the counts are exact (but with `channel`) and the masks are the same on every machine.
 
     Raises ValueError for another ratio, PackingError where weights are not finite.

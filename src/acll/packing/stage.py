@@ -46,8 +46,8 @@ def released(
     """The state with every free weight that is not kept set to zero.
 
     norms: by the name of a convolution's weight that of the normalisation after it. Where all weights of an output
-    channel are zero, this then gives 0: such a channel may be removed from the network. Behind a ReLU it stays 0
-    however long it is trained on, since no gradient comes through.
+    channel are zero, this then gives 0 (and the convolution no bias): such a channel may be removed from the network.
+    Behind a ReLU it stays 0 however long it is trained on, since no gradient comes through.
     """
     after = {
         name: torch.where(free[name] & ~keep[name], 0.0, value) if name in keep else value
@@ -55,6 +55,6 @@ def released(
     }
     for weight, norm in norms.items():
         silent = (after[weight].flatten(1) == 0).all(dim=1)
-        for name in (f"{norm}.bias", f"{norm}.running_mean"):
+        for name in {f"{weight.removesuffix('weight')}bias", f"{norm}.bias", f"{norm}.running_mean"} & set(after):
             after[name] = torch.where(silent, 0.0, after[name])
     return after

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from acll.errors import UserError
+
 aten = torch.ops.aten
 _CONV, _LINEAR, _NORM, _CAT = (
     aten.conv2d.default, aten.linear.default, aten.batch_norm.default, aten.cat.default,
@@ -34,7 +36,8 @@ _SAME = {  # each channel by itself; one that is the same everywhere stays as it
     aten.max_pool2d.default, aten.adaptive_avg_pool2d.default, aten.upsample_nearest2d.vec,
     aten.upsample_bilinear2d.vec, aten.clone.default, aten.contiguous.default,
 }  # fmt: skip
-_FLATTEN = aten.flatten.using_ints
+_FLATTEN, _BY_VECTOR = aten.flatten.using_ints, ((1,), (1, -1))  # all but the images, into one vector each
+_MAY_BE_ITS_INPUT = {aten.dropout.default, aten.feature_dropout.default, aten.contiguous.default}
 Channel = tuple[Node, int]
 
 
@@ -50,23 +53,34 @@ class Compacted:
 
 @torch.no_grad()
 def compacted(network: nn.Module, images: Tensor) -> Compacted:
-    """Fold and remove. network: in evaluation mode; images: an example of what it takes, two or more of them."""
+    """Fold and remove. network: in evaluation mode; images: an example of what it takes, two or more of them.
+
+    Raises UserError where what comes out does not compute the same.
+    """
     batch = {0: torch.export.Dim("batch", min=1, max=2**20)}
     exported = torch.export.export(network, (images,), dynamic_shapes=(batch,), strict=False)
     module = exported.module()
     assert isinstance(module, GraphModule)
     before = _counts(module)
     _fold(module)
-    while _remove(module):  # what is no longer computed may have been the only reader of something else
-        pass
+    if not any(_changes_others(node) for node in module.graph.nodes):
+        while _remove(module):  # what is no longer computed may have been the only reader of something else
+            pass
     module.graph.eliminate_dead_code()
     module = GraphModule(module, module.graph)  # with nothing but what it uses
+    expected = network(images)
+    difference = float((module(images) - expected).abs().max())
+    if not difference <= 1e-3 * max(1.0, float(expected.abs().max())):
+        raise UserError(
+            f"the compact form of this network computes something else (by {difference:.1e}): a fault of acll"
+        )
     after = _counts(module)
     return Compacted(module, (before[0], after[0]), (before[1], after[1]))
 
 
 def _counts(module: GraphModule) -> tuple[int, int]:
-    weights = [_weight(module, node) for node in module.graph.nodes if node.target in (_CONV, _LINEAR)]
+    layers = [node for node in module.graph.nodes if node.target in (_CONV, _LINEAR) and _known(module, node)]
+    weights = [_weight(module, node) for node in layers]
     return sum(weight.numel() for weight in weights), sum(len(weight) for weight in weights)
 
 
@@ -98,7 +112,7 @@ def _set(module: GraphModule, node: Node, place: int, value: Tensor | None) -> N
     if value is None:
         arguments[place] = None
     else:
-        name = f"{node.name}_{place}"
+        name = f"_compact_{node.name}_{place}"  # as no module is called
         module.register_buffer(name, value.contiguous())
         with module.graph.inserting_before(node):
             arguments[place] = module.graph.get_attr(name)
@@ -114,6 +128,8 @@ def _fold(module: GraphModule) -> None:
     for node in list(module.graph.nodes):
         source = node.args[0] if node.target == _NORM else None
         if not isinstance(source, Node) or source.target != _CONV or len(source.users) > 1:
+            continue
+        if not (_known(module, node) and _known(module, source)):
             continue
         gamma, beta, mean, variance = (_tensor(module, place) for place in node.args[1:5])
         assert mean is not None and variance is not None  # noqa: PT018
@@ -143,6 +159,19 @@ def _width(node: Node) -> int:
     return int(value.shape[1]) if isinstance(value, Tensor) and value.dim() in (2, 4) else 0
 
 
+def _changes_others(node: Node) -> bool:
+    """Whether an operation in place may change what another one reads: all is followed as if nothing were in place."""
+    if not _in_place(node):
+        return False
+    source = node.args[0]
+    if not isinstance(source, Node) or source.op != "call_function" or len(source.users) > 1:
+        return True
+    if _in_place(source):
+        return _changes_others(source)
+    schema = source.target._schema  # type: ignore[union-attr]
+    return source.target in _MAY_BE_ITS_INPUT or any(value.alias_info is not None for value in schema.returns)
+
+
 def _in_place(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
@@ -161,9 +190,9 @@ def _constant(module: GraphModule, node: Node, known: dict[Node, Tensor]) -> Ten
     inputs = [known[source] for source in node.all_input_nodes if source in known]
     if node.op != "call_function" or not inputs:
         return None
-    if _is_layer(node):
+    if _is_layer(module, node):
         return _of_layer(module, node, inputs[0])
-    if node.target == _NORM:
+    if node.target == _NORM and _known(module, node):
         gamma, beta, mean, variance = (_tensor(module, place) for place in node.args[1:5])
         value = (inputs[0] - mean) / torch.sqrt(variance + float(node.args[7]))  # type: ignore[operator, arg-type]
         return value * (1 if gamma is None else gamma) + (0 if beta is None else beta)
@@ -172,11 +201,11 @@ def _constant(module: GraphModule, node: Node, known: dict[Node, Tensor]) -> Ten
         return function(inputs[0].clone(), *node.args[1:], **node.kwargs)
     if node.target in _SAME:
         return inputs[0]
-    if node.target == _FLATTEN:
+    if node.target == _FLATTEN and node.args[1:] in _BY_VECTOR:
         return inputs[0].repeat_interleave(_width(node) // len(inputs[0]))
     if node.target == _CAT and _argument(node, 1, 0) == 1:
         return torch.cat([known[source] for source in node.all_input_nodes])
-    if node.target in _ADD and len(node.args) == 2 and all(isinstance(place, Node) for place in node.args):
+    if node.target in _ADD and not node.kwargs:
         return known[node.args[0]] + known[node.args[1]] if _alike(node) else None  # type: ignore[index]
     if node.target in _MUL and _alike(node):
         left, right = (known[source] for source in node.args)  # type: ignore[index]
@@ -189,9 +218,19 @@ def _alike(node: Node) -> bool:
     return all(isinstance(source, Node) and _width(source) == _width(node) for source in node.args[:2])
 
 
-def _is_layer(node: Node) -> bool:
+def _known(module: GraphModule, node: Node) -> bool:
+    """Whether a layer or normalisation has parameters that are there as they are, and no others."""
+    given = node.args[1:5] if node.target == _NORM else node.args[1:3]
+    known = all(place is None or _tensor(module, place) is not None for place in given) and not node.kwargs
+    if node.target == _NORM:
+        return known and not node.args[5] and None not in node.args[3:5]
+    return known
+
+
+def _is_layer(module: GraphModule, node: Node) -> bool:
     """Whether a node is a convolution, or a linear layer of vectors: one of maps has its channels elsewhere."""
-    return node.target == _CONV or (node.target == _LINEAR and len(node.meta["val"].shape) == 2)
+    vectors = node.target == _LINEAR and len(node.meta["val"].shape) == 2
+    return (node.target == _CONV or vectors) and _known(module, node)
 
 
 def _groups(node: Node) -> int:
@@ -258,7 +297,7 @@ def _remove(module: GraphModule) -> bool:
     if all(bool(flags.all()) for flags in keep.values()):
         return False
     for node in list(module.graph.nodes):
-        if (_is_layer(node) or node.target == _NORM) and node in keep:
+        if (_is_layer(module, node) or node.target == _NORM) and node in keep and _known(module, node):
             _cut(module, node, keep, known)
     for node, flags in keep.items():
         value = node.meta["val"]
@@ -269,7 +308,7 @@ def _remove(module: GraphModule) -> bool:
 def _reads(module: GraphModule, node: Node, known: dict[Node, Tensor], ties: _Ties) -> Iterator[Channel]:
     """The channels that a node needs; those that it hands on channel by channel are tied to its own instead."""
     sources = [source for source in node.all_input_nodes if source in known]
-    if _is_layer(node) and _groups(node) == 1 and sources[:1] == [node.args[0]]:
+    if _is_layer(module, node) and _groups(node) == 1 and sources[:1] == [node.args[0]]:
         given, weight = known[sources[0]], _weight(module, node)
         unread = (weight.transpose(0, 1).flatten(1) == 0).all(dim=1)
         foldable = given == 0 if _pads(node) else ~given.isnan()
@@ -288,18 +327,20 @@ def _reads(module: GraphModule, node: Node, known: dict[Node, Tensor], ties: _Ti
 def _by_channel(module: GraphModule, node: Node, known: dict[Node, Tensor]) -> bool:
     """Whether each channel that a node gives comes from the channels of its place in what it takes."""
     source = node.args[0] if node.args else None
-    if node not in known or (_in_place(node) and len(source.users) > 1):  # type: ignore[union-attr]
+    if node not in known:
         return False
     if node.target == _CONV:
-        return _is_depthwise(module, node)
+        return _known(module, node) and _is_depthwise(module, node)
+    if node.target == _NORM:
+        return _known(module, node) and source in known
     if node.target == _CAT:
         distinct = len(node.args[0]) == len(node.all_input_nodes)  # type: ignore[arg-type]
         return distinct and _argument(node, 1, 0) == 1 and all(source in known for source in node.all_input_nodes)
     if node.target in _ADD | _MUL:
         return len(node.args) == 2 and _alike(node) and not node.kwargs
     if node.target == _FLATTEN:
-        return node.args[1:] in ((1,), (1, -1)) and source in known
-    return node.target in (_NORM, *_POINTWISE, *_SAME) and source in known
+        return node.args[1:] in _BY_VECTOR and source in known
+    return node.target in _POINTWISE | _SAME and source in known
 
 
 def _cut(module: GraphModule, node: Node, keep: dict[Node, Tensor], known: dict[Node, Tensor]) -> None:
@@ -312,6 +353,8 @@ def _cut(module: GraphModule, node: Node, keep: dict[Node, Tensor], known: dict[
             _set(module, node, place, None if value is None else value[keep[node]])
         return
     weight, bias = _weight(module, node), _tensor(module, _argument(node, 2, None))
+    if _groups(node) != 1 and not _is_depthwise(module, node):
+        return  # all its channels are needed
     if _groups(node) == 1:
         reads, gone = keep[source], ~keep[source]
         values = torch.nan_to_num(known[source][gone])  # one that is not constant is read with weights of zero
@@ -322,4 +365,4 @@ def _cut(module: GraphModule, node: Node, keep: dict[Node, Tensor], known: dict[
     _set(module, node, 1, weight[keep[node]])
     _set(module, node, 2, None if bias is None else bias[keep[node]])
     if _groups(node) != 1:
-        node.args = (*node.args[:6], int(keep[node].sum()))
+        node.args = (*node.args[:6], int(keep[node].sum()))  # depthwise

@@ -1,11 +1,12 @@
 """What differs between two packed networks: two versions of one, or those of two methods."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from acll.packing import file
-from acll.packing.ownership import PackingError, digest
+from acll.packing.ownership import TaskRecord, digest
 from acll.serving.model import PackedNetwork, Task
 
 _SHOWN: dict[str, tuple[Callable[[Task], float | None], str]] = {
@@ -14,6 +15,9 @@ _SHOWN: dict[str, tuple[Callable[[Task], float | None], str]] = {
     "owns": (lambda task: task.owned_share, ".1%"),
     "uses": (lambda task: task.used_share, ".1%"),
 }
+
+
+_OF_WEIGHTS = {"digest", "owned", "free_before"}  # which the table shows
 
 
 def tasks_compared(one: Path, other: Path) -> list[dict[str, Any]]:
@@ -45,13 +49,14 @@ def differences(one: Path, other: Path) -> list[str]:
         values = [getattr(opened.header, key) for opened in files]
         if values[0] != values[1]:
             lines.append(f"{key}: {values[0]} → {values[1]}")
-    for task in {record.name for record in files[0].header.tasks}:
-        try:
-            records = [opened.record(task) for opened in files]
-        except PackingError:
-            continue
-        for key in ("kind", "classes", "image_size", "mean", "deviation"):
-            values = [getattr(record, key) for record in records]
-            if values[0] != values[1]:
-                lines.append(f"{task}.{key}: {values[0]} → {values[1]}")
+    names = [[record.name for record in opened.header.tasks] for opened in files]
+    common = [name for name in names[0] if name in names[1]]
+    if common != [name for name in names[1] if name in names[0]]:
+        lines.append(f"order of tasks: {', '.join(names[0])} → {', '.join(names[1])}")
+    for task in common:
+        records = [opened.record(task) for opened in files]
+        for part in fields(TaskRecord):
+            values = [getattr(record, part.name) for record in records]
+            if values[0] != values[1] and part.name not in _OF_WEIGHTS:
+                lines.append(f"{task}.{part.name}: {values[0]} → {values[1]}")
     return lines

@@ -190,5 +190,8 @@ def _quantise(path: Path) -> None:
     """Weights of 8 bits, activations of 8 bits by their range at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().setLevel(logging.ERROR)  # advice about preparing the model, which is done
-    quantize_dynamic(path, path, op_types_to_quantize=["Conv", "MatMul", "Gemm"], weight_type=QuantType.QUInt8)
+    logging.disable(logging.WARNING)  # it advises to prepare the model, which has been done
+    try:
+        quantize_dynamic(path, path, op_types_to_quantize=["Conv", "MatMul", "Gemm"], weight_type=QuantType.QUInt8)
+    finally:
+        logging.disable(logging.NOTSET)

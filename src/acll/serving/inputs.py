@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from acll.data.images import Pixels, as_dtype, bands_of, guarded, read_image, resized, top_of
+from acll.data.images import (
+    Pixels,
+    UnreadableError,
+    as_dtype,
+    bands_of,
+    guarded,
+    read_image,
+    resized,
+    top_of,
+    upright,
+)  # fmt: skip
 from acll.data.prepared import Header
 from acll.data.variants import permuted, rotated
 from acll.errors import UserError
@@ -35,7 +45,13 @@ def pixels_of(image: OneImage) -> Pixels:
         except UserError as error:
             raise ImageError(f"{path}: {error}") from None
     if isinstance(image, Image.Image):
-        return guarded(lambda: bands_of(image))
+        picture = image
+        try:
+            return _checked(guarded(lambda: bands_of(upright(picture))))
+        except UnreadableError as error:
+            raise ImageError(str(error)) from None
+    if isinstance(image, Tensor):
+        image = image.float() if image.is_floating_point() else image
     pixels = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if pixels.ndim == 3 and not isinstance(image, Tensor):
         pixels = pixels.transpose(2, 0, 1)
@@ -48,6 +64,7 @@ def _checked(pixels: NDArray[Any]) -> Pixels:
             f"an image of the shape {list(pixels.shape)}: arrays are [height, width] or [height, width, channels], "
             "tensors [height, width] or [channels, height, width]"
         )
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if pixels.dtype == bool:
         return pixels.astype(np.uint8) * 255
     if pixels.dtype.kind == "f":

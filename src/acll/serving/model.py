@@ -4,6 +4,7 @@ What is not asked for is not read: opening a file reads its header, and a task's
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -21,9 +22,10 @@ from acll.data.batches import EVALUATION_BATCH, normalised
 from acll.data.images import Pixels
 from acll.data.prepared import Header
 from acll.data.tiles import tiles
+from acll.errors import UserError
 from acll.networks.build import TaskNetwork
 from acll.packing import file
-from acll.packing.ownership import TaskRecord, uses
+from acll.packing.ownership import PackingError, TaskRecord, uses
 from acll.serving.inputs import ImageError, OneImage, batch_of, pixels_of, prepared_image, prepared_tile
 from acll.serving.restore import header_of, network_of, skeleton
 from acll.settings import Kind
@@ -44,7 +46,7 @@ class Task:
     metric: str
     score: float  # on the validation split, when it was learned
     ratio: float | None  # release ratio; None where nothing was released
-    owned_share: float  # the weights that it trained and kept
+    owned_share: float | None  # the weights that it trained and kept; None where the method owns none
     used_share: float  # these, and those of the tasks before it
 
 
@@ -90,13 +92,20 @@ class PackedNetwork:
         """Its tasks, in the order in which they were learned."""
         return tuple(self._task(record, position) for position, record in enumerate(self._file.header.tasks, 1))
 
+    def task(self, name: str) -> Task:
+        """One of its tasks. Raises PackingError for one that was not learned."""
+        position = self._file.without_weights().position(name)
+        return self.tasks[position - 1]
+
     def network(self, task: str) -> TaskNetwork:
         """The network of a task: an ordinary module in evaluation mode, independent of all others.
 
         Images float [N, C, *image_size], normalised with the task's mean and deviation → logits [N, classes], or [N,
-        classes, *image_size] for a segmentation task. Raises PackingError for a task that was not learned.
+        classes, *image_size] for a segmentation task. Raises PackingError for a task that was not learned, or a file
+        that is not sound.
         """
-        return network_of(self._file.without_weights(), self._file.record(task), self._file.state(task))
+        with self._named():
+            return network_of(self._file.without_weights(), self._file.record(task), self._file.state(task))
 
     def switch(self, network: TaskNetwork, task: str) -> None:
         """Make a network that `network` gave one of another task, in place; its shared weights stay where they are.
@@ -105,7 +114,8 @@ class PackedNetwork:
         """
         record, state = self._file.record(task), self._file.state(task)
         device = next(network.parameters()).device
-        fresh = skeleton(self._file.without_weights(), record)
+        with self._named():
+            fresh = skeleton(self._file.without_weights(), record, state)
         network.head = fresh.head
         if fresh.decoder is None or network.decoder is None:
             network.decoder = fresh.decoder
@@ -116,6 +126,15 @@ class PackedNetwork:
                 if not value.is_meta:
                     value.copy_(state[name])
         network.to(device).eval()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors say of which file."""
+        path = str(self._file.container.path)
+        try:
+            yield
+        except PackingError as error:
+            raise PackingError(str(error) if path in str(error) else f"{path}: {error}") from None
 
     def predict(
         self, task: str, images: OneImage | Iterable[OneImage], device: str | torch.device = "cpu"
@@ -139,7 +158,7 @@ class PackedNetwork:
     ) -> Iterator[Prediction | ImageError]:
         """What each image shows, or what is wrong with it, one after another: there may be any number of them."""
         record = self._file.record(task)
-        header, network = header_of(record), self._held(task, torch.device(device))
+        header, network = header_of(record), self._held(task, _usable(device))
         if record.kind == "segmentation":
             yield from (_segmented(network, header, image) for image in images)
             return
@@ -160,8 +179,16 @@ class PackedNetwork:
         ratio = record.choice.get("ratio")
         return Task(
             record.name, record.kind, record.classes, record.image_size, record.mean, record.deviation, record.metric,
-            record.validation_score, ratio, owned / total, used / total,
+            record.validation_score, ratio, owned / total if record.frozen else None, used / total,
         )  # fmt: skip
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    """Raises UserError for a device that is not here."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError):
+        raise UserError(f"device {str(device)!r}: there is no such device here; `cpu` is everywhere") from None
 
 
 def load(path: str | Path) -> PackedNetwork:

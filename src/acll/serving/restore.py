@@ -3,11 +3,11 @@
 from dataclasses import fields
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from acll.data.prepared import Header
 from acll.networks.build import NetworkError, TaskNetwork, build
-from acll.packing.ownership import Packed, State, TaskRecord, effective
+from acll.packing.ownership import Packed, PackingError, State, TaskRecord, effective
 from acll.settings import Network
 
 
@@ -20,26 +20,44 @@ def restore(packed: Packed, task: str) -> tuple[TaskNetwork, State]:
 def network_of(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
     """An ordinary network in evaluation mode, which has this state and nothing in common with any other.
 
-    packed: says what the network is built from; its weights are not looked at. Raises NetworkError.
+    packed: says what the network is built from; its weights are not looked at. Raises PackingError where it cannot be
+    built, or the state is not that of such a network.
     """
-    network = skeleton(packed, record)
+    network = skeleton(packed, record, state)
     network.load_state_dict(state, assign=True)
     return network.eval()
 
 
-def skeleton(packed: Packed, record: TaskRecord) -> TaskNetwork:
-    """The network of a task without its state: where that can be built without memory, without. Raises NetworkError."""
+def skeleton(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
+    """The network of a task, for this state but without it: where that can be built without memory, without.
+
+    Raises PackingError as `network_of`.
+    """
     spec = specification(packed)
     try:
-        with torch.device("meta"):
-            return build(spec, record.kind, len(record.classes), 0, pretrained=False)
-    except (NotImplementedError, NetworkError):  # some look at values while they are built, and here are none
-        return build(spec, record.kind, len(record.classes), 0, pretrained=False)
+        try:
+            with torch.device("meta"):
+                network = build(spec, record.kind, len(record.classes), 0, pretrained=False)
+        except (NotImplementedError, NetworkError):  # some look at values while they are built, and here are none
+            network = build(spec, record.kind, len(record.classes), 0, pretrained=False)
+    except (NetworkError, ValueError, RuntimeError) as error:
+        raise PackingError(f"the network is not sound: it cannot be built: {error}") from None
+    expected = {name: (value.shape, value.dtype) for name, value in network.state_dict().items()}
+    odd = expected.items() ^ {(name, (value.shape, value.dtype)) for name, value in state.items()}
+    if odd:
+        raise PackingError(f"the network is not sound: {min(odd)[0]} does not fit what it says it is built from")
+    return network
 
 
 def specification(packed: Packed) -> Network:
-    """What a packed network is built from."""
-    spec: Network = TypeAdapter(Network).validate_python(packed.network)
+    """What a packed network is built from. Raises PackingError."""
+    try:
+        spec: Network = TypeAdapter(Network).validate_python(packed.network)
+    except ValidationError:
+        raise PackingError(f"the network is not sound: it cannot be built from {packed.network}") from None
+    # some names of encoders are addresses, from which libraries would fetch what the file has not
+    if set(str(getattr(spec, "encoder", ""))) & set(":/"):
+        raise PackingError(f"the network is not sound: it cannot be built from {packed.network}")
     return spec
 
 
