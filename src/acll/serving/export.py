@@ -48,6 +48,9 @@ class Exported:
     scores: tuple[float, float] | None
 
 
+Computed = Callable[[Tensor], Tensor]  # images → logits
+
+
 class Whole(nn.Module):
     """A network with its normalisation: images float [N, C, H, W] in which white is 1 → logits."""
 
@@ -97,7 +100,7 @@ class OnnxSession(nn.Module):
 class _Called(nn.Module):
     """What can be called as a module in evaluation mode: exported programs have no other, and refuse to be asked."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, function: Computed) -> None:
         super().__init__()
         self._function = (function,)  # in a tuple, since a module would become a part of this one
 
@@ -121,17 +124,11 @@ def export(opened: file.PackedFile, task: str, path: Path, precision: Precision,
     with written(path) as beside:
         if small is None:
             file.write(beside, alone(opened.whole(), task))
-            read: Callable[[Tensor], Tensor] = _of_packed(beside, task)
+            read = _of_packed(beside, task)
+        elif path.suffix == ".pt2":
+            read = _write_program(beside, _in_precision(small, precision), example)
         else:
-            module = _Half(small.network) if precision == "float16" else small.network
-            if path.suffix == ".pt2":
-                content = io.BytesIO()  # it wants files to be called .pt2
-                torch.export.save(_exported(module, example), content)
-                beside.write_bytes(content.getbuffer())
-                read = torch.export.load(content).module()
-            else:
-                _write_onnx(beside, module, example, header, precision)
-                read = OnnxSession(beside)
+            read = _write_onnx(beside, _in_precision(small, precision), example, header, precision == "int8")
         difference = float((read(example) - whole(example)).abs().max())
         scores = None
         if validation is not None:
@@ -156,34 +153,47 @@ def _example(plain: Header, validation: Split | None) -> Tensor:
     return torch.rand(size, generator=torch.Generator().manual_seed(0))
 
 
-def _of_packed(path: Path, task: str) -> nn.Module:
+def _in_precision(small: Compacted, precision: Precision) -> nn.Module:
+    return _Half(small.network) if precision == "float16" else small.network
+
+
+def _of_packed(path: Path, task: str) -> Computed:
     again = file.opened(path)
     record = again.record(task)
     return Whole(network_of(again.without_weights(), record, again.state(task)), header_of(record))
 
 
-def _exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+def _program(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     return torch.export.export(module, (example,), dynamic_shapes=(_ANY_NUMBER,), strict=False)
 
 
-def _write_onnx(path: Path, module: nn.Module, example: Tensor, header: Header, precision: Precision) -> None:
-    """Write ONNX, checked, with what a user has to know of the task in its metadata."""
+def _write_program(path: Path, module: nn.Module, example: Tensor) -> Computed:
+    """Write a program of PyTorch; what it computes, read back."""
+    content = io.BytesIO()  # files have to be called .pt2
+    torch.export.save(_program(module, example), content)
+    path.write_bytes(content.getbuffer())
+    return torch.export.load(content).module()
+
+
+def _write_onnx(path: Path, module: nn.Module, example: Tensor, header: Header, int8: bool) -> Computed:
+    """Write ONNX, checked, with what a user has to know of the task in its metadata; what it computes, read back."""
     import onnx
 
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it talks about its progress
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            _exported(module, example), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
+            _program(module, example), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
         )
         assert program is not None
         program.save(path)
-    if precision == "int8":
+    if int8:
         _quantise(path)
     model = onnx.load(path)
     known = {"task": header.name, "kind": header.kind, "classes": json.dumps(header.classes, ensure_ascii=False)}
     onnx.helper.set_model_props(model, known | {"input": "float [N, C, H, W], white is 1; not normalised"})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
+    return OnnxSession(path)
 
 
 def _quantise(path: Path) -> None:
