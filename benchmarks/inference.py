@@ -34,7 +34,7 @@ from acll.training.session import splits_of
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs/benchmarks/inference.csv"
-ENDS = {"resnet18": "mnist/cifar10", "unet": "people/membrane/camvid", "vgg16_bn": "mnist"}
+ENDS = {"resnet18": "mnist/cifar10", "unet": "people/membrane/camvid", "vgg16_bn": "digits"}
 METHODS = ("weights", "channels")
 TURNS = 15
 BATCH = 32
