@@ -62,7 +62,8 @@ def learn_two(make, first, second):
     assert all(record.digest == digest(effective(packed, record.name)) for record in packed.tasks)
     assert packed.tasks[1].owned > 0
     assert not states_equal(effective(packed, second[2].name), state)
-    loaded_is_evaluated(packed, make, first, second)
+    if hasattr(make, "spec"):  # a network that a file can name
+        loaded_is_evaluated(packed, make, first, second)
     return packed
 
 
