@@ -22,7 +22,7 @@ endif
 .PHONY: help run report prove plan check download verify repair share pull stale prune-results test test-faults lint format docs registry lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E -e 's/^([a-z-]+):.*## /\1\t/' -e 's/\$$\(CONFIG\)/$(CONFIG)/g' | expand -t 16
 	@echo
 	@echo "CONFIG=name  another configuration: config/name.yaml (default: demo)"
 	@echo "DATA=folder  another place of raw data than the configuration's data_root"

@@ -346,7 +346,7 @@ def test_predict_classifies_files_folders_and_lists_in_every_form(network, capsy
 def test_predict_writes_masks_of_the_size_of_the_images_and_overlays(network, tmp_path, capsys):
     path = str(network / "two.safetensors")
     main(["predict", path, str(network / "images"), "--task", "streets", "--out", str(tmp_path / "masks")])
-    assert f"3 masks and overlays in {tmp_path / 'masks'}" in capsys.readouterr().out
+    assert f"3 images: masks and overlays in {tmp_path / 'masks'}" in capsys.readouterr().out
     for number in range(3):
         with Image.open(tmp_path / f"masks/{number}.mask.png") as mask:
             expected = acll.load(path).predict("streets", network / f"images/{number}.png").mask
@@ -355,6 +355,14 @@ def test_predict_writes_masks_of_the_size_of_the_images_and_overlays(network, tm
             assert overlay.size[0] >= 30
             assert overlay.size[1] > 20
     assert len(list((tmp_path / "masks").iterdir())) == 6
+
+
+def test_what_predict_has_made_is_not_predicted(network, tmp_path, capsys):
+    shutil.copytree(network / "images", tmp_path / "images")
+    command = ["predict", str(network / "two.safetensors"), str(tmp_path / "images"), "--task", "streets"]
+    for _ in range(2):
+        main([*command, "--out", str(tmp_path / "images/masks")])
+        assert "3 images: masks and overlays" in capsys.readouterr().out
 
 
 def test_predict_names_images_that_cannot_be_used_and_goes_on_with_the_others(network, tmp_path, capsys):
@@ -384,6 +392,11 @@ def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(ne
         (["predict", "two", "empty", "--task", "digits"], "empty: there is no image in this folder"),
         (["predict", "absent", "images", "--task", "digits"], "absent.safetensors: there is no such file"),
         (["inspect", "images/0.png"], "not a file of acll, or damaged"),
+        (["predict", "two", "images", "--task", "digits", "--out", "x"], "gives no masks; leave out --out"),
+        (["predict", "two", "images", "--task", "streets", "--out", "x", "--format", "csv"], "--format is for classes"),
+        (["inspect", "images"], "images: cannot be read: Is a directory"),
+        (["export", "two", "two", "--task", "digits"], "is the network that is read"),
+        (["export", "two", "images/0.png/x.onnx", "--task", "digits"], "images/0.png: "),
         (["export", "two", "x.txt", "--task", "digits"], "it must be one of .onnx, .pt2, .safetensors"),
         (["export", "two", "x.onnx", "--task", "digits", "--data", "absent"], "absent"),
     ],

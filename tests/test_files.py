@@ -55,3 +55,11 @@ def test_a_failure_leaves_the_old_content(tmp_path):
         file.writelines(["half", 1])
     assert [*tmp_path.iterdir()] == [path]
     assert path.read_text() == "old"
+
+
+def test_what_a_library_writes_can_be_read_by_those_who_can_read_other_files(tmp_path):
+    (tmp_path / "plain").write_text("x")
+    with written(tmp_path / "made") as beside:
+        beside.unlink()
+        beside.touch(0o600)
+    assert (tmp_path / "made").stat().st_mode == (tmp_path / "plain").stat().st_mode

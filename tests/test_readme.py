@@ -56,7 +56,7 @@ def test_the_section_on_use_runs_as_it_stands(after_the_demo):
     shell, python = blocks("Use it")
     out = run("bash", "-eu", text=shell)
     assert re.search(r"3 +crowd +segmentation", out)
-    assert "1 masks and overlays in masks" in out
+    assert "1 image: masks and overlays in masks" in out
     assert sorted(path.name for path in (after_the_demo / "masks").iterdir()) == ["scan.mask.png", "scan.overlay.png"]
     assert (after_the_demo / "crowd.onnx").is_file()
     out = run(sys.executable, "-", text=python)

@@ -19,8 +19,10 @@ def written(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
     with _turn(beside):
+        mode = beside.stat().st_mode  # libraries that write may choose one that colleagues cannot read
         try:
             yield beside
+            beside.chmod(mode)
             with beside.open("rb") as file:
                 os.fsync(file)  # a power cut must not leave the name without its content
         except BaseException:

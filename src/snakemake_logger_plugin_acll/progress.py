@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
-_KNOWN = 0.5  # of the jobs that are left, the share of which something must be known to judge them all
+_KNOWN = 0.25  # of the jobs that are left, the share of which something must be known to judge them all
 
 
 class Progress:

@@ -53,7 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = command(runs.report, _CONFIGURATION, "write the report of a run: one HTML file with figures and tables")
     report.add_argument("--if-changed", action="store_true", help="only where what it shows is newer than it is")
     command(runs.prove, _RESULTS, "check in the packed files of a run that nothing was forgotten")
-    inspect = command(networks.inspect, _NETWORK, "say what a packed network holds, and how many bytes its tasks need")
+    inspect = command(
+        networks.inspect,
+        _NETWORK,
+        "say what a packed network holds, and how many bytes its tasks need (reads the header alone)",
+    )
     inspect.add_argument("--json", dest="as_json", action="store_true", help="for programs")
     compare = command(
         networks.compare, _NETWORK, "say what differs between two packed networks; exit code 1 if anything does"
@@ -77,9 +81,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `acll table … | head`
         sys.stdout = None
     except (UserError, OSError) as error:
-        for line in str(error).splitlines():
+        for line in _words(error).splitlines():
             print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
         sys.exit(trouble)
+
+
+def _words(error: Exception) -> str:
+    """What an error says; of the system's, about the file that was asked for and not the one beside it."""
+    if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
+        return str(error)
+    path = Path(str(error.filename2 or error.filename))
+    name = path.name.removesuffix(".partial")
+    return f"{path.with_name(name[1:] if name != path.name else name)}: {error.strerror}"
 
 
 def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -93,7 +106,7 @@ def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:
     own.add_argument("images", nargs="+", metavar="IMAGE", help=networks.IMAGES_HELP)
     own.add_argument("--task", required=True, help="one of the tasks that the network has learned")
     own.add_argument("--top", type=_positive, default=3, help="classification: how many classes are shown (default 3)")
-    own.add_argument("--format", dest="form", choices=["table", "csv", "json"], default="table", help="of classes")
+    own.add_argument("--format", dest="form", choices=["table", "csv", "json"], help="of classes (default: table)")
     own.add_argument("--out", type=Path, help="segmentation: the folder for masks and overlays")
     own.add_argument("--device", default="cpu", help="such as `cuda` (default: cpu)")
 

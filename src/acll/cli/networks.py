@@ -89,13 +89,19 @@ def compare(path: Path, other: Path) -> None:
     print("the networks are equal")
 
 
-def predict(path: Path, task: str, images: list[str], top: int, form: str, out: Path | None, device: str) -> None:
+def predict(
+    path: Path, task: str, images: list[str], top: int, form: str | None, out: Path | None, device: str
+) -> None:
     """Say what images show, or write their masks. Images that cannot be used are named and left out: exit code 1."""
     import acll
     from acll.cli import predictions
 
     network = acll.load(path)
     kind = network.task(task).kind
+    if kind == "segmentation" and form is not None:
+        raise UserError(f"{task} is a segmentation task, which gives masks; --format is for classes")
+    if kind == "classification" and out is not None:
+        raise UserError(f"{task} is a classification task, which gives no masks; leave out --out")
     files = predictions.files_of(images)
     if kind == "segmentation" and out is None:
         raise UserError(f"{task} is a segmentation task: say with --out into which folder its masks go")
@@ -104,9 +110,9 @@ def predict(path: Path, task: str, images: list[str], top: int, form: str, out: 
     if kind == "segmentation":
         assert out is not None
         count = predictions.write_masks(results, out, files)
-        print(f"{count} masks and overlays in {out}")
+        print(f"{count} image{'' if count == 1 else 's'}: masks and overlays in {out}")
     else:
-        predictions.print_classes(results, form, top)
+        predictions.print_classes(results, form or "table", top)
     for line in bad:
         print(f"error: {line}", file=sys.stderr)
     if bad:

@@ -26,7 +26,7 @@ def files_of(images: Sequence[str]) -> list[Path]:
 
     Raises UserError where there are none.
     """
-    names = [line.rstrip("\n") for line in sys.stdin if line.strip()] if list(images) == ["-"] else list(images)
+    names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if list(images) == ["-"] else list(images)
     found: list[Path] = []
     for path in map(Path, names):
         inside = (
@@ -38,6 +38,11 @@ def files_of(images: Sequence[str]) -> list[Path]:
     if not found:
         raise UserError("no images were named")
     return list(dict.fromkeys(found))
+
+
+def _is_made(file: Path) -> bool:
+    """Whether a file is called as those that `write_masks` makes."""
+    return file.name.endswith((".mask.png", ".overlay.png"))
 
 
 def each(network: PackedNetwork, task: str, files: Sequence[Path], device: str, bad: list[str]) -> Iterator[Named]:
@@ -70,8 +75,9 @@ def _table(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
     from tabulate import tabulate
 
     cells = [[file, *(f"{name} {probability:.3f}" for name, probability in top)] for file, top in rows]
-    count = max((len(row) for row in cells), default=1) - 1
-    print(tabulate(cells, headers=["image", *map(str, range(1, count + 1))], disable_numparse=True))
+    count = max((len(row) for row in cells), default=0) - 1
+    if count > 0:
+        print(tabulate(cells, headers=["image", *map(str, range(1, count + 1))], disable_numparse=True))
 
 
 def _csv(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:

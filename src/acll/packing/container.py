@@ -76,14 +76,20 @@ def load(path: Path) -> tuple[State, dict[str, Any]]:
 def opened(path: Path) -> Container:
     """Open a file and check its header; tensors are read when they are asked for. Raises PackingError."""
     try:
+        path.open("rb").close()  # what is in the way of reading it, the library would not say
+    except FileNotFoundError:
+        raise PackingError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise PackingError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
         file: Any = safe_open(path, framework="pt")
-        header = json.loads((file.metadata() or {})["acll"])
+        if "acll" not in (file.metadata() or {}):
+            raise PackingError(f"{path}: no packed network, nor anything else that has been packed")
+        header = json.loads(file.metadata()["acll"])
         if not isinstance(header, dict) or header.get("digest") != _header_digest(header):
             raise PackingError(f"{path}: damaged: the header does not agree with its digest")
         if not isinstance(header["digests"], dict) or set(header["digests"]) != set(file.keys()):
             raise PackingError(f"{path}: damaged: it does not hold the tensors that its header names")
-    except FileNotFoundError:
-        raise PackingError(f"{path}: there is no such file") from None
     except _DAMAGED as error:
         raise PackingError(f"{path}: not a file of acll, or damaged: {error}") from None
     return Container(path, header, file)

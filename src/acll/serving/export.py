@@ -115,6 +115,8 @@ def export(opened: file.PackedFile, task: str, path: Path, precision: Precision,
     Raises UserError for an ending or a precision that cannot be, PackingError for a task that was not learned.
     """
     _refuse(path, precision)
+    if path.resolve() == opened.container.path.resolve():
+        raise UserError(f"{path}: is the network that is read; give what is written another name")
     record = opened.record(task)
     header = header_of(record)
     whole = Whole(network_of(opened.without_weights(), record, opened.state(task)), header).eval()
