@@ -40,9 +40,10 @@ def files_of(images: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _is_made(file: Path) -> bool:
-    """Whether a file is called as those that `write_masks` makes."""
-    return file.name.endswith((".mask.png", ".overlay.png"))
+def _is_input(file: Path) -> bool:
+    """Whether a file is an image, but none that `write_masks` has made."""
+    made = file.name.endswith((".mask.png", ".overlay.png"))
+    return file.suffix.lower() in SUFFIXES and file.is_file() and not made
 
 
 def each(network: PackedNetwork, task: str, files: Sequence[Path], device: str, bad: list[str]) -> Iterator[Named]:
