@@ -29,9 +29,7 @@ def files_of(images: Sequence[str]) -> list[Path]:
     names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if list(images) == ["-"] else list(images)
     found: list[Path] = []
     for path in map(Path, names):
-        inside = (
-            sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-        )
+        inside = sorted(file for file in path.rglob("*") if _is_input(file)) if path.is_dir() else [path]
         if not inside:
             raise UserError(f"{path}: there is no image in this folder")
         found += inside
