@@ -1,5 +1,8 @@
 """Small integers packed tightly into bytes: owner maps and masks of kept weights."""
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +29,8 @@ def unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8
     """The inverse of `pack`: `count` integers. Raises ValueError where the number of bytes does not fit."""
     if packed.size != packed_size(count, bits):
         raise ValueError(f"{packed.size} bytes cannot hold {count} values of {bits} bits")
+    if 8 % bits == 0:  # whole values in each byte, which are looked up together
+        return _table(bits)[packed].view(np.uint8)[:count]
     values = np.empty(count, np.uint8)
     step = _CHUNK * bits // 8
     for position, start in enumerate(range(0, packed.size, step)):
@@ -34,6 +39,15 @@ def unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8
         weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8)
         values[position * _CHUNK : position * _CHUNK + here] = flags @ weights
     return values
+
+
+@cache
+def _table(bits: int) -> NDArray[np.unsignedinteger[Any]]:
+    """For each byte the values in it, a byte each, as one number in memory."""
+    shifts = np.arange(8 - bits, -1, -bits)
+    values = (np.arange(256)[:, None] >> shifts & ((1 << bits) - 1)).astype(np.uint8)
+    table: NDArray[np.unsignedinteger[Any]] = values.view(f"u{8 // bits}").reshape(-1)
+    return table
 
 
 def packed_size(count: int, bits: int) -> int:

@@ -132,7 +132,7 @@ class PackedFile:
         known = self.without_weights()
         kind, position = known.record(task).kind, known.position(task)
         shared = {
-            layer.name: _placed(layer, self._owner(layer), parts)
+            layer.name: self._placed(layer, self._owner(layer), parts)
             for layer, parts in self._weights(position)
             if uses(kind, layer.name)
         }
@@ -143,7 +143,7 @@ class PackedFile:
         known, shared, owners = self.without_weights(), {}, {}
         for layer, parts in self._weights(len(known.tasks)):
             owner = self._owner(layer)
-            shared[layer.name] = _placed(layer, owner, parts)
+            shared[layer.name] = self._placed(layer, owner, parts)
             whole = layer.owned.index(layer.count) + 1 if any(layer.owned) and owner is None else 0
             values = np.full(layer.count, whole, np.uint8) if owner is None else owner
             owners[layer.name] = torch.from_numpy(values).reshape(layer.shape)
@@ -171,9 +171,22 @@ class PackedFile:
             owner = unpack(bits, bits_for(len(layer.owned)), layer.count)
         except ValueError as error:
             raise self._unsound(f"the owner map of {layer.name}: {error}") from None
-        if np.bincount(owner, minlength=len(layer.owned) + 1)[1:].tolist() != layer.owned:
+        if int(owner.max()) > len(layer.owned):
             raise self._unsound(f"the owner map of {layer.name} does not agree with the header")
         return owner
+
+    def _placed(self, layer: Layer, owner: NDArray[np.uint8] | None, parts: Sequence[NDArray[np.float32]]) -> Tensor:
+        """The weights of a layer: those of the tasks whose parts are given in their places, zero elsewhere."""
+        values = np.zeros(layer.count, np.float32)
+        for position, part in enumerate(parts, 1):
+            if owner is None and len(part):
+                values[:] = part
+            elif owner is not None:
+                places = np.flatnonzero(owner == position)
+                if len(places) != len(part):
+                    raise self._unsound(f"the owner map of {layer.name} does not agree with the header")
+                values[places] = part
+        return torch.from_numpy(values).reshape(layer.shape)
 
     def _weights(self, last: int) -> Iterator[tuple[Layer, list[NDArray[np.float32]]]]:
         """Each layer with the weights that each of the first tasks owns of it."""
@@ -197,17 +210,6 @@ class PackedFile:
 
     def _unsound(self, words: str) -> PackingError:
         return PackingError(f"{self.container.path}: not a sound packed network: {words}")
-
-
-def _placed(layer: Layer, owner: NDArray[np.uint8] | None, parts: Sequence[NDArray[np.float32]]) -> Tensor:
-    """The weights of a layer: those of the tasks whose parts are given in their places, zero elsewhere."""
-    values = np.zeros(layer.count, np.float32)
-    for position, part in enumerate(parts, 1):
-        if owner is None and len(part):
-            values[:] = part
-        elif len(part):
-            values[np.flatnonzero(owner == position)] = part
-    return torch.from_numpy(values).reshape(layer.shape)
 
 
 def opened(path: Path) -> PackedFile:
