@@ -62,6 +62,10 @@ class Rows:
         self.rows.append((network, task, variant, quantity, float(f"{value:.4g}")))
         print(f"{network:20} {task:10} {variant:12} {quantity:22} {value:12.4g}", flush=True)
 
+    def write(self) -> None:
+        """What there is so far, so that nothing is lost where it is stopped."""
+        pd.DataFrame(self.rows, columns=["network", "task", "variant", "quantity", "value"]).to_csv(OUT, index=False)
+
 
 def loading(rows: Rows, name: str, path: Path, folder: Path) -> None:
     """Load time against that of a plain state dict, and switching."""
@@ -159,6 +163,7 @@ def main() -> None:
     results = parser.parse_args().results
     torch.set_num_threads(1)
     rows = Rows()
+    ten_tasks(rows)
     with tempfile.TemporaryDirectory() as folder:
         for network, end in ENDS.items():
             for method in METHODS:
@@ -167,9 +172,7 @@ def main() -> None:
                 sizes(rows, name, path)
                 loading(rows, name, path, Path(folder))
                 running(rows, name, path, Path(folder), results / "data")
-    ten_tasks(rows)
-    table = pd.DataFrame(rows.rows, columns=["network", "task", "variant", "quantity", "value"])
-    table.to_csv(OUT, index=False)
+                rows.write()
 
 
 if __name__ == "__main__":
