@@ -43,9 +43,7 @@ rule examples:
         mem_mb=4000,
         gpu=gpus,
     params:
-        spec=lambda wildcards: spec(
-            "examples", {"task": wildcards.task, "threads": CONFIGURATION.threads}
-        ),
+        spec=lambda wildcards: spec("examples", {"task": wildcards.task, "threads": CONFIGURATION.threads}),
     message:
         "examples {wildcards.node}: {wildcards.task}"
     shell:
