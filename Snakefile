@@ -46,7 +46,7 @@ onstart:
 
 
 onsuccess:
-    print("\n" + account(workflow.dag))
+    print(f"\n{account(workflow.dag)}")
 
 
 onerror:
