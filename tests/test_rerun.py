@@ -197,7 +197,7 @@ def test_one_configuration_does_not_disturb_the_other(place):
         ("evaluation/score.py", node("a", "evaluate") | node("ab", "evaluate") | node("abc", "evaluate") | ENDS),
         ("search/strategies.py", (node("a") - {"train small/dense/seed0/a"}) | node("ab") | node("abc") | ENDS),
         ("data/sources/generated.py", ALL),
-        ("cli.py", set()),
+        ("cli/main.py", set()),
         ("sharing/verify.py", set()),
     ],
 )
