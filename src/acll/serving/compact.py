@@ -37,6 +37,7 @@ _SAME = {  # each channel by itself; one that is the same everywhere stays as it
     aten.upsample_bilinear2d.vec, aten.clone.default, aten.contiguous.default,
 }  # fmt: skip
 _FLATTEN, _BY_VECTOR = aten.flatten.using_ints, ((1,), (1, -1))  # all but the images, into one vector each
+_IDLE = {aten.dropout_.default, aten.feature_dropout_.default}  # in evaluation mode
 _MAY_BE_ITS_INPUT = {aten.dropout.default, aten.feature_dropout.default, aten.contiguous.default}
 Channel = tuple[Node, int]
 
@@ -63,7 +64,7 @@ def compacted(network: nn.Module, images: Tensor) -> Compacted:
     assert isinstance(module, GraphModule)
     before = _counts(module)
     _fold(module)
-    if not any(_changes_others(node) for node in module.graph.nodes):
+    if not any(_changes_others(node) for node in module.graph.nodes if node.target not in _IDLE):
         while _remove(module):  # what is no longer computed may have been the only reader of something else
             pass
     module.graph.eliminate_dead_code()
