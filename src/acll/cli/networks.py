@@ -78,9 +78,11 @@ def compare(path: Path, other: Path) -> None:
     """Say what differs between two packed networks. Ends with exit code 1 where anything does."""
     from tabulate import tabulate
 
+    from acll.packing import file
     from acll.serving.comparison import differences, tasks_compared
 
-    rows, lines = tasks_compared(path, other), differences(path, other)
+    files = [file.opened(one) for one in (path, other)]
+    rows, lines = tasks_compared(files), differences(files)
     print(tabulate(rows, headers="keys", disable_numparse=True))
     for line in lines:
         print(line)

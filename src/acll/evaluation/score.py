@@ -53,40 +53,35 @@ def evaluate(packed: Packed, tests: Mapping[str, Path], device: torch.device) ->
     """Score every task of a network. tests: the prepared test split of each task."""
     header = file.header_of(packed)
     alone = {record.name: bytes_alone(header, record.name) for record in packed.tasks}
-    rows = [_evaluate(packed, name, tests[name], device, size) for name, size in alone.items()]
+    layers = {layer.name: [layer.count - sum(layer.owned), *layer.owned] for layer in header.layers}
+    total = sum(layer.count for layer in header.layers)
+    shares = [sum(counts) / total for counts in zip(*layers.values(), strict=True)]
+    rows = [
+        _evaluate(packed, name, tests[name], device, share, size)
+        for share, (name, size) in zip(shares[1:], alone.items(), strict=True)
+    ]
     owning = all(record.frozen for record in packed.tasks)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    left = _share(packed, 0) if owning else None
-    layers = {
-        layer: torch.bincount(owner.flatten(), minlength=len(packed.tasks) + 1).tolist()
-        for layer, owner in packed.owner.items()
-    }
+    left = shares[0] if owning else None
     return Evaluated(packed.method, packed.seed, name, left, file.size(header), layers, tuple(rows))
 
 
-def _evaluate(packed: Packed, task: str, test: Path, device: torch.device, alone_bytes: int) -> TaskScore:
-    """Build the network of a task from the store and run it over the task's test split."""
+def _evaluate(packed: Packed, task: str, test: Path, device: torch.device, share: float, alone_bytes: int) -> TaskScore:
+    """Build the network of a task from the store and run it over the task's test split. share: that it owns."""
     record = packed.record(task)
     network, state = restore(packed, task)
     split = split_of(prepared.read(test)[0], "test")
     result = outcome(network.to(device), split, header_of(record), device)
-    position = packed.position(task)
     return TaskScore(
         task=task,
-        position=position,
+        position=packed.position(task),
         kind=record.kind,
         metric=record.metric,
         score=score(result),
         samples=split.originals(),
         bit_exact=digest(state) == record.digest,
-        owned_share=_share(packed, position) if record.frozen else None,
+        owned_share=share if record.frozen else None,
         choice=record.choice,
         curve=record.curve,
         alone_bytes=alone_bytes,
     )
-
-
-def _share(packed: Packed, owner: int) -> float:
-    """The share of all shared weights that have this owner; 0: free."""
-    total = sum(value.numel() for value in packed.owner.values())
-    return sum(int((value == owner).sum()) for value in packed.owner.values()) / total

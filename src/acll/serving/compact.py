@@ -39,6 +39,7 @@ _SAME = {  # each channel by itself; one that is the same everywhere stays as it
 _FLATTEN, _BY_VECTOR = aten.flatten.using_ints, ((1,), (1, -1))  # all but the images, into one vector each
 _IDLE = {aten.dropout_.default, aten.feature_dropout_.default}  # in evaluation mode
 _MAY_BE_ITS_INPUT = {aten.dropout.default, aten.feature_dropout.default, aten.contiguous.default}
+_ANY_NUMBER = {0: torch.export.Dim("batch", min=1, max=2**20)}  # of images
 Channel = tuple[Node, int]
 
 
@@ -58,9 +59,7 @@ def compacted(network: nn.Module, images: Tensor) -> Compacted:
 
     Raises UserError where what comes out does not compute the same.
     """
-    batch = {0: torch.export.Dim("batch", min=1, max=2**20)}
-    exported = torch.export.export(network, (images,), dynamic_shapes=(batch,), strict=False)
-    module = exported.module()
+    module = program(network, images).module()
     assert isinstance(module, GraphModule)
     before = _counts(module)
     _fold(module)
@@ -77,6 +76,11 @@ def compacted(network: nn.Module, images: Tensor) -> Compacted:
         )
     after = _counts(module)
     return Compacted(module, (before[0], after[0]), (before[1], after[1]))
+
+
+def program(network: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
+    """A network as a program of PyTorch, for any number of images such as these."""
+    return torch.export.export(network, (images,), dynamic_shapes=(_ANY_NUMBER,), strict=False)
 
 
 def _counts(module: GraphModule) -> tuple[int, int]:
@@ -247,15 +251,14 @@ def _pads(node: Node) -> bool:
 def _of_layer(module: GraphModule, node: Node, given: Tensor) -> Tensor | None:
     weight, bias = _weight(module, node), _tensor(module, _argument(node, 2, None))
     start = torch.zeros(len(weight)) if bias is None else bias
+    # a value at the border of which there is padding is not the same everywhere
+    usable = torch.where(given == 0, 0.0, torch.nan) if _pads(node) else given
     if _groups(node) != 1:
         if not _is_depthwise(module, node):
             return None
         reads = weight.flatten(1)
-        moved = given if not _pads(node) else torch.where(given == 0, 0.0, torch.nan)
-        return torch.where((reads == 0).all(dim=1), start, start + reads.sum(dim=1) * moved)
+        return torch.where((reads == 0).all(dim=1), start, start + reads.sum(dim=1) * usable)
     reads = weight.flatten(2) if weight.dim() > 2 else weight[:, :, None]
-    # a value at the border of which there is padding is not the same everywhere
-    usable = given if not _pads(node) else torch.where(given == 0, 0.0, torch.nan)
     each = torch.where((reads == 0).all(dim=2), 0.0, reads.sum(dim=2) * usable)
     return start + each.sum(dim=1)
 
@@ -298,7 +301,7 @@ def _remove(module: GraphModule) -> bool:
     if all(bool(flags.all()) for flags in keep.values()):
         return False
     for node in list(module.graph.nodes):
-        if (_is_layer(module, node) or node.target == _NORM) and node in keep and _known(module, node):
+        if node in keep and (_is_layer(module, node) or (node.target == _NORM and _known(module, node))):
             _cut(module, node, keep, known)
     for node, flags in keep.items():
         value = node.meta["val"]

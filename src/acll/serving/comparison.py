@@ -1,11 +1,10 @@
 """What differs between two packed networks: two versions of one, or those of two methods."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
-from acll.packing import file
+from acll.packing.file import PackedFile
 from acll.packing.ownership import TaskRecord, digest
 from acll.serving.model import PackedNetwork, Task
 
@@ -15,14 +14,11 @@ _SHOWN: dict[str, tuple[Callable[[Task], float | None], str]] = {
     "owns": (lambda task: task.owned_share, ".1%"),
     "uses": (lambda task: task.used_share, ".1%"),
 }
-
-
 _OF_WEIGHTS = {"digest", "owned", "free_before"}  # which the table shows
 
 
-def tasks_compared(one: Path, other: Path) -> list[dict[str, Any]]:
-    """A row for each task of either: whether its weights are equal to the bit, and what is known of it in both."""
-    files = [file.opened(path) for path in (one, other)]
+def tasks_compared(files: Sequence[PackedFile]) -> list[dict[str, Any]]:
+    """A row for each task of either of two: whether its weights are equal bit for bit, and what is known of it."""
     known = [{task.name: task for task in PackedNetwork(opened).tasks} for opened in files]
     rows = []
     for name in dict.fromkeys([*known[0], *known[1]]):
@@ -41,9 +37,8 @@ def tasks_compared(one: Path, other: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def differences(one: Path, other: Path) -> list[str]:
+def differences(files: Sequence[PackedFile]) -> list[str]:
     """A line for each thing besides the tasks' weights that is not the same."""
-    files = [file.opened(path) for path in (one, other)]
     lines = []
     for key in ("network", "method", "seed"):
         values = [getattr(opened.header, key) for opened in files]

@@ -25,7 +25,7 @@ from acll.errors import UserError
 from acll.files import written
 from acll.packing import file
 from acll.packing.ownership import alone
-from acll.serving.compact import Compacted, compacted
+from acll.serving.compact import Compacted, compacted, program
 from acll.serving.restore import header_of, network_of
 from acll.training.evaluate import outcome
 from acll.training.metrics import score
@@ -33,7 +33,6 @@ from acll.training.metrics import score
 Precision = Literal["float32", "float16", "int8"]
 SUFFIXES = (".onnx", ".pt2", ".safetensors")
 _BATCH = 4  # images of an example
-_ANY_NUMBER = {0: torch.export.Dim("batch", min=1, max=2**20)}  # of images
 _CPU = torch.device("cpu")
 
 
@@ -165,14 +164,10 @@ def _of_packed(path: Path, task: str) -> Computed:
     return Whole(network_of(again.without_weights(), record, again.state(task)), header_of(record))
 
 
-def _program(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    return torch.export.export(module, (example,), dynamic_shapes=(_ANY_NUMBER,), strict=False)
-
-
 def _write_program(path: Path, module: nn.Module, example: Tensor) -> Computed:
     """Write a program of PyTorch; what it computes, read back."""
     content = io.BytesIO()  # files have to be called .pt2
-    torch.export.save(_program(module, example), content)
+    torch.export.save(program(module, example), content)
     path.write_bytes(content.getbuffer())
     return torch.export.load(content).module()
 
@@ -183,11 +178,11 @@ def _write_onnx(path: Path, module: nn.Module, example: Tensor, header: Header, 
 
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it talks about its progress
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            _program(module, example), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
+        made = torch.onnx.export(
+            program(module, example), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
         )
-        assert program is not None
-        program.save(path)
+        assert made is not None
+        made.save(path)
     if int8:
         _quantise(path)
     model = onnx.load(path)

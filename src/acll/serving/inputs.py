@@ -23,7 +23,7 @@ from acll.data.images import (
     resized,
     top_of,
     upright,
-)  # fmt: skip
+)
 from acll.data.prepared import Header
 from acll.data.variants import permuted, rotated
 from acll.errors import UserError

@@ -38,9 +38,7 @@ class Task:
     name: str
     kind: Kind
     classes: tuple[str, ...]
-    image_size: tuple[
-        int, int
-    ]  # height and width in pixels to which images are resized, or of the tiles they are cut to
+    image_size: tuple[int, int]  # height, width in pixels to which images are resized, or of their tiles
     mean: tuple[float, ...]  # of each channel, white being 1
     deviation: tuple[float, ...]
     metric: str
