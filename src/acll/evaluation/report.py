@@ -33,7 +33,7 @@ CAPTIONS = {
 }
 MASKS = (
     "{}: some test images of {}, the truth, and what each method's network makes of them when the task is learned and "
-    "after all tasks. Where nothing is forgotten both are the same."
+    "after all tasks. Where nothing is forgotten both are the same; one picture where there is one network alone."
 )
 TABLES = {
     "runs": "Each run: a method, an order, a seed. docs/metrics.md defines the columns.",
