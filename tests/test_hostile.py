@@ -104,7 +104,7 @@ LIES = {
     "other counts": (set_at("layers", 0, "owned", value=[1, 1]), "does not (agree with the header|have as many)"),
     "negative counts": (set_at("layers", 0, "owned", value=[-5, 5]), "owned"),
     "counts of other tasks": (set_at("layers", 0, "owned", value=[1]), "own more weights than there are"),
-    "owner out of range": (replaced("owner/", lambda bits: bits | 255), "does not agree with the header"),
+    "owner out of range": (replaced("owner/", lambda bits: bits | 255), "names tasks that are not there"),
     "owner map cut": (replaced("owner/", lambda bits: bits[:-1]), "cannot hold"),
     "owner map of floats": (replaced("owner/", lambda bits: bits.float()), "not of the form"),
     "owner map missing": (dropped("owner/"), "it lacks owner/"),

@@ -15,7 +15,7 @@ from acll.networks.build import TaskNetwork
 from acll.networks.build import build as build_network
 from acll.packing import container, file
 from acll.packing.accounting import bytes_alone, bytes_of_first
-from acll.packing.bits import bits_for, pack, packed_size, unpack
+from acll.packing.bits import bits_for, pack, packed_size, unpacked
 from acll.packing.cap import cap
 from acll.packing.ownership import (
     PackingError,
@@ -158,6 +158,10 @@ def test_weights_that_are_not_finite_are_refused():
         keep_masks(weights, {"a": torch.ones(2, dtype=torch.bool)}, 0.5, "layer")
 
 
+def unpack(packed, bits, count):
+    return np.concatenate([np.zeros(0, np.uint8), *unpacked(packed, bits, count)])
+
+
 @given(values=st.lists(st.integers(0, 255), max_size=200), extra=st.integers(0, 3))
 @PROPERTY
 def test_bits_round_trip(values, extra):
@@ -177,7 +181,7 @@ def test_owner_bits_are_the_logarithm_of_the_number_of_tasks_plus_one():
 
 
 def test_large_owner_maps_round_trip_across_chunks():
-    array = np.random.default_rng(0).integers(0, 6, (1 << 20) + 77).astype(np.uint8)
+    array = np.random.default_rng(0).integers(0, 6, (1 << 17) + 77).astype(np.uint8)
     assert np.array_equal(unpack(pack(array, 3), 3, array.size), array)
 
 

@@ -1,12 +1,13 @@
 """Small integers packed tightly into bytes: owner maps and masks of kept weights."""
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_CHUNK = 1 << 20  # values at a time (a multiple of 8), so that memory stays bounded
+_CHUNK = 1 << 16  # values at a time (a multiple of 8), which stay in the cache for what is done next
 
 
 def bits_for(largest: int) -> int:
@@ -25,20 +26,18 @@ def pack(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     return np.concatenate(chunks) if chunks else np.zeros(0, np.uint8)
 
 
-def unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8]:
-    """The inverse of `pack`: `count` integers. Raises ValueError where the number of bytes does not fit."""
+def unpacked(packed: NDArray[np.uint8], bits: int, count: int) -> Iterator[NDArray[np.uint8]]:
+    """The inverse of `pack`: `count` integers, piece by piece. Raises ValueError where the bytes are not as many."""
     if packed.size != packed_size(count, bits):
         raise ValueError(f"{packed.size} bytes cannot hold {count} values of {bits} bits")
-    if 8 % bits == 0:  # whole values in each byte, which are looked up together
-        return _table(bits)[packed].view(np.uint8)[:count]
-    values = np.empty(count, np.uint8)
     step = _CHUNK * bits // 8
     for position, start in enumerate(range(0, packed.size, step)):
-        here = min(_CHUNK, count - position * _CHUNK)
-        flags = np.unpackbits(packed[start : start + step], count=here * bits).reshape(here, bits)
-        weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8)
-        values[position * _CHUNK : position * _CHUNK + here] = flags @ weights
-    return values
+        here, piece = min(_CHUNK, count - position * _CHUNK), packed[start : start + step]
+        if 8 % bits == 0:  # whole values in each byte, which are looked up together
+            yield _table(bits)[piece].view(np.uint8)[:here]
+        else:
+            flags = np.unpackbits(piece, count=here * bits).reshape(here, bits)
+            yield flags @ (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8)
 
 
 @cache

@@ -10,11 +10,12 @@ library versions.
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from torch import Tensor
 
 from acll.packing import container
-from acll.packing.bits import bits_for, pack, packed_size, unpack
+from acll.packing.bits import bits_for, pack, packed_size, unpacked
 from acll.packing.ownership import MAX_TASKS, Packed, PackingError, State, TaskRecord, raw_bytes, uses
 
 FORMAT = 3
@@ -35,6 +36,8 @@ _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float64, torch.int64, torch.float32, torch.int32, torch.float16, torch.bfloat16, torch.uint8)
 }
+S = TypeVar("S")
+T = TypeVar("T")
 Count = Annotated[int, Field(ge=0, le=MOST_IN_A_TENSOR)]
 Shape = Annotated[list[Count], Field(max_length=8)]
 
@@ -131,22 +134,17 @@ class PackedFile:
         """The state dict of a task, as `effective` gives it of the whole network. Raises PackingError."""
         known = self.without_weights()
         kind, position = known.record(task).kind, known.position(task)
-        shared = {
-            layer.name: self._placed(layer, self._owner(layer), parts)
-            for layer, parts in self._weights(position)
-            if uses(kind, layer.name)
-        }
-        return shared | self.private(task)
+        layers = [(layer, parts) for layer, parts in self._weights(position) if uses(kind, layer.name)]
+        placed = _each(lambda part: self._placed(part[0], self._owner(part[0]), part[1]), layers)
+        return {layer.name: values for (layer, _), values in zip(layers, placed, strict=True)} | self.private(task)
 
     def whole(self) -> Packed:
         """All of it. Raises PackingError."""
         known, shared, owners = self.without_weights(), {}, {}
         for layer, parts in self._weights(len(known.tasks)):
-            owner = self._owner(layer)
+            owner = list(self._owner(layer))
             shared[layer.name] = self._placed(layer, owner, parts)
-            whole = layer.owned.index(layer.count) + 1 if any(layer.owned) and owner is None else 0
-            values = np.full(layer.count, whole, np.uint8) if owner is None else owner
-            owners[layer.name] = torch.from_numpy(values).reshape(layer.shape)
+            owners[layer.name] = torch.from_numpy(np.concatenate(owner)).reshape(layer.shape)
         private = {record.name: self.private(record.name) for record in known.tasks}
         return replace(known, shared=shared, owner=owners, private=private)
 
@@ -162,35 +160,47 @@ class PackedFile:
             start = end
         return state
 
-    def _owner(self, layer: Layer) -> NDArray[np.uint8] | None:
-        """The owner map of a layer, flat; None where it needs none."""
+    def _owner(self, layer: Layer) -> Iterator[NDArray[np.uint8]]:
+        """The owner map of a layer, flat, piece by piece: what is done with one finds it in the cache."""
         if not layer.mapped:
-            return None
+            whole = layer.owned.index(layer.count) + 1 if any(layer.owned) else 0
+            yield np.full(layer.count, whole, np.uint8)
+            return
         bits = self._tensor(f"owner/{layer.name}", torch.uint8).numpy()
         try:
-            owner = unpack(bits, bits_for(len(layer.owned)), layer.count)
+            for piece in unpacked(bits, bits_for(len(layer.owned)), layer.count):
+                if int(piece.max()) > len(layer.owned):
+                    raise ValueError("it names tasks that are not there")
+                yield piece
         except ValueError as error:
             raise self._unsound(f"the owner map of {layer.name}: {error}") from None
-        if int(owner.max()) > len(layer.owned):
-            raise self._unsound(f"the owner map of {layer.name} does not agree with the header")
-        return owner
 
-    def _placed(self, layer: Layer, owner: NDArray[np.uint8] | None, parts: Sequence[NDArray[np.float32]]) -> Tensor:
+    def _placed(self, layer: Layer, owner: Iterable[NDArray[np.uint8]], parts: Sequence[NDArray[np.float32]]) -> Tensor:
         """The weights of a layer: those of the tasks whose parts are given in their places, zero elsewhere."""
         values = np.zeros(layer.count, np.float32)
-        for position, part in enumerate(parts, 1):
-            if owner is None and len(part):
-                values[:] = part
-            elif owner is not None:
-                places = np.flatnonzero(owner == position)
-                if len(places) != len(part):
+        if not layer.mapped:
+            for whole in filter(len, parts):
+                values[:] = whole
+            return torch.from_numpy(values).reshape(layer.shape)
+        done, taken = 0, [0] * len(parts)
+        for piece in owner:
+            for task, part in enumerate(parts):
+                places = np.flatnonzero(piece == task + 1)
+                own = part[taken[task] : taken[task] + len(places)]
+                if len(own) < len(places):
                     raise self._unsound(f"the owner map of {layer.name} does not agree with the header")
-                values[places] = part
+                values[done : done + len(piece)][places] = own
+                taken[task] += len(places)
+            done += len(piece)
+        if taken != [len(part) for part in parts]:
+            raise self._unsound(f"the owner map of {layer.name} does not agree with the header")
         return torch.from_numpy(values).reshape(layer.shape)
 
     def _weights(self, last: int) -> Iterator[tuple[Layer, list[NDArray[np.float32]]]]:
         """Each layer with the weights that each of the first tasks owns of it."""
-        weights = [self._tensor(f"weights/{position}", torch.float32).numpy() for position in range(1, last + 1)]
+        weights = _each(
+            lambda name: self._tensor(name, torch.float32).numpy(), [f"weights/{t}" for t in range(1, last + 1)]
+        )
         for position, own in enumerate(weights):
             if len(own) != sum(layer.owned[position] for layer in self.header.layers):
                 raise self._unsound(f"weights/{position + 1} does not have as many as the header says")
@@ -210,6 +220,12 @@ class PackedFile:
 
     def _unsound(self, words: str) -> PackingError:
         return PackingError(f"{self.container.path}: not a sound packed network: {words}")
+
+
+def _each(function: Callable[[S], T], arguments: Sequence[S]) -> list[T]:
+    """Of each, as many at a time as torch has threads: numpy and hashlib let others run while they work."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(function, arguments))
 
 
 def opened(path: Path) -> PackedFile:
