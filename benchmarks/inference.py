@@ -5,16 +5,19 @@
 
 Networks are those at the ends of the sequences, as they are in their files. Variants: `dense` (nothing released),
 `masked` (as loaded), `compact` (normalisations folded, channels that make no difference removed), `onnx` and
-`onnx_int8` (by onnxruntime, of the compact one). One thread; times are medians of runs that take turns. Rows go to
-docs/benchmarks/inference.csv.
+`onnx_int8` (by onnxruntime, of the compact one). One thread, but for loading, which has as many as there are cores, and
+a new process for each turn: what a process has used before is quicker to get again. Times are medians of runs that
+take turns. Rows go to docs/benchmarks/inference.csv.
 """
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -40,16 +43,36 @@ TURNS = 15
 BATCH = 32
 
 
-def medians(variants: dict[str, Callable[[], object]], turns: int = TURNS) -> dict[str, float]:
+Function = Callable[[], object]
+
+
+def seconds(function: Function) -> float:
+    """How long it takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def seconds_apart(function: Function) -> float:
+    """How long it takes in a new process, with as many threads as there are cores."""
+    context = get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def work() -> None:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        sender.send(seconds(function))
+
+    process = context.Process(target=work)
+    process.start()
+    taken: float = receiver.recv()
+    process.join()
+    return taken
+
+
+def medians(variants: dict[str, Function], clock: Callable[[Function], float] = seconds) -> dict[str, float]:
     """The median seconds of each, run in turns, after one that is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(turns + 1):
-        for name, function in variants.items():
-            start = time.perf_counter()
-            function()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return {name: float(np.median(each)) for name, each in times.items()}
+    turns = [{name: clock(function) for name, function in variants.items()} for _ in range(TURNS + 1)]
+    return {name: float(np.median([turn[name] for turn in turns[1:]])) for name in variants}
 
 
 class Rows:
@@ -74,16 +97,16 @@ def loading(rows: Rows, name: str, path: Path, folder: Path) -> None:
         plain = folder / "state.pt"
         torch.save(packed.network(task.name).state_dict(), plain)
         read = partial(lambda name: file.opened(path).state(name), task.name)
-        times = medians({"state_dict": partial(torch.load, plain), "packed": read})
-        for variant, seconds in times.items():
-            rows.add(name, task.name, variant, "load_ms", 1e3 * seconds)
+        times = medians({"state_dict": partial(torch.load, plain), "packed": read}, seconds_apart)
+        for variant, taken in times.items():
+            rows.add(name, task.name, variant, "load_ms", 1e3 * taken)
         rows.add(name, task.name, "packed", "load_ratio", times["packed"] / times["state_dict"])
     if len(packed.tasks) > 1:
         first, last = packed.tasks[0].name, packed.tasks[-1].name
         live = packed.network(first)
         times = medians({last: lambda: packed.switch(live, last), first: lambda: packed.switch(live, first)})
-        for task, seconds in times.items():
-            rows.add(name, task, "packed", "switch_ms", 1e3 * seconds)
+        for which, taken in times.items():
+            rows.add(name, which, "packed", "switch_ms", 1e3 * taken)
 
 
 @torch.no_grad()
@@ -115,8 +138,8 @@ def running(rows: Rows, name: str, path: Path, folder: Path, data: Path) -> None
         for count, quantity in ((1, "latency_ms"), (BATCH, "images_per_second")):
             batch = images[:count]
             times = medians({which: partial(module, batch) for which, module in modules.items()})
-            for variant, seconds in times.items():
-                rows.add(name, task, variant, quantity, 1e3 * seconds if count == 1 else count / seconds)
+            for variant, taken in times.items():
+                rows.add(name, task, variant, quantity, 1e3 * taken if count == 1 else count / taken)
 
 
 def sizes(rows: Rows, name: str, path: Path) -> None:
