@@ -380,8 +380,11 @@ def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(ne
     for name in ("a", "b"):
         shutil.copytree(network / "images", tmp_path / name)
     images = [str(tmp_path / name) for name in ("a", "b")]
-    main(["predict", str(network / "two.safetensors"), *images, "--task", "streets", "--out", str(tmp_path / "masks")])
+    command = ["predict", str(network / "two.safetensors"), "--task", "streets", "--out"]
+    main([*command, str(tmp_path / "masks"), *images])
     assert len(list((tmp_path / "masks").glob("*.mask.png"))) == 6
+    main([*command, str(tmp_path / "kept"), str(tmp_path)])
+    assert {path.parent.name for path in (tmp_path / "kept").rglob("*.mask.png")} == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -393,7 +396,8 @@ def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(ne
         (["predict", "absent", "images", "--task", "digits"], "absent.safetensors: there is no such file"),
         (["inspect", "images/0.png"], "not a file of acll, or damaged"),
         (["predict", "two", "images", "--task", "digits", "--out", "x"], "gives no masks; leave out --out"),
-        (["predict", "two", "images", "--task", "streets", "--out", "x", "--format", "csv"], "--format is for classes"),
+        (["predict", "two", "images", "--task", "streets", "--out", "x", "--format", "csv"], "--top are for classes"),
+        (["predict", "two", "images", "--task", "streets", "--out", "x", "--top", "1"], "--top are for classes"),
         (["inspect", "images"], "images: cannot be read: Is a directory"),
         (["export", "two", "two", "--task", "digits"], "is the network that is read"),
         (["export", "two", "images/0.png/x.onnx", "--task", "digits"], "images/0.png: "),

@@ -281,11 +281,27 @@ def classifier(tmp_path):
         ("absent.png", "absent.png: cannot be read: No such file or directory"),
         (".", r"\.: cannot be read: Is a directory"),
         (Image.new("RGB", (0, 0)), "an image of the shape"),
+        (3, r"an image of the shape \[\]"),
+        (None, r"an image of the shape \[\]"),
     ],
 )
 def test_images_that_cannot_be_used_are_refused_with_the_reason(classifier, image, message):
     with pytest.raises(ImageError, match=message):
         classifier.predict("a", image)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_number_of_threads_makes_no_difference_to_what_is_loaded(threads, tmp_path):
+    packed = tiny_packed("a", "b", "c")
+    file.write(tmp_path / "network.safetensors", packed)
+    usual = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        opened = file.opened(tmp_path / "network.safetensors")
+        for task in ("a", "b", "c"):
+            assert states_equal(opened.state(task), effective(packed, task))
+    finally:
+        torch.set_num_threads(usual)
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"\x89PNG\r\n\x1a\n" + b"\0" * 50, b"GIF89a"])

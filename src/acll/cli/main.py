@@ -105,7 +105,7 @@ def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:
     own = command(networks.predict, _NETWORK, "say what images show, or which class each of their pixels has", examples)
     own.add_argument("images", nargs="+", metavar="IMAGE", help=networks.IMAGES_HELP)
     own.add_argument("--task", required=True, help="one of the tasks that the network has learned")
-    own.add_argument("--top", type=_positive, default=3, help="classification: how many classes are shown (default 3)")
+    own.add_argument("--top", type=_positive, help="classification: how many classes are shown (default 3)")
     own.add_argument("--format", dest="form", choices=["table", "csv", "json"], help="of classes (default: table)")
     own.add_argument("--out", type=Path, help="segmentation: the folder for masks and overlays")
     own.add_argument("--device", default="cpu", help="such as `cuda` (default: cpu)")

@@ -92,7 +92,7 @@ def compare(path: Path, other: Path) -> None:
 
 
 def predict(
-    path: Path, task: str, images: list[str], top: int, form: str | None, out: Path | None, device: str
+    path: Path, task: str, images: list[str], top: int | None, form: str | None, out: Path | None, device: str
 ) -> None:
     """Say what images show, or write their masks. Images that cannot be used are named and left out: exit code 1."""
     import acll
@@ -100,21 +100,21 @@ def predict(
 
     network = acll.load(path)
     kind = network.task(task).kind
-    if kind == "segmentation" and form is not None:
-        raise UserError(f"{task} is a segmentation task, which gives masks; --format is for classes")
+    if kind == "segmentation" and (form is not None or top is not None):
+        raise UserError(f"{task} is a segmentation task, which gives masks; --format and --top are for classes")
     if kind == "classification" and out is not None:
         raise UserError(f"{task} is a classification task, which gives no masks; leave out --out")
     files = predictions.files_of(images)
     if kind == "segmentation" and out is None:
         raise UserError(f"{task} is a segmentation task: say with --out into which folder its masks go")
     bad: list[str] = []
-    results = predictions.each(network, task, files, device, bad)
+    results = predictions.each(network, task, list(files), device, bad)
     if kind == "segmentation":
         assert out is not None
         count = predictions.write_masks(results, out, files)
         print(f"{count} image{'' if count == 1 else 's'}: masks and overlays in {out}")
     else:
-        predictions.print_classes(results, form or "table", top)
+        predictions.print_classes(results, form or "table", 3 if top is None else top)
     for line in bad:
         print(f"error: {line}", file=sys.stderr)
     if bad:

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +21,19 @@ _BAR = 10  # files from which on there is a progress bar
 _LARGEST = 2048  # pixels of the longer side of an overlay
 
 
-def files_of(images: Sequence[str]) -> list[Path]:
-    """The files that are meant: those named, those in folders that are named, and with - those of standard input.
-
-    Raises UserError where there are none.
-    """
+def files_of(images: Sequence[str]) -> dict[Path, Path]:
+    """The files that are meant, with what each is called: those named, those in folders that are named (called as they
+    are there), and with - those of standard input. Raises UserError where there are none."""
     names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if list(images) == ["-"] else list(images)
-    found: list[Path] = []
+    found: dict[Path, Path] = {}
     for path in map(Path, names):
         inside = sorted(file for file in path.rglob("*") if _is_input(file)) if path.is_dir() else [path]
         if not inside:
             raise UserError(f"{path}: there is no image in this folder")
-        found += inside
+        found |= {file: Path(file.name) if file == path else file.relative_to(path) for file in inside}
     if not found:
         raise UserError("no images were named")
-    return list(dict.fromkeys(found))
+    return found
 
 
 def _is_input(file: Path) -> bool:
@@ -99,7 +97,7 @@ def _json(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
 # masks
 
 
-def write_masks(results: Iterable[Named], folder: Path, files: Sequence[Path]) -> int:
+def write_masks(results: Iterable[Named], folder: Path, files: Mapping[Path, Path]) -> int:
     """Write for each image `<name>.mask.png`, whose values are indices of classes, and `<name>.overlay.png`, with a
     legend. Returns how many there were."""
     names = _names(files)
@@ -114,15 +112,15 @@ def write_masks(results: Iterable[Named], folder: Path, files: Sequence[Path]) -
     return count
 
 
-def _names(files: Sequence[Path]) -> dict[Path, str]:
+def _names(files: Mapping[Path, Path]) -> dict[Path, Path]:
     """What the masks of each file are called: as it, with a number behind it where others are called so, too."""
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for file in files:
-        name, number = file.stem, 1
+    names: dict[Path, Path] = {}
+    taken: set[Path] = set()
+    for file, called in files.items():
+        name, number = called.with_suffix(""), 1
         while name in taken:
             number += 1
-            name = f"{file.stem}-{number}"
+            name = called.with_name(f"{called.stem}-{number}")
         names[file] = name
         taken.add(name)
     return names

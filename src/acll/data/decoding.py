@@ -17,7 +17,7 @@ from acll.data.faults import Fault, some
 from acll.data.images import Box, Pixels, UnreadableError, resized, resized_mask
 from acll.data.listing import Item, Listing
 from acll.data.prepared import IGNORE
-from acll.data.tiles import tiles
+from acll.data.tiles import filled_up, tiles
 from acll.data.variants import relabelled, varied
 from acll.data.workers import Lost, workers
 from acll.settings import Task
@@ -73,7 +73,8 @@ class Decoder:
 
     def _finished(self, item: Item, pixels: Pixels, mask: NDArray[np.uint8] | None) -> Decoded | Fault:
         if item.box is not None:
-            pixels, mask = _padded(pixels, mask, self.task.image_size)
+            pixels = filled_up(pixels, self.task.image_size)
+            mask = None if mask is None else filled_up(mask, self.task.image_size, IGNORE)
         pixels = resized(pixels, self.task.image_size)
         if mask is not None:
             mask = resized_mask(mask, self.task.image_size)
@@ -148,17 +149,6 @@ def _lost(item: Item, result: Lost) -> Fault:
     if result.by_machine:
         return Fault("machine", item.id, f"{result.why}; is there enough memory for {item.image}?")
     return Fault("unreadable", item.id, f"{result.why}; a damaged file that its decoder does not survive")
-
-
-def _padded(
-    pixels: Pixels, mask: NDArray[np.uint8] | None, size: tuple[int, int]
-) -> tuple[Pixels, NDArray[np.uint8] | None]:
-    """A tile of an image that is smaller than a tile: black, and ignored, where there is no image."""
-    margins = [(0, side - have) for side, have in zip(size, pixels.shape[1:])]
-    if not any(margin for _, margin in margins):
-        return pixels, mask
-    padded = np.pad(pixels, [(0, 0), *margins])
-    return padded, None if mask is None else np.pad(mask, margins, constant_values=IGNORE)
 
 
 def _watched(

@@ -7,7 +7,9 @@ the score of the stitched image, and no pixel counts twice.
 
 from itertools import pairwise
 
-from acll.data.images import Box
+import numpy as np
+
+from acll.data.images import Box, Pixels
 
 Place = tuple[int, int, int]  # where a tile begins, and the part of the image that it answers for
 
@@ -25,6 +27,13 @@ def tiles(size: tuple[int, int], tile: tuple[int, int], overlap: int) -> list[tu
         for top, first, last in rows
         for left, start, end in columns
     ]  # fmt: skip
+
+
+def filled_up(values: Pixels, tile: tuple[int, int], value: int = 0) -> Pixels:
+    """An image [C, h, w] or a mask [h, w], which is no larger than a tile, as large as one: `value` at its right and
+    bottom."""
+    missing = [(0, side - have) for side, have in zip(tile, values.shape[-2:])]
+    return np.pad(values, [(0, 0)] * (values.ndim - 2) + missing, constant_values=value)
 
 
 def _places(side: int, tile: int, overlap: int) -> list[Place]:

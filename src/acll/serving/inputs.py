@@ -25,6 +25,7 @@ from acll.data.images import (
     upright,
 )
 from acll.data.prepared import Header
+from acll.data.tiles import filled_up
 from acll.data.variants import permuted, rotated
 from acll.errors import UserError
 
@@ -87,8 +88,7 @@ def prepared_image(pixels: Pixels, header: Header) -> Pixels:
 
 def prepared_tile(pixels: Pixels, header: Header) -> Pixels:
     """The same for a tile [C, h, w] of a large image, which is not resized but filled up at its right and bottom."""
-    margins = [(0, side - have) for side, have in zip(header.image_size, pixels.shape[1:], strict=True)]
-    return _formed(np.pad(_alike(pixels, header), [(0, 0), *margins]), header)
+    return _formed(filled_up(_alike(pixels, header), header.image_size), header)
 
 
 def batch_of(images: list[Pixels]) -> Tensor:

@@ -143,7 +143,8 @@ class PackedNetwork:
         or several of these, for which there is a list. Raises PackingError, and ImageError for an image that cannot be
         used.
         """
-        one = isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) < 4
+        several = isinstance(images, Iterable) and not isinstance(images, str | Path | Image.Image)
+        one = not several or getattr(images, "ndim", 4) < 4
         found = []
         for prediction in self.predict_each(task, [images] if one else images, device):  # type: ignore[arg-type, list-item]
             if isinstance(prediction, ImageError):
