@@ -116,7 +116,7 @@ LIES = {
     "private state missing": (dropped("private/b"), "it lacks private/b"),
     "private layout of others": (lambda tensors, header: header["private"].pop("a"), "whose private state it has"),
     "private state of no type": (
-        lambda tensors, header: header["private"]["a"][0].update(dtype="object"), "not what its layout says"
+        lambda tensors, header: header["private"]["a"][0].update(dtype="object"), "private.a.0.dtype"
     ),
     "private state larger than the file": (
         lambda tensors, header: header["private"]["a"][0].update(shape=[2**50]), "less than or equal"

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -32,10 +32,7 @@ LIBRARIES = ("torch", "torchvision", "segmentation-models-pytorch", "timm")
 # what a header may ask memory for; the largest networks of torchvision have 6.5e8 weights, at most 1e8 in one tensor
 MOST_WEIGHTS, MOST_IN_A_TENSOR = 2**30, 2**28
 LARGEST_SIDE = 2**14  # of images, in pixels
-_DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (torch.float64, torch.int64, torch.float32, torch.int32, torch.float16, torch.bfloat16, torch.uint8)
-}
+Dtype = Literal["float64", "int64", "float32", "int32", "float16", "bfloat16", "uint8"]
 S = TypeVar("S")
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=0, le=MOST_IN_A_TENSOR)]
@@ -64,8 +61,19 @@ class Part(BaseModel):
     """A tensor of a task's private state."""
 
     name: str
-    dtype: str
+    dtype: Dtype
     shape: Shape
+
+    @property
+    def type(self) -> torch.dtype:
+        """Of its values."""
+        known: torch.dtype = getattr(torch, self.dtype)
+        return known
+
+    @property
+    def nbytes(self) -> int:
+        """Of its values."""
+        return math.prod(self.shape) * self.type.itemsize
 
 
 class Header(BaseModel):
@@ -152,11 +160,10 @@ class PackedFile:
         """The private state of a task. Raises PackingError."""
         raw, state, start = self._tensor(f"private/{task}", torch.uint8), {}, 0
         for part in self.header.private[task]:
-            dtype = _DTYPES.get(part.dtype)
-            end = start + math.prod(part.shape) * (dtype.itemsize if dtype else 0)
-            if dtype is None or end > len(raw):
+            end = start + part.nbytes
+            if end > len(raw):
                 raise self._unsound(f"the private state of {task} is not what its layout says")
-            state[part.name] = raw[start:end].clone().view(dtype).reshape(part.shape)
+            state[part.name] = raw[start:end].clone().view(part.type).reshape(part.shape)
             start = end
         return state
 
@@ -265,7 +272,7 @@ def size(header: Header) -> int:
         if layer.mapped:
             layout[f"owner/{layer.name}"] = ("U8", packed_size(layer.count, bits_for(tasks)))
     for task, parts in header.private.items():
-        layout[f"private/{task}"] = ("U8", sum(math.prod(part.shape) * _DTYPES[part.dtype].itemsize for part in parts))
+        layout[f"private/{task}"] = ("U8", sum(part.nbytes for part in parts))
     return container.size(layout, _written(header))
 
 
