@@ -133,6 +133,10 @@ def test_check_reports_missing_raw_data_of_every_task(tmp_path, monkeypatch, cap
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5
     assert all("there is no such folder" in line for line in lines)
+    with pytest.raises(SystemExit):
+        main(["check", str(ROOT / "config/permuted_mnist.yaml")])  # eleven tasks of one folder
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "tasks.mnist, mnist_permuted_1, mnist_permuted_10 and 8 more: data/mnist" in line
 
 
 @pytest.mark.realdata

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from acll import tree
 from acll.data.catalogue import source_of
+from acll.data.faults import some
 from acll.data.identity import identity, tracked
 from acll.errors import UserError
 from acll.files import sha256
@@ -35,7 +36,7 @@ def raw_identities(
     """The identity of each task's raw data, by content. Raises UserError with a line for each that is not to be had."""
     found: dict[str, str] = {}
     read: dict[str, str] = {}  # tasks made from one source have one identity
-    faults = []
+    faults: dict[str, list[str]] = {}  # what is wrong, with whom
     for name in sorted(tasks):
         task = configuration.tasks[name]
         known = recorded_identity(results, name, task, root)
@@ -44,9 +45,9 @@ def raw_identities(
                 known = read[source_of(task)] = identity(task, root, cache)
             found[name] = known
         except UserError as error:
-            faults.append(f"tasks.{name}: {error}")
+            faults.setdefault(str(error), []).append(name)
     if faults:
-        raise UserError("\n".join(faults))
+        raise UserError("\n".join(f"tasks.{some(names)}: {fault}" for fault, names in faults.items()))
     return found
 
 
