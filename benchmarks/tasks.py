@@ -17,8 +17,7 @@ from acll.data.batches import split_of
 from acll.data.preparation import prepare
 from acll.files import write_json
 from acll.packing.ownership import State, free, starting_state
-from acll.packing.prune import keep_masks
-from acll.packing.stage import load_state, released, save_state
+from acll.packing.stage import load_state, pruned, save_state
 from acll.search.attempt import attempt_of, task_of
 from acll.search.choice import tolerance_of
 from acll.search.run import Choice, search
@@ -74,12 +73,11 @@ class Dense:
 
     def tested(self, kept: float, shape: dict[str, float], seed: int) -> tuple[float, float]:
         """Test score, and its standard error, after full retraining: the only place where a test split is read."""
-        weights = {name: self.state[name] for name in self.free}
-        keep = keep_masks(weights, self.free, 1 - kept, SCOPE, factors_of(list(self.free), shape))
+        start, keep = pruned(self.state, self.free, 1 - kept, SCOPE, factors_of(list(self.free), shape))
         training = self.learner.training
         plan = Plan(training.retrain_epochs, training.retrain_learning_rate, seed)
         with quiet():
-            fitted = fit(self.learner, released(self.state, self.free, keep), plan, keep)
+            fitted = fit(self.learner, start, plan, keep)
         self.learner.network.load_state_dict(fitted.state)
         prepared.allow_test()
         tensors, header = prepared.read(self.tests)

@@ -59,12 +59,11 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
 
     from acll.networks.partition import partition
     from acll.packing.ownership import commit, empty, free, starting_state
-    from acll.packing.prune import keep_masks
-    from acll.packing.stage import released
+    from acll.packing.stage import pruned
     from acll.settings import Training
     from acll.training.learner import TaskLearner
     from acll.training.loop import Plan, fit
-    from acll.training.session import record_of
+    from acll.training.session import channels_of, record_of
 
     train, validation, header = task
     network = build(header.kind, len(header.classes), len(packed.tasks) if packed else 0)
@@ -78,8 +77,9 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
     masks = free(packed, header.kind)
     start = starting_state(packed, header.kind, network.state_dict())
     dense = fit(learner, start, Plan(epochs, 0.01, 1), masks).state
-    keep = keep_masks({name: dense[name] for name in masks}, masks, ratio, scope)
-    after = fit(learner, released(dense, masks, keep), Plan(epochs, 0.01, 2), keep).state
+    channels = channels_of(learner) if scope == "channel" else None
+    smaller, keep = pruned(dense, masks, ratio, scope, channels=channels)
+    after = fit(learner, smaller, Plan(epochs, 0.01, 2), keep).state
     return commit(packed, record_of(header, 0.5, (), {"ratio": ratio}), after, keep)
 
 

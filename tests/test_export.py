@@ -9,9 +9,11 @@ from torch import nn
 
 from acll.errors import UserError
 from acll.networks.build import TaskNetwork, build
-from acll.networks.norms import norms_after
+from acll.networks.channels import idle_weights, layers_of
+from acll.networks.partition import partition
 from acll.packing import file
 from acll.packing.ownership import PackingError, effective
+from acll.packing.prune import Channels
 from acll.packing.stage import released
 from acll.serving.compact import compacted
 from acll.serving.export import export
@@ -51,7 +53,9 @@ def with_silent_filters(network: nn.Module, images: torch.Tensor, share: float =
             for value in (module.weight, module.bias, module.running_mean):
                 value.copy_(torch.rand(value.shape, generator=generator) - 0.3)
             module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.5)
-    for weight, norm in norms_after(network, images).items():
+    for weight, norm in layers_of(network, images).items():
+        if norm is None:
+            continue
         filters = network.get_parameter(weight)
         gone = flags(len(filters), share)
         filters[gone] = 0
@@ -240,15 +244,17 @@ def test_channels_released_as_a_whole_stay_silent_however_long_they_are_trained_
     task = tiny_task("a", size=16, samples=12)
     dense = learn(None, factory, task, 0.0)
     images = torch.randn(2, 3, 16, 16)
-    norms = norms_after(made[0], images)
+    layers = layers_of(made[0], images)
+    norms = {weight: norm for weight, norm in layers.items() if norm is not None}
     assert len(norms) == (12 if make is small_resnet else 2)
+    assert set(layers) - set(norms) == {"head.weight" if make is biased else "head.2.weight"}
     assert all(norm.split(".")[:-1] == weight.split(".")[:-2] for weight, norm in norms.items())
     state = effective(dense, "a")
     keep = {name: torch.ones_like(owner, dtype=torch.bool) for name, owner in dense.owner.items()}
     for name in norms:
         keep[name][::2] = False  # every other filter
     free = {name: torch.ones_like(mask) for name, mask in keep.items()}
-    start = released(state, free, keep, norms)
+    start = released(state, free, keep, Channels(layers, dict))
     from acll.settings import Training
     from acll.training.learner import TaskLearner
     from acll.training.loop import Plan, fit
@@ -268,6 +274,47 @@ def test_channels_released_as_a_whole_stay_silent_however_long_they_are_trained_
     assert small.weights[1] < 0.6 * small.weights[0]
     with torch.no_grad():
         assert torch.allclose(small.network(images), network(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_that_are_said_to_read_silent_channels_alone_make_no_difference(name):
+    spec = NETWORKS[name]
+    kind, size = ("classification", 32) if isinstance(spec, BackboneNetwork) else ("segmentation", 64)
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    network = with_silent_filters(build(spec, kind, 5, 0, pretrained=False), images, share=0.0)
+    layers, state = layers_of(network, images), network.state_dict()
+    generator = torch.Generator().manual_seed(2)
+    shared = [weight for weight in partition(network).shared if weight in layers]
+    silent = {weight: torch.rand(len(state[weight]), generator=generator) < 0.4 for weight in shared}
+    free = {weight: torch.ones_like(state[weight], dtype=torch.bool) for weight in shared}
+    keep = {weight: ~silent[weight].view(-1, *[1] * (mask.dim() - 1)) & mask for weight, mask in free.items()}
+    idle = idle_weights(network, images, layers, silent)
+    assert sum(int(flags.sum()) for flags in idle.values()) > 0
+    assert not any(bool(flags.any()) for flags in idle_weights(network, images, layers, {}).values())
+    start = released(state, free, keep, Channels(layers, dict))
+    other = start | {
+        weight: torch.where(flags.view(*flags.shape, *[1] * (start[weight].dim() - 2)), 7.0, start[weight])
+        for weight, flags in idle.items()
+    }
+    outputs = []
+    for each in (start, other):
+        network.load_state_dict(each)
+        with torch.no_grad():
+            outputs.append(network(images))
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.9])
+def test_by_channel_all_that_a_task_keeps_is_left_when_channels_are_removed(ratio):
+    packed = learn(None, biased, tiny_task("a", size=16, samples=12), ratio, scope="channel")
+    owned = sum(int((owner > 0).sum()) for owner in packed.owner.values())
+    total = sum(owner.numel() for owner in packed.owner.values())
+    assert 0 < owned <= (1 - ratio) * total
+    network = biased("classification", 3, 0)
+    network.load_state_dict(effective(packed, "a"))
+    small = compacted(network.eval(), torch.randn(2, 3, 16, 16))
+    channels = int((packed.owner["encoder.3.weight"] > 0).flatten(1).any(dim=1).sum())
+    assert small.weights[1] == owned + 3 * channels  # those of the head
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from acll.packing.ownership import (
     overwrite,
     starting_state,
 )
-from acll.packing.prune import keep_masks, kept_count
+from acll.packing.prune import Channels, keep_masks, kept_count
 from acll.settings import DecoderNetwork
 from conftest import learn, outputs, states_equal, tiny_task
 
@@ -126,7 +126,7 @@ def test_by_channel_whole_channels_are_kept_the_largest_first_and_no_more_than_t
     generator = torch.Generator().manual_seed(seed)
     weights = {str(number): torch.rand(shape, generator=generator) for number, shape in enumerate(shapes)}
     unowned = {name: torch.rand(value.shape, generator=generator) < 0.7 for name, value in weights.items()}
-    masks = keep_masks(weights, unowned, ratio, "channel")
+    masks = keep_masks(weights, unowned, ratio, "channel", channels=Channels({}, lambda silent: {}))
     kept, released = [], []
     for name, mask in masks.items():
         assert not bool((mask & ~unowned[name]).any())
@@ -142,6 +142,32 @@ def test_by_channel_whole_channels_are_kept_the_largest_first_and_no_more_than_t
         assert min(value for value, _ in kept) >= max(value for value, _ in released) - 1e-5
     if released:
         assert sum(count for _, count in kept) + max(released)[1] > room - 1e-9 or len(released) > 1
+
+
+def chained(silent):
+    """Of three layers, each of which reads the one before: which weights read nothing."""
+    return {after: silent[before].expand(len(silent[after]), -1) for before, after in (("a", "b"), ("b", "c"))}
+
+
+@given(width=st.integers(1, 6), ratio=st.floats(0, 0.999), seed=st.integers(0, 99), owned=st.booleans())
+@PROPERTY
+def test_by_channel_no_weight_is_kept_that_reads_nothing_and_as_many_others_as_have_room(width, ratio, seed, owned):
+    generator = torch.Generator().manual_seed(seed)
+    weights = {name: torch.rand(width, width, 2, generator=generator) + 0.1 for name in "abc"}
+    unowned = {name: torch.ones_like(value, dtype=torch.bool) for name, value in weights.items()}
+    if owned:
+        unowned["a"][0] = False  # an earlier task's
+    channels = Channels({}, chained)
+    masks = keep_masks(weights, unowned, ratio, "channel", channels=channels)
+    silent = {name: ~(mask | ~unowned[name]).flatten(1).any(dim=1) for name, mask in masks.items()}
+    for name, idle in chained(silent).items():
+        assert not bool((masks[name] & idle[:, :, None]).any())
+    count = sum(int(mask.sum()) for mask in masks.values())
+    assert count <= kept_count(sum(int(mask.sum()) for mask in unowned.values()), ratio)
+    more = keep_masks(weights, unowned, ratio / 2, "channel", channels=channels)
+    assert not any(bool((mask & ~more[name]).any()) for name, mask in masks.items())
+    everything = keep_masks(weights, unowned, 0.0, "channel", channels=channels)
+    assert all(torch.equal(mask, unowned[name]) for name, mask in everything.items())
 
 
 def test_ratio_zero_keeps_all_and_a_ratio_of_one_is_refused():

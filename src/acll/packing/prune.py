@@ -1,15 +1,30 @@
 """Which of the free weights a task keeps: the largest magnitudes, exactly as many as asked for."""
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from acll.packing.ownership import PackingError
+from acll.packing.ownership import PackingError, State
 from acll.settings import Scope
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What pruning by channel has to know of a network.
+
+    layers: the names of the weights of layers whose first dimension are output channels, each with the name of the
+    normalisation that reads it, if there is one. idle: from the output channels that are always 0 (bool [O], by the
+    name of a weight) to the weights that read nothing but such (bool [O, I/groups], by the name of a weight).
+    """
+
+    layers: Mapping[str, str | None]
+    idle: Callable[[State], State]
 
 
 def kept_count(free: int, ratio: float) -> int:
@@ -23,15 +38,17 @@ def keep_masks(
     ratio: float,
     scope: Scope,
     factors: Mapping[str, float] = MappingProxyType({}),
+    channels: Channels | None = None,
 ) -> dict[str, Tensor]:
     """Boolean masks of the weights to keep among the free ones.
 
     weights: tensors of any shapes; free: boolean tensors of the same shapes, True where the task has trained.
     ratio: share of the free weights to release, in [0, 1). scope: `layer` releases that share of each tensor (PackNet,
     Mallya & Lazebnik 2018), `global` ranks all tensors together, `channel` ranks output channels (slices of the first
-    dimension) by their mean magnitude relative to their tensor's, and keeps them in this order until the next has no
-    room in the share; factors: by what the magnitudes of a tensor count more than those of others (1 where it is
-    absent; with `channel` they make no difference). Ties go to the earlier
+    dimension) by their mean magnitude relative to their tensor's, and keeps as many, in this order, as have room in the
+    share: of a channel the weights that read others which are kept, or belong to earlier tasks, since the rest would
+    make no difference. factors: by what the magnitudes of a tensor count more than those of others (1 where it is
+    absent; with `channel` they make no difference); channels: for `channel`, which needs them. Ties go to the earlier
     position, so the counts are exact (but with `channel`) and the masks are the same on every machine.
 
     Raises ValueError for another ratio, PackingError where weights are not finite.
@@ -43,7 +60,8 @@ def keep_masks(
         name: _magnitudes(name, weights[name], free[name]) * np.float32(factors.get(name, 1.0)) for name in names
     }
     if scope == "channel":
-        return _channels(magnitudes, free, ratio)
+        assert channels is not None
+        return _by_channel(magnitudes, free, ratio, channels)
     if scope == "layer":
         kept = {name: _largest(values, kept_count(values.size, ratio)) for name, values in magnitudes.items()}
     else:
@@ -61,8 +79,10 @@ def keep_masks(
     return masks
 
 
-def _channels(magnitudes: Mapping[str, np.ndarray], free: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
-    """Masks of whole output channels: the free weights of those that are largest for their tensor."""
+def _by_channel(
+    magnitudes: Mapping[str, np.ndarray], free: Mapping[str, Tensor], ratio: float, channels: Channels
+) -> dict[str, Tensor]:
+    """Masks of output channels: the useful among the free weights of those that are largest for their tensor."""
     counts = {name: mask.flatten(1).sum(dim=1).cpu().numpy() for name, mask in free.items()}
     sums = {
         name: np.bincount(np.repeat(np.arange(len(count)), count), magnitudes[name], minlength=len(count))
@@ -70,14 +90,35 @@ def _channels(magnitudes: Mapping[str, np.ndarray], free: Mapping[str, Tensor], 
     }
     relative = {name: sums[name] / np.maximum(count, 1) / _mean(magnitudes[name]) for name, count in counts.items()}
     each, values = np.concatenate(list(counts.values())), np.concatenate(list(relative.values()))
-    order = np.argsort(-values, kind="stable")
-    chosen = np.zeros(len(each), bool)
-    chosen[order[np.cumsum(each[order]) <= kept_count(int(each.sum()), ratio)]] = True
-    parts = np.split(chosen, np.cumsum([len(count) for count in counts.values()])[:-1])
-    return {
-        name: mask.cpu() & torch.from_numpy(part).view(-1, *[1] * (mask.dim() - 1))
-        for (name, mask), part in zip(free.items(), parts, strict=True)
-    }
+    rank = np.empty(len(each), np.int64)
+    rank[np.argsort(-values, kind="stable")] = np.arange(len(each))
+    ranks = dict(zip(counts, np.split(rank, np.cumsum([len(count) for count in counts.values()])[:-1]), strict=True))
+
+    def of_first(count: int) -> dict[str, Tensor]:
+        chosen = {name: torch.from_numpy(own < count) for name, own in ranks.items()}
+        return _useful({name: mask.cpu() & _beside(chosen[name], mask) for name, mask in free.items()}, free, channels)
+
+    def size(count: int) -> int:
+        return sum(int(mask.sum()) for mask in of_first(count).values())
+
+    room = kept_count(int(each.sum()), ratio)
+    return of_first(bisect_right(range(len(each) + 1), room, key=size) - 1)
+
+
+def _useful(keep: dict[str, Tensor], free: Mapping[str, Tensor], channels: Channels) -> dict[str, Tensor]:
+    """What is kept, less the weights that read only channels that are always 0; which may make others so."""
+    while True:
+        silent = {name: ~(mask | ~free[name].cpu()).flatten(1).any(dim=1) for name, mask in keep.items()}
+        idle = channels.idle(silent)
+        left = {name: mask & ~_beside(idle[name], mask) if name in idle else mask for name, mask in keep.items()}
+        if all(torch.equal(left[name], mask) for name, mask in keep.items()):
+            return keep
+        keep = left
+
+
+def _beside(flags: Tensor, mask: Tensor) -> Tensor:
+    """Flags of the first dimensions, as a mask is laid out."""
+    return flags.view(*flags.shape, *[1] * (mask.dim() - flags.dim()))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -1,12 +1,11 @@
 """What a search works on: attempts to release a share of what a task has trained."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from torch import Tensor
 
-from acll.packing.prune import keep_masks
-from acll.packing.stage import released
+from acll.packing.prune import Channels
+from acll.packing.stage import pruned
 from acll.search.run import Task
 from acll.search.space import factors_of, groups_of
 from acll.search.trials import Attempt, Cost, Measured, Point, Settled
@@ -22,14 +21,14 @@ def attempt_of(
     state: Mapping[str, Tensor],
     free: Mapping[str, Tensor],
     scope: Scope,
-    norms: Mapping[str, str] = MappingProxyType({}),
+    channels: Channels | None = None,
 ) -> Attempt:
     """A function of (point, epochs, seed, settled) for a task's dense state. Each attempt starts from that state anew.
 
     Attempts of the same length have the same number of looks at the validation split, and the best counts, as in the
-    retraining that follows the search. norms: as `released` takes them. `settled` may end one whose outcome is certain.
+    retraining that follows the search. channels: as `keep_masks` takes them. `settled` may end one whose outcome is
+    certain.
     """
-    weights = {name: state[name] for name in free}
 
     def attempt(point: Point, epochs: float, seed: int, settled: Settled | None) -> Measured:
         looks: list[Outcome] = []
@@ -41,10 +40,11 @@ def attempt_of(
             scores.append(score(outcome))
             return settled is not None and settled(scores, standard_error(outcome, derived(seed, "bootstrap")))
 
-        keep = keep_masks(weights, free, 1 - point.kept, scope, factors_of(list(free), point.shape))
+        factors = factors_of(list(free), point.shape)
+        start, keep = pruned(state, free, 1 - point.kept, scope, factors, channels)
         rate = learner.training.retrain_learning_rate
         plan = Plan(epochs, rate, seed, keep_state=False, label=f"  keep {point.kept:.4f}")
-        fitted = fit(learner, released(state, free, keep, norms), plan, keep, watch=watch)
+        fitted = fit(learner, start, plan, keep, watch=watch)
         best = looks[fitted.epoch - 1]
         ran = min(steps_of(epochs, learner.batches()) / learner.batches(), float(len(looks)))
         return Measured(fitted.score, standard_error(best, derived(seed, "bootstrap")), ran)
@@ -60,11 +60,11 @@ def task_of(
     settings: Search,
     cap: float | None,
     seed: int,
-    norms: Mapping[str, str] = MappingProxyType({}),
+    channels: Channels | None = None,
 ) -> Task:
     """The search's view of a task: its dense state, and which of its weights it may keep or release."""
     return Task(
-        attempt=attempt_of(learner, state, free, scope, norms),
+        attempt=attempt_of(learner, state, free, scope, channels),
         cost=Cost(len(learner.train), len(learner.validation), learner.training.epochs),
         full_epochs=learner.training.retrain_epochs,
         groups=tuple(groups_of(list(free))) if settings.space == "groups" else (),
