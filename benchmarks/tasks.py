@@ -17,7 +17,8 @@ from acll.data.batches import split_of
 from acll.data.preparation import prepare
 from acll.files import write_json
 from acll.packing.ownership import State, free, starting_state
-from acll.packing.stage import load_state, pruned, save_state
+from acll.packing.prune import pruned
+from acll.packing.stage import load_state, save_state
 from acll.search.attempt import attempt_of, task_of
 from acll.search.choice import tolerance_of
 from acll.search.run import Choice, search

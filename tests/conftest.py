@@ -57,13 +57,14 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
     """Train, prune, retrain and commit one more task, as the steps do. build(kind, classes, seed) → TaskNetwork."""
     import torch
 
+    from acll.networks.channels import ChannelGraph
     from acll.networks.partition import partition
     from acll.packing.ownership import commit, empty, free, starting_state
-    from acll.packing.stage import pruned
+    from acll.packing.prune import pruned
     from acll.settings import Training
     from acll.training.learner import TaskLearner
     from acll.training.loop import Plan, fit
-    from acll.training.session import channels_of, record_of
+    from acll.training.session import record_of
 
     train, validation, header = task
     network = build(header.kind, len(header.classes), len(packed.tasks) if packed else 0)
@@ -77,7 +78,7 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
     masks = free(packed, header.kind)
     start = starting_state(packed, header.kind, network.state_dict())
     dense = fit(learner, start, Plan(epochs, 0.01, 1), masks).state
-    channels = channels_of(learner) if scope == "channel" else None
+    channels = ChannelGraph(learner.network, learner.some_images()) if scope == "channel" else None
     smaller, keep = pruned(dense, masks, ratio, scope, channels=channels)
     after = fit(learner, smaller, Plan(epochs, 0.01, 2), keep).state
     return commit(packed, record_of(header, 0.5, (), {"ratio": ratio}), after, keep)

@@ -9,12 +9,11 @@ from torch import nn
 
 from acll.errors import UserError
 from acll.networks.build import TaskNetwork, build
-from acll.networks.channels import idle_weights, layers_of
+from acll.networks.channels import ChannelGraph
 from acll.networks.partition import partition
 from acll.packing import file
 from acll.packing.ownership import PackingError, effective
-from acll.packing.prune import Channels
-from acll.packing.stage import released
+from acll.packing.prune import released
 from acll.serving.compact import compacted
 from acll.serving.export import export
 from acll.settings import BackboneNetwork, DecoderNetwork
@@ -53,7 +52,7 @@ def with_silent_filters(network: nn.Module, images: torch.Tensor, share: float =
             for value in (module.weight, module.bias, module.running_mean):
                 value.copy_(torch.rand(value.shape, generator=generator) - 0.3)
             module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.5)
-    for weight, norm in layers_of(network, images).items():
+    for weight, norm in ChannelGraph(network, images).layers.items():
         if norm is None:
             continue
         filters = network.get_parameter(weight)
@@ -244,7 +243,8 @@ def test_channels_released_as_a_whole_stay_silent_however_long_they_are_trained_
     task = tiny_task("a", size=16, samples=12)
     dense = learn(None, factory, task, 0.0)
     images = torch.randn(2, 3, 16, 16)
-    layers = layers_of(made[0], images)
+    graph = ChannelGraph(made[0], images)
+    layers = graph.layers
     norms = {weight: norm for weight, norm in layers.items() if norm is not None}
     assert len(norms) == (12 if make is small_resnet else 2)
     assert set(layers) - set(norms) == {"head.weight" if make is biased else "head.2.weight"}
@@ -254,7 +254,7 @@ def test_channels_released_as_a_whole_stay_silent_however_long_they_are_trained_
     for name in norms:
         keep[name][::2] = False  # every other filter
     free = {name: torch.ones_like(mask) for name, mask in keep.items()}
-    start = released(state, free, keep, Channels(layers, dict))
+    start = released(state, free, keep, graph)
     from acll.settings import Training
     from acll.training.learner import TaskLearner
     from acll.training.loop import Plan, fit
@@ -282,16 +282,16 @@ def test_weights_that_are_said_to_read_silent_channels_alone_make_no_difference(
     kind, size = ("classification", 32) if isinstance(spec, BackboneNetwork) else ("segmentation", 64)
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
     network = with_silent_filters(build(spec, kind, 5, 0, pretrained=False), images, share=0.0)
-    layers, state = layers_of(network, images), network.state_dict()
+    graph, state = ChannelGraph(network, images), network.state_dict()
     generator = torch.Generator().manual_seed(2)
-    shared = [weight for weight in partition(network).shared if weight in layers]
+    shared = [weight for weight in partition(network).shared if weight in graph.layers]
     silent = {weight: torch.rand(len(state[weight]), generator=generator) < 0.4 for weight in shared}
     free = {weight: torch.ones_like(state[weight], dtype=torch.bool) for weight in shared}
     keep = {weight: ~silent[weight].view(-1, *[1] * (mask.dim() - 1)) & mask for weight, mask in free.items()}
-    idle = idle_weights(network, images, layers, silent)
+    idle = graph.idle(silent)
     assert sum(int(flags.sum()) for flags in idle.values()) > 0
-    assert not any(bool(flags.any()) for flags in idle_weights(network, images, layers, {}).values())
-    start = released(state, free, keep, Channels(layers, dict))
+    assert not any(bool(flags.any()) for flags in graph.idle({}).values())
+    start = released(state, free, keep, graph)
     other = start | {
         weight: torch.where(flags.view(*flags.shape, *[1] * (start[weight].dim() - 2)), 7.0, start[weight])
         for weight, flags in idle.items()

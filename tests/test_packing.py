@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ from acll.packing.ownership import (
     overwrite,
     starting_state,
 )
-from acll.packing.prune import Channels, keep_masks, kept_count
+from acll.packing.prune import keep_masks, kept_count
 from acll.settings import DecoderNetwork
 from conftest import learn, outputs, states_equal, tiny_task
 
@@ -116,6 +118,18 @@ def test_prune_keeps_the_largest_and_exactly_as_many_whatever_the_ties(values, r
     assert torch.equal(mask, again)
 
 
+class Chained:
+    """Of layers, each of which reads the one before: which weights read nothing."""
+
+    layers = MappingProxyType({})
+
+    def __init__(self, names):
+        self.names = names
+
+    def idle(self, silent):
+        return {after: silent[before].expand(len(silent[after]), -1) for before, after in pairwise(self.names)}
+
+
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=3),
     ratio=st.floats(0, 0.999),
@@ -126,7 +140,7 @@ def test_by_channel_whole_channels_are_kept_the_largest_first_and_no_more_than_t
     generator = torch.Generator().manual_seed(seed)
     weights = {str(number): torch.rand(shape, generator=generator) for number, shape in enumerate(shapes)}
     unowned = {name: torch.rand(value.shape, generator=generator) < 0.7 for name, value in weights.items()}
-    masks = keep_masks(weights, unowned, ratio, "channel", channels=Channels({}, lambda silent: {}))
+    masks = keep_masks(weights, unowned, ratio, "channel", channels=Chained(()))
     kept, released = [], []
     for name, mask in masks.items():
         assert not bool((mask & ~unowned[name]).any())
@@ -144,11 +158,6 @@ def test_by_channel_whole_channels_are_kept_the_largest_first_and_no_more_than_t
         assert sum(count for _, count in kept) + max(released)[1] > room - 1e-9 or len(released) > 1
 
 
-def chained(silent):
-    """Of three layers, each of which reads the one before: which weights read nothing."""
-    return {after: silent[before].expand(len(silent[after]), -1) for before, after in (("a", "b"), ("b", "c"))}
-
-
 @given(width=st.integers(1, 6), ratio=st.floats(0, 0.999), seed=st.integers(0, 99), owned=st.booleans())
 @PROPERTY
 def test_by_channel_no_weight_is_kept_that_reads_nothing_and_as_many_others_as_have_room(width, ratio, seed, owned):
@@ -157,10 +166,10 @@ def test_by_channel_no_weight_is_kept_that_reads_nothing_and_as_many_others_as_h
     unowned = {name: torch.ones_like(value, dtype=torch.bool) for name, value in weights.items()}
     if owned:
         unowned["a"][0] = False  # an earlier task's
-    channels = Channels({}, chained)
+    channels = Chained("abc")
     masks = keep_masks(weights, unowned, ratio, "channel", channels=channels)
     silent = {name: ~(mask | ~unowned[name]).flatten(1).any(dim=1) for name, mask in masks.items()}
-    for name, idle in chained(silent).items():
+    for name, idle in channels.idle(silent).items():
         assert not bool((masks[name] & idle[:, :, None]).any())
     count = sum(int(mask.sum()) for mask in masks.values())
     assert count <= kept_count(sum(int(mask.sum()) for mask in unowned.values()), ratio)

@@ -77,8 +77,8 @@ def adaptive_chain(folder, seed=0):
             params=search.Parameters.model_validate({"node": own, "search": settings, "scope": "layer", "cap": 0.4}),
         )  # fmt: skip
         prune.main(
-            dense=paths["dense"], parent=parent, choice=here / "choice.json", train=None, pruned=paths["pruned"],
-            params=prune.Parameters(ratio=None, scope="layer", node=None),
+            dense=paths["dense"], parent=parent, choice=here / "choice.json", pruned=paths["pruned"],
+            params=prune.Parameters(ratio=None, scope="layer", network=None),
         )  # fmt: skip
         retrain.main(
             pruned=paths["pruned"], parent=parent, train=data["train"], network=paths["network"],

@@ -185,7 +185,7 @@ def test_a_step_depends_on_itself_and_on_what_all_steps_share(step):
         ("figures", {"torch", "torchvision", "segmentation_models_pytorch", "hyperopt"}),
         ("prepare", {"torch", "segmentation_models_pytorch", "hyperopt"}),
         ("sheet", {"torch", "torchvision", "segmentation_models_pytorch", "hyperopt"}),
-        ("prune", {"torchvision", "segmentation_models_pytorch", "hyperopt"}),
+        ("prune", {"hyperopt"}),
     ],
 )
 def test_steps_without_a_network_need_none_of_its_libraries(step, without):
@@ -206,7 +206,7 @@ def test_steps_without_a_network_need_none_of_its_libraries(step, without):
             {"training/loop.py", "search/run.py", "search/strategies.py", "packing/prune.py"},
             {"data/sources/folders.py"},
         ),
-        ("prune", {"packing/prune.py"}, {"training/loop.py", "networks/build.py", "search/run.py"}),
+        ("prune", {"packing/prune.py", "networks/build.py"}, {"training/loop.py", "search/run.py"}),
         ("evaluate", {"evaluation/score.py", "packing/file.py"}, {"search/run.py", "packing/prune.py"}),
         (
             "prepare",

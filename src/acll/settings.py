@@ -354,7 +354,8 @@ class Packing(Settings):
     scope: Scope = Field(
         "global",
         description="release the smallest of all weights; with `layer` the same share of each layer, as PackNet; with "
-        "`channel` whole output channels (the first dimension), the smallest first for the layer that they are of",
+        "`channel` whole output channels, the smallest first for the layer that they are of, and with them the weights "
+        "that read no other",
     )
     free_weights: Literal["fresh", "zero", "pretrained"] = Field(
         "fresh", description="where free weights start for later tasks: newly drawn, 0, or the values of `weights`"

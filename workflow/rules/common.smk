@@ -145,12 +145,6 @@ def choice_of_search(wildcards) -> list[str]:
     return [f"{node.folder}/choice.json"] if tree.searches(CONFIGURATION, node) else []
 
 
-def data_of_channels(wildcards) -> list[str]:
-    """What tells pruning by channel which images the network takes."""
-    node = node_at(wildcards)
-    return [prepared(node.task)] if CONFIGURATION.methods[node.method].scope == "channel" else []
-
-
 def files_of(node: tree.Node) -> list[str]:
     """All that is made at a node."""
     method = CONFIGURATION.methods[node.method]
@@ -217,7 +211,7 @@ def prune_settings(node: tree.Node) -> dict:
     return {
         "ratio": None if tree.searches(CONFIGURATION, node) else method.ratio,
         "scope": method.scope,
-        "node": node_settings(node, set(Training.model_fields)) if method.scope == "channel" else None,
+        "network": place_settings(node)["network"] if method.scope == "channel" else None,
     }
 
 

@@ -67,7 +67,6 @@ rule prune:
         dense=dense_network,
         parent=parent_network,
         choice=choice_of_search,
-        train=data_of_channels,
     output:
         pruned="nodes/{node}/pruned.safetensors",
     log:
@@ -85,8 +84,7 @@ rule prune:
     shell:
         step(
             "prune",
-            "--dense {input.dense:q} --parent {input.parent:q} --choice {input.choice:q} --train {input.train:q} "
-            "--pruned {output.pruned:q}",
+            "--dense {input.dense:q} --parent {input.parent:q} --choice {input.choice:q} --pruned {output.pruned:q}",
         )
 
 

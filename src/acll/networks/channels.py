@@ -1,5 +1,4 @@
-"""How the channels of a network's layers hang together: which normalisation reads a convolution, and which weights read
-nothing but channels that are always 0."""
+"""How the channels of a network hang together: what pruning by channel has to know of it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,70 +8,75 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-Layers = Mapping[str, str | None]
 _LAYERS = (nn.Conv2d, nn.Linear)
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
-@torch.no_grad()
-def layers_of(network: nn.Module, images: Tensor) -> dict[str, str | None]:
-    """The convolutions and linear layers of a network, by the names of their weights, each with the name of the batch
+class ChannelGraph:
+    """Which normalisation reads a layer, and which weights read nothing where some channels are always 0.
+
+    layers: the convolutions and linear layers, by the names of their weights, each with the name of the batch
     normalisation that reads it, or None.
-
-    images: any that the network takes; it is run once, in evaluation mode, and left in the mode that it was in.
     """
-    outputs: list[tuple[Tensor, str]] = []  # they are held, so that no two have the same identity
-    found: dict[str, str | None] = {
-        f"{name}.weight": None for name, module in network.named_modules() if isinstance(module, _LAYERS)
-    }
 
-    def hook(name: str, module: nn.Module) -> Any:
-        if isinstance(module, nn.Conv2d):
-            return module.register_forward_hook(lambda _, inputs, output: outputs.append((output, name)))
-        if isinstance(module, nn.BatchNorm2d):
-            return module.register_forward_pre_hook(
-                lambda _, inputs: found.update(
-                    {f"{conv}.weight": name for output, conv in outputs if output is inputs[0]}
+    def __init__(self, network: nn.Module, images: Tensor) -> None:
+        """network: whatever its weights; it is left as it is. images: of the shape that it takes."""
+        self._network, self._images = network, torch.ones_like(images)
+        self.layers = self._look()
+
+    @torch.no_grad()
+    def _look(self) -> dict[str, str | None]:
+        outputs: list[tuple[Tensor, str]] = []  # they are held, so that no two have the same identity
+        found: dict[str, str | None] = {
+            f"{name}.weight": None for name, module in self._network.named_modules() if isinstance(module, _LAYERS)
+        }
+
+        def hook(name: str, module: nn.Module) -> Any:
+            if isinstance(module, nn.Conv2d):
+                return module.register_forward_hook(
+                    lambda _, inputs, output: outputs.append((output, f"{name}.weight"))
                 )
-            )
-        return None
+            if isinstance(module, nn.BatchNorm2d):
+                return module.register_forward_pre_hook(
+                    lambda _, inputs: found.update({conv: name for output, conv in outputs if output is inputs[0]})
+                )
+            return None
 
-    with _hooked(network, hook):
-        network(images)
-    return found
+        with _hooked(self._network, hook):
+            self._network(self._images)
+        return found
 
+    @torch.no_grad()
+    def idle(self, silent: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Which weights read nothing but channels that are always 0: bool [O, I/groups] by the name of a weight.
 
-@torch.no_grad()
-def idle_weights(network: nn.Module, images: Tensor, layers: Layers, silent: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Which weights read nothing but channels that are always 0: bool [O, I/groups] by the name of a layer's weight.
+        silent: bool [O] by the name of a weight, the output channels that are 0 behind the layer's normalisation. All
+        others are taken for anything but 0: what layers and normalisations give is replaced, and what then comes to
+        each of them is looked at.
+        """
+        reads: dict[str, Tensor] = {}
+        read_by = {norm: weight for weight, norm in self.layers.items() if norm is not None}
 
-    layers: those of `layers_of`; silent: bool [O] by the name of a layer's weight, the output channels that are 0
-    behind its normalisation. All others are taken for anything but 0: what a layer or normalisation gives is replaced,
-    so that the weights of the network make no difference. images: of the shape that it takes.
-    """
-    reads: dict[str, Tensor] = {}
-    follows = {norm: weight for weight, norm in layers.items() if norm is not None}
+        def look(name: str, module: Any, given: Tensor, axis: int) -> None:
+            idle = (given.movedim(axis, 0).flatten(1) == 0).all(dim=1).cpu()
+            groups = getattr(module, "groups", 1)
+            idle = idle.view(groups, -1).repeat_interleave(len(module.weight) // groups, dim=0)
+            reads[name] = idle & reads.get(name, idle)  # a layer may be used more than once
 
-    def hook(name: str, module: nn.Module) -> Any:
-        if isinstance(module, _LAYERS):
-            own = silent.get(f"{name}.weight")
-            return module.register_forward_hook(lambda _, inputs, output: given(name, module, inputs[0], output, own))
-        if isinstance(module, _NORMS):
-            own = silent.get(follows.get(name, ""))
-            return module.register_forward_hook(lambda _, inputs, output: _coded(output, own, 1))
-        return None
+        def replaced(name: str, module: nn.Module, given: Tensor, output: Tensor) -> Tensor:
+            axis = output.dim() - 1 if isinstance(module, nn.Linear) else 1
+            if isinstance(module, _LAYERS):
+                look(f"{name}.weight", module, given, axis)
+            return _coded(output, silent.get(read_by.get(name, f"{name}.weight")), axis)
 
-    def given(name: str, module: Any, values: Tensor, output: Tensor, own: Tensor | None) -> Tensor:
-        axis = 1 if isinstance(module, nn.Conv2d) else values.dim() - 1
-        idle = (values.movedim(axis, 0).flatten(1) == 0).all(dim=1).cpu()
-        groups = getattr(module, "groups", 1)
-        idle = idle.view(groups, -1).repeat_interleave(len(module.weight) // groups, dim=0)
-        reads[f"{name}.weight"] = idle & reads.get(f"{name}.weight", idle)
-        return _coded(output, own, axis)
+        def hook(name: str, module: nn.Module) -> Any:
+            if isinstance(module, _LAYERS + _NORMS):
+                return module.register_forward_hook(lambda _, given, output: replaced(name, module, given[0], output))
+            return None
 
-    with _hooked(network, hook):
-        network(torch.ones_like(images))
-    return reads
+        with _hooked(self._network, hook):
+            self._network(self._images)
+        return reads
 
 
 def _coded(output: Tensor, silent: Tensor | None, axis: int) -> Tensor:

@@ -2,9 +2,9 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,17 +14,19 @@ from acll.packing.ownership import PackingError, State
 from acll.settings import Scope
 
 
-@dataclass(frozen=True)
-class Channels:
-    """What pruning by channel has to know of a network.
+class Channels(Protocol):
+    """What pruning by channel has to know of a network; see `acll.networks.channels`."""
 
-    layers: the names of the weights of layers whose first dimension are output channels, each with the name of the
-    normalisation that reads it, if there is one. idle: from the output channels that are always 0 (bool [O], by the
-    name of a weight) to the weights that read nothing but such (bool [O, I/groups], by the name of a weight).
-    """
+    @property
+    def layers(self) -> Mapping[str, str | None]:
+        """The weights of layers whose first dimension are output channels, by name, each with the name of the
+        normalisation that reads it, if there is one."""
 
-    layers: Mapping[str, str | None]
-    idle: Callable[[State], State]
+    def idle(self, silent: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Which weights read nothing but output channels that are always 0.
+
+        silent: these, bool [O] by the name of a weight → bool [O, I/groups] by the name of a weight.
+        """
 
 
 def kept_count(free: int, ratio: float) -> int:
@@ -77,6 +79,45 @@ def keep_masks(
         mask[free[name].cpu()] = torch.from_numpy(kept[name])
         masks[name] = mask
     return masks
+
+
+def released(
+    state: Mapping[str, Tensor],
+    free: Mapping[str, Tensor],
+    keep: Mapping[str, Tensor],
+    channels: Channels | None = None,
+) -> State:
+    """The state with every free weight that is not kept set to zero.
+
+    channels: given where pruning is by channel. Where all weights of an output channel are zero, its bias and that of
+    the normalisation after it then are zero, too: such a channel gives 0, and may be removed from the network.
+    Behind a ReLU it stays 0 however long it is trained on, since no gradient comes through.
+    """
+    after = {
+        name: torch.where(free[name] & ~keep[name], 0.0, value) if name in keep else value
+        for name, value in state.items()
+    }
+    for weight, norm in channels.layers.items() if channels is not None else ():
+        if weight not in keep:
+            continue
+        silent = (after[weight].flatten(1) == 0).all(dim=1)
+        for name in {f"{weight.removesuffix('weight')}bias", f"{norm}.bias", f"{norm}.running_mean"} & set(after):
+            after[name] = torch.where(silent, 0.0, after[name])
+    return after
+
+
+def pruned(
+    state: Mapping[str, Tensor],
+    free: Mapping[str, Tensor],
+    ratio: float,
+    scope: Scope,
+    factors: Mapping[str, float] = MappingProxyType({}),
+    channels: Channels | None = None,
+) -> tuple[State, State]:
+    """The state without what is released at this ratio, and the masks of what is kept; as `keep_masks` and `released`
+    say."""
+    keep = keep_masks({name: state[name] for name in free}, free, ratio, scope, factors, channels)
+    return released(state, free, keep, channels), keep
 
 
 def _by_channel(

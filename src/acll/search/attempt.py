@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from acll.packing.prune import Channels
-from acll.packing.stage import pruned
+from acll.packing.prune import Channels, pruned
 from acll.search.run import Task
 from acll.search.space import factors_of, groups_of
 from acll.search.trials import Attempt, Cost, Measured, Point, Settled

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from acll.packing import stage
+import torch
+
+from acll.networks.build import build
+from acll.networks.channels import ChannelGraph
+from acll.packing import prune, stage
 from acll.search.space import factors_of
-from acll.settings import Scope
+from acll.settings import Network, Scope
 from acll.steps._run import StepSettings, run
-from acll.training.session import Node, channels_of, learner_of
 
 FIGURES = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped", "cost")
 
@@ -18,25 +21,28 @@ class Parameters(StepSettings):
 
     ratio: float | None  # fixed; None: the choice of the search
     scope: Scope
-    node: Node | None  # given with the scope `channel`, which has to know the network
+    network: Network | None  # what it is built from; given with the scope `channel`
 
 
-def main(
-    *, dense: Path, parent: Path | None, choice: Path | None, train: Path | None, pruned: Path, params: Parameters
-) -> None:
-    """Write the pruned network, with the masks of what it keeps. train: given with `node`."""
+def main(*, dense: Path, parent: Path | None, choice: Path | None, pruned: Path, params: Parameters) -> None:
+    """Write the pruned network, with the masks of what it keeps."""
     state, _, header = stage.load_state(dense)
     decided: dict[str, Any] = {"ratio": params.ratio}
     if choice is not None:
         decided = json.loads(choice.read_text(encoding="utf-8"))
     free = stage.free_of(parent, state, header["shared"])
     factors = factors_of(list(free), decided.get("shape", {}))
-    channels = channels_of(learner_of(params.node, train)) if params.node is not None and train is not None else None
-    after, keep = stage.pruned(state, free, decided["ratio"], params.scope, factors, channels)
+    channels = None if params.network is None else _channels(params.network, header["task"])
+    after, keep = prune.pruned(state, free, decided["ratio"], params.scope, factors, channels)
     figures = {key: decided.get(key) for key in FIGURES}
     stage.save_state(pruned, after, {"task": header["task"], "curve": header["curve"], "choice": figures}, keep)
     kept, total = sum(int(mask.sum()) for mask in keep.values()), sum(int(mask.sum()) for mask in free.values())
     print(f"{header['task']['name']}: keeps {kept:,} of {total:,} free weights")
+
+
+def _channels(network: Network, task: dict[str, Any]) -> ChannelGraph:
+    built = build(network, task["kind"], len(task["classes"]), 0, pretrained=False)
+    return ChannelGraph(built, torch.ones(1, network.channels, *task["image_size"]))
 
 
 if __name__ == "__main__":

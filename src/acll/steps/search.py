@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from acll.files import write_json, write_text
+from acll.networks.channels import ChannelGraph
 from acll.packing.container import content_key
 from acll.packing.stage import free_of, load_state
 from acll.search.attempt import task_of
@@ -13,7 +14,7 @@ from acll.search.run import search
 from acll.search.trials import TrialLog, table
 from acll.settings import Scope, Search
 from acll.steps._run import StepSettings, run
-from acll.training.session import Node, channels_of, learner_of
+from acll.training.session import Node, learner_of
 
 
 class Parameters(StepSettings):
@@ -34,7 +35,7 @@ def main(*, dense: Path, parent: Path | None, train: Path, trials: Path, choice:
     count, total = (sum(int(count(mask)) for mask in free.values()) for count in (torch.sum, torch.numel))
     print(f"{learner.header.name}: {count:,} of {total:,} weights are free")
     log = TrialLog(trials.with_suffix(".checkpoint"), content_key(params.model_dump_json(), dense, train, parent))
-    channels = channels_of(learner) if params.scope == "channel" else None
+    channels = ChannelGraph(learner.network, learner.some_images()) if params.scope == "channel" else None
     task = task_of(learner, state, free, params.scope, params.search, params.cap, node.seed_for("search"), channels)
     decided, rows = search(params.search, task, log)
     write_text(trials, table(rows).to_csv(index=False))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,9 @@ from acll.data.batches import Split, split_of
 from acll.data.prepared import Header
 from acll.data.root import data_root
 from acll.networks.build import NetworkError, body_kind, build
-from acll.networks.channels import idle_weights, layers_of
 from acll.networks.partition import partition
 from acll.packing import file
 from acll.packing.ownership import Packed, TaskRecord, empty
-from acll.packing.prune import Channels
 from acll.packing.stage import save_state
 from acll.seeds import derived
 from acll.settings import Network, Settings, Training
@@ -81,13 +78,6 @@ def parent_of(node: Node, path: Path | None) -> Packed:
     state = whole.state_dict()
     shared = {name: state[name] for name in partition(whole).shared}
     return empty(node.network.model_dump(mode="json"), shared, node.method, node.seed)
-
-
-def channels_of(learner: TaskLearner) -> Channels:
-    """What pruning by channel has to know of a learner's network."""
-    network, images = learner.network, learner.some_images()
-    layers = layers_of(network, images)
-    return Channels(layers, partial(idle_weights, network, images, layers))
 
 
 def train_dense(
