@@ -47,7 +47,8 @@ def keep_masks(
     weights: tensors of any shapes; free: boolean tensors of the same shapes, True where the task has trained.
     ratio: share of the free weights to release, in [0, 1). scope: `layer` releases that share of each tensor (PackNet,
     Mallya & Lazebnik 2018), `global` ranks all tensors together, `channel` ranks output channels (slices of the first
-    dimension) by their mean magnitude relative to their tensor's, and keeps as many, in this order, as have room in the
+    dimension) by their mean magnitude relative to their tensor's, the first of each tensor before all others, and keeps
+    as many, in this order, as have room in the
     share: of a channel the weights that read others which are kept, or belong to earlier tasks, since the rest would
     make no difference. factors: by what the magnitudes of a tensor count more than those of others (1 where it is
     absent; with `channel` they make no difference); channels: for `channel`, which needs them. Ties go to the earlier
@@ -130,6 +131,8 @@ def _by_channel(
         for name, count in counts.items()
     }
     relative = {name: sums[name] / np.maximum(count, 1) / _mean(magnitudes[name]) for name, count in counts.items()}
+    for own in filter(len, relative.values()):
+        own[own.argmax()] = np.inf  # a layer of which nothing is left would let nothing through
     each, values = np.concatenate(list(counts.values())), np.concatenate(list(relative.values()))
     rank = np.empty(len(each), np.int64)
     rank[np.argsort(-values, kind="stable")] = np.arange(len(each))
