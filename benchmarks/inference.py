@@ -5,9 +5,9 @@
 
 Networks are those at the ends of the sequences, as they are in their files. Variants: `dense` (nothing released),
 `masked` (as loaded), `compact` (normalisations folded, channels that make no difference removed), `onnx` and
-`onnx_int8` (by onnxruntime, of the compact one). One thread, but for loading, which has as many as there are cores, and
-a new process for each turn: what a process has used before is quicker to get again. Times are medians of runs that
-take turns. Rows go to docs/benchmarks/inference.csv.
+`onnx_int8` (by onnxruntime, of the compact one). One thread, but for loading, which has as many as there are cores
+(and one, for comparison), and a new process for each turn: memory that a process has used before is quicker to get
+again. Times are medians of runs that take turns. Rows go to docs/benchmarks/inference.csv.
 """
 
 import argparse
@@ -51,13 +51,13 @@ def seconds(function: Function) -> float:
     return time.perf_counter() - start
 
 
-def seconds_apart(function: Function) -> float:
-    """How long it takes in a new process, with as many threads as there are cores."""
+def seconds_apart(function: Function, threads: int) -> float:
+    """How long it takes in a new process, which may use so many threads."""
     context = get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
 
     def work() -> None:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(threads)
         sender.send(seconds(function))
 
     process = context.Process(target=work)
@@ -95,10 +95,12 @@ def loading(rows: Rows, name: str, path: Path, folder: Path) -> None:
         plain = folder / "state.pt"
         torch.save(packed.network(task.name).state_dict(), plain)
         read = partial(lambda name: file.opened(path).state(name), task.name)
-        times = medians({"state_dict": partial(torch.load, plain), "packed": read}, seconds_apart)
-        for variant, taken in times.items():
-            rows.add(name, task.name, variant, "load_ms", 1e3 * taken)
-        rows.add(name, task.name, "packed", "load_ratio", times["packed"] / times["state_dict"])
+        for threads, unit in ((len(os.sched_getaffinity(0)), ""), (1, "_one_thread")):
+            clock = partial(seconds_apart, threads=threads)
+            times = medians({"state_dict": partial(torch.load, plain), "packed": read}, clock)
+            for variant, taken in times.items():
+                rows.add(name, task.name, variant, f"load_ms{unit}", 1e3 * taken)
+            rows.add(name, task.name, "packed", f"load_ratio{unit}", times["packed"] / times["state_dict"])
     if len(packed.tasks) > 1:
         first, last = packed.tasks[0].name, packed.tasks[-1].name
         live = packed.network(first)
