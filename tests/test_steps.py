@@ -9,11 +9,14 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
 from acll.config import parse
 from acll.data import prepared
+from acll.networks.channels import ChannelGraph
 from acll.packing import file
-from acll.packing.ownership import PackingError
+from acll.packing.ownership import PackingError, effective
+from acll.serving.restore import network_of
 from acll.steps import adopt, evaluate, prepare, prune, retrain, search, tables, train
 from conftest import ROOT
 
@@ -57,7 +60,7 @@ def prepare_task(name, folder):
     return files
 
 
-def adaptive_chain(folder, seed=0):
+def adaptive_chain(folder, seed=0, scope="layer"):
     """Two tasks, with a search; returns all files by name."""
     made, parent = {}, None
     for prefix in (("a",), ("a", "b")):
@@ -74,11 +77,13 @@ def adaptive_chain(folder, seed=0):
         search.main(
             dense=paths["dense"], parent=parent, train=data["train"], trials=here / "trials.csv",
             choice=here / "choice.json",
-            params=search.Parameters.model_validate({"node": own, "search": settings, "scope": "layer", "cap": 0.4}),
+            params=search.Parameters.model_validate({"node": own, "search": settings, "scope": scope, "cap": 0.4}),
         )  # fmt: skip
         prune.main(
             dense=paths["dense"], parent=parent, choice=here / "choice.json", pruned=paths["pruned"],
-            params=prune.Parameters(ratio=None, scope="layer", network=None),
+            params=prune.Parameters.model_validate(
+                {"ratio": None, "scope": scope, "network": own["network"] if scope == "channel" else None}
+            ),
         )  # fmt: skip
         retrain.main(
             pruned=paths["pruned"], parent=parent, train=data["train"], network=paths["network"],
@@ -89,6 +94,21 @@ def adaptive_chain(folder, seed=0):
         made[f"{'/'.join(prefix)}/trials"] = here / "trials.csv"
         made[f"{'/'.join(prefix)}/choice"] = here / "choice.json"
     return made
+
+
+def test_by_channel_no_task_owns_a_weight_that_reads_nothing(tmp_path):
+    made = adaptive_chain(tmp_path, scope="channel")
+    packed = file.read(made["a/b/network"])
+    ratios = [record.choice["ratio"] for record in packed.tasks]
+    network = network_of(packed, packed.tasks[0], effective(packed, "a"))
+    graph = ChannelGraph(network, torch.ones(1, 3, *packed.tasks[0].image_size))
+    for position, ratio in enumerate(ratios, 1):
+        used = {name: (owner >= 1) & (owner <= position) for name, owner in packed.owner.items()}
+        idle = graph.idle({name: ~mask.flatten(1).any(dim=1) for name, mask in used.items()})
+        for name, owner in packed.owner.items():
+            assert not bool((owner[idle[name]] == position).any())
+        assert packed.tasks[position - 1].owned <= (1 - ratio) * packed.tasks[position - 1].free_before
+        assert any(bool(flags.any()) for flags in idle.values())  # there is something that it could have kept
 
 
 def test_the_same_seed_gives_the_same_bytes_in_every_file_and_another_gives_others(tmp_path):
