@@ -46,13 +46,14 @@ def keep_masks(
 
     weights: tensors of any shapes; free: boolean tensors of the same shapes, True where the task has trained.
     ratio: share of the free weights to release, in [0, 1). scope: `layer` releases that share of each tensor (PackNet,
-    Mallya & Lazebnik 2018), `global` ranks all tensors together, `channel` ranks output channels (slices of the first
-    dimension) by their mean magnitude relative to their tensor's, the first of each tensor before all others, and keeps
-    as many, in this order, as have room in the
-    share: of a channel the weights that read others which are kept, or belong to earlier tasks, since the rest would
-    make no difference. factors: by what the magnitudes of a tensor count more than those of others (1 where it is
-    absent; with `channel` they make no difference); channels: for `channel`, which needs them. Ties go to the earlier
-    position, so the counts are exact (but with `channel`) and the masks are the same on every machine.
+    Mallya & Lazebnik 2018), `global` ranks all tensors together, `channel` whole output channels. factors: by what the
+    magnitudes of a tensor count more than those of others (1 where it is absent; with `channel` they make no
+    difference). Ties go to the earlier position, so the counts are exact (but with `channel`) and the masks are the
+    same on every machine.
+
+    `channel`, which needs `channels`, ranks slices of the first dimension by their mean magnitude relative to their
+    tensor's, the first of each tensor before all others. It keeps the longest beginning of this order that has room in
+    the share. A weight that reads only channels that are always 0 makes no difference: it is released, and not counted.
 
     Raises ValueError for another ratio, PackingError where weights are not finite.
     """
