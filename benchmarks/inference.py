@@ -1,6 +1,6 @@
 """Packed networks in use: how long they take to load, to switch and to run, and how large they are.
 
-    make run CONFIG=inference DATA=../shared/data      # about 20 minutes on two cores
+    make run CONFIG=inference DATA=../shared/data      # about half an hour on two cores
     python benchmarks/inference.py results/inference
 
 Networks are those at the ends of the sequences, as they are in their files. Variants: `dense` (nothing released),
@@ -62,6 +62,7 @@ def seconds_apart(function: Function, threads: int) -> float:
 
     process = context.Process(target=work)
     process.start()
+    sender.close()  # so that one that fails is noticed
     taken: float = receiver.recv()
     process.join()
     return taken

@@ -406,7 +406,12 @@ def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(ne
         (["export", "two", "two", "--task", "digits"], "is the network that is read"),
         (["export", "two", "images/0.png/x.onnx", "--task", "digits"], "images/0.png: "),
         (["export", "two", "x.txt", "--task", "digits"], "it must be one of .onnx, .pt2, .safetensors"),
-        (["export", "two", "x.onnx", "--task", "digits", "--data", "absent"], "absent"),
+        (
+            ["export", "two", "x.onnx", "--task", "digits", "--data", "absent"],
+            "absent.safetensors: not the prepared images",
+        ),
+        (["export", "two", "x.onnx", "--task", "digits", "--data", "images"], "images: not the prepared images"),
+        (["export", "two", "x.onnx", "--task", "digits", "--data", "images/0.png"], "0.png: not the prepared images"),
     ],
 )
 def test_mistakes_end_with_a_line_that_says_what_to_do(network, capsys, monkeypatch, arguments, message):

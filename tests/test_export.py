@@ -289,6 +289,9 @@ def test_weights_that_are_said_to_read_silent_channels_alone_make_no_difference(
     free = {weight: torch.ones_like(state[weight], dtype=torch.bool) for weight in shared}
     keep = {weight: ~silent[weight].view(-1, *[1] * (mask.dim() - 1)) & mask for weight, mask in free.items()}
     idle = graph.idle(silent)
+    again = ChannelGraph(with_silent_filters(build(spec, kind, 5, 1, pretrained=False), images), images)
+    assert again.layers == graph.layers  # whatever the weights
+    assert all(torch.equal(flags, idle[weight]) for weight, flags in again.idle(silent).items())
     assert sum(int(flags.sum()) for flags in idle.values()) > 0
     assert not any(bool(flags.any()) for flags in graph.idle({}).values())
     start = released(state, free, keep, graph)
@@ -302,6 +305,30 @@ def test_weights_that_are_said_to_read_silent_channels_alone_make_no_difference(
         with torch.no_grad():
             outputs.append(network(images))
     assert torch.equal(*outputs)
+
+
+class Shared(nn.Module):
+    """Two convolutions with one normalisation; and one with a normalisation of what has been added to it in place."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.one, self.other, self.last = (nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.norm, self.in_place = nn.BatchNorm2d(3), in_place
+
+    def forward(self, images):
+        if self.in_place:
+            features = self.one(images)
+            features += images
+            return self.last(self.norm(features))
+        return self.last(self.norm(self.one(images)) - self.norm(self.other(images)))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_normalisation_that_reads_more_than_a_convolution_is_not_taken_for_its_own(in_place):
+    graph = ChannelGraph(Shared(in_place), torch.ones(1, 3, 4, 4))
+    assert set(graph.layers.values()) == {None}
+    idle = graph.idle({"one.weight": torch.tensor([True, False, False])})
+    assert not any(bool(flags.any()) for flags in idle.values())
 
 
 @pytest.mark.parametrize("ratio", [0.3, 0.6])

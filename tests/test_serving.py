@@ -281,13 +281,33 @@ def classifier(tmp_path):
         ("absent.png", "absent.png: cannot be read: No such file or directory"),
         (".", r"\.: cannot be read: Is a directory"),
         (Image.new("RGB", (0, 0)), "an image of the shape"),
-        (3, r"an image of the shape \[\]"),
-        (None, r"an image of the shape \[\]"),
+        (3, "int is no image: must be a path"),
+        (None, "NoneType is no image: must be a path"),
     ],
 )
 def test_images_that_cannot_be_used_are_refused_with_the_reason(classifier, image, message):
     with pytest.raises(ImageError, match=message):
         classifier.predict("a", image)
+
+
+def test_one_path_is_one_image(classifier, tmp_path):
+    Image.new("RGB", (5, 7)).save(tmp_path / "one.png")
+    (found,) = classifier.predict_each("a", str(tmp_path / "one.png"))
+    assert found.label == classifier.predict("a", tmp_path / "one.png").label
+
+
+def test_a_file_that_is_written_over_while_it_is_open_is_refused_and_one_that_is_replaced_is_not(tmp_path):
+    path, other = tmp_path / "network.safetensors", tmp_path / "other.safetensors"
+    file.write(path, tiny_packed("a", "b"))
+    before = acll.load(path)
+    expected = before.network("a").state_dict()
+    file.write(other, tiny_packed("c"))
+    other.replace(path)
+    assert states_equal(before.network("a").state_dict(), expected)
+    now = acll.load(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(PackingError, match="has been written over since it was opened; open it again"):
+        now.network("c")
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -152,7 +152,12 @@ def _prepared(path: Path, task: str) -> Path | None:
 def _validation(prepared: Path, task: str) -> "Split":
     from acll.training.session import splits_of
 
-    _, validation, header = splits_of(prepared)
+    try:
+        _, validation, header = splits_of(prepared)
+    except (UserError, OSError):
+        raise UserError(
+            f"{prepared}: not the prepared images of a task, data/<task>.train.safetensors of a run"
+        ) from None
     if header.name != task:
         raise UserError(f"{prepared}: has images of {header.name}, not of {task}")
     return validation

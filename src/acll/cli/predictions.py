@@ -30,7 +30,8 @@ def files_of(images: Sequence[str]) -> dict[Path, Path]:
         inside = sorted(file for file in path.rglob("*") if _is_input(file)) if path.is_dir() else [path]
         if not inside:
             raise UserError(f"{path}: there is no image in this folder")
-        found |= {file: Path(file.name) if file == path else file.relative_to(path) for file in inside}
+        for file in inside:
+            found.setdefault(file, Path(file.name) if file == path else file.relative_to(path))
     if not found:
         raise UserError("no images were named")
     return found
@@ -147,7 +148,7 @@ def _overlay(file: Path, mask: np.ndarray, classes: Sequence[str], colours: np.n
     for place, (label, share) in enumerate(zip(present, shares / mask.size, strict=True)):
         top = picture.shape[0] + 4 + place * line
         draw.rectangle((6, top + 2, 18, top + 14), fill=tuple(map(int, colours[label])), outline="black")
-        draw.text((26, top + 1), f"{classes[label]} {share:.1%}", fill="black", font=font)
+        draw.text((26, top + 1), f"{share:.1%}  {classes[label]}", fill="black", font=font)
     return whole
 
 

@@ -1,5 +1,6 @@
 """How the channels of a network hang together: what pruning by channel has to know of it."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -26,35 +27,42 @@ class ChannelGraph:
 
     @torch.no_grad()
     def _look(self) -> dict[str, str | None]:
-        outputs: list[tuple[Tensor, str]] = []  # they are held, so that no two have the same identity
+        outputs: list[tuple[Tensor, int, str]] = []  # they are held, so that no two have the same identity
+        reads: Counter[str] = Counter()  # of each normalisation
         found: dict[str, str | None] = {
             f"{name}.weight": None for name, module in self._network.named_modules() if isinstance(module, _LAYERS)
         }
 
+        def look(norm: str, given: Tensor) -> None:
+            reads[norm] += 1
+            # an output that has been changed in place is no longer the convolution's
+            found.update(
+                {weight: norm for output, version, weight in outputs if output is given and output._version == version}
+            )
+
         def hook(name: str, module: nn.Module) -> Any:
             if isinstance(module, nn.Conv2d):
                 return module.register_forward_hook(
-                    lambda _, inputs, output: outputs.append((output, f"{name}.weight"))
+                    lambda _, inputs, output: outputs.append((output, output._version, f"{name}.weight"))
                 )
             if isinstance(module, nn.BatchNorm2d):
-                return module.register_forward_pre_hook(
-                    lambda _, inputs: found.update({conv: name for output, conv in outputs if output is inputs[0]})
-                )
+                return module.register_forward_pre_hook(lambda _, inputs: look(name, inputs[0]))
             return None
 
         with _hooked(self._network, hook):
             self._network(self._images)
-        return found
+        return {weight: norm if norm is not None and reads[norm] == 1 else None for weight, norm in found.items()}
 
     @torch.no_grad()
     def idle(self, silent: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Which weights read nothing but channels that are always 0: bool [O, I/groups] by the name of a weight.
 
         silent: bool [O] by the name of a weight, the output channels that are 0 behind the layer's normalisation. All
-        others are taken for anything but 0: what layers and normalisations give is replaced, and what then comes to
-        each of them is looked at.
+        others are taken for anything but 0: what all modules with parameters give is replaced, and what then comes to
+        layers is looked at. So no weight makes a difference, and what is not known is taken for 0 too seldom.
         """
         reads: dict[str, Tensor] = {}
+        values = torch.Generator().manual_seed(0)
         read_by = {norm: weight for weight, norm in self.layers.items() if norm is not None}
 
         def look(name: str, module: Any, given: Tensor, axis: int) -> None:
@@ -63,15 +71,18 @@ class ChannelGraph:
             idle = idle.view(groups, -1).repeat_interleave(len(module.weight) // groups, dim=0)
             reads[name] = idle & reads.get(name, idle)  # a layer may be used more than once
 
-        def replaced(name: str, module: nn.Module, given: Tensor, output: Tensor) -> Tensor:
+        def replaced(name: str, module: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
+            if not isinstance(output, Tensor):
+                return output
+            if not isinstance(module, _LAYERS):
+                return _coded(output, silent.get(read_by.get(name, "")), 1, values)
             axis = output.dim() - 1 if isinstance(module, nn.Linear) else 1
-            if isinstance(module, _LAYERS):
-                look(f"{name}.weight", module, given, axis)
-            return _coded(output, silent.get(read_by.get(name, f"{name}.weight")), axis)
+            look(f"{name}.weight", module, given[0], axis)
+            return _coded(output, silent.get(f"{name}.weight"), axis, values)
 
         def hook(name: str, module: nn.Module) -> Any:
-            if isinstance(module, _LAYERS + _NORMS):
-                return module.register_forward_hook(lambda _, given, output: replaced(name, module, given[0], output))
+            if isinstance(module, _LAYERS + _NORMS) or next(module.parameters(recurse=False), None) is not None:
+                return module.register_forward_hook(lambda _, given, output: replaced(name, module, given, output))
             return None
 
         with _hooked(self._network, hook):
@@ -79,9 +90,9 @@ class ChannelGraph:
         return reads
 
 
-def _coded(output: Tensor, silent: Tensor | None, axis: int) -> Tensor:
-    """Of the shape of an output, 0 in silent channels, and positive but not constant elsewhere."""
-    values = torch.linspace(1, 2, output.numel(), device=output.device).view(output.shape)
+def _coded(output: Tensor, silent: Tensor | None, axis: int, generator: torch.Generator) -> Tensor:
+    """Of the shape of an output, 0 in silent channels, and positive, no two alike, elsewhere."""
+    values = (1 + torch.rand(output.shape, generator=generator)).to(output.device)
     if silent is not None:
         values.movedim(axis, 0)[silent.to(output.device)] = 0
     return values

@@ -4,8 +4,10 @@ The header lies under `acll` in the metadata, with a digest of each tensor and o
 checked by itself.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +31,11 @@ class Container:
     path: Path
     header: dict[str, Any]
     _file: Any
+    _at_opening: os.stat_result
 
     def tensor(self, name: str) -> Tensor:
         """A tensor, checked against its digest. Raises PackingError."""
+        self._refuse_cut()
         try:
             value: Tensor = self._file.get_tensor(name)
         except _DAMAGED as error:
@@ -39,6 +43,14 @@ class Container:
         if _digest(value) != self.header["digests"][name]:
             raise PackingError(f"{self.path}: damaged: {name} does not agree with its digest")
         return value
+
+    def _refuse_cut(self) -> None:
+        """Raise PackingError where somebody has written a shorter file over this one: to read memory that is mapped
+        to what is no longer there ends the process. One that was put in its place, or removed, does no harm."""
+        with contextlib.suppress(FileNotFoundError):
+            now = self.path.stat()
+            if now.st_ino == self._at_opening.st_ino and now.st_size < self._at_opening.st_size:
+                raise PackingError(f"{self.path}: has been written over since it was opened; open it again")
 
     def names(self) -> list[str]:
         """Of all tensors, in order."""
@@ -76,7 +88,8 @@ def load(path: Path) -> tuple[State, dict[str, Any]]:
 def opened(path: Path) -> Container:
     """Open a file and check its header; tensors are read when they are asked for. Raises PackingError."""
     try:
-        path.open("rb").close()  # what is in the way of reading it, the library would not say
+        with path.open("rb") as readable:  # what is in the way of reading it, the library would not say
+            at_opening = os.fstat(readable.fileno())
     except FileNotFoundError:
         raise PackingError(f"{path}: there is no such file") from None
     except OSError as error:
@@ -90,9 +103,11 @@ def opened(path: Path) -> Container:
             raise PackingError(f"{path}: damaged: the header does not agree with its digest")
         if not isinstance(header["digests"], dict) or set(header["digests"]) != set(file.keys()):
             raise PackingError(f"{path}: damaged: it does not hold the tensors that its header names")
+    except PackingError:
+        raise
     except _DAMAGED as error:
         raise PackingError(f"{path}: not a file of acll, or damaged: {error}") from None
-    return Container(path, header, file)
+    return Container(path, header, file, at_opening)
 
 
 def _content(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> tuple[State, dict[str, str]]:

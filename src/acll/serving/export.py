@@ -187,10 +187,15 @@ def _write_onnx(path: Path, module: nn.Module, example: Tensor, header: Header, 
         _quantise(path)
     model = onnx.load(path)
     known = {"task": header.name, "kind": header.kind, "classes": json.dumps(header.classes, ensure_ascii=False)}
-    onnx.helper.set_model_props(model, known | {"input": "float [N, C, H, W], white is 1; not normalised"})
+    onnx.helper.set_model_props(model, known | {"input": _input_of(header)})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     return OnnxSession(path)
+
+
+def _input_of(header: Header) -> str:
+    shape = ", ".join(map(str, ("N", len(header.mean), *header.image_size)))
+    return f"float [{shape}], white is 1; not normalised; made of this size bilinearly with anti-aliasing"
 
 
 def _quantise(path: Path) -> None:

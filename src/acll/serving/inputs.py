@@ -51,6 +51,10 @@ def pixels_of(image: OneImage) -> Pixels:
             return _checked(guarded(lambda: bands_of(upright(picture))))
         except UnreadableError as error:
             raise ImageError(str(error)) from None
+    if not hasattr(image, "__array__"):
+        raise ImageError(
+            f"{type(image).__name__} is no image: must be a path, an image of Pillow, an array or a tensor"
+        )
     if isinstance(image, Tensor):
         image = image.float() if image.is_floating_point() else image
     pixels = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)

@@ -143,7 +143,8 @@ class PackedNetwork:
         or several of these, for which there is a list. Raises PackingError, and ImageError for an image that cannot be
         used.
         """
-        several = isinstance(images, Iterable) and not isinstance(images, str | Path | Image.Image)
+        several = hasattr(images, "__getitem__") or isinstance(images, Iterable)
+        several = several and not isinstance(images, str | Path | Image.Image)
         one = not several or getattr(images, "ndim", 4) < 4
         found = []
         for prediction in self.predict_each(task, [images] if one else images, device):  # type: ignore[arg-type, list-item]
@@ -158,6 +159,8 @@ class PackedNetwork:
         """What each image shows, or what is wrong with it, one after another: there may be any number of them."""
         record = self._file.record(task)
         header, network = header_of(record), self._held(task, _usable(device))
+        if isinstance(images, str | Path | Image.Image):
+            images = [images]
         if record.kind == "segmentation":
             yield from (_segmented(network, header, image) for image in images)
             return
