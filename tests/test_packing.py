@@ -220,7 +220,7 @@ def test_owner_bits_are_the_logarithm_of_the_number_of_tasks_plus_one():
 
 
 def test_large_owner_maps_round_trip_across_chunks():
-    array = np.random.default_rng(0).integers(0, 6, (1 << 17) + 77).astype(np.uint8)
+    array = np.random.default_rng(0).integers(0, 6, (1 << 20) + 77).astype(np.uint8)
     assert np.array_equal(unpack(pack(array, 3), 3, array.size), array)
 
 

@@ -82,7 +82,7 @@ def adaptive_chain(folder, seed=0, scope="layer"):
         prune.main(
             dense=paths["dense"], parent=parent, choice=here / "choice.json", pruned=paths["pruned"],
             params=prune.Parameters.model_validate(
-                {"ratio": None, "scope": scope, "network": own["network"] if scope == "channel" else None}
+                {"ratio": None, "scope": scope, "network": own["network"]}
             ),
         )  # fmt: skip
         retrain.main(

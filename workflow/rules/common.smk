@@ -211,7 +211,7 @@ def prune_settings(node: tree.Node) -> dict:
     return {
         "ratio": None if tree.searches(CONFIGURATION, node) else method.ratio,
         "scope": method.scope,
-        "network": place_settings(node)["network"] if method.scope == "channel" else None,
+        "network": place_settings(node)["network"],
     }
 
 

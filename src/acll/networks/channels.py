@@ -22,7 +22,7 @@ class ChannelGraph:
 
     def __init__(self, network: nn.Module, images: Tensor) -> None:
         """network: whatever its weights; it is left as it is. images: of the shape that it takes."""
-        self._network, self._images = network, torch.ones_like(images)
+        self._network, self._images = network, torch.ones_like(images[:1])  # one is enough to see what is 0
         self.layers = self._look()
 
     @torch.no_grad()

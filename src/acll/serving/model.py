@@ -76,6 +76,7 @@ class Segmented:
 
 Prediction = Classified | Segmented
 T = TypeVar("T")
+_ONE = str | Path | Image.Image  # what may have parts, and is an image all the same
 
 
 class PackedNetwork:
@@ -144,8 +145,7 @@ class PackedNetwork:
         used.
         """
         several = hasattr(images, "__getitem__") or isinstance(images, Iterable)
-        several = several and not isinstance(images, str | Path | Image.Image)
-        one = not several or getattr(images, "ndim", 4) < 4
+        one = isinstance(images, _ONE) or not several or getattr(images, "ndim", 4) < 4
         found = []
         for prediction in self.predict_each(task, [images] if one else images, device):  # type: ignore[arg-type, list-item]
             if isinstance(prediction, ImageError):
@@ -159,7 +159,7 @@ class PackedNetwork:
         """What each image shows, or what is wrong with it, one after another: there may be any number of them."""
         record = self._file.record(task)
         header, network = header_of(record), self._held(task, _usable(device))
-        if isinstance(images, str | Path | Image.Image):
+        if isinstance(images, _ONE):
             images = [images]
         if record.kind == "segmentation":
             yield from (_segmented(network, header, image) for image in images)

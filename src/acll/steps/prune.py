@@ -21,7 +21,7 @@ class Parameters(StepSettings):
 
     ratio: float | None  # fixed; None: the choice of the search
     scope: Scope
-    network: Network | None  # what it is built from; given with the scope `channel`
+    network: Network  # what it is built from
 
 
 def main(*, dense: Path, parent: Path | None, choice: Path | None, pruned: Path, params: Parameters) -> None:
@@ -32,7 +32,7 @@ def main(*, dense: Path, parent: Path | None, choice: Path | None, pruned: Path,
         decided = json.loads(choice.read_text(encoding="utf-8"))
     free = stage.free_of(parent, state, header["shared"])
     factors = factors_of(list(free), decided.get("shape", {}))
-    channels = None if params.network is None else _channels(params.network, header["task"])
+    channels = _channels(params.network, header["task"]) if params.scope == "channel" else None
     after, keep = prune.pruned(state, free, decided["ratio"], params.scope, factors, channels)
     figures = {key: decided.get(key) for key in FIGURES}
     stage.save_state(pruned, after, {"task": header["task"], "curve": header["curve"], "choice": figures}, keep)
