@@ -3,6 +3,7 @@
 import json
 import resource
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from acll.cli.main import main
 from acll.packing import container, file
 from acll.packing.ownership import PackingError
+from acll.serving.export import SUFFIXES, export
 from acll.serving.model import PackedNetwork
 from conftest import tiny_packed
 
@@ -23,6 +25,17 @@ def sound(tmp_path_factory):
     packed = tiny_packed("a", "b")
     file.write(path, packed)
     return path
+
+
+def peak() -> int:
+    """The most memory that this process has had since `start_of_peak`, in kilobytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def start_of_peak() -> int:
+    """Forget what memory earlier tests took; what the process has now, in kilobytes."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak()
 
 
 def read_all(path) -> None:
@@ -145,24 +158,37 @@ LIES = {
 @pytest.mark.parametrize(("change", "message"), LIES.values(), ids=LIES.keys())
 def test_a_file_that_lies_is_refused_with_what_is_wrong_in_little_memory(sound, tmp_path, change, message):
     path = forged(sound, tmp_path, change)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = start_of_peak()
     with pytest.raises(PackingError, match=message) as caught:
         read_all(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+    assert peak() - before < 200_000
 
 
 def test_free_weights_that_a_header_claims_ask_for_no_memory(sound, tmp_path, capsys):
     path = forged(sound, tmp_path, lambda tensors, header: header["layers"].extend(
         {"name": f"x{number}", "shape": [2**27], "owned": [0, 0]} for number in range(7)
     ))  # fmt: skip
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = start_of_peak()
     main(["inspect", str(path)])
     assert "939,5" in capsys.readouterr().out
     with pytest.raises(PackingError, match="does not fit"):
         PackedNetwork(file.opened(path)).network("a")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+    assert peak() - before < 200_000
+
+
+def test_a_decoder_that_a_header_claims_for_a_classifier_asks_for_no_memory(sound, tmp_path):
+    path = forged(sound, tmp_path, lambda tensors, header: header["layers"].extend(
+        {"name": f"decoder.x{number}", "shape": [2**27], "owned": [0, 0]} for number in range(7)
+    ))  # fmt: skip
+    before = start_of_peak()
+    opened = file.opened(path)
+    PackedNetwork(opened).predict("a", np.zeros((5, 7), np.uint8))
+    for suffix in SUFFIXES:
+        export(opened, "a", tmp_path / f"a{suffix}", "float32", None)
+    assert (tmp_path / "a.safetensors").stat().st_size < sound.stat().st_size
+    assert peak() - before < 200_000
 
 
 def test_a_header_that_is_no_mapping_is_refused(tmp_path):

@@ -22,7 +22,6 @@ from acll.packing.cap import cap
 from acll.packing.ownership import (
     PackingError,
     TaskRecord,
-    alone,
     commit,
     digest,
     effective,
@@ -33,7 +32,7 @@ from acll.packing.ownership import (
 )
 from acll.packing.prune import keep_masks, kept_count
 from acll.settings import DecoderNetwork
-from conftest import learn, outputs, states_equal, tiny_task
+from conftest import learn, outputs, states_equal, tiny_packed, tiny_task
 
 PROPERTY = settings(max_examples=25, deadline=None)
 
@@ -398,8 +397,10 @@ def test_bytes_of_a_network_alone_are_those_of_its_file_when_nothing_is_released
 @pytest.mark.parametrize("task", ["masks", "classes"])
 def test_a_task_alone_is_the_same_network_and_its_file_has_a_bit_for_each_weight(tmp_path, task):
     packed = mixed_network()
-    own = alone(packed, task)
+    file.write(tmp_path / "packed.safetensors", packed)
+    own = file.opened(tmp_path / "packed.safetensors").alone(task)
     assert states_equal(effective(own, task), effective(packed, task))
+    assert any("decoder" in name for name in own.owner) == (task == "masks")
     assert own.record(task).digest == digest(effective(own, task))
     assert own.record(task).owned == sum(int((owner == 1).sum()) for owner in own.owner.values())
     file.write(tmp_path / "own.safetensors", own)
@@ -409,6 +410,15 @@ def test_a_task_alone_is_the_same_network_and_its_file_has_a_bit_for_each_weight
         if f"owner/{name}" in stored:
             assert len(stored[f"owner/{name}"]) == packed_size(owner.numel(), 1)
     assert file.size(file.header_of(own)) < file.size(file.header_of(packed))
+
+
+def test_a_task_alone_keeps_the_sign_of_its_zeros(tmp_path):
+    packed = tiny_packed("a", "b")
+    name = max(packed.shared, key=lambda name: int((packed.owner[name] == 1).sum()))
+    packed.shared[name][packed.owner[name] == 1] = -0.0
+    file.write(tmp_path / "packed.safetensors", packed)
+    own = file.opened(tmp_path / "packed.safetensors").alone("a")
+    assert digest(effective(own, "a")) == digest(effective(packed, "a"))
 
 
 def mixed_network():

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from acll.packing import container
 from acll.packing.bits import bits_for, pack, packed_size, unpacked
-from acll.packing.ownership import MAX_TASKS, Packed, PackingError, State, TaskRecord, raw_bytes, uses
+from acll.packing.ownership import MAX_TASKS, Packed, PackingError, State, TaskRecord, alone, raw_bytes, uses
 
 FORMAT = 3
 LIBRARIES = ("torch", "torchvision", "segmentation-models-pytorch", "timm")
@@ -145,6 +145,12 @@ class PackedFile:
         layers = [(layer, parts) for layer, parts in self._weights(position) if uses(kind, layer.name)]
         placed = _each(lambda part: self._placed(part[0], self._owner(part[0]), part[1]), layers)
         return {layer.name: values for (layer, _), values in zip(layers, placed, strict=True)} | self.private(task)
+
+    def alone(self, task: str) -> Packed:
+        """The network of one task by itself, with no parts but those that it uses. Raises PackingError."""
+        state, private = self.state(task), self.private(task)
+        shared = {name: value for name, value in state.items() if name not in private}
+        return alone(self.without_weights(), task, shared, private)
 
     def whole(self) -> Packed:
         """All of it. Raises PackingError."""

@@ -107,16 +107,15 @@ def effective(packed: Packed, task: str) -> State:
     return state | packed.private[task]
 
 
-def alone(packed: Packed, task: str) -> Packed:
-    """The network of one task by itself: all weights that it uses are its own, the others are free."""
-    record, state, position = packed.record(task), effective(packed, task), packed.position(task)
-    owner = {
-        name: ((owners >= 1) & (owners <= position) & uses(record.kind, name)).to(torch.uint8)
-        for name, owners in packed.owner.items()
-    }
-    shared = {name: state.get(name, torch.zeros_like(value)) for name, value in packed.shared.items()}
-    own = replace(record, owned=sum(int(owners.sum()) for owners in owner.values()))
-    return replace(packed, shared=shared, owner=owner, private={task: packed.private[task]}, tasks=(own,))
+def alone(packed: Packed, task: str, shared: State, private: State) -> Packed:
+    """The network of one task by itself, with no parts but those that it uses: what is not 0 is its own, the rest free.
+
+    packed: says what there is to know of the task, its state is not looked at; shared and private: the effective state.
+    """
+    # -0 is not nothing: it has a bit, and the state stays what it was to the bit
+    owner = {name: (value.view(torch.int32) != 0).to(torch.uint8) for name, value in shared.items()}
+    own = replace(packed.record(task), owned=sum(int(owners.sum()) for owners in owner.values()))
+    return replace(packed, shared=shared, owner=owner, private={task: private}, tasks=(own,))
 
 
 def free(packed: Packed, kind: Kind) -> State:

@@ -136,20 +136,15 @@ def _fold(module: GraphModule) -> None:
             continue
         if not (_known(module, node) and _known(module, source)):
             continue
-        gamma, beta, mean, variance = (_tensor(module, place) for place in node.args[1:5])
-        assert mean is not None and variance is not None  # noqa: PT018
-        bias = _tensor(module, _argument(source, 2, None))
-        weight, bias = fuse_conv_bn_weights(
-            _weight(module, source),
-            bias,
-            mean,
-            variance,
-            float(node.args[7]),
-            gamma,
-            beta,
+        places = (source.args[1], _argument(source, 2, None), *node.args[1:5])
+        # in double precision, so that a weight is rounded once and not at every step
+        weight, bias, gamma, beta, mean, variance = (
+            None if value is None else value.double() for value in (_tensor(module, place) for place in places)
         )
-        _set(module, source, 1, weight.data)
-        _set(module, source, 2, bias.data)
+        assert weight is not None and mean is not None and variance is not None  # noqa: PT018
+        folded = fuse_conv_bn_weights(weight, bias, mean, variance, float(node.args[7]), gamma, beta)
+        _set(module, source, 1, folded[0].data.float())
+        _set(module, source, 2, folded[1].data.float())
         node.replace_all_uses_with(source)
         module.graph.erase_node(node)
 

@@ -24,7 +24,6 @@ from acll.data.prepared import Header
 from acll.errors import UserError
 from acll.files import written
 from acll.packing import file
-from acll.packing.ownership import alone
 from acll.serving.compact import Compacted, compacted, program
 from acll.serving.restore import header_of, network_of
 from acll.training.evaluate import outcome
@@ -124,7 +123,7 @@ def export(opened: file.PackedFile, task: str, path: Path, precision: Precision,
     small = None if path.suffix == ".safetensors" else compacted(whole, example)
     with written(path) as beside:
         if small is None:
-            file.write(beside, alone(opened.whole(), task))
+            file.write(beside, opened.alone(task))
             read = _of_packed(beside, task)
         elif path.suffix == ".pt2":
             read = _write_program(beside, _in_precision(small, precision), example)
