@@ -320,8 +320,9 @@ def test_compare_says_what_differs_and_its_exit_code_whether_anything_does(netwo
     assert ended("compare", network / "one.safetensors", network / "other.safetensors") == 1
     out = capsys.readouterr().out
     assert re.search(r"digits +differ", out)
-    assert "digits.classes: ('class_0', 'class_1', 'class_2') → " in out
-    assert "network: " in out
+    assert "digits.classes: class_0, class_1, class_2 → class_0, class_1, class_2, class_3" in out
+    assert "network.decoder: unet → -" in out
+    assert "network.backbone: - → resnet_small" in out
     first = file.read(network / "one.safetensors")
     file.write(network / "other.safetensors", replace(first, tasks=(replace(first.tasks[0], rotate=9.0),)))
     assert ended("compare", network / "one.safetensors", network / "other.safetensors") == 1
@@ -361,8 +362,11 @@ def test_predict_writes_masks_of_the_size_of_the_images_and_overlays(network, tm
     assert len(list((tmp_path / "masks").iterdir())) == 6
 
 
-def test_what_predict_has_made_is_not_predicted(network, tmp_path, capsys):
-    shutil.copytree(network / "images", tmp_path / "images")
+def test_what_predict_has_made_is_not_predicted_nor_what_is_hidden(network, tmp_path, capsys):
+    shutil.copytree(network / "images", tmp_path / ".kept/images")
+    shutil.copytree(network / "images", tmp_path / ".kept/images/.thumbnails")
+    (tmp_path / ".kept/images/._0.png").write_bytes(b"what macOS adds")
+    (tmp_path / "images").symlink_to(tmp_path / ".kept/images")
     command = ["predict", str(network / "two.safetensors"), str(tmp_path / "images"), "--task", "streets"]
     for _ in range(2):
         main([*command, "--out", str(tmp_path / "images/masks")])
@@ -402,6 +406,7 @@ def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(ne
         (["predict", "two", "images", "--task", "digits", "--out", "x"], "gives no masks; leave out --out"),
         (["predict", "two", "images", "--task", "streets", "--out", "x", "--format", "csv"], "--top are for classes"),
         (["predict", "two", "images", "--task", "streets", "--out", "x", "--top", "1"], "--top are for classes"),
+        (["predict", "two", "images", "--task", "streets", "--out", "two"], "two.safetensors: is a file; --out names"),
         (["inspect", "images"], "images: cannot be read: Is a directory"),
         (["export", "two", "two", "--task", "digits"], "is the network that is read"),
         (["export", "two", "images/0.png/x.onnx", "--task", "digits"], "images/0.png: "),

@@ -258,6 +258,17 @@ def test_a_switch_to_no_task_changes_nothing(mixed):
     assert states_equal(network.state_dict(), effective(packed, "masks"))
 
 
+def test_a_switch_of_another_network_is_refused_and_changes_nothing(mixed, tmp_path):
+    path, _ = mixed
+    file.write(tmp_path / "other.safetensors", tiny_packed("a", "b"))
+    other = acll.load(tmp_path / "other.safetensors").network("a")
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    for network in (other, torch.nn.Linear(2, 3), None):
+        with pytest.raises(PackingError, match="only a network that `network` gave of this file can be switched"):
+            acll.load(path).switch(network, "digits")
+    assert states_equal(other.state_dict(), before)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # what goes wrong, and what it costs
 

@@ -104,6 +104,8 @@ def predict(
         raise UserError(f"{task} is a segmentation task, which gives masks; --format and --top are for classes")
     if kind == "classification" and out is not None:
         raise UserError(f"{task} is a classification task, which gives no masks; leave out --out")
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; --out names a folder, which is made if it is not there")
     files = predictions.files_of(images)
     if kind == "segmentation" and out is None:
         raise UserError(f"{task} is a segmentation task: say with --out into which folder its masks go")

@@ -19,6 +19,7 @@ from acll.serving.model import Classified, PackedNetwork, Prediction, Segmented
 Named = tuple[Path, Prediction]
 _BAR = 10  # files from which on there is a progress bar
 _LARGEST = 2048  # pixels of the longer side of an overlay
+_LONGEST = 60  # letters of a class in its legend
 
 
 def files_of(images: Sequence[str]) -> dict[Path, Path]:
@@ -27,7 +28,7 @@ def files_of(images: Sequence[str]) -> dict[Path, Path]:
     names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if list(images) == ["-"] else list(images)
     found: dict[Path, Path] = {}
     for path in map(Path, names):
-        inside = sorted(file for file in path.rglob("*") if _is_input(file)) if path.is_dir() else [path]
+        inside = sorted(file for file in path.rglob("*") if _is_input(file, path)) if path.is_dir() else [path]
         if not inside:
             raise UserError(f"{path}: there is no image in this folder")
         for file in inside:
@@ -37,10 +38,11 @@ def files_of(images: Sequence[str]) -> dict[Path, Path]:
     return found
 
 
-def _is_input(file: Path) -> bool:
-    """Whether a file is an image, but none that `write_masks` has made."""
+def _is_input(file: Path, folder: Path) -> bool:
+    """Whether a file of a folder is an image, but none that is hidden there, or that `write_masks` has made."""
     made = file.name.endswith((".mask.png", ".overlay.png"))
-    return file.suffix.lower() in SUFFIXES and file.is_file() and not made
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.suffix.lower() in SUFFIXES and file.is_file() and not (made or hidden)
 
 
 def each(network: PackedNetwork, task: str, files: Sequence[Path], device: str, bad: list[str]) -> Iterator[Named]:
@@ -139,17 +141,28 @@ def _overlay(file: Path, mask: np.ndarray, classes: Sequence[str], colours: np.n
     size = tuple(max(1, round(side * min(1, _LARGEST / max(mask.shape)))) for side in mask.shape)
     pixels, small = resized(pixels_of(file), size), resized_mask(mask, size)
     picture = (overlaid(visible(pixels), small, colours / 255) * 255).round().astype(np.uint8)
-    font = ImageFont.load_default(12)
-    width, line = max(picture.shape[1], 160), 18
-    legend = line * len(present) + 6
-    whole = Image.new("RGB", (width, picture.shape[0] + legend), "white")
+    em = max(12, picture.shape[1] // 64)  # as large as letters of a figure of this width
+    font, line = _font(em), em * 3 // 2
+    lines = [
+        f"{share:.1%}  {classes[label][:_LONGEST]}" for label, share in zip(present, shares / mask.size, strict=True)
+    ]
+    width = max(picture.shape[1], 3 * em + int(max(map(font.getlength, lines))))
+    whole = Image.new("RGB", (width, picture.shape[0] + line * len(present) + em // 2), "white")
     whole.paste(Image.fromarray(picture), (0, 0))
     draw = ImageDraw.Draw(whole)
-    for place, (label, share) in enumerate(zip(present, shares / mask.size, strict=True)):
-        top = picture.shape[0] + 4 + place * line
-        draw.rectangle((6, top + 2, 18, top + 14), fill=tuple(map(int, colours[label])), outline="black")
-        draw.text((26, top + 1), f"{share:.1%}  {classes[label]}", fill="black", font=font)
+    for place, (label, words) in enumerate(zip(present, lines, strict=True)):
+        top = picture.shape[0] + em // 3 + place * line
+        box = (em // 2, top + em // 6, em // 2 + em, top + em // 6 + em)
+        draw.rectangle(box, fill=tuple(map(int, colours[label])), outline="black")
+        draw.text((2 * em, top), words, fill="black", font=font)
     return whole
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, since Pillow's own font has few letters beyond English ones."""
+    import matplotlib
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
 def _save(path: Path, image: Image.Image) -> None:

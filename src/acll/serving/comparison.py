@@ -1,6 +1,6 @@
 """What differs between two packed networks: two versions of one, or those of two methods."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -15,6 +15,7 @@ _SHOWN: dict[str, tuple[Callable[[Task], float | None], str]] = {
     "uses": (lambda task: task.used_share, ".1%"),
 }
 _OF_WEIGHTS = {"digest", "owned", "free_before"}  # which the table shows
+_MOST_SAID = 8  # values of a list
 
 
 def tasks_compared(files: Sequence[PackedFile]) -> list[dict[str, Any]]:
@@ -39,11 +40,9 @@ def tasks_compared(files: Sequence[PackedFile]) -> list[dict[str, Any]]:
 
 def differences(files: Sequence[PackedFile]) -> list[str]:
     """A line for each thing besides the tasks' weights that is not the same."""
-    lines = []
+    lines: list[str] = []
     for key in ("network", "method", "seed"):
-        values = [getattr(opened.header, key) for opened in files]
-        if values[0] != values[1]:
-            lines.append(f"{key}: {values[0]} → {values[1]}")
+        lines += _changed(key, *(getattr(opened.header, key) for opened in files))
     names = [[record.name for record in opened.header.tasks] for opened in files]
     common = [name for name in names[0] if name in names[1]]
     if common != [name for name in names[1] if name in names[0]]:
@@ -51,7 +50,22 @@ def differences(files: Sequence[PackedFile]) -> list[str]:
     for task in common:
         records = [opened.record(task) for opened in files]
         for part in fields(TaskRecord):
-            values = [getattr(record, part.name) for record in records]
-            if values[0] != values[1] and part.name not in _OF_WEIGHTS:
-                lines.append(f"{task}.{part.name}: {values[0]} → {values[1]}")
+            if part.name not in _OF_WEIGHTS:
+                lines += _changed(f"{task}.{part.name}", *(getattr(record, part.name) for record in records))
     return lines
+
+
+def _changed(name: str, before: Any, after: Any) -> Iterator[str]:
+    """A line for each part of a value, or of the parts of that, which is not the same."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in dict.fromkeys([*before, *after]):
+            yield from _changed(f"{name}.{key}", before.get(key), after.get(key))
+    elif before != after:
+        yield f"{name}: {_said(before)} → {_said(after)}"
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        some = ", ".join(map(_said, value[:_MOST_SAID]))
+        return f"{some}, … ({len(value)})" if len(value) > _MOST_SAID else some
+    return "-" if value is None else str(value)

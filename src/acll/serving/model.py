@@ -86,6 +86,9 @@ class PackedNetwork:
         self._file = opened
         self._last: tuple[str, torch.device, TaskNetwork] | None = None  # what `predict` has used
 
+    def __repr__(self) -> str:
+        return f"<PackedNetwork {self._file.container.path}: {', '.join(task.name for task in self.tasks)}>"
+
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
         """Its tasks, in the order in which they were learned."""
@@ -112,9 +115,11 @@ class PackedNetwork:
         For services that hold one network and have many tasks. Raises PackingError; then nothing has changed.
         """
         record, state = self._file.record(task), self._file.state(task)
-        device = next(network.parameters()).device
         with self._named():
             fresh = skeleton(self._file.without_weights(), record, state)
+            if not isinstance(network, TaskNetwork) or not _alike(network, fresh):
+                raise PackingError("only a network that `network` gave of this file can be switched to its tasks")
+        device = next(network.parameters()).device
         network.head = fresh.head
         if fresh.decoder is None or network.decoder is None:
             network.decoder = fresh.decoder
@@ -183,6 +188,15 @@ class PackedNetwork:
             record.name, record.kind, record.classes, record.image_size, record.mean, record.deviation, record.metric,
             record.validation_score, ratio, owned / total if record.frozen else None, used / total,
         )  # fmt: skip
+
+
+def _alike(network: TaskNetwork, other: TaskNetwork) -> bool:
+    """Whether two networks have the same parts, but for their heads and a decoder that one of them lacks."""
+    parts = [(network.encoder, other.encoder)]
+    if network.decoder is not None and other.decoder is not None:
+        parts.append((network.decoder, other.decoder))
+    shapes = [[{name: value.shape for name, value in one.state_dict().items()} for one in both] for both in parts]
+    return all(one == another for one, another in shapes)
 
 
 def _usable(device: str | torch.device) -> torch.device:
