@@ -324,9 +324,20 @@ def test_compare_says_what_differs_and_its_exit_code_whether_anything_does(netwo
     assert "network.decoder: unet → -" in out
     assert "network.backbone: - → resnet_small" in out
     first = file.read(network / "one.safetensors")
-    file.write(network / "other.safetensors", replace(first, tasks=(replace(first.tasks[0], rotate=9.0),)))
-    assert ended("compare", network / "one.safetensors", network / "other.safetensors") == 1
-    assert "digits.rotate: 0.0 → 9.0" in capsys.readouterr().out
+
+    def told(**known):
+        """What compare says where the records of the task differ in this, from 0 to 9."""
+        for number, name in enumerate(("first", "other")):
+            own = {key: value[number] for key, value in known.items()}
+            file.write(network / f"{name}.safetensors", replace(first, tasks=(replace(first.tasks[0], **own),)))
+        assert ended("compare", network / "first.safetensors", network / "other.safetensors") == 1
+        return capsys.readouterr().out.splitlines()[3:]
+
+    assert told(rotate=(0.0, 9.0)) == ["digits.rotate: 0.0 → 9.0"]
+    assert told(curve=([0.5] * 9, [0.5] * 9 + [0.25, 0.75])) == ["digits.curve[9]: - → 0.25 (and 1 more)"]
+    assert told(curve=([], [0.5])) == ["digits.curve: none → 0.5"]
+    assert told(choice=({"ratio": None}, {})) == ["digits.choice.ratio: None → -"]
+    assert told(choice=({"cap": 0.5}, {"cap": 0.25})) == ["digits.choice.cap: 0.5 → 0.25"]
     assert ended("compare", network / "one.safetensors", network / "absent.safetensors") == 2
 
 

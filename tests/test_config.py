@@ -684,6 +684,7 @@ def test_a_series_does_not_replace_a_task_of_the_same_name():
     ("path", "value", "line"),
     [
         ("tasks/easy/tile_overlap", 4, "tasks.easy.tile_overlap: only images with masks can be cut into tiles"),
+        ("tasks/shapes/tile_overlap", 17, "tasks.shapes.tile_overlap = 17: must be half of image_size at most"),
         ("tasks/easy/part", [3, 2], "tasks.easy.part = [3, 2]: must be two numbers, [k, n] with 1 ≤ k ≤ n"),
         ("tasks/easy/on_error", "go", "tasks.easy.on_error = \"go\": must be 'stop' or 'skip'"),
     ],

@@ -275,6 +275,11 @@ def test_an_image_folder_with_one_class_is_refused(images):
     assert fault(PETS, images).startswith(f"{images}/pets/train: a folder for each class is expected")
 
 
+def test_a_class_with_control_characters_is_refused(images):
+    (images / "pets/train/dog").rename(images / "pets/train/dog\x1b[31m")
+    assert fault(PETS, images) == r"x: the class 'dog\x1b[31m' has control characters"
+
+
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_a_class_without_an_image_is_named(images, split):
     if split != "train":

@@ -365,7 +365,7 @@ def test_what_is_exported_computes_the_same_and_scores_the_same(packed, tmp_path
     exported = export(opened, "b", tmp_path / f"b{suffix}", "float32", images)
     with torch.no_grad():  # what float32 leaves of a sum goes with its size: logits here are up to 5
         network = network_of(opened.without_weights(), opened.record("b"), opened.state("b"))
-        largest = float(network(normalised(images.images[:4], header, CPU)).abs().max())
+        largest = float(network(normalised(images.images[:2], header, CPU)).abs().max())
     assert exported.difference <= {".onnx": 1e-4, ".pt2": 1e-5, ".safetensors": 0.0}[suffix] * max(1.0, largest)
     assert exported.scores[0] == exported.scores[1]
     assert exported.bytes == (tmp_path / f"b{suffix}").stat().st_size

@@ -88,6 +88,10 @@ def twice(tensors, header):
     header["layers"].append(deepcopy(header["layers"][0]))
 
 
+def nested(depth):
+    return [nested(depth - 1)] if depth else []
+
+
 LIES = {
     "version": (set_at("format", value=99), "format 99 is not known here"),
     "version as text": (set_at("format", value="3"), "format 3 is not known here"),
@@ -151,7 +155,62 @@ LIES = {
     "mean of other channels": (set_at("tasks", 0, "mean", value=[0.5, 0.5]), "are not those of channels"),
     "overlap of whole tiles": (set_at("tasks", 0, "tile_overlap", value=4), "tile_overlap"),
     "order of no seed": (set_at("tasks", 0, "permute", value=-1), "cannot be moved"),
-    "ratio as text": (set_at("tasks", 0, "choice", value={"ratio": "x"}), "a ratio that is no number"),
+    "ratio as text": (set_at("tasks", 0, "choice", value={"ratio": "x"}), "a ratio that is no share"),
+    "ratio of four hundred digits": (set_at("tasks", 0, "choice", "ratio", value=10**400), "not finite, or too large"),
+    "score that is no number": (set_at("tasks", 0, "validation_score", value=float("nan")), "not finite, or too large"),
+    "no layers": (
+        lambda tensors, header: (header.update(layers=[]), [tensors.pop(key) for key in [*tensors] if "owner" in key]),
+        "it has no weights",
+    ),
+    "thousands of layers": (
+        lambda tensors, header: header["layers"].extend(
+            {"name": f"x{n}", "shape": [0], "owned": [0, 0]} for n in range(100_000)
+        ),
+        "at most 5000 items",
+    ),
+    "images larger than memory": (set_at("tasks", 0, "image_size", value=[2**14, 2**14]), "pixels in all at most"),
+    "images of a million channels": (
+        lambda tensors, header: header["tasks"][0].update(mean=[0.5] * 10**6, deviation=[0.3] * 10**6), "channels"
+    ),
+    "images of other channels": (
+        lambda tensors, header: header["tasks"][0].update(mean=[0.5] * 5, deviation=[0.3] * 5), "cannot take the images"
+    ),
+    "tiles that hardly move": (
+        lambda tensors, header: header["tasks"][0].update(image_size=[32, 32], tile_overlap=31), "tile_overlap 31"
+    ),
+    "tiles of a pixel": (
+        lambda tensors, header: header["tasks"][0].update(image_size=[1, 1], tile_overlap=0), "tile_overlap 0"
+    ),
+    "more classes than a mask can hold": (
+        lambda tensors, header: header["tasks"][0].update(kind="segmentation", classes=["x"] * 256), "256 classes"
+    ),
+    "a class with terminal escapes": (set_at("tasks", 0, "classes", 0, value="\x1b[2J"), "has control characters"),
+    "a class of two lines": (set_at("tasks", 0, "classes", 0, value="a\nerror: b"), "has control characters"),
+    "a method of half a letter": (set_at("method", value="\ud800"), "has control characters"),
+    "a layer of ten million letters": (set_at("layers", 0, "name", value="x" * 10**7), "10,000,000 characters"),
+    "a task of two lines": (
+        lambda tensors, header: header["private"].update({"x\nerror: y": 3}), "private.x\N{REPLACEMENT CHARACTER}error"
+    ),
+    "values in each other": (set_at("network", "deep", value=nested(900)), "values in too many others"),
+    "choices in each other": (set_at("tasks", 0, "choice", value={"x": nested(900)}), "values in too many others"),
+    "a network with parts from elsewhere": (
+        set_at("network", value={"backbone": "fasterrcnn_resnet50_fpn"}), "there is no backbone 'fasterrcnn"
+    ),
+    "a network of two lines": (
+        set_at("network", value={"backbone": "x" * 50 + "\r"}), "has control characters"
+    ),
+    "a network of a million channels": (
+        set_at("network", value={"decoder": "unet", "encoder": "mit_b0", "channels": 10**6}), "it cannot be built"
+    ),
+    "a network of huge layers": (
+        set_at("network", value={"hidden": [10**9], "image_size": 4, "channels": 3}), "it cannot be built"
+    ),
+    "a network without end": (
+        set_at("network", value={"hidden": [6] * 10**5, "image_size": 4, "channels": 3}), "it cannot be built"
+    ),
+    "a network for other images": (
+        set_at("network", value={"hidden": [6], "image_size": 5, "channels": 3}), "cannot take the images"
+    ),
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from acll.errors import UserError
 from acll.networks.build import build as build_network
 from acll.packing import container, file
 from acll.packing.ownership import PackingError, effective
+from acll.serving.export import export
 from acll.serving.inputs import ImageError, pixels_of, prepared_image
 from acll.settings import BackboneNetwork, DecoderNetwork
 from acll.training.metrics import mean_iou
@@ -262,11 +263,15 @@ def test_a_switch_of_another_network_is_refused_and_changes_nothing(mixed, tmp_p
     path, _ = mixed
     file.write(tmp_path / "other.safetensors", tiny_packed("a", "b"))
     other = acll.load(tmp_path / "other.safetensors").network("a")
-    before = {name: value.clone() for name, value in other.state_dict().items()}
-    for network in (other, torch.nn.Linear(2, 3), None):
-        with pytest.raises(PackingError, match="only a network that `network` gave of this file can be switched"):
+    alike = acll.load(path).network("masks")  # names and shapes are the same; what is computed need not be
+    alike.built_from = alike.built_from.model_copy(update={"encoder": "resnet_other"})
+    for network in (other, alike, torch.nn.Linear(2, 3)):
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        with pytest.raises(
+            PackingError, match=r"network\.safetensors: only a network that `network` gave can be switched"
+        ):
             acll.load(path).switch(network, "digits")
-    assert states_equal(other.state_dict(), before)
+        assert states_equal(network.state_dict(), before)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -299,6 +304,17 @@ def classifier(tmp_path):
 def test_images_that_cannot_be_used_are_refused_with_the_reason(classifier, image, message):
     with pytest.raises(ImageError, match=message):
         classifier.predict("a", image)
+
+
+@pytest.mark.parametrize("kind", ["classification", "segmentation"])
+def test_a_network_that_gives_no_numbers_predicts_nothing(tmp_path, kind):
+    packed = tiny_packed("a", spec=UNET, kind=kind, size=16)
+    packed.private["a"]["head.2.bias" if kind == "classification" else "head.0.bias"][0] = torch.nan
+    file.write(tmp_path / "network.safetensors", packed)
+    with pytest.raises(PackingError, match="a: what its network gives is not finite"):
+        acll.load(tmp_path / "network.safetensors").predict("a", np.zeros((16, 16), np.uint8))
+    with pytest.raises(UserError, match="what this network gives is not finite"):
+        export(file.opened(tmp_path / "network.safetensors"), "a", tmp_path / "a.onnx", "float32", None)
 
 
 def test_one_path_is_one_image(classifier, tmp_path):

@@ -407,8 +407,8 @@ def _variants(key: str, task: AnyTask) -> list[str]:
     if task.tile_overlap is not None:
         if task.kind == "classification":
             faults.append(f"{key}.tile_overlap: only images with masks can be cut into tiles")
-        elif task.tile_overlap >= min(task.image_size):
-            faults.append(f"{key}.tile_overlap = {task.tile_overlap}: must be below image_size")
+        elif task.tile_overlap > min(task.image_size) // 2:
+            faults.append(f"{key}.tile_overlap = {task.tile_overlap}: must be half of image_size at most")
         if task.rotate:
             faults.append(f"{key}.rotate: tiles cannot be rotated; leave out tile_overlap")
     if task.permute is not None and task.kind == "segmentation":

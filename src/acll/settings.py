@@ -15,7 +15,11 @@ Scope = Literal["layer", "global", "channel"]
 Strategy = Literal["tpe", "anneal", "random", "grid", "decay", "fixed"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
+Width = Annotated[int, Field(gt=0, le=2**20)]
 Count = Annotated[int, Field(ge=2, le=255)]
+MOST_BANDS = 1000  # of an image
+MOST_PIXELS = 2**24  # of an image that goes through a network whole
+MOST_TEXT = 1000  # characters of a name
 
 
 def _sides(value: Any) -> Any:
@@ -23,7 +27,22 @@ def _sides(value: Any) -> Any:
     sides = [value, value] if isinstance(value, int) else value
     if not isinstance(sides, list | tuple) or len(sides) != 2 or any(type(one) is not int or one < 1 for one in sides):
         raise ValueError("must be a number of pixels above 0, or two: [height, width]")
+    refuse_large((sides[0], sides[1]))
     return tuple(sides)
+
+
+def refuse_large(sides: tuple[int, int]) -> None:
+    """Raise ValueError where images of this height and width would fit into no memory, or are none."""
+    if not 0 < sides[0] * sides[1] <= MOST_PIXELS or min(sides) < 0:
+        raise ValueError(f"{list(sides)}: must be {MOST_PIXELS:,} pixels in all at most, and one at least")
+
+
+def refuse_odd_text(text: str) -> None:
+    """Raise ValueError for text with line breaks, terminal escapes and the like, or that is too long for a name."""
+    if len(text) > MOST_TEXT:
+        raise ValueError(f"{ascii(text)[:50]}… has {len(text):,} characters, more than {MOST_TEXT:,}")
+    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", text):
+        raise ValueError(f"{ascii(text)[:50]} has control characters")
 
 
 def _part(value: list[int]) -> list[int]:
@@ -205,6 +224,7 @@ AnyTask = Annotated[
 # networks
 
 CHANNELS = "channels (bands) of its images; grey images are repeated to fill them"
+Channels = Annotated[int, Field(ge=1, le=MOST_BANDS)]
 
 
 class BackboneNetwork(Settings):
@@ -214,7 +234,7 @@ class BackboneNetwork(Settings):
         description="a classification model of torchvision, or for small images `resnet_small`, `lenet`, `conv_small`"
     )
     weights: str = Field("none", description="`none`, `imagenet`, or a `.safetensors` file below `data_root`")
-    channels: int = Field(3, ge=1, description=CHANNELS)
+    channels: Channels = Field(3, description=CHANNELS)
 
 
 class DecoderNetwork(Settings):
@@ -225,16 +245,18 @@ class DecoderNetwork(Settings):
     weights: str = Field(
         "none", description="of the encoder: `none`, `imagenet`, or a `.safetensors` file below `data_root`"
     )
-    channels: int = Field(3, ge=1, description=CHANNELS)
+    channels: Channels = Field(3, description=CHANNELS)
 
 
 class PerceptronNetwork(Settings):
     """A multilayer perceptron with ReLU, for classification of images of one size."""
 
-    hidden: list[Positive] = Field(min_length=1, description="widths of the hidden layers, from the input on")
+    hidden: list[Width] = Field(
+        min_length=1, max_length=100, description="widths of the hidden layers, from the input on"
+    )
     image_size: Size = Field(description="height and width in pixels of its images, equal to that of its tasks")
     weights: Literal["none"] = Field("none", description="always `none`")
-    channels: int = Field(1, ge=1, description=CHANNELS)
+    channels: Channels = Field(1, description=CHANNELS)
 
 
 def _network_kind(value: Any) -> str:

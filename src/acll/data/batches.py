@@ -13,6 +13,7 @@ from acll.seeds import derived
 from acll.settings import Augmentation
 
 EVALUATION_BATCH = 64
+_MOST_VALUES = 2**24  # of the images of a batch in evaluation; 64 of 295 x 295 pixels in three channels have as many
 WHITE = {torch.uint8: 255.0, torch.uint16: 65535.0, torch.float32: 1.0}  # the value of a white pixel
 
 
@@ -79,13 +80,19 @@ def batches(samples: int, batch_size: int) -> int:
     return max(1, min(math.ceil(samples / batch_size), samples // 2))
 
 
+def evaluation_batch(header: Header) -> int:
+    """How many images go through a network at once in evaluation: fewer of large ones, which take more memory."""
+    return max(1, min(EVALUATION_BATCH, _MOST_VALUES // (len(header.mean) * math.prod(header.image_size))))
+
+
 def evaluation_batches(split: Split, header: Header, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """The split in order: (float images [B, C, H, W], int64 labels); what a tile does not answer for is ignored."""
-    for start in range(0, len(split), EVALUATION_BATCH):
-        images = split.images[start : start + EVALUATION_BATCH]
-        labels = split.labels[start : start + EVALUATION_BATCH]
+    size = evaluation_batch(header)
+    for start in range(0, len(split), size):
+        images = split.images[start : start + size]
+        labels = split.labels[start : start + size]
         if split.cores is not None:
-            labels = _only_cores(labels, split.cores[start : start + EVALUATION_BATCH])
+            labels = _only_cores(labels, split.cores[start : start + size])
         yield normalised(images, header, device), labels.to(device).long()
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from acll.errors import UserError
+from acll.settings import MOST_BANDS
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
 Pixels = NDArray[Any]
@@ -24,7 +25,7 @@ Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "PPM", "TIFF")  # not those that run programs
 _LARGEST = 2**29  # bytes of a raster that is read whole; Pillow's own limit comes to about as many
-_MOST_BANDS = 1000
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -237,9 +238,9 @@ def _opened(file: File, driver: str = "GTiff") -> Any:
         file.stat()  # says better than GDAL that there is no such file
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
     raster = rasterio.open(file if isinstance(file, Path) else BytesIO(file.getbuffer()), driver=driver)
-    if raster.count > _MOST_BANDS:  # asking for each takes the time of all
+    if raster.count > MOST_BANDS:  # asking for each takes the time of all
         raster.close()
-        raise UnreadableError(f"has {raster.count} bands, or says so; {_MOST_BANDS} at most are read")
+        raise UnreadableError(f"has {raster.count} bands, or says so; {MOST_BANDS} at most are read")
     block = max(height * width for height, width in raster.block_shapes)  # GDAL decodes no less
     if block * sum(np.dtype(kind).itemsize for kind in raster.dtypes) > _LARGEST:
         raster.close()

@@ -25,7 +25,7 @@ from acll.data.prepared import Content, Header
 from acll.data.splits import cut, strata_of, subset, united
 from acll.data.spool import Form, Spool, common_form
 from acll.data.variants import part_of_classes
-from acll.settings import AnyTask
+from acll.settings import AnyTask, refuse_odd_text
 
 Positions = NDArray[np.int64]
 
@@ -83,6 +83,11 @@ def prepare(
     report is written and nothing else.
     """
     listing = list_task(task, root)
+    for label in listing.classes:
+        try:
+            refuse_odd_text(label)
+        except ValueError as error:
+            raise DataError(f"{name}: the class {error}") from None
     spool = Spool(train.parent, task.image_size)
     listing, samples, left_out = _read(name, task, listing, spool, report, processes)
     forms = spool.forms()

@@ -36,7 +36,7 @@ class TaskNetwork(nn.Module):
     """The network of one task.
 
     Images [N, channels, H, W], or grey ones [N, 1, H, W], which are repeated to fill the channels → logits [N, classes]
-    (classification) or [N, classes, H, W] (segmentation).
+    (classification) or [N, classes, H, W] (segmentation). built_from: what `build` was asked for.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class TaskNetwork(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.head = head
+        self.built_from: Network | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(self.encode(images)))
@@ -96,13 +97,19 @@ def build(network: Network, kind: Kind, classes: int, seed: int, pretrained: boo
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about names of encoders that the configuration has checked already
         torch.manual_seed(seed)
-        if isinstance(network, PerceptronNetwork):
-            return _perceptron(network, classes)
-        if isinstance(network, DecoderNetwork):
-            return _segmentation_models(network, kind, weights, classes)
-        if network.backbone in _OWN:
-            return _own(network.backbone, weights, network.channels, classes)
-        return _torchvision(network.backbone, weights, network.channels, classes)
+        built = _built(network, kind, weights, classes)
+    built.built_from = network
+    return built
+
+
+def _built(network: Network, kind: Kind, weights: str, classes: int) -> TaskNetwork:
+    if isinstance(network, PerceptronNetwork):
+        return _perceptron(network, classes)
+    if isinstance(network, DecoderNetwork):
+        return _segmentation_models(network, kind, weights, classes)
+    if network.backbone in _OWN:
+        return _own(network.backbone, weights, network.channels, classes)
+    return _torchvision(network.backbone, weights, network.channels, classes)
 
 
 def body_kind(network: Network) -> Kind:
@@ -131,7 +138,11 @@ def _own(name: str, weights: str, channels: int, classes: int) -> TaskNetwork:
 
 
 def _torchvision(name: str, weights: str, channels: int, classes: int) -> TaskNetwork:
-    from torchvision.models import MNASNet, get_model
+    from torchvision import models
+    from torchvision.models import MNASNet, get_model, list_models
+
+    if name not in list_models(module=models):  # others come with parts that are fetched whatever is said of weights
+        raise NetworkError(f"there is no backbone {name!r}")
 
     # transform_input, on with ImageNet weights, would rescale three channels and drop all others
     options = {"aux_logits": False, "transform_input": False} if name in ("googlenet", "inception_v3") else {}

@@ -3,7 +3,8 @@
 All is known from the header of a packed file; no weight is looked at.
 """
 
-from acll.packing.file import Header, size
+from acll.packing.file import size
+from acll.packing.header import Header
 from acll.packing.ownership import uses
 
 

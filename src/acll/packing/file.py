@@ -8,118 +8,30 @@ the network, names and shapes of the shared tensors with how many weights each t
 library versions.
 """
 
-import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import ValidationError
 from torch import Tensor
 
+from acll.errors import quoted
 from acll.packing import container
 from acll.packing.bits import bits_for, pack, packed_size, unpacked
-from acll.packing.ownership import MAX_TASKS, Packed, PackingError, State, TaskRecord, alone, raw_bytes, uses
+from acll.packing.header import Header, Layer, Part
+from acll.packing.ownership import Packed, PackingError, State, TaskRecord, alone, raw_bytes, uses
 
 FORMAT = 3
 LIBRARIES = ("torch", "torchvision", "segmentation-models-pytorch", "timm")
-# what a header may ask memory for; the largest networks of torchvision have 6.5e8 weights, at most 1e8 in one tensor
-MOST_WEIGHTS, MOST_IN_A_TENSOR = 2**30, 2**28
-LARGEST_SIDE = 2**14  # of images, in pixels
-Dtype = Literal["float64", "int64", "float32", "int32", "float16", "bfloat16", "uint8"]
+
 S = TypeVar("S")
 T = TypeVar("T")
-Count = Annotated[int, Field(ge=0, le=MOST_IN_A_TENSOR)]
-Shape = Annotated[list[Count], Field(max_length=8)]
-
-
-class Layer(BaseModel):
-    """A shared tensor: how many of its weights each task owns. The others are free."""
-
-    name: str
-    shape: Shape
-    owned: list[Count]
-
-    @property
-    def count(self) -> int:
-        """Of its weights."""
-        return math.prod(self.shape)
-
-    @property
-    def mapped(self) -> bool:
-        """Whether it needs an owner map, because it has not one owner, or none, throughout."""
-        return sum(self.owned) > 0 and self.count not in self.owned
-
-
-class Part(BaseModel):
-    """A tensor of a task's private state."""
-
-    name: str
-    dtype: Dtype
-    shape: Shape
-
-    @property
-    def type(self) -> torch.dtype:
-        """Of its values."""
-        known: torch.dtype = getattr(torch, self.dtype)
-        return known
-
-    @property
-    def nbytes(self) -> int:
-        """Of its values."""
-        return math.prod(self.shape) * self.type.itemsize
-
-
-class Header(BaseModel):
-    """What a header says. Pydantic refuses one that is no such thing; what memory it may ask for is bounded here."""
-
-    network: dict[str, Any]
-    method: str
-    seed: int
-    tasks: Annotated[list[TaskRecord], Field(max_length=MAX_TASKS)]
-    layers: list[Layer]
-    private: dict[str, list[Part]]
-
-    @model_validator(mode="after")
-    def _sound(self) -> Self:
-        counts = [layer.count for layer in self.layers]
-        names = [record.name for record in self.tasks]
-        if not all(re.fullmatch("[a-z0-9_]+", name) for name in names):
-            raise ValueError("the name of a task has other characters than a-z, 0-9 and _")
-        if max(counts, default=0) > MOST_IN_A_TENSOR or sum(counts) > MOST_WEIGHTS:
-            raise ValueError(f"it says that it has {sum(counts):,} weights, more than any network")
-        if any(sum(layer.owned) > layer.count or len(layer.owned) != len(names) for layer in self.layers):
-            raise ValueError("its tasks own more weights than there are")
-        if len({layer.name for layer in self.layers}) < len(self.layers) or len(set(names)) < len(names):
-            raise ValueError("a name stands there twice")
-        if set(self.private) != set(names):
-            raise ValueError("its tasks are not those whose private state it has")
-        for record in self.tasks:
-            _refuse_unusable(record)
-        return self
-
-
-def _refuse_unusable(record: TaskRecord) -> None:
-    """Raise ValueError where images cannot be prepared as a record says."""
-    statistics, overlap = (*record.mean, *record.deviation), record.tile_overlap
-    if not all(1 <= side <= LARGEST_SIDE for side in record.image_size):
-        raise ValueError(f"{record.name}: image_size {list(record.image_size)}")
-    if not len(record.mean) == len(record.deviation) >= 1 or not all(map(math.isfinite, statistics)):
-        raise ValueError(f"{record.name}: mean and deviation are not those of channels")
-    if min(record.deviation) <= 0 or record.pixel not in ("uint8", "uint16", "float32"):
-        raise ValueError(f"{record.name}: its images cannot be normalised")
-    if overlap is not None and not 0 <= overlap < min(record.image_size):
-        raise ValueError(f"{record.name}: tile_overlap {overlap}")
-    if (record.permute is not None and record.permute < 0) or not math.isfinite(record.rotate):
-        raise ValueError(f"{record.name}: its pixels cannot be moved")
-    if not record.classes or not isinstance(record.choice.get("ratio", 0.0), float | int | None):
-        raise ValueError(f"{record.name}: no classes, or a ratio that is no number")
 
 
 @dataclass(frozen=True)
@@ -148,9 +60,9 @@ class PackedFile:
 
     def alone(self, task: str) -> Packed:
         """The network of one task by itself, with no parts but those that it uses. Raises PackingError."""
-        state, private = self.state(task), self.private(task)
-        shared = {name: value for name, value in state.items() if name not in private}
-        return alone(self.without_weights(), task, shared, private)
+        state, own = self.state(task), {part.name for part in self.header.private[task]}
+        shared = {name: value for name, value in state.items() if name not in own}
+        return alone(self.without_weights(), task, shared, {name: state[name] for name in own})
 
     def whole(self) -> Packed:
         """All of it. Raises PackingError."""
@@ -247,14 +159,14 @@ def opened(path: Path) -> PackedFile:
     if "format" not in held.header:
         raise PackingError(f"{path}: no packed network, but a file on the way to one; see network.safetensors")
     if held.header["format"] != FORMAT:
-        newer = isinstance(held.header["format"], int) and held.header["format"] > FORMAT
-        advice = "update acll" if newer else "make it anew with `make run`"
-        raise PackingError(f"{path}: format {held.header['format']} is not known here (known: {FORMAT}); {advice}")
+        found = held.header["format"]
+        advice = "update acll" if isinstance(found, int) and found > FORMAT else "make it anew with `make run`"
+        raise PackingError(f"{path}: format {quoted(found, 20)} is not known here (known: {FORMAT}); {advice}")
     try:
         return PackedFile(held, Header.model_validate(held.header))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = quoted(".".join(map(str, first["loc"])))
         raise PackingError(f"{path}: not a sound packed network: {where} {first['msg']}".strip()) from None
 
 

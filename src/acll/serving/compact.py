@@ -69,6 +69,8 @@ def compacted(network: nn.Module, images: Tensor) -> Compacted:
     module.graph.eliminate_dead_code()
     module = GraphModule(module, module.graph)  # with nothing but what it uses
     expected = network(images)
+    if not bool(torch.isfinite(expected).all()):
+        raise UserError("what this network gives is not finite")
     difference = float((module(images) - expected).abs().max())
     if not difference <= 1e-3 * max(1.0, float(expected.abs().max())):
         raise UserError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from itertools import zip_longest
 from typing import Any
 
 from acll.packing.file import PackedFile
@@ -15,7 +16,8 @@ _SHOWN: dict[str, tuple[Callable[[Task], float | None], str]] = {
     "uses": (lambda task: task.used_share, ".1%"),
 }
 _OF_WEIGHTS = {"digest", "owned", "free_before"}  # which the table shows
-_MOST_SAID = 8  # values of a list
+_MOST_SAID = 8  # values of a list that is said whole
+_ABSENT = object()  # a value of one network that the other does not have
 
 
 def tasks_compared(files: Sequence[PackedFile]) -> list[dict[str, Any]]:
@@ -59,13 +61,22 @@ def _changed(name: str, before: Any, after: Any) -> Iterator[str]:
     """A line for each part of a value, or of the parts of that, which is not the same."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in dict.fromkeys([*before, *after]):
-            yield from _changed(f"{name}.{key}", before.get(key), after.get(key))
+            yield from _changed(f"{name}.{key}", before.get(key, _ABSENT), after.get(key, _ABSENT))
+    elif _is_list(before) and _is_list(after) and max(len(before), len(after)) > _MOST_SAID:
+        pairs = enumerate(zip_longest(before, after, fillvalue=_ABSENT))
+        others = [(place, *pair) for place, pair in pairs if pair[0] != pair[1]]
+        for place, one, other in others[:1]:
+            more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+            yield f"{name}[{place}]: {_said(one)} → {_said(other)}{more}"
     elif before != after:
         yield f"{name}: {_said(before)} → {_said(after)}"
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
 def _said(value: Any) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        some = ", ".join(map(_said, value[:_MOST_SAID]))
-        return f"{some}, … ({len(value)})" if len(value) > _MOST_SAID else some
-    return "-" if value is None else str(value)
+    if value is _ABSENT:
+        return "-"
+    return ", ".join(map(str, value)) or "none" if _is_list(value) else str(value)

@@ -25,13 +25,13 @@ from acll.errors import UserError
 from acll.files import written
 from acll.packing import file
 from acll.serving.compact import Compacted, compacted, program
-from acll.serving.restore import header_of, network_of
+from acll.serving.restore import header_of, loaded
 from acll.training.evaluate import outcome
 from acll.training.metrics import score
 
 Precision = Literal["float32", "float16", "int8"]
 SUFFIXES = (".onnx", ".pt2", ".safetensors")
-_BATCH = 4  # images of an example
+_BATCH = 2  # images of an example; of one alone, a program could not tell that there may be any number
 _CPU = torch.device("cpu")
 
 
@@ -117,7 +117,7 @@ def export(opened: file.PackedFile, task: str, path: Path, precision: Precision,
         raise UserError(f"{path}: is the network that is read; give what is written another name")
     record = opened.record(task)
     header = header_of(record)
-    whole = Whole(network_of(opened.without_weights(), record, opened.state(task)), header).eval()
+    whole = Whole(loaded(opened, task), header).eval()
     plain = replace(header, mean=(0.0,) * len(header.mean), deviation=(1.0,) * len(header.deviation))
     example = _example(plain, validation)
     small = None if path.suffix == ".safetensors" else compacted(whole, example)
@@ -146,7 +146,7 @@ def _refuse(path: Path, precision: Precision) -> None:
 
 
 def _example(plain: Header, validation: Split | None) -> Tensor:
-    """Images [4, C, H, W]: of the task, or noise. plain: a header with a normalisation that does nothing."""
+    """Images [2, C, H, W]: of the task, or noise. plain: a header with a normalisation that does nothing."""
     if validation is not None:
         return normalised(validation.images[:_BATCH], plain, _CPU)
     size = (_BATCH, len(plain.mean), *plain.image_size)
@@ -159,8 +159,7 @@ def _in_precision(small: Compacted, precision: Precision) -> nn.Module:
 
 def _of_packed(path: Path, task: str) -> Computed:
     again = file.opened(path)
-    record = again.record(task)
-    return Whole(network_of(again.without_weights(), record, again.state(task)), header_of(record))
+    return Whole(loaded(again, task), header_of(again.record(task)))
 
 
 def _write_program(path: Path, module: nn.Module, example: Tensor) -> Computed:

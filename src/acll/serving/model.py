@@ -4,7 +4,6 @@ What is not asked for is not read: opening a file reads its header, and a task's
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from acll.data.batches import EVALUATION_BATCH, normalised
+from acll.data.batches import evaluation_batch, normalised
 from acll.data.images import Pixels
 from acll.data.prepared import Header
 from acll.data.tiles import tiles
@@ -27,7 +26,7 @@ from acll.networks.build import TaskNetwork
 from acll.packing import file
 from acll.packing.ownership import PackingError, TaskRecord, uses
 from acll.serving.inputs import ImageError, OneImage, batch_of, pixels_of, prepared_image, prepared_tile
-from acll.serving.restore import header_of, network_of, skeleton
+from acll.serving.restore import header_of, loaded, naming, skeleton
 from acll.settings import Kind
 
 
@@ -106,8 +105,7 @@ class PackedNetwork:
         classes, *image_size] for a segmentation task. Raises PackingError for a task that was not learned, or a file
         that is not sound.
         """
-        with self._named():
-            return network_of(self._file.without_weights(), self._file.record(task), self._file.state(task))
+        return loaded(self._file, task)
 
     def switch(self, network: TaskNetwork, task: str) -> None:
         """Make a network that `network` gave one of another task, in place; its shared weights stay where they are.
@@ -115,10 +113,10 @@ class PackedNetwork:
         For services that hold one network and have many tasks. Raises PackingError; then nothing has changed.
         """
         record, state = self._file.record(task), self._file.state(task)
-        with self._named():
+        with naming(self._file):
             fresh = skeleton(self._file.without_weights(), record, state)
-            if not isinstance(network, TaskNetwork) or not _alike(network, fresh):
-                raise PackingError("only a network that `network` gave of this file can be switched to its tasks")
+            if not isinstance(network, TaskNetwork) or network.built_from != fresh.built_from:
+                raise PackingError("only a network that `network` gave can be switched, of a file of such networks")
         device = next(network.parameters()).device
         network.head = fresh.head
         if fresh.decoder is None or network.decoder is None:
@@ -130,15 +128,6 @@ class PackedNetwork:
                 if not value.is_meta:
                     value.copy_(state[name])
         network.to(device).eval()
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Errors say of which file."""
-        path = str(self._file.container.path)
-        try:
-            yield
-        except PackingError as error:
-            raise PackingError(str(error) if path in str(error) else f"{path}: {error}") from None
 
     def predict(
         self, task: str, images: OneImage | Iterable[OneImage], device: str | torch.device = "cpu"
@@ -170,7 +159,7 @@ class PackedNetwork:
             yield from (_segmented(network, header, image) for image in images)
             return
         coming = iter(images)
-        while chunk := list(islice(coming, EVALUATION_BATCH)):
+        while chunk := list(islice(coming, evaluation_batch(header))):
             yield from _classified(network, header, chunk)
 
     def _held(self, task: str, device: torch.device) -> TaskNetwork:
@@ -190,15 +179,6 @@ class PackedNetwork:
         )  # fmt: skip
 
 
-def _alike(network: TaskNetwork, other: TaskNetwork) -> bool:
-    """Whether two networks have the same parts, but for their heads and a decoder that one of them lacks."""
-    parts = [(network.encoder, other.encoder)]
-    if network.decoder is not None and other.decoder is not None:
-        parts.append((network.decoder, other.decoder))
-    shapes = [[{name: value.shape for name, value in one.state_dict().items()} for one in both] for both in parts]
-    return all(one == another for one, another in shapes)
-
-
 def _usable(device: str | torch.device) -> torch.device:
     """Raises UserError for a device that is not here."""
     try:
@@ -216,6 +196,8 @@ def load(path: str | Path) -> PackedNetwork:
 def _logits(network: TaskNetwork, header: Header, images: Tensor) -> Tensor:
     device = next(network.parameters()).device
     logits: Tensor = network(normalised(images, header, device))
+    if not bool(torch.isfinite(logits).all()):
+        raise PackingError(f"{header.name}: what its network gives is not finite")
     return logits
 
 

@@ -1,12 +1,16 @@
 """The network of one task, out of a packed one; evaluation and everybody who loads a file get it here."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 
 from acll.data.prepared import Header
+from acll.errors import quoted
 from acll.networks.build import NetworkError, TaskNetwork, build
+from acll.packing.file import PackedFile
 from acll.packing.ownership import Packed, PackingError, State, TaskRecord, effective
 from acll.settings import Network
 
@@ -15,6 +19,22 @@ def restore(packed: Packed, task: str) -> tuple[TaskNetwork, State]:
     """The network of a task, and the state that is in it. Raises PackingError for a task that was not learned."""
     state = effective(packed, task)
     return network_of(packed, packed.record(task), state), state
+
+
+def loaded(opened: PackedFile, task: str) -> TaskNetwork:
+    """The network of a task, out of a file of which nothing else is read. Raises PackingError, which names the file."""
+    with naming(opened):
+        return network_of(opened.without_weights(), opened.record(task), opened.state(task))
+
+
+@contextmanager
+def naming(opened: PackedFile) -> Iterator[None]:
+    """Errors say of which file."""
+    path = str(opened.container.path)
+    try:
+        yield
+    except PackingError as error:
+        raise PackingError(str(error) if path in str(error) else f"{path}: {error}") from None
 
 
 def network_of(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
@@ -34,14 +54,15 @@ def skeleton(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
     Raises PackingError as `network_of`.
     """
     spec = specification(packed)
+    _refuse_images(spec, record)
     try:
         try:
             with torch.device("meta"):
                 network = build(spec, record.kind, len(record.classes), 0, pretrained=False)
         except (NotImplementedError, NetworkError):  # some look at values while they are built, and here are none
             network = build(spec, record.kind, len(record.classes), 0, pretrained=False)
-    except (NetworkError, ValueError, RuntimeError) as error:
-        raise PackingError(f"the network is not sound: it cannot be built: {error}") from None
+    except Exception as error:  # whatever libraries raise at what they have not been made for
+        raise PackingError(f"the network is not sound: it cannot be built: {quoted(error, 300)}") from None
     expected = {name: (value.shape, value.dtype) for name, value in network.state_dict().items()}
     odd = expected.items() ^ {(name, (value.shape, value.dtype)) for name, value in state.items()}
     if odd:
@@ -49,15 +70,22 @@ def skeleton(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
     return network
 
 
+def _refuse_images(spec: Network, record: TaskRecord) -> None:
+    """Raise PackingError where the images of a task are not such as the network takes."""
+    size = getattr(spec, "image_size", record.image_size)
+    if len(record.mean) not in (1, spec.channels) or size != record.image_size:
+        raise PackingError(f"the network is not sound: it cannot take the images of {record.name}")
+
+
 def specification(packed: Packed) -> Network:
     """What a packed network is built from. Raises PackingError."""
     try:
         spec: Network = TypeAdapter(Network).validate_python(packed.network)
     except ValidationError:
-        raise PackingError(f"the network is not sound: it cannot be built from {packed.network}") from None
+        raise PackingError(f"the network is not sound: it cannot be built from {quoted(packed.network)}") from None
     # some names of encoders are addresses, from which libraries would fetch what the file has not
     if set(str(getattr(spec, "encoder", ""))) & set(":/"):
-        raise PackingError(f"the network is not sound: it cannot be built from {packed.network}")
+        raise PackingError(f"the network is not sound: it cannot be built from {quoted(packed.network)}")
     return spec
 
 

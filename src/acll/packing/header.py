@@ -1,0 +1,142 @@
+"""What the header of a packed file says, and what it may say.
+
+Whatever memory, time or text somebody could ask for with a header is bounded here, before anything is made of it.
+"""
+
+import math
+import re
+from dataclasses import fields
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import BaseModel, Field, model_validator
+
+from acll.packing.ownership import MAX_TASKS, TaskRecord
+from acll.settings import MOST_BANDS, refuse_large, refuse_odd_text
+
+# the largest networks of torchvision have 6.5e8 weights, at most 1e8 in one tensor; the deepest of timm 1,000 tensors
+MOST_WEIGHTS, MOST_IN_A_TENSOR = 2**30, 2**28
+MOST_LAYERS, MOST_OWNERS = 5000, 2**18  # tensors; numbers of owned weights, one of each layer and task
+MOST_DEPTH = 16  # of values in each other
+MOST_VALUES = 2**27  # of an image in all its channels
+SMALLEST_TILE = 8  # pixels; no decoder takes smaller images
+MOST_MASK_CLASSES = 255  # masks are bytes, and one means ignore
+
+Dtype = Literal["float64", "int64", "float32", "int32", "float16", "bfloat16", "uint8"]
+Count = Annotated[int, Field(ge=0, le=MOST_IN_A_TENSOR)]
+Shape = Annotated[list[Count], Field(max_length=8)]
+
+
+class Layer(BaseModel):
+    """A shared tensor: how many of its weights each task owns. The others are free."""
+
+    name: str
+    shape: Shape
+    owned: list[Count]
+
+    @property
+    def count(self) -> int:
+        """Of its weights."""
+        return math.prod(self.shape)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether it needs an owner map, because it has not one owner, or none, throughout."""
+        return sum(self.owned) > 0 and self.count not in self.owned
+
+
+class Part(BaseModel):
+    """A tensor of a task's private state."""
+
+    name: str
+    dtype: Dtype
+    shape: Shape
+
+    @property
+    def type(self) -> torch.dtype:
+        """Of its values."""
+        known: torch.dtype = getattr(torch, self.dtype)
+        return known
+
+    @property
+    def nbytes(self) -> int:
+        """Of its values."""
+        return math.prod(self.shape) * self.type.itemsize
+
+
+class Header(BaseModel):
+    """What a header says. Raises ValidationError for one that is no such thing, or that says what it may not."""
+
+    network: dict[str, Any]
+    method: str
+    seed: int
+    tasks: Annotated[list[TaskRecord], Field(max_length=MAX_TASKS)]
+    layers: Annotated[list[Layer], Field(max_length=MOST_LAYERS)]
+    private: dict[str, list[Part]]
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        counts = [layer.count for layer in self.layers]
+        names = [record.name for record in self.tasks]
+        if not all(re.fullmatch("[a-z0-9_]+", name) for name in names):
+            raise ValueError("the name of a task has other characters than a-z, 0-9 and _")
+        if max(counts, default=0) > MOST_IN_A_TENSOR or sum(counts) > MOST_WEIGHTS:
+            raise ValueError(f"it says that it has {sum(counts):,} weights, more than any network")
+        if not sum(counts):
+            raise ValueError("it has no weights")
+        if len(counts) * len(names) > MOST_OWNERS:
+            raise ValueError(
+                f"it says that it has {len(counts):,} layers and {len(names)} tasks, more than any network"
+            )
+        if any(sum(layer.owned) > layer.count or len(layer.owned) != len(names) for layer in self.layers):
+            raise ValueError("its tasks own more weights than there are")
+        if len({layer.name for layer in self.layers}) < len(self.layers) or len(set(names)) < len(names):
+            raise ValueError("a name stands there twice")
+        if set(self.private) != set(names):
+            raise ValueError("its tasks are not those whose private state it has")
+        parts = [part.name for own in self.private.values() for part in own]
+        _refuse_odd([self.network, self.method, self.seed, [layer.name for layer in self.layers], parts])
+        for record in self.tasks:
+            _refuse_odd([getattr(record, part.name) for part in fields(record)])
+            _refuse_unusable(record)
+        return self
+
+
+def _refuse_odd(value: Any, depth: int = 0) -> None:
+    """Raise ValueError for text that is long or has control characters, numbers that are none, and values in too many
+    others: they would reach terminals, tables and JSON."""
+    if isinstance(value, str):
+        refuse_odd_text(value)
+    elif isinstance(value, int | float):
+        if not -(2.0**63) < value < 2.0**63:
+            raise ValueError("a number that is not finite, or too large")
+    elif isinstance(value, dict | list | tuple):
+        if depth == MOST_DEPTH:
+            raise ValueError("values in too many others")
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            _refuse_odd(one, depth + 1)
+
+
+def _refuse_unusable(record: TaskRecord) -> None:
+    """Raise ValueError where images cannot be prepared as a record says."""
+    overlap, ratio = record.tile_overlap, record.choice.get("ratio")
+    try:
+        refuse_large(record.image_size)
+    except ValueError as error:
+        raise ValueError(f"{record.name}: image_size {error}") from None
+    if len(record.mean) * math.prod(record.image_size) > MOST_VALUES:
+        raise ValueError(f"{record.name}: images of {list(record.image_size)} with {len(record.mean)} channels")
+    if not 1 <= len(record.mean) == len(record.deviation) <= MOST_BANDS:
+        raise ValueError(f"{record.name}: mean and deviation are not those of channels")
+    if min(record.deviation) <= 0 or record.pixel not in ("uint8", "uint16", "float32"):
+        raise ValueError(f"{record.name}: its images cannot be normalised")
+    if overlap is not None and not (
+        0 <= overlap <= min(record.image_size) // 2 and min(record.image_size) >= SMALLEST_TILE
+    ):
+        raise ValueError(f"{record.name}: tile_overlap {overlap}")
+    if record.permute is not None and record.permute < 0:
+        raise ValueError(f"{record.name}: its pixels cannot be moved")
+    if not record.classes or (record.kind == "segmentation" and len(record.classes) > MOST_MASK_CLASSES):
+        raise ValueError(f"{record.name}: {len(record.classes)} classes")
+    if ratio is not None and not (isinstance(ratio, int | float) and 0 <= ratio <= 1):
+        raise ValueError(f"{record.name}: a ratio that is no share")
