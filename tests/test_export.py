@@ -389,6 +389,13 @@ def test_an_onnx_file_takes_any_number_of_images_and_says_what_they_are(packed, 
     assert (known["task"], known["kind"]) == ("b", header.kind)
 
 
+def test_weights_for_which_an_onnx_file_has_no_room_are_refused(packed, tmp_path, monkeypatch):
+    monkeypatch.setattr("acll.serving.export._MOST_ONNX", 10**5)
+    with pytest.raises(UserError, match=r"b has [\d,]+ bytes of weights, and an ONNX file holds 2 GB; write \.pt2"):
+        export(packed[0], "b", tmp_path / "b.onnx", "float32", None)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("suffix", "precision", "share"), [(".onnx", "float16", 0.6), (".pt2", "float16", 0.6),
                                                             (".onnx", "int8", 0.5)])  # fmt: skip
 def test_lower_precision_takes_less_room_and_says_what_it_costs(packed, tmp_path, suffix, precision, share):

@@ -32,6 +32,7 @@ from acll.training.metrics import score
 Precision = Literal["float32", "float16", "int8"]
 SUFFIXES = (".onnx", ".pt2", ".safetensors")
 _BATCH = 2  # images of an example; of one alone, a program could not tell that there may be any number
+_MOST_ONNX = 2**31 - 2**24  # bytes of weights; more would go into a second file
 _CPU = torch.device("cpu")
 
 
@@ -174,6 +175,9 @@ def _write_onnx(path: Path, module: nn.Module, example: Tensor, header: Header, 
     """Write ONNX, checked, with what a user has to know of the task in its metadata; what it computes, read back."""
     import onnx
 
+    total = sum(value.nbytes for value in module.state_dict().values())
+    if total > _MOST_ONNX:
+        raise UserError(f"{header.name} has {total:,} bytes of weights, and an ONNX file holds 2 GB; write .pt2")
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it talks about its progress
         warnings.simplefilter("ignore")
         made = torch.onnx.export(
