@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, model_validator
 from acll.packing.ownership import MAX_TASKS, TaskRecord
 from acll.settings import MOST_BANDS, refuse_large, refuse_odd_text
 
-# the largest networks of torchvision have 6.5e8 weights, at most 1e8 in one tensor; the deepest of timm 1,000 tensors
+# the largest networks of torchvision have 6.5e8 weights, at most 1e8 in one tensor; the deepest of timm has 979 tensors
 MOST_WEIGHTS, MOST_IN_A_TENSOR = 2**30, 2**28
 MOST_LAYERS, MOST_OWNERS = 5000, 2**18  # tensors; numbers of owned weights, one of each layer and task
 MOST_DEPTH = 16  # of values in each other
