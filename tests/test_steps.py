@@ -111,6 +111,23 @@ def test_by_channel_no_task_owns_a_weight_that_reads_nothing(tmp_path):
         assert any(bool(flags.any()) for flags in idle.values())  # there is something that it could have kept
 
 
+@pytest.mark.parametrize(
+    ("scope", "what"), [("channel", "channel of each layer"), ("layer", "weight"), ("global", "weight")]
+)
+def test_a_ratio_that_keeps_nothing_is_said(tmp_path, capsys, scope, what):
+    own, data = node("a"), prepare_task("a", tmp_path)
+    train.main(
+        train=data["train"], parent=None, dense=tmp_path / "dense.safetensors",
+        params=train.Parameters.model_validate({"node": own, "free_weights": "pretrained", "freeze": "weights"}),
+    )  # fmt: skip
+    for ratio in (0.5, 0.9999999):
+        prune.main(
+            dense=tmp_path / "dense.safetensors", parent=None, choice=None, pruned=tmp_path / "pruned.safetensors",
+            params=prune.Parameters.model_validate({"ratio": ratio, "scope": scope, "network": own["network"]}),
+        )  # fmt: skip
+        assert (f"warning: a ratio of {ratio} has no room for one {what}" in capsys.readouterr().out) == (ratio > 0.5)
+
+
 def test_the_same_seed_gives_the_same_bytes_in_every_file_and_another_gives_others(tmp_path):
     one, two = adaptive_chain(tmp_path / "one"), adaptive_chain(tmp_path / "two")
     assert len(one) == 10
