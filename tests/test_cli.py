@@ -395,13 +395,17 @@ def test_predict_names_images_that_cannot_be_used_and_goes_on_with_the_others(ne
     assert re.search(r"error: .*absent\.png: cannot be read: No such file", output.err)
 
 
-def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(network, tmp_path):
+def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(network, tmp_path, capsys):
     for name in ("a", "b"):
         shutil.copytree(network / "images", tmp_path / name)
     images = [str(tmp_path / name) for name in ("a", "b")]
     command = ["predict", str(network / "two.safetensors"), "--task", "streets", "--out"]
     main([*command, str(tmp_path / "masks"), *images])
     assert len(list((tmp_path / "masks").glob("*.mask.png"))) == 6
+    assert capsys.readouterr().out.splitlines() == [
+        *(f"{tmp_path}/b/{number}.png: {tmp_path}/masks/{number}-2.mask.png" for number in range(3)),
+        f"6 images: masks and overlays in {tmp_path}/masks",
+    ]
     main([*command, str(tmp_path / "kept"), str(tmp_path)])
     assert {path.parent.name for path in (tmp_path / "kept").rglob("*.mask.png")} == {"a", "b"}
 
@@ -409,6 +413,7 @@ def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(ne
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["predict", "two", "-", "images", "--task", "digits"], "- stands for all names, which are read from standard"),
         (["predict", "two", "images", "--task", "zebra"], "has not learned 'zebra' (its tasks: digits, streets)"),
         (["predict", "two", "images", "--task", "streets"], "say with --out into which folder its masks go"),
         (["predict", "two", "empty", "--task", "digits"], "empty: there is no image in this folder"),

@@ -363,9 +363,11 @@ def packed(request, tmp_path_factory):
 def test_what_is_exported_computes_the_same_and_scores_the_same(packed, tmp_path, suffix):
     opened, (images, _, header) = packed
     exported = export(opened, "b", tmp_path / f"b{suffix}", "float32", images)
-    with torch.no_grad():  # what float32 leaves of a sum goes with its size: logits here are up to 5
-        network = network_of(opened.without_weights(), opened.record("b"), opened.state("b"))
-        largest = float(network(normalised(images.images[:2], header, CPU)).abs().max())
+    network = network_of(opened.without_weights(), opened.record("b"), opened.state("b"))
+    with torch.no_grad():
+        largest = float(network(normalised(images.images, header, CPU)).abs().max())
+    assert exported.largest == pytest.approx(largest, rel=1e-4)
+    # what float32 leaves of a sum goes with its size
     assert exported.difference <= {".onnx": 1e-4, ".pt2": 1e-5, ".safetensors": 0.0}[suffix] * max(1.0, largest)
     assert exported.scores[0] == exported.scores[1]
     assert exported.bytes == (tmp_path / f"b{suffix}").stat().st_size
@@ -381,6 +383,8 @@ def test_an_onnx_file_takes_any_number_of_images_and_says_what_they_are(packed, 
     opened, (_, _, header) = packed
     export(opened, "b", tmp_path / "b.onnx", "float32", None)
     session = onnxruntime.InferenceSession(tmp_path / "b.onnx")
+    assert session.get_inputs()[0].shape == ["N", 3, 16, 16]
+    assert session.get_outputs()[0].shape[0] == "N"
     for count in (1, 7):
         (logits,) = session.run(None, {"images": np.random.rand(count, 3, 16, 16).astype(np.float32)})
         assert logits.shape[:2] == (count, 3)

@@ -134,9 +134,11 @@ def export(path: Path, out: Path, task: str, precision: "Precision", data: Path 
     print(f"{out}: {task}, {exported.bytes:,} bytes")
     if exported.compacted is not None:
         (weights, left), (channels, kept) = exported.compacted.weights, exported.compacted.channels
-        print(f"{channels - kept:,} of {channels:,} channels made no difference and were removed, with them "
+        if kept < channels:
+            print(f"{channels - kept:,} of {channels:,} channels made no difference and were removed, with them "
               f"{1 - left / weights:.1%} of the weights of layers")  # fmt: skip
-    print(f"largest difference of a logit from those of {path.name}: {exported.difference:.1e}")
+    print(f"largest difference of a logit from those of {path.name}: {exported.difference:.1e}, "
+          f"of logits up to {exported.largest:.2g}")  # fmt: skip
     if exported.scores is not None:
         before, after = exported.scores
         print(f"score on the validation split: {after:.4f}, of {path.name} {before:.4f} ({after - before:+.4f})")

@@ -17,6 +17,7 @@ from acll.serving.inputs import ImageError, pixels_of
 from acll.serving.model import Classified, PackedNetwork, Prediction, Segmented
 
 Named = tuple[Path, Prediction]
+_ENDINGS = sorted(SUFFIXES)
 _BAR = 10  # files from which on there is a progress bar
 _LARGEST = 2048  # pixels of the longer side of an overlay
 _LONGEST = 60  # letters of a class in its legend
@@ -25,12 +26,16 @@ _LONGEST = 60  # letters of a class in its legend
 def files_of(images: Sequence[str]) -> dict[Path, Path]:
     """The files that are meant, with what each is called: those named, those in folders that are named (called as they
     are there), and with - those of standard input. Raises UserError where there are none."""
+    if "-" in images and len(images) > 1:
+        raise UserError("- stands for all names, which are read from standard input; leave out the others")
     names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if list(images) == ["-"] else list(images)
     found: dict[Path, Path] = {}
     for path in map(Path, names):
         inside = sorted(file for file in path.rglob("*") if _is_input(file, path)) if path.is_dir() else [path]
         if not inside:
-            raise UserError(f"{path}: there is no image in this folder")
+            raise UserError(
+                f"{path}: there is no image in this folder, whose name would end with {', '.join(_ENDINGS)}"
+            )
         for file in inside:
             found.setdefault(file, Path(file.name) if file == path else file.relative_to(path))
     if not found:
@@ -102,7 +107,7 @@ def _json(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
 
 def write_masks(results: Iterable[Named], folder: Path, files: Mapping[Path, Path]) -> int:
     """Write for each image `<name>.mask.png`, whose values are indices of classes, and `<name>.overlay.png`, with a
-    legend. Returns how many there were."""
+    legend. Says which is whose where that is not to be seen from the names. Returns how many there were."""
     names = _names(files)
     count = 0
     for file, prediction in results:
@@ -111,6 +116,8 @@ def write_masks(results: Iterable[Named], folder: Path, files: Mapping[Path, Pat
         colours = (class_colours(len(classes)) * 255).round().astype(np.uint8)
         _save(folder / f"{names[file]}.mask.png", _with_palette(mask, colours))
         _save(folder / f"{names[file]}.overlay.png", _overlay(file, mask, classes, colours))
+        if names[file].stem != files[file].stem:
+            print(f"{file}: {folder / names[file]}.mask.png")
         count += 1
     return count
 

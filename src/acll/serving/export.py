@@ -11,15 +11,15 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from acll.data.batches import Split, normalised
+from acll.data.batches import Split, evaluation_batches, normalised
 from acll.data.prepared import Header
 from acll.errors import UserError
 from acll.files import written
@@ -38,11 +38,12 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Exported:
-    """What has been written: its bytes, the largest difference of a logit from those of the packed network, what was
-    removed, and the scores of both on the validation split where that was given."""
+    """What has been written: its bytes, the largest difference of a logit from those of the packed network and the
+    largest logit, what was removed, and the scores of both on the validation split where that was given."""
 
     bytes: int
     difference: float
+    largest: float
     compacted: Compacted | None
     scores: tuple[float, float] | None
 
@@ -130,12 +131,23 @@ def export(opened: file.PackedFile, task: str, path: Path, precision: Precision,
             read = _write_program(beside, _in_precision(small, precision), example)
         else:
             read = _write_onnx(beside, _in_precision(small, precision), example, header, precision == "int8")
-        difference = float((read(example) - whole(example)).abs().max())
-        scores = None
+        scores, images = None, iter([example])
         if validation is not None:
+            images = (batch for batch, _ in evaluation_batches(validation, plain, _CPU))
             of_both = [score(outcome(_Called(one), validation, plain, _CPU)) for one in (whole, read)]
             scores = (of_both[0], of_both[1])
-    return Exported(path.stat().st_size, difference, small, scores)
+        difference, largest = _difference(whole, read, images)
+    return Exported(path.stat().st_size, difference, largest, small, scores)
+
+
+def _difference(expected: Computed, found: Computed, batches: Iterable[Tensor]) -> tuple[float, float]:
+    """The largest difference of what two compute of images, and the largest that is expected."""
+    difference = largest = 0.0
+    for images in batches:
+        right = expected(images)
+        difference = max(difference, float((found(images) - right).abs().max()))
+        largest = max(largest, float(right.abs().max()))
+    return difference, largest
 
 
 def _refuse(path: Path, precision: Precision) -> None:
@@ -188,11 +200,21 @@ def _write_onnx(path: Path, module: nn.Module, example: Tensor, header: Header, 
     if int8:
         _quantise(path)
     model = onnx.load(path)
+    _name_batch(model.graph)
     known = {"task": header.name, "kind": header.kind, "classes": json.dumps(header.classes, ensure_ascii=False)}
     onnx.helper.set_model_props(model, known | {"input": _input_of(header)})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     return OnnxSession(path)
+
+
+def _name_batch(graph: Any) -> None:
+    """Call the number of images N, as the metadata does, wherever a shape has it."""
+    given = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for side in value.type.tensor_type.shape.dim:
+            if side.dim_param == given:
+                side.dim_param = "N"
 
 
 def _input_of(header: Header) -> str:

@@ -112,11 +112,13 @@ class PackedNetwork:
 
         For services that hold one network and have many tasks. Raises PackingError; then nothing has changed.
         """
+        if not isinstance(network, TaskNetwork):
+            raise PackingError(f"{type(network).__name__} is no network that `network` gave, and cannot be switched")
         record, state = self._file.record(task), self._file.state(task)
         with naming(self._file):
             fresh = skeleton(self._file.without_weights(), record, state)
-            if not isinstance(network, TaskNetwork) or network.built_from != fresh.built_from:
-                raise PackingError("only a network that `network` gave can be switched, of a file of such networks")
+            if network.built_from != fresh.built_from:
+                raise PackingError("its networks are built otherwise than the one that is to be switched")
         device = next(network.parameters()).device
         network.head = fresh.head
         if fresh.decoder is None or network.decoder is None:
@@ -182,8 +184,10 @@ class PackedNetwork:
 def _usable(device: str | torch.device) -> torch.device:
     """Raises UserError for a device that is not here."""
     try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError):
+        there = torch.zeros(1, device=device)
+        float(there)  # what has no memory gives none back
+        return there.device
+    except (RuntimeError, AssertionError, ImportError):
         raise UserError(f"device {str(device)!r}: there is no such device here; `cpu` is everywhere") from None
 
 

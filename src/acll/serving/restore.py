@@ -1,11 +1,13 @@
 """The network of one task, out of a packed one; evaluation and everybody who loads a file get it here."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
+from torch.overrides import TorchFunctionMode
 
 from acll.data.prepared import Header
 from acll.errors import quoted
@@ -57,7 +59,7 @@ def skeleton(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
     _refuse_images(spec, record)
     try:
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _Undrawn():
                 network = build(spec, record.kind, len(record.classes), 0, pretrained=False)
         except (NotImplementedError, NetworkError):  # some look at values while they are built, and here are none
             network = build(spec, record.kind, len(record.classes), 0, pretrained=False)
@@ -68,6 +70,19 @@ def skeleton(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
     if odd:
         raise PackingError(f"the network is not sound: {min(odd)[0]} does not fit what it says it is built from")
     return network
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves undrawn what is drawn at random: tensors without memory take no values, and to draw them nevertheless
+    imports a compiler, which takes a second."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__name__", "").endswith(("normal_", "uniform_")):
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def _refuse_images(spec: Network, record: TaskRecord) -> None:

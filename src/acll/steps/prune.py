@@ -40,9 +40,7 @@ def main(*, dense: Path, parent: Path | None, choice: Path | None, pruned: Path,
     print(f"{header['task']['name']}: keeps {kept:,} of {total:,} free weights")
     if total and not kept:
         what = "channel of each layer" if params.scope == "channel" else "weight"
-        print(
-            f"warning: a ratio of {decided['ratio']} has no room for one {what}; only what is the task's own learns"
-        )
+        print(f"warning: a ratio of {decided['ratio']} has no room for one {what}; only what is the task's own learns")
 
 
 def _channels(network: Network, task: dict[str, Any]) -> ChannelGraph:
