@@ -183,6 +183,14 @@ def test_augmentation_is_repeated_by_the_same_seed_and_epoch_only():
     assert not torch.equal(epoch(0), epoch(1))
 
 
+def test_evaluation_takes_fewer_large_images_at_once():
+    for size, expected in (((256, 256), [64, 2]), ((512, 256), [32, 32, 2]), ((512, 4096), [2] * 33)):
+        images = torch.zeros(1, 1, *size, dtype=torch.uint8).expand(66, 1, *size)
+        header = prepared.Header("x", "classification", ("a", "b"), size, (0.5,), (0.3,))
+        found = evaluation_batches(Split(images, torch.zeros(66, dtype=torch.int64)), header, CPU)
+        assert [len(batch) for batch, _ in found] == expected
+
+
 def test_evaluation_takes_the_split_in_order():
     made = list(evaluation_batches(numbered(200), PLAIN, CPU))
     assert torch.cat([labels for _, labels in made]).tolist() == list(range(200))

@@ -277,7 +277,7 @@ def test_an_image_folder_with_one_class_is_refused(images):
 
 def test_a_class_with_control_characters_is_refused(images):
     (images / "pets/train/dog").rename(images / "pets/train/dog\x1b[31m")
-    assert fault(PETS, images) == r"x: the class 'dog\x1b[31m' has control characters"
+    assert fault(PETS, images) == r"x: the class 'dog\x1b[31m' has control characters; rename it"
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

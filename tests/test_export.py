@@ -393,9 +393,21 @@ def test_an_onnx_file_takes_any_number_of_images_and_says_what_they_are(packed, 
     assert (known["task"], known["kind"]) == ("b", header.kind)
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_half_precision_that_overflows_is_refused(tmp_path, suffix):
+    packed = tiny_packed("a", spec=SMALL, size=16)
+    packed.private["a"]["head.2.bias"][0] = 1e6
+    file.write(tmp_path / "network.safetensors", packed)
+    opened = file.opened(tmp_path / "network.safetensors")
+    export(opened, "a", tmp_path / f"whole{suffix}", "float32", None)
+    with pytest.raises(UserError, match="values that are not finite; half precision may be too little for it"):
+        export(opened, "a", tmp_path / f"half{suffix}", "float16", None)
+    assert not (tmp_path / f"half{suffix}").exists()
+
+
 def test_weights_for_which_an_onnx_file_has_no_room_are_refused(packed, tmp_path, monkeypatch):
     monkeypatch.setattr("acll.serving.export._MOST_ONNX", 10**5)
-    with pytest.raises(UserError, match=r"b has [\d,]+ bytes of weights, and an ONNX file holds 2 GB; write \.pt2"):
+    with pytest.raises(UserError, match=r"b has [\d,]+ bytes of weights, and an ONNX file holds 2 GB: write \.pt2"):
         export(packed[0], "b", tmp_path / "b.onnx", "float32", None)
     assert list(tmp_path.iterdir()) == []
 

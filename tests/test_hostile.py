@@ -102,7 +102,7 @@ LIES = {
     "a thousand tasks": (lambda tensors, header: header.update(tasks=header["tasks"] * 500), "tasks"),
     "a task twice": (set_at("tasks", 1, "name", value="a"), "stands there twice"),
     "a task with a path": (set_at("tasks", 1, "name", value="../../b"), "the name of a task"),
-    "huge shape": (set_at("layers", 0, "shape", value=[2**20, 2**20]), "more than any network"),
+    "huge shape": (set_at("layers", 0, "shape", value=[2**20, 2**20]), "it has a tensor of more than"),
     "huge shape of one owner": (
         lambda tensors, header: header["layers"][0].update(shape=[2**40], owned=[0, 0]), "less than or equal"
     ),
@@ -156,8 +156,12 @@ LIES = {
     "overlap of whole tiles": (set_at("tasks", 0, "tile_overlap", value=4), "tile_overlap"),
     "order of no seed": (set_at("tasks", 0, "permute", value=-1), "cannot be moved"),
     "ratio as text": (set_at("tasks", 0, "choice", value={"ratio": "x"}), "a ratio that is no share"),
-    "ratio of four hundred digits": (set_at("tasks", 0, "choice", "ratio", value=10**400), "not finite, or too large"),
-    "score that is no number": (set_at("tasks", 0, "validation_score", value=float("nan")), "not finite, or too large"),
+    "ratio of four hundred digits": (set_at("tasks", 0, "choice", "ratio", value=10**400), "a ratio that is no share"),
+    "score that is no number": (set_at("tasks", 0, "validation_score", value=float("nan")), "a number that is not fin"),
+    "a shape that is too large but for a side of 0": (
+        lambda tensors, header: header["layers"].append({"name": "x", "shape": [2**28] * 7 + [0], "owned": [0, 0]}),
+        "it has a tensor of more than",
+    ),
     "no layers": (
         lambda tensors, header: (header.update(layers=[]), [tensors.pop(key) for key in [*tensors] if "owner" in key]),
         "it has no weights",

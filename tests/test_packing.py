@@ -412,6 +412,13 @@ def test_a_task_alone_is_the_same_network_and_its_file_has_a_bit_for_each_weight
     assert file.size(file.header_of(own)) < file.size(file.header_of(packed))
 
 
+def test_what_no_file_may_say_is_not_written(tmp_path):
+    packed = replace(tiny_packed("a"), method="two\nlines")
+    with pytest.raises(PackingError, match=r"the network cannot be written to a file: .*has control characters"):
+        file.write(tmp_path / "network.safetensors", packed)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_task_alone_keeps_the_sign_of_its_zeros(tmp_path):
     packed = tiny_packed("a", "b")
     name = max(packed.shared, key=lambda name: int((packed.owner[name] == 1).sum()))

@@ -251,6 +251,18 @@ def test_a_live_network_is_switched_in_place_to_any_task(mixed, way):
             assert torch.equal(network(images), fresh(images))
 
 
+def test_what_is_no_part_of_the_state_has_its_values(mixed, monkeypatch):
+    path, _ = mixed
+
+    def build(*arguments, **options):
+        network = build_network(*arguments, **options)
+        network.register_buffer("index", torch.arange(3), persistent=False)
+        return network
+
+    monkeypatch.setattr("acll.serving.restore.build", build)
+    assert acll.load(path).network("digits").index.tolist() == [0, 1, 2]
+
+
 def test_a_switch_to_no_task_changes_nothing(mixed):
     path, packed = mixed
     network = acll.load(path).network("masks")
@@ -313,7 +325,7 @@ def test_a_network_that_gives_no_numbers_predicts_nothing(tmp_path, kind):
     packed = tiny_packed("a", spec=UNET, kind=kind, size=16)
     packed.private["a"]["head.2.bias" if kind == "classification" else "head.0.bias"][0] = torch.nan
     file.write(tmp_path / "network.safetensors", packed)
-    with pytest.raises(PackingError, match="a: what its network gives is not finite"):
+    with pytest.raises(ImageError, match="what the network gives for this image is not finite"):
         acll.load(tmp_path / "network.safetensors").predict("a", np.zeros((16, 16), np.uint8))
     with pytest.raises(UserError, match="what this network gives is not finite"):
         export(file.opened(tmp_path / "network.safetensors"), "a", tmp_path / "a.onnx", "float32", None)

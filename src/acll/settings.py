@@ -19,6 +19,7 @@ Width = Annotated[int, Field(gt=0, le=2**20)]
 Count = Annotated[int, Field(ge=2, le=255)]
 MOST_BANDS = 1000  # of an image
 MOST_PIXELS = 2**24  # of an image that goes through a network whole
+MOST_VALUES = 2**27  # of one in all its channels
 MOST_TEXT = 1000  # characters of a name
 
 
@@ -38,10 +39,11 @@ def refuse_large(sides: tuple[int, int]) -> None:
 
 
 def refuse_odd_text(text: str) -> None:
-    """Raise ValueError for text with line breaks, terminal escapes and the like, or that is too long for a name."""
+    """Raise ValueError for text that is too long for a name, or has line breaks, terminal escapes, changes of direction
+    or bytes that are no text."""
     if len(text) > MOST_TEXT:
         raise ValueError(f"{ascii(text)[:50]}… has {len(text):,} characters, more than {MOST_TEXT:,}")
-    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", text):
+    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", text):
         raise ValueError(f"{ascii(text)[:50]} has control characters")
 
 
@@ -93,7 +95,7 @@ class Task(Settings):
     )
     tile_overlap: int | None = Field(
         None, ge=0, description="segmentation: cut images into tiles of `image_size`, overlapping by so many pixels, "
-        "instead of resizing them; scores are those of the whole images"
+        "half of it at most, instead of resizing them; scores are those of the whole images"
     )  # fmt: skip
     part: Part | None = Field(
         None, description="[k, n]: only the k-th of n parts of the classes, in their order; other pixels are ignored"

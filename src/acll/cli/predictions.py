@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from acll.data.images import SUFFIXES, resized, resized_mask
 from acll.errors import UserError
-from acll.evaluation.pictures import class_colours, overlaid, visible
+from acll.evaluation.pictures import class_colours, overlaid, shortened, visible
 from acll.files import written
 from acll.serving.inputs import ImageError, pixels_of
 from acll.serving.model import Classified, PackedNetwork, Prediction, Segmented
@@ -151,7 +151,8 @@ def _overlay(file: Path, mask: np.ndarray, classes: Sequence[str], colours: np.n
     em = max(12, picture.shape[1] // 64)  # as large as letters of a figure of this width
     font, line = _font(em), em * 3 // 2
     lines = [
-        f"{share:.1%}  {classes[label][:_LONGEST]}" for label, share in zip(present, shares / mask.size, strict=True)
+        f"{share:.1%}  {shortened(classes[label], _LONGEST)}"
+        for label, share in zip(present, shares / mask.size, strict=True)
     ]
     width = max(picture.shape[1], 3 * em + int(max(map(font.getlength, lines))))
     whole = Image.new("RGB", (width, picture.shape[0] + line * len(present) + em // 2), "white")

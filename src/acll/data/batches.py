@@ -13,7 +13,7 @@ from acll.seeds import derived
 from acll.settings import Augmentation
 
 EVALUATION_BATCH = 64
-_MOST_VALUES = 2**24  # of the images of a batch in evaluation; 64 of 295 x 295 pixels in three channels have as many
+_MOST_PIXELS = EVALUATION_BATCH * 256**2  # of a batch in evaluation
 WHITE = {torch.uint8: 255.0, torch.uint16: 65535.0, torch.float32: 1.0}  # the value of a white pixel
 
 
@@ -82,7 +82,7 @@ def batches(samples: int, batch_size: int) -> int:
 
 def evaluation_batch(header: Header) -> int:
     """How many images go through a network at once in evaluation: fewer of large ones, which take more memory."""
-    return max(1, min(EVALUATION_BATCH, _MOST_VALUES // (len(header.mean) * math.prod(header.image_size))))
+    return max(1, min(EVALUATION_BATCH, _MOST_PIXELS // math.prod(header.image_size)))
 
 
 def evaluation_batches(split: Split, header: Header, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

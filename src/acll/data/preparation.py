@@ -4,6 +4,7 @@ What the processes of `decoding` hand over goes to a spool, in order. Then split
 files written from the spool. Memory holds a few hundred bytes a sample, whatever the size of the images.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from acll.data.prepared import Content, Header
 from acll.data.splits import cut, strata_of, subset, united
 from acll.data.spool import Form, Spool, common_form
 from acll.data.variants import part_of_classes
-from acll.settings import AnyTask, refuse_odd_text
+from acll.settings import MOST_VALUES, AnyTask, refuse_odd_text
 
 Positions = NDArray[np.int64]
 
@@ -87,12 +88,16 @@ def prepare(
         try:
             refuse_odd_text(label)
         except ValueError as error:
-            raise DataError(f"{name}: the class {error}") from None
+            raise DataError(f"{name}: the class {error}; rename it") from None
     spool = Spool(train.parent, task.image_size)
     listing, samples, left_out = _read(name, task, listing, spool, report, processes)
     forms = spool.forms()
     form = common_form([forms[place] for place in samples.where])
     _refuse_channels(name, form[0], channels)
+    if form[0] * math.prod(task.image_size) > MOST_VALUES:
+        raise DataError(
+            f"{name}: images of {form[0]} channels and {list(task.image_size)} pixels; make image_size smaller"
+        )
     samples, others = _of_form(samples, forms, form)
     left_out += others
     _refuse(name, "on_error", _not_skipped(left_out, task), report)

@@ -165,9 +165,12 @@ def opened(path: Path) -> PackedFile:
     try:
         return PackedFile(held, Header.model_validate(held.header))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = quoted(".".join(map(str, first["loc"])))
-        raise PackingError(f"{path}: not a sound packed network: {where} {first['msg']}".strip()) from None
+        raise PackingError(f"{path}: not a sound packed network: {_first_fault(error)}") from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{quoted('.'.join(map(str, first['loc'])))} {first['msg']}".strip()
 
 
 def read(path: Path) -> Packed:
@@ -209,15 +212,18 @@ def _content(packed: Packed) -> tuple[State, dict[str, Any]]:
 
 
 def header_of(packed: Packed) -> Header:
-    """What the file of a packed network says of it."""
-    return Header(
-        network=packed.network,
-        method=packed.method,
-        seed=packed.seed,
-        tasks=list(packed.tasks),
-        layers=[_layer(name, owner, len(packed.tasks)) for name, owner in packed.owner.items()],
-        private={task: _parts(state) for task, state in packed.private.items()},
-    )
+    """What the file of a packed network says of it. Raises PackingError where no file may say that."""
+    try:
+        return Header(
+            network=packed.network,
+            method=packed.method,
+            seed=packed.seed,
+            tasks=list(packed.tasks),
+            layers=[_layer(name, owner, len(packed.tasks)) for name, owner in packed.owner.items()],
+            private={task: _parts(state) for task, state in packed.private.items()},
+        )
+    except ValidationError as error:
+        raise PackingError(f"the network cannot be written to a file: {_first_fault(error)}") from None
 
 
 def _written(header: Header) -> dict[str, Any]:

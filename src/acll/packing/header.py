@@ -12,13 +12,13 @@ import torch
 from pydantic import BaseModel, Field, model_validator
 
 from acll.packing.ownership import MAX_TASKS, TaskRecord
-from acll.settings import MOST_BANDS, refuse_large, refuse_odd_text
+from acll.settings import MOST_BANDS, MOST_VALUES, refuse_large, refuse_odd_text
 
 # the largest networks of torchvision have 6.5e8 weights, at most 1e8 in one tensor; the deepest of timm has 979 tensors
 MOST_WEIGHTS, MOST_IN_A_TENSOR = 2**30, 2**28
 MOST_LAYERS, MOST_OWNERS = 5000, 2**18  # tensors; numbers of owned weights, one of each layer and task
 MOST_DEPTH = 16  # of values in each other
-MOST_VALUES = 2**27  # of an image in all its channels
+
 SMALLEST_TILE = 8  # pixels; no decoder takes smaller images
 MOST_MASK_CLASSES = 255  # masks are bytes, and one means ignore
 
@@ -80,7 +80,11 @@ class Header(BaseModel):
         names = [record.name for record in self.tasks]
         if not all(re.fullmatch("[a-z0-9_]+", name) for name in names):
             raise ValueError("the name of a task has other characters than a-z, 0-9 and _")
-        if max(counts, default=0) > MOST_IN_A_TENSOR or sum(counts) > MOST_WEIGHTS:
+        shapes = [layer.shape for layer in self.layers]
+        shapes += [part.shape for own in self.private.values() for part in own]
+        if any(math.prod(max(1, side) for side in shape) > MOST_IN_A_TENSOR for shape in shapes):
+            raise ValueError(f"it has a tensor of more than {MOST_IN_A_TENSOR:,} values")
+        if sum(counts) > MOST_WEIGHTS:
             raise ValueError(f"it says that it has {sum(counts):,} weights, more than any network")
         if not sum(counts):
             raise ValueError("it has no weights")
@@ -103,13 +107,13 @@ class Header(BaseModel):
 
 
 def _refuse_odd(value: Any, depth: int = 0) -> None:
-    """Raise ValueError for text that is long or has control characters, numbers that are none, and values in too many
-    others: they would reach terminals, tables and JSON."""
+    """Raise ValueError for text that is long or has control characters, numbers that are not finite, and values in too
+    many others: they would reach terminals, tables and JSON."""
     if isinstance(value, str):
         refuse_odd_text(value)
-    elif isinstance(value, int | float):
-        if not -(2.0**63) < value < 2.0**63:
-            raise ValueError("a number that is not finite, or too large")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("a number that is not finite")
     elif isinstance(value, dict | list | tuple):
         if depth == MOST_DEPTH:
             raise ValueError("values in too many others")
@@ -125,7 +129,7 @@ def _refuse_unusable(record: TaskRecord) -> None:
     except ValueError as error:
         raise ValueError(f"{record.name}: image_size {error}") from None
     if len(record.mean) * math.prod(record.image_size) > MOST_VALUES:
-        raise ValueError(f"{record.name}: images of {list(record.image_size)} with {len(record.mean)} channels")
+        raise ValueError(f"{record.name}: images of {MOST_VALUES:,} values or more")
     if not 1 <= len(record.mean) == len(record.deviation) <= MOST_BANDS:
         raise ValueError(f"{record.name}: mean and deviation are not those of channels")
     if min(record.deviation) <= 0 or record.pixel not in ("uint8", "uint16", "float32"):
@@ -133,7 +137,7 @@ def _refuse_unusable(record: TaskRecord) -> None:
     if overlap is not None and not (
         0 <= overlap <= min(record.image_size) // 2 and min(record.image_size) >= SMALLEST_TILE
     ):
-        raise ValueError(f"{record.name}: tile_overlap {overlap}")
+        raise ValueError(f"{record.name}: tile_overlap {overlap} is more than half of image_size, or that is below 8")
     if record.permute is not None and record.permute < 0:
         raise ValueError(f"{record.name}: its pixels cannot be moved")
     if not record.classes or (record.kind == "segmentation" and len(record.classes) > MOST_MASK_CLASSES):

@@ -108,7 +108,8 @@ def effective(packed: Packed, task: str) -> State:
 
 
 def alone(packed: Packed, task: str, shared: State, private: State) -> Packed:
-    """The network of one task by itself, with no parts but those that it uses: what is not 0 is its own, the rest free.
+    """The network of one task by itself, with no parts but those that it uses: what is not 0 is its own, the rest, of
+    which it may have owned some, is free.
 
     packed: says what there is to know of the task, its state is not looked at; shared and private: the effective state.
     """

@@ -65,9 +65,9 @@ def _changed(name: str, before: Any, after: Any) -> Iterator[str]:
     elif _is_list(before) and _is_list(after) and max(len(before), len(after)) > _MOST_SAID:
         pairs = enumerate(zip_longest(before, after, fillvalue=_ABSENT))
         others = [(place, *pair) for place, pair in pairs if pair[0] != pair[1]]
-        for place, one, other in others[:1]:
-            more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-            yield f"{name}[{place}]: {_said(one)} → {_said(other)}{more}"
+        if others:
+            (place, one, other), more = others[0], len(others) - 1
+            yield f"{name}[{place}]: {_said(one)} → {_said(other)}" + (f" (and {more} more)" if more else "")
     elif before != after:
         yield f"{name}: {_said(before)} → {_said(after)}"
 

@@ -10,6 +10,7 @@ import copy
 import io
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -145,8 +146,10 @@ def _difference(expected: Computed, found: Computed, batches: Iterable[Tensor]) 
     difference = largest = 0.0
     for images in batches:
         right = expected(images)
-        difference = max(difference, float((found(images) - right).abs().max()))
-        largest = max(largest, float(right.abs().max()))
+        off = float((found(images) - right).abs().max())
+        if not math.isfinite(off):
+            raise UserError("what is written gives values that are not finite; half precision may be too little for it")
+        difference, largest = max(difference, off), max(largest, float(right.abs().max()))
     return difference, largest
 
 
@@ -189,7 +192,7 @@ def _write_onnx(path: Path, module: nn.Module, example: Tensor, header: Header, 
 
     total = sum(value.nbytes for value in module.state_dict().values())
     if total > _MOST_ONNX:
-        raise UserError(f"{header.name} has {total:,} bytes of weights, and an ONNX file holds 2 GB; write .pt2")
+        raise UserError(f"{header.name} has {total:,} bytes of weights, and an ONNX file holds 2 GB: write .pt2")
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it talks about its progress
         warnings.simplefilter("ignore")
         made = torch.onnx.export(
@@ -211,6 +214,7 @@ def _write_onnx(path: Path, module: nn.Module, example: Tensor, header: Header, 
 def _name_batch(graph: Any) -> None:
     """Call the number of images N, as the metadata does, wherever a shape has it."""
     given = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    assert given
     for value in (*graph.input, *graph.output, *graph.value_info):
         for side in value.type.tensor_type.shape.dim:
             if side.dim_param == given:

@@ -75,6 +75,7 @@ class Segmented:
 
 Prediction = Classified | Segmented
 T = TypeVar("T")
+_NOTHING = "what the network gives for this image is not finite: its values are extreme, or the weights are no numbers"
 _ONE = str | Path | Image.Image  # what may have parts, and is an image all the same
 
 
@@ -200,8 +201,6 @@ def load(path: str | Path) -> PackedNetwork:
 def _logits(network: TaskNetwork, header: Header, images: Tensor) -> Tensor:
     device = next(network.parameters()).device
     logits: Tensor = network(normalised(images, header, device))
-    if not bool(torch.isfinite(logits).all()):
-        raise PackingError(f"{header.name}: what its network gives is not finite")
     return logits
 
 
@@ -210,7 +209,11 @@ def _classified(network: TaskNetwork, header: Header, images: Iterable[OneImage]
     usable = [pixels for pixels in made if not isinstance(pixels, ImageError)]
     probabilities = iter(_logits(network, header, batch_of(usable)).softmax(dim=1).cpu().numpy() if usable else ())
     for pixels in made:
-        yield pixels if isinstance(pixels, ImageError) else Classified(header.classes, next(probabilities))
+        if isinstance(pixels, ImageError):
+            yield pixels
+        else:
+            own = next(probabilities)
+            yield Classified(header.classes, own) if np.isfinite(own).all() else ImageError(_NOTHING)
 
 
 def _segmented(network: TaskNetwork, header: Header, image: OneImage) -> Segmented | ImageError:
@@ -240,8 +243,10 @@ def _mask(network: TaskNetwork, header: Header, pixels: Pixels) -> NDArray[np.ui
 def _labels(logits: Tensor, size: tuple[int, ...]) -> NDArray[np.uint8]:
     """The class of each pixel of an image of this size, from logits [classes, h, w], which are interpolated.
 
-    One class at a time: large images of many classes would not fit into memory.
+    One class at a time: large images of many classes would not fit into memory. Raises ImageError.
     """
+    if not bool(torch.isfinite(logits).all()):
+        raise ImageError(_NOTHING)
     best = torch.full(size, -torch.inf, device=logits.device)
     labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
     for label, own in enumerate(logits):

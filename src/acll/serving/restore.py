@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from acll.data.prepared import Header
 from acll.errors import quoted
-from acll.networks.build import NetworkError, TaskNetwork, build
+from acll.networks.build import TaskNetwork, build
 from acll.packing.file import PackedFile
 from acll.packing.ownership import Packed, PackingError, State, TaskRecord, effective
 from acll.settings import Network
@@ -58,11 +58,9 @@ def skeleton(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
     spec = specification(packed)
     _refuse_images(spec, record)
     try:
-        try:
-            with torch.device("meta"), _Undrawn():
-                network = build(spec, record.kind, len(record.classes), 0, pretrained=False)
-        except (NotImplementedError, NetworkError):  # some look at values while they are built, and here are none
-            network = build(spec, record.kind, len(record.classes), 0, pretrained=False)
+        network = _without_memory(spec, record) or build(spec, record.kind, len(record.classes), 0, pretrained=False)
+    except ImportError:
+        raise
     except Exception as error:  # whatever libraries raise at what they have not been made for
         raise PackingError(f"the network is not sound: it cannot be built: {quoted(error, 300)}") from None
     expected = {name: (value.shape, value.dtype) for name, value in network.state_dict().items()}
@@ -70,6 +68,18 @@ def skeleton(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
     if odd:
         raise PackingError(f"the network is not sound: {min(odd)[0]} does not fit what it says it is built from")
     return network
+
+
+def _without_memory(spec: Network, record: TaskRecord) -> TaskNetwork | None:
+    """The network of a task, all of whose tensors have no memory yet; None where it cannot be built so."""
+    try:
+        with torch.device("meta"), _Undrawn():
+            network = build(spec, record.kind, len(record.classes), 0, pretrained=False)
+    except Exception:  # some look at values while they are built, and here are none
+        return None
+    in_state = network.state_dict().keys()
+    # what is no part of the state would never be given a value
+    return None if any(name not in in_state for name, _ in network.named_buffers()) else network
 
 
 class _Undrawn(TorchFunctionMode):
@@ -81,7 +91,7 @@ class _Undrawn(TorchFunctionMode):
     ) -> Any:
         given = kwargs or {}
         if getattr(func, "__name__", "").endswith(("normal_", "uniform_")):
-            return args[0] if args else given["tensor"]
+            return args[0] if args else next(iter(given.values()))
         return func(*args, **given)
 
 
