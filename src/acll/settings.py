@@ -43,7 +43,7 @@ def refuse_odd_text(text: str) -> None:
     or bytes that are no text."""
     if len(text) > MOST_TEXT:
         raise ValueError(f"{ascii(text)[:50]}… has {len(text):,} characters, more than {MOST_TEXT:,}")
-    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", text):
+    if re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text):
         raise ValueError(f"{ascii(text)[:50]} has control characters")
 
 
