@@ -326,7 +326,7 @@ def test_compare_says_what_differs_and_its_exit_code_whether_anything_does(netwo
     first = file.read(network / "one.safetensors")
 
     def told(**known):
-        """What compare says where the records of the task differ in this, from 0 to 9."""
+        """What compare says where the records of the task differ in this, before and after."""
         for number, name in enumerate(("first", "other")):
             own = {key: value[number] for key, value in known.items()}
             file.write(network / f"{name}.safetensors", replace(first, tasks=(replace(first.tasks[0], **own),)))

@@ -34,7 +34,7 @@ def _sides(value: Any) -> Any:
 
 def refuse_large(sides: tuple[int, int]) -> None:
     """Raise ValueError where images of this height and width would fit into no memory, or are none."""
-    if not 0 < sides[0] * sides[1] <= MOST_PIXELS or min(sides) < 0:
+    if min(sides) < 1 or sides[0] * sides[1] > MOST_PIXELS:
         raise ValueError(f"{list(sides)}: must be {MOST_PIXELS:,} pixels in all at most, and one at least")
 
 

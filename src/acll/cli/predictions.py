@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
 from acll.data.images import SUFFIXES, resized, resized_mask
@@ -17,7 +18,6 @@ from acll.serving.inputs import ImageError, pixels_of
 from acll.serving.model import Classified, PackedNetwork, Prediction, Segmented
 
 Named = tuple[Path, Prediction]
-_ENDINGS = sorted(SUFFIXES)
 _BAR = 10  # files from which on there is a progress bar
 _LARGEST = 2048  # pixels of the longer side of an overlay
 _LONGEST = 60  # letters of a class in its legend
@@ -34,7 +34,7 @@ def files_of(images: Sequence[str]) -> dict[Path, Path]:
         inside = sorted(file for file in path.rglob("*") if _is_input(file, path)) if path.is_dir() else [path]
         if not inside:
             raise UserError(
-                f"{path}: there is no image in this folder, whose name would end with {', '.join(_ENDINGS)}"
+                f"{path}: there is no image in this folder, whose name would end with {', '.join(sorted(SUFFIXES))}"
             )
         for file in inside:
             found.setdefault(file, Path(file.name) if file == path else file.relative_to(path))
@@ -168,9 +168,7 @@ def _overlay(file: Path, mask: np.ndarray, classes: Sequence[str], colours: np.n
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, since Pillow's own font has few letters beyond English ones."""
-    import matplotlib
-
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
 def _save(path: Path, image: Image.Image) -> None:

@@ -25,7 +25,6 @@ Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "PPM", "TIFF")  # not those that run programs
 _LARGEST = 2**29  # bytes of a raster that is read whole; Pillow's own limit comes to about as many
-
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

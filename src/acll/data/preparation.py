@@ -84,20 +84,12 @@ def prepare(
     report is written and nothing else.
     """
     listing = list_task(task, root)
-    for label in listing.classes:
-        try:
-            refuse_odd_text(label)
-        except ValueError as error:
-            raise DataError(f"{name}: the class {error}; rename it") from None
+    _refuse_labels(name, listing.classes)
     spool = Spool(train.parent, task.image_size)
     listing, samples, left_out = _read(name, task, listing, spool, report, processes)
     forms = spool.forms()
     form = common_form([forms[place] for place in samples.where])
-    _refuse_channels(name, form[0], channels)
-    if form[0] * math.prod(task.image_size) > MOST_VALUES:
-        raise DataError(
-            f"{name}: images of {form[0]} channels and {list(task.image_size)} pixels; make image_size smaller"
-        )
+    _refuse_channels(name, form[0], channels, task.image_size)
     samples, others = _of_form(samples, forms, form)
     left_out += others
     _refuse(name, "on_error", _not_skipped(left_out, task), report)
@@ -183,7 +175,17 @@ def _of_form(samples: Samples, forms: Sequence[Form], form: Form) -> tuple[Sampl
     return samples.select(np.flatnonzero(fits)), faults
 
 
-def _refuse_channels(name: str, own: int, channels: Sequence[int]) -> None:
+def _refuse_labels(name: str, classes: Sequence[str]) -> None:
+    for label in classes:
+        try:
+            refuse_odd_text(label)
+        except ValueError as error:
+            raise DataError(f"{name}: the class {error}; rename it") from None
+
+
+def _refuse_channels(name: str, own: int, channels: Sequence[int], size: tuple[int, int]) -> None:
+    if own * math.prod(size) > MOST_VALUES:
+        raise DataError(f"{name}: images of {own} channels and {list(size)} pixels; make image_size smaller")
     unfit = [count for count in channels if own not in (1, count)]
     if unfit:
         raise DataError(

@@ -18,10 +18,8 @@ from acll.settings import MOST_BANDS, MOST_VALUES, refuse_large, refuse_odd_text
 MOST_WEIGHTS, MOST_IN_A_TENSOR = 2**30, 2**28
 MOST_LAYERS, MOST_OWNERS = 5000, 2**18  # tensors; numbers of owned weights, one of each layer and task
 MOST_DEPTH = 16  # of values in each other
-
 SMALLEST_TILE = 8  # pixels; no decoder takes smaller images
 MOST_MASK_CLASSES = 255  # masks are bytes, and one means ignore
-
 Dtype = Literal["float64", "int64", "float32", "int32", "float16", "bfloat16", "uint8"]
 Count = Annotated[int, Field(ge=0, le=MOST_IN_A_TENSOR)]
 Shape = Annotated[list[Count], Field(max_length=8)]
@@ -80,9 +78,8 @@ class Header(BaseModel):
         names = [record.name for record in self.tasks]
         if not all(re.fullmatch("[a-z0-9_]+", name) for name in names):
             raise ValueError("the name of a task has other characters than a-z, 0-9 and _")
-        shapes = [layer.shape for layer in self.layers]
-        shapes += [part.shape for own in self.private.values() for part in own]
-        if any(math.prod(max(1, side) for side in shape) > MOST_IN_A_TENSOR for shape in shapes):
+        tensors: list[Layer | Part] = [*self.layers, *(part for own in self.private.values() for part in own)]
+        if any(math.prod(max(1, side) for side in one.shape) > MOST_IN_A_TENSOR for one in tensors):
             raise ValueError(f"it has a tensor of more than {MOST_IN_A_TENSOR:,} values")
         if sum(counts) > MOST_WEIGHTS:
             raise ValueError(f"it says that it has {sum(counts):,} weights, more than any network")
@@ -98,8 +95,7 @@ class Header(BaseModel):
             raise ValueError("a name stands there twice")
         if set(self.private) != set(names):
             raise ValueError("its tasks are not those whose private state it has")
-        parts = [part.name for own in self.private.values() for part in own]
-        _refuse_odd([self.network, self.method, self.seed, [layer.name for layer in self.layers], parts])
+        _refuse_odd([self.network, self.method, [one.name for one in tensors]])
         for record in self.tasks:
             _refuse_odd([getattr(record, part.name) for part in fields(record)])
             _refuse_unusable(record)

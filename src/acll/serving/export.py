@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from acll.data.batches import Split, evaluation_batches, normalised
+from acll.data.batches import Split, normalised
 from acll.data.prepared import Header
 from acll.errors import UserError
 from acll.files import written
@@ -98,15 +98,24 @@ class OnnxSession(nn.Module):
         return torch.from_numpy(self._session.run(None, {"images": images.numpy()})[0])
 
 
-class _Called(nn.Module):
-    """What can be called as a module in evaluation mode: exported programs have no other, and refuse to be asked."""
+class _Compared(nn.Module):
+    """What is written, as a module: it gives what that computes, and keeps how far this is from what is expected.
 
-    def __init__(self, function: Computed) -> None:
+    Exported programs have no mode but that of evaluation, and refuse to be asked for it.
+    """
+
+    def __init__(self, expected: Computed, found: Computed) -> None:
         super().__init__()
-        self._function = (function,)  # in a tuple, since a module would become a part of this one
+        self._functions = (expected, found)  # in a tuple, since modules would become parts of this one
+        self.difference = self.largest = 0.0
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._function[0](images)
+        expected, found = (function(images) for function in self._functions)
+        difference = float((found - expected).abs().max())
+        if not math.isfinite(difference):
+            raise UserError("what is written gives values that are not finite; half precision may be too little for it")
+        self.difference, self.largest = max(self.difference, difference), max(self.largest, float(expected.abs().max()))
+        return found
 
 
 @torch.no_grad()
@@ -132,25 +141,13 @@ def export(opened: file.PackedFile, task: str, path: Path, precision: Precision,
             read = _write_program(beside, _in_precision(small, precision), example)
         else:
             read = _write_onnx(beside, _in_precision(small, precision), example, header, precision == "int8")
-        scores, images = None, iter([example])
-        if validation is not None:
-            images = (batch for batch, _ in evaluation_batches(validation, plain, _CPU))
-            of_both = [score(outcome(_Called(one), validation, plain, _CPU)) for one in (whole, read)]
+        compared, scores = _Compared(whole, read), None
+        if validation is None:
+            compared(example)
+        else:
+            of_both = [score(outcome(one, validation, plain, _CPU)) for one in (whole, compared)]
             scores = (of_both[0], of_both[1])
-        difference, largest = _difference(whole, read, images)
-    return Exported(path.stat().st_size, difference, largest, small, scores)
-
-
-def _difference(expected: Computed, found: Computed, batches: Iterable[Tensor]) -> tuple[float, float]:
-    """The largest difference of what two compute of images, and the largest that is expected."""
-    difference = largest = 0.0
-    for images in batches:
-        right = expected(images)
-        off = float((found(images) - right).abs().max())
-        if not math.isfinite(off):
-            raise UserError("what is written gives values that are not finite; half precision may be too little for it")
-        difference, largest = max(difference, off), max(largest, float(right.abs().max()))
-    return difference, largest
+    return Exported(path.stat().st_size, compared.difference, compared.largest, small, scores)
 
 
 def _refuse(path: Path, precision: Precision) -> None:
