@@ -92,7 +92,7 @@ format: .venv/installed  ## format Python and Snakemake files
 	@snakefmt Snakefile workflow
 
 docs: .venv/installed  ## write config/README.md from the typed configuration
-	@python -m acll.reference > config/README.md
+	@python -m acll.config.reference > config/README.md
 
 registry: .venv/installed  ## list anew which architectures the installed libraries offer (takes minutes)
 	@python -m acll.networks.make_registry

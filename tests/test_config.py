@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from acll.config import ConfigurationError, load, parse
+from acll.config.checks import ConfigurationError, load, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 MISSING = object()

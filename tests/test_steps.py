@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from acll.config import parse
+from acll.config.checks import parse
 from acll.data import prepared
 from acll.networks.channels import ChannelGraph
 from acll.packing import file

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from acll import closure as closures
 from acll.closure import closure, code_of
-from acll.config import parse
+from acll.config.checks import parse
 from acll.tree import Node, nodes, orders, runs, searches
 
 PROPERTY = settings(max_examples=25, deadline=None)

@@ -123,3 +123,9 @@ def _stop_orphans(results: Path) -> bool:
 def _is_job(process: dict[str, Any], results: Path) -> bool:
     is_step = any(word.startswith("acll.steps.") for word in process["cmdline"] or [])
     return is_step and process["cwd"] == str(results.resolve())
+
+
+@contextlib.contextmanager
+def job(results: Path) -> Iterator[None]:
+    """Share the run's lock for as long as a job works."""
+    yield

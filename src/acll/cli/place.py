@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from acll.config import load
-from acll.settings import Configuration
+from acll.config.checks import load
+from acll.config.configuration import Configuration
 
 
 def place_of(path: Path) -> tuple[Path, str]:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acll.cli.place import place_of, tell_not_here
-from acll.config import ConfigurationError, load
+from acll.config.checks import ConfigurationError, load
 from acll.errors import UserError
 
 if TYPE_CHECKING:
-    from acll.settings import Torchvision
+    from acll.data.sources.torchvision import Torchvision
 
 
 def check(path: Path) -> None:
@@ -42,9 +42,7 @@ def check(path: Path) -> None:
 
 def download(path: Path) -> None:
     """Fetch and verify the datasets of torchvision that a configuration names."""
-    from acll.data.sources.torchvision_sets import list_torchvision
-
-    fetched = _fetch(path, list_torchvision)  # reads the lists of files, so that it notices what is incomplete
+    fetched = _fetch(path, lambda task, root: task.listing(root))  # reads the lists of files, so that it notices what is incomplete
     print(f"{path}: {fetched} datasets fetched")
     check(path)
 
@@ -52,15 +50,14 @@ def download(path: Path) -> None:
 def _fetch(path: Path, look: "Callable[[Torchvision, Path], object]") -> int:
     """Fetch the datasets of torchvision in which `look` finds something missing; how many these were."""
     from acll.data.root import data_root
-    from acll.settings import Torchvision
+    from acll.data.sources.torchvision import Torchvision
 
     configuration = load(path)
     tasks = {name: task for name, task in configuration.tasks.items() if isinstance(task, Torchvision)}
     if not tasks:
         return 0
-    from acll.data.catalogue import source_of
     from acll.data.identity import tracked
-    from acll.data.sources.torchvision_sets import KNOWN, download
+    from acll.data.sources.torchvision import KNOWN, download
     from acll.sharing.raw import recorded_identity
 
     root = data_root(configuration.data_root)
@@ -68,11 +65,11 @@ def _fetch(path: Path, look: "Callable[[Torchvision, Path], object]") -> int:
     seen: set[str] = set()
     fetched = 0
     for name, task in tasks.items():
-        if KNOWN[task.dataset].by_hand or tracked(root / task.path) is not None or source_of(task) in seen:
+        if KNOWN[task.dataset].by_hand or tracked(root / task.path) is not None or task.source_key() in seen:
             continue  # `check` says what is missing
         if recorded_identity(results, name, task, root) is not None:
             continue  # what results know of their raw data is enough for them
-        seen.add(source_of(task))
+        seen.add(task.source_key())
         try:
             look(task, root)
         except UserError:
@@ -84,13 +81,12 @@ def _fetch(path: Path, look: "Callable[[Torchvision, Path], object]") -> int:
 
 def ready(path: Path) -> None:
     """Check a configuration, that no run is on, and that dvc.yaml has a stage for it: add one if not."""
-    from acll.data.catalogue import raw_files
     from acll.lock import held
     from acll.sharing.records import recorded
     from acll.sharing.stages import add_stage
     from acll.sharing.transfer import forget_ended, has_remote, knows
 
-    _fetch(path, raw_files)
+    _fetch(path, lambda task, root: task.raw_files(root))
     check(path)
     root, name = place_of(path)
     results = root / "results" / name
@@ -139,12 +135,11 @@ def write_report(root: Path, name: str, results: Path) -> Path:
 def prove(path: Path) -> None:
     """Check in the packed files of a run that nothing was forgotten."""
     from acll.evaluation.proof import prove
-    from acll.tree import Node
+    from acll.node import Node
 
     nodes = []
     for file in sorted(path.glob("nodes/**/network.safetensors")):
-        network, method, seed, *prefix = file.parent.relative_to(path / "nodes").parts
-        nodes.append(Node(network, method, int(seed.removeprefix("seed")), tuple(prefix)))
+        nodes.append(Node.of(file.parent.relative_to(path / "nodes").as_posix()))
     if not nodes:
         raise UserError(f"{path}: there is no packed network; has the run ended?")
     proofs = prove(path, sorted(nodes, key=lambda node: node.position))

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from acll.cli.place import place_of, tell_not_here
 from acll.cli.runs import write_report
-from acll.config import load
+from acll.config.checks import load
 from acll.errors import UserError
 
 if TYPE_CHECKING:
-    from acll.sharing.jobs import Job
+    from acll.plan import Job
     from acll.sharing.verify import Fault
 
 
@@ -36,7 +36,7 @@ def _verify_results(root: Path, name: str) -> None:
     if not any((root / where).glob("[!.]*")):
         raise UserError(f"{where}: nothing is there; `make pull CONFIG={name}` or `make run CONFIG={name}` brings it")
     jobs, faults = verified(root, name)
-    outputs = sum(len(job.outputs) for job in jobs)
+    outputs = sum(len(job.all_outputs) for job in jobs)
     for line in faults_told(faults):
         print(line)
     loose = sum(len(group.files) for group in leftovers(root / where, jobs))
@@ -69,7 +69,7 @@ def _tell_foreign(root: Path, name: str, jobs: "Sequence[Job]") -> None:
 
 def repair(path: Path) -> None:
     """Put back, or make again, results that are damaged or missing."""
-    from acll.sharing.jobs import jobs_of
+    from acll.sharing.planned import jobs_of
     from acll.sharing.repair import repair
 
     root, name = place_of(path)
@@ -114,8 +114,8 @@ def pull(path: Path, what: str) -> None:
 
 def stale(path: Path) -> None:
     """List results that the configuration no longer names."""
-    from acll.sharing.jobs import jobs_of
     from acll.sharing.leftovers import leftovers
+    from acll.sharing.planned import jobs_of
     from acll.sharing.report import leftovers_told
 
     root, name = place_of(path)
@@ -133,8 +133,8 @@ def stale(path: Path) -> None:
 def prune_results(path: Path) -> None:
     """Remove results that the configuration no longer names."""
     from acll.lock import held
-    from acll.sharing.jobs import jobs_of
     from acll.sharing.leftovers import leftovers, remove
+    from acll.sharing.planned import jobs_of
     from acll.sharing.report import leftovers_told
 
     root, name = place_of(path)

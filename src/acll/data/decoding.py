@@ -17,10 +17,10 @@ from acll.data.faults import Fault, some
 from acll.data.images import Box, Pixels, UnreadableError, resized, resized_mask
 from acll.data.listing import Item, Listing
 from acll.data.prepared import IGNORE
+from acll.data.task import Task
 from acll.data.tiles import filled_up, tiles
 from acll.data.variants import relabelled, varied
 from acll.data.workers import Lost, workers
-from acll.settings import Task
 
 Result = TypeVar("Result")
 _CHUNK = 16  # samples that a process is handed at a time

@@ -9,25 +9,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from acll.data.catalogue import raw_files
 from acll.data.errors import DataError
+from acll.data.task import Task
 from acll.files import write_json
-from acll.settings import AnyTask, Digits, Generated, Table
 
 FINGERPRINTS = Path(".cache/fingerprints.json")  # below the repository
 
 
-def identity(task: AnyTask, root: Path, cache: Path) -> str:
+def identity(task: Task, root: Path, cache: Path) -> str:
     """The identity of the raw data of a task: what DVC says of them, else names and content of its files.
 
     Empty for sources that read no file. Digests are kept in `cache` under path, size and time of change, as DVC does.
     Raises DataError where the data are missing, or are not what the `.dvc` file beside them says.
     """
-    if isinstance(task, Digits | Generated):
+    if not task.from_files:
         return ""
     path = root / task.path
     with _digests(cache) as digest:
-        recorded = None if isinstance(task, Table) else tracked(path)  # of a table, not of the images that it names
+        recorded = tracked(path) if task.in_one_place else None
         if recorded is not None:
             if path.exists() and not _is_tracked_content(path, recorded, digest):
                 raise DataError(
@@ -37,7 +36,7 @@ def identity(task: AnyTask, root: Path, cache: Path) -> str:
             return f"dvc {recorded}"
         total = hashlib.sha256()
         base = path if path.is_dir() else path.parent
-        for file in raw_files(task, root):
+        for file in task.raw_files(root):
             total.update(f"{file.relative_to(base).as_posix()} {digest(file)}\n".encode())
     return total.hexdigest()
 

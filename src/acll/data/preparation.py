@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acll.data import prepared
-from acll.data.catalogue import list_task
 from acll.data.decoding import Decoder, decode_all, tiled
 from acll.data.duplicates import copies
 from acll.data.errors import DataError
@@ -25,8 +24,9 @@ from acll.data.places import SPLITS
 from acll.data.prepared import Content, Header
 from acll.data.splits import cut, strata_of, subset, united
 from acll.data.spool import Form, Spool, common_form
+from acll.data.task import Task
 from acll.data.variants import part_of_classes
-from acll.settings import MOST_VALUES, AnyTask, refuse_odd_text
+from acll.settings import MOST_VALUES, refuse_odd_text
 
 Positions = NDArray[np.int64]
 
@@ -68,7 +68,7 @@ class Samples:
 
 def prepare(
     name: str,
-    task: AnyTask,
+    task: Task,
     root: Path,
     train: Path,
     test: Path,
@@ -83,7 +83,7 @@ def prepare(
     Raises DataError where files cannot be used and the task says `stop`, or where what is left makes no task. Then the
     report is written and nothing else.
     """
-    listing = list_task(task, root)
+    listing = task.listing(root)
     _refuse_labels(name, listing.classes)
     spool = Spool(train.parent, task.image_size)
     listing, samples, left_out = _read(name, task, listing, spool, report, processes)
@@ -135,7 +135,7 @@ def prepare(
 
 
 def _read(
-    name: str, task: AnyTask, listing: Listing, spool: Spool, report: Path, processes: int
+    name: str, task: Task, listing: Listing, spool: Spool, report: Path, processes: int
 ) -> tuple[Listing, Samples, list[Fault]]:
     """Decode all samples into the spool: the listing as the task wants it, the samples, what was left out."""
     classes, labels = len(listing.classes), None
@@ -194,7 +194,7 @@ def _refuse_channels(name: str, own: int, channels: Sequence[int], size: tuple[i
         )
 
 
-def _not_skipped(faults: Sequence[Fault], task: AnyTask) -> list[Fault]:
+def _not_skipped(faults: Sequence[Fault], task: Task) -> list[Fault]:
     """What stops the task. Of tiles, and where only a part of the classes is wanted, some have to be without any."""
     if task.on_error == "skip":
         return [fault for fault in faults if fault.kind == "machine"]
@@ -216,7 +216,7 @@ def _refuse(name: str, key: str, faults: Sequence[Fault], report: Path) -> None:
 # splits
 
 
-def _cut(name: str, samples: Samples, task: AnyTask, there: Sequence[str]) -> dict[str, Positions]:
+def _cut(name: str, samples: Samples, task: Task, there: Sequence[str]) -> dict[str, Positions]:
     """The positions of each split; what the source does not have is cut from `train`, first the test, then validation.
 
     Exact copies stay together, so that cutting cannot make a leak.
@@ -237,7 +237,7 @@ def _cut(name: str, samples: Samples, task: AnyTask, there: Sequence[str]) -> di
     return splits
 
 
-def _leaks(samples: Samples, splits: dict[str, Positions], task: AnyTask) -> list[tuple[int, Fault]]:
+def _leaks(samples: Samples, splits: dict[str, Positions], task: Task) -> list[tuple[int, Fault]]:
     """The copies, and members of a group, across splits, each with the position of the one farther from the test."""
     found = copies(samples.digests, samples.thumbnails, [splits[split] for split in SPLITS])
     split_of = {int(index): split for split, chosen in splits.items() for index in chosen}
@@ -348,7 +348,7 @@ def _content(samples: Samples, spool: Spool, form: Form, listing: Listing) -> Co
 
 def _summary(
     header: Header,
-    task: AnyTask,
+    task: Task,
     form: Form,
     with_class: dict[str, list[int]],
     sizes: dict[str, int],

@@ -14,7 +14,7 @@ from acll.data.errors import DataError
 from acll.data.images import Pixels, each_band, top_of
 from acll.data.listing import Listing
 from acll.data.prepared import IGNORE
-from acll.settings import Task
+from acll.data.task import Task
 
 
 def part_of_classes(name: str, listing: Listing, part: list[int]) -> tuple[Listing, dict[int, int]]:

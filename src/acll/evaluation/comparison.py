@@ -1,7 +1,6 @@
 """Runs compared: what each came to, means with intervals over runs, and differences between methods."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -16,6 +15,7 @@ from acll.evaluation.statistics import (
     interval,
     intransigence,
 )
+from acll.node import TOGETHER, Run
 
 FIGURES = (
     "mean_score", "worst_score", "mean_forgetting", "backward_transfer", "forward_transfer", "intransigence",
@@ -24,40 +24,22 @@ FIGURES = (
 COMPARED = ("mean_score", "worst_score")
 WITHOUT_ORDER = ("individual", "joint")
 
-
-@dataclass(frozen=True)
-class Run:
-    """One method's way through the tasks of a sequence, in one order, from one seed.
-
-    type: of the method; stages: for each number of tasks learned the prefixes (joined by +) of the networks that serve
-    these tasks together; none where the method has no network for fewer than all.
-    """
-
-    sequence: str
-    network: str
-    method: str
-    type: str
-    seed: int
-    tasks: tuple[str, ...]
-    stages: tuple[tuple[str, ...], ...]
-
-    @property
-    def order(self) -> str:
-        """The tasks in the order of learning."""
-        return "+".join(self.tasks)
-
-
 Lookup = Mapping[tuple[str, str, int, str], pd.DataFrame]
 
 
 def by_node(scores: pd.DataFrame) -> Lookup:
-    """The rows of each node: by network, method, seed, prefix."""
+    """Return the rows of each node: by network, method, seed, and the tasks of its prefix in one word."""
     return dict(iter(scores.groupby(["network", "method", "seed", "prefix"])))  # type: ignore[arg-type]
+
+
+def _at(nodes: Lookup, run: Run, stage: int) -> list[pd.DataFrame]:
+    """Return the rows of each node whose network serves the first tasks of a run. stage: how many tasks."""
+    return [nodes[(node.network, node.method, node.seed, node.word)] for node in run.nodes(stage)]
 
 
 def rows_at(nodes: Lookup, run: Run, stage: int) -> pd.DataFrame:
     """The rows of `scores` for a run after so many tasks, in the order of learning; empty where it has no network."""
-    found = [nodes[(run.network, run.method, run.seed, prefix)] for prefix in run.stages[stage - 1]]
+    found = _at(nodes, run, stage)
     if not found:
         return pd.DataFrame()
     rows = pd.concat(found, ignore_index=True).set_index("task", drop=False).loc[list(run.tasks[:stage])]
@@ -67,8 +49,8 @@ def rows_at(nodes: Lookup, run: Run, stage: int) -> pd.DataFrame:
 def matrix_of(nodes: Lookup, run: Run) -> Matrix:
     """[T, T] the score of each task (column) after each stage (row); see `acll.evaluation.statistics`."""
     scores = np.full((len(run.tasks), len(run.tasks)), np.nan)
-    for stage, prefixes in enumerate(run.stages):
-        found = [nodes[(run.network, run.method, run.seed, prefix)] for prefix in prefixes]
+    for stage in range(len(run.tasks)):
+        found = _at(nodes, run, stage + 1)
         known = {task: score for rows in found for task, score in zip(rows["task"], rows["score"], strict=True)}
         if known:
             scores[stage, : stage + 1] = [known[task] for task in run.tasks[: stage + 1]]
@@ -115,7 +97,8 @@ def _figures(
     end, scores = rows_at(nodes, run, len(run.tasks)), matrix_of(nodes, run)
     known = not np.isnan(np.diag(scores)).any()
     reference = alone.get((run.network, run.seed, run.sequence, run.order))
-    last = [prefixes[-1] if prefixes else "" for prefixes in run.stages]  # where each task was learned
+    # where each task was learned
+    last = [TOGETHER.join(prefixes[-1]) if prefixes else "" for prefixes in run.stages]
     in_turn = [learned.get((run.network, run.method, run.seed, prefix), []) for prefix in last]
     own_curves = [alone_curves.get((run.network, run.seed, task), []) for task in run.tasks]
     size = int(end.drop_duplicates("prefix")["bytes"].sum())

@@ -1,34 +1,20 @@
 """Segmentation as people judge it: a few test images, the truth, and what networks make of them, before and after
 later tasks."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from acll.evaluation.examples import Examples
 from acll.evaluation.pictures import class_colours, overlaid, shortened, visible
-from acll.files import written
 
-SHOWN = 3  # images
 _NAMED = 24  # classes that a legend has room for
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Some test images [N, C, H, W] as prepared, their masks and what a network makes of them, both uint8 [N, H, W]."""
-
-    classes: tuple[str, ...]
-    images: NDArray[Any]
-    masks: NDArray[np.uint8]
-    predictions: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -40,24 +26,6 @@ class Before:
     learned: Examples | None
     end: Examples
     scores: tuple[float, ...]  # when learned, if there is that, and at the end
-
-
-def write(path: Path, examples: Examples) -> None:
-    """Write examples, whole or not at all."""
-    from safetensors.numpy import save_file
-
-    arrays = {"images": examples.images, "masks": examples.masks, "predictions": examples.predictions}
-    with written(path) as beside:
-        save_file(arrays, beside, metadata={"classes": json.dumps(examples.classes)})
-
-
-def read(path: Path) -> Examples:
-    """Examples as `write` wrote them."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        arrays = {name: file.get_tensor(name) for name in ("images", "masks", "predictions")}
-        return Examples(tuple(json.loads(file.metadata()["classes"])), **arrays)
 
 
 def masks(title: str, methods: Sequence[Before]) -> Figure:

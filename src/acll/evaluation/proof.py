@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from acll.node import Node
 from acll.packing import file
 from acll.packing.ownership import PackingError, digest, effective
-from acll.tree import Node
 
 
 @dataclass(frozen=True)

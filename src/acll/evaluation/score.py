@@ -14,7 +14,7 @@ from acll.packing.accounting import bytes_alone
 from acll.packing.ownership import Packed, digest
 from acll.serving.restore import header_of, restore
 from acll.settings import Kind
-from acll.training.evaluate import outcome
+from acll.training.evaluate import evaluated
 from acll.training.metrics import score
 
 
@@ -71,7 +71,7 @@ def _evaluate(packed: Packed, task: str, test: Path, device: torch.device, share
     record = packed.record(task)
     network, state = restore(packed, task)
     split = split_of(prepared.read(test)[0], "test")
-    result = outcome(network.to(device), split, header_of(record), device)
+    result = evaluated(network.to(device), split, header_of(record), device)
     return TaskScore(
         task=task,
         position=packed.position(task),

@@ -1,12 +1,14 @@
 """The tables that people read and tools parse."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from acll.evaluation.comparison import Lookup, Run, rows_at
+from acll.evaluation.comparison import Lookup, rows_at
+from acll.node import Node, Run
 
 COLUMNS = (
     "network", "method", "seed", "prefix", "task", "position", "kind", "metric", "score", "score_when_learned",
@@ -17,7 +19,6 @@ CHOSEN = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped")
 NAMES = (
     "sequence", "order", "network", "method", "other", "type", "prefix", "task", "figure", "kind", "metric", "device",
 )  # fmt: skip
-Key = tuple[str, str, int, tuple[str, ...]]  # network, method, seed, prefix
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -27,7 +28,7 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=names, na_values={name: [""] for name in columns}, keep_default_na=False)
 
 
-def scores_table(nodes: Mapping[Key, Mapping[str, Any]]) -> pd.DataFrame:
+def scores_table(nodes: Mapping[Node, Mapping[str, Any]]) -> pd.DataFrame:
     """One row for each (network, method, seed, prefix, task).
 
     nodes: what the evaluation of each node wrote, for every prefix of every sequence, so that the score of a task
@@ -35,37 +36,38 @@ def scores_table(nodes: Mapping[Key, Mapping[str, Any]]) -> pd.DataFrame:
     where the bits are the same and so is the device.
     """
     rows = []
-    for (network, method, seed, prefix), node in nodes.items():
-        for entry in node["rows"]:
-            when = _when_learned(nodes, (network, method, seed, prefix[: entry["position"]]), entry["task"])
+    for node, evaluated in nodes.items():
+        for entry in evaluated["rows"]:
+            learned = replace(node, prefix=node.prefix[: entry["position"]])
+            when = _when_learned(nodes, learned, entry["task"])
             rows.append(
                 {key: value for key, value in entry.items() if key not in ("choice", "curve")}
                 | {key: entry["choice"].get(key) for key in CHOSEN}
                 | {"search_cost": entry["choice"].get("cost")}
-                | {"network": network, "method": method, "seed": seed, "prefix": "+".join(prefix)}
+                | {"network": node.network, "method": node.method, "seed": node.seed, "prefix": node.word}
                 | {"score_when_learned": when, "forgetting": None if when is None else when - entry["score"]}
-                | {"free_share": node["free_share"], "bytes": node["bytes"], "device": node["device"]}
+                | {key: evaluated[key] for key in ("free_share", "bytes", "device")}
             )
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.sort_values(["network", "method", "seed", "prefix", "position"], ignore_index=True)
 
 
-def _when_learned(nodes: Mapping[Key, Mapping[str, Any]], key: Key, task: str) -> float | None:
+def _when_learned(nodes: Mapping[Node, Mapping[str, Any]], learned: Node, task: str) -> float | None:
     """The score of a task at the node where it was learned; None where several were learned together, before which
     there is nothing."""
-    rows = nodes[key]["rows"]
-    return None if len(rows) > len(key[-1]) else float(next(row["score"] for row in rows if row["task"] == task))
+    rows = nodes[learned]["rows"]
+    return None if len(rows) > learned.position else float(next(row["score"] for row in rows if row["task"] == task))
 
 
-def curves_table(nodes: Mapping[Key, Mapping[str, Any]]) -> pd.DataFrame:
+def curves_table(nodes: Mapping[Node, Mapping[str, Any]]) -> pd.DataFrame:
     """One row for each node and epoch of the training in which its task was learned: the score on the validation split.
 
     Nodes whose tasks were learned together have none.
     """
     rows = [
-        (network, method, seed, "+".join(prefix), epoch, score)
-        for (network, method, seed, prefix), node in nodes.items()
-        for epoch, score in enumerate(node["rows"][-1]["curve"], 1)
+        (node.network, node.method, node.seed, node.word, epoch, score)
+        for node, evaluated in nodes.items()
+        for epoch, score in enumerate(evaluated["rows"][-1]["curve"], 1)
     ]
     return pd.DataFrame(rows, columns=["network", "method", "seed", "prefix", "epoch", "score"])
 
@@ -115,13 +117,8 @@ def trials_table(searches: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         return pd.DataFrame(columns=["network", "method", "seed", "prefix"])
     frames = []
     for name, trials in searches.items():
-        network, method, seed, *prefix = name.split("/")
-        names = {
-            "network": network,
-            "method": method,
-            "seed": int(seed.removeprefix("seed")),
-            "prefix": "+".join(prefix),
-        }
+        node = Node.of(name)
+        names = {"network": node.network, "method": node.method, "seed": node.seed, "prefix": node.word}
         frames.append(pd.DataFrame([names] * len(trials), index=trials.index, columns=list(names)).join(trials))
     return pd.concat(frames, ignore_index=True)
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from acll.errors import UserError
 from acll.networks import classic, small
-from acll.settings import BackboneNetwork, DecoderNetwork, Kind, Network, PerceptronNetwork
+from acll.networks.spec import BackboneNetwork, DecoderNetwork, Network, PerceptronNetwork
+from acll.settings import Kind
 
 IMAGENET_CLASSES = 1000
 IMAGENET_CHANNELS = 3  # for which every encoder is made, before `_start` gives it its own number

@@ -14,7 +14,8 @@ import torch
 
 from acll.networks.build import OWN_BACKBONES, NetworkError, build
 from acll.networks.partition import UnpackableError, partition
-from acll.settings import BackboneNetwork, DecoderNetwork, Kind, Network
+from acll.networks.spec import BackboneNetwork, DecoderNetwork, Network
+from acll.settings import Kind
 
 SIZES = (8, 16, 32, 48, 64, 80, 96, 128, 224)
 FIXED = ("vit_", "maxvit")  # the length of their sequence is part of their weights

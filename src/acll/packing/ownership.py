@@ -124,7 +124,7 @@ def free(packed: Packed, kind: Kind) -> State:
     return {name: owner == 0 for name, owner in packed.owner.items() if uses(kind, name)}
 
 
-def still(packed: Packed, state: Mapping[str, Tensor]) -> State:
+def frozen_private(packed: Packed, state: Mapping[str, Tensor]) -> State:
     """Masks that keep the features of earlier tasks as they are: of all private state that one of them has had, but for
     the head. state: that of a new task's network."""
     had = {name for private in packed.private.values() for name in private if not name.startswith("head.")}
@@ -188,7 +188,7 @@ def commit(packed: Packed, record: TaskRecord, state: Mapping[str, Tensor], keep
     return _recorded(packed, shared, owner, packed.private | {record.name: private}, record)
 
 
-def overwrite(packed: Packed, record: TaskRecord, state: Mapping[str, Tensor]) -> Packed:
+def commit_finetuned(packed: Packed, record: TaskRecord, state: Mapping[str, Tensor]) -> Packed:
     """The network after plain fine-tuning: every weight has moved on, and of private state only the heads stay.
 
     Every shared weight is the first task's as far as ownership goes, so that each task sees all weights as they now

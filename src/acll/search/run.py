@@ -13,10 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 from acll.search.choice import crossing_below_top, interval, monotone_fit, residuals_of, tolerance_of
+from acll.search.settings import Search
 from acll.search.strategies import STEP, SUGGEST, Known, draw, penalised
 from acll.search.trials import CONFIRMATION, REFERENCE, TRIAL, Attempt, Cost, Point, Settled, Trial, TrialLog
 from acll.seeds import derived
-from acll.settings import Search
 
 FEWEST_SAMPLES = 50  # a validation split below this says little; the run warns
 BRIEF = 1 / 16  # length of brief retraining, in full ones

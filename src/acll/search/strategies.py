@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from acll.search.settings import Strategy
 from acll.seeds import derived
-from acll.settings import Strategy
 
 STARTUP = 4  # random draws before TPE learns from losses; hyperopt's own 20 would be the whole search
 GAMMA = 0.5  # share of the draws that TPE takes for good ones; hyperopt's own 0.25 leaves one or two of a dozen

@@ -27,7 +27,7 @@ from acll.files import written
 from acll.packing import file
 from acll.serving.compact import Compacted, compacted, program
 from acll.serving.restore import header_of, loaded
-from acll.training.evaluate import outcome
+from acll.training.evaluate import evaluated
 from acll.training.metrics import score
 
 Precision = Literal["float32", "float16", "int8"]
@@ -145,7 +145,7 @@ def export(opened: file.PackedFile, task: str, path: Path, precision: Precision,
         if validation is None:
             compared(example)
         else:
-            of_both = [score(outcome(one, validation, plain, _CPU)) for one in (whole, compared)]
+            of_both = [score(evaluated(one, validation, plain, _CPU)) for one in (whole, compared)]
             scores = (of_both[0], of_both[1])
     return Exported(path.stat().st_size, compared.difference, compared.largest, small, scores)
 

@@ -12,9 +12,9 @@ from torch.overrides import TorchFunctionMode
 from acll.data.prepared import Header
 from acll.errors import quoted
 from acll.networks.build import TaskNetwork, build
+from acll.networks.spec import Network
 from acll.packing.file import PackedFile
 from acll.packing.ownership import Packed, PackingError, State, TaskRecord, effective
-from acll.settings import Network
 
 
 def restore(packed: Packed, task: str) -> tuple[TaskNetwork, State]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from acll.plan import Job
 from acll.sharing import records
-from acll.sharing.jobs import Job
 
 REPORT = Path("report.html")  # which `make report` writes there, and DVC leaves out
 _ABOUT_JOBS = {"logs", "benchmarks", "digests", ".snakemake"}
@@ -52,8 +52,8 @@ def _sorted_out(results: Path, jobs: Sequence[Job]) -> tuple[list[Path], set[Pat
 
 
 def _named(jobs: Sequence[Job]) -> set[Path]:
-    outputs = {output for job in jobs for output in job.outputs}
-    named = {Path(path) for job in jobs for path in (*job.outputs, job.digests, *job.others)}
+    outputs = {output for job in jobs for output in job.all_outputs}
+    named = {Path(path) for job in jobs for path in (*job.all_outputs, job.digests, *job.others)}
     named |= {Path(output).with_suffix(".checkpoint") for output in outputs}
     return named | {records.record_of(output) for output in outputs}
 

@@ -10,8 +10,9 @@ from tqdm import tqdm
 from acll.data.identity import FINGERPRINTS
 from acll.errors import UserError
 from acll.lock import held
+from acll.plan import Job
 from acll.sharing import records, transfer
-from acll.sharing.jobs import Job, jobs_of
+from acll.sharing.planned import jobs_of
 from acll.sharing.verify import Fault, verify
 
 
@@ -32,7 +33,7 @@ def repair(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int]:
     """
     results = root / "results" / name
     with held(results):
-        about = {str(records.record_of(output)) for job in jobs for output in job.outputs} | {
+        about = {str(records.record_of(output)) for job in jobs for output in job.all_outputs} | {
             job.digests for job in jobs
         }
         brought = transfer.restore(root, name, {path: None for path in about if not (results / path).exists()})

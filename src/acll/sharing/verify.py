@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from acll.files import sha256
+from acll.plan import Job, command
 from acll.sharing import records
-from acll.sharing.jobs import Job
 
 Kind = Literal["missing", "damaged", "unrecorded", "stale", "follows"]
 _SHOWN = 3  # parameters named in a reason
@@ -35,8 +35,8 @@ def verify(results: Path, jobs: Iterable[Job]) -> list[Fault]:
     not_current: set[str] = set()  # outputs that this commit would make anew
     for job in jobs:
         digests |= records.read_digests(results / job.digests)
-        follows = next((path for path in job.inputs if path in not_current), None)
-        for output in job.outputs:
+        follows = next((path for path in job.all_inputs if path in not_current), None)
+        for output in job.all_outputs:
             damage = _damage(results, output, digests, unfinished)
             stale = _stale(job, records.read_record(results, output), digests)
             found = damage or stale
@@ -64,18 +64,19 @@ def _damage(results: Path, output: str, digests: Mapping[str, str], unfinished: 
 
 def _stale(job: Job, record: records.Record | None, digests: Mapping[str, str]) -> tuple[Kind, str] | None:
     """Why the job, as it is now, would make another output than it did when the record was written."""
-    if record is None or any(output not in digests for output in job.outputs):
+    if record is None or any(output not in digests for output in job.all_outputs):
         return "unrecorded", "there is no record of how it was made"
-    if json.dumps(record.params, sort_keys=True) != json.dumps(job.params, sort_keys=True):
-        changes = list(_changes(record.params, job.params, job.rule)) or ["its parameters have changed"]
+    params = json.loads(job.text)
+    if record.params != params:
+        changes = list(_changes(record.params, params, job.rule)) or ["its parameters have changed"]
         more = [f"and {len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
         return "stale", "; ".join(changes[:_SHOWN] + more)
-    if record.command != job.command:
+    if record.command != command(job.rule):
         return "stale", "the command of its rule has changed"
-    if set(record.inputs) != set(job.inputs):
-        other = min(set(record.inputs) ^ set(job.inputs))
+    if set(record.inputs) != set(job.all_inputs):
+        other = min(set(record.inputs) ^ set(job.all_inputs))
         return "stale", f"other inputs: {other} and maybe more"
-    for path in job.inputs:
+    for path in job.all_inputs:
         if path in digests and record.inputs[path] != digests[path]:
             return "stale", f"made from another {path}"
     return None
@@ -92,10 +93,10 @@ def _changes(before: Any, now: Any, rule: str, key: str = "") -> Iterator[str]:
         elif isinstance(before, list) and isinstance(now, list) and max(len(before), len(now)) > 3:
             added, removed = (sum(one not in other for one in these) for these, other in ((now, before), (before, now)))
             yield f"{key}: {added} added, {removed} removed" if added or removed else f"{key}: in another order"
-        elif key == "outside":
+        elif key == "external_digest":
             yield "the raw data have changed" if rule == "prepare" else "the weights that it starts from have changed"
         else:
-            yield f"{key.removeprefix('code.')} {_short(before)} → {_short(now)}"
+            yield f"{key.removeprefix('code.').removeprefix('params.')} {_short(before)} → {_short(now)}"
 
 
 def _short(value: Any) -> str:

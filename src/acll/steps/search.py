@@ -9,34 +9,36 @@ from acll.files import write_json, write_text
 from acll.networks.channels import ChannelGraph
 from acll.packing.container import content_key
 from acll.packing.stage import free_of, load_state
-from acll.search.attempt import task_of
+from acll.parameters.search import SearchParams
+from acll.search.attempt import Retraining, task_of
 from acll.search.run import search
 from acll.search.trials import TrialLog, table
-from acll.settings import Scope, Search
-from acll.steps._run import StepSettings, run
-from acll.training.session import Node, learner_of
+from acll.steps._run import run
+from acll.training.setup import learner_of
 
 
-class Parameters(StepSettings):
-    """What the choice depends on, beside its inputs."""
-
-    node: Node
-    search: Search
-    scope: Scope
-    cap: float | None
-
-
-def main(*, dense: Path, parent: Path | None, train: Path, trials: Path, choice: Path, params: Parameters) -> None:
-    """Write the table of trials and the choice."""
+def main(
+    *,
+    dense: Path,
+    parent: Path | None,
+    train: Path,
+    trials: Path,
+    choice: Path,
+    params: SearchParams,
+    key: str = "",
+) -> None:
+    """Write the table of trials and the choice. One that was killed goes on after its last trial."""
     node = params.node
-    learner = learner_of(node, train)
+    learner = learner_of(node, train, params.batches)
     state, _, header = load_state(dense)
     free = free_of(parent, state, header["shared"])
     count, total = (sum(int(count(mask)) for mask in free.values()) for count in (torch.sum, torch.numel))
     print(f"{learner.header.name}: {count:,} of {total:,} weights are free")
-    log = TrialLog(trials.with_suffix(".checkpoint"), content_key(params.model_dump_json(), dense, train, parent))
+    log = TrialLog(trials.with_suffix(".checkpoint"), content_key(key, dense, train, parent))
     channels = ChannelGraph(learner.network, learner.some_images()) if params.scope == "channel" else None
-    task = task_of(learner, state, free, params.scope, params.search, params.cap, node.seed_for("search"), channels)
+    retraining = Retraining(learner, params.schedule, state, free, params.scope, channels)
+    seed = node.seed_for("search")
+    task = task_of(retraining, params.search, params.dense_epochs, params.cap, seed)
     decided, rows = search(params.search, task, log)
     write_text(trials, table(rows).to_csv(index=False))
     write_json(choice, asdict(decided))

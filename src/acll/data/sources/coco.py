@@ -5,18 +5,50 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from acll.data.errors import DataError
 from acll.data.faults import Fault, some
+from acll.data.image_files import reader
 from acll.data.images import Pixels, UnreadableError, read_image, size_of, within
 from acll.data.listing import Item, Listing, group_of
 from acll.data.places import SPLITS, Place, content_of, place_of
 from acll.data.prepared import IGNORE
-from acll.data.sources.files import reader
-from acll.settings import Coco, CocoSplit
+from acll.data.task import RawData
+from acll.settings import Names, Settings
+
+
+class CocoSplit(Settings):
+    """Where a split of a task of source `coco` lies, below its `path`."""
+
+    images: str = Field(description="the folder of the images")
+    annotations: str = Field(description="the .json file of the annotations")
+
+
+class Coco(RawData):
+    """Annotations in COCO's format (polygons or run lengths), drawn as masks: 0 is the background, smaller objects lie
+    upon larger ones, crowds are ignored."""
+
+    source: Literal["coco"] = Field(description="`coco`")
+    kind: Literal["segmentation"] = Field("segmentation", description="always segmentation")
+    classes: Names | None = Field(
+        None, description="the categories to use, in this order; else all in the file's order"
+    )
+    train: CocoSplit = Field(description="`images` and `annotations` of the training split")
+    val: CocoSplit | None = Field(None, description="of the validation split; else it is cut")
+    test: CocoSplit | None = Field(None, description="of the test split; else it is cut")
+
+    def listing(self, root: Path) -> Listing:
+        """Return the samples. Raises DataError."""
+        return _listing(self, root)
+
+    def raw_files(self, root: Path) -> list[Path]:
+        """Return the files that are read. Raises DataError."""
+        return _raw_files(self, root)
+
 
 Drawn = list[tuple[dict[str, Any], int]]  # annotations, and the index of each one's class
 
@@ -31,7 +63,7 @@ _NEEDED: dict[str, dict[str, tuple[type, ...]]] = {
 }
 
 
-def raw_files(task: Coco, root: Path) -> list[Path]:
+def _raw_files(task: Coco, root: Path) -> list[Path]:
     """The archive, or the annotations and all files in the folders of images. Raises DataError."""
     path = root / task.path
     place = place_of(path)
@@ -47,7 +79,7 @@ def raw_files(task: Coco, root: Path) -> list[Path]:
     return [path / name for name in found]
 
 
-def list_coco(task: Coco, root: Path) -> Listing:
+def _listing(task: Coco, root: Path) -> Listing:
     """The samples of all splits; `mask` holds what is drawn: (height, width, annotations). Raises DataError."""
     path = root / task.path
     place = place_of(path)

@@ -1,14 +1,31 @@
 """Handwritten digits that come with scikit-learn: real images, no files."""
 
+from pathlib import Path
+from typing import ClassVar, Literal
+
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
+from acll.data.arrays import listing_of_arrays
 from acll.data.listing import Listing
-from acll.data.sources.arrays import listing_of_arrays
-from acll.settings import Digits
+from acll.data.task import Task
 
 
-def list_digits(task: Digits) -> Listing:
+class Digits(Task):
+    """Handwritten digits, 1,797 real grey images of 8x8 pixels that come with scikit-learn."""
+
+    source: Literal["digits"] = Field(description="`digits`")
+    kind: Literal["classification"] = Field("classification", description="always classification")
+
+    from_files: ClassVar[bool] = False
+
+    def listing(self, root: Path) -> Listing:
+        """Return the samples. Raises DataError."""
+        return _listing(self)
+
+
+def _listing(task: Digits) -> Listing:
     """1,797 grey images of ten classes (a part of UCI's optical recognition of handwritten digits)."""
     from sklearn.datasets import load_digits
 

@@ -1,18 +1,38 @@
 """Image tasks of adjustable difficulty, made from a seed: no files, no download."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from acll.data.arrays import listing_of_arrays
 from acll.data.listing import Listing
-from acll.data.sources.arrays import listing_of_arrays
-from acll.settings import Generated
+from acll.data.task import Task
+from acll.settings import Kind
 
 CHANNELS = 3
 
 
-def list_generated(task: Generated) -> Listing:
+class Generated(Task):
+    """Images made by the package from a seed, of adjustable difficulty; no files are needed."""
+
+    source: Literal["generated"] = Field(description="`generated`")
+    kind: Kind = Field(description="`classification` (textures) or `segmentation` (shapes on a textured ground)")
+    classes: int = Field(ge=2, le=20, description="number of classes; for segmentation the ground is one of them")
+    samples: int = Field(ge=20, description="number of images before the splits are cut")
+    difficulty: float = Field(ge=0, le=1, description="0: classes far apart, no noise; 1: alike and noisy")
+    seed: int = Field(0, ge=0, description="seed of the images")
+
+    from_files: ClassVar[bool] = False
+
+    def listing(self, root: Path) -> Listing:
+        """Return the samples. Raises DataError."""
+        return _listing(self)
+
+
+def _listing(task: Generated) -> Listing:
     """All samples of a generated task."""
     images, labels = generate(task)
     ids = [f"{task.source}-{task.seed}-{index:06d}" for index in range(task.samples)]
