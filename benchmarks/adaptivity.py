@@ -24,7 +24,7 @@ from tasks import CIFAR, MNIST, ROOT, TRAINING, dense, remembered
 
 from acll.data.batches import Split
 from acll.evaluation.style import COLOURS, MARKERS, save
-from acll.settings import Search
+from acll.search.settings import Search
 
 SEEDS = (0, 1, 2)
 CACHE = ROOT / ".cache/benchmarks/adaptivity"

@@ -28,7 +28,8 @@ from PIL import Image
 
 from acll.data import prepared
 from acll.data.preparation import prepare
-from acll.settings import ImageFolder, MaskFolder
+from acll.data.sources.image_folder import ImageFolder
+from acll.data.sources.mask_folder import MaskFolder
 
 ROOT = Path(__file__).parents[1]
 REPETITIONS = 5

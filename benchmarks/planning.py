@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 
 import yaml
-
-from acll.config import parse
 from acll.sharing.jobs import Job, jobs_of
+
+from acll.config.checks import parse
 from acll.sharing.records import record_of
 from acll.tree import nodes
 

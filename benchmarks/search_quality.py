@@ -25,8 +25,8 @@ from tasks import ROOT, TASKS, TRAINING, Dense, dense, remembered
 
 from acll.evaluation.style import COLOURS, FREE, MARKERS, save
 from acll.search.choice import crossing
+from acll.search.settings import Search
 from acll.seeds import derived
-from acll.settings import Search
 
 SEEDS = (0, 1, 2)
 SHARES = np.exp(np.linspace(np.log(0.005), 0, 12))

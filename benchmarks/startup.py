@@ -16,9 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 NETWORKS = {
-    "small": "from acll.networks.build import build; from acll.config import BackboneNetwork as N; "
+    "small": "from acll.networks.build import build; from acll.config.checks import BackboneNetwork as N; "
     "build(N(backbone='resnet_small'), 'classification', 2, 0)",
-    "unet": "from acll.networks.build import build; from acll.config import DecoderNetwork as N; "
+    "unet": "from acll.networks.build import build; from acll.config.checks import DecoderNetwork as N; "
     "build(N(decoder='unet', encoder='resnet_small'), 'segmentation', 2, 0)",
 }
 

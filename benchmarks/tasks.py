@@ -11,26 +11,30 @@ from typing import Any
 
 import torch
 
-from acll.config import parse
+from acll.config.checks import parse
+from acll.config.configuration import AnyTask, Configuration
 from acll.data import prepared
 from acll.data.batches import split_of
 from acll.data.preparation import prepare
 from acll.files import write_json
+from acll.networks.spec import Network
 from acll.packing.ownership import State, free, starting_state
 from acll.packing.prune import pruned
 from acll.packing.stage import load_state, save_state
 from acll.search.attempt import attempt_of, task_of
 from acll.search.choice import tolerance_of
 from acll.search.run import Choice, search
+from acll.search.settings import Search
 from acll.search.space import factors_of
 from acll.search.trials import Point, TrialLog
 from acll.seeds import derived
-from acll.settings import AnyTask, Configuration, Network, Scope, Search, Training
+from acll.settings import Scope
 from acll.training.evaluate import outcome
 from acll.training.learner import TaskLearner
 from acll.training.loop import Plan, fit
 from acll.training.metrics import score, standard_error
-from acll.training.session import Node, learner_of, parent_of
+from acll.training.settings import Training
+from acll.training.setup import Node, learner_of, parent_of
 
 ROOT = Path(__file__).parents[1]
 SCOPE: Scope = "global"

@@ -61,10 +61,10 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
     from acll.networks.partition import partition
     from acll.packing.ownership import commit, empty, free, starting_state
     from acll.packing.prune import pruned
-    from acll.settings import Training
     from acll.training.learner import TaskLearner
     from acll.training.loop import Plan, fit
-    from acll.training.session import record_of
+    from acll.training.settings import Training
+    from acll.training.setup import record_of
 
     train, validation, header = task
     network = build(header.kind, len(header.classes), len(packed.tasks) if packed else 0)
@@ -87,7 +87,7 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
 def tiny_packed(*names: str, spec=None, kind: str = "classification", **task):
     """The packed network of some tasks, of a perceptron with a few weights or of what `spec` says."""
     from acll.networks.build import build as built
-    from acll.settings import DecoderNetwork, PerceptronNetwork
+    from acll.networks.spec import DecoderNetwork, PerceptronNetwork
 
     spec = spec or PerceptronNetwork(hidden=[6], image_size=[4, 4], channels=3)
 

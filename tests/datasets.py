@@ -18,7 +18,9 @@ from PIL import Image
 
 from acll.data import preparation, prepared
 from acll.data.errors import DataError
-from acll.settings import Generated, ImageFolder, MaskFolder
+from acll.data.sources.generated import Generated
+from acll.data.sources.image_folder import ImageFolder
+from acll.data.sources.mask_folder import MaskFolder
 
 PROPERTY = settings(max_examples=40, deadline=None)
 CPU = torch.device("cpu")

@@ -4,20 +4,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from acll.baselines.ewc import accumulated, consolidating, fisher
 from acll.baselines.joint import Joint, joined
 from acll.baselines.lwf import distillation, distilling, with_earlier
+
 from acll.data.batches import normalised
+from acll.methods.lwf import LwF
 from acll.networks.build import build
 from acll.networks.partition import partition
+from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing.container import load
 from acll.packing.ownership import commit, digest, effective, empty, free, overwrite, starting_state, still
-from acll.settings import BackboneNetwork, DecoderNetwork, LwF, Training
 from acll.training import checkpoint as checkpoints
 from acll.training.learner import TaskLearner
 from acll.training.loop import Plan, Unfinished, fit
-from acll.training.session import record_of
+from acll.training.settings import Training
+from acll.training.setup import record_of
 from conftest import states_equal, tiny_task
 
 CPU = torch.device("cpu")

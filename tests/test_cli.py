@@ -11,15 +11,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
+from acll.reference import reference
 from PIL import Image
 
 import acll
 from acll.cli.main import main
 from acll.networks.build import build as build_network
+from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing import file
 from acll.packing.ownership import digest, effective, overwrite
-from acll.reference import reference
-from acll.settings import BackboneNetwork, DecoderNetwork
 from conftest import ROOT, learn, tiny_packed, tiny_task
 from test_packing import networks
 

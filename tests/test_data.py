@@ -6,14 +6,15 @@ import signal
 
 import numpy as np
 import pytest
+from acll.data.catalogue import raw_files
 from PIL import Image
 
 from acll.data import decoding, preparation
-from acll.data.catalogue import raw_files
 from acll.data.errors import DataError
 from acll.data.sources import files
+from acll.data.sources.digits import Digits
 from acll.data.sources.generated import generate
-from acll.settings import Digits, Table
+from acll.data.sources.table import Table
 from datasets import (
     PETS,
     SPLITS,

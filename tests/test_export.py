@@ -12,13 +12,13 @@ from acll.errors import UserError
 from acll.networks.build import TaskNetwork, build
 from acll.networks.channels import ChannelGraph
 from acll.networks.partition import partition
+from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing import file
 from acll.packing.ownership import PackingError, effective
 from acll.packing.prune import released
 from acll.serving.compact import compacted
 from acll.serving.export import export
 from acll.serving.restore import network_of
-from acll.settings import BackboneNetwork, DecoderNetwork
 from acll.training.evaluate import outcome
 from acll.training.metrics import score
 from conftest import learn, states_equal, tiny_packed, tiny_task
@@ -257,9 +257,9 @@ def test_channels_released_as_a_whole_stay_silent_however_long_they_are_trained_
         keep[name][::2] = False  # every other filter
     free = {name: torch.ones_like(mask) for name, mask in keep.items()}
     start = released(state, free, keep, graph)
-    from acll.settings import Training
     from acll.training.learner import TaskLearner
     from acll.training.loop import Plan, fit
+    from acll.training.settings import Training
 
     train, validation, header = task
     network = make("classification", 3, 0)

@@ -7,7 +7,7 @@ import pytest
 
 from acll.data.errors import DataError
 from acll.data.identity import identity
-from acll.settings import Digits
+from acll.data.sources.digits import Digits
 from datasets import PETS, changed, generated, pack, pets
 
 

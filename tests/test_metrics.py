@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acll.settings import Training
 from acll.training.evaluate import _confusion
 from acll.training.losses import class_weights, loss_of
 from acll.training.metrics import Outcome, mean_iou, score, standard_error
+from acll.training.settings import Training
 
 PROPERTY = settings(max_examples=50, deadline=None)
 

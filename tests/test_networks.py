@@ -17,10 +17,11 @@ from acll.data.batches import normalised
 from acll.networks import small
 from acll.networks.build import OWN_BACKBONES, NetworkError, TaskNetwork, _start, build, without_classifier
 from acll.networks.partition import UnpackableError, partition
+from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
 from acll.packing import file
 from acll.packing.ownership import digest, effective
-from acll.settings import BackboneNetwork, DecoderNetwork, PerceptronNetwork, Training
-from acll.training.session import Node, learner_of
+from acll.training.settings import Training
+from acll.training.setup import Node, learner_of
 from conftest import learn, outputs, states_equal, tiny_task
 
 BACKBONES = {

@@ -15,6 +15,7 @@ from torch import nn
 
 from acll.networks.build import TaskNetwork
 from acll.networks.build import build as build_network
+from acll.networks.spec import DecoderNetwork
 from acll.packing import container, file
 from acll.packing.accounting import bytes_alone, bytes_of_first
 from acll.packing.bits import bits_for, pack, packed_size, unpacked
@@ -31,7 +32,6 @@ from acll.packing.ownership import (
     starting_state,
 )
 from acll.packing.prune import keep_masks, kept_count
-from acll.settings import DecoderNetwork
 from conftest import learn, outputs, states_equal, tiny_packed, tiny_task
 
 PROPERTY = settings(max_examples=25, deadline=None)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing import file
-from acll.settings import BackboneNetwork, DecoderNetwork
 from conftest import ROOT, tiny_packed
 
 NODES = "results/demo/nodes"

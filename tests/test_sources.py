@@ -17,17 +17,21 @@ from urllib.parse import urlparse
 
 import numpy as np
 import pytest
+from acll.data.catalogue import raw_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import miniatures
 from acll.data import prepared
-from acll.data.catalogue import raw_files
 from acll.data.errors import DataError
 from acll.data.identity import identity
 from acll.data.preparation import prepare
 from acll.data.sources import torchvision_sets
-from acll.settings import Coco, Cub200, ImageFolder, Table, Torchvision
+from acll.data.sources.coco import Coco
+from acll.data.sources.cub200 import Cub200
+from acll.data.sources.image_folder import ImageFolder
+from acll.data.sources.table import Table
+from acll.data.sources.torchvision import Torchvision
 from miniatures import DATASETS, MASKS, PUBLISHED, SEGMENTED, label_of, save, truncate, write
 
 SPLITS = ("train", "val", "test")

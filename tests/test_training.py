@@ -5,14 +5,15 @@ import torch
 
 from acll.networks.build import build
 from acll.networks.partition import partition
+from acll.networks.spec import BackboneNetwork
 from acll.search.attempt import attempt_of
 from acll.search.trials import Point
-from acll.settings import BackboneNetwork, Training
 from acll.training import checkpoint as checkpoints
 from acll.training import loop
 from acll.training.learner import TaskLearner
 from acll.training.loop import Plan, TrainingError, Unfinished, fit
 from acll.training.metrics import score
+from acll.training.settings import Training
 from conftest import states_equal, tiny_task
 
 CPU = torch.device("cpu")
@@ -197,7 +198,7 @@ def test_a_training_that_diverges_says_what_to_change():
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])
 def test_segmentation_learns_with_each_loss_and_ignores_what_is_to_be_ignored(loss, class_weights):
     from acll.data.batches import Split
-    from acll.settings import DecoderNetwork
+    from acll.networks.spec import DecoderNetwork
 
     train, _, header = tiny_task("a", "segmentation", size=16, classes=2, samples=8)
     labels = (train.images[:, 0] > 127).to(torch.uint8)  # to be seen at once

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from acll.closure import closure, code_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acll import closure as closures
-from acll.closure import closure, code_of
 from acll.config.checks import parse
 from acll.tree import Node, nodes, orders, runs, searches
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from acll.sharing.jobs import Job
 
 from acll.lock import held, in_use
-from acll.sharing.jobs import Job
 from acll.sharing.leftovers import leftovers, remove
 from acll.sharing.records import INCOMPLETE, METADATA, read_record, record_of, recorded
 from acll.sharing.verify import verify
