@@ -11,32 +11,11 @@ import io
 import tokenize
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
+from acll.libraries import distributions, versions
+
 PACKAGE = "acll"
-LIBRARIES = {  # import name → distributions whose version can change results
-    "torch": ("torch",),
-    "torchvision": ("torchvision",),
-    "segmentation_models_pytorch": ("segmentation-models-pytorch", "timm", "torchvision"),
-    "timm": ("timm",),
-    "numpy": ("numpy",),
-    "scipy": ("scipy",),
-    "hyperopt": ("hyperopt",),
-    "sklearn": ("scikit-learn",),
-    "PIL": ("pillow",),
-    "matplotlib": ("matplotlib",),
-    "rasterio": ("rasterio",),
-    "pycocotools": ("pycocotools",),
-    "pyarrow": ("pyarrow",),
-    "pandas": ("pandas",),
-    "tabulate": ("tabulate",),
-    "pydantic": ("pydantic",),
-    "pydantic_core": ("pydantic",),
-    "safetensors": ("safetensors",),
-}
-# other libraries that the package may import, whose version changes no result
-WITHOUT_EFFECT = {"dvc", "jinja2", "itables", "onnx", "onnxruntime", "onnxscript", "psutil", "ruamel", "snakemake", "tqdm", "yaml"}
 
 
 def code_of(*modules: str) -> dict[str, str]:
@@ -50,8 +29,7 @@ def code_of(*modules: str) -> dict[str, str]:
     total = hashlib.sha256()
     for path in sorted(files):
         total.update(f"{path.relative_to(_root()).as_posix()} {_digest(path)}\n".encode())
-    distributions = sorted({name for library in libraries for name in LIBRARIES.get(library, ())})
-    return {"code": total.hexdigest()[:16]} | {name: version(name) for name in distributions}
+    return {"code": total.hexdigest()[:16]} | versions(distributions(libraries))
 
 
 @cache

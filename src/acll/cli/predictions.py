@@ -14,6 +14,7 @@ from acll.data.images import SUFFIXES, resized, resized_mask
 from acll.errors import UserError
 from acll.evaluation.pictures import class_colours, overlaid, shortened, visible
 from acll.files import written
+from acll.progress import progress_bar
 from acll.serving.inputs import ImageError, pixels_of
 from acll.serving.model import Classified, PackedNetwork, Prediction, Segmented
 
@@ -55,10 +56,8 @@ def each(network: PackedNetwork, task: str, files: Sequence[Path], device: str, 
     those that cannot be used goes to `bad`."""
     results: Iterable[tuple[Path, Prediction | ImageError]]
     results = zip(files, network.predict_each(task, files, device), strict=True)
-    if len(files) >= _BAR and sys.stderr.isatty():
-        from tqdm import tqdm
-
-        results = tqdm(results, total=len(files), unit="image", leave=False)
+    if len(files) >= _BAR:
+        results = progress_bar(results, "", len(files), unit="image")
     for file, prediction in results:
         if isinstance(prediction, ImageError):
             bad.append(str(prediction) if str(file) in str(prediction) else f"{file}: {prediction}")

@@ -99,6 +99,16 @@ def ready(path: Path) -> None:
         print(f"dvc.lock knows results of this: `make pull CONFIG={name}` brings them, where a run makes them anew")
 
 
+def finish(path: Path) -> None:
+    """Record the results of a run for DVC, print its tables and write its report."""
+    from acll.sharing.transfer import record
+
+    root, name = place_of(path)
+    record(root, name)
+    table(root / "results" / name)
+    report(path, if_changed=True)
+
+
 def table(path: Path) -> None:
     """Print the tables of a run."""
     text = path / "tables" / "tables.txt"

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ LOOKED_AT = ("tables", "figures")  # folders, and below the nodes:
 LOOKED_AT_FILES = ("scores.json", "choice.json", "trials.csv")
 # not only what DVC takes along: whatever this commit's results depend on
 SOURCES = ("Snakefile", "workflow", "src", "profiles", "requirements", "dvc.yaml", ".dvcignore", ".dvc/config")
+PATIENCE = 600  # seconds to wait for other DVC commands
 NO_REMOTE = """no DVC remote is set, so there is no place to share results. Type one of
   .venv/bin/dvc remote add --default store /a/folder/that/colleagues/see
   .venv/bin/dvc remote add --default store ssh://user@host/path
@@ -94,9 +96,26 @@ def _entries(listed: dict[str, Any]) -> list[dict[str, Any]]:
     return [*listed.get("write", {}).values(), *readers]
 
 
-def commit(root: Path, name: str) -> None:
-    """Take the results into the DVC cache and dvc.lock, as they are. Raises UserError."""
-    _dvc(root, "commit", "--quiet", "--force", f"run@{name}")
+def record(root: Path, name: str) -> None:
+    """Take the results into the DVC cache and dvc.lock, as they are: what `dvc commit` does. Raises UserError.
+
+    Runs of other configurations in the same checkout may be doing the same: they take turns.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with Repo(str(root)) as repo:
+                repo.commit(f"run@{name}", force=True)  # without asking whether what has changed is meant
+            return
+        except LockError as error:
+            if time.monotonic() > deadline:
+                raise UserError(f"another DVC command is at work here: {error}; `make run` goes on after it") from None
+        except DvcException as error:
+            raise UserError(f"results/{name}: DVC could not record them: {error}") from None
 
 
 def push(root: Path, name: str) -> list[str]:

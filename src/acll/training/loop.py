@@ -6,7 +6,7 @@ masks, instead of by the optimiser: with masked gradients SGD, momentum and Adam
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Protocol
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from acll.errors import UserError
 from acll.packing.ownership import digest
-from acll.progress import progress_bar
 from acll.seeds import derived
 from acll.training.checkpoint import Checkpoint, snapshot
 from acll.training.metrics import EvalResult, score
@@ -165,7 +164,7 @@ def _train_epoch(
     whole = steps_of(config.epochs, an_epoch)
     steps = min(an_epoch, whole - epoch * an_epoch)
     losses = islice(learner.losses(config.seed, epoch), steps)
-    for step, loss in enumerate(_progress_bar(losses, steps, config, epoch)):
+    for step, loss in enumerate(losses):
         done = (epoch * an_epoch + step) / whole
         lr = _decreased(config.schedule.schedule, config.schedule.learning_rate, done)
         for group in optimizer.param_groups:
@@ -252,12 +251,6 @@ def _decreased(schedule: Decrease, start: float, done: float) -> float:
     if schedule == "cosine":
         return start * 0.5 * (1 + math.cos(math.pi * done))
     return start * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
-
-
-def _progress_bar(losses: Iterator[Tensor], steps: int, config: FitConfig, epoch: int) -> Iterable[Tensor]:
-    """Show progress where a person is watching; a log gets a line an epoch instead."""
-    label = f"{config.label} {epoch + 1}/{math.ceil(config.epochs)}"
-    return progress_bar(losses, label, total=steps, unit="batch")
 
 
 def _line(config: FitConfig, row: dict[str, float]) -> str:
