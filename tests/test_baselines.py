@@ -15,11 +15,11 @@ from acll.networks.partition import partition
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing.container import load
 from acll.packing.ownership import commit, digest, effective, empty, free, overwrite, starting_state, still
+from acll.steps._setup import record_of
 from acll.training import checkpoint as checkpoints
 from acll.training.learner import TaskLearner
 from acll.training.loop import Plan, Unfinished, fit
 from acll.training.settings import Training
-from acll.training.setup import record_of
 from conftest import states_equal, tiny_task
 
 CPU = torch.device("cpu")

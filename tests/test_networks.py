@@ -20,8 +20,8 @@ from acll.networks.partition import UnpackableError, partition
 from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
 from acll.packing import file
 from acll.packing.ownership import digest, effective
+from acll.steps._setup import Node, learner_of
 from acll.training.settings import Training
-from acll.training.setup import Node, learner_of
 from conftest import learn, outputs, states_equal, tiny_task
 
 BACKBONES = {

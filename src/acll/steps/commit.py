@@ -8,7 +8,7 @@ from acll.packing import file
 from acll.packing.stage import load_state
 from acll.parameters.commit import CommitParams
 from acll.steps._run import run
-from acll.training.setup import packed_before, record_of
+from acll.steps._setup import packed_before, record_of
 
 
 def main(*, dense: Path, parent: Path | None, network: Path, params: CommitParams) -> None:

@@ -8,9 +8,9 @@ from acll.packing.ownership import commit
 from acll.packing.stage import load_state
 from acll.parameters.retrain import RetrainParams
 from acll.steps._run import run
+from acll.steps._setup import learner_of, packed_before, record_of
 from acll.training.checkpoint import Checkpoint
 from acll.training.loop import FitConfig, fit
-from acll.training.setup import learner_of, packed_before, record_of
 
 
 def main(

@@ -14,7 +14,7 @@ from acll.search.attempt import Retraining, task_of
 from acll.search.run import search
 from acll.search.trials import TrialLog, table
 from acll.steps._run import run
-from acll.training.setup import learner_of
+from acll.steps._setup import learner_of
 
 
 def main(

@@ -11,10 +11,10 @@ from acll.packing.ownership import starting_state
 from acll.packing.stage import save_state
 from acll.parameters.train import TrainParams
 from acll.steps._run import run
+from acll.steps._setup import learner_of, packed_before
 from acll.training.checkpoint import Checkpoint
 from acll.training.loop import FitConfig, fit
 from acll.training.metrics import score
-from acll.training.setup import learner_of, packed_before
 
 
 def main(

@@ -5,8 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from acll.data import prepared
-from acll.data.batches import Split, split_of
+from acll.data.batches import splits_of
 from acll.data.prepared import Header
 from acll.data.root import data_root
 from acll.networks.build import NetworkError, body_kind, build
@@ -18,12 +17,6 @@ from acll.training.learner import TaskLearner
 from acll.training.loop import prepare_process
 from acll.training.metrics import METRIC
 from acll.training.settings import Batches
-
-
-def splits_of(path: Path) -> tuple[Split, Split, Header]:
-    """Return training split, validation split and header of a prepared task."""
-    tensors, header = prepared.read(path)
-    return split_of(tensors, "train"), split_of(tensors, "val"), header
 
 
 def learner_of(node: NodeParams, path: Path, batches: Batches, pretrained: bool = False) -> TaskLearner:
