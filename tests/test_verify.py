@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from acll.lock import held, in_use
 from acll.sharing.jobs import Job
 from acll.sharing.leftovers import leftovers, remove
 from acll.sharing.records import INCOMPLETE, METADATA, read_record, record_of, recorded
@@ -148,18 +147,3 @@ def test_leftovers_are_told_by_folder_and_removed_whole(results):
     remove(results, found)
     assert {path for path in results.rglob("*") if path.is_file()} == before
     assert not (results / "nodes/b").exists()
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# the lock
-
-
-def test_one_process_at_a_time_and_no_trace_of_those_that_ended(tmp_path):
-    assert in_use(tmp_path) is None
-    with held(tmp_path):
-        assert f"results/{tmp_path.name}: in use by a run on" in in_use(tmp_path)
-        with pytest.raises(ValueError, match="in use by a run on"), held(tmp_path):
-            pass
-    assert in_use(tmp_path) is None
-    with held(tmp_path):
-        pass
