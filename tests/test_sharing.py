@@ -2,7 +2,6 @@
 
 import copy
 import getpass
-import json
 import os
 import re
 import shutil
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from acll.lock import alive
 from acll.sharing.records import recorded
 from checkouts import SMALL, Checkout, checkout, contents, jobs_in
 
@@ -376,18 +374,3 @@ def test_of_two_runs_at_once_the_second_refuses_and_nothing_is_damaged(clone):
     text, _ = first.communicate()
     assert first.returncode == 0, text
     assert "all as this commit would make them" in clone.make("verify", "small")
-
-
-def test_a_process_that_has_ended_does_not_keep_dvc_busy(clone):
-    """Even where nobody has collected it yet, as in a container without an init."""
-    zombie = subprocess.Popen(["true"])
-    while alive(zombie.pid):
-        time.sleep(0.01)
-    path = clone.folder / ".dvc/tmp/rwlock"
-    place, entry = str(clone.results("small")), {"pid": zombie.pid, "cmd": "dvc repro"}
-    other = {"pid": os.getpid(), "cmd": "at work"}
-    path.write_text(json.dumps({"write": {place: entry, "/elsewhere": other}, "read": {}}))
-    assert "is busy" in clone.run("dvc", "repro", "--force", "--single-item", "run@small", fails=True)
-    assert "Nothing to be done" in clone.make("run", "small")
-    assert json.loads(path.read_text())["write"] == {"/elsewhere": other}
-    zombie.wait()

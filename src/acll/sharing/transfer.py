@@ -1,16 +1,15 @@
 """Results from and to the DVC cache and remote: share, pull, look, restore. Thin: DVC does the work."""
 
-import json
 import shutil
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from acll.errors import UserError
-from acll.files import sha256, write_json, written
-from acll.lock import alive, held
+from acll.files import sha256, written
+from acll.lock import held
 from acll.sharing import records
 
 if TYPE_CHECKING:
@@ -61,39 +60,6 @@ def knows(root: Path, name: str) -> bool:
     path = root / "dvc.lock"
     content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     return f"run@{name}" in (content or {}).get("stages", {})
-
-
-def forget_ended(root: Path) -> None:
-    """Take zombies, processes that have ended and wait to be collected, out of DVC's list of who works on what.
-
-    DVC itself takes out only what is gone altogether.
-    """
-    path = root / ".dvc/tmp/rwlock"
-    if not any(not alive(entry["pid"]) for entry in _entries(_listed(path))):
-        return
-    from dvc.lock import make_lock
-    from dvc.rwlock import RWLOCK_LOCK
-
-    with make_lock(str(path.with_name(RWLOCK_LOCK)), tmp_dir=str(path.parent)):
-        listed = _listed(path)
-        write = {place: entry for place, entry in listed.get("write", {}).items() if alive(entry["pid"])}
-        read = {
-            place: [entry for entry in entries if alive(entry["pid"])]
-            for place, entries in listed.get("read", {}).items()
-        }
-        write_json(path, {"write": write, "read": {place: entries for place, entries in read.items() if entries}})
-
-
-def _listed(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-
-
-def _entries(listed: dict[str, Any]) -> list[dict[str, Any]]:
-    readers = [entry for entries in listed.get("read", {}).values() for entry in entries]
-    return [*listed.get("write", {}).values(), *readers]
 
 
 def record(root: Path, name: str) -> None:
