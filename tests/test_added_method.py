@@ -29,7 +29,7 @@ def own(tmp_path_factory):
     made = checkout(folder / "checkout", folder)
     made.write(SETTINGS)
     unknown = made.make("check", fails=True)
-    assert "methods.pulled.type = \"near\": must be one of" in unknown
+    assert 'methods.pulled.type = "near": must be one of' in unknown
     (made.folder / "src/acll/methods/near.py").write_text(METHOD, encoding="utf-8")
     made.commit("a method")
     return made
@@ -48,7 +48,9 @@ def test_it_runs_through_the_pipeline(own):
 
 
 def test_its_setting_reruns_its_own_nodes_alone(own):
-    changed = SETTINGS | {"methods": SETTINGS["methods"] | {"pulled": {"type": "near", "strength": 1.0}}}
+    changed = SETTINGS | {
+        "methods": SETTINGS["methods"] | {"pulled": {"type": "near", "strength": 1.0}}
+    }
     jobs = {f"{rule} small/pulled/seed0/a/b" for rule in ("train", "commit", "evaluate")}
     assert own.planned(changed) == jobs | {"tables", "figures"}
 

@@ -60,13 +60,17 @@ def test_files_that_are_named_are_there(document):
     missing = [
         name
         for name in named
-        if not any((base / name).exists() for base in (ROOT, PACKAGE, PACKAGE / "methods", PACKAGE / "networks"))
+        if not any(
+            (base / name).exists()
+            for base in (ROOT, PACKAGE, PACKAGE / "methods", PACKAGE / "networks")
+        )
     ]
     assert missing == []
 
 
 def test_a_public_name_is_defined_in_one_module():
-    # what modules of one kind have in common: each step its `main`, each reading its own `Parameters`, …
+    # what modules of one kind have in common: each step its `main`, each reading its own
+    # `Parameters`, …
     interfaces = {"main"}
     where = defaultdict(set)
     for path in MODULES:
@@ -85,7 +89,11 @@ def test_a_public_name_is_defined_in_one_module():
 
 
 def test_no_line_has_more_than_100_columns():
-    paths = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    paths = [
+        *PACKAGE.rglob("*.py"),
+        *(ROOT / "tests").glob("*.py"),
+        *(ROOT / "benchmarks").glob("*.py"),
+    ]
     paths += [ROOT / "Snakefile", *(ROOT / "workflow").rglob("*.smk")]
     long = [
         f"{path.relative_to(ROOT)}:{number}"

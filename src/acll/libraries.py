@@ -38,11 +38,17 @@ WITHOUT_EFFECT = (
     "tqdm",
     "yaml",
 )
-OF_NETWORKS = ("torch", "torchvision", "segmentation-models-pytorch", "timm")  # what a packed network is built with
+OF_NETWORKS = (
+    "torch",
+    "torchvision",
+    "segmentation-models-pytorch",
+    "timm",
+)  # what a packed network is built with
 
 
 def distributions(imported: Iterable[str]) -> list[str]:
-    """Return the distributions, of some imported top-level modules, whose version can change a result."""
+    """Return the distributions, of some imported top-level modules, whose version can change a
+    result."""
     return sorted({name for module in imported for name in WITH_EFFECT.get(module, ())})
 
 

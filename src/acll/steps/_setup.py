@@ -1,4 +1,5 @@
-"""What the steps that train have in common: the network and data of a task, put together from files and settings."""
+"""What the steps that train have in common: the network and data of a task, put together from files
+and settings."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,11 +20,14 @@ from acll.training.metrics import METRIC
 from acll.training.settings import Batches
 
 
-def learner_of(node: NodeParams, path: Path, batches: Batches, pretrained: bool = False) -> TaskLearner:
-    """Return the learner of a task, its network newly drawn, or with the weights that the configuration names.
+def learner_of(
+    node: NodeParams, path: Path, batches: Batches, pretrained: bool = False
+) -> TaskLearner:
+    """Return the learner of a task, its network newly drawn, or with the weights that the
+    configuration names.
 
-    path: the prepared training data of the task. Raises NetworkError or UnpackableError where the network cannot be
-    built or packed, or takes other images.
+    path: the prepared training data of the task. Raises NetworkError or UnpackableError where the
+    network cannot be built or packed, or takes other images.
     """
     device = prepare_process(node.threads)
     train, validation, header = splits_of(path)
@@ -37,7 +41,8 @@ def learner_of(node: NodeParams, path: Path, batches: Batches, pretrained: bool 
 
 
 def refuse_channels(header: Header, channels: int) -> None:
-    """Raise NetworkError unless the task's images are grey or have the number of channels that the network takes."""
+    """Raise NetworkError unless the task's images are grey or have the number of channels that the
+    network takes."""
     own = len(header.mean)
     if own not in (1, channels):
         raise NetworkError(
@@ -47,7 +52,8 @@ def refuse_channels(header: Header, channels: int) -> None:
 
 
 def packed_before(node: NodeParams, parent: Path | None) -> Packed:
-    """Return the network that the earlier tasks left; for a first task one in which everything is free."""
+    """Return the network that the earlier tasks left; for a first task one in which everything is
+    free."""
     if parent is not None:
         return file.read(parent)
     whole = build(node.network, body_kind(node.network), 2, 0, pretrained=False)
@@ -56,10 +62,17 @@ def packed_before(node: NodeParams, parent: Path | None) -> Packed:
     return empty(node.network.model_dump(mode="json"), shared, node.method, node.seed)
 
 
-def record_of(header: Header, score: float, curve: Sequence[float], choice: dict[str, Any]) -> TaskRecord:
+def record_of(
+    header: Header, score: float, curve: Sequence[float], choice: dict[str, Any]
+) -> TaskRecord:
     """Return what a packed network will know of a task.
 
     curve: validation score after each epoch of its training, before it was pruned.
     """
-    known = asdict(header) | {"metric": METRIC[header.kind], "validation_score": score, "digest": "", "choice": choice}
+    known = asdict(header) | {
+        "metric": METRIC[header.kind],
+        "validation_score": score,
+        "digest": "",
+        "choice": choice,
+    }
     return TaskRecord(**known, curve=tuple(curve))
