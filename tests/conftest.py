@@ -53,6 +53,23 @@ def tiny_task(
     return Split(images, labels), Split(images[:4], labels[:4]), header
 
 
+def fit_config(epochs: float, learning_rate: float, seed: int, keep_state: bool = True, **settings):
+    """One training. settings: of `training` in a configuration."""
+    from acll.training.loop import FitConfig
+    from acll.training.settings import Training
+
+    changes = {"epochs": epochs, "learning_rate": learning_rate}
+    schedule = Training(**settings).for_training().model_copy(update=changes)
+    return FitConfig(schedule, seed, keep_state)
+
+
+def batches(kind: str = "classification", **settings):
+    """What a task of a kind is learned from. settings: of `training` in a configuration."""
+    from acll.training.settings import Training
+
+    return Training(**settings).batches(kind)
+
+
 def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer", epochs: int = 1, **settings):
     """Train, prune, retrain and commit one more task, as the steps do. build(kind, classes, seed) → TaskNetwork."""
     import torch
@@ -63,8 +80,7 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
     from acll.packing.prune import pruned
     from acll.steps._setup import record_of
     from acll.training.learner import TaskLearner
-    from acll.training.loop import Plan, fit
-    from acll.training.settings import Training
+    from acll.training.loop import fit
 
     train, validation, header = task
     network = build(header.kind, len(header.classes), len(packed.tasks) if packed else 0)
@@ -73,14 +89,15 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
         packed = empty(
             getattr(build, "spec", {}), {name: whole.state_dict()[name] for name in partition(whole).shared}, "test", 0
         )
-    training = Training(batch_size=3, **({"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1} | settings))
-    learner = TaskLearner(network, train, validation, header, training, torch.device("cpu"))
+    settings = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1, "batch_size": 3} | settings
+    own = batches(header.kind, **settings)
+    learner = TaskLearner(network, train, validation, header, own, torch.device("cpu"))
     masks = free(packed, header.kind)
     start = starting_state(packed, header.kind, network.state_dict())
-    dense = fit(learner, start, Plan(epochs, 0.01, 1), masks).state
+    dense = fit(learner, start, fit_config(epochs, 0.01, 1, **settings), masks).state
     channels = ChannelGraph(learner.network, learner.some_images()) if scope == "channel" else None
     smaller, keep = pruned(dense, masks, ratio, scope, channels=channels)
-    after = fit(learner, smaller, Plan(epochs, 0.01, 2), keep).state
+    after = fit(learner, smaller, fit_config(epochs, 0.01, 2, **settings), keep).state
     return commit(packed, record_of(header, 0.5, (), {"ratio": ratio}), after, keep)
 
 

@@ -11,15 +11,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
-from acll.reference import reference
 from PIL import Image
 
 import acll
 from acll.cli.main import main
+from acll.config.reference import reference
 from acll.networks.build import build as build_network
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing import file
-from acll.packing.ownership import digest, effective, overwrite
+from acll.packing.ownership import commit_finetuned, digest, effective
 from conftest import ROOT, learn, tiny_packed, tiny_task
 from test_packing import networks
 
@@ -72,7 +72,7 @@ def test_prove_reports_fine_tuning_without_failing(results, capsys):
     packed = replace(file.read(results / "nodes/small/adaptive/seed0/a/network.safetensors"), method="finetune")
     record = replace(packed.tasks[0], frozen=False)
     first = replace(packed, tasks=(record,))
-    second = overwrite(first, replace(record, name="b"), build("classification", 3, 7).state_dict())
+    second = commit_finetuned(first, replace(record, name="b"), build("classification", 3, 7).state_dict())
     file.write(folder / "network.safetensors", first)
     file.write(folder / "b/network.safetensors", second)
     main(["prove", str(results)])

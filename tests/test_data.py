@@ -6,12 +6,10 @@ import signal
 
 import numpy as np
 import pytest
-from acll.data.catalogue import raw_files
 from PIL import Image
 
-from acll.data import decoding, preparation
+from acll.data import decoding, image_files, preparation
 from acll.data.errors import DataError
-from acll.data.sources import files
 from acll.data.sources.digits import Digits
 from acll.data.sources.generated import generate
 from acll.data.sources.table import Table
@@ -176,7 +174,7 @@ def test_links_are_followed_but_not_in_circles(images):
     for number in range(3):
         (images / f"pets/train/cat/up{number}").symlink_to(images / "pets")
         (images / f"dogs/here{number}").symlink_to(images / "dogs")
-    assert len(raw_files(PETS, images)) == len(prepare(PETS, images).every()) == 16
+    assert len(PETS.raw_files(images)) == len(prepare(PETS, images).every()) == 16
 
 
 def test_a_mask_folder_gives_masks_beside_their_images(masks):
@@ -464,9 +462,9 @@ def test_a_file_at_which_its_process_dies_is_reported_and_all_others_are_prepare
     tmp_path, monkeypatch, dying, processes
 ):
     monkeypatch.setattr(decoding, "_CHUNK", 4)
-    read = files.read_image
+    read = image_files.read_image
     monkeypatch.setattr(
-        files, "read_image", lambda file, name, box: os._exit(9) if name in dying else read(file, name, box)
+        image_files, "read_image", lambda file, name, box: os._exit(9) if name in dying else read(file, name, box)
     )
     for number in range(50):
         save(tmp_path / f"pets/train/{'cat' if number % 2 == 0 else 'dog'}/{number}.png", smooth(number, (12, 10)))
@@ -478,10 +476,10 @@ def test_a_file_at_which_its_process_dies_is_reported_and_all_others_are_prepare
 
 
 def test_a_process_that_is_killed_from_outside_is_no_fault_of_a_file_and_never_skipped(images, monkeypatch):
-    read = files.read_image
+    read = image_files.read_image
     deadly = "train/cat/3.png"
     monkeypatch.setattr(
-        files, "read_image",
+        image_files, "read_image",
         lambda file, name, box: os.kill(os.getpid(), signal.SIGKILL) if name == deadly else read(file, name, box),
     )  # fmt: skip
     message = fault(changed(PETS, on_error="skip"), images)

@@ -19,9 +19,9 @@ from acll.packing.prune import released
 from acll.serving.compact import compacted
 from acll.serving.export import export
 from acll.serving.restore import network_of
-from acll.training.evaluate import outcome
+from acll.training.evaluate import evaluated
 from acll.training.metrics import score
-from conftest import learn, states_equal, tiny_packed, tiny_task
+from conftest import batches, fit_config, learn, states_equal, tiny_packed, tiny_task
 
 CPU = torch.device("cpu")
 SMALL = BackboneNetwork(backbone="resnet_small")
@@ -258,13 +258,12 @@ def test_channels_released_as_a_whole_stay_silent_however_long_they_are_trained_
     free = {name: torch.ones_like(mask) for name, mask in keep.items()}
     start = released(state, free, keep, graph)
     from acll.training.learner import TaskLearner
-    from acll.training.loop import Plan, fit
-    from acll.training.settings import Training
+    from acll.training.loop import fit
 
     train, validation, header = task
     network = make("classification", 3, 0)
-    learner = TaskLearner(network, train, validation, header, Training(batch_size=4, weight_decay=0.1), CPU)
-    after = fit(learner, start, Plan(3, 0.01, 1), keep).state
+    learner = TaskLearner(network, train, validation, header, batches(batch_size=4), CPU)
+    after = fit(learner, start, fit_config(3, 0.01, 1, weight_decay=0.1), keep).state
     for name, norm in norms.items():
         if ".first." in name or "stem" in name or make is biased:  # a ReLU comes next
             assert f"{name[:-6]}bias" not in after or bool((after[f"{name[:-6]}bias"][::2] == 0).all())
@@ -373,7 +372,7 @@ def test_what_is_exported_computes_the_same_and_scores_the_same(packed, tmp_path
     assert exported.bytes == (tmp_path / f"b{suffix}").stat().st_size
     assert [path.name for path in tmp_path.iterdir()] == [f"b{suffix}"]
     # and the score is that of the network in the file
-    assert exported.scores[0] == pytest.approx(score(outcome(network, images, header, CPU)), abs=1e-6)
+    assert exported.scores[0] == pytest.approx(score(evaluated(network, images, header, CPU)), abs=1e-6)
 
 
 def test_an_onnx_file_takes_any_number_of_images_and_says_what_they_are(packed, tmp_path):

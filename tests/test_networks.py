@@ -15,14 +15,21 @@ import acll
 from acll.data import prepared
 from acll.data.batches import normalised
 from acll.networks import small
-from acll.networks.build import OWN_BACKBONES, NetworkError, TaskNetwork, _start, build, without_classifier
+from acll.networks.build import (
+    OWN_BACKBONES,
+    NetworkError,
+    TaskNetwork,
+    _start,
+    build,
+    without_classifier,
+)
 from acll.networks.partition import UnpackableError, partition
 from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
 from acll.packing import file
 from acll.packing.ownership import digest, effective
-from acll.steps._setup import Node, learner_of
-from acll.training.settings import Training
-from conftest import learn, outputs, states_equal, tiny_task
+from acll.parameters.node import NodeParams
+from acll.steps._setup import learner_of
+from conftest import batches, learn, outputs, states_equal, tiny_task
 
 BACKBONES = {
     "resnet_small": 16,
@@ -413,12 +420,12 @@ def test_images_of_other_channels_are_refused_before_training_with_what_to_set(t
     header = prepared.Header("streets", "classification", ("a", "b"), (8, 8), *statistics)
     prepared.write(path, header, {"train": content, "val": content})
     network = BackboneNetwork(backbone="resnet_small", channels=channels)
-    node = Node(network=network, method="m", seed=0, prefix=["streets"], training=Training(), threads=1)
+    node = NodeParams(network=network, method="m", seed=0, prefix=["streets"], threads=1)
     if fits:
-        assert learner_of(node, path).network.channels == channels
+        assert learner_of(node, path, batches()).network.channels == channels
         return
     with pytest.raises(NetworkError) as caught:
-        learner_of(node, path)
+        learner_of(node, path, batches())
     assert str(caught.value) == (
         f"the images of streets have {own} channels, the network takes {channels}: set channels: {own} for this network"
     )

@@ -25,11 +25,11 @@ from acll.packing.ownership import (
     PackingError,
     TaskRecord,
     commit,
+    commit_finetuned,
     digest,
     effective,
     empty,
     free,
-    overwrite,
     starting_state,
 )
 from acll.packing.prune import keep_masks, kept_count
@@ -288,9 +288,9 @@ def test_fine_tuning_moves_everything_but_the_heads():
     build = networks([4, 3])
     states = [build("classification", 3, seed).state_dict() for seed in (1, 2)]
     shared = {name: value for name, value in states[0].items() if name in learn(None, build, tiny_task("x")).owner}
-    packed = overwrite(empty({}, shared, "finetune", 0), record("a"), states[0])
+    packed = commit_finetuned(empty({}, shared, "finetune", 0), record("a"), states[0])
     assert states_equal(effective(packed, "a"), states[0])
-    packed = overwrite(packed, record("b"), states[1])
+    packed = commit_finetuned(packed, record("b"), states[1])
     now = effective(packed, "a")
     for name in now:
         assert torch.equal(now[name], states[0 if name.startswith("head.") else 1][name])

@@ -17,7 +17,6 @@ from urllib.parse import urlparse
 
 import numpy as np
 import pytest
-from acll.data.catalogue import raw_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +25,7 @@ from acll.data import prepared
 from acll.data.errors import DataError
 from acll.data.identity import identity
 from acll.data.preparation import prepare
-from acll.data.sources import torchvision_sets
+from acll.data.sources import torchvision as torchvision_source
 from acll.data.sources.coco import Coco
 from acll.data.sources.cub200 import Cub200
 from acll.data.sources.image_folder import ImageFolder
@@ -118,11 +117,11 @@ def test_a_dataset_of_torchvision_is_prepared_with_its_own_splits(dataset, prepa
 def test_the_files_that_a_dataset_is_read_from_are_its_identity(dataset, tmp_path, kind, name):
     task, miniature, _ = dataset(kind, name)
     known = {path for path in (tmp_path / "sets").rglob("*") if path.is_file()}
-    assert set(raw_files(task, tmp_path)) == known
+    assert set(task.raw_files(tmp_path)) == known
     before = identity(task, tmp_path, tmp_path / "cache.json")
     for place in ("x.tar.gz", "MNIST/raw/x.gz", "VOCdevkit/VOC2012/x.tar", "oxford-iiit-pet/images.tgz", "gtsrb/x.zip"):
         write(tmp_path / "sets" / place, "an archive that it came in")
-    assert set(raw_files(task, tmp_path)) == known
+    assert set(task.raw_files(tmp_path)) == known
     assert identity(task, tmp_path, tmp_path / "cache.json") == before
     changed = tmp_path / "sets" / miniature.image if miniature.image else sorted(known)[0]
     changed.write_bytes(changed.read_bytes() + b"x")
@@ -322,7 +321,7 @@ def refused(task, root) -> str:
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     folders = {path for path in root.rglob("*") if path.is_dir()}
     with pytest.raises(DataError) as caught:
-        torchvision_sets.download(task, root)
+        torchvision_source.download(task, root)
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     assert {path for path in root.rglob("*") if path.is_dir()} == folders
     assert "\n" not in str(caught.value)
@@ -335,12 +334,12 @@ def refused(task, root) -> str:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_what_is_downloaded_can_be_prepared(publish, prepared_of, tmp_path, name):
     task = publish(name)
-    torchvision_sets.download(task, tmp_path)
+    torchvision_source.download(task, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared", "publisher", "sets"]
     made = prepared_of(task)
     assert all(len(made.ids[split]) >= 2 for split in SPLITS)
     packed = (".gz", ".zip", ".tgz", ".tar")
-    assert not [path for path in raw_files(task, tmp_path) if path.suffix in packed]
+    assert not [path for path in task.raw_files(tmp_path) if path.suffix in packed]
     assert made.bytes == prepared_of(task.model_copy(update={"path": "publisher"})).bytes
 
 
@@ -368,7 +367,7 @@ def test_a_download_that_fails_leaves_nothing_and_the_next_one_succeeds(
             server.url = f"http://127.0.0.1:{free.getsockname()[1]}"
     assert words in refused(task, tmp_path)
     server.files, server.url = right, url
-    torchvision_sets.download(task, tmp_path)
+    torchvision_source.download(task, tmp_path)
     assert prepared_of(task).summary["samples"]["test"] >= 2
 
 
@@ -383,7 +382,7 @@ def test_an_archive_without_a_checksum_is_refused_where_it_is_cut_off(publish, s
 def test_where_a_mirror_is_down_the_next_one_is_asked(publish, server, tmp_path):
     task = publish("MNIST")
     server.down = ("/mnist/",)
-    torchvision_sets.download(task, tmp_path)
+    torchvision_source.download(task, tmp_path)
     assert any(path.startswith("/mnist/") for path in server.asked)
     assert any(path.startswith("/exdb/mnist/") for path in server.asked)
 
@@ -392,7 +391,7 @@ def test_a_download_that_was_killed_earlier_does_no_harm(publish, prepared_of, t
     task = publish("DTD")
     write(tmp_path / "sets/.DTD.download/dtd/dtd/labels/train1.txt", "half of it")
     write(tmp_path / "sets/.DTD.download/dtd/dtd-r1.0.1.tar.gz", "half of it")
-    torchvision_sets.download(task, tmp_path)
+    torchvision_source.download(task, tmp_path)
     assert not (tmp_path / "sets/.DTD.download").exists()
     assert prepared_of(task).summary["samples"] == {"train": 3, "val": 3, "test": 3}
 
@@ -400,16 +399,16 @@ def test_a_download_that_was_killed_earlier_does_no_harm(publish, prepared_of, t
 def test_a_download_leaves_alone_what_lies_beside_the_dataset(publish, tmp_path):
     task = publish("VOCSegmentation")
     write(tmp_path / "sets/VOCdevkit/VOC2007/precious.txt", "of years")
-    torchvision_sets.download(task, tmp_path)
+    torchvision_source.download(task, tmp_path)
     assert (tmp_path / "sets/VOCdevkit/VOC2007/precious.txt").read_text() == "of years"
-    assert raw_files(task, tmp_path)
+    assert task.raw_files(tmp_path)
 
 
 def test_an_old_form_that_torchvision_would_read_is_refused(publish, tmp_path):
     write(tmp_path / "sets/MNIST/processed/training.pt", "pickle")
     write(tmp_path / "sets/MNIST/raw/x", "junk")
     with pytest.raises(DataError, match="a form that torchvision no longer makes"):
-        raw_files(publish("MNIST"), tmp_path)
+        publish("MNIST").raw_files(tmp_path)
 
 
 @pytest.mark.parametrize("wrong", [False, True])
@@ -424,7 +423,7 @@ def test_a_download_keeps_what_else_is_in_the_folder_and_replaces_what_is_incomp
         server.files.clear()
         refused(task, tmp_path)
     else:
-        torchvision_sets.download(task, tmp_path)
+        torchvision_source.download(task, tmp_path)
         assert prepared_of(task).summary["samples"] == {"train": 3, "val": 3, "test": 3}
     assert (tmp_path / "sets/MNIST/raw/x").read_text() == "another dataset"
     assert (tmp_path / "sets/notes.txt").read_text() == "mine"
@@ -433,7 +432,7 @@ def test_a_download_keeps_what_else_is_in_the_folder_and_replaces_what_is_incomp
 @pytest.mark.parametrize(("kind", "name"), [("classification", "StanfordCars"), ("segmentation", "Cityscapes")])
 def test_what_torchvision_does_not_download_has_to_be_fetched_by_hand(tmp_path, kind, name):
     with pytest.raises(DataError, match="by hand"):
-        torchvision_sets.download(torchvision(kind, name), tmp_path)
+        torchvision_source.download(torchvision(kind, name), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -680,11 +679,11 @@ def test_coco_in_an_archive_and_beside_its_annotations(tmp_path, prepared_of):
     before = prepared_of(coco())
     write(tmp_path / "coco.zip", miniatures.zipped(tmp_path / "coco", "train2017", "annotations"))
     assert prepared_of(coco(path="coco.zip")).bytes == before.bytes
-    assert raw_files(coco(path="coco.zip"), tmp_path) == [tmp_path / "coco.zip"]
+    assert coco(path="coco.zip").raw_files(tmp_path) == [tmp_path / "coco.zip"]
     write(tmp_path / "coco/train2017/train.json", (tmp_path / "coco/annotations/train.json").read_bytes())
     flat = coco(path="coco/train2017", train={"images": ".", "annotations": "train.json"})
     assert masks_of(prepared_of(flat)).tolist() == masks_of(before).tolist()
-    assert len(raw_files(flat, tmp_path)) == 7
+    assert len(flat.raw_files(tmp_path)) == 7
 
 
 def test_the_identity_of_coco_covers_its_images_and_annotations_alone(tmp_path):
@@ -983,7 +982,7 @@ def test_files_of_a_table_that_are_not_there_are_reported(tmp_path, prepared_of,
     assert "1 file cannot be used" in message
     assert f"{rows[0][column]}: named in t.csv, but not there" in message
     assert (
-        len(raw_files(task, tmp_path))
+        len(task.raw_files(tmp_path))
         == 1 + len({row[key] for row in rows for key in ("path", "mask") if key in row}) - 1
     )
 

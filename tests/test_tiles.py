@@ -12,7 +12,7 @@ from torch import nn
 from acll.data.batches import Split, evaluation_batches
 from acll.data.prepared import Header
 from acll.data.tiles import tiles
-from acll.training.evaluate import outcome
+from acll.training.evaluate import evaluated
 from datasets import CPU, PROPERTY, STREETS, changed, faults, picture, prepare, raster, save, smooth
 
 TILED = changed(STREETS, image_size=[16, 12], tile_overlap=5, classes=["road", "sky", "tram"])
@@ -177,7 +177,7 @@ def test_scores_of_tiles_are_those_of_the_whole_images(large):
     made = prepare(TILED, root)
     for split in made.splits.values():
         tensors = (split.images, split.labels, split.cores, split.wholes)
-        found = outcome(Threshold(made.header), Split(*map(torch.from_numpy, tensors)), made.header, CPU).confusion
+        found = evaluated(Threshold(made.header), Split(*map(torch.from_numpy, tensors)), made.header, CPU).confusion
         names = sorted({name.partition("#")[0] for name in split.ids})
         assert len(found) == len(names)
         for name, matrix in zip(names, found, strict=True):

@@ -12,10 +12,20 @@ from acll.packing.ownership import State
 
 
 def save_state(path: Path, state: State, header: dict[str, Any], keep: State | None = None) -> None:
-    """Write a task's state dict, the masks of what it keeps (once pruned), and a JSON header."""
-    tensors = {f"state/{name}": value for name, value in state.items()}
+    """Write a task's state dict, the masks of what it keeps (once pruned), and a JSON header.
+
+    What networks that are trained together share is written once, under its first name.
+    """
+    tensors = {f"state/{name}": value for name, value in _once(state).items()}
     tensors |= {f"keep/{name}": value for name, value in (keep or {}).items()}
     container.save(path, tensors, header)
+
+
+def _once(state: State) -> State:
+    first: dict[tuple[int, torch.Size], str] = {}
+    for name, value in state.items():
+        first.setdefault((value.data_ptr() or id(value), value.shape), name)
+    return {name: state[name] for name in first.values()}
 
 
 def load_state(path: Path) -> tuple[State, State, dict[str, Any]]:

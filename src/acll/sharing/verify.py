@@ -66,9 +66,9 @@ def _stale(job: Job, record: records.Record | None, digests: Mapping[str, str]) 
     """Why the job, as it is now, would make another output than it did when the record was written."""
     if record is None or any(output not in digests for output in job.all_outputs):
         return "unrecorded", "there is no record of how it was made"
-    params = json.loads(job.text)
-    if record.params != params:
-        changes = list(_changes(record.params, params, job.rule)) or ["its parameters have changed"]
+    # as texts: true and 1, or no key and null, are equal as values
+    if json.dumps(record.params, sort_keys=True) != job.text:
+        changes = list(_changes(record.params, json.loads(job.text), job.rule)) or ["its parameters have changed"]
         more = [f"and {len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
         return "stale", "; ".join(changes[:_SHOWN] + more)
     if record.command != command(job.rule):

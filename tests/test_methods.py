@@ -1,39 +1,45 @@
-"""Methods that packing is compared with: each on cases with a known outcome."""
+"""The methods: each on cases with a known outcome."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from acll.baselines.ewc import accumulated, consolidating, fisher
-from acll.baselines.joint import Joint, joined
-from acll.baselines.lwf import distillation, distilling, with_earlier
+from pydantic import TypeAdapter
 
 from acll.data.batches import normalised
-from acll.methods.lwf import LwF
+from acll.methods import ewc
+from acll.methods.base import Before
+from acll.methods.ewc import EWC, fisher
+from acll.methods.finetuning import FineTuning
+from acll.methods.frozen import Frozen
+from acll.methods.joint import Joint
+from acll.methods.lwf import LwF, distillation
+from acll.methods.packing import Packing
+from acll.methods.registry import PACKAGE, RuleOfMethod, method
 from acll.networks.build import build
 from acll.networks.partition import partition
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
-from acll.packing.container import load
-from acll.packing.ownership import commit, digest, effective, empty, free, overwrite, starting_state, still
+from acll.packing.ownership import commit, digest, effective, empty, starting_state
+from acll.registry import kinds
 from acll.steps._setup import record_of
-from acll.training import checkpoint as checkpoints
+from acll.training.checkpoint import Checkpoint
 from acll.training.learner import TaskLearner
-from acll.training.loop import Plan, Unfinished, fit
-from acll.training.settings import Training
-from conftest import states_equal, tiny_task
+from acll.training.loop import fit
+from conftest import batches, fit_config, states_equal, tiny_task
 
 CPU = torch.device("cpu")
 SMALL = BackboneNetwork(backbone="resnet_small")
 UNET = DecoderNetwork(decoder="unet", encoder="resnet_small")
 A, B = tiny_task("a", samples=16), tiny_task("b", samples=16, classes=4)
 MASKS = tiny_task("m", "segmentation", samples=8)
-PLAN = Plan(2, 0.01, 1)
+CONFIG = fit_config(2, 0.01, 1)
+NO_DECAY = fit_config(2, 0.01, 1, weight_decay=0.0)
 
 
-def learner(task, network=SMALL, **settings):
+def learner(task, network=SMALL):
     train, validation, header = task
     own = build(network, header.kind, len(header.classes), 0)
-    return TaskLearner(own, train, validation, header, Training(batch_size=4, **settings), CPU)
+    return TaskLearner(own, train, validation, header, batches(header.kind, batch_size=4), CPU)
 
 
 def network_of(*tasks):
@@ -49,18 +55,23 @@ def start_of(which, before):
     return starting_state(before, which.header.kind, which.network.state_dict())
 
 
-def finetuned(before, task, network=SMALL, **settings):
-    """Plain fine-tuning: (the network with one more task, what was trained)."""
-    which = learner(task, network, **settings)
-    fitted = fit(which, start_of(which, before), PLAN)
-    return overwrite(before, record_of(which.header, fitted.score, fitted.curve(), {}), fitted.state), fitted
-
-
-def distilled(before, task, settings, network=SMALL, plan=PLAN):
+def learned(method, before, task, network=SMALL, config=CONFIG, memory=None):
+    """One more task by a method: (the network with it, what was trained, its first state)."""
     which = learner(task, network)
-    start = start_of(which, before)
-    fitted = fit(distilling(which, before, settings, network), with_earlier(start, before), plan)
-    return overwrite(before, record_of(which.header, fitted.score, fitted.curve(), {}), fitted.state), fitted
+    rule = method.training_rule()
+    start = rule.begin([which], start_of(which, before), Before(before, memory or {}))
+    fitted = fit(start.learner, start.state, config, start.masks)
+    record = record_of(which.header, fitted.score, fitted.curve(), {})
+    return method.commit(before, [record], fitted.state), fitted, start.state
+
+
+def finetuned(before, task, network=SMALL, config=CONFIG):
+    """Plain fine-tuning: (the network with one more task, what was trained)."""
+    return learned(FineTuning(type="finetuning"), before, task, network, config)[:2]
+
+
+def distilled(before, task, method, network=SMALL, config=CONFIG):
+    return learned(method, before, task, network, config)[:2]
 
 
 def outputs(packed, task, images):
@@ -99,8 +110,8 @@ def test_lwf_keeps_the_outputs_of_earlier_tasks_nearer_the_stronger_it_is(first,
     wanted = outputs(before, name, images).softmax(dim=1)
 
     def off(strength):
-        settings, plan = LwF(type="lwf", strength=strength), replace(PLAN, epochs=20)
-        after, _ = distilled(before, second, settings, network, plan)
+        method, config = LwF(type="lwf", strength=strength), fit_config(20, 0.01, 1)
+        after, _ = distilled(before, second, method, network, config)
         return float((outputs(after, name, images).softmax(dim=1) - wanted).abs().mean())
 
     assert off(10) < 0.9 * off(0)
@@ -136,16 +147,14 @@ def test_distillation_is_least_where_outputs_agree():
 
 
 def consolidated(before, task, importance, strength):
-    which = learner(task, weight_decay=0.0)
-    start = start_of(which, before)
-    fitted = fit(consolidating(which, start, importance, strength), start, PLAN)
-    return fitted, start
+    method = EWC(type="ewc", strength=strength)
+    return learned(method, before, task, config=NO_DECAY, memory=importance)[1:]
 
 
 @pytest.fixture(scope="module")
 def one_task():
     """A network that has learned a, and the information that a has of it."""
-    before, _ = finetuned(unlearned(), A, weight_decay=0.0)
+    before, _ = finetuned(unlearned(), A, config=NO_DECAY)
     which = learner(A)
     which.network.load_state_dict(effective(before, "a"))
     return before, fisher(which, 0)
@@ -153,7 +162,7 @@ def one_task():
 
 def test_ewc_without_strength_is_fine_tuning(one_task):
     before, importance = one_task
-    _, plain = finetuned(before, B, weight_decay=0.0)
+    _, plain = finetuned(before, B, config=NO_DECAY)
     fitted, _ = consolidated(before, B, importance, 0.0)
     assert states_equal(fitted.state, plain.state)
 
@@ -177,7 +186,7 @@ def test_the_information_is_that_of_a_linear_model():
     train, validation, header = tiny_task("t", classes=2, samples=1, size=2)
     body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2, bias=False))
     torch.nn.init.zeros_(body[1].weight)
-    which = TaskLearner(TaskNetwork(body, None, torch.nn.Identity()), train, validation, header, Training(), CPU)
+    which = TaskLearner(TaskNetwork(body, None, torch.nn.Identity()), train, validation, header, batches(), CPU)
     x = normalised(train.images, header, CPU).flatten()
     found = fisher(which, 0)["encoder.1.weight"]
     torch.testing.assert_close(found, (0.25 * x.square()).expand(2, -1), rtol=1e-5, atol=1e-6)
@@ -193,10 +202,21 @@ def test_the_information_has_every_parameter_but_the_heads_and_is_repeatable(one
     assert states_equal(fisher(which, 0), importance)
 
 
-def test_information_adds_up_over_tasks_and_parts():
-    one, two = {"encoder.w": torch.ones(2)}, {"encoder.w": torch.full((2,), 3.0), "decoder.w": torch.ones(1)}
-    together = accumulated(one, two)
-    assert {name: value.tolist() for name, value in together.items()} == {"encoder.w": [4, 4], "decoder.w": [1]}
+def test_information_adds_up_over_tasks_and_parts(monkeypatch):
+    one = {"encoder.w": torch.ones(2)}
+    two = {"encoder.w": torch.full((2,), 3.0), "decoder.w": torch.ones(1)}
+    for earlier, own in ((one, two), (two, one)):
+        monkeypatch.setattr(ewc, "fisher", lambda which, seed, own=own: own)
+        together = EWC.remember(None, earlier, 0)
+        found = {name: value.tolist() for name, value in together.items()}
+        assert found == {"encoder.w": [4, 4], "decoder.w": [1]}
+
+
+def test_what_ewc_remembers_of_a_first_task_is_its_information(one_task):
+    before, importance = one_task
+    which = learner(A)
+    which.network.load_state_dict(effective(before, "a"))
+    assert states_equal(EWC.remember(which, {}, 0), importance)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -204,18 +224,22 @@ def test_information_adds_up_over_tasks_and_parts():
 
 
 def joint_of(tasks, network=SMALL):
-    learners = tuple(learner(task, network) for task in tasks)
+    learners = [learner(task, network) for task in tasks]
     before = unlearned(network)
-    return Joint(learners, tuple(before.shared), Training(batch_size=4)), before
+    first = start_of(learners[0], before)
+    start = Joint(type="joint").begin(learners, first, Before(before, {}))
+    assert states_equal(start.state, start.learner.network.state_dict())
+    assert start.masks == {}
+    return start.learner, before
 
 
 @pytest.mark.parametrize("tasks", [(A, B), (A, MASKS)])
 def test_joint_training_shares_all_weights_and_nothing_else(tasks):
     network = network_of(*tasks)
     joint, before = joint_of(tasks, network)
-    fitted = fit(joint, joint.network.state_dict(), PLAN)
+    fitted = fit(joint, joint.network.state_dict(), CONFIG)
     records = [record_of(task[2], 0.5, (), {}) for task in tasks]
-    packed = joined(before, records, fitted.state)
+    packed = Joint.commit(before, records, fitted.state)
     joint.network.load_state_dict(fitted.state)
     for number, task in enumerate(tasks):
         assert states_equal(effective(packed, task[2].name), joint.network[number].state_dict())
@@ -228,33 +252,35 @@ def test_joint_training_shares_all_weights_and_nothing_else(tasks):
 def test_joint_training_that_was_killed_goes_on_and_keeps_what_is_shared_once(tmp_path, monkeypatch):
     path = tmp_path / "joint.checkpoint"
     whole, _ = joint_of((A, B))
-    expected = fit(whole, whole.network.state_dict(), PLAN)
+    expected = fit(whole, whole.network.state_dict(), CONFIG)
     killed, before = joint_of((A, B))
-    real = checkpoints.store
+    real = Checkpoint.write
 
     def dies(*arguments):
         real(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoints, "store", dies)
+        patched.setattr(Checkpoint, "write", dies)
         with pytest.raises(KeyboardInterrupt):
-            fit(killed, killed.network.state_dict(), PLAN, None, Unfinished(path, ""))
-    tensors, _ = load(path)
+            fit(killed, killed.network.state_dict(), CONFIG, None, Checkpoint(path, ""))
+    state = torch.load(path, weights_only=True)["network"]
     for name in before.shared:
-        assert sum(key.startswith("network/") and key.endswith(f".{name}") for key in tensors) == 1
+        tied = [value for key, value in state.items() if key.endswith(f".{name}")]
+        assert len(tied) == 2
+        assert len({value.untyped_storage().data_ptr() for value in tied}) == 1
     resumed, _ = joint_of((A, B))
     assert states_equal(
-        fit(resumed, resumed.network.state_dict(), PLAN, None, Unfinished(path, "")).state, expected.state
+        fit(resumed, resumed.network.state_dict(), CONFIG, None, Checkpoint(path, "")).state, expected.state
     )
 
 
 def test_joint_training_of_one_task_is_plain_training():
     joint, before = joint_of((A,))
-    fitted = fit(joint, joint.network.state_dict(), PLAN)
+    fitted = fit(joint, joint.network.state_dict(), CONFIG)
     plain = learner(A)
     assert joint.batches() == plain.batches()
-    packed = joined(before, [record_of(A[2], fitted.score, (), {})], fitted.state)
+    packed = Joint.commit(before, [record_of(A[2], fitted.score, (), {})], fitted.state)
     # the batches come in another order: their seed names the task
     assert set(effective(packed, "a")) == set(plain.network.state_dict())
 
@@ -262,7 +288,7 @@ def test_joint_training_of_one_task_is_plain_training():
 def test_joint_training_sees_every_batch_of_every_task_once_an_epoch():
     joint, _ = joint_of((A, B))
     assert len(list(joint.losses(0, 0))) == joint.batches() == 8
-    assert len(joint.look()) == 2
+    assert len(joint.validate()) == 2
 
 
 def test_joint_training_learns_both_tasks():
@@ -275,14 +301,14 @@ def test_joint_training_learns_both_tasks():
         split = replace(train, images=images, labels=labels)
         tasks.append((split, split, header))
     joint, _ = joint_of(tasks)
-    fitted = fit(joint, joint.network.state_dict(), Plan(8, 0.01, 0))
+    fitted = fit(joint, joint.network.state_dict(), fit_config(8, 0.01, 0))
     assert fitted.score == 1.0
 
 
 def test_an_individual_network_is_a_plain_training():
     packed, fitted = finetuned(unlearned(), A)
     plain = learner(A)
-    alone = fit(plain, plain.network.state_dict(), PLAN)
+    alone = fit(plain, plain.network.state_dict(), CONFIG)
     assert states_equal(effective(packed, "a"), fitted.state)
     assert states_equal(fitted.state, alone.state)
 
@@ -290,17 +316,69 @@ def test_an_individual_network_is_a_plain_training():
 @pytest.mark.parametrize("second", [B, MASKS])
 def test_frozen_features_stay_as_they_are_to_the_bit(second):
     network = network_of(second)
-    which = learner(A, network)
-    before = unlearned(network)
-    first = fit(which, start_of(which, before), PLAN, free(before, "classification"))
-    keep = free(before, "classification")
-    packed = commit(before, record_of(A[2], first.score, (), {}), first.state, keep)
-    own = learner(second, network)
-    start = start_of(own, packed)
-    fitted = fit(own, start, PLAN, free(packed, own.header.kind) | still(packed, start))
+    frozen = Frozen(type="frozen")
+    packed, _, _ = learned(frozen, unlearned(network), A, network)
+    after, fitted, start = learned(frozen, packed, second, network)
     moved = {name for name, value in fitted.state.items() if not torch.equal(value, start[name])}
     assert any(name.startswith("head.") for name in moved)
     assert not any(name.startswith("encoder.") for name in moved)
     assert (network is UNET) == any(name.startswith("decoder.") for name in moved)
-    after = commit(packed, record_of(own.header, fitted.score, (), {}), fitted.state, free(packed, own.header.kind))
     assert after.record("a").digest == digest(effective(after, "a"))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# what every method has in common
+
+
+METHODS = {name: method(name) for name in kinds(PACKAGE)}
+
+
+def settings_of(name):
+    return {"type": name} | ({"ratio": 0.5} if name == "packing" else {})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_training_depends_on_comes_back_as_it_was(name):
+    """A step gets it as JSON, and knows of the method no more than that."""
+    rule = METHODS[name].model_validate(settings_of(name)).training_rule()
+    read = TypeAdapter(RuleOfMethod).validate_json(rule.model_dump_json())
+    assert (type(read), read) == (type(rule), rule)
+
+
+@pytest.mark.parametrize("name", ["packing", "finetuning", "frozen"])
+def test_a_first_task_is_learned_plainly_whatever_the_method(name):
+    """So that all methods can share its training."""
+    plain = learner(A)
+    expected = fit(plain, start_of(plain, unlearned()), CONFIG)
+    rule = METHODS[name].model_validate(settings_of(name)).training_rule()
+    assert rule.free_from(1) == "pretrained"
+    which, before = learner(A), unlearned()
+    start = rule.begin([which], start_of(which, before), Before(before, {}))
+    found = fit(start.learner, start.state, CONFIG, start.masks)
+    assert states_equal(found.state, expected.state)
+
+
+def test_packing_trains_what_is_free_and_leaves_the_rest_to_the_bit():
+    rule = Packing(ratio=0.5, free_weights="zero").training_rule()
+    assert [rule.free_from(position) for position in (1, 2)] == ["pretrained", "zero"]
+    before = unlearned()
+    which = learner(A)
+    first = fit(which, start_of(which, before), CONFIG)
+    generator = torch.Generator().manual_seed(0)
+    keep = {name: torch.rand(value.shape, generator=generator) < 0.5 for name, value in before.shared.items()}
+    state = first.state | {name: first.state[name] * mask for name, mask in keep.items()}
+    packed = commit(before, record_of(A[2], first.score, (), {}), state, keep)
+    own = learner(B)
+    start = rule.begin([own], start_of(own, packed), Before(packed, {}))
+    after = fit(start.learner, start.state, CONFIG, start.masks).state
+    for name, owned in keep.items():
+        assert torch.equal(after[name][owned], packed.shared[name][owned])
+        assert not torch.equal(after[name][~owned], start.state[name][~owned])
+
+
+def test_fine_tuning_overwrites_and_says_so():
+    before, _ = finetuned(unlearned(), A)
+    after, fitted = finetuned(before, B)
+    assert [record.frozen for record in after.tasks] == [False, False]
+    assert states_equal(effective(after, "b"), fitted.state)
+    assert digest(effective(after, "a")) != after.record("a").digest
