@@ -115,8 +115,11 @@ def test_scientific_notation_is_a_number(tmp_path, text, value):
     assert load(tmp_path / "tiny.yaml").training.learning_rate == value
 
 
-def test_a_task_may_have_a_name_that_looks_like_a_number(tmp_path):
+def test_a_task_may_have_a_name_that_looks_like_a_number_in_quotes(tmp_path):
     (tmp_path / "tiny.yaml").write_text(GOOD.replace("easy", "1e5"))
+    with pytest.raises(ConfigurationError, match="must be text; put it in quotes"):
+        load(tmp_path / "tiny.yaml")
+    (tmp_path / "tiny.yaml").write_text(GOOD.replace("easy", "'1e5'"))
     assert load(tmp_path / "tiny.yaml").sequences["classify"].tasks == ["1e5", "digits"]
 
 
@@ -136,9 +139,10 @@ def test_training_of_a_task_is_the_common_one_with_its_overrides():
     assert configuration.training_of("easy").model_dump() == configuration.training.model_dump() | changed
 
 
-def test_scientific_notation_is_a_number_in_overrides():
-    configuration = parse(edited(**{"tasks/easy/training": {"learning_rate": "3e-4"}}))
-    assert configuration.training_of("easy").learning_rate == 3e-4
+def test_scientific_notation_is_a_number_in_overrides(tmp_path):
+    text = GOOD.replace("difficulty: 0.1}", "difficulty: 0.1, training: {learning_rate: 3e-4}}")
+    (tmp_path / "tiny.yaml").write_text(text)
+    assert load(tmp_path / "tiny.yaml").training_of("easy").learning_rate == 3e-4
 
 
 @pytest.mark.parametrize(
@@ -299,22 +303,22 @@ def test_a_key_that_is_a_number_is_named(path):
             "tasks/easy/source",
             "cifar",
             '"cifar"',
-            "must be one of 'digits', 'generated', 'image_folder', 'mask_folder', "
-            "'table', 'coco', 'cub200', 'torchvision'",
+            "must be one of 'coco', 'cub200', 'digits', 'generated', "
+            "'image_folder', 'mask_folder', 'table', 'torchvision'",
         ),
         (
             "tasks/easy/source",
             None,
             "null",
-            "must be one of 'digits', 'generated', 'image_folder', 'mask_folder', "
-            "'table', 'coco', 'cub200', 'torchvision'",
+            "must be one of 'coco', 'cub200', 'digits', 'generated', "
+            "'image_folder', 'mask_folder', 'table', 'torchvision'",
         ),
         ("networks/mlp/weights", "imagenet", '"imagenet"', "must be 'none'"),
         (
             "methods/half/type",
             "si",
             '"si"',
-            "must be one of 'packing', 'individual', 'joint', 'finetuning', 'frozen', 'lwf', 'ewc'",
+            "must be one of 'ewc', 'finetuning', 'frozen', 'individual', 'joint', 'lwf', 'packing'",
         ),
         (
             "methods/adaptive/ratio/search",
