@@ -337,22 +337,22 @@ def test_a_key_that_is_a_number_is_named(path):
             "tasks/easy/source",
             "cifar",
             '"cifar"',
-            "must be one of 'digits', 'generated', 'image_folder', 'mask_folder', "
-            "'table', 'coco', 'cub200', 'torchvision'",
+            "must be one of 'coco', 'cub200', 'digits', 'generated', "
+            "'image_folder', 'mask_folder', 'table', 'torchvision'",
         ),
         (
             "tasks/easy/source",
             None,
             "null",
-            "must be one of 'digits', 'generated', 'image_folder', 'mask_folder', "
-            "'table', 'coco', 'cub200', 'torchvision'",
+            "must be one of 'coco', 'cub200', 'digits', 'generated', "
+            "'image_folder', 'mask_folder', 'table', 'torchvision'",
         ),
         ("networks/mlp/weights", "imagenet", '"imagenet"', "must be 'none'"),
         (
             "methods/half/type",
             "si",
             '"si"',
-            "must be one of 'packing', 'individual', 'joint', 'finetuning', 'frozen', 'lwf', 'ewc'",
+            "must be one of 'ewc', 'finetuning', 'frozen', 'individual', 'joint', 'lwf', 'packing'",
         ),
         (
             "methods/adaptive/ratio/search",

@@ -158,10 +158,10 @@ def test_a_large_image_is_segmented_by_the_tiles_that_evaluation_scores(tmp_path
     made = prepare(task, tmp_path)
     packed = packed_of(made, tmp_path / "network.safetensors", UNET)
     _, validation, header = splits_of(made.train)
-    from acll.training.evaluate import outcome
+    from acll.training.evaluate import evaluated
     from acll.training.metrics import score
 
-    expected = score(outcome(packed.network("x"), validation, header, CPU))
+    expected = score(evaluated(packed.network("x"), validation, header, CPU))
     wholes = dict.fromkeys(name.split("#")[0] for name in made.splits["val"].ids)
     confusion = np.zeros((2, 2), np.int64)
     for name in wholes:

@@ -1,6 +1,7 @@
 """The tables, and the figures of runs in them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acll.evaluation.comparison import (
-    Run,
     by_node,
     matrix_of,
     matrix_table,
@@ -37,6 +37,7 @@ from acll.evaluation.tables import (
     read,
     scores_table,
 )
+from acll.node import Node, Run
 
 PROPERTY = settings(max_examples=25, deadline=None)
 NAN = math.nan
@@ -116,23 +117,23 @@ def node(*rows, free=0.5, size=150):
 
 CHOICE = {"ratio_searched": 0.9, "ratio": 0.75, "cap": 0.25, "capped": True, "cost": 0.8}
 FOUND = {
-    ("small", "half", 0, ("a",)): node(row("a", 1, 0.9, choice=CHOICE), free=0.75),
-    ("small", "half", 0, ("a", "b")): node(row("a", 1, 0.9, choice=CHOICE), row("b", 2, 0.5)),
-    ("small", "fine", 0, ("a",)): node(row("a", 1, 0.95, owned=None), free=None),
-    ("small", "fine", 0, ("a", "b")): node(
+    Node("small", "half", 0, ("a",)): node(row("a", 1, 0.9, choice=CHOICE), free=0.75),
+    Node("small", "half", 0, ("a", "b")): node(row("a", 1, 0.9, choice=CHOICE), row("b", 2, 0.5)),
+    Node("small", "fine", 0, ("a",)): node(row("a", 1, 0.95, owned=None), free=None),
+    Node("small", "fine", 0, ("a", "b")): node(
         row("a", 1, 0.25, False, owned=None), row("b", 2, 0.75, owned=None), free=None
     ),
-    ("small", "alone", 0, ("a",)): node(row("a", 1, 0.95, owned=None), free=None, size=100),
-    ("small", "alone", 0, ("b",)): node(row("b", 1, 0.7, owned=None), free=None, size=100),
-    ("small", "joint", 0, ("a+b",)): node(
+    Node("small", "alone", 0, ("a",)): node(row("a", 1, 0.95, owned=None), free=None, size=100),
+    Node("small", "alone", 0, ("b",)): node(row("b", 1, 0.7, owned=None), free=None, size=100),
+    Node("small", "joint", 0, ("a+b",)): node(
         row("a", 1, 0.8, owned=None) | {"curve": []}, row("b", 2, 0.9, owned=None) | {"curve": []}, free=None
     ),
 }  # fmt: skip
 STAGES = {
-    "half": (("a",), ("a+b",)),
-    "fine": (("a",), ("a+b",)),
-    "alone": (("a",), ("a", "b")),
-    "joint": ((), ("a+b",)),
+    "half": ((("a",),), (("a", "b"),)),
+    "fine": ((("a",),), (("a", "b"),)),
+    "alone": ((("a",),), (("a",), ("b",))),
+    "joint": ((), (("a+b",),)),
 }
 TYPES = {"half": "packing", "fine": "finetuning", "alone": "individual", "joint": "joint"}
 
@@ -148,9 +149,8 @@ def runs_of(seeds=(0,), methods=tuple(STAGES)):
 def with_seed(seed, scale=1.0, found=FOUND):
     """The same nodes with another seed, their scores scaled."""
     return {
-        (network, method, seed, prefix): one
-        | {"rows": [line | {"score": line["score"] * scale} for line in one["rows"]]}
-        for (network, method, _, prefix), one in found.items()
+        replace(node, seed=seed): one | {"rows": [line | {"score": line["score"] * scale} for line in one["rows"]]}
+        for node, one in found.items()
     }
 
 
@@ -280,7 +280,7 @@ def test_runs_of_a_method_that_knows_no_order_count_once_a_seed():
 
 def test_one_run_that_is_not_exact_makes_the_summary_not_exact():
     inexact = with_seed(1)
-    inexact["small", "half", 1, ("a", "b")] = node(row("a", 1, 0.9, exact=False), row("b", 2, 0.5))
+    inexact[Node("small", "half", 1, ("a", "b"))] = node(row("a", 1, 0.9, exact=False), row("b", 2, 0.5))
     summary = summary_table(each_of(FOUND | inexact, seeds=(0, 1))).set_index("method")
     assert not summary.loc["half", "bit_exact"]
 
@@ -420,7 +420,7 @@ def test_a_cap_that_decided_is_told_with_what_to_change():
 
 
 def test_a_run_that_is_short_of_room_says_what_each_task_took():
-    end = ("small", "half", 0, ("a", "b"))
+    end = Node("small", "half", 0, ("a", "b"))
     short = {end: node(*FOUND[end]["rows"][:1], row("b", 2, 0.5, choice={"ratio": 0.5}), free=0.01)}
     (line,) = [line for line in remarks_of(final_of(FOUND | short), {}) if "left free" in line]
     assert line.startswith("both, half: 1.0% of the weights are left free for more tasks (a 25.0%, b 25.0%).")

@@ -45,7 +45,9 @@ def union(package: str, key: str, base: type[Settings], default: str | None = No
     key."""
 
     def tag(value: Any) -> Any:
-        return value.get(key, default) if isinstance(value, dict) else getattr(value, key, default)
+        if not isinstance(value, dict):
+            return getattr(value, key, default)
+        return str(value[key]) if key in value else default  # a name that is none is told as such
 
     types = [Annotated[load(package, key, name, base), Tag(name)] for name in kinds(package)]
     return Annotated[Union[tuple(types)], Discriminator(tag)]  # noqa: UP007 - made of a list

@@ -172,12 +172,13 @@ def _line(error: ErrorDetails) -> str:
         return f"{key}: missing; it is required"
     if kind == "invalid_key" or error["loc"][-1] == "[key]":
         return f"{key or 'keys'}: the key {_short(error['input'])} must be text; put it in quotes"
-    if kind == "union_tag_not_found":
+    if kind == "union_tag_not_found" and isinstance(error["input"], dict):
         return f"{key}.source: missing; it is required"
     if kind == "union_tag_invalid":
         tag = "source" if path[0] == "tasks" else "type"
         value, expected = error["input"][tag], context["expected_tags"]
         return f"{key}.{tag} = {_short(value)}: must be one of {expected}{_meant(value, expected)}"
+    kind = "dict_type" if kind == "union_tag_not_found" else kind
     must = _MUST[kind].format(**context) if kind in _MUST else error["msg"]
     or_search = (
         ", or the settings of a search" if kind == "float_type" and path[-1] == "ratio" else ""
