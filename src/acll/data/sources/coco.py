@@ -13,7 +13,7 @@ from acll.data.errors import DataError
 from acll.data.faults import Fault, some
 from acll.data.images import Pixels, UnreadableError, read_image, size_of, within
 from acll.data.listing import Item, Listing, group_of
-from acll.data.places import SPLITS, Place, content_of, place_of
+from acll.data.places import COMPRESSED, SPLITS, Place, content_of, place_of
 from acll.data.prepared import IGNORE
 from acll.data.sources.files import reader
 from acll.settings import Coco, CocoSplit
@@ -34,6 +34,8 @@ _NEEDED: dict[str, dict[str, tuple[type, ...]]] = {
 def raw_files(task: Coco, root: Path) -> list[Path]:
     """The archive, or the annotations and all files in the folders of images. Raises DataError."""
     path = root / task.path
+    if path.is_file() and path.name.endswith(COMPRESSED):  # which would have to be read through
+        return [path]
     place = place_of(path)
     if path.is_file():
         return [path]

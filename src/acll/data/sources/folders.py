@@ -7,7 +7,7 @@ from acll.data.errors import DataError
 from acll.data.faults import Fault, some
 from acll.data.images import SUFFIXES
 from acll.data.listing import Item, Listing, group_of
-from acll.data.places import ARCHIVES, SPLITS, Place, missing, place_of
+from acll.data.places import ARCHIVES, COMPRESSED, SPLITS, Place, missing, place_of
 from acll.data.sources.files import listing_of_files
 from acll.settings import ImageFolder, MaskFolder
 
@@ -22,7 +22,7 @@ def raw_files(task: ImageFolder | MaskFolder, root: Path) -> list[Path]:
     """All files that the task reads, sorted. Raises DataError where it is clear that they cannot be read."""
     path = root / task.path
     if path.is_file() and path.name.endswith(ARCHIVES):
-        if not path.name.endswith("gz"):  # which would have to be expanded
+        if not path.name.endswith(COMPRESSED):  # which would have to be read through
             _names(task, path, place_of(path))
         return [path]
     if not path.is_dir():
