@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from acll.data.errors import DataError
 from acll.data.images import SUFFIXES
-from acll.data.places import ARCHIVES, SPLITS, Place, missing, place_of
+from acll.data.places import ARCHIVES, COMPRESSED, SPLITS, Place, missing, place_of
 
 
 def layout(inner: str) -> str:
@@ -21,7 +21,7 @@ def raw_files(path: Path, names_of: Callable[[Place, Path], list[str]]) -> list[
     names_of: gives the names of the images, or raises DataError for another layout.
     """
     if path.is_file() and path.name.endswith(ARCHIVES):
-        if not path.name.endswith("gz"):  # which would have to be expanded
+        if not path.name.endswith(COMPRESSED):  # which would have to be read through
             names_of(place_of(path), path)
         return [path]
     if not path.is_dir():

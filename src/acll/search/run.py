@@ -10,10 +10,26 @@ from functools import partial
 
 import numpy as np
 
-from acll.search.choice import crossing_below_top, interval, monotone_fit, residuals_of, tolerance_of
+from acll.search.choice import (
+    crossing_below_top,
+    interval,
+    monotone_fit,
+    residuals_of,
+    tolerance_of,
+)
 from acll.search.settings import Search
 from acll.search.strategies import STEP, SUGGEST, Known, draw, penalised
-from acll.search.trials import CONFIRMATION, REFERENCE, TRIAL, Attempt, Cost, Point, Settled, Trial, TrialLog
+from acll.search.trials import (
+    CONFIRMATION,
+    REFERENCE,
+    TRIAL,
+    Attempt,
+    Cost,
+    Point,
+    Settled,
+    Trial,
+    TrialLog,
+)
 from acll.seeds import derived
 
 FEWEST_SAMPLES = 50  # a validation split below this says little; the run warns

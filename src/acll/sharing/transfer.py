@@ -102,12 +102,18 @@ def pull(root: Path, name: str) -> None:
     gone = missing_folder(root)
     if gone is not None:
         raise UserError(f"the remote {gone} is not there; is it mounted?")
+    from dvc.api import DVCFileSystem
+
     results = root / "results" / name
     with held(results):
         _dvc(root, "fetch", f"run@{name}")
         try:
+            # DVC would write what is named, wherever that is
+            _listed(DVCFileSystem(str(root)), f"results/{name}")
             _dvc(root, "checkout", f"run@{name}")
-        except UserError as error:
+        except OddNameError:
+            raise
+        except Exception as error:  # what is raised depends on the kind of remote
             raise UserError(
                 f"{error}\nif the remote lacks them, whoever made them has to `make share CONFIG={name}`; "
                 f"if files here were damaged, `make repair CONFIG={name}` puts them right; if a run made them and "
@@ -133,12 +139,13 @@ def look(root: Path, name: str) -> tuple[Path, int]:
     shutil.rmtree(beside, ignore_errors=True)
     try:
         shared = DVCFileSystem(str(root), rev="HEAD")
-        found = shared.find(own, dvc_only=True) if shared.exists(own) else []
-        files = [path for path in found if _is_looked_at(path.removeprefix(f"{own}/"))]
-        for path in files:
-            to = beside / path.removeprefix(f"{own}/")
+        files = [file for file in _listed(shared, own) if _is_looked_at(file)]
+        for file in files:
+            to = beside / file
             to.parent.mkdir(parents=True, exist_ok=True)
-            shared.get_file(path, str(to))
+            shared.get_file(f"{own}/{file}", str(to))
+    except OddNameError:
+        raise
     except Exception as error:  # what is raised depends on the kind of remote
         shutil.rmtree(beside, ignore_errors=True)
         raise UserError(f"{own}: cannot be brought: {error}") from None
@@ -162,14 +169,38 @@ def restore(root: Path, name: str, wanted: Mapping[str, str | None]) -> set[str]
     brought = set()
     try:
         source = DVCFileSystem(str(root))
-        for path in source.find(own, dvc_only=True) if wanted and source.exists(own) else []:
-            file = path.removeprefix(f"{own}/")
+        for file in _listed(source, own) if wanted else []:
+            path = f"{own}/{file}"
             if file in wanted and _bring(source, path, root / path, wanted[file]):
                 brought.add(file)
+    except OddNameError:
+        raise
     except Exception as error:  # what is raised depends on the kind of remote
         if not _is_absence(error):
             raise UserError(f"DVC cannot say whether it has these results: {error}; mend that first") from None
     return brought
+
+
+class OddNameError(UserError):
+    """What others have shared names a file that would not lie where it belongs."""
+
+
+def _listed(source: "DVCFileSystem", own: str) -> list[str]:
+    """The files that DVC knows below a folder, by their names in it, sorted.
+
+    The names come from a remote, to which others write. Raises OddNameError where one leads out of
+    its folder, here or on another system. Folders are looked into only after their names have been.
+    """
+    found: list[str] = []
+    for folder, folders, files in source.walk(own, dvc_only=True) if source.exists(own) else ():
+        for name in (*folders, *files):
+            if name in ("", ".", "..") or any(letter in name for letter in "/\\\0"):
+                raise OddNameError(
+                    f"{folder}: what has been shared names {name!r} there, which is no name of a "
+                    "file or folder; nothing was written; whoever shared it has to look into it"
+                )
+        found += [f"{folder}/{name}".removeprefix(f"{own}/") for name in files]
+    return sorted(found)
 
 
 def _bring(source: "DVCFileSystem", path: str, place: Path, digest: str | None) -> bool:
