@@ -45,4 +45,7 @@ onsuccess:
 
 onerror:
     # Snakemake's own account is long, and what the steps had to say is far above
-    print("\n".join([*errors_of_steps(Path(LOCK)), "`make run` goes on where this stopped"]), file=sys.stderr)
+    print(
+        "\n".join([*errors_of_steps(Path(LOCK)), "`make run` goes on where this stopped"]),
+        file=sys.stderr,
+    )

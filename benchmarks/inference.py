@@ -30,7 +30,7 @@ from acll.packing.bits import bits_for
 from acll.serving.compact import compacted
 from acll.serving.export import OnnxSession, export
 from acll.serving.restore import specification
-from acll.training.setup import splits_of
+from acll.data.batches import splits_of
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs/benchmarks/inference.csv"

@@ -34,7 +34,7 @@ from acll.training.learner import TaskLearner
 from acll.training.loop import Plan, fit
 from acll.training.metrics import score, standard_error
 from acll.training.settings import Training
-from acll.training.setup import Node, learner_of, parent_of
+from acll.steps._setup import Node, learner_of, parent_of
 
 ROOT = Path(__file__).parents[1]
 SCOPE: Scope = "global"

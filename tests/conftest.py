@@ -78,9 +78,9 @@ def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer
     from acll.networks.partition import partition
     from acll.packing.ownership import commit, empty, free, starting_state
     from acll.packing.prune import pruned
+    from acll.steps._setup import record_of
     from acll.training.learner import TaskLearner
     from acll.training.loop import fit
-    from acll.training.setup import record_of
 
     train, validation, header = task
     network = build(header.kind, len(header.classes), len(packed.tasks) if packed else 0)

@@ -10,11 +10,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acll.data import prepared
-from acll.data.batches import Split, batches, brighten, evaluation_batches, normalised, training_batches
+from acll.data.batches import (
+    Split,
+    batches,
+    brighten,
+    evaluation_batches,
+    normalised,
+    training_batches,
+)
 from acll.data.batches import moved as moved_batch
 from acll.data.errors import DataError
 from acll.data.sources.generated import generate
-from datasets import CPU, PETS, PROPERTY, SPLITS, STREETS, changed, generated, picture, prepare, raster, save
+from datasets import (
+    CPU,
+    PETS,
+    PROPERTY,
+    SPLITS,
+    STREETS,
+    changed,
+    generated,
+    picture,
+    prepare,
+    raster,
+    save,
+)
 
 # --------------------------------------------------------------------------------------------------------------------
 # prepared files

@@ -373,6 +373,24 @@ def test_predict_writes_masks_of_the_size_of_the_images_and_overlays(network, tm
     assert len(list((tmp_path / "masks").iterdir())) == 6
 
 
+def test_whose_mask_is_whose_is_said_where_it_has_another_name(network, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    content = (network / "images/0.png").read_bytes()
+    for name in ("scan.v1.png", "scan.v2.png", "scan.v2.PNG", "plain.png"):
+        (images / name).write_bytes(content)
+    for name in ("scan.2024", "scan.2025"):  # are images, whatever they are called
+        (tmp_path / name).write_bytes(content)
+    path, out = str(network / "two.safetensors"), tmp_path / "masks"
+    named = [str(images), str(tmp_path / "scan.2024"), str(tmp_path / "scan.2025")]
+    main(["predict", path, *named, "--task", "streets", "--out", str(out)])
+    lines = capsys.readouterr().out.splitlines()
+    # an ending in capitals comes first
+    assert lines[:-1] == [f"{images}/scan.v2.png: {out}/scan.v2-2.mask.png"]
+    expected = {"scan.v1", "scan.v2", "scan.v2-2", "plain", "scan.2024", "scan.2025"}
+    assert {file.name.removesuffix(".mask.png") for file in out.glob("*.mask.png")} == expected
+
+
 def test_what_predict_has_made_is_not_predicted_nor_what_is_hidden(network, tmp_path, capsys):
     shutil.copytree(network / "images", tmp_path / ".kept/images")
     shutil.copytree(network / "images", tmp_path / ".kept/images/.thumbnails")

@@ -115,12 +115,46 @@ def test_scientific_notation_is_a_number(tmp_path, text, value):
     assert load(tmp_path / "tiny.yaml").training.learning_rate == value
 
 
-def test_a_task_may_have_a_name_that_looks_like_a_number_in_quotes(tmp_path):
-    (tmp_path / "tiny.yaml").write_text(GOOD.replace("easy", "1e5"))
-    with pytest.raises(ConfigurationError, match="must be text; put it in quotes"):
-        load(tmp_path / "tiny.yaml")
+def test_what_stands_in_quotes_is_text_whatever_it_looks_like(tmp_path):
     (tmp_path / "tiny.yaml").write_text(GOOD.replace("easy", "'1e5'"))
     assert load(tmp_path / "tiny.yaml").sequences["classify"].tasks == ["1e5", "digits"]
+    (tmp_path / "tiny.yaml").write_text(GOOD.replace("easy", "1e5"))
+    with pytest.raises(ConfigurationError, match="the key 100000.0 must be text; put it in quotes"):
+        load(tmp_path / "tiny.yaml")
+
+
+@pytest.mark.parametrize("text", ["1e3", "-2E+05", "1.e3", "1.5e-3"])
+def test_quoted_numbers_stay_text_in_classes_paths_and_networks(tmp_path, text):
+    quoted = f"""
+name: tiny
+tasks:
+  a: {{source: table, path: '{text}', kind: segmentation, image_size: 32, classes: ['{text}', b]}}
+networks: {{unet: {{decoder: unet, encoder: resnet_small, weights: '{text}.safetensors'}}}}
+sequences: {{one: {{network: unet, tasks: [a]}}}}
+methods: {{half: {{ratio: 0.5}}}}
+training: {{learning_rate: {text.lstrip("-")}}}
+"""
+    (tmp_path / "tiny.yaml").write_text(quoted)
+    found = load(tmp_path / "tiny.yaml")
+    assert found.tasks["a"].path == text
+    assert found.tasks["a"].classes == [text, "b"]
+    assert found.networks["unet"].weights == f"{text}.safetensors"
+    assert found.training.learning_rate == abs(float(text))
+
+
+@pytest.mark.parametrize(("count", "fits"), [(255, False), (100, True)])
+def test_a_chain_whose_paths_would_be_too_long_is_refused_with_the_longest_that_fits(count, fits):
+    long = edited()
+    long["sequences"] = {"one": {"network": "tiny", "tasks": {"of": "digits", "permuted": count}}}
+    long["networks"]["tiny"] = {"hidden": [8], "image_size": [16, 16]}
+    if fits:
+        assert len(parse(long).sequences["one"].tasks) == count
+        return
+    with pytest.raises(ConfigurationError, match=r"a chain of 255 tasks .* (\d+) of these tasks fit") as told:
+        parse(long)
+    longest = int(re.search(r"(\d+) of these", str(told.value)).group(1))
+    long["sequences"]["one"]["tasks"]["permuted"] = longest
+    assert len(parse(long).sequences["one"].tasks) == longest
 
 
 def test_keys_can_be_merged_from_another_task(tmp_path):
@@ -140,9 +174,9 @@ def test_training_of_a_task_is_the_common_one_with_its_overrides():
 
 
 def test_scientific_notation_is_a_number_in_overrides(tmp_path):
-    text = GOOD.replace("difficulty: 0.1}", "difficulty: 0.1, training: {learning_rate: 3e-4}}")
+    text = GOOD.replace("digits: {", "digits: {training: {learning_rate: 3e-4}, ", 1)
     (tmp_path / "tiny.yaml").write_text(text)
-    assert load(tmp_path / "tiny.yaml").training_of("easy").learning_rate == 3e-4
+    assert load(tmp_path / "tiny.yaml").training_of("digits").learning_rate == 3e-4
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """One task for others: what is removed makes no difference, and what is written computes the same."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from acll.packing import file
 from acll.packing.ownership import PackingError, effective
 from acll.packing.prune import released
 from acll.serving.compact import compacted
-from acll.serving.export import export
+from acll.serving.export import _quantise, export
 from acll.serving.restore import network_of
 from acll.training.evaluate import evaluated
 from acll.training.metrics import score
@@ -421,6 +422,23 @@ def test_lower_precision_takes_less_room_and_says_what_it_costs(packed, tmp_path
     assert less.difference > 0
     assert less.scores[0] == whole.scores[0]
     assert 0 <= less.scores[1] <= 1
+
+
+@pytest.mark.parametrize("level", [logging.NOTSET, logging.INFO, logging.ERROR])
+def test_what_a_program_has_silenced_of_its_logs_stays_so(tmp_path, monkeypatch, level):
+    seen = []
+
+    def quantize(*_, **__):
+        seen.append(logging.root.manager.disable)
+
+    monkeypatch.setattr("onnxruntime.quantization.quantize_dynamic", quantize)
+    try:
+        logging.disable(level)
+        _quantise(tmp_path / "a.onnx")
+        assert logging.root.manager.disable == level
+    finally:
+        logging.disable(logging.NOTSET)
+    assert seen == [max(level, logging.WARNING)]
 
 
 def test_a_file_of_one_task_is_that_task_and_smaller(packed, tmp_path):

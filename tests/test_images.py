@@ -1,9 +1,14 @@
 """Image files as arrays, whatever their format, and files that are none."""
 
 import io
+import logging
 import re
 import struct
+import subprocess
+import sys
+import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from acll.data.images import UnreadableError, as_dtype, read_image, read_mask, resized, size_of
+from acll.data.images import (
+    QUIET,
+    UnreadableError,
+    as_dtype,
+    read_image,
+    read_mask,
+    resized,
+    size_of,
+)
 from datasets import PETS, PROPERTY, bomb, changed, pets, prepare, raster, save
 
 OFTEN = settings(max_examples=150, deadline=None)
@@ -405,3 +418,90 @@ def test_png_of_16_bits_in_colour_keep_them(tmp_path, photometric):
     pixels = read_image(tmp_path / "x.png", "x.png")
     assert pixels.dtype == np.uint16
     assert pixels.shape == (3, 8, 6)
+
+
+# --------------------------------------------------------------------------------------------------
+# the settings of the program that uses this library
+
+HOST = """
+import logging, sys, warnings
+from PIL import Image
+import rasterio, torch, torchvision  # what they do to the process is not ours
+logging.getLogger("rasterio").setLevel(logging.INFO)
+def state():
+    levels = {name: logging.getLogger(name).level for name in logging.root.manager.loggerDict}
+    log = levels["rasterio"], logging.root.level, logging.root.manager.disable
+    return *log, Image.MAX_IMAGE_PIXELS
+def shown(category):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.warn("x", category)
+    return len(caught)
+before = state()
+import acll
+acll.load
+from acll.data.images import read_image, size_of
+from pathlib import Path
+for path in map(Path, sys.argv[1:]):
+    try:
+        size_of(path, path.name)
+        if path.name != "large.png":
+            read_image(path, path.name)
+    except ValueError:
+        pass
+assert state() == before, (state(), before)
+assert shown(Image.DecompressionBombWarning) == 1
+assert shown(rasterio.errors.NotGeoreferencedWarning) == 1
+"""
+
+
+def of_many_pixels(path):
+    """An image of which Pillow warns."""
+    Image.new("1", (10_000, 10_000)).save(path)
+
+
+def test_the_library_leaves_warnings_and_logs_of_its_host_as_they_were(tmp_path):
+    of_many_pixels(tmp_path / "large.png")
+    raster(tmp_path / "plain.tif", np.zeros((5, 8, 8), np.uint16))
+    (tmp_path / "damaged.tif").write_bytes(b"II*\0" + bytes(100))
+    command = [sys.executable, "-c", HOST, *sorted(map(str, tmp_path.iterdir()))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.filterwarnings("always")
+def test_what_decoders_say_is_not_shown_while_images_are_read(tmp_path, recwarn, caplog):
+    of_many_pixels(tmp_path / "large.png")
+    raster(tmp_path / "plain.tif", np.zeros((5, 8, 8), np.uint16))
+    recwarn.clear()
+    assert size_of(tmp_path / "large.png", "large.png") == (10_000, 10_000)
+    assert len(read_image(tmp_path / "plain.tif", "plain.tif")) == 5
+    (tmp_path / "damaged.tif").write_bytes((tmp_path / "plain.tif").read_bytes()[:-500])
+    with pytest.raises(UnreadableError):
+        read_image(tmp_path / "damaged.tif", "damaged.tif")
+    assert not recwarn.list
+    assert not caplog.records
+
+
+def test_threads_that_read_at_once_put_all_back_when_the_last_has_done():
+    def state():
+        return list(warnings.filters), logging.getLogger("rasterio").level
+
+    before, first_is_in, second_is_in = state(), threading.Event(), threading.Event()
+
+    def second():
+        first_is_in.wait()
+        with QUIET:
+            second_is_in.set()
+            first.join()
+            assert state() != before
+
+    def of_first():
+        with QUIET:
+            first_is_in.set()
+            second_is_in.wait()
+
+    first, other = threading.Thread(target=of_first), threading.Thread(target=second)
+    other.start()
+    first.start()
+    other.join()
+    assert state() == before

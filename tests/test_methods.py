@@ -21,10 +21,10 @@ from acll.networks.partition import partition
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing.ownership import commit, digest, effective, empty, starting_state
 from acll.registry import kinds
+from acll.steps._setup import record_of
 from acll.training.checkpoint import Checkpoint
 from acll.training.learner import TaskLearner
 from acll.training.loop import fit
-from acll.training.setup import record_of
 from conftest import batches, fit_config, states_equal, tiny_task
 
 CPU = torch.device("cpu")

@@ -15,13 +15,20 @@ import acll
 from acll.data import prepared
 from acll.data.batches import normalised
 from acll.networks import small
-from acll.networks.build import OWN_BACKBONES, NetworkError, TaskNetwork, _start, build, without_classifier
+from acll.networks.build import (
+    OWN_BACKBONES,
+    NetworkError,
+    TaskNetwork,
+    _start,
+    build,
+    without_classifier,
+)
 from acll.networks.partition import UnpackableError, partition
 from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
 from acll.packing import file
 from acll.packing.ownership import digest, effective
 from acll.parameters.node import NodeParams
-from acll.training.setup import learner_of
+from acll.steps._setup import learner_of
 from conftest import batches, learn, outputs, states_equal, tiny_task
 
 BACKBONES = {

@@ -1,6 +1,7 @@
 """Packing: ownership, prune, commit, the packed file. Most of it by property."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
@@ -537,3 +538,19 @@ def test_files_of_any_number_of_tasks_round_trip(tmp_path, tasks):
     file.write(tmp_path / "many.safetensors", replace(many, private=copies))
     again = file.read(tmp_path / "many.safetensors")
     assert all(torch.equal(again.owner[name], owner[name]) for name in owner)
+
+
+def test_the_key_of_files_larger_than_memory_needs_no_memory_for_them(tmp_path):
+    large, small = tmp_path / "large", tmp_path / "small"
+    with large.open("wb") as file_:
+        file_.truncate(64 * 2**20)
+    small.write_bytes(b"x")
+    tracemalloc.start()
+    try:
+        key = container.content_key("{}", large, None)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+    others = ((large, small), (small, None), (None, large), (None,))
+    keys = {container.content_key("{}", *paths) for paths in others}
+    assert len(keys | {key, container.content_key("[]", large, None)}) == 6

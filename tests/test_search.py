@@ -11,12 +11,28 @@ from hypothesis import strategies as st
 
 from acll.packing.cap import cap
 from acll.packing.prune import keep_masks, kept_count
-from acll.search.choice import crossing, crossing_below_top, interval, monotone_fit, residuals_of, tolerance_of
+from acll.search.choice import (
+    crossing,
+    crossing_below_top,
+    interval,
+    monotone_fit,
+    residuals_of,
+    tolerance_of,
+)
 from acll.search.run import BRIEF, FALLBACKS, NO_ROOM, Task, search
 from acll.search.settings import Search
 from acll.search.space import factors_of, groups_of
 from acll.search.strategies import DECAY, STARTUP, STEP, SUGGEST, Known, draw, penalised
-from acll.search.trials import CONFIRMATION, REFERENCE, TRIAL, Cost, Measured, Point, TrialLog, table
+from acll.search.trials import (
+    CONFIRMATION,
+    REFERENCE,
+    TRIAL,
+    Cost,
+    Measured,
+    Point,
+    TrialLog,
+    table,
+)
 
 PROPERTY = settings(max_examples=50, deadline=None)
 TPE = Search(search="tpe")

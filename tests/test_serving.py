@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import acll
-from acll.data.batches import EVALUATION_BATCH, normalised
+from acll.data.batches import EVALUATION_BATCH, normalised, splits_of
 from acll.errors import UserError
 from acll.networks.build import build as build_network
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
@@ -19,7 +19,6 @@ from acll.packing.ownership import PackingError, effective
 from acll.serving.export import export
 from acll.serving.inputs import ImageError, pixels_of, prepared_image
 from acll.training.metrics import mean_iou
-from acll.training.setup import splits_of
 from conftest import learn, outputs, states_equal, tiny_packed, tiny_task
 from datasets import PETS, STREETS, changed, pets, picture, prepare, raster, save, smooth, streets
 

@@ -6,7 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acll.data.variants import varied
-from datasets import PETS, PROPERTY, STREETS, changed, fault, generated, picture, prepare, report_of, save, smooth
+from datasets import (
+    PETS,
+    PROPERTY,
+    STREETS,
+    changed,
+    fault,
+    generated,
+    picture,
+    prepare,
+    report_of,
+    save,
+    smooth,
+)
 
 SQUARE = changed(PETS, image_size=[32, 32])
 

@@ -1,8 +1,10 @@
-"""What a step's result depends on in code: its module, all modules of the package that it imports, and libraries.
+"""What a step's result depends on in code: its module, all modules of the package that it imports,
+and libraries.
 
-Workflow managers compare a rule's command, not the modules behind it. The digest made here goes with the parameters of
-each job, so that an edited module reruns exactly the steps that import it, directly or not. Comments, docstrings, blank
-lines and imports for type checkers make no difference to a result, and none to the digest.
+Workflow managers compare a rule's command, not the modules behind it. The digest made here goes
+with the parameters of each job, so that an edited module reruns exactly the steps that import it,
+directly or not. Comments, docstrings, blank lines and imports for type checkers make no difference
+to a result, and none to the digest.
 """
 
 import ast
@@ -11,36 +13,16 @@ import io
 import tokenize
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
+from acll.libraries import distributions, versions
+
 PACKAGE = "acll"
-LIBRARIES = {  # import name → distributions whose version can change results
-    "torch": ("torch",),
-    "torchvision": ("torchvision",),
-    "segmentation_models_pytorch": ("segmentation-models-pytorch", "timm", "torchvision"),
-    "timm": ("timm",),
-    "numpy": ("numpy",),
-    "scipy": ("scipy",),
-    "hyperopt": ("hyperopt",),
-    "sklearn": ("scikit-learn",),
-    "PIL": ("pillow",),
-    "matplotlib": ("matplotlib",),
-    "rasterio": ("rasterio",),
-    "pycocotools": ("pycocotools",),
-    "pyarrow": ("pyarrow",),
-    "pandas": ("pandas",),
-    "tabulate": ("tabulate",),
-    "pydantic": ("pydantic",),
-    "pydantic_core": ("pydantic",),
-    "safetensors": ("safetensors",),
-}
-# other libraries that the package may import, whose version changes no result
-WITHOUT_EFFECT = {"dvc", "jinja2", "itables", "onnx", "onnxruntime", "onnxscript", "psutil", "ruamel", "snakemake", "tqdm", "yaml"}
 
 
 def code_of(*modules: str) -> dict[str, str]:
-    """Return the digest of the import closure of some modules under `code`, and the versions of libraries in it."""
+    """Return the digest of the import closure of some modules under `code`, and the versions of
+    libraries in it."""
     files: set[Path] = set()
     libraries: set[str] = set()
     for module in modules:
@@ -50,20 +32,22 @@ def code_of(*modules: str) -> dict[str, str]:
     total = hashlib.sha256()
     for path in sorted(files):
         total.update(f"{path.relative_to(_root()).as_posix()} {_digest(path)}\n".encode())
-    distributions = sorted({name for library in libraries for name in LIBRARIES.get(library, ())})
-    return {"code": total.hexdigest()[:16]} | {name: version(name) for name in distributions}
+    return {"code": total.hexdigest()[:16]} | versions(distributions(libraries))
 
 
 @cache
 def closure(module: str) -> tuple[frozenset[Path], frozenset[str]]:
-    """Return what a module imports, transitively: (files of the package, itself included; other top-level modules)."""
+    """Return what a module imports, transitively: (files of the package, itself included; other
+    top-level modules)."""
     files: set[Path] = set()
     others: set[str] = set()
     waiting = [module]
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
-        if name in seen or name == PACKAGE:  # the package itself hands on names to its users, and to no step
+        if (
+            name in seen or name == PACKAGE
+        ):  # the package itself hands on names to its users, and to no step
             continue
         seen.add(name)
         path = _path(name)
@@ -84,10 +68,11 @@ def _digest(path: Path) -> str:
 
 
 def without_comments(source: str) -> str:
-    """Return a module's text less its comments, docstrings, blank lines and blanks at the ends of lines.
+    """Return a module's text less its comments, docstrings, blank lines and blanks at the ends of
+    lines.
 
-    They are cut out by their positions in the text, so the result is the same under every version of Python. Lines
-    inside other texts stay as they are.
+    They are cut out by their positions in the text, so the result is the same under every version
+    of Python. Lines inside other texts stay as they are.
     """
     lines = source.split("\n")
     for number, start, end in _comments(source):
@@ -97,10 +82,14 @@ def without_comments(source: str) -> str:
             begin = start if number == first else 0
             stop = end if number == last else len(lines[number])
             lines[number] = lines[number][:begin] + " " * (stop - begin) + lines[number][stop:]
-    docstring_lines = {line for first, _, last, _ in _docstrings(source) for line in range(first, last + 1)}
+    docstring_lines = {
+        line for first, _, last, _ in _docstrings(source) for line in range(first, last + 1)
+    }
     inside = _lines_inside_texts(source) - docstring_lines
     stripped = (line if number in inside else line.rstrip() for number, line in enumerate(lines))
-    return "\n".join(line for number, line in enumerate(stripped) if line or number in inside) + "\n"
+    return (
+        "\n".join(line for number, line in enumerate(stripped) if line or number in inside) + "\n"
+    )
 
 
 def _comments(source: str) -> Iterator[tuple[int, int, int]]:
@@ -111,17 +100,25 @@ def _comments(source: str) -> Iterator[tuple[int, int, int]]:
 
 
 def _docstrings(source: str) -> list[tuple[int, int, int, int]]:
-    """Return (first line, its column, last line, end) of each docstring; lines from 0, columns in characters."""
+    """Return (first line, its column, last line, end) of each docstring; lines from 0, columns in
+    characters."""
     lines = source.split("\n")
     spans = []
     for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or not node.body:
+        if (
+            not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            or not node.body
+        ):
             continue
         first = node.body[0]
         if not isinstance(first, ast.Expr) or not isinstance(first.value, ast.Constant):
             continue
         text = first.value
-        if isinstance(text.value, str) and text.end_lineno is not None and text.end_col_offset is not None:
+        if (
+            isinstance(text.value, str)
+            and text.end_lineno is not None
+            and text.end_col_offset is not None
+        ):
             begin, end = text.lineno - 1, text.end_lineno - 1
             # ast counts bytes
             start = len(lines[begin].encode()[: text.col_offset].decode())
@@ -131,8 +128,11 @@ def _docstrings(source: str) -> list[tuple[int, int, int, int]]:
 
 
 def _lines_inside_texts(source: str) -> set[int]:
-    """Return the lines, from 0, whose end lies inside a text of several lines: blanks there have a meaning."""
-    opens, closes = (getattr(tokenize, name, None) for name in ("FSTRING_START", "FSTRING_END"))  # Python 3.12
+    """Return the lines, from 0, whose end lies inside a text of several lines: blanks there have a
+    meaning."""
+    opens, closes = (
+        getattr(tokenize, name, None) for name in ("FSTRING_START", "FSTRING_END")
+    )  # Python 3.12
     inside: set[int] = set()
     begun: list[int] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -147,7 +147,8 @@ def _lines_inside_texts(source: str) -> set[int]:
 
 @cache
 def _imports(path: Path, name: str) -> frozenset[str]:
-    """Return the dotted names that a file imports, at any depth of its code; of `from a import b` both a and a.b."""
+    """Return the dotted names that a file imports, at any depth of its code; of `from a import b`
+    both a and a.b."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     names = set()
     for node in _run_statements(ast.parse(path.read_bytes())):
@@ -165,7 +166,11 @@ def _run_statements(tree: ast.AST) -> Iterator[ast.AST]:
     while waiting:
         node = waiting.pop()
         yield node
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        if (
+            isinstance(node, ast.If)
+            and isinstance(node.test, ast.Name)
+            and node.test.id == "TYPE_CHECKING"
+        ):
             waiting += node.orelse
         else:
             waiting += ast.iter_child_nodes(node)

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-TOGETHER = "+"  # between the names of tasks that are learned at once, and of those of a prefix in one word
+TOGETHER = (
+    "+"  # between the names of tasks that are learned at once, and of those of a prefix in one word
+)
 DENSE = "dense"  # stands for a method where a training depends on none: that of first tasks
 Prefix = tuple[str, ...]
 
@@ -39,7 +41,11 @@ class Node:
     @property
     def parent(self) -> "Node | None":
         """The node before, or None for a first task."""
-        return Node(self.network, self.method, self.seed, self.prefix[:-1]) if self.position > 1 else None
+        return (
+            Node(self.network, self.method, self.seed, self.prefix[:-1])
+            if self.position > 1
+            else None
+        )
 
     @property
     def folder(self) -> str:
@@ -71,8 +77,8 @@ class Node:
 class Run:
     """One method's way through the tasks of a sequence, in one order, from one seed.
 
-    type: of the method. stages: for each number of tasks learned the prefixes of the networks that serve these tasks
-    together; none where the method has no network for fewer than all.
+    type: of the method. stages: for each number of tasks learned the prefixes of the networks that
+    serve these tasks together; none where the method has no network for fewer than all.
     """
 
     sequence: str
@@ -89,5 +95,8 @@ class Run:
         return TOGETHER.join(self.tasks)
 
     def nodes(self, stage: int) -> tuple[Node, ...]:
-        """Return the nodes whose networks serve the first tasks together. stage: how many; from 1 on."""
-        return tuple(Node(self.network, self.method, self.seed, prefix) for prefix in self.stages[stage - 1])
+        """Return the nodes whose networks serve the first tasks together. stage: how many; from 1
+        on."""
+        return tuple(
+            Node(self.network, self.method, self.seed, prefix) for prefix in self.stages[stage - 1]
+        )

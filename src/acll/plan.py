@@ -1,7 +1,8 @@
 """The plan: every job of a configuration, with its inputs, outputs and parameters.
 
-`plan` is the one place that says what depends on what. The workflow (Snakefile, workflow/rules) executes it; `verify`,
-`repair`, the listing of leftovers and most tests of reruns read it. Nothing here is run, and nothing is judged.
+`plan` is the one place that says what depends on what. The workflow (Snakefile, workflow/rules)
+executes it; `verify`, `repair`, the listing of leftovers and most tests of reruns read it. Nothing
+here is run, and nothing is judged.
 """
 
 import json
@@ -95,7 +96,8 @@ class Job:
 
     @property
     def text(self) -> str:
-        """All that the outputs depend on beside the inputs, as sorted JSON: the one parameter of its rule.
+        """All that the outputs depend on beside the inputs, as sorted JSON: the one parameter of
+        its rule.
 
         One text, because Snakemake compares parameters as an unordered set.
         """
@@ -125,15 +127,23 @@ class Job:
         return (self._beside("logs", "log"), *report, self._beside("benchmarks", "tsv"))
 
     def _beside(self, folder: str, ending: str) -> str:
-        return f"{folder}/{self.rule}/{self.name}.{ending}" if self.name else f"{folder}/{self.rule}.{ending}"
+        return (
+            f"{folder}/{self.rule}/{self.name}.{ending}"
+            if self.name
+            else f"{folder}/{self.rule}.{ending}"
+        )
 
 
 def command(rule: str) -> str:
-    """Return the shell command of a rule's jobs, as Snakemake fills it in. One that fails shows the end of its log."""
+    """Return the shell command of a rule's jobs, as Snakemake fills it in.
+
+    One that fails shows the end of its log.
+    """
     inputs, outputs = ARGUMENTS[rule]
     arguments = [f"--{key.replace('_', '-')} {{input.{key}:q}}" for key in inputs]
     arguments += [f"--{key.replace('_', '-')} {{output.{key}:q}}" for key in outputs]
-    # the parameters come by standard input: an argument may have 128 KiB, and those of many nodes have more
+    # the parameters come by standard input: an argument may have 128 KiB, and those of many nodes
+    # have more
     return (
         f"python -m acll.steps.{rule} {' '.join(arguments)} {_BESIDES.get(rule, '')}"
         "--digests {log.digests:q} --outputs {output:q} <<< {params.job:q} > {log.text:q} 2>&1 "
@@ -142,12 +152,14 @@ def command(rule: str) -> str:
 
 
 def plan(
-    configuration: Configuration, raw: Mapping[str, str] | None = None, weights: Mapping[str, str] | None = None
+    configuration: Configuration,
+    raw: Mapping[str, str] | None = None,
+    weights: Mapping[str, str] | None = None,
 ) -> list[Job]:
     """Return the jobs of a configuration, those that others need first.
 
-    raw: the identity of each task's raw data; weights: of the weights that each network starts from. Both are by
-    content, and empty where they are not given.
+    raw: the identity of each task's raw data; weights: of the weights that each network starts
+    from. Both are by content, and empty where they are not given.
     """
     return list(_Planner(configuration, raw or {}, weights or {}).jobs())
 
@@ -178,13 +190,17 @@ class _Planner:
         yield self._tables(nodes, runs, tasks, searched)
         yield self._figures(runs, searched)
 
-    # ----------------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
     # data
 
     def _prepare(self, task: str) -> Job:
         settings = self.configuration.tasks[task]
         params = PrepareParams(name=task, task=prepared_settings(settings))
-        outputs = {"train": (_prepared(task),), "test": (_prepared(task, "test"),), "summary": (_summary(task),)}
+        outputs = {
+            "train": (_prepared(task),),
+            "test": (_prepared(task, "test"),),
+            "summary": (_summary(task),),
+        }
         code = _code("prepare", f"acll.data.sources.{settings.source}")
         return Job("prepare", task, {}, outputs, params, code, self.raw.get(task, ""))
 
@@ -193,19 +209,26 @@ class _Planner:
         outputs = {"figures": tuple(f"figures/data/{task}.png" for task in tasks)}
         return Job("sheets", "", inputs, outputs, SheetsParams(), _code("sheets"))
 
-    # ----------------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
     # the network of a node
 
     def _dense_node(self, node: Node) -> Node:
-        """Return the node in whose folder the dense network lies: of first tasks all methods share it."""
+        """Return the node in whose folder the dense network lies: of first tasks all methods share
+        it."""
         shared = node.position == 1 and self.configuration.methods[node.method].plain_first
         return node.without_method() if shared else node
 
     def _train(self, node: Node, dense: Node) -> Job:
         method = self.configuration.methods[node.method]
-        rule: TrainingRule = Individual(type="individual") if dense != node else method.training_rule()
+        rule: TrainingRule = (
+            Individual(type="individual") if dense != node else method.training_rule()
+        )
         # joint training has one schedule for all its tasks
-        training = self.configuration.training_of(node.task) if len(node.new_tasks) == 1 else self.configuration.training
+        training = (
+            self.configuration.training_of(node.task)
+            if len(node.new_tasks) == 1
+            else self.configuration.training
+        )
         params = TrainParams(
             node=self._node_params(dense),
             rule=rule,
@@ -219,10 +242,17 @@ class _Planner:
         }
         outputs = {"dense": (f"{dense.folder}/dense.safetensors",)}
         code = _code("train", rule.__module__)
-        return Job("train", dense.name, inputs, outputs, params, code, self.weights.get(node.network, ""))
+        return Job(
+            "train", dense.name, inputs, outputs, params, code, self.weights.get(node.network, "")
+        )
 
     def _after_training(self, node: Node) -> Iterator[Job]:
-        rules = {"search": self._search, "prune": self._prune, "retrain": self._retrain, "commit": self._commit}
+        rules = {
+            "search": self._search,
+            "prune": self._prune,
+            "retrain": self._retrain,
+            "commit": self._commit,
+        }
         method = self.configuration.methods[node.method]
         for rule in method.rules():
             if rule in rules:
@@ -254,8 +284,17 @@ class _Planner:
             scope=method.scope,
             network=self.configuration.networks[node.network],
         )
-        inputs = self._from_dense(node) | {"choice": _of(node if method.searches else None, "choice.json")}
-        return Job("prune", node.name, inputs, {"pruned": _of(node, "pruned.safetensors")}, params, _code("prune"))
+        inputs = self._from_dense(node) | {
+            "choice": _of(node if method.searches else None, "choice.json")
+        }
+        return Job(
+            "prune",
+            node.name,
+            inputs,
+            {"pruned": _of(node, "pruned.safetensors")},
+            params,
+            _code("prune"),
+        )
 
     def _retrain(self, node: Node) -> Job:
         params = RetrainParams(
@@ -268,31 +307,52 @@ class _Planner:
             "parent": _of(node.parent, "network.safetensors"),
             "train": (_prepared(node.task),),
         }
-        return Job("retrain", node.name, inputs, {"network": _of(node, "network.safetensors")}, params, _code("retrain"))
+        return Job(
+            "retrain",
+            node.name,
+            inputs,
+            {"network": _of(node, "network.safetensors")},
+            params,
+            _code("retrain"),
+        )
 
     def _commit(self, node: Node) -> Job:
         method = self.configuration.methods[node.method]
         params = CommitParams(node=self._node_params(node), type=method.type)
         code = _code("commit", type(method).__module__)
-        return Job("commit", node.name, self._from_dense(node), {"network": _of(node, "network.safetensors")}, params, code)
+        return Job(
+            "commit",
+            node.name,
+            self._from_dense(node),
+            {"network": _of(node, "network.safetensors")},
+            params,
+            code,
+        )
 
     def _remember(self, node: Node) -> Job:
         method = self.configuration.methods[node.method]
-        params = RememberParams(node=self._node_params(node), type=method.type, batches=self._batches(node.task))
+        params = RememberParams(
+            node=self._node_params(node), type=method.type, batches=self._batches(node.task)
+        )
         inputs = {
             "network": _of(node, "network.safetensors"),
             "train": (_prepared(node.task),),
             "memory_before": _of(node.parent, "memory.safetensors"),
         }
         code = _code("remember", type(method).__module__)
-        return Job("remember", node.name, inputs, {"memory": _of(node, "memory.safetensors")}, params, code)
+        return Job(
+            "remember", node.name, inputs, {"memory": _of(node, "memory.safetensors")}, params, code
+        )
 
     def _evaluate(self, node: Node) -> Job:
         inputs = {
             "network": _of(node, "network.safetensors"),
             "test": tuple(_prepared(task, "test") for task in node.tasks),
         }
-        outputs = {"scores": _of(node, "scores.json"), "examples": _of(node, "examples.safetensors")}
+        outputs = {
+            "scores": _of(node, "scores.json"),
+            "examples": _of(node, "examples.safetensors"),
+        }
         params = EvaluateParams(threads=self.configuration.threads)
         return Job("evaluate", node.name, inputs, outputs, params, _code("evaluate"))
 
@@ -320,13 +380,21 @@ class _Planner:
     def _tries(self, node: Node) -> bool:
         """Return whether the search of a node tries something, so that there is something to show."""
         method = self.configuration.methods[node.method]
-        return isinstance(method, Packing) and isinstance(method.ratio, Search) and method.ratio.search != "fixed"
+        return (
+            isinstance(method, Packing)
+            and isinstance(method.ratio, Search)
+            and method.ratio.search != "fixed"
+        )
 
-    # ----------------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
     # tables and figures
 
     def _tables(
-        self, nodes: Sequence[Node], runs: Sequence[Run], tasks: Sequence[str], searched: Sequence[Node]
+        self,
+        nodes: Sequence[Node],
+        runs: Sequence[Run],
+        tasks: Sequence[str],
+        searched: Sequence[Node],
     ) -> Job:
         methods = self.configuration.methods
         params = TablesParams(
@@ -349,10 +417,14 @@ class _Planner:
     def _figures(self, runs: Sequence[Run], searched: Sequence[Node]) -> Job:
         packed = self._packed(runs)
         masked = self._masked(runs)
-        shown = [node for methods in masked.values() for nodes in methods.values() for node in nodes]
+        shown = [
+            node for methods in masked.values() for nodes in methods.values() for node in nodes
+        ]
         params = FiguresParams(
             searches=[node.name for node in searched],
-            packed=[PackedName(title=title, tasks=list(node.tasks)) for title, node in packed.items()],
+            packed=[
+                PackedName(title=title, tasks=list(node.tasks)) for title, node in packed.items()
+            ],
             masked=[
                 MaskedTask(
                     sequence=sequence,
@@ -374,7 +446,8 @@ class _Planner:
         return Job("figures", "", inputs, {"figures": figures(params)}, params, _code("figures"))
 
     def _packed(self, runs: Sequence[Run]) -> dict[str, Node]:
-        """Return the last network of each sequence and packing method, in its first order and for the first seed.
+        """Return the last network of each sequence and packing method, in its first order and for
+        the first seed.
 
         It shows who owns what.
         """
@@ -385,7 +458,8 @@ class _Planner:
         return found
 
     def _masked(self, runs: Sequence[Run]) -> dict[tuple[str, str], dict[str, list[Node]]]:
-        """Return, for each segmentation task of a sequence, the networks of each method whose masks are shown.
+        """Return, for each segmentation task of a sequence, the networks of each method whose masks
+        are shown.
 
         When the task is learned and at the end, in the first order and for the first seed.
         """

@@ -7,7 +7,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def progress_bar(items: Iterable[T], label: str, total: int | None = None, unit: str = "it") -> Iterable[T]:
+def progress_bar(
+    items: Iterable[T], label: str, total: int | None = None, unit: str = "it"
+) -> Iterable[T]:
     """Return the items, with a progress bar on the error output where that is a terminal.
 
     A bar leaves no line behind when it is done. A log gets none.

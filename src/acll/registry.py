@@ -1,7 +1,8 @@
-"""Kinds of tasks and of methods, each in a file of its own: a file more is a kind more, and nothing else changes.
+"""Kinds of tasks and of methods, each in a file of its own: a file more is a kind more, and nothing
+else changes.
 
-In a package of kinds every module but `base` and `registry` is a kind, called as the module, and has one class of
-that name: the one whose key (`source`, `type`) can only be this name.
+In a package of kinds every module but `base` and `registry` is a kind, called as the module, and
+has one class of that name: the one whose key (`source`, `type`) can only be this name.
 """
 
 from importlib import import_module
@@ -23,7 +24,8 @@ def kinds(package: str) -> list[str]:
 
 
 def load(package: str, key: str, name: str, base: type[T]) -> type[T]:
-    """Return the class of a kind: the subclass of `base` in its module whose `key` can only be `name`.
+    """Return the class of a kind: the subclass of `base` in its module whose `key` can only be
+    `name`.
 
     Raises ValueError for a name that is no kind, TypeError where its module has no such class.
     """
@@ -39,7 +41,8 @@ def load(package: str, key: str, name: str, base: type[T]) -> type[T]:
 
 
 def union(package: str, key: str, base: type[Settings], default: str | None = None) -> Any:
-    """Return the type of any of the kinds, told apart by `key`. default: the kind where there is no key."""
+    """Return the type of any of the kinds, told apart by `key`. default: the kind where there is no
+    key."""
 
     def tag(value: Any) -> Any:
         if not isinstance(value, dict):

@@ -11,13 +11,16 @@ def job_summary(dag: Any) -> str:
     ran = Counter(job.rule.name for job in dag.needrun_jobs(exclude_finished=False) if job.output)
     rules = ", ".join(f"{count} {rule}" for rule, count in ran.items()) or "none"
     there = len(jobs) - ran.total()
-    return f"{ran.total()} of {len(jobs)} jobs have run ({rules}); the results of {there} were there"
+    return (
+        f"{ran.total()} of {len(jobs)} jobs have run ({rules}); the results of {there} were there"
+    )
 
 
 def errors_of_steps(lock: Path) -> list[str]:
     """Return what the failed steps of this run have said, the name of the log in front.
 
-    lock: the file to which the run wrote its name when it began. The logs lie below the current folder.
+    lock: the file to which the run wrote its name when it began. The logs lie below the current
+    folder.
     """
     began = lock.stat().st_mtime
     lines = []

@@ -1,8 +1,8 @@
 """The base of all settings, and the types that several sections of a configuration share.
 
-Each section's types lie beside what they configure: tasks in `acll.data`, networks in `acll.networks`, methods in
-`acll.methods`, training in `acll.training`. `acll.config` puts them together. A step imports its sections only, so a
-new key of one reruns nothing of another.
+Each section's types lie beside what they configure: tasks in `acll.data`, networks in
+`acll.networks`, methods in `acll.methods`, training in `acll.training`. `acll.config` puts them
+together. A step imports its sections only, so a new key of one reruns nothing of another.
 """
 
 import re
@@ -23,7 +23,11 @@ MOST_TEXT = 1000  # characters of a name
 def _sides(value: Any) -> Any:
     """Height and width; a number is both."""
     sides = [value, value] if isinstance(value, int) else value
-    if not isinstance(sides, list | tuple) or len(sides) != 2 or any(type(one) is not int or one < 1 for one in sides):
+    if (
+        not isinstance(sides, list | tuple)
+        or len(sides) != 2
+        or any(type(one) is not int or one < 1 for one in sides)
+    ):
         raise ValueError("must be a number of pixels above 0, or two: [height, width]")
     refuse_large((sides[0], sides[1]))
     return tuple(sides)
@@ -32,14 +36,18 @@ def _sides(value: Any) -> Any:
 def refuse_large(sides: tuple[int, int]) -> None:
     """Raise ValueError where images of this height and width would fit into no memory, or are none."""
     if min(sides) < 1 or sides[0] * sides[1] > MOST_PIXELS:
-        raise ValueError(f"{list(sides)}: must be {MOST_PIXELS:,} pixels in all at most, and one at least")
+        raise ValueError(
+            f"{list(sides)}: must be {MOST_PIXELS:,} pixels in all at most, and one at least"
+        )
 
 
 def refuse_odd_text(text: str) -> None:
-    """Raise ValueError for text that is too long for a name, or has line breaks, terminal escapes, changes of direction
-    or bytes that are no text."""
+    """Raise ValueError for text that is too long for a name, or has line breaks, terminal escapes,
+    changes of direction or bytes that are no text."""
     if len(text) > MOST_TEXT:
-        raise ValueError(f"{ascii(text)[:50]}… has {len(text):,} characters, more than {MOST_TEXT:,}")
+        raise ValueError(
+            f"{ascii(text)[:50]}… has {len(text):,} characters, more than {MOST_TEXT:,}"
+        )
     if re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text):
         raise ValueError(f"{ascii(text)[:50]} has control characters")
 
@@ -49,10 +57,11 @@ Names = Annotated[list[str], Field(min_length=2, max_length=255)]
 
 
 class Settings(BaseModel):
-    """What all parts of the configuration have in common: immutable, no unknown keys, no silent conversions."""
+    """What all parts of the configuration have in common: immutable, no unknown keys, no silent
+    conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # tasks

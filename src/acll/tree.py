@@ -1,9 +1,9 @@
 """The tree of prefixes: which nodes a configuration asks for, and where their files lie.
 
-A node is (network, method, seed, prefix): the tasks learned so far, in order. The parent of prefix a/b/c is a/b, so
-sequences and orders that begin alike share their work and appending a task adds one node a method and seed. What is no
-prefix is keyed by what it depends on: tasks that are learned together by their set, networks of single tasks by the
-task.
+A node is (network, method, seed, prefix): the tasks learned so far, in order. The parent of prefix
+a/b/c is a/b, so sequences and orders that begin alike share their work and appending a task adds
+one node a method and seed. What is no prefix is keyed by what it depends on: tasks that are learned
+together by their set, networks of single tasks by the task.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from acll.node import Node, Run
 
 
 def orders(tasks: Sequence[str], which: str) -> list[tuple[str, ...]]:
-    """The orders in which tasks are learned. which: `given`, `all`, or `<n> random`, all different; the same for the
-    same tasks, and all where there are no more than n."""
+    """The orders in which tasks are learned. which: `given`, `all`, or `<n> random`, all different;
+    the same for the same tasks, and all where there are no more than n."""
     if which == "given":
         return [tuple(tasks)]
     count = factorial(len(tasks))
@@ -38,13 +38,20 @@ def runs(configuration: Configuration) -> list[Run]:
             for name, method in configuration.methods.items():
                 stages = method.stages(tasks)
                 for seed in configuration.seeds:
-                    found.append(Run(sequence, settings.network, name, method.type, seed, tasks, stages))
+                    found.append(
+                        Run(sequence, settings.network, name, method.type, seed, tasks, stages)
+                    )
     return found
 
 
 def nodes(configuration: Configuration) -> list[Node]:
     """Every node of every run, each once, parents before children."""
     found = {
-        node for run in runs(configuration) for stage in range(1, len(run.tasks) + 1) for node in run.nodes(stage)
+        node
+        for run in runs(configuration)
+        for stage in range(1, len(run.tasks) + 1)
+        for node in run.nodes(stage)
     }
-    return sorted(found, key=lambda node: (node.network, node.method, node.seed, node.position, node.prefix))
+    return sorted(
+        found, key=lambda node: (node.network, node.method, node.seed, node.position, node.prefix)
+    )

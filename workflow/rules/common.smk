@@ -31,7 +31,9 @@ def read_plan():
     """Return the configuration and its jobs, by rule and name."""
     files = workflow.overwrite_configfiles
     if len(files) != 1 or workflow.config_settings.config:
-        raise WorkflowError("type `make run CONFIG=<name>`, or give one --configfile, no --config, and --directory")
+        raise WorkflowError(
+            "type `make run CONFIG=<name>`, or give one --configfile, no --config, and --directory"
+        )
     try:
         # the file and not Snakemake's reading of it, which takes 1e-4 for text
         found = planned(Path(files[0]), ROOT, Path.cwd())
@@ -40,7 +42,9 @@ def read_plan():
     name = found.configuration.name
     if Path.cwd().name != name:
         # another folder would be that of another configuration, whose results would be overwritten
-        raise WorkflowError(f"results belong into a folder of that name: add --directory results/{name}")
+        raise WorkflowError(
+            f"results belong into a folder of that name: add --directory results/{name}"
+        )
     # no parameters, since no result depends on them
     os.environ[ROOT_KEY] = str(found.data_root)
     os.environ[CHANNELS_KEY] = json.dumps(found.configuration.channels_by_task())
@@ -52,7 +56,9 @@ CONFIGURATION, JOBS = read_plan()
 
 def inputs_of(rule):
     """Return the input function of a rule: the paths of its job, by what they are for."""
-    return lambda wildcards: {key: list(paths) for key, paths in JOBS[rule, job_name(wildcards)].inputs.items()}
+    return lambda wildcards: {
+        key: list(paths) for key, paths in JOBS[rule, job_name(wildcards)].inputs.items()
+    }
 
 
 def text_of(rule):

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         function: Callable[..., None], argument: str, words: str, examples: str = ""
     ) -> argparse.ArgumentParser:
         own = commands.add_parser(
-            function.__name__.replace("_", "-"),
+            function.__name__.removeprefix("list_").replace("_", "-"),
             help=words,
             description=words,
             epilog=examples,
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command(
         runs.ready, _CONFIGURATION, "check it, that no run is on, and that it has a stage in dvc.yaml: add one if not"
     )
+    command(runs.finish, _CONFIGURATION, "record the results of a run for DVC, print its tables and write its report")
     command(runs.table, _RESULTS, "print the tables of a run")
     report = command(runs.report, _CONFIGURATION, "write the report of a run: one HTML file with figures and tables")
     report.add_argument("--if-changed", action="store_true", help="only where what it shows is newer than it is")
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command(shares.share, _CONFIGURATION, "verify results, commit them to DVC and push them")
     pull = command(shares.pull, _CONFIGURATION, "bring shared results and verify them")
     pull.add_argument("--what", choices=["all", "tables"], default="all", help="`tables`: without the networks")
-    command(shares.stale, _CONFIGURATION, "list results that the configuration no longer names")
+    command(shares.list_leftovers, _CONFIGURATION, "list results that the configuration no longer names")
     command(shares.prune_results, _CONFIGURATION, "remove results that the configuration no longer names")
     given = vars(parser.parse_args(arguments))
     function, trouble = given.pop("function"), given.pop("trouble", 1)

@@ -154,7 +154,7 @@ def _prepared(path: Path, task: str) -> Path | None:
 
 
 def _validation(prepared: Path, task: str) -> "Split":
-    from acll.training.setup import splits_of
+    from acll.data.batches import splits_of
 
     try:
         _, validation, header = splits_of(prepared)

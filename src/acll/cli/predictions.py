@@ -14,6 +14,7 @@ from acll.data.images import SUFFIXES, resized, resized_mask
 from acll.errors import UserError
 from acll.evaluation.pictures import class_colours, overlaid, shortened, visible
 from acll.files import written
+from acll.progress import progress_bar
 from acll.serving.inputs import ImageError, pixels_of
 from acll.serving.model import Classified, PackedNetwork, Prediction, Segmented
 
@@ -55,10 +56,8 @@ def each(network: PackedNetwork, task: str, files: Sequence[Path], device: str, 
     those that cannot be used goes to `bad`."""
     results: Iterable[tuple[Path, Prediction | ImageError]]
     results = zip(files, network.predict_each(task, files, device), strict=True)
-    if len(files) >= _BAR and sys.stderr.isatty():
-        from tqdm import tqdm
-
-        results = tqdm(results, total=len(files), unit="image", leave=False)
+    if len(files) >= _BAR:
+        results = progress_bar(results, "", len(files), unit="image")
     for file, prediction in results:
         if isinstance(prediction, ImageError):
             bad.append(str(prediction) if str(file) in str(prediction) else f"{file}: {prediction}")
@@ -116,7 +115,7 @@ def write_masks(results: Iterable[Named], folder: Path, files: Mapping[Path, Pat
         colours = (class_colours(len(classes)) * 255).round().astype(np.uint8)
         _save(folder / f"{names[file]}.mask.png", _with_palette(mask, colours))
         _save(folder / f"{names[file]}.overlay.png", _overlay(file, mask, classes, colours))
-        if names[file].stem != files[file].stem:
+        if names[file] != _bare(files[file]):
             print(f"{file}: {folder / names[file]}.mask.png")
         count += 1
     return count
@@ -127,13 +126,18 @@ def _names(files: Mapping[Path, Path]) -> dict[Path, Path]:
     names: dict[Path, Path] = {}
     taken: set[Path] = set()
     for file, called in files.items():
-        name, number = called.with_suffix(""), 1
+        name, number = _bare(called), 1
         while name in taken:
             number += 1
-            name = called.with_name(f"{called.stem}-{number}")
+            name = called.with_name(f"{_bare(called).name}-{number}")
         names[file] = name
         taken.add(name)
     return names
+
+
+def _bare(called: Path) -> Path:
+    """A name without what says that it is an image; other dots are a part of it."""
+    return called.with_suffix("") if called.suffix.lower() in SUFFIXES else called
 
 
 def _with_palette(mask: np.ndarray, colours: np.ndarray) -> Image.Image:

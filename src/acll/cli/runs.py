@@ -84,19 +84,30 @@ def ready(path: Path) -> None:
     from acll.lock import held
     from acll.sharing.records import recorded
     from acll.sharing.stages import add_stage
-    from acll.sharing.transfer import forget_ended, has_remote, knows
+    from acll.sharing.transfer import has_remote, knows
 
     _fetch(path, lambda task, root: task.raw_files(root))
     check(path)
     root, name = place_of(path)
     results = root / "results" / name
-    # Snakemake takes the results when it begins; this says sooner, and more plainly, that it will not get them
+    # Snakemake takes the results when it begins; this says sooner, and more plainly, that it will
+    # not get them
     with held(results):
-        forget_ended(root)
+        pass
     if add_stage(root / "dvc.yaml", name):
         print(f"dvc.yaml: a stage for {name}, its metrics and plots have been added")
     if not recorded(results) and knows(root, name) and has_remote(root):
         print(f"dvc.lock knows results of this: `make pull CONFIG={name}` brings them, where a run makes them anew")
+
+
+def finish(path: Path) -> None:
+    """Record the results of a run for DVC, print its tables and write its report."""
+    from acll.sharing.transfer import record
+
+    root, name = place_of(path)
+    record(root, name)
+    table(root / "results" / name)
+    report(path, if_changed=True)
 
 
 def table(path: Path) -> None:

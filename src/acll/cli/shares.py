@@ -41,7 +41,7 @@ def _verify_results(root: Path, name: str) -> None:
         print(line)
     loose = sum(len(group.files) for group in leftovers(root / where, jobs))
     if loose:
-        print(f"{loose} files belong to nothing that the configuration names: see `make stale CONFIG={name}`")
+        print(f"{loose} files belong to nothing that the configuration names: see `make leftovers CONFIG={name}`")
     _tell_foreign(root, name, jobs)
     tell_not_here(configuration, root / data_root(configuration.data_root), root / where)
     if faults:
@@ -80,13 +80,13 @@ def repair(path: Path) -> None:
 def share(path: Path) -> None:
     """Verify results, commit them to DVC and push them."""
     from acll.lock import held
-    from acll.sharing.transfer import commit, push, require_remote
+    from acll.sharing.transfer import push, record, require_remote
 
     root, name = place_of(path)
     require_remote(root)
     with held(root / "results" / name):
         _verify_results(root, name)
-        commit(root, name)
+        record(root, name)
     unknown = push(root, name)
     if unknown:
         print(f"not in git yet, and needed by whoever pulls these results: {', '.join(unknown)}\n"
@@ -112,7 +112,7 @@ def pull(path: Path, what: str) -> None:
     _verify_results(root, name)
 
 
-def stale(path: Path) -> None:
+def list_leftovers(path: Path) -> None:
     """List results that the configuration no longer names."""
     from acll.sharing.leftovers import leftovers
     from acll.sharing.planned import jobs_of

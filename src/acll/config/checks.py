@@ -1,7 +1,7 @@
 """Reading and checking a configuration: every fault in a line with key, value and what is allowed.
 
-`load(path)` and `parse(mapping)` return a `Configuration` or raise `ConfigurationError`. Nothing here imports torch: a
-configuration is checked before any job.
+`load(path)` and `parse(mapping)` return a `Configuration` or raise `ConfigurationError`. Nothing
+here imports torch: a configuration is checked before any job.
 """
 
 import difflib
@@ -43,9 +43,11 @@ class ConfigurationError(UserError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-4` is a number, as in YAML 1.2, and a key that stands there twice is an error.
+    """YAML in which `1e-4` is a number, as in YAML 1.2, and a key that stands there twice is an
+    error.
 
-    PyYAML would read the one as text and keep the last of the others. What stands in quotes is text.
+    PyYAML would read the one as text and keep the last of the others. What stands in quotes is
+    text.
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -53,7 +55,9 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if str(key.value) in seen:
-                raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} stands there twice", key.start_mark)
+                raise yaml.MarkedYAMLError(
+                    None, None, f"the key {key.value!r} stands there twice", key.start_mark
+                )
             seen.add(str(key.value))
         return node
 
@@ -78,15 +82,21 @@ def load(path: Path) -> Configuration:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ConfigurationError(f"{path}: not valid YAML: {line}{error.problem}") from None
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigurationError(
+            f"{path}: not valid YAML: {' '.join(str(error).split())}"
+        ) from None
     if not isinstance(raw, dict):
         raise ConfigurationError(f"{path}: empty, or not a mapping of keys to values")
     try:
         configuration = parse(raw)
     except ConfigurationError as error:
-        raise ConfigurationError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+        raise ConfigurationError(
+            "\n".join(f"{path}: {line}" for line in str(error).splitlines())
+        ) from None
     if configuration.name != path.stem:
-        raise ConfigurationError(f"{path}: name = {configuration.name!r}: must be {path.stem!r}, as the file is called")
+        raise ConfigurationError(
+            f"{path}: name = {configuration.name!r}: must be {path.stem!r}, as the file is called"
+        )
     return configuration
 
 
@@ -120,7 +130,9 @@ def _with_series(raw: dict[str, Any]) -> dict[str, Any]:
             series = Series.model_validate(given)
         except ValidationError as error:
             for detail in error.errors():
-                faults.append(_line({**detail, "loc": ("sequences", str(name), "tasks", *detail["loc"])}))
+                faults.append(
+                    _line({**detail, "loc": ("sequences", str(name), "tasks", *detail["loc"])})
+                )
             continue
         base = raw["tasks"].get(series.of)
         if not isinstance(base, dict):
@@ -168,7 +180,9 @@ def _line(error: ErrorDetails) -> str:
         return f"{key}.{tag} = {_short(value)}: must be one of {expected}{_meant(value, expected)}"
     kind = "dict_type" if kind == "union_tag_not_found" else kind
     must = _MUST[kind].format(**context) if kind in _MUST else error["msg"]
-    or_search = ", or the settings of a search" if kind == "float_type" and path[-1] == "ratio" else ""
+    or_search = (
+        ", or the settings of a search" if kind == "float_type" and path[-1] == "ratio" else ""
+    )
     meant = _meant(error["input"], context.get("expected", ""))
     return f"{key} = {_short(error['input'])}: {must}{or_search}{meant}"
 
@@ -201,7 +215,9 @@ _MUST = {
     "value_error": "{error}",
 }
 _SECTIONS: dict[str, type[Settings]] = {"training": Training, "sequences": Sequence}
-_TAGS: dict[str, type[Settings]] = {  # of networks and ratios; tasks and methods have theirs by name
+_TAGS: dict[
+    str, type[Settings]
+] = {  # of networks and ratios; tasks and methods have theirs by name
     "backbone": BackboneNetwork,
     "decoder": DecoderNetwork,
     "perceptron": PerceptronNetwork,
@@ -220,12 +236,16 @@ def _tagged(section: str, tag: str, otherwise: type[Settings]) -> type[Settings]
 
 
 def _place(location: tuple[int | str, ...]) -> tuple[list[str], type[Settings]]:
-    """The keys that lead to a fault, without positions in lists, and the settings in which the last one stands."""
+    """The keys that lead to a fault, without positions in lists, and the settings in which the last
+    one stands."""
     path: list[str] = []
     model: type[Settings] = _SECTIONS.get(str(location[0]), Configuration)
     for position, part in enumerate(location):
-        # tags of unions stand behind the name of a task, network or method, and behind its ratio; they are no keys
-        if (position == 2 and location[0] in ("tasks", "networks", "methods")) or (position == 4 and "ratio" in path):
+        # tags of unions stand behind the name of a task, network or method, and behind its ratio;
+        # they are no keys
+        if (position == 2 and location[0] in ("tasks", "networks", "methods")) or (
+            position == 4 and "ratio" in path
+        ):
             model = _tagged(str(location[0]), str(part), model)
         elif isinstance(part, str) and part != "[key]":
             path.append(part)
@@ -272,7 +292,8 @@ def _overrides(configuration: Configuration) -> list[str]:
 
 
 def registry() -> dict[str, Any]:
-    """Which architectures exist, and why some cannot be packed; made by `make registry`, kept current by a test."""
+    """Which architectures exist, and why some cannot be packed; made by `make registry`, kept
+    current by a test."""
     text = files("acll.networks").joinpath("registry.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
 
@@ -281,7 +302,11 @@ def _architectures(configuration: Configuration) -> list[str]:
     known = registry()
     faults = []
     for name, network in configuration.networks.items():
-        for key, section in (("backbone", "backbones"), ("decoder", "decoders"), ("encoder", "encoders")):
+        for key, section in (
+            ("backbone", "backbones"),
+            ("decoder", "decoders"),
+            ("encoder", "encoders"),
+        ):
             value = getattr(network, key, None)
             if value is None:
                 continue
@@ -289,15 +314,25 @@ def _architectures(configuration: Configuration) -> list[str]:
                 faults += _timm(f"networks.{name}.{key} = {value!r}", value.removeprefix("tu-"))
                 continue
             if value not in known[section]:
-                hint = suggestion(value, list(known[section])) or f" (known: {', '.join(known[section])})"
+                hint = (
+                    suggestion(value, list(known[section]))
+                    or f" (known: {', '.join(known[section])})"
+                )
                 faults.append(f"networks.{name}.{key} = {value!r}: there is no such {key}{hint}")
             elif known[section][value]:
-                faults.append(f"networks.{name}.{key} = {value!r}: cannot be packed: {known[section][value]}")
+                faults.append(
+                    f"networks.{name}.{key} = {value!r}: cannot be packed: {known[section][value]}"
+                )
             elif key == "decoder" and getattr(network, "encoder", "") == "resnet_small":
-                fitting = [other for other, reason in known["decoders_of_resnet_small"].items() if reason is None]
+                fitting = [
+                    other
+                    for other, reason in known["decoders_of_resnet_small"].items()
+                    if reason is None
+                ]
                 if value not in fitting:
                     faults.append(
-                        f"networks.{name}.{key} = {value!r}: does not fit the three scales of resnet_small "
+                        f"networks.{name}.{key} = {value!r}: does not fit the three scales of "
+                        "resnet_small "
                         f"(these do: {', '.join(fitting)})"
                     )
         faults += _weights(name, network, known)
@@ -305,10 +340,15 @@ def _architectures(configuration: Configuration) -> list[str]:
 
 
 def _timm(key: str, model: str) -> list[str]:
-    """An encoder of timm is asked for there: the list is too long to keep, and importing it takes seconds."""
+    """An encoder of timm is asked for there: the list is too long to keep, and importing it takes
+    seconds."""
     import timm
 
-    return [] if timm.is_model(model) else [f"{key}: timm has no such model{suggestion(model, timm.list_models())}"]
+    return (
+        []
+        if timm.is_model(model)
+        else [f"{key}: timm has no such model{suggestion(model, timm.list_models())}"]
+    )
 
 
 def _weights(name: str, network: Network, known: dict[str, Any]) -> list[str]:
@@ -333,7 +373,9 @@ def _sequences(configuration: Configuration) -> list[str]:
         key = f"sequences.{name}"
         network = configuration.networks.get(sequence.network)
         if network is None:
-            hint = suggestion(sequence.network, list(configuration.networks)) or _known(configuration.networks)
+            hint = suggestion(sequence.network, list(configuration.networks)) or _known(
+                configuration.networks
+            )
             faults.append(f"{key}.network = {sequence.network!r}: there is no such network{hint}")
         if len(set(sequence.tasks)) < len(sequence.tasks):
             faults.append(f"{key}.tasks = {sequence.tasks}: a task stands there twice")
@@ -357,7 +399,11 @@ def _fits(key: str, name: str, task: Task, network: Network) -> list[str]:
         return [f"{key}.tasks = {name!r}: a segmentation task needs a network with a decoder"]
     if isinstance(network, PerceptronNetwork):
         fits = task.image_size == network.image_size
-        return [] if fits else [f"{size}: must be {list(network.image_size)}, the image_size of its perceptron"]
+        return (
+            []
+            if fits
+            else [f"{size}: must be {list(network.image_size)}, the image_size of its perceptron"]
+        )
     if isinstance(network, BackboneNetwork):
         return _size_faults(size, task, network.backbone)
     if network.encoder not in registry()["encoders"] and not network.encoder.startswith("tu-"):
@@ -366,16 +412,25 @@ def _fits(key: str, name: str, task: Task, network: Network) -> list[str]:
     if any(side % stride for side in task.image_size):
         fitting = [max(stride, round(side / stride) * stride) for side in task.image_size]
         return [f"{size}: must be multiples of {stride}, such as {fitting}"]
-    return _size_faults(size, task, network.decoder) if stride == 32 and task.kind == "segmentation" else []
+    return (
+        _size_faults(size, task, network.decoder)
+        if stride == 32 and task.kind == "segmentation"
+        else []
+    )
 
 
 def _size_faults(key: str, task: Task, architecture: str) -> list[str]:
-    """Whether images are as large as the architecture needs, or of just the size that it is made for."""
+    """Whether images are as large as the architecture needs, or of just the size that it is made
+    for."""
     known = registry()
     smallest, exact = known["smallest"].get(architecture, 1), known["exact"].get(architecture)
     if exact and set(task.image_size) != {exact}:
         return [f"{key}: {architecture} needs exactly {exact}"]
-    return [f"{key}: {architecture} needs {smallest} or more"] if min(task.image_size) < smallest else []
+    return (
+        [f"{key}: {architecture} needs {smallest} or more"]
+        if min(task.image_size) < smallest
+        else []
+    )
 
 
 def _variants(key: str, task: Task) -> list[str]:
@@ -385,11 +440,15 @@ def _variants(key: str, task: Task) -> list[str]:
         if task.kind == "classification":
             faults.append(f"{key}.tile_overlap: only images with masks can be cut into tiles")
         elif task.tile_overlap > min(task.image_size) // 2:
-            faults.append(f"{key}.tile_overlap = {task.tile_overlap}: must be half of image_size at most")
+            faults.append(
+                f"{key}.tile_overlap = {task.tile_overlap}: must be half of image_size at most"
+            )
         if task.rotate:
             faults.append(f"{key}.rotate: tiles cannot be rotated; leave out tile_overlap")
     if task.permute is not None and task.kind == "segmentation":
-        faults.append(f"{key}.permute: a segmentation task has no pixels to permute; classification has")
+        faults.append(
+            f"{key}.permute: a segmentation task has no pixels to permute; classification has"
+        )
     return faults
 
 
@@ -397,7 +456,9 @@ def _values(configuration: Configuration) -> list[str]:
     faults = []
     for name, task in configuration.tasks.items():
         if task.validation_share + task.test_share > 0.9:
-            faults.append(f"tasks.{name}.validation_share + test_share: must leave a tenth for training")
+            faults.append(
+                f"tasks.{name}.validation_share + test_share: must leave a tenth for training"
+            )
         group = getattr(task, "group", None)
         try:
             re.compile(group or "")
@@ -409,24 +470,34 @@ def _values(configuration: Configuration) -> list[str]:
         faults += _variants(f"tasks.{name}", task)
         path = Path(getattr(task, "path", "."))
         if path.is_absolute() or ".." in path.parts:
-            faults.append(f"tasks.{name}.path = {str(path)!r}: must lie below data_root, which `DATA=…` can set")
+            faults.append(
+                f"tasks.{name}.path = {str(path)!r}: must lie below data_root, which `DATA=…` "
+                "can set"
+            )
     if configuration.orders == "all":
         faults += [
-            f"orders = all: sequences.{name} has {len(line.tasks)} tasks and so {factorial(len(line.tasks)):,} orders; "
+            f"orders = all: sequences.{name} has {len(line.tasks)} tasks and so "
+            f"{factorial(len(line.tasks)):,} orders; "
             "name a number of them, such as `6 random`"
             for name, line in configuration.sequences.items()
             if len(line.tasks) > MOST_TASKS_IN_ALL_ORDERS
         ]
     random = configuration.orders.removesuffix(" random")
     if random.isdigit() and int(random) > factorial(MOST_TASKS_IN_ALL_ORDERS):
-        faults.append(f"orders = {configuration.orders}: must be {factorial(MOST_TASKS_IN_ALL_ORDERS)} or fewer")
+        faults.append(
+            f"orders = {configuration.orders}: must be {factorial(MOST_TASKS_IN_ALL_ORDERS)} "
+            "or fewer"
+        )
     if len(set(configuration.seeds)) < len(configuration.seeds):
         faults.append(f"seeds = {configuration.seeds}: a seed stands there twice")
     return faults + _without_effect(configuration)
 
 
 def _paths(configuration: Configuration) -> list[str]:
-    """Find names and chains of tasks that are too long for a file system. Folders nest as prefixes do."""
+    """Find names and chains of tasks that are too long for a file system.
+
+    Folders nest as prefixes do.
+    """
     faults = []
     for run in tree.runs(configuration):
         fitting = len(run.tasks)
@@ -435,14 +506,16 @@ def _paths(configuration: Configuration) -> list[str]:
             long = [part for node in nodes for part in node.prefix if len(part) > LONGEST_NAME]
             if long:
                 faults.append(
-                    f"sequences.{run.sequence}: the folder {long[0][:40]}… would have a name of {len(long[0])} letters, "
+                    f"sequences.{run.sequence}: the folder {long[0][:40]}… would have a name "
+                    f"of {len(long[0])} letters, "
                     f"more than {LONGEST_NAME}; give shorter names to its tasks"
                 )
             if any(_longest_path(node) > LONGEST_PATH for node in nodes):
                 fitting = stage - 1
         if fitting < len(run.tasks):
             faults.append(
-                f"sequences.{run.sequence}: a chain of {len(run.tasks)} tasks makes paths that are longer than the "
+                f"sequences.{run.sequence}: a chain of {len(run.tasks)} tasks makes paths that "
+                "are longer than the "
                 f"system allows; {fitting} of these tasks fit, or more with shorter names"
             )
     return list(dict.fromkeys(faults))
@@ -451,7 +524,8 @@ def _paths(configuration: Configuration) -> list[str]:
 def _longest_path(node: Node) -> int:
     """Return the length of the longest path that a node needs, below the folder of the results.
 
-    It is that of Snakemake's record of an output: the output's path in base 64, in folders of 255 letters.
+    It is that of Snakemake's record of an output: the output's path in base 64, in folders of 255
+    letters.
     """
     output = len(f"{node.folder}/examples.safetensors")
     encoded = -(-output // 3) * 4
@@ -465,11 +539,15 @@ def _without_effect(configuration: Configuration) -> list[str]:
         if isinstance(method, Packing) and isinstance(method.ratio, Search):
             if method.ratio.search == "fixed":
                 others = sorted(method.ratio.model_fields_set - {"search", "ratio"})
-                faults += [f"methods.{name}.ratio.{key}: has no effect with `search: fixed`" for key in others]
+                faults += [
+                    f"methods.{name}.ratio.{key}: has no effect with `search: fixed`"
+                    for key in others
+                ]
         elif isinstance(method, Packing):
             of_a_cap = sorted(method.model_fields_set & {"expected_tasks", "tail_share", "cap"})
             faults += [
-                f"methods.{name}.{key}: has no effect on a ratio that is a number; for one with a cap write "
+                f"methods.{name}.{key}: has no effect on a ratio that is a number; for one "
+                "with a cap write "
                 f"`ratio: {{search: fixed, ratio: {method.ratio:g}}}`"
                 for key in of_a_cap
             ]

@@ -35,15 +35,27 @@ class Configuration(Settings):
     """All that one run of the pipeline makes, under `results/<name>/`."""
 
     name: str = Field(description="name of the configuration, equal to the name of its file")
-    data_root: str = Field("data", description="folder of raw data, relative to the repository; `DATA=…` overrides it")
-    threads: Positive = Field(1, description="threads of a job; results depend on it bit for bit, so it is set here")
+    data_root: str = Field(
+        "data", description="folder of raw data, relative to the repository; `DATA=…` overrides it"
+    )
+    threads: Positive = Field(
+        1, description="threads of a job; results depend on it bit for bit, so it is set here"
+    )
     tasks: dict[str, AnyTask] = Field(min_length=1, description="the tasks, by name")
     networks: dict[str, Network] = Field(min_length=1, description="the networks, by name")
-    sequences: dict[str, Sequence] = Field(min_length=1, description="which network learns which tasks in which order")
-    methods: dict[str, AnyMethod] = Field(min_length=1, description="the methods that are compared, by name")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, description="one run for each")
+    sequences: dict[str, Sequence] = Field(
+        min_length=1, description="which network learns which tasks in which order"
+    )
+    methods: dict[str, AnyMethod] = Field(
+        min_length=1, description="the methods that are compared, by name"
+    )
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        [0], min_length=1, description="one run for each"
+    )
     orders: Orders = Field(
-        "given", description="in which orders each sequence is learned: as `given`, `all`, or so many: `3 random`"
+        "given",
+        description="in which orders each sequence is learned: as `given`, `all`, or so many: "
+        "`3 random`",
     )
     training: Training = Field(Training(), description="how networks are trained")
 

@@ -67,7 +67,10 @@ def reference() -> str:
     parts = [INTRODUCTION]
     for title, model in sections():
         words = " ".join((model.__doc__ or "").split())
-        parts.append(f"## {title}\n\n{words}\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |")
+        parts.append(
+            f"## {title}\n\n{words}\n\n| key | value | default | meaning |\n| --- | --- | --- "
+            "| --- |"
+        )
         parts[-1] += "".join(f"\n{_row(name, field)}" for name, field in _own(model).items()) + "\n"
     return "\n".join(parts)
 
@@ -109,7 +112,9 @@ def _name(annotation: Any) -> str:
     if origin is Annotated:
         return _name(get_args(annotation)[0])
     if annotation in (int, float, str, bool):
-        return {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}[annotation]
+        return {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}[
+            annotation
+        ]
     if origin is list:
         return "list"
     if origin is tuple:

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from acll.data.prepared import IGNORE, Header
+from acll.data.prepared import IGNORE, Header, read
 from acll.seeds import derived
 from acll.training.settings import Augmentation
 
@@ -42,6 +43,12 @@ def split_of(tensors: dict[str, Tensor], name: str) -> Split:
     """A split from the tensors of a prepared file."""
     own = {part: tensors.get(f"{name}_{part}") for part in ("cores", "wholes")}
     return Split(tensors[f"{name}_images"], tensors[f"{name}_labels"], **own)
+
+
+def splits_of(path: Path) -> tuple[Split, Split, Header]:
+    """Return training split, validation split and header of a prepared task."""
+    tensors, header = read(path)
+    return split_of(tensors, "train"), split_of(tensors, "val"), header
 
 
 def normalised(images: Tensor, header: Header, device: torch.device) -> Tensor:

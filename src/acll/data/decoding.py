@@ -4,7 +4,6 @@ A file that makes its decoder crash, or a process that runs out of memory, costs
 """
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -154,12 +153,7 @@ def _lost(item: Item, result: Lost) -> Fault:
 def _watched(
     results: Iterator[tuple[Item, Decoded | Fault]], total: int, label: str
 ) -> Iterator[tuple[Item, Decoded | Fault]]:
-    """With a progress bar where a person is watching, a line for each tenth in a log."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        yield from tqdm(results, label, total, leave=False, unit="image")
-        return
+    """Yield the results, with a line in the log for each tenth of many."""
     for number, result in enumerate(results, 1):
         yield result
         if total >= 1000 and number * 10 // total > (number - 1) * 10 // total:

@@ -1,4 +1,5 @@
-"""Images in folders of splits, in the layouts that people have at home; the folder may be an archive."""
+"""Images in folders of splits, in the layouts that people have at home; the folder may be an
+archive."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -6,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from acll.data.errors import DataError
 from acll.data.images import SUFFIXES
-from acll.data.places import ARCHIVES, SPLITS, Place, missing, place_of
+from acll.data.places import ARCHIVES, COMPRESSED, SPLITS, Place, missing, place_of
 
 
 def layout(inner: str) -> str:
@@ -20,7 +21,7 @@ def raw_files(path: Path, names_of: Callable[[Place, Path], list[str]]) -> list[
     names_of: gives the names of the images, or raises DataError for another layout.
     """
     if path.is_file() and path.name.endswith(ARCHIVES):
-        if not path.name.endswith("gz"):  # which would have to be expanded
+        if not path.name.endswith(COMPRESSED):  # which would have to be read through
             names_of(place_of(path), path)
         return [path]
     if not path.is_dir():
@@ -31,19 +32,29 @@ def raw_files(path: Path, names_of: Callable[[Place, Path], list[str]]) -> list[
 
 
 def image_names(place: Place, path: Path, inner: str) -> list[str]:
-    """Return the images below the splits, sorted by split and name. Raises DataError where there are none."""
-    names = [name for name in place.names() if name.startswith(tuple(f"{split}/" for split in SPLITS))]
+    """Return the images below the splits, sorted by split and name.
+
+    Raises DataError where there are none.
+    """
+    names = [
+        name for name in place.names() if name.startswith(tuple(f"{split}/" for split in SPLITS))
+    ]
     if not any(name.startswith("train/") for name in names) and "train" not in folders_in(path):
         raise DataError(f"{path}: has no folder `train` (expected: {layout(inner)})")
     images = [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]
     if not images:
-        raise DataError(f"{path}: holds no images (expected: {layout(inner)}; {', '.join(sorted(SUFFIXES))})")
+        raise DataError(
+            f"{path}: holds no images (expected: {layout(inner)}; {', '.join(sorted(SUFFIXES))})"
+        )
     return images
 
 
 def folders_in_train(path: Path, images: list[str]) -> set[str]:
-    """Return the names of the folders in `train`, of those with images and, outside archives, of all."""
-    found = {name.split("/")[1] for name in images if name.startswith("train/") and name.count("/") > 1}
+    """Return the names of the folders in `train`, of those with images and, outside archives, of
+    all."""
+    found = {
+        name.split("/")[1] for name in images if name.startswith("train/") and name.count("/") > 1
+    }
     return found | folders_in(path / "train")
 
 

@@ -57,10 +57,14 @@ def tracked(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def _digests(cache: Path) -> Iterator[Callable[[Path], str]]:
-    """A function that gives the digest of a file's content, and reads only what it has not seen."""
+    """A function that gives the digest of a file's content, and reads only what it has not seen.
+
+    What it has read is kept, however the block ends: reading may have taken hours.
+    """
     known: dict[str, list[Any]] = {}
-    with contextlib.suppress(FileNotFoundError, ValueError):  # no cache yet, or one that was cut off
-        known = json.loads(cache.read_text(encoding="utf-8"))
+    # no cache yet, or one that was cut off
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+        known = dict(json.loads(cache.read_text(encoding="utf-8")))
     changed: list[str] = []
 
     def digest(path: Path) -> str:
@@ -77,9 +81,11 @@ def _digests(cache: Path) -> Iterator[Callable[[Path], str]]:
             changed.append(key)
         return str(entry[2])
 
-    yield digest
-    if changed:
-        write_json(cache, known)
+    try:
+        yield digest
+    finally:
+        if changed:
+            write_json(cache, known)
 
 
 def _is_tracked_content(path: Path, recorded: str, digest: Callable[[Path], str]) -> bool:

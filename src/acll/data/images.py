@@ -3,7 +3,9 @@
 Pixels are uint8, uint16 or float32 [C, H, W]. Alpha is dropped; pixels of a raster that hold no data become 0.
 """
 
+import contextlib
 import logging
+import threading
 import warnings
 from collections.abc import Callable
 from io import BytesIO
@@ -36,8 +38,43 @@ _UPRIGHT = {
 }  # EXIF orientation → what undoes it
 
 Image.init()  # all plugins, or asking for formats that no file has needed yet fails
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice that size is an error
-logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it has to say comes as an exception too
+
+
+class Quiet:
+    """A context in which decoders neither warn nor log; what is amiss comes as an exception too.
+
+    Filters of warnings and levels of loggers belong to the process, and so to the program that
+    uses this library. The first of several threads that come in changes them, and the last one
+    that goes puts them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._begin()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._undo.close()
+
+    def _begin(self) -> None:
+        self._undo.enter_context(warnings.catch_warnings())
+        # of Pillow; twice that size is an error
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        logger = logging.getLogger("rasterio")
+        self._undo.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
+
+
+QUIET = Quiet()
 
 
 class UnreadableError(UserError):
@@ -45,9 +82,13 @@ class UnreadableError(UserError):
 
 
 def guarded(read: Callable[[], T]) -> T:
-    """Call what decodes an image; whatever it raises comes as an UnreadableError, but for MemoryError."""
+    """Call what decodes an image; what it raises, but for MemoryError, comes as an UnreadableError.
+
+    What libraries warn of or log meanwhile is not shown.
+    """
     try:
-        return read()
+        with QUIET:
+            return read()
     except (UnreadableError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -235,7 +276,7 @@ def _opened(file: File, driver: str = "GTiff") -> Any:
 
     if isinstance(file, Path):
         file.stat()  # says better than GDAL that there is no such file
-    warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)  # within QUIET
     raster = rasterio.open(file if isinstance(file, Path) else BytesIO(file.getbuffer()), driver=driver)
     if raster.count > MOST_BANDS:  # asking for each takes the time of all
         raster.close()

@@ -1,30 +1,33 @@
-"""Where files of raw data lie: in a folder, or in a .zip or .tar archive that is read without unpacking it.
+"""Where files of raw data lie: in a folder, or in an archive that is read without unpacking it.
 
-Members of an archive are only ever read into memory, under the name that the archive gives them, so whatever a name
-says, nothing is written anywhere.
+Members of an archive are only ever read into memory, under the name that the archive gives them,
+so whatever a name says, nothing is written anywhere. That holds for compressed tar files, too (see
+`acll.data.gzipped`): each task reads through one once, to find its members, and then reads these
+where they lie. Nothing of it is left for other tasks, and nothing has to be cleaned up.
 """
 
 import difflib
-import gzip
 import os
-import shutil
 import tarfile
-import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import Any, Protocol
 
 from acll.data.errors import DataError
 from acll.data.faults import some
+from acll.data.gzipped import Gzipped
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+COMPRESSED = (".tar.gz", ".tgz")  # as a whole
+ARCHIVES = (".zip", ".tar", *COMPRESSED)
 LARGEST_MEMBER = 2**31  # bytes; larger ones, or those that say so, are not read into memory
 SPLITS = ("train", "val", "test")
 _BLOCK = 512  # bytes of a tar file
+_LARGEST_HEADER = 2**24  # bytes of a name or of attributes in a tar file
 
 
 class Place(Protocol):
@@ -151,8 +154,9 @@ def _zip(path: Path) -> Archive:
 
 
 def _tar(path: Path) -> Archive:
-    plain = _plain(path)
-    with tarfile.open(fileobj=plain, mode="r:") as archive:
+    packed = None if path.name.endswith(".tar") else Gzipped(path)
+    read_at = _reader(path) if packed is None else packed.read_at
+    with tarfile.open(fileobj=_headers(read_at), mode="r:") as archive:
         members = archive.getmembers()
         if any(member.issparse() for member in members):
             raise DataError(f"{path}: has sparse members; pack it without --sparse")
@@ -160,34 +164,60 @@ def _tar(path: Path) -> Archive:
         found |= {
             member.name: found[member.linkname] for member in archive if member.islnk() and member.linkname in found
         }
-        plain.seek(archive.offset)
-        if plain.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes a damaged header for the end
+        # tarfile takes a damaged header for the end
+        if read_at(_BLOCK, archive.offset) != bytes(_BLOCK):
             raise ValueError("no end, or a damaged header before it")
+    if packed is not None:
+        packed.check_rest()
 
     def opener() -> Callable[[str], bytes]:
-        descriptor = plain.fileno()  # reading at a position needs no handle of one's own
-
-        def read(name: str) -> bytes:
+        def read(name: str) -> bytes:  # reading at a position needs no handle of one's own
             offset, size = found[name]
-            content = os.pread(descriptor, size, offset)
+            try:
+                content = read_at(size, offset)
+            except (zlib.error, EOFError) as error:
+                raise OSError(f"damaged in its archive: {error}") from None
             if len(content) < size:
                 raise OSError("cut off in its archive")
             return content
 
         return read
 
-    return Archive(path, {_clean(name): (name, size) for name, (_, size) in found.items() if _seen(name)}, opener)
+    sizes = {_clean(name): (name, size) for name, (_, size) in found.items() if _seen(name)}
+    return Archive(path, sizes, opener)
 
 
-def _plain(path: Path) -> IO[bytes]:
-    """A tar file that can be read at any position: a compressed one is expanded into a nameless file first."""
-    if path.name.endswith(".tar"):
-        return path.open("rb")
-    expanded = tempfile.TemporaryFile(dir=os.environ.get("ACLL_SCRATCH"))  # noqa: SIM115 - it lives with the archive
-    with gzip.open(path) as packed:
-        shutil.copyfileobj(packed, expanded, 2**20)
-    expanded.seek(0)
-    return expanded
+ReadAt = Callable[[int, int], bytes]  # how many bytes, from which position on
+
+
+def _reader(path: Path) -> ReadAt:
+    file = path.open("rb")
+    return lambda size, position: os.pread(file.fileno(), size, position)
+
+
+class _Headers:
+    """What tarfile reads the headers from: a file, of which none may be of any size."""
+
+    def __init__(self, read_at: ReadAt) -> None:
+        self._read_at = read_at
+        self._position = 0
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int) -> None:
+        self._position = position
+
+    def read(self, size: int) -> bytes:
+        if size > _LARGEST_HEADER:
+            raise ValueError(f"a header of {size} bytes")
+        content = self._read_at(size, self._position)
+        self._position += len(content)
+        return content
+
+
+def _headers(read_at: ReadAt) -> Any:
+    return _Headers(read_at)
 
 
 def _leads_back(folder: Path) -> bool:

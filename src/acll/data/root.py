@@ -9,14 +9,16 @@ CHANNELS_KEY = "ACLL_NETWORK_CHANNELS"
 
 
 def data_root(default: str = "data") -> Path:
-    """Return the folder of raw data, which colleagues keep in different places: `DATA=…` has set it, or the default."""
+    """Return the folder of raw data, which colleagues keep in different places: `DATA=…` has set
+    it, or the default."""
     return Path(os.environ.get(ROOT_KEY, default))
 
 
 def networks_channels(task: str) -> list[int]:
     """Return the channels of the networks that are to learn a task; none where nobody has said.
 
-    So a network that cannot take a task's images is found when these are prepared, before anything is trained.
+    So a network that cannot take a task's images is found when these are prepared, before anything
+    is trained.
     """
     told = json.loads(os.environ.get(CHANNELS_KEY, "{}"))
     return [int(channels) for channels in told.get(task, [])]

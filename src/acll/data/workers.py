@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 PATIENCE = 300.0  # seconds that a process may take for what it was handed at once
+_ENDING = 10.0  # seconds until a process whose pipe is closed must have ended
 _AHEAD = 4  # chunks for each process that may be done before the first of them is taken
 
 
@@ -91,7 +92,7 @@ class Workers:
         except OSError:  # killed while it had nothing to do
             worker.stop()
             worker = self._new()
-            worker.connection.send(chunks[index])
+            _send(worker, chunks[index])
         self.busy[worker.connection] = worker, index
 
     def _results(self, chunks: Sequence[Sequence[Any]]) -> dict[int, list[Any]]:
@@ -112,7 +113,7 @@ class Workers:
 
     def _alone(self, part: Any) -> Any:
         worker = self._new()
-        worker.connection.send([part])
+        _send(worker, [part])
         answer = _answer(worker) if worker.connection.poll(PATIENCE) else _late()
         worker.stop()
         return answer if isinstance(answer, Lost) else answer[0]
@@ -132,12 +133,20 @@ def _late() -> Lost:
     return Lost(f"its process gave no answer in {PATIENCE:.0f} s", by_machine=True)
 
 
+def _send(worker: _Worker, parts: Sequence[Any]) -> None:
+    """Hand over; of a process that is killed before it has taken all, the answer is Lost."""
+    with contextlib.suppress(OSError):
+        worker.connection.send(parts)
+
+
 def _answer(worker: _Worker) -> Any:
     try:
         answer = worker.connection.recv()
-    except (EOFError, ConnectionResetError):
-        worker.process.join()
-        code = worker.process.exitcode or 0
+    except (EOFError, OSError) as error:  # OSError: it was killed while it sent
+        worker.process.join(_ENDING)
+        code = worker.process.exitcode
+        if code is None:
+            return Lost(f"the answer of its process could not be read: {error}", by_machine=True)
         how = f"of {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         return Lost(f"its process died {how}", by_machine=code in (-signal.SIGKILL, -signal.SIGTERM))
     if isinstance(answer, _Raised):
@@ -150,7 +159,7 @@ def _work(function: Callable[[Any], Any], connection: Connection, inherited: Seq
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal; the master answers it
     for other in inherited:
         other.close()
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    with contextlib.suppress(EOFError, OSError):  # OSError: in the middle of what one of them sends
         while True:
             parts = connection.recv()
             try:

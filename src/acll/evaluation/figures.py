@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from acll.evaluation.panels import method_panels, most_tasks
 from acll.evaluation.style import ACROSS, COLOURS, FREE, MARKERS, grid
+from acll.node import Node
 from acll.search.choice import monotone_fit
 
 
@@ -100,9 +101,9 @@ def _search(panel: Axes, name: str, trials: pd.DataFrame, choice: Mapping[str, A
     panel.set_xlim(0.8 * min([1 - choice["ratio_high"], *trials["kept_share"]]), 1.15)
     ticks = [tick for tick in (0.01, 0.03, 0.1, 0.3, 1) if tick >= panel.get_xlim()[0]]
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    network, method, seed, *prefix = name.split("/")
-    words = f"{' + '.join(prefix)}" if len(prefix) < 4 else f"{prefix[-1]}, task {len(prefix)}"
-    panel.set_title(f"{network}, {method}, {seed}\n{words}", fontsize=9)
+    node = Node.of(name)
+    words = " + ".join(node.prefix) if node.position < 4 else f"{node.task}, task {node.position}"
+    panel.set_title(f"{node.network}, {node.method}, seed{node.seed}\n{words}", fontsize=9)
     panel.set_xlabel("kept share of free weights (log)")
     panel.set_ylabel("validation score")
 

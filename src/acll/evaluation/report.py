@@ -8,7 +8,6 @@ import base64
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,10 +15,9 @@ import pandas as pd
 
 from acll.errors import UserError
 from acll.evaluation.tables import read
+from acll.libraries import OF_NETWORKS, versions
 
-LIBRARIES = (
-    "torch", "torchvision", "segmentation-models-pytorch", "timm", "hyperopt", "snakemake", "dvc", "pandas", "numpy",
-)  # fmt: skip
+SHOWN_VERSIONS = (*OF_NETWORKS, "hyperopt", "snakemake", "dvc", "pandas", "numpy")
 CAPTIONS = {
     "sizes": "Mean test score against size. Up and to the left is better. Bars are 95% intervals over runs.",
     "scores": "Test score of each task after each stage. Flat lines are tasks that are not forgotten.",
@@ -97,7 +95,7 @@ def report(results: Path, configuration: str) -> str:
         configuration=configuration,
         devices=sorted(map(str, tables["final"]["device"].unique())),
         machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
-        versions={name: version(name) for name in LIBRARIES},
+        versions=versions(SHOWN_VERSIONS),
         script=generate_init_offline_itables_html(dt_bundle),
     )
 

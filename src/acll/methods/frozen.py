@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 
 class Frozen(Method):
-    """Train the first task; later ones train a head on its features, and a part (the decoder) that no task has used
-    before, but nothing else."""
+    """Train the first task; later ones train a head on its features, and a part (the decoder) that
+    no task has used before, but nothing else."""
 
     type: Literal["frozen"] = Field(description="`frozen`")
 
     def begin(self, learners: "Sequence[TaskLearner]", start: "State", before: Before) -> Start:
-        """Return a training in which nothing moves that an earlier task has had, but for the new head."""
+        """Return a training in which nothing moves that an earlier task has had, but for the new
+        head."""
         from acll.packing.ownership import free, frozen_private
 
         (learner,) = learners
@@ -28,7 +29,8 @@ class Frozen(Method):
 
     @classmethod
     def commit(cls, packed: "Packed", records: "Sequence[TaskRecord]", state: "State") -> "Packed":
-        """Return the network with the new task owning all that was free: earlier tasks keep their weights."""
+        """Return the network with the new task owning all that was free: earlier tasks keep their
+        weights."""
         from acll.packing.ownership import commit, free
 
         (record,) = records

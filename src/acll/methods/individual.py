@@ -8,8 +8,8 @@ from acll.methods.base import Method, Stage
 
 
 class Individual(Method):
-    """A network for each task: nothing is shared, nothing forgotten, and the size grows with every task. The bound that
-    other methods are measured against."""
+    """A network for each task: nothing is shared, nothing forgotten, and the size grows with every
+    task. The bound that other methods are measured against."""
 
     type: Literal["individual"] = Field(description="`individual`")
 

@@ -1,6 +1,8 @@
-"""Joint training (multitask learning, Caruana 1997): one network, all tasks at once, in turns of a batch.
+"""Joint training (multitask learning, Caruana 1997): one network, all tasks at once, in turns of a
+batch.
 
-All weights that packing shares are shared; head, biases and normalisations are each task's own, as they are there.
+All weights that packing shares are shared; head, biases and normalisations are each task's own, as
+they are there.
 """
 
 from collections.abc import Sequence
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
 
 
 class Joint(Method):
-    """Train one network on all tasks of a sequence at once (Caruana 1997), in turns of a batch; all weights are shared,
-    heads, biases and normalisations are each task's own, as in packing. It needs all data at the same time. `epochs`,
-    learning rate, optimiser and schedule are those of `training`, whatever a task overrides."""
+    """Train one network on all tasks of a sequence at once (Caruana 1997), in turns of a batch; all
+    weights are shared, heads, biases and normalisations are each task's own, as in packing. It
+    needs all data at the same time. `epochs`, learning rate, optimiser and schedule are those of
+    `training`, whatever a task overrides."""
 
     type: Literal["joint"] = Field(description="`joint`")
 
@@ -46,7 +49,11 @@ class Joint(Method):
         from acll.packing.ownership import digest, effective
 
         states: list[State] = [
-            {name.removeprefix(f"{number}."): value for name, value in state.items() if name.startswith(f"{number}.")}
+            {
+                name.removeprefix(f"{number}."): value
+                for name, value in state.items()
+                if name.startswith(f"{number}.")
+            }
             for number in range(len(records))
         ]
         shared = {
@@ -58,7 +65,13 @@ class Joint(Method):
             for record, own in zip(records, states, strict=True)
         }
         used = {name for own in states for name in own}  # a decoder that no task uses stays free
-        owner = {name: torch.ones_like(value) if name in used else value for name, value in packed.owner.items()}
+        owner = {
+            name: torch.ones_like(value) if name in used else value
+            for name, value in packed.owner.items()
+        }
         joined = replace(packed, shared=shared, owner=owner, private=private, tasks=tuple(records))
-        after = (replace(one, digest=digest(effective(joined, one.name)), frozen=False) for one in records)
+        after = (
+            replace(one, digest=digest(effective(joined, one.name)), frozen=False)
+            for one in records
+        )
         return replace(joined, tasks=tuple(after))

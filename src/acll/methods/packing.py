@@ -1,7 +1,7 @@
 """Packing: prune after each task, freeze the survivors, let the next task use what is free.
 
-PackNet (Mallya & Lazebnik, CVPR 2018) with a ratio that is fixed or, for each task, searched (Srivastava, Berman,
-Blaschko & Tuia, BMVC 2019).
+PackNet (Mallya & Lazebnik, CVPR 2018) with a ratio that is fixed or, for each task, searched
+(Srivastava, Berman, Blaschko & Tuia, BMVC 2019).
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,8 @@ Ratio = Annotated[
 
 
 class TrainFreeWeights(TrainingRule):
-    """Train the weights that no task owns, and the private parameters; the weights of earlier tasks stay."""
+    """Train the weights that no task owns, and the private parameters; the weights of earlier tasks
+    stay."""
 
     type: Literal["packing"] = "packing"
     later: FreeWeights  # where free weights start for later tasks
@@ -47,31 +48,49 @@ class TrainFreeWeights(TrainingRule):
 
 
 class Packing(Method):
-    """Train, release the smallest weights, retrain and freeze the rest: PackNet, with a fixed or a searched ratio."""
+    """Train, release the smallest weights, retrain and freeze the rest: PackNet, with a fixed or a
+    searched ratio."""
 
     type: Literal["packing"] = Field("packing", description="`packing`, which may be left out")
     ratio: Ratio = Field(
-        description="share of what the task trained that it releases: a number in [0, 1), or the settings of a search"
+        description="share of what the task trained that it releases: a number in [0, 1), or "
+        "the settings of a search"
     )
     scope: Scope = Field(
         "global",
-        description="release the smallest of all weights; with `layer` the same share of each layer, as PackNet; with "
-        "`channel` whole output channels, the smallest first for the layer that they are of, and with them the weights "
+        description="release the smallest of all weights; with `layer` the same share of each "
+        "layer, as PackNet; with "
+        "`channel` whole output channels, the smallest first for the layer that they are of, "
+        "and with them the weights "
         "that read no other",
     )
     free_weights: FreeWeights = Field(
-        "fresh", description="where free weights start for later tasks: newly drawn, 0, or the values of `weights`"
+        "fresh",
+        description="where free weights start for later tasks: newly drawn, 0, or the values "
+        "of `weights`",
     )
     expected_tasks: Positive = Field(
-        5, description="n: with a search, task t < n may own 1/(n-t+1) of the weights free in its network"
+        5,
+        description="n: with a search, task t < n may own 1/(n-t+1) of the weights free in its "
+        "network",
     )
-    tail_share: Share = Field(0.5, description="with a search, the share of the free weights from task n on")
-    cap: bool = Field(True, description="whether these bounds hold; without them early tasks may take everything")
+    tail_share: Share = Field(
+        0.5, description="with a search, the share of the free weights from task n on"
+    )
+    cap: bool = Field(
+        True, description="whether these bounds hold; without them early tasks may take everything"
+    )
 
     @model_validator(mode="after")
     def _groups_are_ranked_together(self) -> Self:
-        if isinstance(self.ratio, Search) and self.ratio.space == "groups" and self.scope != "global":
-            raise ValueError("`space: groups` needs `scope: global`: each group ranks its weights by themselves")
+        if (
+            isinstance(self.ratio, Search)
+            and self.ratio.space == "groups"
+            and self.scope != "global"
+        ):
+            raise ValueError(
+                "`space: groups` needs `scope: global`: each group ranks its weights by themselves"
+            )
         return self
 
     @property

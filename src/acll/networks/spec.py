@@ -15,19 +15,27 @@ class BackboneNetwork(Settings):
     """A classification network."""
 
     backbone: str = Field(
-        description="a classification model of torchvision, or for small images `resnet_small`, `lenet`, `conv_small`"
+        description="a classification model of torchvision, or for small images "
+        "`resnet_small`, `lenet`, `conv_small`"
     )
-    weights: str = Field("none", description="`none`, `imagenet`, or a `.safetensors` file below `data_root`")
+    weights: str = Field(
+        "none", description="`none`, `imagenet`, or a `.safetensors` file below `data_root`"
+    )
     channels: Channels = Field(3, description=CHANNELS)
 
 
 class DecoderNetwork(Settings):
-    """An encoder with a segmentation decoder; classification tasks use its encoder and a pooled head."""
+    """An encoder with a segmentation decoder; classification tasks use its encoder and a pooled
+    head."""
 
     decoder: str = Field(description="a decoder of segmentation-models-pytorch, in small letters")
-    encoder: str = Field(description="one of its encoders (`tu-…`: any of timm), or `resnet_small` for small images")
+    encoder: str = Field(
+        description="one of its encoders (`tu-…`: any of timm), or `resnet_small` for small images"
+    )
     weights: str = Field(
-        "none", description="of the encoder: `none`, `imagenet`, or a `.safetensors` file below `data_root`"
+        "none",
+        description="of the encoder: `none`, `imagenet`, or a `.safetensors` file below "
+        "`data_root`",
     )
     channels: Channels = Field(3, description=CHANNELS)
 
@@ -38,7 +46,9 @@ class PerceptronNetwork(Settings):
     hidden: list[Width] = Field(
         min_length=1, max_length=100, description="widths of the hidden layers, from the input on"
     )
-    image_size: Size = Field(description="height and width in pixels of its images, equal to that of its tasks")
+    image_size: Size = Field(
+        description="height and width in pixels of its images, equal to that of its tasks"
+    )
     weights: Literal["none"] = Field("none", description="always `none`")
     channels: Channels = Field(1, description=CHANNELS)
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from acll.files import written
+from acll.files import sha256, written
 from acll.packing.ownership import PackingError, State, raw_bytes
 
 _WIDTHS = {"U8": 1, "F32": 4}  # bytes of a value
@@ -129,8 +129,11 @@ def _header_digest(header: Mapping[str, Any]) -> str:
 
 
 def content_key(settings: str, *paths: Path | None) -> str:
-    """What a result depends on, in one digest: its settings and the content of its input files."""
+    """What a result depends on, in one digest: its settings and the content of its input files.
+
+    Files may be larger than memory.
+    """
     total = hashlib.sha256(settings.encode())
     for path in paths:
-        total.update(b"\0" if path is None else hashlib.sha256(path.read_bytes()).digest())
+        total.update(b"\0" if path is None else bytes.fromhex(sha256(path)))
     return total.hexdigest()

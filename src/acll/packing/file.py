@@ -11,7 +11,6 @@ library versions.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,13 +21,13 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from acll.errors import quoted
+from acll.libraries import OF_NETWORKS, versions
 from acll.packing import container
 from acll.packing.bits import bits_for, pack, packed_size, unpacked
 from acll.packing.header import Header, Layer, Part
 from acll.packing.ownership import Packed, PackingError, State, TaskRecord, alone, raw_bytes, uses
 
 FORMAT = 3
-LIBRARIES = ("torch", "torchvision", "segmentation-models-pytorch", "timm")
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -227,7 +226,7 @@ def header_of(packed: Packed) -> Header:
 
 
 def _written(header: Header) -> dict[str, Any]:
-    return header.model_dump(mode="json") | {"format": FORMAT, "versions": {name: version(name) for name in LIBRARIES}}
+    return header.model_dump(mode="json") | {"format": FORMAT, "versions": versions(OF_NETWORKS)}
 
 
 def _layer(name: str, owner: Tensor, tasks: int) -> Layer:

@@ -6,7 +6,8 @@ from acll.seeds import derived
 
 
 class NodeParams(Params):
-    """A node of the tree of prefixes: what its network is built from, and what its seeds are derived from."""
+    """A node of the tree of prefixes: what its network is built from, and what its seeds are
+    derived from."""
 
     network: Network
     method: str  # its name in the configuration

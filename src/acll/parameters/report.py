@@ -1,4 +1,5 @@
-"""What tables and figures depend on, beside the scores: which files belong to what, in the order of the inputs."""
+"""What tables and figures depend on, beside the scores: which files belong to what, in the order of
+the inputs."""
 
 from acll.node import Run
 from acll.parameters.base import Params
@@ -24,8 +25,8 @@ class PackedName(Settings):
 class MaskedTask(Settings):
     """A segmentation task of a sequence, and what networks make of it.
 
-    methods: the names of the methods; networks: of how many networks each has examples, when the task was learned and
-    at the end, or at the end alone.
+    methods: the names of the methods; networks: of how many networks each has examples, when the
+    task was learned and at the end, or at the end alone.
     """
 
     sequence: str

@@ -8,7 +8,8 @@ from acll.training.settings import Batches, Schedule
 
 
 class SearchParams(Params):
-    """How a ratio is searched. schedule: of retraining, as trials and the retraining that follows have it."""
+    """How a ratio is searched. schedule: of retraining, as trials and the retraining that follows
+    have it."""
 
     node: NodeParams
     search: Search

@@ -22,8 +22,8 @@ from acll.training.settings import Schedule
 class Retraining:
     """What every trial of a search starts from, and how it retrains.
 
-    state: the task's dense state dict. free: boolean masks of what the task could train. channels: as `keep_masks`
-    takes them.
+    state: the task's dense state dict. free: boolean masks of what the task could train. channels:
+    as `keep_masks` takes them.
     """
 
     learner: TaskLearner
@@ -35,10 +35,11 @@ class Retraining:
 
 
 def attempt_of(retraining: Retraining) -> Attempt:
-    """Return a function of (point, epochs, seed, settled) that releases, retrains and scores, each time anew.
+    """Return a function of (point, epochs, seed, settled) that releases, retrains and scores, each
+    time anew.
 
-    Attempts of the same length have the same number of validations, and the best counts, as in the retraining that
-    follows the search. `settled` may end one whose outcome is certain.
+    Attempts of the same length have the same number of validations, and the best counts, as in the
+    retraining that follows the search. `settled` may end one whose outcome is certain.
     """
     learner, free = retraining.learner, retraining.free
 
@@ -50,7 +51,9 @@ def attempt_of(retraining: Retraining) -> Attempt:
             (result,) = seen
             results.append(result)
             scores.append(score(result))
-            return settled is not None and settled(scores, standard_error(result, derived(seed, "bootstrap")))
+            return settled is not None and settled(
+                scores, standard_error(result, derived(seed, "bootstrap"))
+            )
 
         factors = factors_of(list(free), point.shape)
         start, keep = pruned(
@@ -69,7 +72,8 @@ def attempt_of(retraining: Retraining) -> Attempt:
 def task_of(
     retraining: Retraining, settings: Search, dense_epochs: int, cap: float | None, seed: int
 ) -> Task:
-    """Return the search's view of a task. cap: the largest share of the free weights that it may keep."""
+    """Return the search's view of a task. cap: the largest share of the free weights that it may
+    keep."""
     learner, free = retraining.learner, retraining.free
     return Task(
         attempt=attempt_of(retraining),

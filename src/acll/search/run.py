@@ -5,17 +5,31 @@ smallest kept share that was seen to hold.
 """
 
 import math
-import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-from tqdm import tqdm
 
-from acll.search.choice import crossing_below_top, interval, monotone_fit, residuals_of, tolerance_of
+from acll.search.choice import (
+    crossing_below_top,
+    interval,
+    monotone_fit,
+    residuals_of,
+    tolerance_of,
+)
 from acll.search.settings import Search
 from acll.search.strategies import STEP, SUGGEST, Known, draw, penalised
-from acll.search.trials import CONFIRMATION, REFERENCE, TRIAL, Attempt, Cost, Point, Settled, Trial, TrialLog
+from acll.search.trials import (
+    CONFIRMATION,
+    REFERENCE,
+    TRIAL,
+    Attempt,
+    Cost,
+    Point,
+    Settled,
+    Trial,
+    TrialLog,
+)
 from acll.seeds import derived
 
 FEWEST_SAMPLES = 50  # a validation split below this says little; the run warns
@@ -87,8 +101,7 @@ def search(settings: Search, task: Task, log: TrialLog) -> tuple[Choice, list[Tr
     if settings.search == "fixed":
         assert settings.ratio is not None  # the configuration sees to it
         return fixed(settings.ratio, task.cap), []
-    with _Bar(settings.budget) as bar:
-        return _Search(settings, task, log, bar).result(), log.trials
+    return _Search(settings, task, log).result(), log.trials
 
 
 NO_ROOM = (
@@ -100,8 +113,8 @@ NO_ROOM = (
 class _Search:
     """One search: the trials so far, and what they have cost."""
 
-    def __init__(self, settings: Search, task: Task, log: TrialLog, bar: "_Bar") -> None:
-        self.settings, self.task, self.log, self.bar = settings, task, log, bar
+    def __init__(self, settings: Search, task: Task, log: TrialLog) -> None:
+        self.settings, self.task, self.log = settings, task, log
         self.limit = 1.0 if task.cap is None else task.cap
         self.lowest = min(settings.lower, self.limit)
         self.full_cost = task.cost(task.full_epochs)
@@ -271,7 +284,6 @@ class _Search:
 
     def _note(self, trial: Trial, needed: float | None, objective: float | None = None) -> None:
         self.log.note(replace(trial, needed=needed, objective=objective))
-        self.bar.show(self._spent(), self.best)
         wanted = "" if needed is None else f"  (needed {needed:.4f})"
         factors = " ".join(f"{math.exp(value):.2f}" for value in trial.shape.values())
         shape = f"  factors of groups {factors}" if any(trial.shape.values()) else ""
@@ -322,22 +334,3 @@ def _warnings(samples: int, wanted: float, cap: float | None, confirmed: bool) -
     elif not confirmed:
         warnings.append("no smaller share held with full retraining: all of the free weights are kept")
     return tuple(warnings)
-
-
-class _Bar:
-    """A progress bar in units of the budget, where a person is watching."""
-
-    def __init__(self, budget: float) -> None:
-        self.budget = budget
-        self.bar = tqdm(total=budget, desc="search", leave=False, disable=not sys.stderr.isatty(),
-                        bar_format="{desc} {bar}{postfix}")  # fmt: skip
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def show(self, spent: float, best: float) -> None:
-        self.bar.n = min(spent, self.budget)  # tqdm gives up its total beyond
-        self.bar.set_postfix_str(f"best ratio so far {1 - best:.3f}, cost {spent:.2f} of {self.budget:g}")

@@ -227,8 +227,10 @@ def _quantise(path: Path) -> None:
     """Weights of 8 bits, activations of 8 bits by their range at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.disable(logging.WARNING)  # it advises to prepare the model, which has been done
+    before = logging.root.manager.disable
+    # it advises to prepare the model, which has been done
+    logging.disable(max(before, logging.WARNING))
     try:
         quantize_dynamic(path, path, op_types_to_quantize=["Conv", "MatMul", "Gemm"], weight_type=QuantType.QUInt8)
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)

@@ -25,7 +25,14 @@ from acll.errors import UserError
 from acll.networks.build import TaskNetwork
 from acll.packing import file
 from acll.packing.ownership import PackingError, TaskRecord, uses
-from acll.serving.inputs import ImageError, OneImage, batch_of, pixels_of, prepared_image, prepared_tile
+from acll.serving.inputs import (
+    ImageError,
+    OneImage,
+    batch_of,
+    pixels_of,
+    prepared_image,
+    prepared_tile,
+)
 from acll.serving.restore import header_of, loaded, naming, skeleton
 from acll.settings import Kind
 

@@ -23,7 +23,8 @@ class Planned:
 def planned(path: Path, root: Path, results: Path) -> Planned:
     """Return the plan of a configuration file. root: the checkout. results: where the results lie.
 
-    Raises UserError where the configuration cannot be run, or raw data are neither here nor recorded.
+    Raises UserError where the configuration cannot be run, or raw data are neither here nor
+    recorded.
     """
     configuration = load(path)
     data = (root / data_root(configuration.data_root)).resolve()

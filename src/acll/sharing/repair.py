@@ -1,16 +1,14 @@
 """Make the results again what this commit makes: from the DVC cache or remote where that has them, else by running."""
 
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 from acll.data.identity import FINGERPRINTS
 from acll.errors import UserError
 from acll.lock import held
 from acll.plan import Job
+from acll.progress import progress_bar
 from acll.sharing import records, transfer
 from acll.sharing.planned import jobs_of
 from acll.sharing.verify import Fault, verify
@@ -20,7 +18,7 @@ def verified(root: Path, name: str) -> tuple[list[Job], list[Fault]]:
     """The jobs of a configuration and the faults of their outputs. Raw data are read anew, whatever their times say."""
     (root / FINGERPRINTS).unlink(missing_ok=True)
     jobs = jobs_of(root, name)
-    seen = tqdm(jobs, f"verifying results/{name}", disable=not sys.stderr.isatty(), leave=False, unit="job")
+    seen = progress_bar(jobs, f"verifying results/{name}", unit="job")
     return jobs, verify(root / "results" / name, seen)
 
 

@@ -1,4 +1,4 @@
-"""What `make verify`, `make stale` and the like say, as lines of text."""
+"""What `make verify`, `make leftovers` and the like say, as lines of text."""
 
 from collections import Counter
 from collections.abc import Sequence

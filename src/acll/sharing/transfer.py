@@ -1,15 +1,15 @@
 """Results from and to the DVC cache and remote: share, pull, look, restore. Thin: DVC does the work."""
 
-import json
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from acll.errors import UserError
-from acll.files import sha256, write_json, written
-from acll.lock import alive, held
+from acll.files import sha256, written
+from acll.lock import held
 from acll.sharing import records
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ LOOKED_AT = ("tables", "figures")  # folders, and below the nodes:
 LOOKED_AT_FILES = ("scores.json", "choice.json", "trials.csv")
 # not only what DVC takes along: whatever this commit's results depend on
 SOURCES = ("Snakefile", "workflow", "src", "profiles", "requirements", "dvc.yaml", ".dvcignore", ".dvc/config")
+PATIENCE = 600  # seconds to wait for other DVC commands
 NO_REMOTE = """no DVC remote is set, so there is no place to share results. Type one of
   .venv/bin/dvc remote add --default store /a/folder/that/colleagues/see
   .venv/bin/dvc remote add --default store ssh://user@host/path
@@ -61,42 +62,26 @@ def knows(root: Path, name: str) -> bool:
     return f"run@{name}" in (content or {}).get("stages", {})
 
 
-def forget_ended(root: Path) -> None:
-    """Take zombies, processes that have ended and wait to be collected, out of DVC's list of who works on what.
+def record(root: Path, name: str) -> None:
+    """Take the results into the DVC cache and dvc.lock, as they are: what `dvc commit` does. Raises UserError.
 
-    DVC itself takes out only what is gone altogether.
+    Runs of other configurations in the same checkout may be doing the same: they take turns.
     """
-    path = root / ".dvc/tmp/rwlock"
-    if not any(not alive(entry["pid"]) for entry in _entries(_listed(path))):
-        return
-    from dvc.lock import make_lock
-    from dvc.rwlock import RWLOCK_LOCK
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
 
-    with make_lock(str(path.with_name(RWLOCK_LOCK)), tmp_dir=str(path.parent)):
-        listed = _listed(path)
-        write = {place: entry for place, entry in listed.get("write", {}).items() if alive(entry["pid"])}
-        read = {
-            place: [entry for entry in entries if alive(entry["pid"])]
-            for place, entries in listed.get("read", {}).items()
-        }
-        write_json(path, {"write": write, "read": {place: entries for place, entries in read.items() if entries}})
-
-
-def _listed(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-
-
-def _entries(listed: dict[str, Any]) -> list[dict[str, Any]]:
-    readers = [entry for entries in listed.get("read", {}).values() for entry in entries]
-    return [*listed.get("write", {}).values(), *readers]
-
-
-def commit(root: Path, name: str) -> None:
-    """Take the results into the DVC cache and dvc.lock, as they are. Raises UserError."""
-    _dvc(root, "commit", "--quiet", "--force", f"run@{name}")
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with Repo(str(root)) as repo:
+                repo.commit(f"run@{name}", force=True)  # without asking whether what has changed is meant
+            return
+        except LockError as error:
+            if time.monotonic() > deadline:
+                raise UserError(f"another DVC command is at work here: {error}; `make run` goes on after it") from None
+        except DvcException as error:
+            raise UserError(f"results/{name}: DVC could not record them: {error}") from None
 
 
 def push(root: Path, name: str) -> list[str]:
@@ -117,12 +102,18 @@ def pull(root: Path, name: str) -> None:
     gone = missing_folder(root)
     if gone is not None:
         raise UserError(f"the remote {gone} is not there; is it mounted?")
+    from dvc.api import DVCFileSystem
+
     results = root / "results" / name
     with held(results):
         _dvc(root, "fetch", f"run@{name}")
         try:
+            # DVC would write what is named, wherever that is
+            _listed(DVCFileSystem(str(root)), f"results/{name}")
             _dvc(root, "checkout", f"run@{name}")
-        except UserError as error:
+        except OddNameError:
+            raise
+        except Exception as error:  # what is raised depends on the kind of remote
             raise UserError(
                 f"{error}\nif the remote lacks them, whoever made them has to `make share CONFIG={name}`; "
                 f"if files here were damaged, `make repair CONFIG={name}` puts them right; if a run made them and "
@@ -148,12 +139,13 @@ def look(root: Path, name: str) -> tuple[Path, int]:
     shutil.rmtree(beside, ignore_errors=True)
     try:
         shared = DVCFileSystem(str(root), rev="HEAD")
-        found = shared.find(own, dvc_only=True) if shared.exists(own) else []
-        files = [path for path in found if _is_looked_at(path.removeprefix(f"{own}/"))]
-        for path in files:
-            to = beside / path.removeprefix(f"{own}/")
+        files = [file for file in _listed(shared, own) if _is_looked_at(file)]
+        for file in files:
+            to = beside / file
             to.parent.mkdir(parents=True, exist_ok=True)
-            shared.get_file(path, str(to))
+            shared.get_file(f"{own}/{file}", str(to))
+    except OddNameError:
+        raise
     except Exception as error:  # what is raised depends on the kind of remote
         shutil.rmtree(beside, ignore_errors=True)
         raise UserError(f"{own}: cannot be brought: {error}") from None
@@ -177,14 +169,38 @@ def restore(root: Path, name: str, wanted: Mapping[str, str | None]) -> set[str]
     brought = set()
     try:
         source = DVCFileSystem(str(root))
-        for path in source.find(own, dvc_only=True) if wanted and source.exists(own) else []:
-            file = path.removeprefix(f"{own}/")
+        for file in _listed(source, own) if wanted else []:
+            path = f"{own}/{file}"
             if file in wanted and _bring(source, path, root / path, wanted[file]):
                 brought.add(file)
+    except OddNameError:
+        raise
     except Exception as error:  # what is raised depends on the kind of remote
         if not _is_absence(error):
             raise UserError(f"DVC cannot say whether it has these results: {error}; mend that first") from None
     return brought
+
+
+class OddNameError(UserError):
+    """What others have shared names a file that would not lie where it belongs."""
+
+
+def _listed(source: "DVCFileSystem", own: str) -> list[str]:
+    """The files that DVC knows below a folder, by their names in it, sorted.
+
+    The names come from a remote, to which others write. Raises OddNameError where one leads out of
+    its folder, here or on another system. Folders are looked into only after their names have been.
+    """
+    found: list[str] = []
+    for folder, folders, files in source.walk(own, dvc_only=True) if source.exists(own) else ():
+        for name in (*folders, *files):
+            if name in ("", ".", "..") or any(letter in name for letter in "/\\\0"):
+                raise OddNameError(
+                    f"{folder}: what has been shared names {name!r} there, which is no name of a "
+                    "file or folder; nothing was written; whoever shared it has to look into it"
+                )
+        found += [f"{folder}/{name}".removeprefix(f"{own}/") for name in files]
+    return sorted(found)
 
 
 def _bring(source: "DVCFileSystem", path: str, place: Path, digest: str | None) -> bool:

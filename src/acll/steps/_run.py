@@ -1,4 +1,5 @@
-"""What all steps share: arguments, the lock of the run, digests of what was written, and saying what went wrong."""
+"""What all steps share: arguments, the lock of the run, digests of what was written, and saying
+what went wrong."""
 
 import argparse
 import inspect
@@ -18,9 +19,10 @@ from acll.lock import job
 def run(main: Callable[..., None]) -> None:
     """Call `main` with the command line's `--name value` pairs, typed as its signature says.
 
-    Paths come as they are; a list or an optional one may be empty. The parameters come by standard input, as the plan
-    wrote them (`acll.plan.Job.text`): `params` gets them typed, `key`, where a step has it, as they are. `--digests`
-    names the file for the digests of all outputs. A `UserError` ends the step with its message and exit code 1.
+    Paths come as they are; a list or an optional one may be empty. The parameters come by standard
+    input, as the plan wrote them (`acll.plan.Job.text`): `params` gets them typed, `key`, where a
+    step has it, as they are. `--digests` names the file for the digests of all outputs. A
+    `UserError` ends the step with its message and exit code 1.
     """
     hints = typing.get_type_hints(main)
     parser = argparse.ArgumentParser(prog=f"python -m {sys.modules['__main__'].__spec__.name}")  # type: ignore[union-attr]
@@ -34,7 +36,9 @@ def run(main: Callable[..., None]) -> None:
     text = sys.stdin.read()
     try:
         arguments = {name: _value(hints[name], given[name]) for name in names}
-        arguments["params"] = hints["params"].model_validate_json(json.dumps(json.loads(text)["params"]))
+        arguments["params"] = hints["params"].model_validate_json(
+            json.dumps(json.loads(text)["params"])
+        )
         if "key" in hints:
             arguments["key"] = text
         with job(Path.cwd()):

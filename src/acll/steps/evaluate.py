@@ -1,4 +1,7 @@
-"""Score every task of a node on its test split and check that nothing was forgotten. No other step reads test splits."""
+"""Score every task of a node on its test split and check that nothing was forgotten.
+
+No other step reads test splits.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,20 +17,29 @@ from acll.steps._run import run
 from acll.training.loop import prepare_process
 
 
-def main(*, network: Path, test: list[Path], scores: Path, examples: Path, params: EvaluateParams) -> None:
+def main(
+    *, network: Path, test: list[Path], scores: Path, examples: Path, params: EvaluateParams
+) -> None:
     """Write the scores of all tasks of the node, and some images with what it makes of them."""
     device = prepare_process(params.threads)
     prepared.allow_test()
     packed = file.read(network)
     tests = {path.name.removesuffix(prepared.TEST): path for path in test}
     evaluated = evaluate(packed, tests, device)
-    changed = [row.task for row in evaluated.rows if packed.record(row.task).frozen and not row.bit_exact]
+    changed = [
+        row.task for row in evaluated.rows if packed.record(row.task).frozen and not row.bit_exact
+    ]
     if changed:
-        raise PackingError(f"{network}: the weights of {', '.join(changed)} are not what they were when learned")
+        raise PackingError(
+            f"{network}: the weights of {', '.join(changed)} are not what they were when learned"
+        )
     example_files.write(examples, example_files.examples_of(packed, tests, device))
     write_json(scores, asdict(evaluated))
     for row in evaluated.rows:
-        print(f"{row.task}: {row.metric} {row.score:.4f}  {'bit-exact' if row.bit_exact else 'changed'}")
+        print(
+            f"{row.task}: {row.metric} {row.score:.4f}  "
+            f"{'bit-exact' if row.bit_exact else 'changed'}"
+        )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ def main(
     figures: list[Path],
     params: FiguresParams,
 ) -> None:
-    """Write the figures as PNG: of runs and, where there are any, of searches, packed networks and masks."""
+    """Write the figures as PNG: of runs and, where there are any, of searches, packed networks and
+    masks."""
     folder = figures[0].parent
     table = {path.stem: read(path) for path in tables if path.suffix == ".csv"}
     _draw_results(table, folder)
@@ -59,7 +60,8 @@ def _draw_results(table: dict[str, pd.DataFrame], folder: Path) -> None:
 
 
 def _draw_masks(tasks: list[MaskedTask], files: Iterator[tuple[Path, Path]], folder: Path) -> None:
-    """Draw what networks make of test images. files: examples and scores of each network, task by task."""
+    """Draw what networks make of test images. files: examples and scores of each network, task by
+    task."""
     for shown in tasks:
         rows = []
         for method, count in zip(shown.methods, shown.networks, strict=True):
@@ -68,7 +70,10 @@ def _draw_masks(tasks: list[MaskedTask], files: Iterator[tuple[Path, Path]], fol
             scores = tuple(_score(path, shown.task) for _, path in own)
             learned = before_and_after[0] if count > 1 else None
             rows.append(Before(method, learned, before_and_after[-1], scores))
-        save(masks(f"{shown.sequence}: {shown.task}", rows), folder / f"{shown.sequence}.{shown.task}.png")
+        save(
+            masks(f"{shown.sequence}: {shown.task}", rows),
+            folder / f"{shown.sequence}.{shown.task}.png",
+        )
 
 
 def _score(path: Path, task: str) -> float:

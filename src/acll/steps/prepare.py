@@ -9,8 +9,11 @@ from acll.parameters.prepare import PrepareParams
 from acll.steps._run import run
 
 
-def main(*, train: Path, test: Path, summary: Path, report: Path, processes: int, params: PrepareParams) -> None:
-    """Write `<task>.train.safetensors`, `<task>.test.safetensors`, `<task>.json` and the report of faults."""
+def main(
+    *, train: Path, test: Path, summary: Path, report: Path, processes: int, params: PrepareParams
+) -> None:
+    """Write `<task>.train.safetensors`, `<task>.test.safetensors`, `<task>.json` and the report of
+    faults."""
     channels = networks_channels(params.name)
     found = prepare(params.name, params.task, data_root(), train, test, report, processes, channels)
     write_json(summary, found)

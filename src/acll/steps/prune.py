@@ -17,7 +17,9 @@ from acll.steps._run import run
 FIGURES = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped", "cost")
 
 
-def main(*, dense: Path, parent: Path | None, choice: Path | None, pruned: Path, params: PruneParams) -> None:
+def main(
+    *, dense: Path, parent: Path | None, choice: Path | None, pruned: Path, params: PruneParams
+) -> None:
     """Write the pruned network, with the masks of what it keeps."""
     state, _, header = stage.load_state(dense)
     (learned,) = header["tasks"]
@@ -30,12 +32,20 @@ def main(*, dense: Path, parent: Path | None, choice: Path | None, pruned: Path,
     channels = _channels(params.network, task) if params.scope == "channel" else None
     after, keep = prune.pruned(state, free, decided["ratio"], params.scope, factors, channels)
     figures = {key: decided.get(key) for key in FIGURES}
-    stage.save_state(pruned, after, {"task": task, "curve": learned["curve"], "choice": figures}, keep)
-    kept, total = sum(int(mask.sum()) for mask in keep.values()), sum(int(mask.sum()) for mask in free.values())
+    stage.save_state(
+        pruned, after, {"task": task, "curve": learned["curve"], "choice": figures}, keep
+    )
+    kept, total = (
+        sum(int(mask.sum()) for mask in keep.values()),
+        sum(int(mask.sum()) for mask in free.values()),
+    )
     print(f"{task['name']}: keeps {kept:,} of {total:,} free weights")
     if total and not kept:
         what = "channel of each layer" if params.scope == "channel" else "weight"
-        print(f"warning: a ratio of {decided['ratio']} has no room for one {what}; only what is the task's own learns")
+        print(
+            f"warning: a ratio of {decided['ratio']} has no room for one {what}; only what is "
+            "the task's own learns"
+        )
 
 
 def _channels(network: Network, task: dict[str, Any]) -> ChannelGraph:

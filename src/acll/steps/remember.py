@@ -7,7 +7,7 @@ from acll.packing import container, file
 from acll.packing.ownership import effective
 from acll.parameters.commit import RememberParams
 from acll.steps._run import run
-from acll.training.setup import learner_of
+from acll.steps._setup import learner_of
 
 
 def main(

@@ -8,13 +8,19 @@ from acll.packing.ownership import commit
 from acll.packing.stage import load_state
 from acll.parameters.retrain import RetrainParams
 from acll.steps._run import run
+from acll.steps._setup import learner_of, packed_before, record_of
 from acll.training.checkpoint import Checkpoint
 from acll.training.loop import FitConfig, fit
-from acll.training.setup import learner_of, packed_before, record_of
 
 
 def main(
-    *, pruned: Path, parent: Path | None, train: Path, network: Path, params: RetrainParams, key: str = ""
+    *,
+    pruned: Path,
+    parent: Path | None,
+    train: Path,
+    network: Path,
+    params: RetrainParams,
+    key: str = "",
 ) -> None:
     """Write the packed network with one more task."""
     node = params.node
@@ -23,7 +29,9 @@ def main(
     state, keep, header = load_state(pruned)
     packed = packed_before(node, parent)
     config = FitConfig(params.schedule, node.seed_for("retrain"), label=name)
-    checkpoint = Checkpoint(network.with_suffix(".checkpoint"), content_key(key, pruned, parent, train))
+    checkpoint = Checkpoint(
+        network.with_suffix(".checkpoint"), content_key(key, pruned, parent, train)
+    )
     result = fit(learner, state, config, keep, checkpoint)
     record = record_of(learner.header, result.score, header["curve"], header["choice"])
     after = commit(packed, record, result.state, keep)
@@ -33,7 +41,10 @@ def main(
     left = sum(int((owner == 0).sum()) for owner in after.owner.values())
     print(f"{name}: owns {after.tasks[-1].owned:,} weights; {left:,} are left free")
     if left == 0:
-        print("warning: no weight is left free; later tasks can only train their heads, biases and normalisations")
+        print(
+            "warning: no weight is left free; later tasks can only train their heads, biases "
+            "and normalisations"
+        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from acll.search.attempt import Retraining, task_of
 from acll.search.run import search
 from acll.search.trials import TrialLog, table
 from acll.steps._run import run
-from acll.training.setup import learner_of
+from acll.steps._setup import learner_of
 
 
 def main(
@@ -27,15 +27,22 @@ def main(
     params: SearchParams,
     key: str = "",
 ) -> None:
-    """Write the table of trials and the choice. One that was killed goes on after its last trial."""
+    """Write the table of trials and the choice.
+
+    One that was killed goes on after its last trial.
+    """
     node = params.node
     learner = learner_of(node, train, params.batches)
     state, _, header = load_state(dense)
     free = free_of(parent, state, header["shared"])
-    count, total = (sum(int(count(mask)) for mask in free.values()) for count in (torch.sum, torch.numel))
+    count, total = (
+        sum(int(count(mask)) for mask in free.values()) for count in (torch.sum, torch.numel)
+    )
     print(f"{learner.header.name}: {count:,} of {total:,} weights are free")
     log = TrialLog(trials.with_suffix(".checkpoint"), content_key(key, dense, train, parent))
-    channels = ChannelGraph(learner.network, learner.some_images()) if params.scope == "channel" else None
+    channels = (
+        ChannelGraph(learner.network, learner.some_images()) if params.scope == "channel" else None
+    )
     retraining = Retraining(learner, params.schedule, state, free, params.scope, channels)
     seed = node.seed_for("search")
     task = task_of(retraining, params.search, params.dense_epochs, params.cap, seed)

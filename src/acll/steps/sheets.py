@@ -9,7 +9,9 @@ from acll.parameters.report import SheetsParams
 from acll.steps._run import run
 
 
-def main(*, train: list[Path], summary: list[Path], figures: list[Path], params: SheetsParams) -> None:
+def main(
+    *, train: list[Path], summary: list[Path], figures: list[Path], params: SheetsParams
+) -> None:
     """Write the figures as PNG."""
     for data, about, figure in zip(train, summary, figures, strict=True):
         save(sheet(data, json.loads(about.read_text(encoding="utf-8"))), figure)

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from acll.evaluation.comparison import by_node, matrix_table, paired_table, runs_table, summary_table
+from acll.evaluation.comparison import (
+    by_node,
+    matrix_table,
+    paired_table,
+    runs_table,
+    summary_table,
+)
 from acll.evaluation.console import for_papers, readable, remarks_of
 from acll.evaluation.tables import (
     amiss,
@@ -24,7 +30,12 @@ from acll.steps._run import run
 
 
 def main(
-    *, scores: list[Path], summaries: list[Path], trials: list[Path], tables: list[Path], params: TablesParams
+    *,
+    scores: list[Path],
+    summaries: list[Path],
+    trials: list[Path],
+    tables: list[Path],
+    params: TablesParams,
 ) -> None:
     """Write all tables."""
     folder = tables[0].parent

@@ -1,4 +1,5 @@
-"""Train a task on top of what earlier ones left, or several tasks at once: the dense network of a node."""
+"""Train a task on top of what earlier ones left, or several tasks at once: the dense network of a
+node."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,14 +12,20 @@ from acll.packing.ownership import starting_state
 from acll.packing.stage import save_state
 from acll.parameters.train import TrainParams
 from acll.steps._run import run
+from acll.steps._setup import learner_of, packed_before
 from acll.training.checkpoint import Checkpoint
 from acll.training.loop import FitConfig, fit
 from acll.training.metrics import score
-from acll.training.setup import learner_of, packed_before
 
 
 def main(
-    *, train: list[Path], parent: Path | None, memory: Path | None, dense: Path, params: TrainParams, key: str = ""
+    *,
+    train: list[Path],
+    parent: Path | None,
+    memory: Path | None,
+    dense: Path,
+    params: TrainParams,
+    key: str = "",
 ) -> None:
     """Write the dense network: the state of the best epoch on the validation split.
 
@@ -38,7 +45,9 @@ def main(
 
     name = "joint" if len(learners) > 1 else learners[0].header.name
     config = FitConfig(params.schedule, node.seed_for("train"), label=name)
-    checkpoint = Checkpoint(dense.with_suffix(".checkpoint"), content_key(key, *train, parent, memory))
+    checkpoint = Checkpoint(
+        dense.with_suffix(".checkpoint"), content_key(key, *train, parent, memory)
+    )
     result = fit(start.learner, start.state, config, start.masks, checkpoint)
 
     scores, curve = [result.score], result.curve()
@@ -49,7 +58,9 @@ def main(
         {"task": asdict(learner.header), "score": own, "curve": curve}
         for learner, own in zip(learners, scores, strict=True)
     ]
-    save_state(dense, result.state, {"shared": partition(learners[0].network).shared, "tasks": tasks})
+    save_state(
+        dense, result.state, {"shared": partition(learners[0].network).shared, "tasks": tasks}
+    )
     checkpoint.remove()
     print(f"{name}: kept epoch {result.epoch}, validation {result.score:.4f}")
 

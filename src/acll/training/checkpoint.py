@@ -14,13 +14,18 @@ from acll.files import written
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training keeps its last epoch. key: all that its bits depend on; another key is another training."""
+    """Where a training keeps its last epoch. key: all that its bits depend on; another key is
+    another training."""
 
     path: Path
     key: str
 
     def write(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Tensor], progress: dict[str, Any]
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        best: dict[str, Tensor],
+        progress: dict[str, Any],
     ) -> None:
         """Write network, optimiser, best state and progress (plain data), whole or not at all."""
         content = {
@@ -38,7 +43,8 @@ class Checkpoint:
     ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Put back what `write` wrote; return the best state and the progress.
 
-        None, and nothing put back, where there is no such file, it is damaged, or it belongs to another training.
+        None, and nothing put back, where there is no such file, it is damaged, or it belongs to
+        another training.
         """
         try:
             # weights_only: tensors and plain data, no code
@@ -57,7 +63,8 @@ class Checkpoint:
 
 
 def snapshot(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a copy of a state dict, on the CPU; what networks that are trained together share is copied once."""
+    """Return a copy of a state dict, on the CPU; what networks that are trained together share is
+    copied once."""
     copies: dict[tuple[int, torch.Size], Tensor] = {}
     for value in state.values():
         if (value.data_ptr(), value.shape) not in copies:

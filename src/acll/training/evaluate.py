@@ -25,11 +25,14 @@ def evaluated(network: nn.Module, split: Split, header: Header, device: torch.de
     together = np.concatenate(results)
     if kind == "classification":
         return EvalResult(kind, correct=together)
-    return EvalResult(kind, confusion=together if split.wholes is None else _stitched(together, split))
+    return EvalResult(
+        kind, confusion=together if split.wholes is None else _stitched(together, split)
+    )
 
 
 def _stitched(confusion: np.ndarray, split: Split) -> np.ndarray:
-    """Matrices of tiles [N, C, C] → of whole images; the cores of the tiles of an image cover it once."""
+    """Matrices of tiles [N, C, C] → of whole images; the cores of the tiles of an image cover it
+    once."""
     assert split.wholes is not None
     matrices = np.zeros((split.originals(), *confusion.shape[1:]), confusion.dtype)
     np.add.at(matrices, split.wholes.numpy(), confusion)

@@ -15,7 +15,8 @@ from acll.training.metrics import EvalResult
 
 @dataclass(frozen=True)
 class JointLearner:
-    """The learner of several tasks at once, whose networks are tied: they share the parameters named in `shared`."""
+    """The learner of several tasks at once, whose networks are tied: they share the parameters
+    named in `shared`."""
 
     learners: tuple[TaskLearner, ...]
     shared: tuple[str, ...]
@@ -45,7 +46,9 @@ class JointLearner:
         counts = [learner.batches() for learner in self.learners]
         generator = np.random.default_rng(derived(seed, "turns", epoch))
         turns = generator.permutation(np.repeat(range(len(counts)), counts))
-        sources = [learner.losses(derived(seed, learner.header.name), epoch) for learner in self.learners]
+        sources = [
+            learner.losses(derived(seed, learner.header.name), epoch) for learner in self.learners
+        ]
         for turn in turns:
             yield next(sources[turn])
 

@@ -20,9 +20,11 @@ BatchLoss = Callable[[Tensor, Tensor], Tensor]  # of images [B, C, H, W] and lab
 
 @dataclass(frozen=True)
 class TaskLearner:
-    """A task's network, its data and how it is trained: what every training of a task has in common.
+    """A task's network, its data and how it is trained: what every training of a task has in
+    common.
 
-    The learner of `acll.training.loop`. batch_loss: of methods that learn with another loss than the task's own.
+    The learner of `acll.training.loop`. batch_loss: of methods that learn with another loss than
+    the task's own.
     """
 
     network: TaskNetwork
@@ -45,7 +47,13 @@ class TaskLearner:
         """Yield the loss of each batch of an epoch."""
         settings, kind = self.settings, self.device.type
         loader = training_batches(
-            self.train, self.header, settings.batch_size, settings.augmentation, seed, epoch, self.device
+            self.train,
+            self.header,
+            settings.batch_size,
+            settings.augmentation,
+            seed,
+            epoch,
+            self.device,
         )
         for images, labels in loader:
             with torch.autocast(kind, torch.bfloat16, settings.mixed_precision and kind == "cuda"):

@@ -1,12 +1,13 @@
 """The training loop. Weights outside a mask do not move, whatever the optimiser does.
 
-Gradients are multiplied by their masks after the backward pass, and weight decay is applied here, through the same
-masks, instead of by the optimiser: with masked gradients SGD, momentum and Adam leave an entry untouched to the bit.
+Gradients are multiplied by their masks after the backward pass, and weight decay is applied here,
+through the same masks, instead of by the optimiser: with masked gradients SGD, momentum and Adam
+leave an entry untouched to the bit.
 """
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Protocol
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 
 from acll.errors import UserError
 from acll.packing.ownership import digest
-from acll.progress import progress_bar
 from acll.seeds import derived
 from acll.training.checkpoint import Checkpoint, snapshot
 from acll.training.metrics import EvalResult, score
@@ -42,7 +42,8 @@ class Learner(Protocol):
         """Return how many batches an epoch has."""
 
     def losses(self, seed: int, epoch: int) -> Iterator[Tensor]:
-        """Yield the loss of each batch of an epoch, of the network as it is when the loss is asked for."""
+        """Yield the loss of each batch of an epoch, of the network as it is when the loss is asked
+        for."""
 
     def validate(self) -> tuple[EvalResult, ...]:
         """Return what the network does on the validation split of each task."""
@@ -52,8 +53,8 @@ class Learner(Protocol):
 class FitConfig:
     """One training.
 
-    The learning rate runs once through its schedule, however short the training. There is one validation after each
-    epoch and after the last step.
+    The learning rate runs once through its schedule, however short the training. There is one
+    validation after each epoch and after the last step.
     """
 
     schedule: Schedule
@@ -67,7 +68,9 @@ class FitConfig:
         return self.schedule.epochs
 
 
-OnValidation = Callable[[tuple[EvalResult, ...]], bool]  # is shown each validation; True ends the training
+OnValidation = Callable[
+    [tuple[EvalResult, ...]], bool
+]  # is shown each validation; True ends the training
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,9 @@ class FitResult:
 def prepare_process(threads: int) -> torch.device:
     """Make torch repeatable, with this number of threads; the device is a GPU where there is one.
 
-    On a CPU results are equal bit for bit. On a GPU a few operations (cross-entropy of masks, bilinear upsampling) have
-    no repeatable form, and results may differ in the last bits from run to run.
+    On a CPU results are equal bit for bit. On a GPU a few operations (cross-entropy of masks,
+    bilinear upsampling) have no repeatable form, and results may differ in the last bits from run
+    to run.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
@@ -107,10 +111,11 @@ def fit(
 ) -> FitResult:
     """Train the learner's network in place, from `state` on.
 
-    masks: by name in the state dict, True where a parameter may move; parameters without a mask move freely, and so
-    does everything where `masks` is None. checkpoint: where to keep the last epoch; a training that was killed goes on
-    from there and gives the same bits as one left alone. Its key need not name what is given here beside it. Raises
-    TrainingError where the loss is not finite.
+    masks: by name in the state dict, True where a parameter may move; parameters without a mask
+    move freely, and so does everything where `masks` is None. checkpoint: where to keep the last
+    epoch; a training that was killed goes on from there and gives the same bits as one left alone.
+    Its key need not name what is given here beside it. Raises TrainingError where the loss is not
+    finite.
     """
     network = learner.network
     network.load_state_dict(state)
@@ -122,16 +127,25 @@ def fit(
     if checkpoint is not None:
         # whatever the bits depend on, so that an old checkpoint is never taken for a new training's
         states = digest(network.state_dict()), digest(masks or {})
-        checkpoint = replace(checkpoint, key=f"{checkpoint.key} {config} {learner.device.type} {states}")
+        checkpoint = replace(
+            checkpoint, key=f"{checkpoint.key} {config} {learner.device.type} {states}"
+        )
         restored = checkpoint.restore(network, optimizer)
         if restored is not None:
             best, progress = restored
-            print(f"{config.label}: goes on after epoch {progress['epoch']} of {config.epochs:g}", flush=True)
+            print(
+                f"{config.label}: goes on after epoch {progress['epoch']} of {config.epochs:g}",
+                flush=True,
+            )
     validations = math.ceil(steps_of(config.epochs, learner.batches()) / learner.batches())
     for epoch in range(progress["epoch"], validations):
         loss = _train_epoch(learner, gradient_masks, optimizer, config, epoch)
         seen = learner.validate()
-        row: dict[str, float] = {"epoch": epoch + 1, "loss": loss, "score": sum(map(score, seen)) / len(seen)}
+        row: dict[str, float] = {
+            "epoch": epoch + 1,
+            "loss": loss,
+            "score": sum(map(score, seen)) / len(seen),
+        }
         print(_line(config, row), flush=True)
         if row["score"] > progress["best_score"]:
             if config.keep_state:
@@ -153,7 +167,8 @@ def _train_epoch(
     config: FitConfig,
     epoch: int,
 ) -> float:
-    """Make one pass over the training split, or over what is left of a last part of one; return the mean loss.
+    """Make one pass over the training split, or over what is left of a last part of one; return the
+    mean loss.
 
     Raises TrainingError where the loss is not finite.
     """
@@ -165,7 +180,7 @@ def _train_epoch(
     whole = steps_of(config.epochs, an_epoch)
     steps = min(an_epoch, whole - epoch * an_epoch)
     losses = islice(learner.losses(config.seed, epoch), steps)
-    for step, loss in enumerate(_progress_bar(losses, steps, config, epoch)):
+    for step, loss in enumerate(losses):
         done = (epoch * an_epoch + step) / whole
         lr = _decreased(config.schedule.schedule, config.schedule.learning_rate, done)
         for group in optimizer.param_groups:
@@ -176,12 +191,15 @@ def _train_epoch(
         optimizer.step()
         total += loss.item()
     if not math.isfinite(total):
-        raise TrainingError(f"{config.label}: the loss is not finite in epoch {epoch + 1}; lower the learning rate")
+        raise TrainingError(
+            f"{config.label}: the loss is not finite in epoch {epoch + 1}; lower the learning rate"
+        )
     return total / steps
 
 
 def steps_of(epochs: float, batches: int) -> int:
-    """How many batches a training of some epochs, or a part of one, sees; at least one. batches: of an epoch."""
+    """How many batches a training of some epochs, or a part of one, sees; at least one. batches: of
+    an epoch."""
     return max(1, round(epochs * batches))
 
 
@@ -189,7 +207,11 @@ class GradientMasks:
     """Masks of gradients, and weight decay through them."""
 
     def __init__(
-        self, network: nn.Module, masks: Mapping[str, Tensor], schedule: Schedule, device: torch.device
+        self,
+        network: nn.Module,
+        masks: Mapping[str, Tensor],
+        schedule: Schedule,
+        device: torch.device,
     ) -> None:
         self.decay, self.coupled = schedule.weight_decay, schedule.optimizer == "sgd"
         self.masked: list[tuple[Tensor, Tensor]] = [
@@ -208,8 +230,9 @@ class GradientMasks:
     def before_step(self, lr: float) -> None:
         """Add the decay and mask the gradients, between the backward pass and the optimiser's step.
 
-        lr: the learning rate of the step. SGD's decay is part of the gradient; AdamW's (Loshchilov & Hutter 2019) is
-        a step of its own. Parameters without a gradient took no part in the step and stay as they are.
+        lr: the learning rate of the step. SGD's decay is part of the gradient; AdamW's (Loshchilov
+        & Hutter 2019) is a step of its own. Parameters without a gradient took no part in the step
+        and stay as they are.
         """
         free = [value for value in self.free if value.grad is not None]
         masked = [(value, mask) for value, mask in self.masked if value.grad is not None]
@@ -219,7 +242,9 @@ class GradientMasks:
         elif self.decay:
             torch._foreach_mul_(free, 1 - lr * self.decay)
             if values:
-                torch._foreach_add_(values, torch._foreach_mul(values, masks), alpha=-lr * self.decay)
+                torch._foreach_add_(
+                    values, torch._foreach_mul(values, masks), alpha=-lr * self.decay
+                )
         if values:
             torch._foreach_mul_(_gradients(values), masks)
 
@@ -230,7 +255,10 @@ def _frozen_norms(network: nn.Module, masks: Mapping[str, Tensor]) -> list[nn.Mo
         module
         for path, module in network.named_modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        and all(f"{path}.{leaf}" in masks and not masks[f"{path}.{leaf}"].any() for leaf in ("weight", "bias"))
+        and all(
+            f"{path}.{leaf}" in masks and not masks[f"{path}.{leaf}"].any()
+            for leaf in ("weight", "bias")
+        )
     ]
 
 
@@ -254,14 +282,9 @@ def _decreased(schedule: Decrease, start: float, done: float) -> float:
     return start * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
 
 
-def _progress_bar(losses: Iterator[Tensor], steps: int, config: FitConfig, epoch: int) -> Iterable[Tensor]:
-    """Show progress where a person is watching; a log gets a line an epoch instead."""
-    label = f"{config.label} {epoch + 1}/{math.ceil(config.epochs)}"
-    return progress_bar(losses, label, total=steps, unit="batch")
-
-
 def _line(config: FitConfig, row: dict[str, float]) -> str:
     epoch = min(row["epoch"], config.epochs)
     return (
-        f"{config.label}: epoch {epoch:g}/{config.epochs:g}  loss {row['loss']:.4f}  validation {row['score']:.4f}"
+        f"{config.label}: epoch {epoch:g}/{config.epochs:g}  loss {row['loss']:.4f}  "
+        f"validation {row['score']:.4f}"
     )

@@ -14,15 +14,22 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
-    """Return the loss of logits [N, C, …] and labels [N, …]; ignored pixels count nothing. weights: [C] or None."""
-    ignored = IGNORE if kind == "segmentation" else -1  # a classification task may have 256 classes or more
+    """Return the loss of logits [N, C, …] and labels [N, …]; ignored pixels count nothing. weights:
+    [C] or None."""
+    ignored = (
+        IGNORE if kind == "segmentation" else -1
+    )  # a classification task may have 256 classes or more
 
     def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         # a batch of ignored pixels alone has a mean over nothing: no loss then, rather than NaN
         if kind == "segmentation" and not bool((labels != ignored).any()):
             return logits.sum() * 0.0
         return F.cross_entropy(
-            logits, labels, weight=weights, ignore_index=ignored, label_smoothing=settings.label_smoothing
+            logits,
+            labels,
+            weight=weights,
+            ignore_index=ignored,
+            label_smoothing=settings.label_smoothing,
         )
 
     if kind == "classification" or settings.loss == "cross_entropy":
@@ -36,7 +43,10 @@ def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:
-    """[classes] inverse root of each class's frequency in the training split, with mean 1 over the classes present."""
-    counts = torch.bincount(labels[labels < classes].long().flatten(), minlength=classes).double()  # no ignored ones
+    """[classes] inverse root of each class's frequency in the training split, with mean 1 over the
+    classes present."""
+    counts = torch.bincount(
+        labels[labels < classes].long().flatten(), minlength=classes
+    ).double()  # no ignored ones
     weights = torch.where(counts > 0, counts.clamp(min=1).rsqrt(), 0.0)
     return (weights / weights[counts > 0].mean()).float()

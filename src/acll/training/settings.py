@@ -1,7 +1,8 @@
-"""How networks are trained: the type of `training` in a configuration, and the parts of it that steps get.
+"""How networks are trained: the type of `training` in a configuration, and the parts of it that
+steps get.
 
-A step gets a `Schedule` for its optimiser and `Batches` for each of its tasks. No key of these has a default: what a
-configuration says arrives, and what makes no difference to a training is None.
+A step gets a `Schedule` for its optimiser and `Batches` for each of its tasks. No key of these has
+a default: what a configuration says arrives, and what makes no difference to a training is None.
 """
 
 from typing import Literal
@@ -42,24 +43,40 @@ class Batches(Settings):
 class Training(Settings):
     """How a network is trained. Any of these can be overridden in a task."""
 
-    epochs: Positive = Field(20, description="epochs of training; the best on the validation split is kept")
-    retrain_epochs: Positive = Field(5, description="epochs of retraining after release; the best is kept")
+    epochs: Positive = Field(
+        20, description="epochs of training; the best on the validation split is kept"
+    )
+    retrain_epochs: Positive = Field(
+        5, description="epochs of retraining after release; the best is kept"
+    )
     batch_size: int = Field(32, ge=2, description="images in a batch")
     optimizer: Optimizer = Field("adamw", description="`sgd` (with momentum) or `adamw`")
     learning_rate: float = Field(0.002, gt=0, description="at the start of training")
-    retrain_learning_rate: float = Field(0.002, gt=0, description="at the start of retraining and of each trial")
+    retrain_learning_rate: float = Field(
+        0.002, gt=0, description="at the start of retraining and of each trial"
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="of `sgd`")
-    weight_decay: float = Field(1e-4, ge=0, description="only ever applied to weights that are being trained")
-    schedule: Decrease = Field("cosine", description="`cosine` to 0, or `step`: a tenth at 1/2 and 3/4")
+    weight_decay: float = Field(
+        1e-4, ge=0, description="only ever applied to weights that are being trained"
+    )
+    schedule: Decrease = Field(
+        "cosine", description="`cosine` to 0, or `step`: a tenth at 1/2 and 3/4"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the cross-entropy")
-    augmentation: list[Augmentation] = Field([], description="random `flip`, `vertical_flip`, `shift`, `brightness`")
+    augmentation: list[Augmentation] = Field(
+        [], description="random `flip`, `vertical_flip`, `shift`, `brightness`"
+    )
     loss: LossName = Field(
         "cross_entropy", description="for segmentation; classification always uses cross-entropy"
     )
     class_weights: ClassWeights = Field(
-        "none", description="`balanced`: classes weigh by the inverse root of their frequency in the training split"
+        "none",
+        description="`balanced`: classes weigh by the inverse root of their frequency in the "
+        "training split",
     )
-    mixed_precision: bool = Field(False, description="bfloat16 arithmetic on a GPU; no effect on a CPU")
+    mixed_precision: bool = Field(
+        False, description="bfloat16 arithmetic on a GPU; no effect on a CPU"
+    )
 
     def for_training(self) -> Schedule:
         """Return the schedule of the training of a task."""

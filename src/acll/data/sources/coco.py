@@ -15,7 +15,7 @@ from acll.data.faults import Fault, some
 from acll.data.image_files import reader
 from acll.data.images import Pixels, UnreadableError, read_image, size_of, within
 from acll.data.listing import Item, Listing, group_of
-from acll.data.places import SPLITS, Place, content_of, place_of
+from acll.data.places import COMPRESSED, SPLITS, Place, content_of, place_of
 from acll.data.prepared import IGNORE
 from acll.data.task import RawData
 from acll.settings import Names, Settings
@@ -66,6 +66,8 @@ _NEEDED: dict[str, dict[str, tuple[type, ...]]] = {
 def _raw_files(task: Coco, root: Path) -> list[Path]:
     """The archive, or the annotations and all files in the folders of images. Raises DataError."""
     path = root / task.path
+    if path.is_file() and path.name.endswith(COMPRESSED):  # which would have to be read through
+        return [path]
     place = place_of(path)
     if path.is_file():
         return [path]

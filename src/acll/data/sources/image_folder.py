@@ -7,7 +7,14 @@ from pydantic import Field
 
 from acll.data.errors import DataError
 from acll.data.faults import Fault, some
-from acll.data.folders import folders_in, folders_in_train, image_names, layout, raw_files, splits_in
+from acll.data.folders import (
+    folders_in,
+    folders_in_train,
+    image_names,
+    layout,
+    raw_files,
+    splits_in,
+)
 from acll.data.image_files import listing_of_files
 from acll.data.listing import Item, Listing, group_of
 from acll.data.places import SPLITS, Place, place_of

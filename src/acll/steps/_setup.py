@@ -1,12 +1,12 @@
-"""What the steps that train have in common: the network and data of a task, put together from files and settings."""
+"""What the steps that train have in common: the network and data of a task, put together from files
+and settings."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from acll.data import prepared
-from acll.data.batches import Split, split_of
+from acll.data.batches import splits_of
 from acll.data.prepared import Header
 from acll.data.root import data_root
 from acll.networks.build import NetworkError, body_kind, build
@@ -20,17 +20,14 @@ from acll.training.metrics import METRIC
 from acll.training.settings import Batches
 
 
-def splits_of(path: Path) -> tuple[Split, Split, Header]:
-    """Return training split, validation split and header of a prepared task."""
-    tensors, header = prepared.read(path)
-    return split_of(tensors, "train"), split_of(tensors, "val"), header
+def learner_of(
+    node: NodeParams, path: Path, batches: Batches, pretrained: bool = False
+) -> TaskLearner:
+    """Return the learner of a task, its network newly drawn, or with the weights that the
+    configuration names.
 
-
-def learner_of(node: NodeParams, path: Path, batches: Batches, pretrained: bool = False) -> TaskLearner:
-    """Return the learner of a task, its network newly drawn, or with the weights that the configuration names.
-
-    path: the prepared training data of the task. Raises NetworkError or UnpackableError where the network cannot be
-    built or packed, or takes other images.
+    path: the prepared training data of the task. Raises NetworkError or UnpackableError where the
+    network cannot be built or packed, or takes other images.
     """
     device = prepare_process(node.threads)
     train, validation, header = splits_of(path)
@@ -44,7 +41,8 @@ def learner_of(node: NodeParams, path: Path, batches: Batches, pretrained: bool 
 
 
 def refuse_channels(header: Header, channels: int) -> None:
-    """Raise NetworkError unless the task's images are grey or have the number of channels that the network takes."""
+    """Raise NetworkError unless the task's images are grey or have the number of channels that the
+    network takes."""
     own = len(header.mean)
     if own not in (1, channels):
         raise NetworkError(
@@ -54,7 +52,8 @@ def refuse_channels(header: Header, channels: int) -> None:
 
 
 def packed_before(node: NodeParams, parent: Path | None) -> Packed:
-    """Return the network that the earlier tasks left; for a first task one in which everything is free."""
+    """Return the network that the earlier tasks left; for a first task one in which everything is
+    free."""
     if parent is not None:
         return file.read(parent)
     whole = build(node.network, body_kind(node.network), 2, 0, pretrained=False)
@@ -63,10 +62,17 @@ def packed_before(node: NodeParams, parent: Path | None) -> Packed:
     return empty(node.network.model_dump(mode="json"), shared, node.method, node.seed)
 
 
-def record_of(header: Header, score: float, curve: Sequence[float], choice: dict[str, Any]) -> TaskRecord:
+def record_of(
+    header: Header, score: float, curve: Sequence[float], choice: dict[str, Any]
+) -> TaskRecord:
     """Return what a packed network will know of a task.
 
     curve: validation score after each epoch of its training, before it was pruned.
     """
-    known = asdict(header) | {"metric": METRIC[header.kind], "validation_score": score, "digest": "", "choice": choice}
+    known = asdict(header) | {
+        "metric": METRIC[header.kind],
+        "validation_score": score,
+        "digest": "",
+        "choice": choice,
+    }
     return TaskRecord(**known, curve=tuple(curve))
