@@ -28,7 +28,12 @@ def output(copy: Path, command: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(copy / "src"), "COLUMNS": "100"}
     environment |= {"PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}"}
     result = subprocess.run(
-        ["bash", "-c", command], cwd=copy, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-c", command],
+        cwd=copy,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     text = result.stdout + result.stderr
     kept = [

@@ -1,4 +1,5 @@
-"""Raw data in archives: the same as in a folder, read without unpacking, refused where they are damaged."""
+"""Raw data in archives: the same as in a folder, read without unpacking, refused where they are
+damaged."""
 
 import gzip
 import io
@@ -16,8 +17,8 @@ from acll.data import gzipped
 from acll.data.errors import DataError
 from acll.data.gzipped import Gzipped
 from acll.data.identity import identity
-from acll.data.places import place_of
 from acll.data.sources.coco import Coco
+from acll.data.storage import storage_of
 from datasets import PETS, STREETS, changed, cut_off, fault, faults, pack, pets, prepare, streets
 
 
@@ -44,7 +45,10 @@ def test_masks_are_read_from_an_archive_too(tmp_path, ending):
     masks = streets(tmp_path)
     folder = prepare(STREETS, masks)
     archive = pack(masks / "streets", masks / f"streets.{ending}")
-    assert prepare(changed(STREETS, path=archive.name), masks, into="from_archive").bytes() == folder.bytes()
+    assert (
+        prepare(changed(STREETS, path=archive.name), masks, into="from_archive").bytes()
+        == folder.bytes()
+    )
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])
@@ -52,7 +56,13 @@ def test_nothing_in_an_archive_is_ever_written_anywhere(tmp_path, ending):
     root = pets(tmp_path / "a/b")
     before = prepare(PETS, root)
     archive = pack(root / "pets", root / f"pets.{ending}")
-    names = ["../evil.png", "../../train/cat/evil.png", f"{tmp_path}/abs/evil.png", "/evil/abs.png", ".evil/x.png"]
+    names = [
+        "../evil.png",
+        "../../train/cat/evil.png",
+        f"{tmp_path}/abs/evil.png",
+        "/evil/abs.png",
+        ".evil/x.png",
+    ]
     content = (root / "pets/train/cat/0.png").read_bytes()
     (tmp_path / "x").write_bytes(content)
     if ending == "zip":
@@ -80,7 +90,10 @@ def test_hard_links_in_a_tar_are_files(images):
     archive = pack(images / "pets", images / "pets.tar")
     with tarfile.open(archive) as packed:
         assert sum(member.islnk() for member in packed) == 1
-    assert prepare(changed(PETS, path=archive.name), images, into="from_archive").bytes() == before.bytes()
+    assert (
+        prepare(changed(PETS, path=archive.name), images, into="from_archive").bytes()
+        == before.bytes()
+    )
 
 
 def set_flag_bits(path):
@@ -122,10 +135,18 @@ def flip_in_the_middle(path):
         ("tar", cut_off, "not a readable archive, or cut off"),
         ("tar", cut_at_header, "not a readable archive, or cut off"),
         ("tar", damage_header, "not a readable archive, or cut off"),
-        ("tar", lambda path: path.write_bytes(b"rubbish" * 500), "not a readable archive, or cut off"),
+        (
+            "tar",
+            lambda path: path.write_bytes(b"rubbish" * 500),
+            "not a readable archive, or cut off",
+        ),
         ("tar.gz", cut_off, "not a readable archive, or cut off"),
         ("tar.gz", flip_in_the_middle, "not a readable archive, or cut off"),
-        ("tgz", lambda path: path.write_bytes(b"rubbish" * 500), "not a readable archive, or cut off"),
+        (
+            "tgz",
+            lambda path: path.write_bytes(b"rubbish" * 500),
+            "not a readable archive, or cut off",
+        ),
     ],
 )
 def test_a_damaged_archive_is_refused_as_a_whole(images, ending, damage, words):
@@ -134,7 +155,9 @@ def test_a_damaged_archive_is_refused_as_a_whole(images, ending, damage, words):
     assert fault(changed(PETS, path=path.name), images).startswith(f"{path}: {words}")
 
 
-@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize(
+    "packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
 @pytest.mark.parametrize("position", [2, 20, 50])
 def test_a_damaged_member_of_a_zip_is_a_fault_of_that_file_alone(images, packing, position):
     archive = images / "pets.zip"
@@ -181,7 +204,7 @@ def test_a_compressed_tar_takes_no_room_on_disk_and_little_in_memory(tmp_path, n
     path = packed(tmp_path / "a.tgz", before=b"1", large=bytes(2**26), after=b"2")
     tracemalloc.start()
     try:
-        place = place_of(path)
+        place = storage_of(path)
         assert [place.open(name).getvalue() for name in ("after", "before")] == [b"2", b"1"]
         assert tracemalloc.get_traced_memory()[1] < 2**23
     finally:
@@ -199,7 +222,7 @@ def test_a_header_that_says_it_is_larger_than_memory_is_refused(tmp_path, kind):
     tracemalloc.start()
     try:
         with pytest.raises(DataError, match=r"not a readable archive, .*: a header of \d+ b"):
-            place_of(path)
+            storage_of(path)
         assert tracemalloc.get_traced_memory()[1] < 2**23
     finally:
         tracemalloc.stop()
@@ -244,7 +267,7 @@ def test_damage_anywhere_in_a_gzip_file_is_found(tmp_path, where):
 def test_a_compressed_tar_that_is_cut_while_it_is_read_is_a_fault_of_its_files(tmp_path):
     content = random.Random(0).randbytes(10**6)
     path = packed(tmp_path / "a.tgz", a=b"1", b=content, c=content)
-    place = place_of(path)
+    place = storage_of(path)
     os.truncate(path, 1000)
     with pytest.raises(OSError, match="damaged in its archive: it ends before"):
         place.open("b")

@@ -1,6 +1,8 @@
-"""Runs that are stopped at a random moment, and what the next one makes of them: the same bytes as undisturbed.
+"""Runs that are stopped at a random moment, and what the next one makes of them: the same bytes as
+undisturbed.
 
-`make test` tries three moments, `make test-faults` twenty; `--faults N` any number. Moments come from a seed.
+`make test` tries three moments, `make test-faults` twenty; `--faults N` any number. Moments come
+from a seed.
 """
 
 import copy
@@ -25,9 +27,12 @@ def pytest_generate_tests(metafunc):
     if "moment" in metafunc.fixturenames:
         generator = random.Random(0)
         cases = [
-            (HOW[index % len(HOW)], generator.uniform(0.05, LATEST)) for index in range(metafunc.config.option.faults)
+            (HOW[index % len(HOW)], generator.uniform(0.05, LATEST))
+            for index in range(metafunc.config.option.faults)
         ]
-        metafunc.parametrize(("how", "moment"), cases, ids=[f"{how} after {moment:.0%}" for how, moment in cases])
+        metafunc.parametrize(
+            ("how", "moment"), cases, ids=[f"{how} after {moment:.0%}" for how, moment in cases]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +75,9 @@ def runs(process: psutil.Process, word: str) -> bool:
 def stop(own: Checkout, run: subprocess.Popen, how: str) -> None:
     """Stop a run, as a person, a batch system or a power cut would, and wait until it is gone."""
     if how == "SIGKILL to Snakemake alone":  # as the kernel does where memory ends: its jobs go on
-        while not (found := [process for process in processes_of(own) if runs(process, "bin/snakemake")]):
+        while not (
+            found := [process for process in processes_of(own) if runs(process, "bin/snakemake")]
+        ):
             time.sleep(0.05)
         for process in found:
             process.kill()
@@ -93,7 +100,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(undisturbed, tmp_path,
     text = clone.make("run", "small")
     assert "error" not in text.lower(), text
     made = contents(clone.results("small"))
-    assert {name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name)} == set()
+    assert {
+        name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name)
+    } == set()
     assert "all as this commit would make them" in clone.make("verify", "small")
     assert clone.planned(name="small") == set()
     shutil.rmtree(clone.folder)

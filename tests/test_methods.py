@@ -15,13 +15,13 @@ from acll.methods.frozen import Frozen
 from acll.methods.joint import Joint
 from acll.methods.lwf import LwF, distillation
 from acll.methods.packing import Packing
-from acll.methods.registry import PACKAGE, RuleOfMethod, method
+from acll.methods.registry import METHODS, RuleOfMethod, method
 from acll.networks.build import build
 from acll.networks.partition import partition
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
-from acll.packing.ownership import commit, digest, effective, empty, starting_state
+from acll.packing.ownership import commit, digest, empty, starting_state, task_state_dict
 from acll.registry import kinds
-from acll.steps._setup import record_of
+from acll.steps._setup import task_record
 from acll.training.checkpoint import Checkpoint
 from acll.training.learner import TaskLearner
 from acll.training.loop import fit
@@ -48,7 +48,12 @@ def network_of(*tasks):
 
 def unlearned(network=SMALL):
     whole = build(network, "segmentation" if network is UNET else "classification", 2, 0)
-    return empty(network.model_dump(), {name: whole.state_dict()[name] for name in partition(whole).shared}, "m", 0)
+    return empty(
+        network.model_dump(),
+        {name: whole.state_dict()[name] for name in partition(whole).shared},
+        "m",
+        0,
+    )
 
 
 def start_of(which, before):
@@ -61,7 +66,7 @@ def learned(method, before, task, network=SMALL, config=CONFIG, memory=None):
     rule = method.training_rule()
     start = rule.begin([which], start_of(which, before), Before(before, memory or {}))
     fitted = fit(start.learner, start.state, config, start.masks)
-    record = record_of(which.header, fitted.score, fitted.curve(), {})
+    record = task_record(which.header, fitted.score, fitted.curve(), {})
     return method.commit(before, [record], fitted.state), fitted, start.state
 
 
@@ -78,7 +83,7 @@ def outputs(packed, task, images):
     record = packed.record(task)
     spec = UNET if "decoder" in packed.network else SMALL
     network = build(spec, record.kind, len(record.classes), 9, pretrained=False)
-    network.load_state_dict(effective(packed, task))
+    network.load_state_dict(task_state_dict(packed, task))
     with torch.no_grad():
         return network.eval()(images)
 
@@ -86,7 +91,7 @@ def outputs(packed, task, images):
 IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # learning without forgetting
 
 
@@ -98,7 +103,7 @@ def test_lwf_without_strength_is_fine_tuning(second):
     same, other = distilled(before, second, LwF(type="lwf", strength=0), network)
     assert fitted.history == other.history
     for task in ("a", second[2].name):
-        assert states_equal(effective(plain, task), effective(same, task))
+        assert states_equal(task_state_dict(plain, task), task_state_dict(same, task))
 
 
 @pytest.mark.parametrize(("first", "second"), [(A, B), (A, MASKS), (MASKS, A)])
@@ -106,7 +111,9 @@ def test_lwf_keeps_the_outputs_of_earlier_tasks_nearer_the_stronger_it_is(first,
     network = network_of(first, second)
     before, _ = finetuned(unlearned(network), first, network)
     name = first[2].name
-    images = normalised(second[0].images, second[2], CPU)  # outputs are kept on the new task's images
+    images = normalised(
+        second[0].images, second[2], CPU
+    )  # outputs are kept on the new task's images
     wanted = outputs(before, name, images).softmax(dim=1)
 
     def off(strength):
@@ -121,7 +128,9 @@ def test_lwf_trains_the_heads_of_earlier_tasks_and_leaves_their_number():
     before, _ = finetuned(unlearned(), A)
     after, _ = distilled(before, B, LwF(type="lwf"))
     assert set(after.private["a"]) == set(before.private["a"])
-    assert not torch.equal(after.private["a"]["head.2.weight"], before.private["a"]["head.2.weight"])
+    assert not torch.equal(
+        after.private["a"]["head.2.weight"], before.private["a"]["head.2.weight"]
+    )
     third, _ = distilled(after, tiny_task("c", samples=16), LwF(type="lwf"))
     assert [record.name for record in third.tasks] == ["a", "b", "c"]
     assert [third.private[task]["head.2.weight"].shape[0] for task in "abc"] == [3, 4, 3]
@@ -129,9 +138,9 @@ def test_lwf_trains_the_heads_of_earlier_tasks_and_leaves_their_number():
 
 def test_lwf_does_not_touch_the_network_that_it_starts_from():
     before, _ = finetuned(unlearned(), A)
-    then = digest(effective(before, "a"))
+    then = digest(task_state_dict(before, "a"))
     distilled(before, B, LwF(type="lwf"))
-    assert digest(effective(before, "a")) == then
+    assert digest(task_state_dict(before, "a")) == then
 
 
 def test_distillation_is_least_where_outputs_agree():
@@ -142,7 +151,7 @@ def test_distillation_is_least_where_outputs_agree():
     assert distillation(torch.tensor([[3.0, 2.0, 1.0]]), targets, 2.0) > agreeing
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # elastic weight consolidation
 
 
@@ -156,7 +165,7 @@ def one_task():
     """A network that has learned a, and the information that a has of it."""
     before, _ = finetuned(unlearned(), A, config=NO_DECAY)
     which = learner(A)
-    which.network.load_state_dict(effective(before, "a"))
+    which.network.load_state_dict(task_state_dict(before, "a"))
     return before, fisher(which, 0)
 
 
@@ -172,21 +181,27 @@ def test_ewc_moves_what_is_important_less_the_stronger_it_is(one_task):
 
     def moved(strength):
         fitted, start = consolidated(before, B, importance, strength)
-        return sum(float((importance[name] * (fitted.state[name] - start[name]) ** 2).sum()) for name in importance)
+        return sum(
+            float((importance[name] * (fitted.state[name] - start[name]) ** 2).sum())
+            for name in importance
+        )
 
     weak, middle, strong = moved(0), moved(1e3), moved(1e6)
     assert strong < middle < weak
 
 
 def test_the_information_is_that_of_a_linear_model():
-    """Of logits W x the squared gradient is (1 - p)² x² for the label drawn, p² x² for the other: here p is a half."""
+    """Of logits W x the squared gradient is (1 - p)² x² for the label drawn, p² x² for the other:
+    here p is a half."""
     from acll.data.batches import normalised
     from acll.networks.build import TaskNetwork
 
     train, validation, header = tiny_task("t", classes=2, samples=1, size=2)
     body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2, bias=False))
     torch.nn.init.zeros_(body[1].weight)
-    which = TaskLearner(TaskNetwork(body, None, torch.nn.Identity()), train, validation, header, batches(), CPU)
+    which = TaskLearner(
+        TaskNetwork(body, None, torch.nn.Identity()), train, validation, header, batches(), CPU
+    )
     x = normalised(train.images, header, CPU).flatten()
     found = fisher(which, 0)["encoder.1.weight"]
     torch.testing.assert_close(found, (0.25 * x.square()).expand(2, -1), rtol=1e-5, atol=1e-6)
@@ -195,7 +210,7 @@ def test_the_information_is_that_of_a_linear_model():
 def test_the_information_has_every_parameter_but_the_heads_and_is_repeatable(one_task):
     before, importance = one_task
     which = learner(A)
-    which.network.load_state_dict(effective(before, "a"))
+    which.network.load_state_dict(task_state_dict(before, "a"))
     body = {name for name, _ in which.network.named_parameters() if not name.startswith("head.")}
     assert set(importance) == body
     assert all((value >= 0).all() for value in importance.values())
@@ -215,11 +230,11 @@ def test_information_adds_up_over_tasks_and_parts(monkeypatch):
 def test_what_ewc_remembers_of_a_first_task_is_its_information(one_task):
     before, importance = one_task
     which = learner(A)
-    which.network.load_state_dict(effective(before, "a"))
+    which.network.load_state_dict(task_state_dict(before, "a"))
     assert states_equal(EWC.remember(which, {}, 0), importance)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # joint training, individual networks, frozen features
 
 
@@ -238,18 +253,22 @@ def test_joint_training_shares_all_weights_and_nothing_else(tasks):
     network = network_of(*tasks)
     joint, before = joint_of(tasks, network)
     fitted = fit(joint, joint.network.state_dict(), CONFIG)
-    records = [record_of(task[2], 0.5, (), {}) for task in tasks]
+    records = [task_record(task[2], 0.5, (), {}) for task in tasks]
     packed = Joint.commit(before, records, fitted.state)
     joint.network.load_state_dict(fitted.state)
     for number, task in enumerate(tasks):
-        assert states_equal(effective(packed, task[2].name), joint.network[number].state_dict())
+        assert states_equal(
+            task_state_dict(packed, task[2].name), joint.network[number].state_dict()
+        )
     first, second = (packed.private[task[2].name] for task in tasks)
     norms = [name for name in first if "running_mean" in name and name in second]
     assert norms
     assert not all(torch.equal(first[name], second[name]) for name in norms)
 
 
-def test_joint_training_that_was_killed_goes_on_and_keeps_what_is_shared_once(tmp_path, monkeypatch):
+def test_joint_training_that_was_killed_goes_on_and_keeps_what_is_shared_once(
+    tmp_path, monkeypatch
+):
     path = tmp_path / "joint.checkpoint"
     whole, _ = joint_of((A, B))
     expected = fit(whole, whole.network.state_dict(), CONFIG)
@@ -271,7 +290,8 @@ def test_joint_training_that_was_killed_goes_on_and_keeps_what_is_shared_once(tm
         assert len({value.untyped_storage().data_ptr() for value in tied}) == 1
     resumed, _ = joint_of((A, B))
     assert states_equal(
-        fit(resumed, resumed.network.state_dict(), CONFIG, None, Checkpoint(path, "")).state, expected.state
+        fit(resumed, resumed.network.state_dict(), CONFIG, None, Checkpoint(path, "")).state,
+        expected.state,
     )
 
 
@@ -280,9 +300,9 @@ def test_joint_training_of_one_task_is_plain_training():
     fitted = fit(joint, joint.network.state_dict(), CONFIG)
     plain = learner(A)
     assert joint.batches() == plain.batches()
-    packed = Joint.commit(before, [record_of(A[2], fitted.score, (), {})], fitted.state)
+    packed = Joint.commit(before, [task_record(A[2], fitted.score, (), {})], fitted.state)
     # the batches come in another order: their seed names the task
-    assert set(effective(packed, "a")) == set(plain.network.state_dict())
+    assert set(task_state_dict(packed, "a")) == set(plain.network.state_dict())
 
 
 def test_joint_training_sees_every_batch_of_every_task_once_an_epoch():
@@ -309,7 +329,7 @@ def test_an_individual_network_is_a_plain_training():
     packed, fitted = finetuned(unlearned(), A)
     plain = learner(A)
     alone = fit(plain, plain.network.state_dict(), CONFIG)
-    assert states_equal(effective(packed, "a"), fitted.state)
+    assert states_equal(task_state_dict(packed, "a"), fitted.state)
     assert states_equal(fitted.state, alone.state)
 
 
@@ -323,14 +343,14 @@ def test_frozen_features_stay_as_they_are_to_the_bit(second):
     assert any(name.startswith("head.") for name in moved)
     assert not any(name.startswith("encoder.") for name in moved)
     assert (network is UNET) == any(name.startswith("decoder.") for name in moved)
-    assert after.record("a").digest == digest(effective(after, "a"))
+    assert after.record("a").digest == digest(task_state_dict(after, "a"))
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # what every method has in common
 
 
-METHODS = {name: method(name) for name in kinds(PACKAGE)}
+METHODS = {name: method(name) for name in kinds(METHODS)}
 
 
 def settings_of(name):
@@ -365,9 +385,12 @@ def test_packing_trains_what_is_free_and_leaves_the_rest_to_the_bit():
     which = learner(A)
     first = fit(which, start_of(which, before), CONFIG)
     generator = torch.Generator().manual_seed(0)
-    keep = {name: torch.rand(value.shape, generator=generator) < 0.5 for name, value in before.shared.items()}
+    keep = {
+        name: torch.rand(value.shape, generator=generator) < 0.5
+        for name, value in before.shared.items()
+    }
     state = first.state | {name: first.state[name] * mask for name, mask in keep.items()}
-    packed = commit(before, record_of(A[2], first.score, (), {}), state, keep)
+    packed = commit(before, task_record(A[2], first.score, (), {}), state, keep)
     own = learner(B)
     start = rule.begin([own], start_of(own, packed), Before(packed, {}))
     after = fit(start.learner, start.state, CONFIG, start.masks).state
@@ -380,5 +403,5 @@ def test_fine_tuning_overwrites_and_says_so():
     before, _ = finetuned(unlearned(), A)
     after, fitted = finetuned(before, B)
     assert [record.frozen for record in after.tasks] == [False, False]
-    assert states_equal(effective(after, "b"), fitted.state)
-    assert digest(effective(after, "a")) != after.record("a").digest
+    assert states_equal(task_state_dict(after, "b"), fitted.state)
+    assert digest(task_state_dict(after, "a")) != after.record("a").digest

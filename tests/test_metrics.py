@@ -29,7 +29,7 @@ def matrices(draw):
     return np.array(cells).reshape(classes, classes)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # scores
 
 
@@ -93,10 +93,12 @@ def test_what_is_predicted_at_ignored_pixels_changes_nothing(images, classes, se
     confusion = _confusion(predicted, truth, classes)
     assert confusion.shape == (images, classes, classes)
     assert confusion.sum(axis=(1, 2)).tolist() == (~ignored).sum(dim=(1, 2)).tolist()
-    assert np.array_equal(_confusion(torch.where(ignored, other, predicted), truth, classes), confusion)
+    assert np.array_equal(
+        _confusion(torch.where(ignored, other, predicted), truth, classes), confusion
+    )
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # standard errors
 
 
@@ -113,7 +115,8 @@ def test_the_error_of_accuracy_is_the_spread_over_draws():
 
 
 def split(seed, images=40) -> EvalResult:
-    """A split of images of 100 pixels that are hard or easy as a whole, so that pixels are not independent."""
+    """A split of images of 100 pixels that are hard or easy as a whole, so that pixels are not
+    independent."""
     generator = np.random.default_rng(seed)
     right = generator.beta(3, 1, images)
     hits = generator.binomial(50, right[:, None], (images, 2))
@@ -148,7 +151,7 @@ def test_images_that_are_all_alike_have_no_error():
     assert standard_error(segmented(*[[[3, 1], [1, 5]]] * 10), 0) == pytest.approx(0)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # losses
 
 
@@ -201,7 +204,12 @@ def test_a_better_prediction_has_less_loss(name):
     loss = loss_of("segmentation", batches("segmentation", loss=name), None)
     labels = torch.randint(0, 3, (2, 4, 4), generator=torch.Generator().manual_seed(0))
     right = 5 * torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
-    assert loss(right, labels) < loss(0.5 * right, labels) < loss(0 * right, labels) < loss(-right, labels)
+    assert (
+        loss(right, labels)
+        < loss(0.5 * right, labels)
+        < loss(0 * right, labels)
+        < loss(-right, labels)
+    )
 
 
 def test_class_255_of_a_classification_task_is_a_class_like_others():
@@ -213,13 +221,22 @@ def test_class_255_of_a_classification_task_is_a_class_like_others():
 
 
 def test_classification_takes_cross_entropy_whatever_the_loss_for_segmentation():
-    logits, labels = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
-    values = {loss_of("classification", batches(loss=name), None)(logits, labels).item() for name in LOSSES}
+    logits, labels = (
+        torch.randn(4, 3, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0, 1, 2, 0]),
+    )
+    values = {
+        loss_of("classification", batches(loss=name), None)(logits, labels).item()
+        for name in LOSSES
+    }
     assert values == {torch.nn.functional.cross_entropy(logits, labels).item()}
 
 
 def test_weights_and_label_smoothing_reach_the_loss():
-    logits, labels = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 1, 1])
+    logits, labels = (
+        torch.randn(4, 2, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0, 1, 1, 1]),
+    )
     plain = loss_of("classification", batches(), None)(logits, labels)
     assert loss_of("classification", batches(), torch.tensor([5.0, 1.0]))(logits, labels) != plain
     assert loss_of("classification", batches(label_smoothing=0.2), None)(logits, labels) != plain

@@ -86,7 +86,10 @@ def test_one_command_runs_all_and_a_second_has_nothing_to_do(finished):
     assert not table[
         (table["method"] == "finetune") & (table["prefix"] == "a+b") & (table["task"] == "a")
     ]["bit_exact"].any()
-    columns = "network method seed prefix task position kind metric score score_when_learned forgetting bit_exact"
+    columns = (
+        "network method seed prefix task position kind metric score score_when_learned "
+        "forgetting bit_exact"
+    )
     columns += " ratio_searched ratio cap capped owned_share free_share device"
     assert set(columns.split()) <= set(table.columns)
     assert table["score"].between(0, 1).all()

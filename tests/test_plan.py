@@ -13,8 +13,8 @@ import yaml
 from pydantic import BaseModel
 
 from acll import parameters
-from acll.config.checks import load, parse
-from acll.data.sources.registry import PACKAGE as SOURCES
+from acll.config.checks import load_configuration, parse
+from acll.data.sources.registry import SOURCES as SOURCES
 from acll.data.sources.registry import source
 from acll.data.task import Task
 from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
@@ -205,7 +205,7 @@ def test_nothing_runs_where_nothing_has_changed():
 def loaded(folder, text):
     path = folder / "x.yaml"
     path.write_text(text)
-    return plan(load(path))
+    return plan(load_configuration(path))
 
 
 def test_comments_blank_lines_and_the_order_of_keys_make_no_difference(tmp_path):

@@ -1,4 +1,5 @@
-"""Exactly what a change makes run again: in the place of the run, and in a colleague's clone after `make pull`."""
+"""Exactly what a change makes run again: in the place of the run, and in a colleague's clone after
+`make pull`."""
 
 import copy
 import os
@@ -73,7 +74,7 @@ def place(request, origin, colleague) -> Checkout:
     return origin if request.param == "where it ran" else colleague
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # nothing changed
 
 
@@ -123,7 +124,7 @@ def test_reordered_keys_and_comments_mean_nothing(place):
     place.git("checkout", "--quiet", "config/tiny.yaml")
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # the configuration
 
 
@@ -176,7 +177,7 @@ def test_one_configuration_does_not_disturb_the_other(place):
     place.git("checkout", "--quiet", "config/small.yaml")
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # code and raw data
 
 
@@ -224,7 +225,7 @@ def test_verify_sees_raw_data_whose_size_and_time_stayed_the_same(place):
     assert "all as this commit would make them" in place.make("verify")
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # branches and experiments
 
 

@@ -17,10 +17,10 @@ from acll.config.checks import parse
 from acll.data import prepared
 from acll.files import sha256
 from acll.networks.channels import ChannelGraph
-from acll.packing import file
-from acll.packing.ownership import PackingError, effective
+from acll.packing import packed_file
+from acll.packing.load import network_of
+from acll.packing.ownership import PackingError, task_state_dict
 from acll.plan import plan
-from acll.serving.restore import network_of
 from acll.steps import _run
 from acll.training.checkpoint import Checkpoint
 from conftest import ROOT
@@ -92,21 +92,26 @@ def network_in(folder, method="m"):
 
 def test_by_channel_no_task_owns_a_weight_that_reads_nothing(tmp_path):
     made(searching("channel"), tmp_path, LAST | {"evaluate"})
-    packed = file.read(network_in(tmp_path))
+    packed = packed_file.read_packed(network_in(tmp_path))
     ratios = [record.choice["ratio"] for record in packed.tasks]
-    network = network_of(packed, packed.tasks[0], effective(packed, "a"))
+    network = network_of(packed, packed.tasks[0], task_state_dict(packed, "a"))
     graph = ChannelGraph(network, torch.ones(1, 3, *packed.tasks[0].image_size))
     for position, ratio in enumerate(ratios, 1):
         used = {name: (owner >= 1) & (owner <= position) for name, owner in packed.owner.items()}
         idle = graph.idle({name: ~mask.flatten(1).any(dim=1) for name, mask in used.items()})
         for name, owner in packed.owner.items():
             assert not bool((owner[idle[name]] == position).any())
-        assert packed.tasks[position - 1].owned <= (1 - ratio) * packed.tasks[position - 1].free_before
-        assert any(bool(flags.any()) for flags in idle.values())  # there is something that it could have kept
+        assert (
+            packed.tasks[position - 1].owned <= (1 - ratio) * packed.tasks[position - 1].free_before
+        )
+        assert any(
+            bool(flags.any()) for flags in idle.values()
+        )  # there is something that it could have kept
 
 
 @pytest.mark.parametrize(
-    ("scope", "what"), [("channel", "channel of each layer"), ("layer", "weight"), ("global", "weight")]
+    ("scope", "what"),
+    [("channel", "channel of each layer"), ("layer", "weight"), ("global", "weight")],
 )
 def test_a_ratio_that_keeps_nothing_is_said(tmp_path, capsys, scope, what):
     for ratio in (0.5, 0.9999999):
@@ -115,7 +120,9 @@ def test_a_ratio_that_keeps_nothing_is_said(tmp_path, capsys, scope, what):
             call(jobs["prepare a"], tmp_path)
             call(jobs["train small/dense/seed0/a"], tmp_path)
         call(jobs["prune small/m/seed0/a"], tmp_path)
-        assert (f"warning: a ratio of {ratio} has no room for one {what}" in capsys.readouterr().out) == (ratio > 0.5)
+        assert (
+            f"warning: a ratio of {ratio} has no room for one {what}" in capsys.readouterr().out
+        ) == (ratio > 0.5)
 
 
 def test_the_same_seed_gives_the_same_bytes_in_every_file_and_another_gives_others(tmp_path):
@@ -135,7 +142,7 @@ def test_the_same_seed_gives_the_same_bytes_in_every_file_and_another_gives_othe
 
 def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
     done = made(searching(), tmp_path, {"sheets", "figures"})
-    packed = file.read(network_in(tmp_path))
+    packed = packed_file.read_packed(network_in(tmp_path))
     nodes = [f"nodes/small/m/seed0/{prefix}" for prefix in ("a", "a/b")]
     assert [record.name for record in packed.tasks] == ["a", "b"]
     for record, node in zip(packed.tasks, nodes):
@@ -189,9 +196,9 @@ def test_every_method_is_learned_evaluated_and_tabled(tmp_path, method):
 def test_evaluation_fails_and_writes_nothing_where_a_frozen_task_has_changed(tmp_path):
     settings = configuration({"ratio": 0.5})
     made(settings, tmp_path, LAST | {"evaluate"})
-    packed = file.read(network_in(tmp_path))
+    packed = packed_file.read_packed(network_in(tmp_path))
     forged = replace(packed, tasks=(replace(packed.tasks[0], digest="0" * 64), packed.tasks[1]))
-    file.write(network_in(tmp_path), forged)
+    packed_file.write_packed(network_in(tmp_path), forged)
     with pytest.raises(PackingError, match="the weights of a are not what they were when learned"):
         call(jobs_of(settings)["evaluate small/m/seed0/a/b"], tmp_path)
     assert not list(tmp_path.rglob("scores.json"))
@@ -239,7 +246,8 @@ def test_a_step_ends_with_its_message_alone_and_exit_code_one_and_writes_nothing
     result = run_step(jobs["prepare a"], tmp_path)
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
-        f"error: {tmp_path}/absent: there is no such folder; set data_root, or say where it is with DATA=…"
+        f"error: {tmp_path}/absent: there is no such folder; set data_root, or say where it is "
+        "with DATA=…"
     ]
     assert list(tmp_path.iterdir()) == []
 
@@ -307,7 +315,9 @@ def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("rule", ["train", "retrain"])
-def test_a_training_that_was_killed_does_not_go_on_with_other_data_or_another_job(tmp_path, capsys, monkeypatch, rule):
+def test_a_training_that_was_killed_does_not_go_on_with_other_data_or_another_job(
+    tmp_path, capsys, monkeypatch, rule
+):
     monkeypatch.setattr(Checkpoint, "remove", lambda self: None)  # as if killed before its end
     jobs = jobs_of(configuration({"ratio": 0.5}))
     for title in ("prepare a", "train small/dense/seed0/a", "prune small/m/seed0/a"):

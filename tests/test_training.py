@@ -6,8 +6,8 @@ import torch
 from acll.networks.build import build
 from acll.networks.partition import partition
 from acll.networks.spec import BackboneNetwork
-from acll.search.attempt import Retraining, attempt_of
-from acll.search.trials import Point
+from acll.search.attempt import Retraining, trial_runner
+from acll.search.trials import Candidate
 from acll.training import loop
 from acll.training.checkpoint import Checkpoint
 from acll.training.learner import TaskLearner
@@ -21,7 +21,9 @@ CPU = torch.device("cpu")
 
 def learner(task=None, **settings):
     train, validation, header = task or tiny_task("a", samples=12)
-    network = build(BackboneNetwork(backbone="resnet_small"), "classification", len(header.classes), 0)
+    network = build(
+        BackboneNetwork(backbone="resnet_small"), "classification", len(header.classes), 0
+    )
     return TaskLearner(network, train, validation, header, batches(batch_size=4, **settings), CPU)
 
 
@@ -52,7 +54,9 @@ def test_without_masks_decay_is_that_of_pytorch(optimizer):
     """One step of ours against one of the library's own optimiser with decay, on weights alone."""
     training = Training(optimizer=optimizer, weight_decay=0.1, momentum=0.9, learning_rate=0.01)
     schedule = training.for_training()
-    ours, theirs = (build(BackboneNetwork(backbone="resnet_small"), "classification", 3, 0) for _ in range(2))
+    ours, theirs = (
+        build(BackboneNetwork(backbone="resnet_small"), "classification", 3, 0) for _ in range(2)
+    )
     kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
     weights = [value for value in theirs.parameters() if value.ndim > 1]
     others = [value for value in theirs.parameters() if value.ndim <= 1]
@@ -83,7 +87,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_gives_others():
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("killed_after", [1, 2, 3])
-def test_a_killed_training_goes_on_from_its_last_epoch_to_the_same_bits(tmp_path, monkeypatch, optimizer, killed_after):
+def test_a_killed_training_goes_on_from_its_last_epoch_to_the_same_bits(
+    tmp_path, monkeypatch, optimizer, killed_after
+):
     config, path = fit_config(4, 0.01, 1, optimizer=optimizer), tmp_path / "dense.checkpoint"
     left_alone = learner()
     expected = fit(left_alone, start(left_alone), config, None)
@@ -102,14 +108,22 @@ def test_a_killed_training_goes_on_from_its_last_epoch_to_the_same_bits(tmp_path
         with pytest.raises(KeyboardInterrupt):
             fit(first, start(first), config, None, Checkpoint(path, ""))
     second, epochs = learner(), []
-    monkeypatch.setattr(Checkpoint, "write", lambda *arguments: (real(*arguments), epochs.append(1)))
+    monkeypatch.setattr(
+        Checkpoint, "write", lambda *arguments: (real(*arguments), epochs.append(1))
+    )
     resumed = fit(second, start(second), config, None, Checkpoint(path, ""))
     assert len(epochs) == 4 - killed_after  # only what was missing has been trained
     assert states_equal(resumed.state, expected.state)
-    assert (resumed.score, resumed.epoch, resumed.history) == (expected.score, expected.epoch, expected.history)
+    assert (resumed.score, resumed.epoch, resumed.history) == (
+        expected.score,
+        expected.epoch,
+        expected.history,
+    )
 
 
-def test_a_checkpoint_of_another_training_of_other_code_or_a_damaged_one_is_not_taken(tmp_path, capsys):
+def test_a_checkpoint_of_another_training_of_other_code_or_a_damaged_one_is_not_taken(
+    tmp_path, capsys
+):
     path, config = tmp_path / "dense.checkpoint", fit_config(2, 0.01, 1)
     which = learner()
     first = start(which)
@@ -157,9 +171,13 @@ def test_the_best_epoch_on_the_validation_split_is_kept():
 @pytest.mark.parametrize(
     ("epochs", "steps", "looks"), [(0.4, 2, 1), (1, 4, 1), (1.5, 6, 2), (0.01, 1, 1), (1.01, 4, 1)]
 )
-def test_part_of_an_epoch_is_a_whole_training_with_a_schedule_of_its_own(monkeypatch, epochs, steps, looks):
+def test_part_of_an_epoch_is_a_whole_training_with_a_schedule_of_its_own(
+    monkeypatch, epochs, steps, looks
+):
     rates, real = [], loop.GradientMasks.before_step
-    monkeypatch.setattr(loop.GradientMasks, "before_step", lambda self, rate: (rates.append(rate), real(self, rate)))
+    monkeypatch.setattr(
+        loop.GradientMasks, "before_step", lambda self, rate: (rates.append(rate), real(self, rate))
+    )
     which = learner(task=tiny_task("a", samples=16))
     fitted = fit(which, start(which), fit_config(epochs, 0.01, 0), None)
     assert len(rates) == steps == loop.steps_of(epochs, 4)
@@ -192,17 +210,25 @@ def test_an_attempt_starts_from_the_dense_state_each_time_and_ends_when_it_is_se
     which = learner(task=tiny_task("a", samples=16))
     state = start(which)
     before = {name: value.clone() for name, value in state.items()}
-    free = {name: torch.ones(state[name].shape, dtype=torch.bool) for name in partition(which.network).shared}
+    free = {
+        name: torch.ones(state[name].shape, dtype=torch.bool)
+        for name in partition(which.network).shared
+    }
     schedule = fit_config(3, 0.002, 0).schedule
-    attempt = attempt_of(Retraining(which, schedule, state, free, "global"))
-    first = attempt(Point(0.3), 3, 0, None)
+    attempt = trial_runner(Retraining(which, schedule, state, free, "global"))
+    first = attempt(Candidate(0.3), 3, 0, None)
     looks = []
-    ended = attempt(Point(0.3), 3, 0, lambda scores, error: looks.append((list(scores), error)) or len(scores) == 2)
+    ended = attempt(
+        Candidate(0.3),
+        3,
+        0,
+        lambda scores, error: looks.append((list(scores), error)) or len(scores) == 2,
+    )
     assert states_equal(state, before)
-    assert attempt(Point(0.3), 3, 0, None) == first
+    assert attempt(Candidate(0.3), 3, 0, None) == first
     assert (first.ran, ended.ran, len(looks)) == (3, 2, 2)
     assert ended.score == max(looks[-1][0]) <= first.score
-    assert attempt(Point(0.3), 0.4, 0, None).ran == 0.5  # two batches of four
+    assert attempt(Candidate(0.3), 0.4, 0, None).ran == 0.5  # two batches of four
 
 
 def test_a_training_that_diverges_says_what_to_change():

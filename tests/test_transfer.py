@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from acll.errors import UserError
-from acll.sharing.transfer import look, pull, restore
+from acll.sharing.transfer import look, pull_results, restore_files
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = ["../../scores.json", "tables/../../../x", "..", "tables/.."]
@@ -95,7 +95,7 @@ def test_names_that_lead_elsewhere_are_not_restored(clone, name):
     add(clone, name)
     before = files(clone.parent.parent)
     with pytest.raises(UserError, match=REFUSED):
-        restore(clone, "small", {name: None, "scores.json": None})
+        restore_files(clone, "small", {name: None, "scores.json": None})
     assert files(clone.parent.parent) == before
 
 
@@ -104,14 +104,14 @@ def test_names_that_lead_elsewhere_are_not_pulled(clone, name):
     add(clone, name)
     before = files(clone.parent.parent)
     with pytest.raises(UserError, match=REFUSED):
-        pull(clone, "small")
+        pull_results(clone, "small")
     assert files(clone.parent.parent) == before
 
 
 def test_plain_names_are_looked_at_restored_and_pulled(clone):
     place, count = look(clone, "small")
     assert (count, files(place)) == (2, {Path("tables/final.csv"), Path("scores.json")})
-    assert restore(clone, "small", {"scores.json": None}) == {"scores.json"}
+    assert restore_files(clone, "small", {"scores.json": None}) == {"scores.json"}
     assert files(clone / "results/small") == {Path("scores.json")}
-    pull(clone, "small")
+    pull_results(clone, "small")
     assert files(clone / "results/small") == {Path("tables/final.csv"), Path("scores.json")}

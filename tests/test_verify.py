@@ -1,4 +1,5 @@
-"""What verify, and the list of leftovers, say of results: on files, records and digests that are put there by hand."""
+"""What verify, and the list of leftovers, say of results: on files, records and digests that are
+put there by hand."""
 
 import hashlib
 import json
@@ -12,8 +13,8 @@ from acll.lock import held, in_use
 from acll.parameters.base import Params
 from acll.plan import Job, command
 from acll.sharing.leftovers import leftovers, remove
-from acll.sharing.records import INCOMPLETE, METADATA, read_record, record_of, recorded
-from acll.sharing.verify import verify
+from acll.sharing.records import INCOMPLETE, METADATA, read_record, record_path, recorded
+from acll.sharing.verify import result_faults
 
 
 class Given(Params):
@@ -51,8 +52,12 @@ def run(results: Path, job: Job, code: str | None = None) -> None:
               "params": [repr(job.text)]}  # fmt: skip
     for output in job.all_outputs:
         put(results, output, f"{output} of {job.rule}")
-        put(results, record_of(output), json.dumps(record))
-    put(results, job.digests, "".join(f"{sha(f'{output} of {job.rule}')}  {output}\n" for output in job.all_outputs))
+        put(results, record_path(output), json.dumps(record))
+    put(
+        results,
+        job.digests,
+        "".join(f"{sha(f'{output} of {job.rule}')}  {output}\n" for output in job.all_outputs),
+    )
     for path in job.others:
         put(results, path, "said")
 
@@ -65,7 +70,7 @@ def results(tmp_path) -> Path:
 
 
 def told(results: Path, jobs=JOBS) -> dict[str, tuple[str, str]]:
-    return {fault.output: (fault.kind, fault.reason) for fault in verify(results, jobs)}
+    return {fault.output: (fault.kind, fault.reason) for fault in result_faults(results, jobs)}
 
 
 def test_untouched_results_have_no_fault(results):
@@ -74,7 +79,9 @@ def test_untouched_results_have_no_fault(results):
 
 def test_damage_is_named_and_what_was_made_before_it_happened_stands(results):
     put(results, "nodes/a/dense", "other")
-    assert told(results) == {"nodes/a/dense": ("damaged", "its content (5 bytes) is not what its job wrote")}
+    assert told(results) == {
+        "nodes/a/dense": ("damaged", "its content (5 bytes) is not what its job wrote")
+    }
     (results / "nodes/a/dense").unlink()
     assert told(results) == {"nodes/a/dense": ("missing", "the file is not there")}
 
@@ -115,10 +122,12 @@ def test_of_prepared_data_what_comes_from_outside_are_raw_data(results):
 def test_what_was_made_from_another_input_is_stale(results):
     put(results, "nodes/a/dense", "trained anew")
     put(results, TRAIN.digests, f"{sha('trained anew')}  nodes/a/dense\n")
-    assert told(results) == dict.fromkeys(PRUNE.all_outputs, ("stale", "made from another nodes/a/dense"))
+    assert told(results) == dict.fromkeys(
+        PRUNE.all_outputs, ("stale", "made from another nodes/a/dense")
+    )
 
 
-@pytest.mark.parametrize("lost", [record_of("nodes/a/kept.csv"), PRUNE.digests])
+@pytest.mark.parametrize("lost", [record_path("nodes/a/kept.csv"), PRUNE.digests])
 def test_without_its_record_or_digest_nothing_is_known_of_a_result(results, lost):
     (results / lost).unlink()
     kinds = {output: kind for output, (kind, _) in told(results).items()}
@@ -126,7 +135,7 @@ def test_without_its_record_or_digest_nothing_is_known_of_a_result(results, lost
 
 
 def test_what_a_killed_job_left_is_not_trusted(results):
-    put(results, INCOMPLETE / record_of("nodes/a/pruned").relative_to(METADATA), "{}")
+    put(results, INCOMPLETE / record_path("nodes/a/pruned").relative_to(METADATA), "{}")
     assert told(results) == {"nodes/a/pruned": ("unrecorded", "its job was killed")}
 
 
@@ -139,18 +148,20 @@ def test_digests_of_a_rule_that_no_longer_makes_the_output_do_not_count(results)
     assert left == {Path(path) for path in (PRUNE.digests, *PRUNE.others)}
 
 
-@pytest.mark.parametrize("name", ["a", "nodes/small/adaptive/seed0/a/b/network.safetensors", "x/" * 400 + "y.csv"])
+@pytest.mark.parametrize(
+    "name", ["a", "nodes/small/adaptive/seed0/a/b/network.safetensors", "x/" * 400 + "y.csv"]
+)
 def test_records_lie_where_snakemake_puts_them(tmp_path, name):
     from snakemake.persistence.file import FilePersistence
 
     theirs = FilePersistence(path=tmp_path / ".snakemake")
-    assert Path(theirs._record_path(theirs._metadata_path, name)) == tmp_path / record_of(name)
-    put(tmp_path, record_of(name), "{")
+    assert Path(theirs._record_path(theirs._metadata_path, name)) == tmp_path / record_path(name)
+    put(tmp_path, record_path(name), "{")
     assert recorded(tmp_path) == {name}
     assert read_record(tmp_path, name) is None  # half of one is none
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # leftovers
 
 
@@ -177,7 +188,7 @@ def test_leftovers_are_told_by_folder_and_removed_whole(results):
     assert not (results / "nodes/b").exists()
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # the lock
 
 

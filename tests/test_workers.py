@@ -51,7 +51,7 @@ def test_a_part_at_which_its_process_dies_is_lost_and_no_other(processes):
 
 
 def test_a_part_that_never_ends_is_lost_and_no_other(monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 0.5)
+    monkeypatch.setattr(module, "WORKER_PATIENCE", 0.5)
 
     def endless(part):
         while part == 4:
@@ -73,7 +73,9 @@ def test_no_process_is_left_when_the_block_ends_early():
 @pytest.mark.parametrize("how", ["idle", "busy"])
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_processes_end_when_their_master_is_killed(how, sent):
-    master = subprocess.Popen([sys.executable, "-c", ORPHANS, how], stdout=subprocess.PIPE, text=True)
+    master = subprocess.Popen(
+        [sys.executable, "-c", ORPHANS, how], stdout=subprocess.PIPE, text=True
+    )
     orphans = [psutil.Process(int(pid)) for pid in master.stdout.readline().split()]
     time.sleep(0.3)
     master.send_signal(sent)
@@ -89,7 +91,10 @@ def test_a_process_that_is_killed_while_it_is_idle_is_replaced():
 
 
 def test_what_the_function_raises_is_raised_here():
-    with pytest.raises(RuntimeError, match="ZeroDivisionError"), workers(lambda part: 1 // part, 2) as pool:
+    with (
+        pytest.raises(RuntimeError, match="ZeroDivisionError"),
+        workers(lambda part: 1 // part, 2) as pool,
+    ):
         list(pool.map([[1], [0]]))
 
 

@@ -164,7 +164,9 @@ def _lock(file: IO[bytes], kind: int) -> None:
     except BlockingIOError:
         raise
     except OSError as error:
-        raise UserError(f"the file system of the results has no locks (flock: {error.strerror}); use another") from None
+        raise UserError(
+            f"the file system of the results has no locks (flock: {error.strerror}); use another"
+        ) from None
 
 
 def _try(file: IO[bytes], kind: int) -> bool:

@@ -4,12 +4,12 @@ import sys
 from collections.abc import Iterable
 from typing import TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("T")
 
 
 def progress_bar(
-    items: Iterable[T], label: str, total: int | None = None, unit: str = "it"
-) -> Iterable[T]:
+    items: Iterable[_T], label: str, total: int | None = None, unit: str = "it"
+) -> Iterable[_T]:
     """Return the items, with a progress bar on the error output where that is a terminal.
 
     A bar leaves no line behind when it is done. A log gets none.

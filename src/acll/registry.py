@@ -13,7 +13,7 @@ from pydantic import Discriminator, Tag
 
 from acll.settings import Settings
 
-T = TypeVar("T", bound=Settings)
+_T = TypeVar("T", bound=Settings)
 _NO_KINDS = {"__init__", "base", "registry"}
 
 
@@ -23,7 +23,7 @@ def kinds(package: str) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.py") if path.stem not in _NO_KINDS)
 
 
-def load(package: str, key: str, name: str, base: type[T]) -> type[T]:
+def load_kind(package: str, key: str, name: str, base: type[_T]) -> type[_T]:
     """Return the class of a kind: the subclass of `base` in its module whose `key` can only be
     `name`.
 
@@ -35,7 +35,7 @@ def load(package: str, key: str, name: str, base: type[T]) -> type[T]:
     for one in vars(module).values():
         own = isinstance(one, type) and issubclass(one, base) and one.__module__ == module.__name__
         if own and _only(one, key) == name:
-            found: type[T] = one
+            found: type[_T] = one
             return found
     raise TypeError(f"{module.__name__} has no {base.__name__} whose {key} is {name!r}")
 
@@ -49,7 +49,7 @@ def union(package: str, key: str, base: type[Settings], default: str | None = No
             return getattr(value, key, default)
         return str(value[key]) if key in value else default  # a name that is none is told as such
 
-    types = [Annotated[load(package, key, name, base), Tag(name)] for name in kinds(package)]
+    types = [Annotated[load_kind(package, key, name, base), Tag(name)] for name in kinds(package)]
     return Annotated[Union[tuple(types)], Discriminator(tag)]  # noqa: UP007 - made of a list
 
 

@@ -32,7 +32,7 @@ from acll.search.settings import Search
 from acll.settings import Settings
 from acll.training.settings import Training
 
-NAME = re.compile(r"[a-z0-9_]+")
+VALID_NAME = re.compile(r"[a-z0-9_]+")
 MOST_TASKS_IN_ALL_ORDERS = 5
 LONGEST_NAME = 240  # letters of a name in a file system, less those of an ending
 LONGEST_PATH = 4095 - 255  # of a path in Linux, less those of the folder of the results
@@ -67,7 +67,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load(path: Path) -> Configuration:
+def load_configuration(path: Path) -> Configuration:
     """Read and check a configuration file. Raises ConfigurationError."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -228,9 +228,9 @@ _TAGS: dict[
 
 def _tagged(section: str, tag: str, otherwise: type[Settings]) -> type[Settings]:
     """Return the settings for which a tag of a union stands."""
-    if section == "tasks" and tag in kinds(sources.PACKAGE):
+    if section == "tasks" and tag in kinds(sources.SOURCES):
         return sources.source(tag)
-    if section == "methods" and tag in kinds(methods.PACKAGE):
+    if section == "methods" and tag in kinds(methods.METHODS):
         return methods.method(tag)
     return _TAGS.get(tag, otherwise)
 
@@ -272,7 +272,7 @@ def _names(configuration: Configuration) -> list[str]:
     faults = [
         f"{section} = {name!r}: names are made of small letters, digits and _"
         for section, name in named
-        if not NAME.fullmatch(name)
+        if not VALID_NAME.fullmatch(name)
     ]
     if DENSE in configuration.methods:
         faults.append(f"methods.{DENSE}: this name is taken by the training that all methods share")

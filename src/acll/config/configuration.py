@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from pydantic import AfterValidator, Field
 
 from acll.config.sequences import Sequence
-from acll.data.sources.registry import PACKAGE as SOURCES
+from acll.data.sources.registry import SOURCES as SOURCES
 from acll.data.task import Task
 from acll.methods.base import Method
-from acll.methods.registry import PACKAGE as METHODS
+from acll.methods.registry import METHODS as METHODS
 from acll.networks.spec import Network
 from acll.registry import union
 from acll.settings import Positive, Settings

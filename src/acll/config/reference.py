@@ -11,10 +11,10 @@ from pydantic_core import PydanticUndefined
 
 from acll.config.configuration import Configuration
 from acll.config.sequences import Sequence, Series
-from acll.data.sources.registry import PACKAGE as SOURCES
+from acll.data.sources.registry import SOURCES as SOURCES
 from acll.data.sources.registry import source
 from acll.data.task import Task
-from acll.methods.registry import PACKAGE as METHODS
+from acll.methods.registry import METHODS as METHODS
 from acll.methods.registry import method
 from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
 from acll.registry import kinds

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from acll.settings import Settings
 
-Count = Annotated[int, Field(ge=2, le=255)]
+PartCount = Annotated[int, Field(ge=2, le=255)]
 
 
 class Sequence(Settings):
@@ -31,10 +31,12 @@ class Series(Settings):
     `mnist_noise_0` and `mnist_noise_0_2`."""
 
     of: str = Field(description="name of the task that they are made from")
-    permuted: Count | None = Field(
+    permuted: PartCount | None = Field(
         None, description="so many tasks, in each the pixels in a random order of its own"
     )
-    split: Count | None = Field(None, description="so many tasks, each with a part of the classes")
+    split: PartCount | None = Field(
+        None, description="so many tasks, each with a part of the classes"
+    )
     rotated: list[float] | None = Field(
         None, min_length=2, description="a task for each angle, in degrees"
     )

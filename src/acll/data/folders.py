@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from acll.data.errors import DataError
-from acll.data.images import SUFFIXES
-from acll.data.places import ARCHIVES, COMPRESSED, SPLITS, Place, missing, place_of
+from acll.data.images import IMAGE_SUFFIXES
+from acll.data.storage import ARCHIVES, COMPRESSED, SPLITS, Storage, missing, storage_of
 
 
 def layout(inner: str) -> str:
@@ -15,23 +15,23 @@ def layout(inner: str) -> str:
     return f"{{train,val,test}}/{inner}, where val and test may be absent"
 
 
-def raw_files(path: Path, names_of: Callable[[Place, Path], list[str]]) -> list[Path]:
+def raw_files(path: Path, names_of: Callable[[Storage, Path], list[str]]) -> list[Path]:
     """Return the archive, or all images in the folder, sorted.
 
     names_of: gives the names of the images, or raises DataError for another layout.
     """
     if path.is_file() and path.name.endswith(ARCHIVES):
         if not path.name.endswith(COMPRESSED):  # which would have to be read through
-            names_of(place_of(path), path)
+            names_of(storage_of(path), path)
         return [path]
     if not path.is_dir():
         if not path.exists():
             raise missing(path)
         raise DataError(f"{path}: neither a folder nor one of {ARCHIVES}")
-    return [path / name for name in names_of(place_of(path), path)]
+    return [path / name for name in names_of(storage_of(path), path)]
 
 
-def image_names(place: Place, path: Path, inner: str) -> list[str]:
+def image_names(place: Storage, path: Path, inner: str) -> list[str]:
     """Return the images below the splits, sorted by split and name.
 
     Raises DataError where there are none.
@@ -41,10 +41,11 @@ def image_names(place: Place, path: Path, inner: str) -> list[str]:
     ]
     if not any(name.startswith("train/") for name in names) and "train" not in folders_in(path):
         raise DataError(f"{path}: has no folder `train` (expected: {layout(inner)})")
-    images = [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]
+    images = [name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise DataError(
-            f"{path}: holds no images (expected: {layout(inner)}; {', '.join(sorted(SUFFIXES))})"
+            f"{path}: holds no images (expected: {layout(inner)}; "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))})"
         )
     return images
 

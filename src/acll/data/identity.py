@@ -17,10 +17,12 @@ FINGERPRINTS = Path(".cache/fingerprints.json")  # below the repository
 
 
 def identity(task: Task, root: Path, cache: Path) -> str:
-    """The identity of the raw data of a task: what DVC says of them, else names and content of its files.
+    """The identity of the raw data of a task: what DVC says of them, else names and content of its
+    files.
 
-    Empty for sources that read no file. Digests are kept in `cache` under path, size and time of change, as DVC does.
-    Raises DataError where the data are missing, or are not what the `.dvc` file beside them says.
+    Empty for sources that read no file. Digests are kept in `cache` under path, size and time of
+    change, as DVC does. Raises DataError where the data are missing, or are not what the `.dvc`
+    file beside them says.
     """
     if not task.from_files:
         return ""
@@ -30,7 +32,8 @@ def identity(task: Task, root: Path, cache: Path) -> str:
         if recorded is not None:
             if path.exists() and not _is_tracked_content(path, recorded, digest):
                 raise DataError(
-                    f"{path}: is not what {path.name}.dvc says; `dvc checkout {path}.dvc` brings that back, `dvc add "
+                    f"{path}: is not what {path.name}.dvc says; `dvc checkout {path}.dvc` "
+                    "brings that back, `dvc add "
                     f"{path}` takes what is there now"
                 )
             return f"dvc {recorded}"
@@ -42,7 +45,10 @@ def identity(task: Task, root: Path, cache: Path) -> str:
 
 
 def tracked(path: Path) -> str | None:
-    """The digest of data in the `.dvc` file beside them; None where there is no such file. Raises DataError."""
+    """The digest of data in the `.dvc` file beside them; None where there is no such file.
+
+    Raises DataError.
+    """
     import yaml
 
     beside = path.with_name(f"{path.name}.dvc")
@@ -52,7 +58,9 @@ def tracked(path: Path) -> str | None:
         (out,) = yaml.safe_load(beside.read_text(encoding="utf-8"))["outs"]
         return str(out["md5"])
     except (yaml.YAMLError, KeyError, TypeError, ValueError):
-        raise DataError(f"{beside}: not a .dvc file with the md5 of one output; `dvc add {path}` writes one") from None
+        raise DataError(
+            f"{beside}: not a .dvc file with the md5 of one output; `dvc add {path}` writes one"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -76,7 +84,12 @@ def _digests(cache: Path) -> Iterator[Callable[[Path], str]]:
         entry = known.get(key)
         if entry is None or entry[:2] != stamp:
             with path.open("rb") as file:
-                entry = [*stamp, hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()]
+                entry = [
+                    *stamp,
+                    hashlib.file_digest(
+                        file, lambda: hashlib.md5(usedforsecurity=False)
+                    ).hexdigest(),
+                ]
             known[key] = entry
             changed.append(key)
         return str(entry[2])
@@ -89,18 +102,31 @@ def _digests(cache: Path) -> Iterator[Callable[[Path], str]]:
 
 
 def _is_tracked_content(path: Path, recorded: str, digest: Callable[[Path], str]) -> bool:
-    """Whether data are what DVC has recorded: by the digest that it makes, or where that differs by asking it."""
+    """Whether data are what DVC has recorded: by the digest that it makes, or where that differs by
+    asking it."""
     if _dvc_digest(path, digest) == recorded:
         return True
-    command = [sys.executable, "-m", "dvc", "status", "--quiet", f"{path.name}.dvc"]  # it may leave files out
-    return subprocess.run(command, cwd=path.parent, capture_output=True, check=False).returncode == 0
+    command = [
+        sys.executable,
+        "-m",
+        "dvc",
+        "status",
+        "--quiet",
+        f"{path.name}.dvc",
+    ]  # it may leave files out
+    return (
+        subprocess.run(command, cwd=path.parent, capture_output=True, check=False).returncode == 0
+    )
 
 
 def _dvc_digest(path: Path, digest: Callable[[Path], str]) -> str:
     if path.is_file():
         return digest(path)
     listed = [{"md5": digest(path / name), "relpath": name} for name in _all_names(path)]
-    return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    return (
+        hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
+        + ".dir"
+    )
 
 
 def _all_names(path: Path) -> list[str]:

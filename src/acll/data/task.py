@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from acll.settings import Kind, Settings, Share, Size
 
 if TYPE_CHECKING:
-    from acll.data.listing import Listing
+    from acll.data.manifest import Manifest
 
 
 def _part(value: list[int]) -> list[int]:
@@ -18,7 +18,7 @@ def _part(value: list[int]) -> list[int]:
     return value
 
 
-Part = Annotated[list[int], AfterValidator(_part)]
+ClassPart = Annotated[list[int], AfterValidator(_part)]
 
 
 class Task(Settings):
@@ -51,7 +51,7 @@ class Task(Settings):
                                 "overlapping by so many pixels, "
         "half of it at most, instead of resizing them; scores are those of the whole images"
     )  # fmt: skip
-    part: Part | None = Field(
+    part: ClassPart | None = Field(
         None,
         description="[k, n]: only the k-th of n parts of the classes, in their order; other "
         "pixels are ignored",
@@ -79,7 +79,7 @@ class Task(Settings):
         kind: Kind
         path: str  # where raw data are read
 
-    def listing(self, root: Path) -> "Listing":
+    def listing(self, root: Path) -> "Manifest":
         """Return the samples, before a pixel is read. root: the folder of raw data.
 
         Raises DataError.

@@ -1,5 +1,5 @@
-"""Segmentation as people judge it: a few test images, the truth, and what networks make of them, before and after
-later tasks."""
+"""Segmentation as people judge it: a few test images, the truth, and what networks make of them,
+before and after later tasks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,10 @@ _NAMED = 24  # classes that a legend has room for
 
 
 @dataclass(frozen=True)
-class Before:
-    """What a method's network made of a task when it was learned, and makes of it at the end, with its scores (mean
-    IoU over the whole test split). One network alone, where the method has no other or nothing came later."""
+class MethodMasks:
+    """What a method's network made of a task when it was learned, and makes of it at the end, with
+    its scores (mean IoU over the whole test split). One network alone, where the method has no
+    other or nothing came later."""
 
     method: str
     learned: Examples | None
@@ -28,8 +29,9 @@ class Before:
     scores: tuple[float, ...]  # when learned, if there is that, and at the end
 
 
-def masks(title: str, methods: Sequence[Before]) -> Figure:
-    """Input and truth in the first row, then for each method the prediction when learned and at the end."""
+def masks(title: str, methods: Sequence[MethodMasks]) -> Figure:
+    """Input and truth in the first row, then for each method the prediction when learned and at the
+    end."""
     first = methods[0].end
     count, height, width = first.masks.shape
     side = 1.35
@@ -52,11 +54,21 @@ def masks(title: str, methods: Sequence[Before]) -> Figure:
         _show(axes[0, 2 * index + 1], overlaid(picture, mask, colours), "truth")
     for row, method in zip(axes[1:], methods):
         scores = " → ".join(f"{score:.3f}" for score in method.scores)
-        row[0].set_ylabel(f"{shortened(method.method, 18)}\n{scores}", rotation=0, ha="right", va="center", fontsize=8)
+        row[0].set_ylabel(
+            f"{shortened(method.method, 18)}\n{scores}",
+            rotation=0,
+            ha="right",
+            va="center",
+            fontsize=8,
+        )
         for place, examples in enumerate((method.learned, method.end)):
             for index, picture in enumerate(pictures if examples else ()):
                 assert examples is not None
-                _show(row[2 * index + place], overlaid(picture, examples.predictions[index], colours), "")
+                _show(
+                    row[2 * index + place],
+                    overlaid(picture, examples.predictions[index], colours),
+                    "",
+                )
     for index in range(count):
         axes[1, 2 * index].set_title("when learned", fontsize=8)
         axes[1, 2 * index + 1].set_title("at the end", fontsize=8)
@@ -73,5 +85,13 @@ def _show(panel: Axes, picture: NDArray[Any], title: str) -> None:
 
 def _legend(figure: Figure, classes: Sequence[str], colours: NDArray[Any]) -> None:
     if len(classes) <= _NAMED:
-        handles = [Patch(color=colour, label=shortened(name, 16)) for name, colour in zip(classes, colours)]
-        figure.legend(handles=handles, loc="outside lower center", ncol=min(6, len(classes)), frameon=False, fontsize=8)
+        handles = [
+            Patch(color=colour, label=shortened(name, 16)) for name, colour in zip(classes, colours)
+        ]
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncol=min(6, len(classes)),
+            frameon=False,
+            fontsize=8,
+        )

@@ -21,19 +21,21 @@ NAMES = (
 )  # fmt: skip
 
 
-def read(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
     """A table as it was written: names are text, whatever they look like."""
     columns = pd.read_csv(path, nrows=0).columns
     names = {name: str for name in NAMES if name in columns}
-    return pd.read_csv(path, dtype=names, na_values={name: [""] for name in columns}, keep_default_na=False)
+    return pd.read_csv(
+        path, dtype=names, na_values={name: [""] for name in columns}, keep_default_na=False
+    )
 
 
 def scores_table(nodes: Mapping[Node, Mapping[str, Any]]) -> pd.DataFrame:
     """One row for each (network, method, seed, prefix, task).
 
-    nodes: what the evaluation of each node wrote, for every prefix of every sequence, so that the score of a task
-    when it was learned is found at the node where it is last. forgetting = score_when_learned − score, exactly 0
-    where the bits are the same and so is the device.
+    nodes: what the evaluation of each node wrote, for every prefix of every sequence, so that the
+    score of a task when it was learned is found at the node where it is last. forgetting =
+    score_when_learned − score, exactly 0 where the bits are the same and so is the device.
     """
     rows = []
     for node, evaluated in nodes.items():
@@ -44,23 +46,38 @@ def scores_table(nodes: Mapping[Node, Mapping[str, Any]]) -> pd.DataFrame:
                 {key: value for key, value in entry.items() if key not in ("choice", "curve")}
                 | {key: entry["choice"].get(key) for key in CHOSEN}
                 | {"search_cost": entry["choice"].get("cost")}
-                | {"network": node.network, "method": node.method, "seed": node.seed, "prefix": node.word}
-                | {"score_when_learned": when, "forgetting": None if when is None else when - entry["score"]}
+                | {
+                    "network": node.network,
+                    "method": node.method,
+                    "seed": node.seed,
+                    "prefix": node.word,
+                }
+                | {
+                    "score_when_learned": when,
+                    "forgetting": None if when is None else when - entry["score"],
+                }
                 | {key: evaluated[key] for key in ("free_share", "bytes", "device")}
             )
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.sort_values(["network", "method", "seed", "prefix", "position"], ignore_index=True)
 
 
-def _when_learned(nodes: Mapping[Node, Mapping[str, Any]], learned: Node, task: str) -> float | None:
-    """The score of a task at the node where it was learned; None where several were learned together, before which
-    there is nothing."""
+def _when_learned(
+    nodes: Mapping[Node, Mapping[str, Any]], learned: Node, task: str
+) -> float | None:
+    """The score of a task at the node where it was learned; None where several were learned
+    together, before which there is nothing."""
     rows = nodes[learned]["rows"]
-    return None if len(rows) > learned.position else float(next(row["score"] for row in rows if row["task"] == task))
+    return (
+        None
+        if len(rows) > learned.position
+        else float(next(row["score"] for row in rows if row["task"] == task))
+    )
 
 
 def curves_table(nodes: Mapping[Node, Mapping[str, Any]]) -> pd.DataFrame:
-    """One row for each node and epoch of the training in which its task was learned: the score on the validation split.
+    """One row for each node and epoch of the training in which its task was learned: the score on
+    the validation split.
 
     Nodes whose tasks were learned together have none.
     """
@@ -73,7 +90,8 @@ def curves_table(nodes: Mapping[Node, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def final_table(nodes: Lookup, runs: Sequence[Run]) -> pd.DataFrame:
-    """The rows of `scores` at the end of each run, with the columns `sequence` and `order` in front."""
+    """The rows of `scores` at the end of each run, with the columns `sequence` and `order` in
+    front."""
     frame = pd.concat([rows_at(nodes, run, len(run.tasks)) for run in runs], ignore_index=True)
     return frame[["sequence", "order", *COLUMNS]]
 
@@ -85,7 +103,12 @@ def data_table(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         height, width = summary["image_size"]
         rows.append(
             {"task": summary["name"], "source": summary["source"], "kind": summary["kind"]}
-            | {"classes": len(summary["classes"]), "channels": summary["channels"], "height": height, "width": width}
+            | {
+                "classes": len(summary["classes"]),
+                "channels": summary["channels"],
+                "height": height,
+                "width": width,
+            }
             | {split: summary["samples"][split] for split in ("train", "val", "test")}
             | {key: sum(summary[key].values()) for key in ("left_out", "warnings")}
         )
@@ -93,10 +116,16 @@ def data_table(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def plot_table(final: pd.DataFrame) -> pd.DataFrame:
-    """A row for each task at the end of each sequence and method, under one name; means over seeds. For dvc plots."""
+    """A row for each task at the end of each sequence and method, under one name; means over seeds.
+
+    For dvc plots.
+    """
     means = final.groupby(["sequence", "method", "task"], sort=False)["score"].mean().reset_index()
     return pd.DataFrame(
-        {"result": means["sequence"] + " " + means["method"] + " " + means["task"], "score": means["score"]}
+        {
+            "result": means["sequence"] + " " + means["method"] + " " + means["task"],
+            "score": means["score"],
+        }
     )
 
 
@@ -112,14 +141,24 @@ def metrics_of(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def trials_table(searches: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """All trials of all searches, in order. searches: by network/method/seed/prefix, what each search wrote."""
+    """All trials of all searches, in order. searches: by network/method/seed/prefix, what each
+    search wrote."""
     if not searches:
         return pd.DataFrame(columns=["network", "method", "seed", "prefix"])
     frames = []
     for name, trials in searches.items():
         node = Node.of(name)
-        names = {"network": node.network, "method": node.method, "seed": node.seed, "prefix": node.word}
-        frames.append(pd.DataFrame([names] * len(trials), index=trials.index, columns=list(names)).join(trials))
+        names = {
+            "network": node.network,
+            "method": node.method,
+            "seed": node.seed,
+            "prefix": node.word,
+        }
+        frames.append(
+            pd.DataFrame([names] * len(trials), index=trials.index, columns=list(names)).join(
+                trials
+            )
+        )
     return pd.concat(frames, ignore_index=True)
 
 
@@ -133,5 +172,7 @@ def amiss(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
             if summary[key]
         ]
         if found:
-            lines.append(f"{summary['name']}: {'; '.join(found)} (data/{summary['name']}.json has the files)")
+            lines.append(
+                f"{summary['name']}: {'; '.join(found)} (data/{summary['name']}.json has the files)"
+            )
     return lines

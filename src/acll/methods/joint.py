@@ -46,7 +46,7 @@ class Joint(Method):
 
         import torch
 
-        from acll.packing.ownership import digest, effective
+        from acll.packing.ownership import digest, task_state_dict
 
         states: list[State] = [
             {
@@ -71,7 +71,7 @@ class Joint(Method):
         }
         joined = replace(packed, shared=shared, owner=owner, private=private, tasks=tuple(records))
         after = (
-            replace(one, digest=digest(effective(joined, one.name)), frozen=False)
+            replace(one, digest=digest(task_state_dict(joined, one.name)), frozen=False)
             for one in records
         )
         return replace(joined, tasks=tuple(after))

@@ -102,10 +102,10 @@ def teacher_of(packed: "Packed", task: str, network: "TaskNetwork") -> "TaskNetw
     """Return the network of an earlier task as it is now, not to be trained. network: any that is
     built alike."""
     from acll.networks.build import build
-    from acll.packing.ownership import effective
+    from acll.packing.ownership import task_state_dict
 
     assert network.built_from is not None
     record = packed.record(task)
     teacher = build(network.built_from, record.kind, len(record.classes), 0, pretrained=False)
-    teacher.load_state_dict(effective(packed, task))
+    teacher.load_state_dict(task_state_dict(packed, task))
     return teacher.eval().requires_grad_(False)

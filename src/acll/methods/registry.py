@@ -5,14 +5,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny
 
 from acll.methods.base import Method, TrainingRule
-from acll.registry import load
+from acll.registry import load_kind
 
-PACKAGE = "acll.methods"
+METHODS = "acll.methods"
 
 
 def method(name: str) -> type[Method]:
     """Return the class of a method. Raises ValueError for a name that is none."""
-    return load(PACKAGE, "type", name, Method)
+    return load_kind(METHODS, "type", name, Method)
 
 
 def _rule(value: Any) -> Any:

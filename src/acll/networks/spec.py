@@ -7,8 +7,8 @@ from pydantic import Discriminator, Field, Tag
 from acll.settings import MOST_BANDS, Settings, Size
 
 Width = Annotated[int, Field(gt=0, le=2**20)]
-CHANNELS = "channels (bands) of its images; grey images are repeated to fill them"
-Channels = Annotated[int, Field(ge=1, le=MOST_BANDS)]
+CHANNELS_HELP = "channels (bands) of its images; grey images are repeated to fill them"
+ChannelCount = Annotated[int, Field(ge=1, le=MOST_BANDS)]
 
 
 class BackboneNetwork(Settings):
@@ -21,7 +21,7 @@ class BackboneNetwork(Settings):
     weights: str = Field(
         "none", description="`none`, `imagenet`, or a `.safetensors` file below `data_root`"
     )
-    channels: Channels = Field(3, description=CHANNELS)
+    channels: ChannelCount = Field(3, description=CHANNELS_HELP)
 
 
 class DecoderNetwork(Settings):
@@ -37,7 +37,7 @@ class DecoderNetwork(Settings):
         description="of the encoder: `none`, `imagenet`, or a `.safetensors` file below "
         "`data_root`",
     )
-    channels: Channels = Field(3, description=CHANNELS)
+    channels: ChannelCount = Field(3, description=CHANNELS_HELP)
 
 
 class PerceptronNetwork(Settings):
@@ -50,7 +50,7 @@ class PerceptronNetwork(Settings):
         description="height and width in pixels of its images, equal to that of its tasks"
     )
     weights: Literal["none"] = Field("none", description="always `none`")
-    channels: Channels = Field(1, description=CHANNELS)
+    channels: ChannelCount = Field(1, description=CHANNELS_HELP)
 
 
 def _network_kind(value: Any) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from acll.packing.prune import Channels, pruned
-from acll.search.run import Task
+from acll.search.run import SearchTask
 from acll.search.settings import Search
 from acll.search.space import factors_of, groups_of
-from acll.search.trials import Attempt, Cost, Measured, Point, Settled
+from acll.search.trials import Candidate, Cost, Measured, RunTrial, StopRule
 from acll.seeds import derived
 from acll.settings import Scope
 from acll.training.learner import TaskLearner
@@ -34,7 +34,7 @@ class Retraining:
     channels: Channels | None = None
 
 
-def attempt_of(retraining: Retraining) -> Attempt:
+def trial_runner(retraining: Retraining) -> RunTrial:
     """Return a function of (point, epochs, seed, settled) that releases, retrains and scores, each
     time anew.
 
@@ -43,7 +43,7 @@ def attempt_of(retraining: Retraining) -> Attempt:
     """
     learner, free = retraining.learner, retraining.free
 
-    def attempt(point: Point, epochs: float, seed: int, settled: Settled | None) -> Measured:
+    def attempt(point: Candidate, epochs: float, seed: int, settled: StopRule | None) -> Measured:
         results: list[EvalResult] = []
         scores: list[float] = []
 
@@ -69,14 +69,14 @@ def attempt_of(retraining: Retraining) -> Attempt:
     return attempt
 
 
-def task_of(
+def search_task(
     retraining: Retraining, settings: Search, dense_epochs: int, cap: float | None, seed: int
-) -> Task:
+) -> SearchTask:
     """Return the search's view of a task. cap: the largest share of the free weights that it may
     keep."""
     learner, free = retraining.learner, retraining.free
-    return Task(
-        attempt=attempt_of(retraining),
+    return SearchTask(
+        attempt=trial_runner(retraining),
         cost=Cost(len(learner.train), len(learner.validation), dense_epochs),
         full_epochs=int(retraining.schedule.epochs),
         groups=tuple(groups_of(list(free))) if settings.space == "groups" else (),

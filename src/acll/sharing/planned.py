@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from acll.config.checks import load
+from acll.config.checks import load_configuration
 from acll.config.configuration import Configuration
 from acll.data.identity import FINGERPRINTS
 from acll.data.root import data_root
@@ -26,7 +26,7 @@ def planned(path: Path, root: Path, results: Path) -> Planned:
     Raises UserError where the configuration cannot be run, or raw data are neither here nor
     recorded.
     """
-    configuration = load(path)
+    configuration = load_configuration(path)
     data = (root / data_root(configuration.data_root)).resolve()
     raw = raw_identities(configuration, configuration.learned(), data, results, root / FINGERPRINTS)
     weights = weight_identities(configuration, data, results)

@@ -1,7 +1,8 @@
 """Raw data that a colleague does not have: what the results' own records know of them.
 
-Raw data are no part of what is shared, so results must be of use without them: their identity is then the one that was
-recorded when they were read. Only what has to be made from them anew cannot be.
+Raw data are no part of what is shared, so results must be of use without them: their identity is
+then the one that was recorded when they were read. Only what has to be made from them anew cannot
+be.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,8 @@ from acll.sharing.records import read_record
 
 
 def recorded_identity(results: Path, name: str, task: Task, root: Path) -> str | None:
-    """The identity of a task's raw data when it was prepared with these settings; None where they are here.
+    """The identity of a task's raw data when it was prepared with these settings; None where they
+    are here.
 
     None also where nothing is recorded.
     """
@@ -27,7 +29,9 @@ def recorded_identity(results: Path, name: str, task: Task, root: Path) -> str |
     if path is None or (root / path).exists() or tracked(root / path) is not None:
         return None
     record = read_record(results, f"data/{name}.train.safetensors")
-    if record is None or record.params["params"].get("task") != prepared_settings(task).model_dump(mode="json"):
+    if record is None or record.params["params"].get("task") != prepared_settings(task).model_dump(
+        mode="json"
+    ):
         return None
     return str(record.params["external_digest"])
 
@@ -35,7 +39,10 @@ def recorded_identity(results: Path, name: str, task: Task, root: Path) -> str |
 def raw_identities(
     configuration: Configuration, tasks: Iterable[str], root: Path, results: Path, cache: Path
 ) -> dict[str, str]:
-    """The identity of each task's raw data, by content. Raises UserError with a line for each that is not to be had."""
+    """The identity of each task's raw data, by content.
+
+    Raises UserError with a line for each that is not to be had.
+    """
     found: dict[str, str] = {}
     read: dict[str, str] = {}  # tasks made from one source have one identity
     faults: dict[str, list[str]] = {}  # what is wrong, with whom
@@ -49,7 +56,9 @@ def raw_identities(
         except UserError as error:
             faults.setdefault(str(error), []).append(name)
     if faults:
-        raise UserError("\n".join(f"tasks.{some(names)}: {fault}" for fault, names in faults.items()))
+        raise UserError(
+            "\n".join(f"tasks.{some(names)}: {fault}" for fault, names in faults.items())
+        )
     return found
 
 
@@ -68,14 +77,17 @@ def weight_identities(configuration: Configuration, root: Path, results: Path) -
         elif (known := _recorded_weights(configuration, name, results)) is not None:
             found[name] = known
         else:
-            faults.append(f"networks.{name}.weights = {network.weights!r}: there is no such file in {root}")
+            faults.append(
+                f"networks.{name}.weights = {network.weights!r}: there is no such file in {root}"
+            )
     if faults:
         raise UserError("\n".join(faults))
     return found
 
 
 def not_here(configuration: Configuration, root: Path, results: Path) -> list[str]:
-    """Tasks and networks, in words, whose raw data or weights are not here and are known from records alone."""
+    """Tasks and networks, in words, whose raw data or weights are not here and are known from
+    records alone."""
     tasks = [
         f"the raw data of {name}"
         for name, task in configuration.tasks.items()
@@ -96,7 +108,8 @@ def _with_dvc_alone(task: Task, root: Path) -> bool:
 
 
 def _recorded_weights(configuration: Configuration, name: str, results: Path) -> str | None:
-    """The identity of a network's file of weights when it was last started from; None where nothing is recorded."""
+    """The identity of a network's file of weights when it was last started from; None where nothing
+    is recorded."""
     settings = configuration.networks[name].model_dump(mode="json")
     own = [node for node in tree.nodes(configuration) if node.network == name]
     # the dense network of a first task may be that of all methods

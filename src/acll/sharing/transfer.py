@@ -1,4 +1,7 @@
-"""Results from and to the DVC cache and remote: share, pull, look, restore. Thin: DVC does the work."""
+"""Results from and to the DVC cache and remote: share, pull, look, restore.
+
+Thin: DVC does the work.
+"""
 
 import shutil
 import subprocess
@@ -18,8 +21,17 @@ if TYPE_CHECKING:
 LOOKED_AT = ("tables", "figures")  # folders, and below the nodes:
 LOOKED_AT_FILES = ("scores.json", "choice.json", "trials.csv")
 # not only what DVC takes along: whatever this commit's results depend on
-SOURCES = ("Snakefile", "workflow", "src", "profiles", "requirements", "dvc.yaml", ".dvcignore", ".dvc/config")
-PATIENCE = 600  # seconds to wait for other DVC commands
+DEPENDED_ON = (
+    "Snakefile",
+    "workflow",
+    "src",
+    "profiles",
+    "requirements",
+    "dvc.yaml",
+    ".dvcignore",
+    ".dvc/config",
+)
+DVC_PATIENCE = 600  # seconds to wait for other DVC commands
 NO_REMOTE = """no DVC remote is set, so there is no place to share results. Type one of
   .venv/bin/dvc remote add --default store /a/folder/that/colleagues/see
   .venv/bin/dvc remote add --default store ssh://user@host/path
@@ -50,7 +62,9 @@ def missing_folder(root: Path) -> Path | None:
 
 def _setting(root: Path, key: str) -> str:
     command = ["dvc", "config", key]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(
+        command, cwd=root, capture_output=True, text=True, check=False
+    ).stdout.strip()
 
 
 def knows(root: Path, name: str) -> bool:
@@ -63,7 +77,9 @@ def knows(root: Path, name: str) -> bool:
 
 
 def record(root: Path, name: str) -> None:
-    """Take the results into the DVC cache and dvc.lock, as they are: what `dvc commit` does. Raises UserError.
+    """Take the results into the DVC cache and dvc.lock, as they are: what `dvc commit` does.
+
+    Raises UserError.
 
     Runs of other configurations in the same checkout may be doing the same: they take turns.
     """
@@ -71,32 +87,50 @@ def record(root: Path, name: str) -> None:
     from dvc.lock import LockError
     from dvc.repo import Repo
 
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + DVC_PATIENCE
     while True:
         try:
             with Repo(str(root)) as repo:
-                repo.commit(f"run@{name}", force=True)  # without asking whether what has changed is meant
+                repo.commit(
+                    f"run@{name}", force=True
+                )  # without asking whether what has changed is meant
             return
         except LockError as error:
             if time.monotonic() > deadline:
-                raise UserError(f"another DVC command is at work here: {error}; `make run` goes on after it") from None
+                raise UserError(
+                    f"another DVC command is at work here: {error}; `make run` goes on after it"
+                ) from None
         except DvcException as error:
             raise UserError(f"results/{name}: DVC could not record them: {error}") from None
 
 
 def push(root: Path, name: str) -> list[str]:
-    """Push the committed results. Returns the files that git does not know yet in this form. Raises UserError."""
+    """Push the committed results.
+
+    Returns the files that git does not know yet in this form. Raises UserError.
+    """
     _dvc(root, "push", f"run@{name}")
-    command = ["git", "status", "--porcelain", "--", "dvc.lock", f"config/{name}.yaml", *SOURCES]
-    lines = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.splitlines()
+    command = [
+        "git",
+        "status",
+        "--porcelain",
+        "--",
+        "dvc.lock",
+        f"config/{name}.yaml",
+        *DEPENDED_ON,
+    ]
+    lines = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, check=False
+    ).stdout.splitlines()
     return [line[3:] for line in lines]
 
 
-def pull(root: Path, name: str) -> None:
+def pull_results(root: Path, name: str) -> None:
     """Bring all results of a configuration, as dvc.lock names them. Raises UserError."""
     if not knows(root, name):
         raise UserError(
-            f"dvc.lock: knows no results of {name!r}; has a colleague shared them, and is this commit new enough "
+            f"dvc.lock: knows no results of {name!r}; has a colleague shared them, and is this "
+            "commit new enough "
             "(`git pull`)?"
         )
     gone = missing_folder(root)
@@ -115,21 +149,26 @@ def pull(root: Path, name: str) -> None:
             raise
         except Exception as error:  # what is raised depends on the kind of remote
             raise UserError(
-                f"{error}\nif the remote lacks them, whoever made them has to `make share CONFIG={name}`; "
-                f"if files here were damaged, `make repair CONFIG={name}` puts them right; if a run made them and "
+                f"{error}\nif the remote lacks them, whoever made them has to `make share "
+                f"CONFIG={name}`; "
+                f"if files here were damaged, `make repair CONFIG={name}` puts them right; if "
+                "a run made them and "
                 f"nobody shared them, `make share CONFIG={name}` keeps them and "
                 f"`.venv/bin/dvc checkout --force run@{name}` discards them"
             ) from None
-        # what was begun here has given way to what was pulled; without the folder Snakemake would think itself updated
+        # what was begun here has given way to what was pulled; without the folder Snakemake would
+        # think itself updated
         shutil.rmtree(results / records.INCOMPLETE, ignore_errors=True)
         (results / records.INCOMPLETE).mkdir(parents=True)
 
 
 def look(root: Path, name: str) -> tuple[Path, int]:
-    """Bring tables, figures and scores alone, as HEAD's dvc.lock names them: (where they are, how many files).
+    """Bring tables, figures and scores alone, as HEAD's dvc.lock names them: (where they are, how
+    many files).
 
-    They go beside the results: a part of them in their own place would pass for the whole, and the next run would
-    record the rest as gone. They replace what was looked at before. Raises UserError.
+    They go beside the results: a part of them in their own place would pass for the whole, and the
+    next run would record the rest as gone. They replace what was looked at before. Raises
+    UserError.
     """
     from dvc.api import DVCFileSystem
 
@@ -150,18 +189,23 @@ def look(root: Path, name: str) -> tuple[Path, int]:
         shutil.rmtree(beside, ignore_errors=True)
         raise UserError(f"{own}: cannot be brought: {error}") from None
     if not files:
-        raise UserError(f"{own}: dvc.lock of the current commit knows no results of it; has a colleague shared them?")
+        raise UserError(
+            f"{own}: dvc.lock of the current commit knows no results of it; has a colleague "
+            "shared them?"
+        )
     shutil.rmtree(place, ignore_errors=True)
     beside.rename(place)
     return place, len(files)
 
 
-def restore(root: Path, name: str, wanted: Mapping[str, str | None]) -> set[str]:
-    """Put back files from the DVC cache or remote. Returns what was put back; the others are as they were.
+def restore_files(root: Path, name: str, wanted: Mapping[str, str | None]) -> set[str]:
+    """Put back files from the DVC cache or remote.
 
-    wanted: path below the results → SHA-256 that it must have, or None. A file that DVC does not have, or only in
-    another version, is left out. Raises UserError where the remote cannot be asked: what it has would else be made
-    again, maybe for days.
+    Returns what was put back; the others are as they were.
+
+    wanted: path below the results → SHA-256 that it must have, or None. A file that DVC does not
+    have, or only in another version, is left out. Raises UserError where the remote cannot be
+    asked: what it has would else be made again, maybe for days.
     """
     from dvc.api import DVCFileSystem
 
@@ -177,7 +221,9 @@ def restore(root: Path, name: str, wanted: Mapping[str, str | None]) -> set[str]
         raise
     except Exception as error:  # what is raised depends on the kind of remote
         if not _is_absence(error):
-            raise UserError(f"DVC cannot say whether it has these results: {error}; mend that first") from None
+            raise UserError(
+                f"DVC cannot say whether it has these results: {error}; mend that first"
+            ) from None
     return brought
 
 
@@ -230,7 +276,9 @@ def _is_absence(error: Exception) -> bool:
 
 
 def _is_looked_at(file: str) -> bool:
-    return file.startswith(tuple(f"{folder}/" for folder in LOOKED_AT)) or file.endswith(LOOKED_AT_FILES)
+    return file.startswith(tuple(f"{folder}/" for folder in LOOKED_AT)) or file.endswith(
+        LOOKED_AT_FILES
+    )
 
 
 def _dvc(root: Path, *arguments: str) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from acll.data.batches import splits_of
-from acll.data.prepared import Header
+from acll.data.prepared import TaskInfo
 from acll.data.root import data_root
 from acll.networks.build import NetworkError, body_kind, build
 from acll.networks.partition import partition
-from acll.packing import file
+from acll.packing import packed_file
 from acll.packing.ownership import Packed, TaskRecord, empty
 from acll.parameters.node import NodeParams
 from acll.training.learner import TaskLearner
@@ -40,7 +40,7 @@ def learner_of(
     return TaskLearner(network, train, validation, header, batches, device)
 
 
-def refuse_channels(header: Header, channels: int) -> None:
+def refuse_channels(header: TaskInfo, channels: int) -> None:
     """Raise NetworkError unless the task's images are grey or have the number of channels that the
     network takes."""
     own = len(header.mean)
@@ -55,15 +55,15 @@ def packed_before(node: NodeParams, parent: Path | None) -> Packed:
     """Return the network that the earlier tasks left; for a first task one in which everything is
     free."""
     if parent is not None:
-        return file.read(parent)
+        return packed_file.read_packed(parent)
     whole = build(node.network, body_kind(node.network), 2, 0, pretrained=False)
     state = whole.state_dict()
     shared = {name: state[name] for name in partition(whole).shared}
     return empty(node.network.model_dump(mode="json"), shared, node.method, node.seed)
 
 
-def record_of(
-    header: Header, score: float, curve: Sequence[float], choice: dict[str, Any]
+def task_record(
+    header: TaskInfo, score: float, curve: Sequence[float], choice: dict[str, Any]
 ) -> TaskRecord:
     """Return what a packed network will know of a task.
 

@@ -10,7 +10,7 @@ from acll.data import prepared
 from acll.evaluation import examples as example_files
 from acll.evaluation.score import evaluate
 from acll.files import write_json
-from acll.packing import file
+from acll.packing import packed_file
 from acll.packing.ownership import PackingError
 from acll.parameters.evaluate import EvaluateParams
 from acll.steps._run import run
@@ -23,7 +23,7 @@ def main(
     """Write the scores of all tasks of the node, and some images with what it makes of them."""
     device = prepare_process(params.threads)
     prepared.allow_test()
-    packed = file.read(network)
+    packed = packed_file.read_packed(network)
     tests = {path.name.removesuffix(prepared.TEST): path for path in test}
     evaluated = evaluate(packed, tests, device)
     changed = [
@@ -33,7 +33,7 @@ def main(
         raise PackingError(
             f"{network}: the weights of {', '.join(changed)} are not what they were when learned"
         )
-    example_files.write(examples, example_files.examples_of(packed, tests, device))
+    example_files.write_examples(examples, example_files.examples_of(packed, tests, device))
     write_json(scores, asdict(evaluated))
     for row in evaluated.rows:
         print(

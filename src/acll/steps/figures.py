@@ -10,9 +10,9 @@ import pandas as pd
 from acll.evaluation import examples as example_files
 from acll.evaluation import figures as run_result_figures
 from acll.evaluation import run_figures
-from acll.evaluation.masks import Before, masks
-from acll.evaluation.style import save
-from acll.evaluation.tables import read
+from acll.evaluation.masks import MethodMasks, masks
+from acll.evaluation.style import save_figure
+from acll.evaluation.tables import read_table
 from acll.parameters.report import FiguresParams, MaskedTask
 from acll.steps._run import run
 
@@ -31,32 +31,34 @@ def main(
     """Write the figures as PNG: of runs and, where there are any, of searches, packed networks and
     masks."""
     folder = figures[0].parent
-    table = {path.stem: read(path) for path in tables if path.suffix == ".csv"}
+    table = {path.stem: read_table(path) for path in tables if path.suffix == ".csv"}
     _draw_results(table, folder)
     if params.packed:
         owned = {
             name.title: (list(name.tasks), _json(path)["layers"])
             for name, path in zip(params.packed, packed, strict=True)
         }
-        save(run_result_figures.shares(table["final"]), folder / "shares.png")
-        save(run_figures.layers(owned), folder / "layers.png")
+        save_figure(run_result_figures.shares(table["final"]), folder / "shares.png")
+        save_figure(run_figures.layers(owned), folder / "layers.png")
     if params.searches:
-        save(run_figures.difficulty(table["final"]), folder / "difficulty.png")
+        save_figure(run_figures.difficulty(table["final"]), folder / "difficulty.png")
         traces = [
             (name, pd.read_csv(trial), _json(choice))
             for name, trial, choice in zip(params.searches, trials, choices, strict=True)
         ]
-        save(run_result_figures.searches(traces), folder / "search.png")
+        save_figure(run_result_figures.searches(traces), folder / "search.png")
         for trace in traces:
-            save(run_result_figures.searches([trace]), folder / "searches" / f"{trace[0]}.png")
+            save_figure(
+                run_result_figures.searches([trace]), folder / "searches" / f"{trace[0]}.png"
+            )
     _draw_masks(params.masked, iter(zip(examples, shown, strict=True)), folder / "masks")
 
 
 def _draw_results(table: dict[str, pd.DataFrame], folder: Path) -> None:
-    save(run_result_figures.scores(table["matrix"], table["final"]), folder / "scores.png")
-    save(run_figures.matrices(table["matrix"]), folder / "matrix.png")
-    save(run_figures.sizes(table["summary"]), folder / "sizes.png")
-    save(run_figures.curves(table["curves"], table["final"]), folder / "curves.png")
+    save_figure(run_result_figures.scores(table["matrix"], table["final"]), folder / "scores.png")
+    save_figure(run_figures.matrices(table["matrix"]), folder / "matrix.png")
+    save_figure(run_figures.sizes(table["summary"]), folder / "sizes.png")
+    save_figure(run_figures.curves(table["curves"], table["final"]), folder / "curves.png")
 
 
 def _draw_masks(tasks: list[MaskedTask], files: Iterator[tuple[Path, Path]], folder: Path) -> None:
@@ -66,11 +68,11 @@ def _draw_masks(tasks: list[MaskedTask], files: Iterator[tuple[Path, Path]], fol
         rows = []
         for method, count in zip(shown.methods, shown.networks, strict=True):
             own = [next(files) for _ in range(count)]
-            before_and_after = [example_files.read(path, shown.task) for path, _ in own]
+            before_and_after = [example_files.read_examples(path, shown.task) for path, _ in own]
             scores = tuple(_score(path, shown.task) for _, path in own)
             learned = before_and_after[0] if count > 1 else None
-            rows.append(Before(method, learned, before_and_after[-1], scores))
-        save(
+            rows.append(MethodMasks(method, learned, before_and_after[-1], scores))
+        save_figure(
             masks(f"{shown.sequence}: {shown.task}", rows),
             folder / f"{shown.sequence}.{shown.task}.png",
         )

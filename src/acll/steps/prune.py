@@ -9,30 +9,30 @@ import torch
 from acll.networks.build import build
 from acll.networks.channels import ChannelGraph
 from acll.networks.spec import Network
-from acll.packing import prune, stage
+from acll.packing import prune, task_state_file
 from acll.parameters.prune import PruneParams
 from acll.search.space import factors_of
 from acll.steps._run import run
 
-FIGURES = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped", "cost")
+CHOICE_KEYS = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped", "cost")
 
 
 def main(
     *, dense: Path, parent: Path | None, choice: Path | None, pruned: Path, params: PruneParams
 ) -> None:
     """Write the pruned network, with the masks of what it keeps."""
-    state, _, header = stage.load_state(dense)
+    state, _, header = task_state_file.load_state(dense)
     (learned,) = header["tasks"]
     task = learned["task"]
     decided: dict[str, Any] = {"ratio": params.ratio}
     if choice is not None:
         decided = json.loads(choice.read_text(encoding="utf-8"))
-    free = stage.free_of(parent, state, header["shared"])
+    free = task_state_file.free_of(parent, state, header["shared"])
     factors = factors_of(list(free), decided.get("shape", {}))
     channels = _channels(params.network, task) if params.scope == "channel" else None
     after, keep = prune.pruned(state, free, decided["ratio"], params.scope, factors, channels)
-    figures = {key: decided.get(key) for key in FIGURES}
-    stage.save_state(
+    figures = {key: decided.get(key) for key in CHOICE_KEYS}
+    task_state_file.save_state(
         pruned, after, {"task": task, "curve": learned["curve"], "choice": figures}, keep
     )
     kept, total = (

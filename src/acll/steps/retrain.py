@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from acll.packing import file
-from acll.packing.container import content_key
+from acll.packing import packed_file
 from acll.packing.ownership import commit
-from acll.packing.stage import load_state
+from acll.packing.task_state_file import load_state
+from acll.packing.tensor_file import content_key
 from acll.parameters.retrain import RetrainParams
 from acll.steps._run import run
-from acll.steps._setup import learner_of, packed_before, record_of
+from acll.steps._setup import learner_of, packed_before, task_record
 from acll.training.checkpoint import Checkpoint
 from acll.training.loop import FitConfig, fit
 
@@ -33,9 +33,9 @@ def main(
         network.with_suffix(".checkpoint"), content_key(key, pruned, parent, train)
     )
     result = fit(learner, state, config, keep, checkpoint)
-    record = record_of(learner.header, result.score, header["curve"], header["choice"])
+    record = task_record(learner.header, result.score, header["curve"], header["choice"])
     after = commit(packed, record, result.state, keep)
-    file.write(network, after)
+    packed_file.write_packed(network, after)
     checkpoint.remove()
     print(f"{name}: kept epoch {result.epoch}, validation {result.score:.4f}")
     left = sum(int((owner == 0).sum()) for owner in after.owner.values())

@@ -7,12 +7,12 @@ import torch
 
 from acll.files import write_json, write_text
 from acll.networks.channels import ChannelGraph
-from acll.packing.container import content_key
-from acll.packing.stage import free_of, load_state
+from acll.packing.task_state_file import free_of, load_state
+from acll.packing.tensor_file import content_key
 from acll.parameters.search import SearchParams
-from acll.search.attempt import Retraining, task_of
+from acll.search.attempt import Retraining, search_task
 from acll.search.run import search
-from acll.search.trials import TrialLog, table
+from acll.search.trials import TrialLog, trials_frame
 from acll.steps._run import run
 from acll.steps._setup import learner_of
 
@@ -45,9 +45,9 @@ def main(
     )
     retraining = Retraining(learner, params.schedule, state, free, params.scope, channels)
     seed = node.seed_for("search")
-    task = task_of(retraining, params.search, params.dense_epochs, params.cap, seed)
+    task = search_task(retraining, params.search, params.dense_epochs, params.cap, seed)
     decided, rows = search(params.search, task, log)
-    write_text(trials, table(rows).to_csv(index=False))
+    write_text(trials, trials_frame(rows).to_csv(index=False))
     write_json(choice, asdict(decided))
     log.remove()
     for warning in decided.warnings:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from acll.evaluation.sheet import sheet
-from acll.evaluation.style import save
+from acll.evaluation.style import save_figure
 from acll.parameters.report import SheetsParams
 from acll.steps._run import run
 
@@ -14,7 +14,7 @@ def main(
 ) -> None:
     """Write the figures as PNG."""
     for data, about, figure in zip(train, summary, figures, strict=True):
-        save(sheet(data, json.loads(about.read_text(encoding="utf-8"))), figure)
+        save_figure(sheet(data, json.loads(about.read_text(encoding="utf-8"))), figure)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from acll.methods.base import Before
 from acll.networks.partition import partition
-from acll.packing import container
-from acll.packing.container import content_key
+from acll.packing import tensor_file
 from acll.packing.ownership import starting_state
-from acll.packing.stage import save_state
+from acll.packing.task_state_file import save_state
+from acll.packing.tensor_file import content_key
 from acll.parameters.train import TrainParams
 from acll.steps._run import run
 from acll.steps._setup import learner_of, packed_before
@@ -38,7 +38,7 @@ def main(
         for path, batches in zip(train, params.batches, strict=True)
     ]
     packed = packed_before(node, parent)
-    remembered = container.load(memory)[0] if memory is not None else {}
+    remembered = tensor_file.load_tensors(memory)[0] if memory is not None else {}
     fresh = learners[0].network.state_dict()
     state = starting_state(packed, learners[0].header.kind, fresh, start_zero=free_from == "zero")
     start = rule.begin(learners, state, Before(packed, remembered))

@@ -5,13 +5,15 @@ import torch
 from torch import nn
 
 from acll.data.batches import Split, evaluation_batches
-from acll.data.prepared import IGNORE, Header
+from acll.data.prepared import IGNORE, TaskInfo
 from acll.settings import Kind
 from acll.training.metrics import EvalResult
 
 
 @torch.no_grad()
-def evaluated(network: nn.Module, split: Split, header: Header, device: torch.device) -> EvalResult:
+def evaluated(
+    network: nn.Module, split: Split, header: TaskInfo, device: torch.device
+) -> EvalResult:
     """Run the network, in evaluation mode, over a split in order; return what it did."""
     network.eval()
     kind: Kind = header.kind

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from acll.data.batches import Split, batches, normalised, training_batches
-from acll.data.prepared import Header
+from acll.data.prepared import TaskInfo
 from acll.networks.build import TaskNetwork
 from acll.training.evaluate import evaluated
 from acll.training.losses import Loss, class_weights, loss_of
@@ -30,7 +30,7 @@ class TaskLearner:
     network: TaskNetwork
     train: Split
     validation: Split
-    header: Header
+    header: TaskInfo
     settings: Batches
     device: torch.device
     batch_loss: BatchLoss | None = None

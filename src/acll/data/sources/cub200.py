@@ -6,21 +6,25 @@ from typing import Literal
 from pydantic import Field
 
 from acll.data.errors import DataError
-from acll.data.faults import Fault
-from acll.data.image_files import listing_of_files
-from acll.data.listing import Item, Listing, group_of
-from acll.data.places import Folder, Place, content_of, missing, place_of
+from acll.data.faults import DataFault
+from acll.data.image_files import manifest_of_files
+from acll.data.manifest import Manifest, Sample, group_of
+from acll.data.storage import Folder, Storage, content_of, missing, storage_of
 from acll.data.task import RawData
 
 
 class Cub200(RawData):
-    """CUB-200-2011 (Wah et al. 2011), 200 kinds of birds, with its own split into training and test."""
+    """CUB-200-2011 (Wah et al. 2011), 200 kinds of birds, with its own split into training and
+    test."""
 
     source: Literal["cub200"] = Field(description="`cub200`")
     kind: Literal["classification"] = Field("classification", description="always classification")
-    path: str = Field("CUB_200_2011.tgz", description="the archive as it is published, or the folder that is in it")
+    path: str = Field(
+        "CUB_200_2011.tgz",
+        description="the archive as it is published, or the folder that is in it",
+    )
 
-    def listing(self, root: Path) -> Listing:
+    def listing(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
         return _listing(self, root)
 
@@ -39,19 +43,28 @@ def _raw_files(task: Cub200, root: Path) -> list[Path]:
     return [path / name for name in Folder(path).names()]
 
 
-def _listing(task: Cub200, root: Path) -> Listing:
-    """The samples that `images.txt` names, with the published split into training and test. Raises DataError."""
+def _listing(task: Cub200, root: Path) -> Manifest:
+    """The samples that `images.txt` names, with the published split into training and test.
+
+    Raises DataError.
+    """
     path = root / task.path
-    place = place_of(path)
+    place = storage_of(path)
     prefix = _prefix(place, path)
 
     def lines(name: str) -> dict[str, str]:
         return _numbered(place, prefix + name, path)
 
-    images, labels, in_training = lines("images.txt"), lines("image_class_labels.txt"), lines("train_test_split.txt")
+    images, labels, in_training = (
+        lines("images.txt"),
+        lines("image_class_labels.txt"),
+        lines("train_test_split.txt"),
+    )
     names = lines("classes.txt")
     if not all(number.isdecimal() for number in names):
-        raise DataError(f"{path}: {prefix}classes.txt: its lines do not begin with the number of a class")
+        raise DataError(
+            f"{path}: {prefix}classes.txt: its lines do not begin with the number of a class"
+        )
     numbers = sorted(names, key=int)
     index = {number: position for position, number in enumerate(numbers)}
     present = set(place.names())
@@ -61,17 +74,24 @@ def _listing(task: Cub200, root: Path) -> Listing:
         if labels.get(key) not in index or key not in in_training:
             raise DataError(f"{path}: {image} (image {key}) has no class or no split")
         if name not in present:
-            faults.append(Fault("missing", image, "named in images.txt, but not there"))
+            faults.append(DataFault("missing", image, "named in images.txt, but not there"))
             continue
         split = "train" if in_training[key] == "1" else "test"
-        items.append(Item(image, split, name, label=index[labels[key]], group=group_of(image, task.group)))
+        items.append(
+            Sample(image, split, name, label=index[labels[key]], group=group_of(image, task.group))
+        )
     items.sort(key=lambda item: (item.split != "train", item.id))
-    return listing_of_files(
-        place, "classification", [names[number] for number in numbers], ["train", "test"], items, faults
+    return manifest_of_files(
+        place,
+        "classification",
+        [names[number] for number in numbers],
+        ["train", "test"],
+        items,
+        faults,
     )
 
 
-def _prefix(place: Place, path: Path) -> str:
+def _prefix(place: Storage, path: Path) -> str:
     """The folder in which the lists lie: the published archive has a file beside it."""
     found = [name for name in place.names() if name == "images.txt" or name.endswith("/images.txt")]
     if len(found) != 1:
@@ -79,10 +99,14 @@ def _prefix(place: Place, path: Path) -> str:
     return found[0].removesuffix("images.txt")
 
 
-def _numbered(place: Place, name: str, path: Path) -> dict[str, str]:
+def _numbered(place: Storage, name: str, path: Path) -> dict[str, str]:
     """The lines `number text` of a file."""
     try:
-        pairs = [line.split(None, 1) for line in content_of(place, name).decode().splitlines() if line.strip()]
+        pairs = [
+            line.split(None, 1)
+            for line in content_of(place, name).decode().splitlines()
+            if line.strip()
+        ]
         return {number: text.strip() for number, text in pairs}
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {name}: not a readable list: {error}") from None

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from acll.data.arrays import listing_of_arrays
-from acll.data.listing import Listing
+from acll.data.arrays import manifest_of_arrays
+from acll.data.manifest import Manifest
 from acll.data.task import Task
 
 
@@ -20,18 +20,24 @@ class Digits(Task):
 
     from_files: ClassVar[bool] = False
 
-    def listing(self, root: Path) -> Listing:
+    def listing(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
         return _listing(self)
 
 
-def _listing(task: Digits) -> Listing:
+def _listing(task: Digits) -> Manifest:
     """1,797 grey images of ten classes (a part of UCI's optical recognition of handwritten digits)."""
     from sklearn.datasets import load_digits
 
     content = load_digits()
     height, width = task.image_size
-    images = [Image.fromarray((image * (255 / 16)).round().astype(np.uint8)) for image in content.images]
-    pixels = np.stack([np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) for image in images])
+    images = [
+        Image.fromarray((image * (255 / 16)).round().astype(np.uint8)) for image in content.images
+    ]
+    pixels = np.stack(
+        [np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) for image in images]
+    )
     ids = [f"digits-{index:04d}" for index in range(len(images))]
-    return listing_of_arrays(pixels[:, None], content.target.astype(np.int64), ids, [str(digit) for digit in range(10)])
+    return manifest_of_arrays(
+        pixels[:, None], content.target.astype(np.int64), ids, [str(digit) for digit in range(10)]
+    )

@@ -5,14 +5,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny
 
 from acll.data.task import Task
-from acll.registry import load
+from acll.registry import load_kind
 
-PACKAGE = "acll.data.sources"
+SOURCES = "acll.data.sources"
 
 
 def source(name: str) -> type[Task]:
     """Return the settings of a source. Raises ValueError for a name that is none."""
-    return load(PACKAGE, "source", name, Task)
+    return load_kind(SOURCES, "source", name, Task)
 
 
 def _task(value: Any) -> Any:

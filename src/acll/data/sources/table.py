@@ -8,23 +8,25 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from acll.data.errors import DataError
-from acll.data.faults import Fault, some
-from acll.data.image_files import listing_of_files
-from acll.data.listing import Item, Listing, group_of
-from acll.data.places import SPLITS, Folder, missing
+from acll.data.faults import DataFault, some
+from acll.data.image_files import manifest_of_files
+from acll.data.manifest import Manifest, Sample, group_of
+from acll.data.storage import SPLITS, Folder, missing
 from acll.data.task import RawData
 from acll.settings import Kind, Names
 
 
 class Table(RawData):
-    """A table with a row for each image: columns `path`, `label` (for segmentation `mask`), and `split`, which may be
-    absent. Paths are relative to the table."""
+    """A table with a row for each image: columns `path`, `label` (for segmentation `mask`), and
+    `split`, which may be absent. Paths are relative to the table."""
 
     source: Literal["table"] = Field(description="`table`")
     kind: Kind = Field("classification", description="`classification` or `segmentation`")
     path: str = Field(description="the table, a .csv or .parquet file below `data_root`")
     classes: Names | None = Field(
-        None, description="segmentation: names of the classes, in order of index; else those of the column `label`"
+        None,
+        description="segmentation: names of the classes, in order of index; else those of the "
+        "column `label`",
     )
 
     @model_validator(mode="after")
@@ -35,7 +37,7 @@ class Table(RawData):
 
     in_one_place: ClassVar[bool] = False  # the images that it names may lie elsewhere
 
-    def listing(self, root: Path) -> Listing:
+    def listing(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
         return _listing(self, root)
 
@@ -55,7 +57,7 @@ def _raw_files(task: Table, root: Path) -> list[Path]:
     return [path, *(file for name in sorted(names) if (file := path.parent / name).is_file())]
 
 
-def _listing(task: Table, root: Path) -> Listing:
+def _listing(task: Table, root: Path) -> Manifest:
     """The samples of a table. Raises DataError where it is not a table of samples."""
     path = root / task.path
     rows = rows_of(task, root)
@@ -65,20 +67,26 @@ def _listing(task: Table, root: Path) -> Listing:
     if unknown:
         raise DataError(f"{path}: labels that are not among `classes`: {some(unknown)}")
     if len(classes) < 2:
-        raise DataError(f"{path}: at least two labels are expected; there is {some(classes) or 'none'}")
+        raise DataError(
+            f"{path}: at least two labels are expected; there is {some(classes) or 'none'}"
+        )
     index = {name: number for number, name in enumerate(classes)}
     items, faults = [], []
     for row in sorted(rows, key=lambda row: (SPLITS.index(row["split"]), row["path"])):
         named = [row["path"], row["mask"]] if masks else [row["path"]]
         absent = [name for name in named if not (path.parent / name).is_file()]
         if absent:
-            faults.append(Fault("missing", absent[0], f"named in {path.name}, but not there"))
+            faults.append(DataFault("missing", absent[0], f"named in {path.name}, but not there"))
             continue
         group = group_of(row["path"], task.group)
         label, mask = (0, row["mask"]) if masks else (index[row["label"]], None)
-        items.append(Item(row["path"], row["split"], row["path"], label=label, mask=mask, group=group))
+        items.append(
+            Sample(row["path"], row["split"], row["path"], label=label, mask=mask, group=group)
+        )
     splits = {row["split"] for row in rows}
-    return listing_of_files(Folder(path.parent), task.kind, list(classes), sorted(splits), items, faults)
+    return manifest_of_files(
+        Folder(path.parent), task.kind, list(classes), sorted(splits), items, faults
+    )
 
 
 def rows_of(task: Table, root: Path) -> list[Row]:
@@ -97,13 +105,18 @@ def rows_of(task: Table, root: Path) -> list[Row]:
     columns = ["path", "mask" if task.kind == "segmentation" else "label"]
     lacking = [column for column in columns if column not in rows[0]]
     if lacking:
-        raise DataError(f"{path}: has no column {' or '.join(lacking)} (there are: {', '.join(rows[0])})")
+        raise DataError(
+            f"{path}: has no column {' or '.join(lacking)} (there are: {', '.join(rows[0])})"
+        )
     for number, row in enumerate(rows, 2):
         row["split"] = row.get("split") or "train"
         fault = _fault(row, columns)
         if fault:
             raise DataError(f"{path}, row {number}: {fault}")
-        row |= {column: PurePosixPath(row[column]).as_posix() for column in {"path", "mask"} & set(columns)}
+        row |= {
+            column: PurePosixPath(row[column]).as_posix()
+            for column in {"path", "mask"} & set(columns)
+        }
     counts = Counter(row["path"] for row in rows)
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
@@ -129,7 +142,9 @@ def _fault(row: Row, columns: list[str]) -> str | None:
 def _csv(path: Path) -> list[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file, strict=True)
-        return [{key: value or "" for key, value in row.items() if isinstance(key, str)} for row in rows]
+        return [
+            {key: value or "" for key, value in row.items() if isinstance(key, str)} for row in rows
+        ]
 
 
 def _parquet(path: Path) -> list[Row]:
@@ -139,7 +154,9 @@ def _parquet(path: Path) -> list[Row]:
         table = parquet.read_table(path).to_pylist()
     except ArrowException as error:
         raise ValueError(str(error)) from None
-    return [{key: "" if value is None else str(value) for key, value in row.items()} for row in table]
+    return [
+        {key: "" if value is None else str(value) for key, value in row.items()} for row in table
+    ]
 
 
 def _in_order(labels: set[str]) -> list[str]:

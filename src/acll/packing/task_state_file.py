@@ -1,4 +1,5 @@
-"""A task on its way into the store: its dense state, and its pruned state with the masks of what it keeps."""
+"""A task on its way into the store: its dense state, and its pruned state with the masks of what it
+keeps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acll.packing import container, file
+from acll.packing import packed_file, tensor_file
 from acll.packing.ownership import State
 
 
@@ -18,7 +19,7 @@ def save_state(path: Path, state: State, header: dict[str, Any], keep: State | N
     """
     tensors = {f"state/{name}": value for name, value in _once(state).items()}
     tensors |= {f"keep/{name}": value for name, value in (keep or {}).items()}
-    container.save(path, tensors, header)
+    tensor_file.save_tensors(path, tensors, header)
 
 
 def _once(state: State) -> State:
@@ -30,7 +31,7 @@ def _once(state: State) -> State:
 
 def load_state(path: Path) -> tuple[State, State, dict[str, Any]]:
     """(state, masks, header) as `save_state` wrote them."""
-    tensors, header = container.load(path)
+    tensors, header = tensor_file.load_tensors(path)
     parts: dict[str, State] = {"state": {}, "keep": {}}
     for name, value in tensors.items():
         part, _, key = name.partition("/")
@@ -39,8 +40,9 @@ def load_state(path: Path) -> tuple[State, State, dict[str, Any]]:
 
 
 def free_of(parent: Path | None, state: Mapping[str, Tensor], shared: Sequence[str]) -> State:
-    """Boolean masks of what a task could train: all of its shared weights, or those that its parent left free."""
+    """Boolean masks of what a task could train: all of its shared weights, or those that its parent
+    left free."""
     if parent is None:
         return {name: torch.ones(state[name].shape, dtype=torch.bool) for name in shared}
-    owner = file.read(parent).owner
+    owner = packed_file.read_packed(parent).owner
     return {name: owner[name] == 0 for name in shared}

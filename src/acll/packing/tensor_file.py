@@ -1,7 +1,8 @@
-"""Files of tensors with a JSON header: `.safetensors`, no pickle, every part with a digest that is checked when read.
+"""Files of tensors with a JSON header: `.safetensors`, no pickle, every part with a digest that is
+checked when read.
 
-The header lies under `acll` in the metadata, with a digest of each tensor and of itself, so that what is opened can be
-checked by itself.
+The header lies under `acll` in the metadata, with a digest of each tensor and of itself, so that
+what is opened can be checked by itself.
 """
 
 import contextlib
@@ -21,11 +22,19 @@ from acll.files import sha256, written
 from acll.packing.ownership import PackingError, State, raw_bytes
 
 _WIDTHS = {"U8": 1, "F32": 4}  # bytes of a value
-_DAMAGED = (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError)
+_DAMAGED = (
+    SafetensorError,
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True)
-class Container:
+class TensorFile:
     """An open file. Nothing but its header has been read; tensors are mapped into memory."""
 
     path: Path
@@ -45,28 +54,35 @@ class Container:
         return value
 
     def _refuse_cut(self) -> None:
-        """Raise PackingError where somebody has written a shorter file over this one: to read memory that is mapped
-        to what is no longer there ends the process. One that was put in its place, or removed, does no harm."""
+        """Raise PackingError where somebody has written a shorter file over this one: to read
+        memory that is mapped to what is no longer there ends the process. One that was put in its
+        place, or removed, does no harm."""
         with contextlib.suppress(FileNotFoundError):
             now = self.path.stat()
             if now.st_ino == self._at_opening.st_ino and now.st_size < self._at_opening.st_size:
-                raise PackingError(f"{self.path}: has been written over since it was opened; open it again")
+                raise PackingError(
+                    f"{self.path}: has been written over since it was opened; open it again"
+                )
 
     def names(self) -> list[str]:
         """Of all tensors, in order."""
         return sorted(self.header["digests"])
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors with a JSON header and digests; beside, then renamed, so that nothing half-written is left."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors with a JSON header and digests; beside, then renamed, so that nothing
+    half-written is left."""
     content, metadata = _content(tensors, header)
     with written(path) as beside:
         save_file(content, beside, metadata=metadata)
 
 
-def size(layout: Mapping[str, tuple[str, int]], header: Mapping[str, Any]) -> int:
-    """Bytes of the file that `save` would write, of flat tensors of which type (U8, F32) and length are known."""
-    order = sorted(layout, key=lambda name: (-_WIDTHS[layout[name][0]], name))  # as the library writes them
+def tensor_file_size(layout: Mapping[str, tuple[str, int]], header: Mapping[str, Any]) -> int:
+    """Bytes of the file that `save` would write, of flat tensors of which type (U8, F32) and length
+    are known."""
+    order = sorted(
+        layout, key=lambda name: (-_WIDTHS[layout[name][0]], name)
+    )  # as the library writes them
     digest, start = "0" * 64, 0
     whole = {**header, "digests": dict.fromkeys(layout, digest), "digest": digest}
     entries: dict[str, Any] = {"__metadata__": {"acll": json.dumps(whole, sort_keys=True)}}
@@ -79,16 +95,24 @@ def size(layout: Mapping[str, tuple[str, int]], header: Mapping[str, Any]) -> in
     return 8 + text + -text % 8 + start
 
 
-def load(path: Path) -> tuple[State, dict[str, Any]]:
-    """The tensors and the header that `save` wrote, each checked against its digest. Raises PackingError."""
-    container = opened(path)
+def load_tensors(path: Path) -> tuple[State, dict[str, Any]]:
+    """The tensors and the header that `save` wrote, each checked against its digest.
+
+    Raises PackingError.
+    """
+    container = open_tensors(path)
     return {name: container.tensor(name) for name in container.names()}, container.header
 
 
-def opened(path: Path) -> Container:
-    """Open a file and check its header; tensors are read when they are asked for. Raises PackingError."""
+def open_tensors(path: Path) -> TensorFile:
+    """Open a file and check its header; tensors are read when they are asked for.
+
+    Raises PackingError.
+    """
     try:
-        with path.open("rb") as readable:  # what is in the way of reading it, the library would not say
+        with path.open(
+            "rb"
+        ) as readable:  # what is in the way of reading it, the library would not say
             at_opening = os.fstat(readable.fileno())
     except FileNotFoundError:
         raise PackingError(f"{path}: there is no such file") from None
@@ -102,15 +126,19 @@ def opened(path: Path) -> Container:
         if not isinstance(header, dict) or header.get("digest") != _header_digest(header):
             raise PackingError(f"{path}: damaged: the header does not agree with its digest")
         if not isinstance(header["digests"], dict) or set(header["digests"]) != set(file.keys()):
-            raise PackingError(f"{path}: damaged: it does not hold the tensors that its header names")
+            raise PackingError(
+                f"{path}: damaged: it does not hold the tensors that its header names"
+            )
     except PackingError:
         raise
     except _DAMAGED as error:
         raise PackingError(f"{path}: not a file of acll, or damaged: {error}") from None
-    return Container(path, header, file, at_opening)
+    return TensorFile(path, header, file, at_opening)
 
 
-def _content(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> tuple[State, dict[str, str]]:
+def _content(
+    tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> tuple[State, dict[str, str]]:
     content = {name: value.detach().cpu().contiguous() for name, value in sorted(tensors.items())}
     whole = {**header, "digests": {name: _digest(value) for name, value in content.items()}}
     whole["digest"] = _header_digest(whole)
@@ -124,7 +152,9 @@ def _digest(value: Tensor) -> str:
 
 
 def _header_digest(header: Mapping[str, Any]) -> str:
-    content = json.dumps({key: value for key, value in header.items() if key != "digest"}, sort_keys=True)
+    content = json.dumps(
+        {key: value for key, value in header.items() if key != "digest"}, sort_keys=True
+    )
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -30,7 +30,7 @@ _BLOCK = 512  # bytes of a tar file
 _LARGEST_HEADER = 2**24  # bytes of a name or of attributes in a tar file
 
 
-class Place(Protocol):
+class Storage(Protocol):
     """Files by name, relative and with `/`; names that begin with a dot are left out."""
 
     def names(self) -> list[str]:
@@ -40,7 +40,7 @@ class Place(Protocol):
         """What libraries can read the file from. Raises OSError."""
 
 
-def place_of(path: Path) -> Place:
+def storage_of(path: Path) -> Storage:
     """The folder or the archive at `path`. Raises DataError."""
     if path.is_dir():
         return Folder(path)
@@ -63,14 +63,16 @@ def missing(path: Path) -> DataError:
     what = "file" if path.name.endswith((*ARCHIVES, ".csv", ".parquet", ".json")) else "folder"
     near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return DataError(f"{path}: there is no such {what}{hint}; set data_root, or say where it is with DATA=…")
+    return DataError(
+        f"{path}: there is no such {what}{hint}; set data_root, or say where it is with DATA=…"
+    )
 
 
 def _names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def content_of(place: Place, name: str) -> bytes:
+def content_of(place: Storage, name: str) -> bytes:
     """The whole content of a file. Raises OSError."""
     file = place.open(name)
     return file.read_bytes() if isinstance(file, Path) else file.read()
@@ -87,7 +89,11 @@ class Folder:
         found: list[str] = []
         for folder, folders, files in os.walk(self.root, followlinks=True):
             here = Path(folder)
-            folders[:] = [name for name in folders if not name.startswith(".") and not _leads_back(here / name)]
+            folders[:] = [
+                name
+                for name in folders
+                if not name.startswith(".") and not _leads_back(here / name)
+            ]
             inner = here.relative_to(self.root)
             found += [(inner / name).as_posix() for name in files if not name.startswith(".")]
         return _lines(found, self.root)
@@ -117,7 +123,8 @@ class Archive:
         inner, size = self.members[self._inner[name]]
         if size > LARGEST_MEMBER:
             raise OSError(
-                f"says that it has {size} bytes, more than the {LARGEST_MEMBER} that are read from an archive"
+                f"says that it has {size} bytes, more than the {LARGEST_MEMBER} that are read "
+                "from an archive"
             )
         if self._open is None or self._open[0] != os.getpid():
             self._open = os.getpid(), self.opener()
@@ -149,7 +156,11 @@ def _zip(path: Path) -> Archive:
 
         return read
 
-    members = {_clean(info.filename): (info.filename, info.file_size) for info in infos if _seen(info.filename)}
+    members = {
+        _clean(info.filename): (info.filename, info.file_size)
+        for info in infos
+        if _seen(info.filename)
+    }
     return Archive(path, members, opener)
 
 
@@ -160,9 +171,13 @@ def _tar(path: Path) -> Archive:
         members = archive.getmembers()
         if any(member.issparse() for member in members):
             raise DataError(f"{path}: has sparse members; pack it without --sparse")
-        found = {member.name: (member.offset_data, member.size) for member in members if member.isreg()}
+        found = {
+            member.name: (member.offset_data, member.size) for member in members if member.isreg()
+        }
         found |= {
-            member.name: found[member.linkname] for member in archive if member.islnk() and member.linkname in found
+            member.name: found[member.linkname]
+            for member in archive
+            if member.islnk() and member.linkname in found
         }
         # tarfile takes a damaged header for the end
         if read_at(_BLOCK, archive.offset) != bytes(_BLOCK):
@@ -222,14 +237,19 @@ def _headers(read_at: ReadAt) -> Any:
 
 def _leads_back(folder: Path) -> bool:
     """A link to a folder that it lies in."""
-    return folder.is_symlink() and folder.resolve() in [parent.resolve() for parent in folder.parents]
+    return folder.is_symlink() and folder.resolve() in [
+        parent.resolve() for parent in folder.parents
+    ]
 
 
 def _lines(names: Iterable[str], path: Path) -> list[str]:
     """Sorted. Raises DataError for names that cannot be written as a line of UTF-8, as ids are."""
     odd = [ascii(name) for name in names if "\n" in name or not _is_text(name)]
     if odd:
-        raise DataError(f"{path}: names that are not UTF-8, or of more than one line: {some(odd)}; rename these files")
+        raise DataError(
+            f"{path}: names that are not UTF-8, or of more than one line: {some(odd)}; rename "
+            "these files"
+        )
     return sorted(names)
 
 
