@@ -1,0 +1,620 @@
+"""What runs again: the plans of two configurations are compared, and nothing is run."""
+
+import ast
+import copy
+import json
+import typing
+from dataclasses import MISSING, fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from acll import parameters
+from acll.config.checks import load_configuration, parse
+from acll.data.sources.registry import SOURCES as SOURCES
+from acll.data.sources.registry import source
+from acll.data.task import Task
+from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
+from acll.parameters.base import Params
+from acll.plan import ARGUMENTS, command, plan
+from acll.registry import kinds
+from acll.search.settings import Search
+from acll.settings import Settings
+
+GENERATED = {"source": "generated", "kind": "classification", "classes": 3, "samples": 40}
+TASK = GENERATED | {"image_size": 16, "difficulty": 0.1}
+METHODS = {
+    "adaptive": {"ratio": {"search": "tpe"}},
+    "half": {"ratio": 0.5},
+    "fine": {"type": "finetuning"},
+    "still": {"type": "frozen"},
+    "alone": {"type": "individual"},
+    "joint": {"type": "joint"},
+    "ewc": {"type": "ewc"},
+    "lwf": {"type": "lwf"},
+}
+PACKED = ("prune", "retrain", "evaluate")
+SEARCHED = ("search", *PACKED)
+TAKEN = ("commit", "evaluate")
+LAST = {"tables", "figures"}
+UNSET = object()
+
+
+def raw_configuration(*methods, tasks="abc", **changes):
+    """Tasks a to d and masks m, one sequence on the network `small`. changes: `section/key/…`."""
+    raw = {
+        "name": "x",
+        "tasks": {name: dict(TASK) for name in "abcd"}
+        | {"m": TASK | {"kind": "segmentation"}, "digits": {"source": "digits", "image_size": 16}},
+        "networks": {
+            "small": {"backbone": "resnet_small"},
+            "unet": {"decoder": "unet", "encoder": "resnet_small"},
+        },
+        "sequences": {"one": {"network": "small", "tasks": list(tasks)}},
+        "methods": {name: METHODS[name] for name in methods or METHODS},
+        "training": {"epochs": 4, "retrain_epochs": 2},
+    }
+    return put(raw, changes)
+
+
+def put(raw, changes):
+    raw = copy.deepcopy(raw)
+    for path, value in changes.items():
+        *way, last = path.split("/")
+        place = raw
+        for key in way:
+            place = place.setdefault(key, {})
+        if value is UNSET:
+            del place[last]
+        else:
+            place[last] = value
+    return raw
+
+
+def jobs(*methods, tasks="abc", raw=None, weights=None, **changes):
+    content = raw_configuration(*methods, tasks=tasks, **changes)
+    return plan(parse(content), raw, weights)
+
+
+def affected(before, after):
+    """The titles of the jobs that would run: those that are new or changed, and what follows."""
+    known = {(job.rule, job.name): job for job in before}
+    made: set[str] = set()
+    found = set()
+    for job in after:  # those that others need come first
+        old = known.get((job.rule, job.name))
+        same = old is not None and (old.text, old.inputs, old.outputs) == (
+            job.text,
+            job.inputs,
+            job.outputs,
+        )
+        if not same or made & set(job.all_inputs):
+            found.add(job.title)
+            made |= set(job.all_outputs)
+    return found
+
+
+def titles(planned):
+    return {job.title for job in planned}
+
+
+def of(rules, *prefixes, method="half", network="small", seed=0):
+    """The jobs of some rules for the nodes of a method."""
+    place = f"{network}/{method}/seed{seed}"
+    return {f"{rule} {place}/{prefix}" for rule in rules for prefix in prefixes}
+
+
+def first(task="a", network="small", seed=0):
+    """The training that all methods share."""
+    return {f"train {network}/dense/seed{seed}/{task}"}
+
+
+def prepared(tasks):
+    return {f"prepare {task}" for task in tasks}
+
+
+# ----------------------------------------------------------------------------------------------
+# the jobs of each method
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("half", of(PACKED, "a", "a/b") | of(["train"], "a/b")),
+        (
+            "adaptive",
+            of(SEARCHED, "a", "a/b", method="adaptive") | of(["train"], "a/b", method="adaptive"),
+        ),
+        ("fine", of(TAKEN, "a", "a/b", method="fine") | of(["train"], "a/b", method="fine")),
+        ("still", of(TAKEN, "a", "a/b", method="still") | of(["train"], "a/b", method="still")),
+        ("lwf", of(TAKEN, "a", "a/b", method="lwf") | of(["train"], "a/b", method="lwf")),
+        (
+            "ewc",
+            of((*TAKEN, "remember"), "a", "a/b", method="ewc") | of(["train"], "a/b", method="ewc"),
+        ),
+        ("alone", of(TAKEN, "a", "b", method="alone") | first("b")),
+    ],
+)
+def test_a_method_has_its_jobs_and_no_others(method, expected):
+    found = jobs(method, tasks="ab")
+    assert titles(found) == expected | first() | prepared("ab") | {"sheets"} | LAST
+    assert len(found) == len(titles(found))
+
+
+def test_joint_training_is_one_job_for_all_tasks_whatever_their_order():
+    found = jobs("joint", tasks="ab")
+    own = of(("train", *TAKEN), "a+b", method="joint")
+    assert titles(found) == own | prepared("ab") | {"sheets"} | LAST
+    assert affected(found, jobs("joint", tasks="ba")) == LAST
+
+
+def test_methods_share_the_training_of_first_tasks_but_joint_training_does_not():
+    trained = [job for job in jobs(tasks="ab") if job.rule == "train"]
+    by_task = [job.title for job in trained if job.name.startswith("small/dense/")]
+    assert by_task == [*first("a"), *first("b")]  # b is the first of a network of its own
+    later = {"adaptive", "half", "fine", "still", "ewc", "lwf"}
+    others = {job.title for job in trained} - set(by_task)
+    joint = of(["train"], "a+b", method="joint")
+    assert others == joint.union(*(of(["train"], "a/b", method=name) for name in later))
+
+
+def test_a_later_training_of_ewc_has_the_memory_before_it_and_no_other_has_one():
+    for job in jobs():
+        if job.rule == "train":
+            later = job.name.startswith("small/ewc/")
+            parent = job.name.rpartition("/")[0]
+            memory = (f"nodes/{parent}/memory.safetensors",) if later else ()
+            assert job.inputs["memory"] == memory
+
+
+def test_every_input_is_made_before_and_every_output_once():
+    made: set[str] = set()
+    for job in jobs(seeds=[0, 1], orders="all"):
+        assert set(job.all_inputs) <= made, job.title
+        assert not set(job.all_outputs) & made, job.title
+        assert len(set(job.all_outputs)) == len(job.all_outputs)
+        made |= set(job.all_outputs)
+        assert (tuple(job.inputs), tuple(job.outputs)) == ARGUMENTS[job.rule]
+
+
+def test_only_evaluation_reads_test_splits():
+    for job in jobs():
+        assert any(path.endswith(".test.safetensors") for path in job.all_inputs) == (
+            job.rule == "evaluate"
+        )
+
+
+# ----------------------------------------------------------------------------------------------
+# what makes no difference
+
+
+def reordered(value):
+    """Keys in the other direction, at all levels."""
+    if isinstance(value, dict):
+        return {key: reordered(one) for key, one in reversed(value.items())}
+    return value
+
+
+def test_nothing_runs_where_nothing_has_changed():
+    assert affected(jobs(), jobs()) == set()
+
+
+def loaded(folder, text):
+    path = folder / "x.yaml"
+    path.write_text(text)
+    return plan(load_configuration(path))
+
+
+def test_comments_blank_lines_and_the_order_of_keys_make_no_difference(tmp_path):
+    raw = raw_configuration("half", "adaptive")
+    text = yaml.safe_dump(raw, sort_keys=False)
+    before = loaded(tmp_path, text)
+    assert titles(before) == titles(jobs("half", "adaptive"))
+    lines = [f"{line}  # a comment\n\n" for line in text.splitlines()]
+    assert affected(before, loaded(tmp_path, "# first\n" + "".join(lines))) == set()
+    other = reordered(raw) | {"methods": raw["methods"]}
+    text = yaml.safe_dump(other, sort_keys=False)
+    assert text.splitlines()[0] != "name: x"
+    assert affected(before, loaded(tmp_path, text)) == set()
+
+
+def test_tables_and_figures_list_methods_and_sequences_in_the_order_of_the_configuration():
+    assert affected(jobs("half", "fine"), jobs("fine", "half")) == LAST
+    one, two = ({"network": "small", "tasks": list(tasks)} for tasks in ("ab", "ac"))
+    before = jobs("half", sequences={"one": one, "two": two})
+    assert affected(before, jobs("half", sequences={"two": two, "one": one})) == LAST
+
+
+@pytest.mark.parametrize(
+    ("methods", "changes"),
+    [
+        ((), {"training/momentum": 0.5}),  # of sgd
+        ((), {"training/loss": "dice"}),  # of segmentation
+        ((), {"tasks/b/training": {"momentum": 0.1, "loss": "dice"}}),
+        ((), {"training/epochs": 4, "training/optimizer": "adamw"}),  # as they were
+        (("fine", "still", "alone", "joint", "ewc", "lwf"), {"training/retrain_epochs": 9}),
+        (("fine", "ewc", "lwf"), {"tasks/b/training": {"retrain_learning_rate": 0.5}}),
+        (("joint",), {"tasks/b/training": {"epochs": 9, "learning_rate": 0.1}}),
+        (("half", "fine"), {"tasks/d/image_size": 8}),  # which no sequence learns
+        (("half", "fine"), {"networks/unet/encoder": "resnet18"}),
+        ((), {"data_root": "elsewhere"}),
+        ((), {"orders": "1 random", "sequences/one/tasks": ["a"]}),
+    ],
+)
+def test_what_has_no_effect_runs_nothing(methods, changes):
+    tasks = changes.get("sequences/one/tasks", "abc")
+    before = jobs(*methods, tasks=tasks)
+    assert affected(before, jobs(*methods, tasks=tasks, **changes)) == set()
+
+
+def test_a_new_name_of_the_configuration_runs_nothing():
+    assert affected(jobs(), jobs(name="y")) == set()
+
+
+# ----------------------------------------------------------------------------------------------
+# training
+
+
+CHAIN = of(("train", *PACKED), "a/b", "a/b/c") | LAST
+
+
+def test_the_epochs_of_a_task_run_it_and_all_later_ones_again():
+    changes = {"tasks/b/training": {"epochs": 9}}
+    assert affected(jobs("half"), jobs("half", **changes)) == CHAIN
+    searched = of(("train", *SEARCHED), "a/b", "a/b/c", method="adaptive") | LAST
+    assert affected(jobs("adaptive"), jobs("adaptive", **changes)) == searched
+    alone = first("b") | of(TAKEN, "b", method="alone") | LAST
+    assert affected(jobs("alone"), jobs("alone", **changes)) == alone
+
+
+@pytest.mark.parametrize("tasks", ["b", "a", "c"])
+def test_values_that_change_places_are_another_training(tasks):
+    one = {f"tasks/{tasks}/training": {"epochs": 3, "retrain_epochs": 7}}
+    other = {f"tasks/{tasks}/training": {"epochs": 7, "retrain_epochs": 3}}
+    expected = {
+        "a": first() | of(PACKED, "a") | CHAIN,
+        "b": CHAIN,
+        "c": of(("train", *PACKED), "a/b/c") | LAST,
+    }
+    assert affected(jobs("half", **one), jobs("half", **other)) == expected[tasks]
+
+
+def test_values_that_change_places_between_tasks_or_in_a_list_are_seen():
+    one, other = {"noise": 0.2}, {"noise": 0.4}
+    before = {"tasks/a": TASK | one, "tasks/b": TASK | other}
+    after = {"tasks/a": TASK | other, "tasks/b": TASK | one}
+    everything = titles(jobs("half", tasks="ab")) - prepared("cdm")
+    assert affected(jobs("half", tasks="ab", **before), jobs("half", tasks="ab", **after)) == (
+        everything
+    )
+    before = {"tasks/c/training": {"augmentation": ["flip", "shift"]}}
+    after = {"tasks/c/training": {"augmentation": ["shift", "flip"]}}
+    assert affected(jobs("half", **before), jobs("half", **after)) == (
+        of(("train", *PACKED), "a/b/c") | LAST
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "of_joint"),
+    [
+        ({"batch_size": 8}, True),
+        ({"label_smoothing": 0.1}, True),
+        ({"class_weights": "balanced"}, True),
+        ({"augmentation": ["flip"]}, True),
+        ({"mixed_precision": True}, True),
+        ({"optimizer": "sgd"}, False),
+        ({"weight_decay": 0.5}, False),
+        ({"schedule": "step"}, False),
+        ({"learning_rate": 0.5}, False),
+    ],
+)
+def test_each_setting_of_a_training_is_seen(change, of_joint):
+    changes = {"tasks/b/training": change}
+    assert affected(jobs("half"), jobs("half", **changes)) == CHAIN
+    joint = of(("train", *TAKEN), "a+b+c", method="joint") | LAST
+    assert affected(jobs("joint"), jobs("joint", **changes)) == (joint if of_joint else set())
+
+
+def test_settings_count_where_they_have_an_effect():
+    sgd = {"training/optimizer": "sgd"}
+    before, after = jobs("half", **sgd), jobs("half", **sgd, **{"training/momentum": 0.5})
+    assert affected(before, after) == titles(before) - prepared("abc") - {"sheets"}
+    masks = {"sequences/one": {"network": "unet", "tasks": ["a", "m"]}}
+    after = jobs("half", **masks, **{"training/loss": "dice"})
+    assert affected(jobs("half", **masks), after) == (
+        of(("train", *PACKED), "a/m", network="unet") | LAST
+    )
+
+
+def test_retraining_alone_is_not_training():
+    for name, rules in (("half", ("retrain", "evaluate")), ("adaptive", SEARCHED)):
+        own = of(rules, "a", method=name) | of(("train", *rules), "a/b", method=name)
+        if name == "half":  # the parent is another
+            own |= of(["prune"], "a/b")
+        found = affected(
+            jobs(name, tasks="ab"), jobs(name, tasks="ab", **{"training/retrain_epochs": 3})
+        )
+        assert found == own | LAST
+
+
+def test_the_number_of_threads_runs_everything_that_computes_with_torch():
+    everything = titles(jobs()) - prepared("abc") - {"sheets"}
+    assert affected(jobs(), jobs(threads=2)) == everything
+
+
+# ----------------------------------------------------------------------------------------------
+# methods
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "rules"),
+    [
+        ("adaptive", {"ratio": {"search": "tpe", "budget": 0.5}}, SEARCHED),
+        ("adaptive", {"ratio": {"search": "tpe"}, "expected_tasks": 9}, SEARCHED),
+        ("adaptive", {"ratio": {"search": "tpe"}, "cap": False}, SEARCHED),
+        ("adaptive", {"ratio": {"search": "tpe"}, "scope": "layer"}, SEARCHED),
+        ("half", {"ratio": 0.6}, PACKED),
+        ("half", {"ratio": 0.5, "scope": "layer"}, PACKED),
+    ],
+)
+def test_what_comes_after_training_does_not_train_a_first_task_again(method, change, rules):
+    found = affected(
+        jobs(method, tasks="ab"), jobs(method, tasks="ab", **{f"methods/{method}": change})
+    )
+    own = of(rules, "a", method=method) | of(("train", *rules), "a/b", method=method)
+    assert found == own | LAST
+
+
+def test_settings_of_one_method_run_nothing_of_another():
+    found = affected(jobs(), jobs(**{"methods/ewc": {"type": "ewc", "strength": 5}}))
+    later = of(("train", *TAKEN, "remember"), "a/b", "a/b/c", method="ewc")
+    assert found == later | LAST
+    found = affected(jobs(), jobs(**{"methods/lwf": {"type": "lwf", "temperature": 1}}))
+    assert found == of(("train", *TAKEN), "a/b", "a/b/c", method="lwf") | LAST
+
+
+def test_where_free_weights_start_counts_for_later_tasks_alone():
+    changes = {"methods/half": {"ratio": 0.5, "free_weights": "zero"}}
+    assert affected(jobs("half"), jobs("half", **changes)) == CHAIN
+
+
+def test_a_method_that_becomes_another_runs_its_jobs_under_its_name():
+    before = jobs("half", tasks="ab")
+    after = jobs("half", tasks="ab", **{"methods/half": {"type": "finetuning"}})
+    assert affected(before, after) == (of(TAKEN, "a") | of(("train", *TAKEN), "a/b") | LAST)
+
+
+def test_a_method_or_a_seed_more_runs_only_what_is_its_own():
+    own = of(TAKEN, "a", method="fine") | of(("train", *TAKEN), "a/b", "a/b/c", method="fine")
+    assert affected(jobs("half"), jobs("half", "fine")) == own | LAST
+    own = first(seed=1) | of(PACKED, "a", seed=1) | of(("train", *PACKED), "a/b", "a/b/c", seed=1)
+    assert affected(jobs("half"), jobs("half", seeds=[0, 1])) == own | LAST
+
+
+# ----------------------------------------------------------------------------------------------
+# tasks, sequences and networks
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_network_more_runs_only_its_own_nodes(channels):
+    changes = {
+        "networks/other": {"backbone": "resnet_small", "channels": channels},
+        "sequences/two": {"network": "other", "tasks": ["a", "b"]},
+    }
+    own = first(network="other") | of(PACKED, "a", network="other")
+    own |= of(("train", *PACKED), "a/b", network="other")
+    assert affected(jobs("half"), jobs("half", **changes)) == own | LAST
+
+
+def test_a_task_more_at_the_end_runs_alone():
+    own = prepared("c") | of(("train", *PACKED), "a/b/c") | {"sheets"} | LAST
+    assert affected(jobs("half", tasks="ab"), jobs("half", tasks="abc")) == own
+    alone = prepared("c") | first("c") | of(TAKEN, "c", method="alone") | {"sheets"} | LAST
+    assert affected(jobs("alone", tasks="ab"), jobs("alone", tasks="abc")) == alone
+
+
+def test_the_last_two_tasks_in_the_other_order_run_alone():
+    own = of(("train", *PACKED), "a/c", "a/c/b") | LAST
+    assert affected(jobs("half", tasks="abc"), jobs("half", tasks="acb")) == own
+
+
+def test_another_order_of_the_first_tasks_trains_what_begins_anew():
+    own = of(("train", *PACKED), "b/a", "b/a/c") | of(PACKED, "b") | first("b") | LAST
+    assert affected(jobs("half", tasks="abc"), jobs("half", tasks="bac")) == own
+
+
+def test_an_end_that_is_left_out_runs_the_tables_alone():
+    assert affected(jobs("half"), jobs("half", tasks="ab")) == {"sheets"} | LAST
+
+
+def test_other_raw_data_of_a_task_run_it_and_what_was_made_of_it():
+    raw = dict.fromkeys("abc", "1")
+    found = affected(jobs("half", raw=raw), jobs("half", raw=raw | {"b": "2"}))
+    assert found == prepared("b") | {"sheets"} | CHAIN
+    found = affected(jobs("alone", raw=raw), jobs("alone", raw=raw | {"b": "2"}))
+    own = first("b") | of(TAKEN, "b", method="alone")
+    assert found == prepared("b") | {"sheets"} | own | LAST
+    assert affected(jobs("half", raw=raw), jobs("half", raw=raw | {"d": "2"})) == set()
+
+
+def test_other_settings_of_a_task_prepare_it_anew():
+    found = affected(jobs("half"), jobs("half", **{"tasks/b/noise": 0.5}))
+    assert found == prepared("b") | {"sheets"} | CHAIN
+
+
+def test_another_file_of_weights_trains_its_network_anew_and_no_other():
+    changes = {
+        "networks/small/weights": "w.safetensors",
+        "sequences/two": {"network": "unet", "tasks": ["a", "b"]},
+    }
+    weights = {"small": "1", "unet": "none"}
+    before = jobs("half", weights=weights, **changes)
+    after = jobs("half", weights=weights | {"small": "2"}, **changes)
+    own = first() | of(PACKED, "a") | CHAIN
+    assert affected(before, after) == own
+
+
+# ----------------------------------------------------------------------------------------------
+# parameters
+
+
+def with_every_source():
+    """A task of each source, on a network that takes it; segmentation where there is a choice."""
+    places = {"path": "x", "image_size": 32}
+    tasks = {
+        "digits": {"source": "digits", "image_size": 32},
+        "generated": TASK | {"image_size": 32},
+        "image_folder": places | {"source": "image_folder"},
+        "mask_folder": places | {"source": "mask_folder", "classes": ["p", "q"]},
+        "table": places | {"source": "table", "kind": "classification", "path": "x.csv"},
+        "coco": places | {"source": "coco", "train": {"images": "i", "annotations": "t.json"}},
+        "cub200": places | {"source": "cub200"},
+        "torchvision": places
+        | {"source": "torchvision", "dataset": "MNIST", "kind": "classification"},
+    }
+    assert sorted(tasks) == kinds(SOURCES)
+    sequence = {"network": "unet", "tasks": list(tasks)}
+    changes = {f"tasks/{name}": task for name, task in tasks.items()}
+    return jobs(tasks="a", **changes, **{"sequences/one": sequence})
+
+
+def keys_in(value):
+    if isinstance(value, dict):
+        return set(value) | {key for one in value.values() for key in keys_in(one)}
+    return {key for one in value for key in keys_in(one)} if isinstance(value, list) else set()
+
+
+def test_a_key_of_a_source_is_in_the_jobs_of_its_tasks_alone():
+    own = {name: set(source(name).model_fields) - set(Task.model_fields) for name in kinds(SOURCES)}
+    common = {"kind", "classes", "seed", "path"}  # keys of other things as well
+    for job in with_every_source():
+        keys = keys_in(json.loads(job.text)["params"])
+        for name, fields_of in own.items():
+            if job.title == f"prepare {name}":
+                assert fields_of <= keys
+            elif job.rule == "prepare":
+                assert not keys & (fields_of - own[job.name])
+            else:
+                assert not keys & (fields_of - common)
+
+
+def test_what_others_use_is_no_parameter_of_prepared_data():
+    changes = {"tasks/b/training": {"epochs": 9}, "training/batch_size": 8, "threads": 3}
+    found = affected(jobs("half"), jobs("half", **changes))
+    assert not {title for title in found if title.startswith(("prepare", "sheets"))}
+
+
+def test_parameters_come_back_from_their_text_as_they_were():
+    masks = {"sequences/two": {"network": "unet", "tasks": ["m", "digits"]}}
+    groups = {"methods/adaptive/ratio/space": "groups"}
+    planned = [*jobs(seeds=[0, 1], orders="all", **masks, **groups), *with_every_source()]
+    seen = set()
+    for job in planned:
+        text = json.dumps(json.loads(job.text)["params"])
+        assert type(job.params).model_validate_json(text) == job.params, job.title
+        assert json.dumps(json.loads(job.text), sort_keys=True) == job.text
+        seen.add(type(job.params))
+    assert seen == set(parameter_classes()) - {type(None)}
+
+
+def test_the_text_of_a_job_has_every_setting_though_nobody_gave_it():
+    """So that another default makes a result anew."""
+    text = {job.title: job.text for job in jobs()}
+    (training,) = (text[title] for title in of(["train"], "a/b", method="ewc"))
+    assert '"strength": 1000.0' in training
+    (searched,) = (text[title] for title in of(["search"], "a", method="adaptive"))
+    assert all(f'"{name}"' in searched for name in Search.model_fields)
+    assert all(f'"{name}"' in text["prepare a"] for name in Task.model_fields)
+
+
+# ----------------------------------------------------------------------------------------------
+# the classes of parameters
+
+SECTIONS = (Task, Search, BackboneNetwork, DecoderNetwork, PerceptronNetwork)  # the user's own
+
+
+def parameter_classes():
+    """The classes of all steps' parameters."""
+    folder = Path(parameters.__path__[0])
+    modules = [import_module(f"acll.parameters.{path.stem}") for path in folder.glob("[a-z]*.py")]
+    return sorted(
+        {
+            one
+            for module in modules
+            for one in vars(module).values()
+            if isinstance(one, type) and issubclass(one, Params) and one not in (Params, Settings)
+        }
+        - {import_module("acll.parameters.node").NodeParams},
+        key=lambda one: one.__name__,
+    )
+
+
+def inner(annotation):
+    if isinstance(annotation, type):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from inner(argument)
+
+
+def with_defaults(settings, seen):
+    """The fields that have a default, of a class and of all within it."""
+    if settings in seen or not isinstance(settings, type) or issubclass(settings, SECTIONS):
+        return []
+    seen.add(settings)
+    found, annotations = [], []
+    if issubclass(settings, BaseModel):
+        annotations = [field.annotation for field in settings.model_fields.values()]
+        found = [
+            f"{settings.__name__}.{name}"
+            for name, field in settings.model_fields.items()
+            if not field.is_required()
+        ]
+    elif is_dataclass(settings):
+        annotations = list(typing.get_type_hints(settings).values())
+        found = [
+            f"{settings.__name__}.{field.name}"
+            for field in fields(settings)
+            if field.default is not MISSING or field.default_factory is not MISSING
+        ]
+    for annotation in annotations:
+        for one in inner(annotation):
+            found += with_defaults(one, seen)
+    return found
+
+
+def test_no_parameter_has_a_default():
+    """One that is forgotten must not pass as one that was given."""
+    seen: set[type] = set()
+    assert [name for one in parameter_classes() for name in with_defaults(one, seen)] == []
+    assert {"Schedule", "Batches", "NodeParams", "Run", "MaskedTask"} <= {
+        one.__name__ for one in seen
+    }
+
+
+STEPS = Path(parameters.__path__[0]).parent / "steps"
+
+
+def annotations_of_main(path):
+    """Of a step, without its imports, which take seconds."""
+    (main,) = (
+        node
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name == "main"
+    )
+    assert not main.args.args
+    return {one.arg: ast.unparse(one.annotation) for one in main.args.kwonlyargs}
+
+
+def test_every_rule_has_a_step_whose_arguments_are_those_of_its_jobs():
+    for rule, (inputs, outputs) in ARGUMENTS.items():
+        hints = annotations_of_main(STEPS / f"{rule}.py")
+        assert {*inputs, *outputs} == set(hints) - {
+            "params", "key", "report", "processes",
+        }  # fmt: skip
+        assert hints["params"] in {one.__name__ for one in parameter_classes()}
+        said = command(rule)
+        assert all(f"{{input.{name}:q}}" in said for name in inputs)
+        assert all(f"{{output.{name}:q}}" in said for name in outputs)
