@@ -56,7 +56,7 @@ def held(results: Path) -> Iterator[None]:
         shared.truncate(0)
         shared.write(json.dumps(holder | {"run": run}).encode())
         shared.flush()
-        # not atomic, but whoever comes between finds that this run lives, and lets go at once
+        # not atomic, but whoever comes between finds that this run lives, and lets go soon
         _lock(shared, fcntl.LOCK_SH)
         os.environ[RUN] = run
         try:
