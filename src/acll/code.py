@@ -45,9 +45,8 @@ def closure(module: str) -> tuple[frozenset[Path], frozenset[str]]:
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
-        if (
-            name in seen or name == PACKAGE
-        ):  # the package itself hands on names to its users, and to no step
+        # the package itself hands on names to its users, and to no step
+        if name in seen or name == PACKAGE:
             continue
         seen.add(name)
         path = _path(name)
@@ -130,9 +129,8 @@ def _docstrings(source: str) -> list[tuple[int, int, int, int]]:
 def _lines_inside_texts(source: str) -> set[int]:
     """Return the lines, from 0, whose end lies inside a text of several lines: blanks there have a
     meaning."""
-    opens, closes = (
-        getattr(tokenize, name, None) for name in ("FSTRING_START", "FSTRING_END")
-    )  # Python 3.12
+    # Python 3.12
+    opens, closes = (getattr(tokenize, name, None) for name in ("FSTRING_START", "FSTRING_END"))
     inside: set[int] = set()
     begun: list[int] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):

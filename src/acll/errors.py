@@ -2,8 +2,9 @@
 
 
 class UserError(ValueError):
-    """Something in the configuration, the data or a file; the message says what, where and what to
-    do.
+    """A fault in the configuration, the data or a file, which the user can mend.
+
+    The message says what is wrong, where, and what to do.
 
     Steps and the command line print the message alone and end with exit code 1; anything else is a
     fault of this software and shows its traceback.
@@ -11,8 +12,10 @@ class UserError(ValueError):
 
 
 def quoted(value: object, longest: int = 100) -> str:
-    """What somebody else has written, as a part of a message: without line breaks and terminal
-    escapes, and short."""
+    """Return what somebody else has written, to be a part of a message.
+
+    Line breaks and terminal escapes are replaced; what is longer than `longest` is cut.
+    """
     text = "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
         for letter in str(value)[: longest + 1]

@@ -12,8 +12,9 @@ from typing import Any
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to; it takes the path's name when all went well and is removed
-    otherwise.
+    """Give a file beside `path` to write to.
+
+    It takes the path's name when all went well, and is removed otherwise.
 
     What a killed process has left there is written over by the next one. Processes that write at
     once take turns.
@@ -21,9 +22,8 @@ def written(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
     with _turn(beside):
-        mode = (
-            beside.stat().st_mode
-        )  # libraries that write may choose one that colleagues cannot read
+        # libraries that write may choose one that colleagues cannot read
+        mode = beside.stat().st_mode
         try:
             yield beside
             beside.chmod(mode)
@@ -66,6 +66,6 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

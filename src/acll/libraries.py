@@ -38,12 +38,13 @@ WITHOUT_EFFECT = (
     "tqdm",
     "yaml",
 )
+# what a packed network is built with
 OF_NETWORKS = (
     "torch",
     "torchvision",
     "segmentation-models-pytorch",
     "timm",
-)  # what a packed network is built with
+)
 
 
 def distributions(imported: Iterable[str]) -> list[str]:

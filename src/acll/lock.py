@@ -99,7 +99,7 @@ def job(results: Path) -> Iterator[None]:
 
 
 def in_use(results: Path) -> str | None:
-    """Who works on `results`, in words; None where nobody does.
+    """Return who works on `results`, in words; None where nobody does.
 
     Where the files may only be read, as of a colleague or on a file system that is read-only here,
     it can be known whether a run lives, but not whether jobs of a killed run are still at work.
@@ -150,7 +150,7 @@ def _end_with_run(alive: IO[bytes], done: threading.Event) -> None:
 
 
 def _writable(path: Path) -> IO[bytes]:
-    """The file, open for reading and writing, and made where it is not there."""
+    """Open a file for reading and writing; make it where it is not there."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a+b")
@@ -170,7 +170,7 @@ def _lock(file: IO[bytes], kind: int) -> None:
 
 
 def _try(file: IO[bytes], kind: int) -> bool:
-    """Whether a lock can be had now; then it is."""
+    """Take a lock if it can be had now; return whether it was."""
     try:
         _lock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -179,7 +179,7 @@ def _try(file: IO[bytes], kind: int) -> bool:
 
 
 def _soon(succeeds: Callable[[], bool], seconds: float) -> bool:
-    """Whether something succeeds within some seconds."""
+    """Return whether something succeeds within some seconds."""
     deadline = time.monotonic() + seconds
     while not (done := succeeds()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -187,7 +187,7 @@ def _soon(succeeds: Callable[[], bool], seconds: float) -> bool:
 
 
 def _lives(results: Path) -> bool:
-    """Whether the process of a run is at work, on whatever machine.
+    """Return whether the process of a run is at work, on whatever machine.
 
     A lock that is shared needs no file that can be written.
     """
@@ -201,7 +201,7 @@ def _lives(results: Path) -> bool:
 
 
 def _content(file: IO[bytes]) -> dict[str, Any]:
-    """What the last run wrote of itself; empty where it is just being written."""
+    """Return what the last run wrote of itself; empty where it is just being written."""
     file.seek(0)
     try:
         return dict(json.loads(file.read()))

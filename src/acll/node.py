@@ -69,7 +69,7 @@ class Node:
         return cls(network, method, int(seed.removeprefix("seed")), tuple(prefix))
 
     def without_method(self) -> "Node":
-        """Return the node under which the training of this one lies where it depends on no method."""
+        """Return the node under which its training lies where that depends on no method."""
         return Node(self.network, DENSE, self.seed, self.prefix)
 
 

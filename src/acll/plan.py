@@ -378,7 +378,7 @@ class _Planner:
         return method
 
     def _tries(self, node: Node) -> bool:
-        """Return whether the search of a node tries something, so that there is something to show."""
+        """Return whether the search of a node tries something that can be shown."""
         method = self.configuration.methods[node.method]
         return (
             isinstance(method, Packing)

@@ -21,7 +21,7 @@ MOST_TEXT = 1000  # characters of a name
 
 
 def _sides(value: Any) -> Any:
-    """Height and width; a number is both."""
+    """Return height and width; a number is both."""
     sides = [value, value] if isinstance(value, int) else value
     if (
         not isinstance(sides, list | tuple)
@@ -34,7 +34,7 @@ def _sides(value: Any) -> Any:
 
 
 def refuse_large(sides: tuple[int, int]) -> None:
-    """Raise ValueError where images of this height and width would fit into no memory, or are none."""
+    """Raise ValueError where images of this height and width would fit into no memory."""
     if min(sides) < 1 or sides[0] * sides[1] > MOST_PIXELS:
         raise ValueError(
             f"{list(sides)}: must be {MOST_PIXELS:,} pixels in all at most, and one at least"

@@ -16,8 +16,11 @@ from acll.node import Node, Run
 
 
 def orders(tasks: Sequence[str], which: str) -> list[tuple[str, ...]]:
-    """The orders in which tasks are learned. which: `given`, `all`, or `<n> random`, all different;
-    the same for the same tasks, and all where there are no more than n."""
+    """Return the orders in which tasks are learned. which: `given`, `all`, or `<n> random`.
+
+    Random orders are all different and the same for the same tasks. There are all orders where
+    there are no more than n.
+    """
     if which == "given":
         return [tuple(tasks)]
     count = factorial(len(tasks))
@@ -45,7 +48,7 @@ def runs(configuration: Configuration) -> list[Run]:
 
 
 def nodes(configuration: Configuration) -> list[Node]:
-    """Every node of every run, each once, parents before children."""
+    """Return every node of every run, each once, parents before children."""
     found = {
         node
         for run in runs(configuration)

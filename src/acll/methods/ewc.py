@@ -59,8 +59,10 @@ class EWC(Method):
         """Return the Fisher information of each parameter but the head's, summed over the tasks so
         far."""
         own = fisher(learner, seed)
-        names = sorted({*memory, *own})
-        return {name: memory.get(name, 0.0) + own.get(name, 0.0) for name in names}  # type: ignore[misc]
+        total = dict(memory)
+        for name, value in own.items():
+            total[name] = total[name] + value if name in total else value
+        return dict(sorted(total.items()))
 
 
 def fisher(learner: "TaskLearner", seed: int) -> "State":

@@ -50,7 +50,8 @@ class LwF(Method):
         heads = [copy.deepcopy(teacher.head).requires_grad_(True) for teacher in teachers]
         for teacher in teachers[:-1]:
             teacher.encoder = nn.Identity()  # the last one's is that of all
-        network.earlier = nn.ModuleList(heads)
+        earlier = nn.ModuleList(heads)
+        network.earlier = earlier  # part of the network, so that its heads are trained and kept
 
         def loss(images: "Tensor", labels: "Tensor") -> "Tensor":
             encoded = network.encode(images)
@@ -63,7 +64,7 @@ class LwF(Method):
                 # all
                 encoded_before = teachers[-1].encode(images)
                 targets = [teacher.head(teacher.features(encoded_before)) for teacher in teachers]
-            for head, teacher, target in zip(network.earlier, teachers, targets, strict=True):  # type: ignore[arg-type]
+            for head, teacher, target in zip(earlier, teachers, targets, strict=True):
                 # a decoder that the new task does not use stays as it was
                 same_parts = (teacher.decoder is None) == (network.decoder is None)
                 outputs = head(features if same_parts else teacher.features(encoded))

@@ -25,7 +25,9 @@ def run(main: Callable[..., None]) -> None:
     `UserError` ends the step with its message and exit code 1.
     """
     hints = typing.get_type_hints(main)
-    parser = argparse.ArgumentParser(prog=f"python -m {sys.modules['__main__'].__spec__.name}")  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(
+        prog=f"acll.steps.{inspect.getmodulename(main.__code__.co_filename)}"
+    )
     names = [name for name in inspect.signature(main).parameters if name not in ("params", "key")]
     for name in names:
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, nargs="*", required=True)

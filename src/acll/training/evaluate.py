@@ -33,8 +33,10 @@ def evaluated(
 
 
 def _stitched(confusion: np.ndarray, split: Split) -> np.ndarray:
-    """Matrices of tiles [N, C, C] → of whole images; the cores of the tiles of an image cover it
-    once."""
+    """Add up the matrices of tiles [N, C, C] to those of whole images.
+
+    The parts for which the tiles of an image answer cover it once.
+    """
     assert split.wholes is not None
     matrices = np.zeros((split.originals(), *confusion.shape[1:]), confusion.dtype)
     np.add.at(matrices, split.wholes.numpy(), confusion)
@@ -42,7 +44,7 @@ def _stitched(confusion: np.ndarray, split: Split) -> np.ndarray:
 
 
 def _confusion(predictions: torch.Tensor, labels: torch.Tensor, classes: int) -> np.ndarray:
-    """int64 [B, C, C] from predictions and labels [B, H, W]; ignored pixels are left out."""
+    """Return matrices int64 [B, C, C] of predictions and labels [B, H, W], less ignored pixels."""
     valid = labels != IGNORE
     image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1).expand_as(labels)
     cell = (image * classes + labels) * classes + predictions

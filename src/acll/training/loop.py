@@ -68,9 +68,8 @@ class FitConfig:
         return self.schedule.epochs
 
 
-OnValidation = Callable[
-    [tuple[EvalResult, ...]], bool
-]  # is shown each validation; True ends the training
+# is shown each validation; True ends the training
+OnValidation = Callable[[tuple[EvalResult, ...]], bool]
 
 
 @dataclass(frozen=True)
@@ -198,8 +197,7 @@ def _train_epoch(
 
 
 def steps_of(epochs: float, batches: int) -> int:
-    """How many batches a training of some epochs, or a part of one, sees; at least one. batches: of
-    an epoch."""
+    """Return how many batches a training sees; at least one. batches: of an epoch."""
     return max(1, round(epochs * batches))
 
 

@@ -16,9 +16,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
     """Return the loss of logits [N, C, …] and labels [N, …]; ignored pixels count nothing. weights:
     [C] or None."""
-    ignored = (
-        IGNORE if kind == "segmentation" else -1
-    )  # a classification task may have 256 classes or more
+    # a classification task may have 256 classes or more
+    ignored = IGNORE if kind == "segmentation" else -1
 
     def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         # a batch of ignored pixels alone has a mean over nothing: no loss then, rather than NaN
@@ -43,10 +42,11 @@ def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:
-    """[classes] inverse root of each class's frequency in the training split, with mean 1 over the
-    classes present."""
-    counts = torch.bincount(
-        labels[labels < classes].long().flatten(), minlength=classes
-    ).double()  # no ignored ones
+    """Return weights [classes]: the inverse root of each class's frequency in the training split.
+
+    Their mean over the classes that are present is 1; those that are not have 0.
+    """
+    # no ignored ones
+    counts = torch.bincount(labels[labels < classes].long().flatten(), minlength=classes).double()
     weights = torch.where(counts > 0, counts.clamp(min=1).rsqrt(), 0.0)
     return (weights / weights[counts > 0].mean()).float()

@@ -13,11 +13,10 @@ RESAMPLES = 200
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What a network did on a split: for each image a confusion matrix [N, C, C], rows truth,
-    columns prediction.
+    """What a network did on a split.
 
-    For classification the matrix of an image has one entry, so counts suffice: `correct` [N] and no
-    matrices.
+    confusion: a matrix for each image [N, C, C]; rows are truth, columns predictions. correct: for
+    classification [N], whether each image was right; its matrices would have one entry each.
     """
 
     kind: Kind
@@ -26,8 +25,7 @@ class EvalResult:
 
 
 def score(result: EvalResult) -> float:
-    """Accuracy, or mean intersection over union from summed confusion matrices, over the classes
-    that are present."""
+    """Return the accuracy, or the mean IoU of the summed confusion matrices."""
     if result.correct is not None:
         return float(result.correct.mean())
     assert result.confusion is not None
@@ -35,19 +33,24 @@ def score(result: EvalResult) -> float:
 
 
 def mean_iou(confusion: NDArray[np.int64]) -> float:
-    """Mean IoU from a matrix [C, C] (rows truth) over the classes that occur in the truth; 0 where
-    none does."""
+    """Return the mean intersection over union of a confusion matrix [C, C]; its rows are truth.
+
+    The mean is over the classes that occur in the truth; it is 0 where none does.
+    """
     hit = np.diag(confusion).astype(float)
     truth, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     present = truth > 0
-    return (
-        float((hit[present] / (truth + predicted - hit)[present]).mean()) if present.any() else 0.0
-    )
+    if not present.any():
+        return 0.0
+    union = truth + predicted - hit
+    return float((hit[present] / union[present]).mean())
 
 
 def standard_error(result: EvalResult, seed: int) -> float:
-    """Of the score: binomial for accuracy; for mean IoU by a seeded bootstrap over images, not
-    pixels."""
+    """Return the standard error of the score.
+
+    It is binomial for accuracy, and for mean IoU that of a seeded bootstrap over images.
+    """
     if result.correct is not None:
         share = result.correct.mean()
         return float(np.sqrt(share * (1 - share) / len(result.correct)))
@@ -56,7 +59,6 @@ def standard_error(result: EvalResult, seed: int) -> float:
     count = len(result.confusion)
     # how often each image is drawn, at once for all resamples: [RESAMPLES, N] @ [N, C·C]
     draws = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    sums = (draws @ result.confusion.reshape(count, -1)).reshape(
-        RESAMPLES, *result.confusion.shape[1:]
-    )
-    return float(np.std([mean_iou(matrix) for matrix in sums], ddof=1))
+    sums = draws @ result.confusion.reshape(count, -1)
+    matrices = sums.reshape(RESAMPLES, *result.confusion.shape[1:])
+    return float(np.std([mean_iou(matrix) for matrix in matrices], ddof=1))
