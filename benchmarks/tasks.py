@@ -21,7 +21,8 @@ from acll.networks.spec import Network
 from acll.packing.ownership import State, free, starting_state
 from acll.packing.prune import pruned
 from acll.packing.task_state_file import load_state, save_state
-from acll.search.attempt import search_task, trial_runner
+from acll.parameters.node import NodeParams
+from acll.search.attempt import Retraining, search_task, trial_runner
 from acll.search.choice import tolerance_of
 from acll.search.run import Choice, search
 from acll.search.settings import Search
@@ -29,12 +30,12 @@ from acll.search.space import factors_of
 from acll.search.trials import Candidate, TrialLog
 from acll.seeds import derived
 from acll.settings import Scope
-from acll.steps._setup import Node, learner_of, parent_of
-from acll.training.evaluate import outcome
+from acll.steps._setup import learner_of, packed_before
+from acll.training.evaluate import evaluated
 from acll.training.learner import TaskLearner
-from acll.training.loop import Plan, fit
+from acll.training.loop import FitConfig, fit
 from acll.training.metrics import score, standard_error
-from acll.training.settings import Training
+from acll.training.settings import Schedule
 
 ROOT = Path(__file__).parents[1]
 SCOPE: Scope = "global"
@@ -70,6 +71,8 @@ class Dense:
     """A task with its dense network: all that a search of its ratio needs."""
 
     learner: TaskLearner
+    dense_epochs: int
+    retraining: Schedule
     state: State
     free: State
     seed: int
@@ -77,17 +80,17 @@ class Dense:
 
     def search(self, settings: Search) -> Choice:
         """Search without a cap; quietly."""
-        task = search_task(
-            self.learner, self.state, self.free, SCOPE, settings, None, derived(self.seed, "search")
-        )
+        seed = derived(self.seed, "search")
+        task = search_task(self._retraining(), settings, self.dense_epochs, None, seed)
         with quiet(), tempfile.TemporaryDirectory() as scratch:
             return search(settings, task, TrialLog(Path(scratch) / "trials.json", ""))[0]
 
     def attempt(self, kept: float, seed: int) -> tuple[float, float]:
-        """Validation score, and its standard error, after full retraining; the best look counts."""
-        attempt = trial_runner(self.learner, self.state, self.free, SCOPE)
+        """Validation score, and its standard error, after full retraining; the best validation
+        counts."""
+        attempt = trial_runner(self._retraining())
         with quiet():
-            measured = attempt(Candidate(kept), self.learner.training.retrain_epochs, seed, None)
+            measured = attempt(Candidate(kept), self.retraining.epochs, seed, None)
         return measured.score, measured.standard_error
 
     def tested(self, kept: float, shape: dict[str, float], seed: int) -> tuple[float, float]:
@@ -96,15 +99,18 @@ class Dense:
         start, keep = pruned(
             self.state, self.free, 1 - kept, SCOPE, factors_of(list(self.free), shape)
         )
-        training = self.learner.training
-        plan = Plan(training.retrain_epochs, training.retrain_learning_rate, seed)
         with quiet():
-            fitted = fit(self.learner, start, plan, keep)
+            fitted = fit(self.learner, start, FitConfig(self.retraining, seed), keep)
         self.learner.network.load_state_dict(fitted.state)
         prepared.allow_test()
         tensors, header = prepared.read_prepared(self.tests)
-        seen = outcome(self.learner.network, split_of(tensors, "test"), header, self.learner.device)
+        seen = evaluated(
+            self.learner.network, split_of(tensors, "test"), header, self.learner.device
+        )
         return score(seen), standard_error(seen, seed)
+
+    def _retraining(self) -> Retraining:
+        return Retraining(self.learner, self.retraining, self.state, self.free, SCOPE)
 
     def tolerance(self, error: float, settings: Search) -> float:
         """As the search has it."""
@@ -123,21 +129,19 @@ def dense(
             prepare(name, parsed, data, *files, 1, [3])
     kind = "classification" if parsed.kind == "classification" else "segmentation"
     network: Network = configuration.networks["small" if kind == "classification" else "unet"]
-    own: Training = configuration.training_of(name)
-    node = Node(
-        network=network, method="adaptive", seed=seed, prefix=[name], training=own, threads=1
-    )
-    learner = learner_of(node, files[0], pretrained=True)
-    before = parent_of(node, None)
+    own = configuration.training_of(name)
+    node = NodeParams(network=network, method="adaptive", seed=seed, prefix=[name], threads=1)
+    learner = learner_of(node, files[0], own.batches(kind), pretrained=True)
+    before = packed_before(node, None)
     masks, path = free(before, learner.header.kind), folder / f"{name}.{seed}.dense.safetensors"
     if not path.exists():
         start = starting_state(before, learner.header.kind, learner.network.state_dict())
         with quiet():
-            fitted = fit(
-                learner, start, Plan(own.epochs, own.learning_rate, node.seed_for("train")), masks
-            )
+            config = FitConfig(own.for_training(), node.seed_for("train"))
+            fitted = fit(learner, start, config, masks)
         save_state(path, fitted.state, {"score": fitted.score})
-    return Dense(learner, load_state(path)[0], masks, seed, files[1])
+    state = load_state(path)[0]
+    return Dense(learner, own.epochs, own.for_retraining(), state, masks, seed, files[1])
 
 
 def _configuration(name: str, task: dict[str, Any], training: dict[str, Any]) -> Configuration:

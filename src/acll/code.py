@@ -14,6 +14,7 @@ import tokenize
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 from acll.libraries import distributions, versions
 
@@ -67,11 +68,12 @@ def _digest(path: Path) -> str:
 
 
 def without_comments(source: str) -> str:
-    """Return a module's text less its comments, docstrings, blank lines and blanks at the ends of
-    lines.
+    """Return a module's text less what never runs.
 
-    They are cut out by their positions in the text, so the result is the same under every version
-    of Python. Lines inside other texts stay as they are.
+    That is comments, docstrings, blank lines, blanks at the ends of lines, and what type checkers
+    alone read. All is cut out by its position in the text, so the result is the same under every
+    version of Python. Lines inside other texts stay as they are. A body that had nothing else is
+    left empty, so the result need not be a program.
     """
     lines = source.split("\n")
     for number, start, end in _comments(source):
@@ -84,7 +86,9 @@ def without_comments(source: str) -> str:
     docstring_lines = {
         line for first, _, last, _ in _docstrings(source) for line in range(first, last + 1)
     }
-    inside = _lines_inside_texts(source) - docstring_lines
+    unread = _lines_for_checkers(source)
+    inside = _lines_inside_texts(source) - docstring_lines - unread
+    lines = ["" if number in unread else line for number, line in enumerate(lines)]
     stripped = (line if number in inside else line.rstrip() for number, line in enumerate(lines))
     return (
         "\n".join(line for number, line in enumerate(stripped) if line or number in inside) + "\n"
@@ -143,6 +147,25 @@ def _lines_inside_texts(source: str) -> set[int]:
     return inside
 
 
+def _lines_for_checkers(source: str) -> set[int]:
+    """Return the lines, from 0, of `if TYPE_CHECKING:`; where it has an `else`, its body's."""
+    lines: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if _is_for_checkers(node):
+            first = node.lineno
+            if node.orelse:
+                decorators = getattr(node.body[0], "decorator_list", [])
+                first = min(one.lineno for one in (node.body[0], *decorators))
+            lines |= set(range(first - 1, node.body[-1].end_lineno or first))
+    return lines
+
+
+def _is_for_checkers(node: ast.AST) -> TypeGuard[ast.If]:
+    if not isinstance(node, ast.If) or not isinstance(node.test, ast.Name):
+        return False
+    return node.test.id == "TYPE_CHECKING"
+
+
 @cache
 def _imports(path: Path, name: str) -> frozenset[str]:
     """Return the dotted names that a file imports, at any depth of its code; of `from a import b`
@@ -164,11 +187,7 @@ def _run_statements(tree: ast.AST) -> Iterator[ast.AST]:
     while waiting:
         node = waiting.pop()
         yield node
-        if (
-            isinstance(node, ast.If)
-            and isinstance(node.test, ast.Name)
-            and node.test.id == "TYPE_CHECKING"
-        ):
+        if _is_for_checkers(node):
             waiting += node.orelse
         else:
             waiting += ast.iter_child_nodes(node)

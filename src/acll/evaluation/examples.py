@@ -1,24 +1,18 @@
-"""Predictions of a segmentation network on a few test images, to look at."""
+"""The file of what a segmentation network makes of a few test images, to look at.
+
+`acll.evaluation.predicted` makes what is in it. To read it takes no torch.
+"""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from acll.data import prepared
-from acll.evaluation.pictures import spread
 from acll.files import written
-
-if TYPE_CHECKING:
-    import torch
-
-    from acll.packing.ownership import Packed
-
-SHOWN = 3  # images
 
 
 @dataclass(frozen=True)
@@ -30,39 +24,6 @@ class Examples:
     images: NDArray[Any]
     masks: NDArray[np.uint8]
     predictions: NDArray[np.uint8]
-
-
-def examples_of(
-    packed: "Packed", tests: Mapping[str, Path], device: "torch.device"
-) -> dict[str, Examples]:
-    """Return what the network makes of a few images of each of its segmentation tasks.
-
-    tests: the prepared test split of each task. The images are spread over it, and the same for all
-    networks.
-    """
-    kinds = {record.name: record.kind for record in packed.tasks}
-    return {
-        task: _predicted(packed, task, path, device)
-        for task, path in tests.items()
-        if kinds[task] == "segmentation"
-    }
-
-
-def _predicted(packed: "Packed", task: str, test: Path, device: "torch.device") -> Examples:
-    import torch
-
-    from acll.data.batches import normalised
-    from acll.packing.load import restore_network, task_info_of
-
-    record = packed.record(task)
-    images, masks, _ = prepared.some_samples(
-        test, "test", spread(prepared.samples(test, "test"), SHOWN)
-    )
-    batch = normalised(torch.from_numpy(np.stack(images)), task_info_of(record), device)
-    network, _ = restore_network(packed, task)
-    with torch.no_grad():
-        predictions = network.to(device)(batch).argmax(dim=1).to(torch.uint8).cpu().numpy()
-    return Examples(record.classes, np.stack(images), np.stack(masks), predictions)
 
 
 def write_examples(path: Path, examples: Mapping[str, Examples]) -> None:

@@ -11,11 +11,6 @@ from acll.data.prepared import IGNORE
 from acll.evaluation.style import COLOURS
 
 
-def spread(count: int, wanted: int) -> list[int]:
-    """At most so many numbers below `count`, at about equal distances."""
-    return sorted({int(index) for index in np.linspace(0, count - 1, min(count, wanted)).round()})
-
-
 def visible(image: NDArray[Any]) -> NDArray[Any]:
     """[C, H, W] → [H, W, 3] in 0 … 1; the first three bands, deep ones stretched to what is in the
     image."""

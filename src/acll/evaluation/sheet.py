@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from acll.data import prepared
 from acll.data.prepared import TaskInfo
 from acll.data.storage import SPLITS
-from acll.evaluation.pictures import class_colours, overlaid, shortened, spread, visible
+from acll.evaluation.pictures import class_colours, overlaid, shortened, visible
+from acll.evaluation.spread import spread
 from acll.evaluation.style import COLOURS
 
 COLUMNS, ROWS = 8, 6

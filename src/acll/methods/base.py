@@ -69,6 +69,25 @@ class TrainingRule(Settings):
         return Start(learner, start)
 
 
+class TrainFreeWeights(TrainingRule):
+    """Train the weights that no task owns, and the private parameters; the weights of earlier tasks
+    stay."""
+
+    type: str  # of the method
+    later: FreeWeights  # where free weights start for later tasks
+
+    def free_from(self, position: int) -> FreeWeights:
+        """Return where free weights start; for a first task from the network's own."""
+        return "pretrained" if position == 1 else self.later
+
+    def begin(self, learners: "Sequence[TaskLearner]", start: "State", before: Before) -> Start:
+        """Return a training in which owned weights do not move."""
+        from acll.packing.ownership import free
+
+        (learner,) = learners
+        return Start(learner, start, free(before.packed, learner.header.kind))
+
+
 RuleClass = type[TrainingRule]  # by another name, since `type` is a field of methods
 
 

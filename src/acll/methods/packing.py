@@ -4,18 +4,13 @@ PackNet (Mallya & Lazebnik, CVPR 2018) with a ratio that is fixed or, for each t
 (Srivastava, Berman, Blaschko & Tuia, BMVC 2019).
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from acll.methods.base import Before, FreeWeights, Method, Start, TrainingRule
+from acll.methods.base import FreeWeights, Method, TrainFreeWeights
 from acll.search.settings import Search
 from acll.settings import Positive, Scope, Share
-
-if TYPE_CHECKING:
-    from acll.packing.ownership import State
-    from acll.training.learner import TaskLearner
 
 
 def _ratio_kind(value: Any) -> str:
@@ -26,25 +21,6 @@ Ratio = Annotated[
     Annotated[float, Field(ge=0, lt=1), Tag("number")] | Annotated[Search, Tag("search")],
     Discriminator(_ratio_kind),
 ]
-
-
-class TrainFreeWeights(TrainingRule):
-    """Train the weights that no task owns, and the private parameters; the weights of earlier tasks
-    stay."""
-
-    type: Literal["packing"] = "packing"
-    later: FreeWeights  # where free weights start for later tasks
-
-    def free_from(self, position: int) -> FreeWeights:
-        """Return where free weights start; for a first task from the network's own."""
-        return "pretrained" if position == 1 else self.later
-
-    def begin(self, learners: "Sequence[TaskLearner]", start: "State", before: Before) -> Start:
-        """Return a training in which owned weights do not move."""
-        from acll.packing.ownership import free
-
-        (learner,) = learners
-        return Start(learner, start, free(before.packed, learner.header.kind))
 
 
 class Packing(Method):
@@ -107,4 +83,4 @@ class Packing(Method):
 
     def training_rule(self) -> TrainFreeWeights:
         """Return what the training of a task depends on: nothing of what comes after it."""
-        return TrainFreeWeights(later=self.free_weights)
+        return TrainFreeWeights(type=self.type, later=self.free_weights)

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from acll.data import prepared
-from acll.evaluation import examples as example_files
+from acll.evaluation.examples import write_examples
+from acll.evaluation.predicted import examples_of
 from acll.evaluation.score import evaluate
 from acll.files import write_json
 from acll.packing import packed_file
@@ -33,7 +34,7 @@ def main(
         raise PackingError(
             f"{network}: the weights of {', '.join(changed)} are not what they were when learned"
         )
-    example_files.write_examples(examples, example_files.examples_of(packed, tests, device))
+    write_examples(examples, examples_of(packed, tests, device))
     write_json(scores, asdict(evaluated))
     for row in evaluated.rows:
         print(
