@@ -285,7 +285,7 @@ def test_prepare_needs_no_torch(tmp_path):
 def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
     data = prepare_task("b", tmp_path)
     own = node("b")
-    own["training"] |= {"epochs": 40}
+    own["training"] |= {"epochs": 20}
     params = json.dumps({"node": own, "free_weights": "pretrained", "freeze": "weights"})
 
     def arguments(name):
@@ -298,7 +298,7 @@ def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
     command += ["--params", str(tmp_path / "params.json")]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
-        if "epoch 5/40" in line:
+        if "epoch 5/20" in line:
             process.send_signal(signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL
