@@ -72,11 +72,11 @@ stale: .venv/installed  ## list results that the configuration no longer names
 prune-results: .venv/installed  ## remove them, and say which
 	@acll prune-results config/$(CONFIG).yaml
 
-test: .venv/installed  ## run the tests that take minutes altogether, at least one of whatever there is
+test: .venv/installed  ## run the tests, less those that are marked slow
 	@# tests of a file share what is costly to make (groups within files do not work with this pytest and xdist)
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests
 
-test-slow: .venv/installed  ## run the others: every network, two colleagues, experiments, killed runs
+test-slow: .venv/installed  ## run the slow tests: networks, reruns, colleagues, killed runs
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow tests
 
 test-faults: .venv/installed  ## kill runs at twenty random moments and compare what comes out (about 12 minutes)

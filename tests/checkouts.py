@@ -155,7 +155,8 @@ def checkout(folder: Path, data: Path) -> Checkout:
 def finished(factory) -> tuple[Checkout, float]:
     """A checkout in which the small configuration has run, and how many seconds that took.
 
-    All files of tests and all workers share it, since it is costly: to be copied or cloned, never to be changed.
+    All files of tests and all workers share it, since it is costly: to be copied or cloned, never
+    to be changed.
     """
     base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

@@ -1,7 +1,7 @@
 """Runs that are stopped at a random moment, and what the next one makes of them: the same bytes as undisturbed.
 
-`make test` tries one moment, `make test-slow` two more, `make test-faults` twenty; `--faults N` any number. Moments
-come from a seed.
+`make test` tries one moment, `make test-slow` two more, `make test-faults` twenty; `--faults N` any
+number. Moments come from a seed.
 """
 
 import copy
@@ -31,7 +31,12 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize(
             ("how", "moment"),
             [
-                pytest.param(how, moment, id=f"{how} after {moment:.0%}", marks=[] if index == 2 else pytest.mark.slow)
+                pytest.param(
+                    how,
+                    moment,
+                    id=f"{how} after {moment:.0%}",
+                    marks=[] if index == 2 else pytest.mark.slow,
+                )
                 for index, (how, moment) in enumerate(cases)
             ],
         )
@@ -39,7 +44,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> tuple[Checkout, dict[str, bytes], float]:
-    """A checkout in whose clones nothing has run, what a run makes, and how many seconds it takes."""
+    """A checkout in whose clones nothing has run, what a run makes, and the seconds it takes."""
     own, seconds = finished(tmp_path_factory)
     return own, contents(own.results("small")), seconds
 

@@ -42,8 +42,11 @@ DECODERS = ["unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "deepla
             "segformer", "dpt"]  # fmt: skip
 
 
-# one of each kind: plain, residual, mobile, attention; decoders that concatenate, that add, and that attend
-QUICK = {"resnet_small", "lenet", "conv_small", "resnet18", "mobilenet_v3_small", "swin_t", "unet", "fpn", "segformer"}
+# one of each kind: plain, residual, mobile, attention; decoders that concatenate, add, and attend
+QUICK = {
+    *("resnet_small", "lenet", "conv_small", "resnet18", "mobilenet_v3_small", "swin_t"),
+    *("unet", "fpn", "segformer"),
+}
 
 
 def paced(names):

@@ -141,7 +141,8 @@ def test_two_methods_run_to_their_end_and_a_change_runs_what_depends_on_it(tmp_p
     assert (own["forgetting"] == 0).all()
     assert table["score"].between(0, 1).all()
     assert planned(two, folder) == set()
-    other = two | {"tasks": TINY["tasks"] | {"b": TINY["tasks"]["b"] | {"training": {"loss": "dice"}}}}
+    task = TINY["tasks"]["b"] | {"training": {"loss": "dice"}}
+    other = two | {"tasks": TINY["tasks"] | {"b": task}}
     assert planned(other, folder) == (
         jobs_of("adaptive", "a/b", "train", "search", "prune", "retrain", "evaluate")
         | jobs_of("finetune", "a/b", "train", *LATER)

@@ -43,9 +43,10 @@ def changed(change) -> dict:
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory) -> Checkout:
-    """Two configurations run at once in one checkout, one of them from where it had got, and shared to a folder."""
+    """Two configurations run at once in one checkout, one from where it had got, and shared."""
     folder = tmp_path_factory.mktemp("rerun")
-    own = replace(finished(tmp_path_factory)[0].copy(folder / "origin"), data=raw_images(folder / "data"))
+    own = finished(tmp_path_factory)[0].copy(folder / "origin")
+    own = replace(own, data=raw_images(folder / "data"))
     shutil.rmtree(own.results("small") / "nodes/small/half/seed0/a/b")
     shutil.rmtree(own.results("small") / "tables")
     own.run("dvc", "remote", "add", "--default", "store", str(folder / "store"))
