@@ -9,8 +9,6 @@ CONFIG ?= demo
 override CONFIG := $(notdir $(basename $(CONFIG)))
 RESULTS := results/$(CONFIG)
 WHAT ?= all
-# Snakemake decides what has to run, since only it sees raw data outside the repository: hence --force
-REPRO := dvc repro --force --single-item run@$(CONFIG)
 SNAKEMAKE := snakemake --configfile config/$(CONFIG).yaml --directory $(RESULTS)
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -19,7 +17,7 @@ ifdef DATA
 export ACLL_DATA_ROOT := $(abspath $(DATA))
 endif
 
-.PHONY: help run report prove plan check download verify repair share pull stale prune-results test test-slow test-faults lint format docs registry lock clean
+.PHONY: help run report prove plan check download verify repair share pull leftovers prune-results test test-slow test-faults lint format docs registry lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E -e 's/^([a-z-]+):.*## /\1\t/' -e 's/\$$\(CONFIG\)/$(CONFIG)/g' | expand -t 16
@@ -29,9 +27,8 @@ help:  ## this list
 
 run: .venv/installed  ## run the pipeline on config/$(CONFIG).yaml; only what has changed is run
 	@acll ready config/$(CONFIG).yaml
-	@$(REPRO)
-	@acll table $(RESULTS)
-	@acll report config/$(CONFIG).yaml --if-changed
+	@$(SNAKEMAKE)
+	@acll finish config/$(CONFIG).yaml
 
 report: .venv/installed  ## write results/$(CONFIG)/report.html: what came out, with figures and tables, in one file
 	@acll report config/$(CONFIG).yaml
@@ -56,7 +53,8 @@ verify: .venv/installed  ## check by content, whatever the clock says, that all 
 repair: .venv/installed  ## put back damaged or missing results from DVC; run again what is neither there nor current
 	@acll ready config/$(CONFIG).yaml
 	@acll repair config/$(CONFIG).yaml
-	@$(REPRO)
+	@$(SNAKEMAKE)
+	@acll finish config/$(CONFIG).yaml
 	@acll verify config/$(CONFIG).yaml
 
 share: .venv/installed  ## verify the results, commit them to DVC, push them to its remote
@@ -66,8 +64,8 @@ share: .venv/installed  ## verify the results, commit them to DVC, push them to 
 pull: .venv/installed  ## bring the results that colleagues have shared; WHAT=tables: without the networks, only to look at
 	@acll pull config/$(CONFIG).yaml --what $(WHAT)
 
-stale: .venv/installed  ## list results that the configuration no longer names
-	@acll stale config/$(CONFIG).yaml
+leftovers: .venv/installed  ## list results that the configuration no longer names
+	@acll leftovers config/$(CONFIG).yaml
 
 prune-results: .venv/installed  ## remove them, and say which
 	@acll prune-results config/$(CONFIG).yaml
@@ -95,7 +93,7 @@ format: .venv/installed  ## format Python and Snakemake files
 	@snakefmt Snakefile workflow
 
 docs: .venv/installed  ## write config/README.md from the typed configuration
-	@python -m acll.reference > config/README.md
+	@python -m acll.config.reference > config/README.md
 
 registry: .venv/installed  ## list anew which architectures the installed libraries offer (takes minutes)
 	@python -m acll.networks.make_registry

@@ -3,21 +3,15 @@
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
-include: "workflow/rules/packing.smk"
-include: "workflow/rules/baselines.smk"
+include: "workflow/rules/network.smk"
 include: "workflow/rules/evaluation.smk"
-include: "workflow/rules/report.smk"
 
 
 rule all:
     default_target: True
     input:
-        TABLES,
-        FIGURES,
-        MASKS,
-        SHEETS,
         # what is in between too, so that a file that was deleted is made again
-        [path for node in NODES for path in files_of(node)],
+        [path for job in JOBS.values() for path in job.all_outputs],
     message:
         "all results"
 
@@ -27,28 +21,31 @@ rule all:
 
 rule prepared:
     input:
-        [prepared(task) for task in sorted(TASKS)],
+        [path for job in JOBS.values() if job.rule == "prepare" for path in job.all_outputs],
 
 
 rule networks:
     input:
-        [f"{node.folder}/network.safetensors" for node in NODES],
+        [path for job in JOBS.values() for path in job.outputs.get("network", ())],
 
 
 rule tables_only:
     input:
-        TABLES,
+        JOBS["tables", ""].all_outputs,
 
 
 onstart:
     refuse_replaced_profile()
-    take_results()
+    acquire_run_lock()
 
 
 onsuccess:
-    print(f"\n{account(workflow.dag)}")
+    print(f"\n{job_summary(workflow.dag)}")
 
 
 onerror:
     # Snakemake's own account is long, and what the steps had to say is far above
-    print("\n".join([*errors_of_steps(), "`make run` goes on where this stopped"]), file=sys.stderr)
+    print(
+        "\n".join([*errors_of_steps(Path(LOCK)), "`make run` goes on where this stopped"]),
+        file=sys.stderr,
+    )

@@ -1,11 +1,12 @@
 """How fast training gets its batches, and how fast and in how much memory data are prepared.
 
     python benchmarks/data.py loading ../shared/data      one epoch of batches of cifar10 and camvid
-    python benchmarks/data.py preparing                   a folder ten times as large as the memory that is allowed
+    python benchmarks/data.py preparing                   a folder ten times as large as the memory
+    that is allowed
 
-Loading is compared with torchvision's ImageFolder and a DataLoader of two workers. Both read the same images and make
-the same augmentation (mirrored, shifted by up to an eighth) and normalisation. Repetitions take turns. Rows go
-to docs/benchmarks/data.csv and docs/benchmarks/preparation.csv.
+Loading is compared with torchvision's ImageFolder and a DataLoader of two workers. Both read the
+same images and make the same augmentation (mirrored, shifted by up to an eighth) and normalisation.
+Repetitions take turns. Rows go to docs/benchmarks/data.csv and docs/benchmarks/preparation.csv.
 """
 
 import argparse
@@ -28,15 +29,30 @@ from PIL import Image
 
 from acll.data import prepared
 from acll.data.preparation import prepare
-from acll.settings import ImageFolder, MaskFolder
+from acll.data.sources.image_folder import ImageFolder
+from acll.data.sources.mask_folder import MaskFolder
 
 ROOT = Path(__file__).parents[1]
 REPETITIONS = 5
 BATCH = 64
-CLASSES = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
+CLASSES = [
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign",
+    "fence",
+    "car",
+    "pedestrian",
+    "bicyclist",
+]
 TASKS = {
     "cifar10": ImageFolder(source="image_folder", path="cifar10", image_size=32),
-    "camvid": MaskFolder(source="mask_folder", path="camvid", image_size=[96, 128], classes=CLASSES),
+    "camvid": MaskFolder(
+        source="mask_folder", path="camvid", image_size=[96, 128], classes=CLASSES
+    ),
 }
 
 
@@ -45,12 +61,17 @@ def loading(root: Path) -> None:
     rows = []
     for name, task in TASKS.items():
         with tempfile.TemporaryDirectory() as scratch:
-            loaders = {"acll": ours(task, root, Path(scratch)), "imagefolder_dataloader_2": torchvisions(task, root)}
+            loaders = {
+                "acll": ours(task, root, Path(scratch)),
+                "imagefolder_dataloader_2": torchvisions(task, root),
+            }
             for loader in loaders.values():
                 images_per_second(loader)  # files into memory, workers started
             for repetition in range(1, REPETITIONS + 1):
                 for loader_name, loader in loaders.items():
-                    rows.append((name, loader_name, repetition, round(images_per_second(loader), 1)))
+                    rows.append(
+                        (name, loader_name, repetition, round(images_per_second(loader), 1))
+                    )
     table = pd.DataFrame(rows, columns=["dataset", "loader", "repetition", "images_per_second"])
     table.to_csv(ROOT / "docs/benchmarks/data.csv", index=False)
     medians = table.groupby(["dataset", "loader"])["images_per_second"].median().unstack()
@@ -74,13 +95,16 @@ def ours(task: ImageFolder | MaskFolder, root: Path, scratch: Path) -> Callable[
     torch.set_num_threads(1)
     train = scratch / "x.train.safetensors"
     prepare("x", task, root, train, scratch / "x.test.safetensors", scratch / "faults.csv", 2)
-    tensors, header = prepared.read(train)
+    tensors, header = prepared.read_prepared(train)
     split = split_of(tensors, "train")
-    return lambda: training_batches(split, header, BATCH, ["flip", "shift"], 0, 0, torch.device("cpu"))
+    return lambda: training_batches(
+        split, header, BATCH, ["flip", "shift"], 0, 0, torch.device("cpu")
+    )
 
 
 def torchvisions(task: ImageFolder | MaskFolder, root: Path) -> Callable[[], Iterable[Any]]:
-    """Batches of the same images from ImageFolder and a DataLoader, whose two workers stay from epoch to epoch."""
+    """Batches of the same images from ImageFolder and a DataLoader, whose two workers stay from
+    epoch to epoch."""
     import torch
     from torch.utils.data import DataLoader
     from torchvision import datasets, tv_tensors
@@ -113,12 +137,13 @@ def torchvisions(task: ImageFolder | MaskFolder, root: Path) -> Callable[[], Ite
         dataset = WithMasks(folder, is_valid_file=lambda path: "/images/" in path, allow_empty=True)
     else:
         dataset = datasets.ImageFolder(folder, change)
-    # our training split is smaller where validation was cut from it, which images a second do not show
+    # our training split is smaller where validation was cut from it, which images a second do not
+    # show
     loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=2, persistent_workers=True)
     return lambda: loader
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def preparing(megabytes: int, processes: int) -> None:
@@ -135,7 +160,9 @@ def preparing(megabytes: int, processes: int) -> None:
         params = root / "params.json"
         params.write_text(json.dumps({"name": "large", "task": task}), encoding="utf-8")
         command += ["--params", str(params)]
-        limit = megabytes * 2**20 // (processes + 1)  # private memory of each process; the kernel refuses more
+        limit = (
+            megabytes * 2**20 // (processes + 1)
+        )  # private memory of each process; the kernel refuses more
         begin = time.perf_counter()
         step = subprocess.Popen(
             command,
@@ -170,7 +197,8 @@ def large_folder(folder: Path, size: int) -> list[Path]:
 
 
 def peak_memory(process: subprocess.Popen) -> int:
-    """The most bytes that a process and its children have together until it ends; shared pages count once."""
+    """The most bytes that a process and its children have together until it ends; shared pages
+    count once."""
     peak, own = 0, psutil.Process(process.pid)
     while process.poll() is None:
         total = 0
@@ -183,7 +211,9 @@ def peak_memory(process: subprocess.Popen) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("loading").add_argument("root", type=Path)
     own = commands.add_parser("preparing")

@@ -1,13 +1,14 @@
 """Packed networks in use: how long they take to load, to switch and to run, and how large they are.
 
-    make run CONFIG=inference DATA=../shared/data      # about half an hour on two cores
-    python benchmarks/inference.py results/inference
+    make run CONFIG=inference DATA=../shared/data      # about half an hour on two cores python
+    benchmarks/inference.py results/inference
 
-Networks are those at the ends of the sequences, as they are in their files. Variants: `dense` (nothing released),
-`masked` (as loaded), `compact` (normalisations folded, channels that make no difference removed), `onnx` and
-`onnx_int8` (by onnxruntime, of the compact one). One thread, but for loading, which has as many as there are cores
-(and one, for comparison), and a new process for each turn: memory that a process has used before is quicker to get
-again. Times are medians of runs that take turns. Rows go to docs/benchmarks/inference.csv.
+Networks are those at the ends of the sequences, as they are in their files. Variants: `dense`
+(nothing released), `masked` (as loaded), `compact` (normalisations folded, channels that make no
+difference removed), `onnx` and `onnx_int8` (by onnxruntime, of the compact one). One thread, but
+for loading, which has as many as there are cores (and one, for comparison), and a new process for
+each turn: memory that a process has used before is quicker to get again. Times are medians of runs
+that take turns. Rows go to docs/benchmarks/inference.csv.
 """
 
 import argparse
@@ -24,13 +25,13 @@ import pandas as pd
 import torch
 
 import acll
+from acll.data.batches import splits_of
 from acll.networks.build import build
-from acll.packing import accounting, file
+from acll.packing import accounting, packed_file
 from acll.packing.bits import bits_for
+from acll.packing.load import specification
 from acll.serving.compact import compacted
-from acll.serving.export import OnnxSession, export
-from acll.serving.restore import specification
-from acll.training.session import splits_of
+from acll.serving.export import OnnxSession, export_task
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs/benchmarks/inference.csv"
@@ -68,9 +69,13 @@ def seconds_apart(function: Function, threads: int) -> float:
     return taken
 
 
-def medians(variants: dict[str, Function], clock: Callable[[Function], float] = seconds) -> dict[str, float]:
+def medians(
+    variants: dict[str, Function], clock: Callable[[Function], float] = seconds
+) -> dict[str, float]:
     """The median seconds of each, run in turns, after one that is not counted."""
-    turns = [{name: clock(function) for name, function in variants.items()} for _ in range(TURNS + 1)]
+    turns = [
+        {name: clock(function) for name, function in variants.items()} for _ in range(TURNS + 1)
+    ]
     return {name: float(np.median([turn[name] for turn in turns[1:]])) for name in variants}
 
 
@@ -86,7 +91,9 @@ class Rows:
 
     def write(self) -> None:
         """What there is so far, so that nothing is lost where it is stopped."""
-        pd.DataFrame(self.rows, columns=["network", "task", "variant", "quantity", "value"]).to_csv(OUT, index=False)
+        pd.DataFrame(self.rows, columns=["network", "task", "variant", "quantity", "value"]).to_csv(
+            OUT, index=False
+        )
 
 
 def loading(rows: Rows, name: str, path: Path, folder: Path) -> None:
@@ -95,17 +102,25 @@ def loading(rows: Rows, name: str, path: Path, folder: Path) -> None:
     for task in packed.tasks:
         plain = folder / "state.pt"
         torch.save(packed.network(task.name).state_dict(), plain)
-        read = partial(lambda name: file.opened(path).state(name), task.name)
+        read = partial(lambda name: packed_file.open_packed(path).state(name), task.name)
         for threads, unit in ((len(os.sched_getaffinity(0)), ""), (1, "_one_thread")):
             clock = partial(seconds_apart, threads=threads)
             times = medians({"state_dict": partial(torch.load, plain), "packed": read}, clock)
             for variant, taken in times.items():
                 rows.add(name, task.name, variant, f"load_ms{unit}", 1e3 * taken)
-            rows.add(name, task.name, "packed", f"load_ratio{unit}", times["packed"] / times["state_dict"])
+            rows.add(
+                name,
+                task.name,
+                "packed",
+                f"load_ratio{unit}",
+                times["packed"] / times["state_dict"],
+            )
     if len(packed.tasks) > 1:
         first, last = packed.tasks[0].name, packed.tasks[-1].name
         live = packed.network(first)
-        times = medians({last: lambda: packed.switch(live, last), first: lambda: packed.switch(live, first)})
+        times = medians(
+            {last: lambda: packed.switch(live, last), first: lambda: packed.switch(live, first)}
+        )
         for which, taken in times.items():
             rows.add(name, which, "packed", "switch_ms", 1e3 * taken)
 
@@ -113,26 +128,36 @@ def loading(rows: Rows, name: str, path: Path, folder: Path) -> None:
 @torch.no_grad()
 def running(rows: Rows, name: str, path: Path, folder: Path, data: Path) -> None:
     """Latency and throughput of the task that was learned last, or alone, and of the first."""
-    packed, opened = acll.load(path), file.opened(path)
+    packed, opened = acll.load(path), packed_file.open_packed(path)
     for task in dict.fromkeys((packed.tasks[0].name, packed.tasks[-1].name)):
         record = opened.record(task)
         validation = splits_of(data / f"{task}.train.safetensors")[1]
-        images = torch.rand(BATCH, len(record.mean), *record.image_size, generator=torch.Generator().manual_seed(0))
+        images = torch.rand(
+            BATCH, len(record.mean), *record.image_size, generator=torch.Generator().manual_seed(0)
+        )
         masked = packed.network(task)
-        dense = build(specification(opened.without_weights()), record.kind, len(record.classes), 0, False).eval()
+        dense = build(
+            specification(opened.without_weights()), record.kind, len(record.classes), 0, False
+        ).eval()
         small = compacted(masked, images[:4])
-        onnx = export(opened, task, folder / "a.onnx", "float32", validation)
-        int8 = export(opened, task, folder / "b.onnx", "int8", validation)
-        half = export(opened, task, folder / "c.onnx", "float16", validation)
+        onnx = export_task(opened, task, folder / "a.onnx", "float32", validation)
+        int8 = export_task(opened, task, folder / "b.onnx", "int8", validation)
+        half = export_task(opened, task, folder / "c.onnx", "float16", validation)
         rows.add(name, task, "compact", "channels_left", small.channels[1] / small.channels[0])
         rows.add(name, task, "compact", "weights_left", small.weights[1] / small.weights[0])
-        rows.add(name, task, "compact", "difference", float((small.network(images) - masked(images)).abs().max()))
+        rows.add(
+            name,
+            task,
+            "compact",
+            "difference",
+            float((small.network(images) - masked(images)).abs().max()),
+        )
         for variant, exported in (("onnx", onnx), ("onnx_half", half), ("onnx_int8", int8)):
             rows.add(name, task, variant, "difference", exported.difference)
             rows.add(name, task, variant, "validation_score", exported.scores[1])
             rows.add(name, task, variant, "bytes", exported.bytes)
         rows.add(name, task, "masked", "validation_score", onnx.scores[0])
-        alone = export(opened, task, folder / "d.safetensors", "float32", None)
+        alone = export_task(opened, task, folder / "d.safetensors", "float32", None)
         rows.add(name, task, "packed_alone", "bytes", alone.bytes)
         modules = {"dense": dense, "masked": masked, "compact": small.network,
                    "onnx": OnnxSession(folder / "a.onnx"), "onnx_int8": OnnxSession(folder / "b.onnx")}  # fmt: skip
@@ -140,12 +165,14 @@ def running(rows: Rows, name: str, path: Path, folder: Path, data: Path) -> None
             batch = images[:count]
             times = medians({which: partial(module, batch) for which, module in modules.items()})
             for variant, taken in times.items():
-                rows.add(name, task, variant, quantity, 1e3 * taken if count == 1 else count / taken)
+                rows.add(
+                    name, task, variant, quantity, 1e3 * taken if count == 1 else count / taken
+                )
 
 
 def sizes(rows: Rows, name: str, path: Path) -> None:
     """Bytes of the file for the first tasks, and against separate networks."""
-    header = file.opened(path).header
+    header = packed_file.open_packed(path).header
     together = accounting.bytes_of_first(header)
     separate = np.cumsum([accounting.bytes_alone(header, record.name) for record in header.tasks])
     for record, own, others in zip(header.tasks, together, separate):
@@ -155,16 +182,22 @@ def sizes(rows: Rows, name: str, path: Path) -> None:
 
 
 def ten_tasks(rows: Rows, name: str, path: Path) -> None:
-    """The file of ten tasks against the weights of one network: as it is, and if they owned every weight of it."""
-    header = file.opened(path).header
+    """The file of ten tasks against the weights of one network: as it is, and if they owned every
+    weight of it."""
+    header = packed_file.open_packed(path).header
     count = len(header.tasks)
     weights = sum(layer.count for layer in header.layers)
     private = [sum(part.nbytes for part in parts) for parts in header.private.values()]
     one = 4 * weights + private[0]
-    shared = [layer.model_copy(update={"owned": equal_shares(layer.count, count)}) for layer in header.layers]
+    shared = [
+        layer.model_copy(update={"owned": equal_shares(layer.count, count)})
+        for layer in header.layers
+    ]
     sizes = {
         "packed": path.stat().st_size,
-        "packed_nothing_free": file.size(header.model_copy(update={"layers": shared})),
+        "packed_nothing_free": packed_file.packed_size_of(
+            header.model_copy(update={"layers": shared})
+        ),
         "owner_bits": weights * bits_for(count) // 8,
         "private_state": sum(private),
     }
@@ -177,7 +210,9 @@ def equal_shares(count: int, tasks: int) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("results", type=Path, help="results of config/inference.yaml")
     results = parser.parse_args().results
     torch.set_num_threads(1)

@@ -1,11 +1,11 @@
 """Does a searched share beat equal and fixed ones, on ten permutations of MNIST?
 
-    make run CONFIG=permuted_mnist DATA=../shared/data
-    python benchmarks/permuted_mnist.py results/permuted_mnist
+    make run CONFIG=permuted_mnist DATA=../shared/data python benchmarks/permuted_mnist.py
+    results/permuted_mnist
 
 Reads the scores of a finished run at the end of its sequence, for each method and seed. Rows go to
-docs/benchmarks/permuted_mnist.csv. For the whole of MNIST: permuted_mnist_full in place of permuted_mnist; rows of
-other numbers of images are kept.
+docs/benchmarks/permuted_mnist.csv. For the whole of MNIST: permuted_mnist_full in place of
+permuted_mnist; rows of other numbers of images are kept.
 """
 
 import argparse
@@ -20,7 +20,8 @@ OUT = ROOT / "docs/benchmarks/permuted_mnist.csv"
 
 
 def rows_of(results: Path) -> pd.DataFrame:
-    """A row for each method, seed and task at the end of the sequence; images: training and validation together."""
+    """A row for each method, seed and task at the end of the sequence; images: training and
+    validation together."""
     final = pd.read_csv(results / "tables/final.csv")
     data = pd.read_csv(results / "tables/data.csv")
     images = int((data["train"] + data["val"]).max())
@@ -31,12 +32,18 @@ def rows_of(results: Path) -> pd.DataFrame:
 
 def with_interval(values: pd.Series) -> str:
     """Mean and 95% interval over seeds."""
-    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    half = (
+        t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+        if len(values) > 1
+        else np.nan
+    )
     return f"{values.mean():.4f} ± {half:.4f}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("results", type=Path, help="results of config/permuted_mnist.yaml")
     table = rows_of(parser.parse_args().results)
     known = pd.read_csv(OUT) if OUT.exists() else table[:0]
@@ -47,7 +54,10 @@ def main() -> None:
     for method in dict.fromkeys(table["method"]):
         if method != "adaptive":
             paired = runs.loc["adaptive"] - runs.loc[method]
-            print(f"adaptive less {method}: mean {with_interval(paired['mean'])}, worst {with_interval(paired['min'])}")
+            print(
+                f"adaptive less {method}: mean {with_interval(paired['mean'])}, worst "
+                f"{with_interval(paired['min'])}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""How long it takes to say what has to run, and to verify it, for a configuration of a thousand nodes.
+"""How long it takes to say what has to run, and to verify it, for a configuration of a thousand
+nodes.
 
     python benchmarks/planning.py
 
-Makes a synthetic configuration (orders of ten tasks under two methods) and plans it with nothing done. Then it writes
-an empty file for each result, with the record and digest that a job would have left, and plans and verifies that.
-Prints medians of three.
+Makes a synthetic configuration (orders of ten tasks under two methods) and plans it with nothing
+done. Then it writes an empty file for each result, with the record and digest that a job would have
+left, and plans and verifies that. Prints medians of three.
 """
 
 import hashlib
@@ -19,10 +20,10 @@ import time
 from pathlib import Path
 
 import yaml
-
-from acll.config import parse
 from acll.sharing.jobs import Job, jobs_of
-from acll.sharing.records import record_of
+
+from acll.config.checks import parse
+from acll.sharing.records import record_path
 from acll.tree import nodes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +36,13 @@ EMPTY = hashlib.sha256(b"").hexdigest()
 def configuration() -> dict:
     """Random orders of the tasks, as many as make the number of nodes."""
     generator = random.Random(0)
-    task = {"source": "generated", "kind": "classification", "image_size": 8, "classes": 2, "samples": 40}
+    task = {
+        "source": "generated",
+        "kind": "classification",
+        "image_size": 8,
+        "classes": 2,
+        "samples": 40,
+    }
     whole = {
         "name": "many",
         "tasks": {name: task | {"difficulty": 0.5} for name in TASKS},
@@ -60,7 +67,7 @@ def pretend(results: Path, job: Job) -> None:
         "record_format_version": 6,
         "incomplete": False,
     }
-    texts = {results / record_of(output): json.dumps(record) for output in job.outputs}
+    texts = {results / record_path(output): json.dumps(record) for output in job.outputs}
     texts |= {results / output: "" for output in job.outputs}
     texts[results / job.digests] = "".join(f"{EMPTY}  {output}\n" for output in job.outputs)
     for path, text in texts.items():
@@ -78,7 +85,14 @@ def main() -> None:
         (root / "config").mkdir()
         (root / "config/many.yaml").write_text(yaml.safe_dump(whole))
         results = root / "results/many"
-        plan = ["snakemake", "--configfile", "config/many.yaml", "--directory", "results/many", "--dry-run"]
+        plan = [
+            "snakemake",
+            "--configfile",
+            "config/many.yaml",
+            "--directory",
+            "results/many",
+            "--dry-run",
+        ]
         jobs = jobs_of(root, "many")
         files = sum(len(job.outputs) for job in jobs)
         print(f"{len(nodes(parse(whole)))} nodes, {len(jobs)} jobs, {files} results")
@@ -87,7 +101,10 @@ def main() -> None:
             pretend(results, job)
         (results / ".snakemake/incomplete").mkdir(exist_ok=True)
         print(f"planning, all done: {seconds(root, plan, 'Nothing to be done'):.1f} s")
-        print(f"verifying: {seconds(root, ['acll', 'verify', 'config/many.yaml'], f'{files} results, all as'):.1f} s")
+        print(
+            "verifying: "
+            f"{seconds(root, ['acll', 'verify', 'config/many.yaml'], f'{files} results, all as'):.1f} s"
+        )
 
 
 def seconds(root: Path, command: list[str], says: str) -> float:
@@ -96,7 +113,9 @@ def seconds(root: Path, command: list[str], says: str) -> float:
     times = []
     for _ in range(3):
         begin = time.perf_counter()
-        result = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment, check=False)
+        result = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, env=environment, check=False
+        )
         times.append(time.perf_counter() - begin)
         text = result.stdout + result.stderr
         if result.returncode or says not in text:

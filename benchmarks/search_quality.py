@@ -2,10 +2,11 @@
 
     python benchmarks/search_quality.py ../shared/data
 
-Five small real tasks, three seeds. Two sweeps of twelve kept shares with full retraining give the curve, and against
-each other the noise floor; then each strategy searches, without cap. Whatever ends is kept below .cache, so that a run
-that is stopped goes on. Rows go to docs/benchmarks/search_quality.csv, the figure to docs/search_quality.png. Scores
-are of the test split, after all is chosen, and `sweep_kept` of `sweep_again` is the other sweep's.
+Five small real tasks, three seeds. Two sweeps of twelve kept shares with full retraining give the
+curve, and against each other the noise floor; then each strategy searches, without cap. Whatever
+ends is kept below .cache, so that a run that is stopped goes on. Rows go to
+docs/benchmarks/search_quality.csv, the figure to docs/search_quality.png. Scores are of the test
+split, after all is chosen, and `sweep_kept` of `sweep_again` is the other sweep's.
 """
 
 import argparse
@@ -23,10 +24,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from tasks import ROOT, TASKS, TRAINING, Dense, dense, remembered
 
-from acll.evaluation.style import COLOURS, FREE, MARKERS, save
+from acll.evaluation.style import COLOURS, FREE, MARKERS, save_figure
 from acll.search.choice import crossing
+from acll.search.settings import Search
 from acll.seeds import derived
-from acll.settings import Search
 
 SEEDS = (0, 1, 2)
 SHARES = np.exp(np.linspace(np.log(0.005), 0, 12))
@@ -50,7 +51,8 @@ COLUMNS = [
 
 
 def measure(name: str, seed: int, data: Path) -> None:
-    """All that needs a GPU or patience for one task and seed: dense training, two sweeps, the searches."""
+    """All that needs a GPU or patience for one task and seed: dense training, two sweeps, the
+    searches."""
     own = dense(name, TASKS[name], seed, data, CACHE, TRAINING)
     for strategy, settings in SEARCHES.items():
         remembered(_file(name, seed, strategy), partial(timed, own, settings))
@@ -69,12 +71,14 @@ def timed(own: Dense, settings: Search) -> dict[str, Any]:
 def swept(own: Dense, sweep: str) -> list[list[float]]:
     """[kept share, score, standard error] of the shares of a sweep, the reference last."""
     return [
-        [float(kept), *own.attempt(float(kept), derived(own.seed, sweep, number))] for number, kept in enumerate(SHARES)
+        [float(kept), *own.attempt(float(kept), derived(own.seed, sweep, number))]
+        for number, kept in enumerate(SHARES)
     ]
 
 
 def answer(own: Dense, rows: list[list[float]]) -> float:
-    """What a sweep, or two together, say: where their fit reaches their mean reference less the tolerance."""
+    """What a sweep, or two together, say: where their fit reaches their mean reference less the
+    tolerance."""
     settings = SEARCHES["tpe"]
     references = [row for row in rows if row[0] == 1.0]
     threshold = np.mean([row[1] for row in references]) - own.tolerance(references[0][2], settings)
@@ -84,9 +88,13 @@ def answer(own: Dense, rows: list[list[float]]) -> float:
 def tested(name: str, seed: int, data: Path, constant: float) -> list[dict[str, Any]]:
     """The rows of one task and seed, with test scores."""
     own = dense(name, TASKS[name], seed, data, CACHE, TRAINING)
-    sweeps = [remembered(_file(name, seed, f"{sweep}_sweep"), list) for sweep in ("first", "second")]
+    sweeps = [
+        remembered(_file(name, seed, f"{sweep}_sweep"), list) for sweep in ("first", "second")
+    ]
     truth = answer(own, sweeps[0] + sweeps[1])
-    reference, error = remembered(_file(name, seed, "test_reference"), lambda: own.tested(1.0, {}, seed))
+    reference, error = remembered(
+        _file(name, seed, "test_reference"), lambda: own.tested(1.0, {}, seed)
+    )
     shares = {"sweep": (truth, truth, {}, None), "constant": (constant, truth, {}, 0.0)}
     shares["sweep_again"] = (answer(own, sweeps[1]), answer(own, sweeps[0]), {}, None)
     for strategy in SEARCHES:
@@ -96,7 +104,18 @@ def tested(name: str, seed: int, data: Path, constant: float) -> list[dict[str, 
     for strategy, (kept, swept_kept, shape, cost) in shares.items():
         key = _file(name, seed, f"test_{strategy}_{kept:.6f}")
         score, _ = remembered(key, partial(own.tested, kept, shape, seed))
-        values = (name, own.learner.header.kind, seed, strategy, kept, swept_kept, score, reference, error, cost)
+        values = (
+            name,
+            own.learner.header.kind,
+            seed,
+            strategy,
+            kept,
+            swept_kept,
+            score,
+            reference,
+            error,
+            cost,
+        )
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 
@@ -111,7 +130,10 @@ def best_constant(data: Path) -> float:
     for name in TASKS:
         for seed in SEEDS:
             own = dense(name, TASKS[name], seed, data, CACHE, TRAINING)
-            sweeps = [remembered(_file(name, seed, f"{sweep}_sweep"), list) for sweep in ("first", "second")]
+            sweeps = [
+                remembered(_file(name, seed, f"{sweep}_sweep"), list)
+                for sweep in ("first", "second")
+            ]
             truths.append(answer(own, sweeps[0] + sweeps[1]))
     return float(np.exp(np.median(np.log(truths))))
 
@@ -127,7 +149,9 @@ def covered(table: pd.DataFrame) -> pd.Series:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path, help="folder of the real data")
     data = parser.parse_args().data.resolve()
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -139,7 +163,7 @@ def main() -> None:
         jobs = [pool.submit(tested, name, seed, data, constant) for name, seed in runs]
         table = pd.DataFrame([row for job in jobs for row in job.result()], columns=COLUMNS)
     table.to_csv(ROOT / "docs/benchmarks/search_quality.csv", index=False)
-    save(draw(table), ROOT / "docs/search_quality.png")
+    save_figure(draw(table), ROOT / "docs/search_quality.png")
     report(table)
     print(covered(table).to_string())
 
@@ -147,13 +171,24 @@ def main() -> None:
 def draw(table: pd.DataFrame) -> Figure:
     """Kept share of each strategy against that of the sweeps; the band is a factor of 1.5."""
     strategies = [name for name in dict.fromkeys(table["strategy"]) if name != "sweep"]
-    figure, axes = plt.subplots(2, 4, figsize=(10, 5.6), sharex=True, sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        2, 4, figsize=(10, 5.6), sharex=True, sharey=True, layout="constrained"
+    )
     line = np.array([0.01, 1.0])
     for panel, strategy in zip(axes.flatten(), strategies):
-        panel.fill_between(line, line / 1.5, line * 1.5, color=FREE, linewidth=0, label="factor 1.5")
+        panel.fill_between(
+            line, line / 1.5, line * 1.5, color=FREE, linewidth=0, label="factor 1.5"
+        )
         rows = table[table["strategy"] == strategy]
         for index, (task, own) in enumerate(rows.groupby("task", sort=False)):
-            panel.plot(own["sweep_kept"], own["kept"], MARKERS[index], color=COLOURS[index], markersize=6, label=task)
+            panel.plot(
+                own["sweep_kept"],
+                own["kept"],
+                MARKERS[index],
+                color=COLOURS[index],
+                markersize=6,
+                label=task,
+            )
         near = (rows["kept"] / rows["sweep_kept"]).between(1 / 1.5, 1.5).sum()
         cost = rows["cost"].median()
         words = "" if np.isnan(cost) else f", cost {cost:.2f}"
@@ -187,7 +222,11 @@ def report(table: pd.DataFrame) -> None:
         median_cost=("cost", "median"), median_kept=("kept", "median"),
     )  # fmt: skip
     print(means.round(3).to_string())
-    print(table.pivot_table(index=["task"], columns="strategy", values="kept", aggfunc="median").round(3).to_string())
+    print(
+        table.pivot_table(index=["task"], columns="strategy", values="kept", aggfunc="median")
+        .round(3)
+        .to_string()
+    )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python benchmarks/startup.py results/demo
 
-Reads how long each job took (results/<name>/benchmarks, written by Snakemake) and measures, three times and by the
-median, the processor time in which each step imports what it uses, the libraries of its network included: that
-is what starting takes on a machine with nothing else to do.
+Reads how long each job took (results/<name>/benchmarks, written by Snakemake) and measures, three
+times and by the median, the processor time in which each step imports what it uses, the libraries
+of its network included: that is what starting takes on a machine with nothing else to do.
 """
 
 import resource
@@ -16,9 +16,11 @@ from pathlib import Path
 import pandas as pd
 
 NETWORKS = {
-    "small": "from acll.networks.build import build; from acll.config import BackboneNetwork as N; "
+    "small": "from acll.networks.build import build; from acll.config.checks import "
+    "BackboneNetwork as N; "
     "build(N(backbone='resnet_small'), 'classification', 2, 0)",
-    "unet": "from acll.networks.build import build; from acll.config import DecoderNetwork as N; "
+    "unet": "from acll.networks.build import build; from acll.config.checks import "
+    "DecoderNetwork as N; "
     "build(N(decoder='unet', encoder='resnet_small'), 'segmentation', 2, 0)",
 }
 
@@ -42,7 +44,9 @@ def main() -> None:
     for path in sorted(folder.rglob("*.tsv")):
         parts = path.relative_to(folder).parts
         step = parts[0].removesuffix(".tsv")
-        network = parts[1] if len(parts) > 2 and parts[1] in NETWORKS and step not in ("prune",) else None
+        network = (
+            parts[1] if len(parts) > 2 and parts[1] in NETWORKS and step not in ("prune",) else None
+        )
         if (step, network) not in known:
             code = f"import acll.steps.{step}" + (f"; {NETWORKS[network]}" if network else "")
             known[step, network] = seconds(code)

@@ -11,30 +11,46 @@ from typing import Any
 
 import torch
 
-from acll.config import parse
+from acll.config.checks import parse
+from acll.config.configuration import AnyTask, Configuration
 from acll.data import prepared
 from acll.data.batches import split_of
 from acll.data.preparation import prepare
 from acll.files import write_json
+from acll.networks.spec import Network
 from acll.packing.ownership import State, free, starting_state
 from acll.packing.prune import pruned
-from acll.packing.stage import load_state, save_state
-from acll.search.attempt import attempt_of, task_of
+from acll.packing.task_state_file import load_state, save_state
+from acll.search.attempt import search_task, trial_runner
 from acll.search.choice import tolerance_of
 from acll.search.run import Choice, search
+from acll.search.settings import Search
 from acll.search.space import factors_of
-from acll.search.trials import Point, TrialLog
+from acll.search.trials import Candidate, TrialLog
 from acll.seeds import derived
-from acll.settings import AnyTask, Configuration, Network, Scope, Search, Training
+from acll.settings import Scope
+from acll.steps._setup import Node, learner_of, parent_of
 from acll.training.evaluate import outcome
 from acll.training.learner import TaskLearner
 from acll.training.loop import Plan, fit
 from acll.training.metrics import score, standard_error
-from acll.training.session import Node, learner_of, parent_of
+from acll.training.settings import Training
 
 ROOT = Path(__file__).parents[1]
 SCOPE: Scope = "global"
-CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
+CAMVID = [
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign",
+    "fence",
+    "car",
+    "pedestrian",
+    "bicyclist",
+]
 MNIST = {"source": "image_folder", "path": "mnist", "image_size": 16}
 CIFAR = {"source": "image_folder", "path": "cifar10", "image_size": 24, "train_samples": 3000,
          "training": {"augmentation": ["flip", "shift"]}}  # fmt: skip
@@ -61,27 +77,32 @@ class Dense:
 
     def search(self, settings: Search) -> Choice:
         """Search without a cap; quietly."""
-        task = task_of(self.learner, self.state, self.free, SCOPE, settings, None, derived(self.seed, "search"))
+        task = search_task(
+            self.learner, self.state, self.free, SCOPE, settings, None, derived(self.seed, "search")
+        )
         with quiet(), tempfile.TemporaryDirectory() as scratch:
             return search(settings, task, TrialLog(Path(scratch) / "trials.json", ""))[0]
 
     def attempt(self, kept: float, seed: int) -> tuple[float, float]:
         """Validation score, and its standard error, after full retraining; the best look counts."""
-        attempt = attempt_of(self.learner, self.state, self.free, SCOPE)
+        attempt = trial_runner(self.learner, self.state, self.free, SCOPE)
         with quiet():
-            measured = attempt(Point(kept), self.learner.training.retrain_epochs, seed, None)
+            measured = attempt(Candidate(kept), self.learner.training.retrain_epochs, seed, None)
         return measured.score, measured.standard_error
 
     def tested(self, kept: float, shape: dict[str, float], seed: int) -> tuple[float, float]:
-        """Test score, and its standard error, after full retraining: the only place where a test split is read."""
-        start, keep = pruned(self.state, self.free, 1 - kept, SCOPE, factors_of(list(self.free), shape))
+        """Test score, and its standard error, after full retraining: the only place where a test
+        split is read."""
+        start, keep = pruned(
+            self.state, self.free, 1 - kept, SCOPE, factors_of(list(self.free), shape)
+        )
         training = self.learner.training
         plan = Plan(training.retrain_epochs, training.retrain_learning_rate, seed)
         with quiet():
             fitted = fit(self.learner, start, plan, keep)
         self.learner.network.load_state_dict(fitted.state)
         prepared.allow_test()
-        tensors, header = prepared.read(self.tests)
+        tensors, header = prepared.read_prepared(self.tests)
         seen = outcome(self.learner.network, split_of(tensors, "test"), header, self.learner.device)
         return score(seen), standard_error(seen, seed)
 
@@ -90,7 +111,9 @@ class Dense:
         return tolerance_of(error, settings.z, settings.min_tolerance, settings.max_tolerance)
 
 
-def dense(name: str, task: dict[str, Any], seed: int, data: Path, folder: Path, training: dict[str, Any]) -> Dense:
+def dense(
+    name: str, task: dict[str, Any], seed: int, data: Path, folder: Path, training: dict[str, Any]
+) -> Dense:
     """Prepare a task and train its dense network, or take both from `folder`."""
     configuration = _configuration(name, task, training)
     files = [folder / f"{name}.{part}" for part in ("train.safetensors", "test.safetensors", "csv")]
@@ -101,14 +124,18 @@ def dense(name: str, task: dict[str, Any], seed: int, data: Path, folder: Path, 
     kind = "classification" if parsed.kind == "classification" else "segmentation"
     network: Network = configuration.networks["small" if kind == "classification" else "unet"]
     own: Training = configuration.training_of(name)
-    node = Node(network=network, method="adaptive", seed=seed, prefix=[name], training=own, threads=1)
+    node = Node(
+        network=network, method="adaptive", seed=seed, prefix=[name], training=own, threads=1
+    )
     learner = learner_of(node, files[0], pretrained=True)
     before = parent_of(node, None)
     masks, path = free(before, learner.header.kind), folder / f"{name}.{seed}.dense.safetensors"
     if not path.exists():
         start = starting_state(before, learner.header.kind, learner.network.state_dict())
         with quiet():
-            fitted = fit(learner, start, Plan(own.epochs, own.learning_rate, node.seed_for("train")), masks)
+            fitted = fit(
+                learner, start, Plan(own.epochs, own.learning_rate, node.seed_for("train")), masks
+            )
         save_state(path, fitted.state, {"score": fitted.score})
     return Dense(learner, load_state(path)[0], masks, seed, files[1])
 
@@ -118,8 +145,13 @@ def _configuration(name: str, task: dict[str, Any], training: dict[str, Any]) ->
         {
             "name": "benchmark",
             "tasks": {name: task},
-            "networks": {"small": {"backbone": "resnet_small"}, "unet": {"decoder": "unet", "encoder": "resnet_small"}},
-            "sequences": {"one": {"network": "unet" if "classes" in task else "small", "tasks": [name]}},
+            "networks": {
+                "small": {"backbone": "resnet_small"},
+                "unet": {"decoder": "unet", "encoder": "resnet_small"},
+            },
+            "sequences": {
+                "one": {"network": "unet" if "classes" in task else "small", "tasks": [name]}
+            },
             "methods": {"adaptive": {"ratio": {"search": "tpe"}}},
             "training": training,
         }

@@ -1,4 +1,5 @@
-"""Checkouts of this project as users have them: a git repository with two tiny configurations, DVC, and raw data."""
+"""Checkouts of this project as users have them: a git repository with two tiny configurations, DVC,
+and raw data."""
 
 import os
 import re
@@ -16,7 +17,13 @@ from PIL import Image
 
 from conftest import ROOT
 
-GENERATED = {"source": "generated", "kind": "classification", "image_size": 8, "classes": 2, "samples": 40}
+GENERATED = {
+    "source": "generated",
+    "kind": "classification",
+    "image_size": 8,
+    "classes": 2,
+    "samples": 40,
+}
 TINY = {
     "name": "tiny",
     "tasks": {
@@ -35,7 +42,8 @@ TINY = {
 SMALL = {
     "name": "small",
     "tasks": {
-        name: GENERATED | {"difficulty": difficulty} for name, difficulty in (("a", 0.0), ("b", 0.1), ("c", 0.2))
+        name: GENERATED | {"difficulty": difficulty}
+        for name, difficulty in (("a", 0.0), ("b", 0.1), ("c", 0.2))
     },
     "networks": {"small": {"backbone": "resnet_small"}},
     "sequences": {"one": {"network": "small", "tasks": ["a", "b"]}},
@@ -53,7 +61,11 @@ class Checkout:
     data: Path
 
     def environment(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "ACLL"))}
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("PYTEST", "ACLL"))
+        }
         return kept | {
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "PYTHONPATH": str(self.folder / "src"),
@@ -63,7 +75,12 @@ class Checkout:
     def run(self, *command: str, fails: bool = False) -> str:
         """What a command prints. It must end well, or with `fails` must not."""
         result = subprocess.run(
-            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False
+            command,
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         text = result.stdout + result.stderr
         assert (result.returncode != 0) == fails, text
@@ -74,7 +91,8 @@ class Checkout:
         return self.run(*self.command(target, name), *arguments, fails=fails)
 
     def command(self, target: str, name: str) -> list[str]:
-        # the environment of the tests serves all checkouts, whatever the times of their requirements
+        # the environment of the tests serves all checkouts, whatever the times of their
+        # requirements
         return ["make", "--old-file=.venv/installed", target, f"CONFIG={name}"]
 
     def git(self, *arguments: str) -> str:
@@ -129,11 +147,18 @@ def jobs_in(text: str) -> set[str]:
 
 
 def checkout(folder: Path, data: Path) -> Checkout:
-    """A repository with this working tree, the two configurations and their stages; nothing has been run."""
+    """A repository with this working tree, the two configurations and their stages; nothing has
+    been run."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    names = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
     for name in filter(None, names):
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/")) and name != "dvc.lock":
+        if (
+            (ROOT / name).is_file()
+            and not name.startswith(("tests/", "docs/"))
+            and name != "dvc.lock"
+        ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     subprocess.run(["git", "init", "--quiet", "--initial-branch", "main", folder], check=True)
@@ -145,7 +170,9 @@ def checkout(folder: Path, data: Path) -> Checkout:
     stages = re.sub(r"foreach:\n(      - .*\n)+", "foreach:\n      - tiny\n      - small\n", stages)
     metrics = "".join(f"  - results/{name}/tables/metrics.json\n" for name in ("tiny", "small"))
     of_demo = stages.split("plots:\n")[1]
-    plots = "".join(of_demo.replace("results/demo/", f"results/{name}/") for name in ("tiny", "small"))
+    plots = "".join(
+        of_demo.replace("results/demo/", f"results/{name}/") for name in ("tiny", "small")
+    )
     stages = f"{stages.split('metrics:')[0]}metrics:\n{metrics}plots:\n{plots}"
     (folder / "dvc.yaml").write_text(stages)
     own.commit("tiny configurations")
@@ -188,5 +215,6 @@ def contents(results: Path) -> dict[str, bytes]:
     return {
         path.relative_to(results).as_posix(): path.read_bytes()
         for path in sorted(results.rglob("*"))
-        if path.is_file() and path.relative_to(results).parts[0] in ("data", "nodes", "tables", "figures", "digests")
+        if path.is_file()
+        and path.relative_to(results).parts[0] in ("data", "nodes", "tables", "figures", "digests")
     }

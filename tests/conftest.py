@@ -13,7 +13,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--faults", type=int, default=3, help="at how many random moments runs are stopped")
+    parser.addoption(
+        "--faults", type=int, default=3, help="at how many random moments runs are stopped"
+    )
 
 
 # Files whose tests take minutes go first, so that two workers end at about the same time.
@@ -26,7 +28,9 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("realdata"):
                 item.add_marker(
-                    pytest.mark.skip(reason=f"there is no folder {REAL_DATA}; ACLL_TEST_DATA names another")
+                    pytest.mark.skip(
+                        reason=f"there is no folder {REAL_DATA}; ACLL_TEST_DATA names another"
+                    )
                 )
 
 
@@ -36,58 +40,99 @@ def real_data() -> Path:
 
 
 def tiny_task(
-    name: str, kind: str = "classification", size: int = 16, classes: int = 3, samples: int = 6, seed: int = 0
+    name: str,
+    kind: str = "classification",
+    size: int = 16,
+    classes: int = 3,
+    samples: int = 6,
+    seed: int = 0,
 ):
     """(training split, validation split, header) of random images and labels."""
     import torch
 
     from acll.data.batches import Split
-    from acll.data.prepared import Header
+    from acll.data.prepared import TaskInfo
 
     generator = np.random.default_rng([seed, *name.encode()])
     images = torch.from_numpy(generator.integers(0, 256, (samples, 3, size, size), dtype=np.uint8))
     shape = (samples,) if kind == "classification" else (samples, size, size)
-    labels = torch.from_numpy(generator.integers(0, classes, shape).astype(np.int64 if len(shape) == 1 else np.uint8))
+    labels = torch.from_numpy(
+        generator.integers(0, classes, shape).astype(np.int64 if len(shape) == 1 else np.uint8)
+    )
     names = tuple(f"class_{index}" for index in range(classes))
-    header = Header(name, kind, names, (size, size), (0.5,) * 3, (0.3,) * 3)
+    header = TaskInfo(name, kind, names, (size, size), (0.5,) * 3, (0.3,) * 3)
     return Split(images, labels), Split(images[:4], labels[:4]), header
 
 
-def learn(packed, build: Callable, task, ratio: float = 0.5, scope: str = "layer", epochs: int = 1, **settings):
-    """Train, prune, retrain and commit one more task, as the steps do. build(kind, classes, seed) → TaskNetwork."""
+def fit_config(epochs: float, learning_rate: float, seed: int, keep_state: bool = True, **settings):
+    """One training. settings: of `training` in a configuration."""
+    from acll.training.loop import FitConfig
+    from acll.training.settings import Training
+
+    changes = {"epochs": epochs, "learning_rate": learning_rate}
+    schedule = Training(**settings).for_training().model_copy(update=changes)
+    return FitConfig(schedule, seed, keep_state)
+
+
+def batches(kind: str = "classification", **settings):
+    """What a task of a kind is learned from. settings: of `training` in a configuration."""
+    from acll.training.settings import Training
+
+    return Training(**settings).batches(kind)
+
+
+def learn(
+    packed,
+    build: Callable,
+    task,
+    ratio: float = 0.5,
+    scope: str = "layer",
+    epochs: int = 1,
+    **settings,
+):
+    """Train, prune, retrain and commit one more task, as the steps do. build(kind, classes, seed) →
+    TaskNetwork."""
     import torch
 
     from acll.networks.channels import ChannelGraph
     from acll.networks.partition import partition
     from acll.packing.ownership import commit, empty, free, starting_state
     from acll.packing.prune import pruned
-    from acll.settings import Training
+    from acll.steps._setup import task_record
     from acll.training.learner import TaskLearner
-    from acll.training.loop import Plan, fit
-    from acll.training.session import record_of
+    from acll.training.loop import fit
 
     train, validation, header = task
     network = build(header.kind, len(header.classes), len(packed.tasks) if packed else 0)
     if packed is None:
         whole = build("segmentation" if hasattr(build, "has_decoder") else "classification", 2, 0)
         packed = empty(
-            getattr(build, "spec", {}), {name: whole.state_dict()[name] for name in partition(whole).shared}, "test", 0
+            getattr(build, "spec", {}),
+            {name: whole.state_dict()[name] for name in partition(whole).shared},
+            "test",
+            0,
         )
-    training = Training(batch_size=3, **({"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1} | settings))
-    learner = TaskLearner(network, train, validation, header, training, torch.device("cpu"))
+    settings = {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "weight_decay": 0.1,
+        "batch_size": 3,
+    } | settings
+    own = batches(header.kind, **settings)
+    learner = TaskLearner(network, train, validation, header, own, torch.device("cpu"))
     masks = free(packed, header.kind)
     start = starting_state(packed, header.kind, network.state_dict())
-    dense = fit(learner, start, Plan(epochs, 0.01, 1), masks).state
+    dense = fit(learner, start, fit_config(epochs, 0.01, 1, **settings), masks).state
     channels = ChannelGraph(learner.network, learner.some_images()) if scope == "channel" else None
     smaller, keep = pruned(dense, masks, ratio, scope, channels=channels)
-    after = fit(learner, smaller, Plan(epochs, 0.01, 2), keep).state
-    return commit(packed, record_of(header, 0.5, (), {"ratio": ratio}), after, keep)
+    after = fit(learner, smaller, fit_config(epochs, 0.01, 2, **settings), keep).state
+    return commit(packed, task_record(header, 0.5, (), {"ratio": ratio}), after, keep)
 
 
 def tiny_packed(*names: str, spec=None, kind: str = "classification", **task):
     """The packed network of some tasks, of a perceptron with a few weights or of what `spec` says."""
     from acll.networks.build import build as built
-    from acll.settings import DecoderNetwork, PerceptronNetwork
+    from acll.networks.spec import DecoderNetwork, PerceptronNetwork
 
     spec = spec or PerceptronNetwork(hidden=[6], image_size=[4, 4], channels=3)
 
@@ -108,11 +153,11 @@ def outputs(packed, build: Callable, task):
     import torch
 
     from acll.data.batches import normalised
-    from acll.packing.ownership import effective
+    from acll.packing.ownership import task_state_dict
 
     _, validation, header = task
     network = build(header.kind, len(header.classes), 99)
-    network.load_state_dict(effective(packed, header.name))
+    network.load_state_dict(task_state_dict(packed, header.name))
     with torch.no_grad():
         return network.eval()(normalised(validation.images, header, torch.device("cpu")))
 

@@ -18,14 +18,18 @@ from PIL import Image
 
 from acll.data import preparation, prepared
 from acll.data.errors import DataError
-from acll.settings import Generated, ImageFolder, MaskFolder
+from acll.data.sources.generated import Generated
+from acll.data.sources.image_folder import ImageFolder
+from acll.data.sources.mask_folder import MaskFolder
 
 PROPERTY = settings(max_examples=40, deadline=None)
 CPU = torch.device("cpu")
 SPLITS = ("train", "val", "test")
 
 PETS = ImageFolder(source="image_folder", path="pets", image_size=[6, 4])
-STREETS = MaskFolder(source="mask_folder", path="streets", image_size=[12, 10], classes=["road", "sky"])
+STREETS = MaskFolder(
+    source="mask_folder", path="streets", image_size=[12, 10], classes=["road", "sky"]
+)
 
 
 def changed(task, **values):
@@ -63,7 +67,8 @@ def pets(root: Path) -> Path:
 
 
 def streets(root: Path) -> Path:
-    """A folder of masks without val and test; the left half of each is 0, the right half 1, the first row ignored."""
+    """A folder of masks without val and test; the left half of each is 0, the right half 1, the
+    first row ignored."""
     for number in range(20):
         mask = picture(0, channels=1)
         mask[:, 5:] = 1
@@ -95,13 +100,15 @@ class Prepared:
     test: Path
     report: Path
     summary: dict[str, Any]
-    header: prepared.Header
+    header: prepared.TaskInfo
     splits: dict[str, Split]
 
     def every(self) -> dict[str, np.ndarray]:
         """The images of all splits by id."""
         return {
-            name: image for split in self.splits.values() for name, image in zip(split.ids, split.images, strict=True)
+            name: image
+            for split in self.splits.values()
+            for name, image in zip(split.ids, split.images, strict=True)
         }
 
     def bytes(self) -> list[bytes]:
@@ -123,10 +130,16 @@ def prepare(task, root: Path, processes: int = 1, into: str = "prepared") -> Pre
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepared, "_allowed", {"test": True})
         for path, names in ((train, ("train", "val")), (test, ("test",))):
-            tensors, header = prepared.read(path)
+            tensors, header = prepared.read_prepared(path)
             for name in names:
-                own = {part: tensors.get(f"{name}_{part}") for part in ("images", "labels", "cores", "wholes")}
-                arrays = {part: None if values is None else values.numpy().copy() for part, values in own.items()}
+                own = {
+                    part: tensors.get(f"{name}_{part}")
+                    for part in ("images", "labels", "cores", "wholes")
+                }
+                arrays = {
+                    part: None if values is None else values.numpy().copy()
+                    for part, values in own.items()
+                }
                 splits[name] = Split(prepared.ids(path, name), **arrays)
     return Prepared(train, test, report, summary, header, splits)
 
@@ -141,7 +154,8 @@ def report_of(root: Path) -> list[tuple[str, str, str, str]]:
 
 
 def fault(task, root: Path, processes: int = 1) -> str:
-    """The message with which a task is refused; nothing but a report is left in the folder of prepared files."""
+    """The message with which a task is refused; nothing but a report is left in the folder of
+    prepared files."""
     train, test, report = paths(root)
     with pytest.raises(DataError) as caught:
         preparation.prepare("x", task, root, train, test, report, processes)
@@ -166,7 +180,14 @@ def raster(path: Path, values: np.ndarray, **options) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with rasterio.open(
-            path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype, **options
+            path,
+            "w",
+            driver="GTiff",
+            count=count,
+            height=height,
+            width=width,
+            dtype=values.dtype,
+            **options,
         ) as file:
             file.write(values)
     return path
@@ -196,7 +217,17 @@ def bomb(width=60_000, height=60_000) -> bytes:
     """A PNG of a few bytes whose header claims billions of pixels."""
 
     def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        return (
+            struct.pack(">I", len(content))
+            + name
+            + content
+            + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(bytes(100)))
+        + chunk(b"IEND", b"")
+    )

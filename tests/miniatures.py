@@ -1,8 +1,9 @@
 """Miniatures of published datasets, each in its own format on disk.
 
-The left half of an image is a level of grey that says which class it is of; the right half tells the images of a class
-apart. Each class has one image in a split that the dataset gives, two where validation has to be cut from it, three
-where the test has to be cut too: so that every split has one of each class.
+The left half of an image is a level of grey that says which class it is of; the right half tells
+the images of a class apart. Each class has one image in a split that the dataset gives, two where
+validation has to be cut from it, three where the test has to be cut too: so that every split has
+one of each class.
 """
 
 import csv
@@ -63,7 +64,7 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # datasets whose samples lie in a few large files
 
 
@@ -71,7 +72,9 @@ def _arrays(name: str, classes: int, side: int, per_class: dict[str, int]):
     """Images [N, side, side] and labels [N] of each split, and their ids."""
     arrays, ids = {}, {}
     for first, (split, count) in enumerate(per_class.items()):
-        samples = [(label, 3 * first + number) for number in range(count) for label in range(classes)]
+        samples = [
+            (label, 3 * first + number) for number in range(count) for label in range(classes)
+        ]
         images = np.stack([picture(label, number, side) for label, number in samples])
         arrays[split] = images, np.array([label for label, _ in samples])
         ids[split] = [f"{name}-{split}-{index:06d}" for index in range(len(samples))]
@@ -80,11 +83,15 @@ def _arrays(name: str, classes: int, side: int, per_class: dict[str, int]):
 
 def _idx(path: Path, values) -> None:
     """The format of MNIST: type and number of sides, each side in four bytes, the values."""
-    head = bytes([0, 0, 8, values.ndim]) + b"".join(side.to_bytes(4, "big") for side in values.shape)
+    head = bytes([0, 0, 8, values.ndim]) + b"".join(
+        side.to_bytes(4, "big") for side in values.shape
+    )
     write(path, head + values.astype(np.uint8).tobytes())
 
 
-def mnist(name: str, classes: int = 10, names: str = "{}", train: str = "train", test: str = "t10k"):
+def mnist(
+    name: str, classes: int = 10, names: str = "{}", train: str = "train", test: str = "t10k"
+):
     def writer(folder: Path) -> Ids:
         arrays, ids = _arrays(name, classes, 28, {"train": 2, "test": 1})
         for split, word in (("train", train), ("test", test)):
@@ -104,13 +111,18 @@ def svhn(folder: Path) -> Ids:
         colours = np.repeat(images[..., None], 3, axis=3).transpose(1, 2, 3, 0)
         path = folder / f"{split}_32x32.mat"
         path.parent.mkdir(parents=True, exist_ok=True)
-        savemat(path, {"X": colours, "y": np.where(labels == 0, 10, labels)[:, None].astype(np.uint8)})
+        savemat(
+            path, {"X": colours, "y": np.where(labels == 0, 10, labels)[:, None].astype(np.uint8)}
+        )
     return ids
 
 
 def _batch(path: Path, images, labels, key: str) -> None:
     data = np.repeat(images.reshape(len(images), 1, -1), 3, axis=1).reshape(len(images), -1)
-    write(path, pickle.dumps({"batch_label": path.name, key: labels.tolist(), "data": data}, protocol=2))
+    write(
+        path,
+        pickle.dumps({"batch_label": path.name, key: labels.tolist(), "data": data}, protocol=2),
+    )
 
 
 def cifar10(folder: Path) -> Ids:
@@ -120,7 +132,10 @@ def cifar10(folder: Path) -> Ids:
     for number, part in enumerate(np.array_split(np.arange(len(images)), 5), 1):
         _batch(below / f"data_batch_{number}", images[part], labels[part], "labels")
     _batch(below / "test_batch", *arrays["test"], "labels")
-    write(below / "batches.meta", pickle.dumps({"label_names": ["airplane", "automobile", "bird"]}, protocol=2))
+    write(
+        below / "batches.meta",
+        pickle.dumps({"label_names": ["airplane", "automobile", "bird"]}, protocol=2),
+    )
     write(below / "readme.html", "<a>")
     return ids
 
@@ -130,19 +145,27 @@ def cifar100(folder: Path) -> Ids:
     below = folder / "cifar-100-python"
     for split, (images, labels) in arrays.items():
         _batch(below / split, images, labels, "fine_labels")
-    names = {"fine_label_names": ["apple", "aquarium_fish", "baby"], "coarse_label_names": ["fish", "fruit", "people"]}
+    names = {
+        "fine_label_names": ["apple", "aquarium_fish", "baby"],
+        "coarse_label_names": ["fish", "fruit", "people"],
+    }
     write(below / "meta", pickle.dumps(names, protocol=2))
     return ids
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # datasets whose samples are files
 
 
 def _cells(classes: int, per_class: dict[str, int]) -> Iterator[tuple[str, int, int]]:
-    """(split, class, number among those of the class), in the order in which datasets number their files."""
+    """(split, class, number among those of the class), in the order in which datasets number their
+    files."""
     for first, (split, count) in enumerate(per_class.items()):
-        yield from ((split, label, 3 * first + number) for label in range(classes) for number in range(count))
+        yield from (
+            (split, label, 3 * first + number)
+            for label in range(classes)
+            for number in range(count)
+        )
 
 
 def colour(label: int, number: int):
@@ -154,14 +177,19 @@ def flowers(folder: Path) -> Ids:
 
     below = folder / "flowers-102"
     ids, positions, labels = {}, {}, []
-    for index, (split, label, number) in enumerate(_cells(102, {"val": 1, "train": 1, "test": 1}), 1):
+    for index, (split, label, number) in enumerate(
+        _cells(102, {"val": 1, "train": 1, "test": 1}), 1
+    ):
         save(below / f"jpg/image_{index:05d}.jpg", colour(label, number))
         ids.setdefault(split, []).append(f"flowers-102/jpg/image_{index:05d}.jpg")
         positions.setdefault(split, []).append(index)
         labels.append(label + 1)
     savemat(below / "imagelabels.mat", {"labels": np.array([labels], np.uint8)})
     keys = {"train": "trnid", "val": "valid", "test": "tstid"}
-    savemat(below / "setid.mat", {keys[split]: np.array([found], np.uint16) for split, found in positions.items()})
+    savemat(
+        below / "setid.mat",
+        {keys[split]: np.array([found], np.uint16) for split, found in positions.items()},
+    )
     return ids
 
 
@@ -175,7 +203,12 @@ def cars(folder: Path) -> Ids:
         save(below / f"cars_{split}/{name}", colour(label, number))
         rows[split].append((1, 1, 15, 15, label + 1, name))
         ids[split].append(f"stanford_cars/cars_{split}/{name}")
-    kinds = np.dtype([(field, object) for field in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")])
+    kinds = np.dtype(
+        [
+            (field, object)
+            for field in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
+        ]
+    )
     (below / "devkit").mkdir()
     files = {"train": "devkit/cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}
     for split, name in files.items():
@@ -281,7 +314,12 @@ def voc(folder: Path) -> Ids:
     mask[:, :8] = 15
     mask[0] = 255
     ids, lines = {}, {}
-    for split, given, number in [("train", "train", 0), ("train", "train", 1), ("test", "val", 2), ("test", "val", 3)]:
+    for split, given, number in [
+        ("train", "train", 0),
+        ("train", "train", 1),
+        ("test", "val", 2),
+        ("test", "val", 3),
+    ]:
         name = f"2007_{number:06d}"
         save(below / f"JPEGImages/{name}.jpg", colour(15, number))
         save(below / f"SegmentationClass/{name}.png", mask, palette=True)
@@ -300,7 +338,8 @@ def voc(folder: Path) -> Ids:
 
 
 def cityscapes(folder: Path) -> Ids:
-    """The left half is road, the right half a car; the first rows are unlabelled, a parking lot and what is 255."""
+    """The left half is road, the right half a car; the first rows are unlabelled, a parking lot and
+    what is 255."""
     mask = np.full((16, 16), 26)
     mask[:, :8] = 7
     mask[:3] = np.array([0, 9, 255])[:, None]
@@ -310,7 +349,10 @@ def cityscapes(folder: Path) -> Ids:
         *(("test", "val", "lindau", number) for number in (4, 5)),
     ]:
         name = f"{given}/{city}/{city}_{number:06d}_000019"
-        save(folder / f"leftImg8bit/{name}_leftImg8bit.png", colour(7 if city == "ulm" else 26, number))
+        save(
+            folder / f"leftImg8bit/{name}_leftImg8bit.png",
+            colour(7 if city == "ulm" else 26, number),
+        )
         save(folder / f"gtFine/{name}_gtFine_labelIds.png", mask)
         write(folder / f"gtFine/{name}_gtFine_polygons.json", "{}")
         ids[split].append(f"leftImg8bit/{name}_leftImg8bit.png")
@@ -319,9 +361,11 @@ def cityscapes(folder: Path) -> Ids:
 
 @dataclass(frozen=True)
 class Miniature:
-    """A dataset: what writes it into a folder and returns the ids of each given split, and what is then in it.
+    """A dataset: what writes it into a folder and returns the ids of each given split, and what is
+    then in it.
 
-    image: a file with a sample, for datasets that have such. given: the splits that the dataset itself has.
+    image: a file with a sample, for datasets that have such. given: the splits that the dataset
+    itself has.
     """
 
     write: Callable[[Path], Ids]
@@ -337,33 +381,66 @@ DATASETS = {
     "MNIST": Miniature(mnist("MNIST"), 10, ("0 - zero", "1 - one"), 28, 1),
     "FashionMNIST": Miniature(mnist("FashionMNIST"), 10, ("T-shirt/top", "Trouser"), 28, 1),
     "KMNIST": Miniature(mnist("KMNIST"), 10, ("o", "ki", "su"), 28, 1),
-    "EMNIST": Miniature(mnist("EMNIST", 47, "emnist-balanced-{}", test="test"), 47, (*"0123456789", "A", "B"), 28, 1),
+    "EMNIST": Miniature(
+        mnist("EMNIST", 47, "emnist-balanced-{}", test="test"), 47, (*"0123456789", "A", "B"), 28, 1
+    ),
     "SVHN": Miniature(svhn, 10, ("0", "1", "2"), 32),
     "CIFAR10": Miniature(cifar10, 3, ("airplane", "automobile", "bird"), 32),
     "CIFAR100": Miniature(cifar100, 3, ("apple", "aquarium_fish", "baby"), 32),
     "Flowers102": Miniature(
-        flowers, 102, ("pink primrose", "hard-leaved pocket orchid"), image="flowers-102/jpg/image_00007.jpg"
+        flowers,
+        102,
+        ("pink primrose", "hard-leaved pocket orchid"),
+        image="flowers-102/jpg/image_00007.jpg",
     ),
     "StanfordCars": Miniature(
-        cars, 2, ("AM General Hummer SUV 2000", "Acura RL Sedan 2012"), image="stanford_cars/cars_test/00001.jpg"
+        cars,
+        2,
+        ("AM General Hummer SUV 2000", "Acura RL Sedan 2012"),
+        image="stanford_cars/cars_test/00001.jpg",
     ),
     "FGVCAircraft": Miniature(
-        aircraft, 3, ("707-320", "F/A-18", "Spitfire Mk IX"), image="fgvc-aircraft-2013b/data/images/0001001.jpg"
+        aircraft,
+        3,
+        ("707-320", "F/A-18", "Spitfire Mk IX"),
+        image="fgvc-aircraft-2013b/data/images/0001001.jpg",
     ),
-    "Food101": Miniature(food, 3, ("apple_pie", "baklava", "crème_brulée"), image="food-101/images/baklava/100.jpg"),
-    "DTD": Miniature(textures, 3, ("banded", "blotchy", "polka-dotted"), image="dtd/dtd/images/banded/banded_0000.jpg"),
-    "GTSRB": Miniature(signs, 43, ("0", "1", "2"), image="gtsrb/GTSRB/Training/00007/00000_00001.ppm"),
-    "EuroSAT": Miniature(land, 3, ("AnnualCrop", "Forest", "SeaLake"), image="eurosat/2750/Forest/Forest_1.jpg"),
+    "Food101": Miniature(
+        food, 3, ("apple_pie", "baklava", "crème_brulée"), image="food-101/images/baklava/100.jpg"
+    ),
+    "DTD": Miniature(
+        textures,
+        3,
+        ("banded", "blotchy", "polka-dotted"),
+        image="dtd/dtd/images/banded/banded_0000.jpg",
+    ),
+    "GTSRB": Miniature(
+        signs, 43, ("0", "1", "2"), image="gtsrb/GTSRB/Training/00007/00000_00001.ppm"
+    ),
+    "EuroSAT": Miniature(
+        land, 3, ("AnnualCrop", "Forest", "SeaLake"), image="eurosat/2750/Forest/Forest_1.jpg"
+    ),
     "OxfordIIITPet": Miniature(
-        pets, 3, ("Abyssinian", "American Bulldog", "Maine Coon"), image="oxford-iiit-pet/images/Abyssinian_0.jpg"
+        pets,
+        3,
+        ("Abyssinian", "American Bulldog", "Maine Coon"),
+        image="oxford-iiit-pet/images/Abyssinian_0.jpg",
     ),
 }
 SEGMENTED = {
     "OxfordIIITPet": Miniature(
-        pets, 2, ("background", "pet"), image="oxford-iiit-pet/images/Abyssinian_0.jpg", kind="segmentation"
+        pets,
+        2,
+        ("background", "pet"),
+        image="oxford-iiit-pet/images/Abyssinian_0.jpg",
+        kind="segmentation",
     ),
     "VOCSegmentation": Miniature(
-        voc, 21, ("background", "aeroplane"), image="VOCdevkit/VOC2012/JPEGImages/2007_000001.jpg", kind="segmentation"
+        voc,
+        21,
+        ("background", "aeroplane"),
+        image="VOCdevkit/VOC2012/JPEGImages/2007_000001.jpg",
+        kind="segmentation",
     ),
     "Cityscapes": Miniature(
         cityscapes,
@@ -392,7 +469,9 @@ def trust(monkeypatch, name: str, folder: Path) -> None:
     if name in ("CIFAR10", "CIFAR100"):
         below = folder / kind.base_folder
         for part in ("train_list", "test_list"):
-            monkeypatch.setattr(kind, part, [[file, md5(below / file)] for file, _ in getattr(kind, part)])
+            monkeypatch.setattr(
+                kind, part, [[file, md5(below / file)] for file, _ in getattr(kind, part)]
+            )
         monkeypatch.setattr(kind, "meta", kind.meta | {"md5": md5(below / kind.meta["filename"])})
     if name == "Flowers102":
         below = folder / "flowers-102"
@@ -401,7 +480,7 @@ def trust(monkeypatch, name: str, folder: Path) -> None:
         monkeypatch.setattr(kind, "_file_dict", files)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # as they are published
 
 
@@ -442,7 +521,9 @@ def _in(folder: Path, pattern: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob(pattern)}
 
 
-PUBLISHED: dict[str, Callable[[Path], dict[str, bytes]]] = {  # the files that a dataset in a folder is published as
+PUBLISHED: dict[
+    str, Callable[[Path], dict[str, bytes]]
+] = {  # the files that a dataset in a folder is published as
     "MNIST": lambda folder: {
         f"{name}.gz": gzip.compress(content) for name, content in _in(folder, "MNIST/raw/*").items()
     },
@@ -452,13 +533,18 @@ PUBLISHED: dict[str, Callable[[Path], dict[str, bytes]]] = {  # the files that a
     "Flowers102": lambda folder: (
         {"102flowers.tgz": tarred(folder / "flowers-102", "jpg")} | _in(folder, "flowers-102/*.mat")
     ),
-    "FGVCAircraft": lambda folder: {"fgvc-aircraft-2013b.tar.gz": tarred(folder, "fgvc-aircraft-2013b")},
+    "FGVCAircraft": lambda folder: {
+        "fgvc-aircraft-2013b.tar.gz": tarred(folder, "fgvc-aircraft-2013b")
+    },
     "Food101": lambda folder: {"food-101.tar.gz": tarred(folder, "food-101")},
     "DTD": lambda folder: {"dtd-r1.0.1.tar.gz": tarred(folder / "dtd", "dtd")},
     "GTSRB": _published_signs,
     "EuroSAT": lambda folder: {"EuroSAT.zip": zipped(folder / "eurosat", "2750")},
     "OxfordIIITPet": lambda folder: {
-        f"{part}.tar.gz": tarred(folder / "oxford-iiit-pet", part) for part in ("images", "annotations")
+        f"{part}.tar.gz": tarred(folder / "oxford-iiit-pet", part)
+        for part in ("images", "annotations")
     },
-    "VOCSegmentation": lambda folder: {"VOCtrainval_11-May-2012.tar": tarred(folder, "VOCdevkit", mode="w")},
+    "VOCSegmentation": lambda folder: {
+        "VOCtrainval_11-May-2012.tar": tarred(folder, "VOCdevkit", mode="w")
+    },
 }

@@ -1,11 +1,24 @@
-"""Raw data in archives: the same as in a folder, read without unpacking, refused where they are damaged."""
+"""Raw data in archives: the same as in a folder, read without unpacking, refused where they are
+damaged."""
 
+import gzip
+import io
 import os
+import random
 import tarfile
+import tempfile
+import tracemalloc
 import zipfile
+import zlib
 
 import pytest
 
+from acll.data import gzipped
+from acll.data.errors import DataError
+from acll.data.gzipped import Gzipped
+from acll.data.identity import identity
+from acll.data.sources.coco import Coco
+from acll.data.storage import storage_of
 from datasets import PETS, STREETS, changed, cut_off, fault, faults, pack, pets, prepare, streets
 
 
@@ -32,7 +45,10 @@ def test_masks_are_read_from_an_archive_too(tmp_path, ending):
     masks = streets(tmp_path)
     folder = prepare(STREETS, masks)
     archive = pack(masks / "streets", masks / f"streets.{ending}")
-    assert prepare(changed(STREETS, path=archive.name), masks, into="from_archive").bytes() == folder.bytes()
+    assert (
+        prepare(changed(STREETS, path=archive.name), masks, into="from_archive").bytes()
+        == folder.bytes()
+    )
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])
@@ -40,7 +56,13 @@ def test_nothing_in_an_archive_is_ever_written_anywhere(tmp_path, ending):
     root = pets(tmp_path / "a/b")
     before = prepare(PETS, root)
     archive = pack(root / "pets", root / f"pets.{ending}")
-    names = ["../evil.png", "../../train/cat/evil.png", f"{tmp_path}/abs/evil.png", "/evil/abs.png", ".evil/x.png"]
+    names = [
+        "../evil.png",
+        "../../train/cat/evil.png",
+        f"{tmp_path}/abs/evil.png",
+        "/evil/abs.png",
+        ".evil/x.png",
+    ]
     content = (root / "pets/train/cat/0.png").read_bytes()
     (tmp_path / "x").write_bytes(content)
     if ending == "zip":
@@ -68,7 +90,10 @@ def test_hard_links_in_a_tar_are_files(images):
     archive = pack(images / "pets", images / "pets.tar")
     with tarfile.open(archive) as packed:
         assert sum(member.islnk() for member in packed) == 1
-    assert prepare(changed(PETS, path=archive.name), images, into="from_archive").bytes() == before.bytes()
+    assert (
+        prepare(changed(PETS, path=archive.name), images, into="from_archive").bytes()
+        == before.bytes()
+    )
 
 
 def set_flag_bits(path):
@@ -110,10 +135,18 @@ def flip_in_the_middle(path):
         ("tar", cut_off, "not a readable archive, or cut off"),
         ("tar", cut_at_header, "not a readable archive, or cut off"),
         ("tar", damage_header, "not a readable archive, or cut off"),
-        ("tar", lambda path: path.write_bytes(b"rubbish" * 500), "not a readable archive, or cut off"),
+        (
+            "tar",
+            lambda path: path.write_bytes(b"rubbish" * 500),
+            "not a readable archive, or cut off",
+        ),
         ("tar.gz", cut_off, "not a readable archive, or cut off"),
         ("tar.gz", flip_in_the_middle, "not a readable archive, or cut off"),
-        ("tgz", lambda path: path.write_bytes(b"rubbish" * 500), "not a readable archive, or cut off"),
+        (
+            "tgz",
+            lambda path: path.write_bytes(b"rubbish" * 500),
+            "not a readable archive, or cut off",
+        ),
     ],
 )
 def test_a_damaged_archive_is_refused_as_a_whole(images, ending, damage, words):
@@ -122,7 +155,9 @@ def test_a_damaged_archive_is_refused_as_a_whole(images, ending, damage, words):
     assert fault(changed(PETS, path=path.name), images).startswith(f"{path}: {words}")
 
 
-@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize(
+    "packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
 @pytest.mark.parametrize("position", [2, 20, 50])
 def test_a_damaged_member_of_a_zip_is_a_fault_of_that_file_alone(images, packing, position):
     archive = images / "pets.zip"
@@ -138,3 +173,108 @@ def test_a_damaged_member_of_a_zip_is_a_fault_of_that_file_alone(images, packing
     made = prepare(changed(PETS, path="pets.zip", on_error="skip"), images)
     assert made.summary["left_out"] == {"unreadable": 1}
     assert len(made.every()) == 15
+
+
+# --------------------------------------------------------------------------------------------------
+# compressed tar files
+
+
+def packed(path, **members):
+    """A compressed tar file of these contents."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def no_scratch(monkeypatch):
+    """Nothing can be written to the temporary folder."""
+
+    def refused(*_, **__):
+        raise AssertionError("written to the temporary folder")
+
+    for name in ("TemporaryFile", "NamedTemporaryFile", "mkstemp", "mkdtemp"):
+        monkeypatch.setattr(tempfile, name, refused)
+
+
+def test_a_compressed_tar_takes_no_room_on_disk_and_little_in_memory(tmp_path, no_scratch):
+    path = packed(tmp_path / "a.tgz", before=b"1", large=bytes(2**26), after=b"2")
+    tracemalloc.start()
+    try:
+        place = storage_of(path)
+        assert [place.open(name).getvalue() for name in ("after", "before")] == [b"2", b"1"]
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+    assert place.open("large").getvalue() == bytes(2**26)
+
+
+@pytest.mark.parametrize("kind", ["w", "w:gz"])
+def test_a_header_that_says_it_is_larger_than_memory_is_refused(tmp_path, kind):
+    path = tmp_path / ("a.tar" if kind == "w" else "a.tar.gz")
+    with tarfile.open(path, kind, format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a")
+        member.pax_headers = {"comment": "x" * 2**25}
+        archive.addfile(member)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"not a readable archive, .*: a header of \d+ b"):
+            storage_of(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def member_of(content, seed):
+    """A gzip member, more or less compressed."""
+    return gzip.compress(content, compresslevel=seed % 3 * 4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_part_of_a_gzip_file_is_what_it_expands_to(tmp_path, monkeypatch, seed):
+    generator = random.Random(seed)
+    for name, most in (("_PIECE", 300), ("_AT_ONCE", 2000), ("_SPACING", 1000), ("_POINTS", 7)):
+        monkeypatch.setattr(gzipped, name, generator.randint(2, most))
+    parts = [generator.randbytes(generator.randint(0, 3000)) + b"ab" * 2000 for _ in range(4)]
+    whole = b"".join(parts)
+    path = tmp_path / "a.gz"
+    path.write_bytes(b"".join(member_of(part, seed) for part in parts) + bytes(seed * 100))
+    file = Gzipped(path)
+    if seed % 2:
+        file.check_rest()
+    for _ in range(60):
+        start, size = generator.randint(0, len(whole) + 50), generator.randint(0, 4000)
+        assert file.read_at(size, start) == whole[start : start + size]
+    file.check_rest()
+    assert len(file._points) <= gzipped._POINTS
+    assert file.read_at(len(whole) + 1, 0) == whole
+
+
+@pytest.mark.parametrize("where", ["begin", "middle", "checksum", "cut", "rubbish behind"])
+def test_damage_anywhere_in_a_gzip_file_is_found(tmp_path, where):
+    content = bytearray(gzip.compress(random.Random(0).randbytes(10_000)))
+    if where in ("begin", "middle", "checksum"):
+        content[{"begin": 1, "middle": len(content) // 2, "checksum": -6}[where]] ^= 1
+    path = tmp_path / "a.gz"
+    path.write_bytes(content[:-3] if where == "cut" else bytes(content) + b"x" * (where[0] == "r"))
+    with pytest.raises((zlib.error, EOFError)):
+        Gzipped(path).check_rest()
+
+
+def test_a_compressed_tar_that_is_cut_while_it_is_read_is_a_fault_of_its_files(tmp_path):
+    content = random.Random(0).randbytes(10**6)
+    path = packed(tmp_path / "a.tgz", a=b"1", b=content, c=content)
+    place = storage_of(path)
+    os.truncate(path, 1000)
+    with pytest.raises(OSError, match="damaged in its archive: it ends before"):
+        place.open("b")
+
+
+def test_the_identity_of_annotations_in_a_compressed_tar_needs_no_reading_through(tmp_path):
+    train = {"images": "a", "annotations": "a.json"}
+    task = Coco(source="coco", path="a.tgz", image_size=16, train=train)
+    (tmp_path / "a.tgz").write_bytes(b"not looked into")
+    assert identity(task, tmp_path, tmp_path / "cache.json")

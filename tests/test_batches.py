@@ -10,13 +10,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acll.data import prepared
-from acll.data.batches import Split, batches, brighten, evaluation_batches, normalised, training_batches
+from acll.data.batches import (
+    Split,
+    batches,
+    brighten,
+    evaluation_batches,
+    normalised,
+    training_batches,
+)
 from acll.data.batches import moved as moved_batch
 from acll.data.errors import DataError
 from acll.data.sources.generated import generate
-from datasets import CPU, PETS, PROPERTY, SPLITS, STREETS, changed, generated, picture, prepare, raster, save
+from datasets import (
+    CPU,
+    PETS,
+    PROPERTY,
+    SPLITS,
+    STREETS,
+    changed,
+    generated,
+    picture,
+    prepare,
+    raster,
+    save,
+)
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # prepared files
 
 
@@ -44,8 +63,10 @@ def test_prepared_files_give_back_what_was_written(written, tmp_path):
 def test_each_prepared_file_holds_its_own_splits_and_the_same_header(written):
     prepared.allow_test()
     for path, names in ((written.train, ("train", "val")), (written.test, ("test",))):
-        tensors, header = prepared.read(path)
-        assert sorted(tensors) == sorted(f"{split}_{part}" for split in names for part in ("images", "labels"))
+        tensors, header = prepared.read_prepared(path)
+        assert sorted(tensors) == sorted(
+            f"{split}_{part}" for split in names for part in ("images", "labels")
+        )
         assert header == written.header
 
 
@@ -58,12 +79,12 @@ def test_some_samples_can_be_read_without_the_others(written):
 
 
 def test_a_test_split_can_be_read_only_where_it_was_allowed(written):
-    for read in (prepared.read, lambda path: prepared.ids(path, "test"),
+    for read in (prepared.read_prepared, lambda path: prepared.ids(path, "test"),
                  lambda path: prepared.some_samples(path, "test", [0])):  # fmt: skip
         with pytest.raises(prepared.TestSplitError, match="only evaluation may read a test split"):
             read(written.test)
     prepared.allow_test()
-    assert len(prepared.read(written.test)[0]["test_images"]) > 0
+    assert len(prepared.read_prepared(written.test)[0]["test_images"]) > 0
 
 
 def test_the_training_file_holds_nothing_of_the_test_split(written):
@@ -79,7 +100,11 @@ def test_the_training_file_holds_nothing_of_the_test_split(written):
 def test_statistics_are_those_of_the_training_split_alone(written, tmp_path, dtype):
     if dtype != np.uint8:
         for number, image in enumerate(generate(generated())[0]):
-            values = image.astype(np.uint16) * 257 if dtype == np.uint16 else (image / np.float32(255)).astype(dtype)
+            values = (
+                image.astype(np.uint16) * 257
+                if dtype == np.uint16
+                else (image / np.float32(255)).astype(dtype)
+            )
             raster(tmp_path / f"pets/train/{'cat' if number % 2 else 'dog'}/{number}.tif", values)
         written = prepare(changed(PETS, image_size=[16, 24]), tmp_path)
     images, header = written.splits["train"].images, written.header
@@ -123,16 +148,16 @@ def test_images_of_one_level_are_normalised_to_numbers(tmp_path):
 
 def test_a_damaged_prepared_file_says_what_to_do(written):
     written.train.write_bytes(written.train.read_bytes()[:50])
-    for read in (prepared.read, lambda path: prepared.ids(path, "train")):
+    for read in (prepared.read_prepared, lambda path: prepared.ids(path, "train")):
         with pytest.raises(DataError, match="delete it to have it made anew"):
             read(written.train)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # batches
 
 
-PLAIN = prepared.Header("x", "classification", ("a", "b"), (1, 1), (0.0,), (1 / 255,))
+PLAIN = prepared.TaskInfo("x", "classification", ("a", "b"), (1, 1), (0.0,), (1 / 255,))
 
 
 def numbered(count) -> Split:
@@ -142,7 +167,9 @@ def numbered(count) -> Split:
 
 def order(count, batch_size=8, seed=0, epoch=0):
     taken = []
-    for images, labels in training_batches(numbered(count), PLAIN, batch_size, [], seed, epoch, CPU):
+    for images, labels in training_batches(
+        numbered(count), PLAIN, batch_size, [], seed, epoch, CPU
+    ):
         assert images.dtype == torch.float32
         assert images.shape[1:] == (1, 1, 1)
         assert images[:, 0, 0, 0].round().long().tolist() == labels.tolist()
@@ -173,7 +200,9 @@ def test_batches_are_not_in_the_order_of_the_split():
 
 
 def test_augmentation_is_repeated_by_the_same_seed_and_epoch_only():
-    split = Split(torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(20, 1, 1, 1), torch.arange(20))
+    split = Split(
+        torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(20, 1, 1, 1), torch.arange(20)
+    )
 
     def epoch(number):
         made = training_batches(split, PLAIN, 8, ["flip", "shift", "brightness"], 0, number, CPU)
@@ -184,9 +213,13 @@ def test_augmentation_is_repeated_by_the_same_seed_and_epoch_only():
 
 
 def test_evaluation_takes_fewer_large_images_at_once():
-    for size, expected in (((256, 256), [64, 2]), ((512, 256), [32, 32, 2]), ((512, 4096), [2] * 33)):
+    for size, expected in (
+        ((256, 256), [64, 2]),
+        ((512, 256), [32, 32, 2]),
+        ((512, 4096), [2] * 33),
+    ):
         images = torch.zeros(1, 1, *size, dtype=torch.uint8).expand(66, 1, *size)
-        header = prepared.Header("x", "classification", ("a", "b"), size, (0.5,), (0.3,))
+        header = prepared.TaskInfo("x", "classification", ("a", "b"), size, (0.5,), (0.3,))
         found = evaluation_batches(Split(images, torch.zeros(66, dtype=torch.int64)), header, CPU)
         assert [len(batch) for batch, _ in found] == expected
 
@@ -194,7 +227,9 @@ def test_evaluation_takes_fewer_large_images_at_once():
 def test_evaluation_takes_the_split_in_order():
     made = list(evaluation_batches(numbered(200), PLAIN, CPU))
     assert torch.cat([labels for _, labels in made]).tolist() == list(range(200))
-    assert torch.cat([images for images, _ in made])[:, 0, 0, 0].round().long().tolist() == list(range(200))
+    assert torch.cat([images for images, _ in made])[:, 0, 0, 0].round().long().tolist() == list(
+        range(200)
+    )
 
 
 def moved(names, count=16, size=(16, 24), seed=0):
@@ -275,8 +310,12 @@ def test_brightness_is_the_same_whatever_the_range_of_the_pixels(dtype):
     images = (torch.rand(64, 1, 8, 8) * levels[dtype]).to(dtype)
     white = {torch.uint8: 255, torch.uint16: 65535, torch.float32: 1}[dtype]
     scaled = images.double() / white
-    header = prepared.Header("x", "classification", ("a", "b"), (8, 8), (float(scaled.mean()),), (float(scaled.std()),))
-    (batch, _), *_ = training_batches(Split(images, torch.zeros(64)), header, 64, ["brightness"], 0, 0, CPU)
+    header = prepared.TaskInfo(
+        "x", "classification", ("a", "b"), (8, 8), (float(scaled.mean()),), (float(scaled.std()),)
+    )
+    (batch, _), *_ = training_batches(
+        Split(images, torch.zeros(64)), header, 64, ["brightness"], 0, 0, CPU
+    )
     assert 0.15 < batch.mean(dim=(1, 2, 3)).std() < 0.4
     assert batch.std(dim=(1, 2, 3)).min() > 0.5
 
@@ -293,7 +332,9 @@ def test_images_of_any_type_and_number_of_bands_are_augmented(dtype, bands):
     white = 65535 if dtype == torch.uint16 else 1.0
     images = (torch.rand(8, bands, 16, 16) * white).to(dtype)
     split = Split(images, torch.arange(8))
-    header = prepared.Header("x", "classification", tuple("abcdefgh"), (16, 16), (0.5,) * bands, (0.3,) * bands)
+    header = prepared.TaskInfo(
+        "x", "classification", tuple("abcdefgh"), (16, 16), (0.5,) * bands, (0.3,) * bands
+    )
     plain = torch.cat([batch for batch, _ in evaluation_batches(split, header, CPU)])
     assert torch.allclose(plain, (images.float() / white - 0.5) / 0.3, atol=1e-5)
     for name in (*MOVES, "brightness"):

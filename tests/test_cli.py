@@ -15,11 +15,11 @@ from PIL import Image
 
 import acll
 from acll.cli.main import main
+from acll.config.reference import reference
 from acll.networks.build import build as build_network
-from acll.packing import file
-from acll.packing.ownership import digest, effective, overwrite
-from acll.reference import reference
-from acll.settings import BackboneNetwork, DecoderNetwork
+from acll.networks.spec import BackboneNetwork, DecoderNetwork
+from acll.packing import packed_file
+from acll.packing.ownership import commit_finetuned, digest, task_state_dict
 from conftest import ROOT, learn, tiny_packed, tiny_task
 from test_packing import networks
 
@@ -31,8 +31,8 @@ def results(tmp_path):
     first = learn(None, build, tiny_task("a"))
     second = learn(first, build, tiny_task("b"))
     folder = tmp_path / "results/nodes/small/adaptive/seed0/a"
-    file.write(folder / "network.safetensors", first)
-    file.write(folder / "b/network.safetensors", second)
+    packed_file.write_packed(folder / "network.safetensors", first)
+    packed_file.write_packed(folder / "b/network.safetensors", second)
     return tmp_path / "results"
 
 
@@ -51,13 +51,16 @@ def test_prove_counts_what_is_bit_for_bit_as_learned(results, capsys):
 
 def test_prove_finds_a_task_that_was_changed_even_if_its_own_file_says_otherwise(results, capsys):
     path = results / "nodes/small/adaptive/seed0/a/b/network.safetensors"
-    packed = file.read(path)
+    packed = packed_file.read_packed(path)
     name = next(name for name, owner in packed.owner.items() if bool((owner == 1).any()))
     changed = dict(packed.shared)
     changed[name] = changed[name] * 1.5
     forged = replace(packed, shared=changed)
-    records = tuple(replace(record, digest=digest(effective(forged, record.name))) for record in packed.tasks)
-    file.write(path, replace(forged, tasks=records))  # a sound file by itself
+    records = tuple(
+        replace(record, digest=digest(task_state_dict(forged, record.name)))
+        for record in packed.tasks
+    )
+    packed_file.write_packed(path, replace(forged, tasks=records))  # a sound file by itself
     with pytest.raises(SystemExit) as ended:
         main(["prove", str(results)])
     assert ended.value.code == 1
@@ -69,12 +72,17 @@ def test_prove_finds_a_task_that_was_changed_even_if_its_own_file_says_otherwise
 def test_prove_reports_fine_tuning_without_failing(results, capsys):
     folder = results / "nodes/small/finetune/seed0/a"
     build = networks([4, 3])
-    packed = replace(file.read(results / "nodes/small/adaptive/seed0/a/network.safetensors"), method="finetune")
+    packed = replace(
+        packed_file.read_packed(results / "nodes/small/adaptive/seed0/a/network.safetensors"),
+        method="finetune",
+    )
     record = replace(packed.tasks[0], frozen=False)
     first = replace(packed, tasks=(record,))
-    second = overwrite(first, replace(record, name="b"), build("classification", 3, 7).state_dict())
-    file.write(folder / "network.safetensors", first)
-    file.write(folder / "b/network.safetensors", second)
+    second = commit_finetuned(
+        first, replace(record, name="b"), build("classification", 3, 7).state_dict()
+    )
+    packed_file.write_packed(folder / "network.safetensors", first)
+    packed_file.write_packed(folder / "b/network.safetensors", second)
     main(["prove", str(results)])
     assert "changed: a in nodes/small/finetune/seed0/a/b" in capsys.readouterr().out
 
@@ -88,7 +96,9 @@ def test_prove_reports_fine_tuning_without_failing(results, capsys):
         (["check", "absent.yaml"], "there is no such file"),
     ],
 )
-def test_mistakes_end_with_a_line_and_exit_code_one(tmp_path, monkeypatch, capsys, arguments, message):
+def test_mistakes_end_with_a_line_and_exit_code_one(
+    tmp_path, monkeypatch, capsys, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -119,7 +129,10 @@ def test_a_first_run_adds_its_stage_to_dvc_yaml_and_says_so(tmp_path, monkeypatc
     assert set(before.splitlines()) <= set(after.splitlines())  # comments too
     parts = yaml.safe_load(after)
     assert parts["stages"]["run"]["foreach"] == ["demo", "mine"]
-    ours, theirs = parts["plots"][: len(parts["plots"]) // 2], parts["plots"][len(parts["plots"]) // 2 :]
+    ours, theirs = (
+        parts["plots"][: len(parts["plots"]) // 2],
+        parts["plots"][len(parts["plots"]) // 2 :],
+    )
     assert json.loads(json.dumps(ours).replace("/demo/", "/mine/")) == theirs
     main(["ready", "config/mine.yaml"])
     assert "dvc.yaml" not in capsys.readouterr().out
@@ -136,7 +149,9 @@ def test_check_reports_missing_raw_data_of_every_task(tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit):
         main(["check", str(ROOT / "config/permuted_mnist.yaml")])  # eleven tasks of one folder
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.search(r"tasks.mnist, mnist_permuted_1, mnist_permuted_10 and 8 more: .*/mnist: there is no", line)
+    assert re.search(
+        r"tasks.mnist, mnist_permuted_1, mnist_permuted_10 and 8 more: .*/mnist: there is no", line
+    )
 
 
 @pytest.mark.realdata
@@ -177,7 +192,9 @@ def test_dvc_keeps_snakemakes_metadata_and_leaves_out_what_differs_from_run_to_r
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    result = subprocess.run(["dvc", "check-ignore", *names], cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        ["dvc", "check-ignore", *names], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert set(names) - set(result.stdout.split()) == {names[0], names[-1]}
 
 
@@ -201,10 +218,13 @@ def test_check_reports_a_missing_file_of_weights(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ACLL_DATA_ROOT", str(tmp_path))
     with pytest.raises(SystemExit):
         main(["check", str(tmp_path / "demo.yaml")])
-    assert "networks.small.weights = 'mine.safetensors': there is no such file" in capsys.readouterr().err
+    assert (
+        "networks.small.weights = 'mine.safetensors': there is no such file"
+        in capsys.readouterr().err
+    )
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # raw data
 
 
@@ -248,7 +268,10 @@ def test_raw_data_that_are_not_what_dvc_says_fail_a_check(checkout, tmp_path, ca
 
 
 def test_a_dataset_that_is_not_there_is_named_with_how_to_fetch_it(checkout, capsys):
-    for dataset, how in (("MNIST", "`make download CONFIG=<name>` fetches it"), ("StanfordCars", "by hand")):
+    for dataset, how in (
+        ("MNIST", "`make download CONFIG=<name>` fetches it"),
+        ("StanfordCars", "by hand"),
+    ):
         with pytest.raises(SystemExit):
             main(["check", str(checkout(source="torchvision", dataset=dataset, path="sets"))])
         error = capsys.readouterr().err
@@ -264,7 +287,7 @@ def test_download_says_how_much_it_fetched_and_what_is_still_missing(checkout, c
     assert "has to be fetched by hand" in capsys.readouterr().err
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # packed networks
 
 
@@ -274,13 +297,16 @@ def network(tmp_path_factory):
     folder = tmp_path_factory.mktemp("network")
     spec = DecoderNetwork(decoder="unet", encoder="resnet_small")
     first = tiny_packed("digits", spec=spec, size=16)
-    file.write(folder / "one.safetensors", first)
+    packed_file.write_packed(folder / "one.safetensors", first)
 
     def build(kind, classes, seed):
         return build_network(spec, kind, classes, seed, pretrained=False)
 
     build.has_decoder, build.spec = True, first.network
-    file.write(folder / "two.safetensors", learn(first, build, tiny_task("streets", "segmentation", size=16)))
+    packed_file.write_packed(
+        folder / "two.safetensors",
+        learn(first, build, tiny_task("streets", "segmentation", size=16)),
+    )
     for number in range(3):
         values = np.random.default_rng(number).integers(0, 256, (20, 30, 3), dtype=np.uint8)
         (folder / "images").mkdir(exist_ok=True)
@@ -295,7 +321,9 @@ def ended(*arguments) -> int:
     return caught.value.code
 
 
-def test_inspect_gives_people_a_table_and_programs_json_with_bytes_that_are_those_on_disk(network, capsys):
+def test_inspect_gives_people_a_table_and_programs_json_with_bytes_that_are_those_on_disk(
+    network, capsys
+):
     main(["inspect", str(network / "two.safetensors")])
     out = capsys.readouterr().out
     assert re.search(r"1 +digits +classification +3 +16x16 +0\.5000 accuracy +0\.500", out)
@@ -304,7 +332,9 @@ def test_inspect_gives_people_a_table_and_programs_json_with_bytes_that_are_thos
     assert [task["name"] for task in found["tasks"]] == ["digits", "streets"]
     assert found["bytes"] == (network / "two.safetensors").stat().st_size
     assert found["tasks"][1]["bytes_of_first"] == pytest.approx(found["bytes"], rel=0.01)
-    assert found["tasks"][0]["bytes_of_first"] == pytest.approx((network / "one.safetensors").stat().st_size, rel=0.01)
+    assert found["tasks"][0]["bytes_of_first"] == pytest.approx(
+        (network / "one.safetensors").stat().st_size, rel=0.01
+    )
     assert found["tasks"][1]["bytes_of_first"] < found["tasks"][1]["bytes_separate"]
 
 
@@ -316,25 +346,30 @@ def test_compare_says_what_differs_and_its_exit_code_whether_anything_does(netwo
     assert re.search(r"digits +equal", out)
     assert re.search(r"streets +only in the second", out)
     other = tiny_packed("digits", spec=BackboneNetwork(backbone="resnet_small"), size=16, classes=4)
-    file.write(network / "other.safetensors", other)
+    packed_file.write_packed(network / "other.safetensors", other)
     assert ended("compare", network / "one.safetensors", network / "other.safetensors") == 1
     out = capsys.readouterr().out
     assert re.search(r"digits +differ", out)
     assert "digits.classes: class_0, class_1, class_2 → class_0, class_1, class_2, class_3" in out
     assert "network.decoder: unet → -" in out
     assert "network.backbone: - → resnet_small" in out
-    first = file.read(network / "one.safetensors")
+    first = packed_file.read_packed(network / "one.safetensors")
 
     def told(**known):
         """What compare says where the records of the task differ in this, before and after."""
         for number, name in enumerate(("first", "other")):
             own = {key: value[number] for key, value in known.items()}
-            file.write(network / f"{name}.safetensors", replace(first, tasks=(replace(first.tasks[0], **own),)))
+            packed_file.write_packed(
+                network / f"{name}.safetensors",
+                replace(first, tasks=(replace(first.tasks[0], **own),)),
+            )
         assert ended("compare", network / "first.safetensors", network / "other.safetensors") == 1
         return capsys.readouterr().out.splitlines()[3:]
 
     assert told(rotate=(0.0, 9.0)) == ["digits.rotate: 0.0 → 9.0"]
-    assert told(curve=([0.5] * 9, [0.5] * 9 + [0.25, 0.75])) == ["digits.curve[9]: - → 0.25 (and 1 more)"]
+    assert told(curve=([0.5] * 9, [0.5] * 9 + [0.25, 0.75])) == [
+        "digits.curve[9]: - → 0.25 (and 1 more)"
+    ]
     assert told(curve=([], [0.5])) == ["digits.curve: none → 0.5"]
     assert told(choice=({"ratio": None}, {})) == ["digits.choice.ratio: None → -"]
     assert told(choice=({"cap": 0.5}, {"cap": 0.25})) == ["digits.choice.cap: 0.5 → 0.25"]
@@ -346,7 +381,19 @@ def test_predict_classifies_files_folders_and_lists_in_every_form(network, capsy
     main(["predict", path, str(images), "--task", "digits"])
     table = capsys.readouterr().out
     assert all(f"{number}.png" in table for number in range(3))
-    main(["predict", path, str(images / "1.png"), "--task", "digits", "--format", "json", "--top", "2"])
+    main(
+        [
+            "predict",
+            path,
+            str(images / "1.png"),
+            "--task",
+            "digits",
+            "--format",
+            "json",
+            "--top",
+            "2",
+        ]
+    )
     (one,) = json.loads(capsys.readouterr().out)
     expected = acll.load(path).predict("digits", images / "1.png").top(2)
     assert [(row["class"], row["probability"]) for row in one["classes"]] == [
@@ -361,7 +408,17 @@ def test_predict_classifies_files_folders_and_lists_in_every_form(network, capsy
 
 def test_predict_writes_masks_of_the_size_of_the_images_and_overlays(network, tmp_path, capsys):
     path = str(network / "two.safetensors")
-    main(["predict", path, str(network / "images"), "--task", "streets", "--out", str(tmp_path / "masks")])
+    main(
+        [
+            "predict",
+            path,
+            str(network / "images"),
+            "--task",
+            "streets",
+            "--out",
+            str(tmp_path / "masks"),
+        ]
+    )
     assert f"3 images: masks and overlays in {tmp_path / 'masks'}" in capsys.readouterr().out
     for number in range(3):
         with Image.open(tmp_path / f"masks/{number}.mask.png") as mask:
@@ -373,20 +430,51 @@ def test_predict_writes_masks_of_the_size_of_the_images_and_overlays(network, tm
     assert len(list((tmp_path / "masks").iterdir())) == 6
 
 
+def test_whose_mask_is_whose_is_said_where_it_has_another_name(network, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    content = (network / "images/0.png").read_bytes()
+    for name in ("scan.v1.png", "scan.v2.png", "scan.v2.PNG", "plain.png"):
+        (images / name).write_bytes(content)
+    for name in ("scan.2024", "scan.2025"):  # are images, whatever they are called
+        (tmp_path / name).write_bytes(content)
+    path, out = str(network / "two.safetensors"), tmp_path / "masks"
+    named = [str(images), str(tmp_path / "scan.2024"), str(tmp_path / "scan.2025")]
+    main(["predict", path, *named, "--task", "streets", "--out", str(out)])
+    lines = capsys.readouterr().out.splitlines()
+    # an ending in capitals comes first
+    assert lines[:-1] == [f"{images}/scan.v2.png: {out}/scan.v2-2.mask.png"]
+    expected = {"scan.v1", "scan.v2", "scan.v2-2", "plain", "scan.2024", "scan.2025"}
+    assert {file.name.removesuffix(".mask.png") for file in out.glob("*.mask.png")} == expected
+
+
 def test_what_predict_has_made_is_not_predicted_nor_what_is_hidden(network, tmp_path, capsys):
     shutil.copytree(network / "images", tmp_path / ".kept/images")
     shutil.copytree(network / "images", tmp_path / ".kept/images/.thumbnails")
     (tmp_path / ".kept/images/._0.png").write_bytes(b"what macOS adds")
     (tmp_path / "images").symlink_to(tmp_path / ".kept/images")
-    command = ["predict", str(network / "two.safetensors"), str(tmp_path / "images"), "--task", "streets"]
+    command = [
+        "predict",
+        str(network / "two.safetensors"),
+        str(tmp_path / "images"),
+        "--task",
+        "streets",
+    ]
     for _ in range(2):
         main([*command, "--out", str(tmp_path / "images/masks")])
         assert "3 images: masks and overlays" in capsys.readouterr().out
 
 
-def test_predict_names_images_that_cannot_be_used_and_goes_on_with_the_others(network, tmp_path, capsys):
+def test_predict_names_images_that_cannot_be_used_and_goes_on_with_the_others(
+    network, tmp_path, capsys
+):
     (tmp_path / "bad.png").write_bytes(b"rubbish")
-    images = [network / "images/0.png", tmp_path / "bad.png", tmp_path / "absent.png", network / "images/1.png"]
+    images = [
+        network / "images/0.png",
+        tmp_path / "bad.png",
+        tmp_path / "absent.png",
+        network / "images/1.png",
+    ]
     assert ended("predict", network / "two.safetensors", *images, "--task", "digits") == 1
     output = capsys.readouterr()
     assert "0.png" in output.out
@@ -395,7 +483,9 @@ def test_predict_names_images_that_cannot_be_used_and_goes_on_with_the_others(ne
     assert re.search(r"error: .*absent\.png: cannot be read: No such file", output.err)
 
 
-def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(network, tmp_path, capsys):
+def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(
+    network, tmp_path, capsys
+):
     for name in ("a", "b"):
         shutil.copytree(network / "images", tmp_path / name)
     images = [str(tmp_path / name) for name in ("a", "b")]
@@ -403,7 +493,10 @@ def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(ne
     main([*command, str(tmp_path / "masks"), *images])
     assert len(list((tmp_path / "masks").glob("*.mask.png"))) == 6
     assert capsys.readouterr().out.splitlines() == [
-        *(f"{tmp_path}/b/{number}.png: {tmp_path}/masks/{number}-2.mask.png" for number in range(3)),
+        *(
+            f"{tmp_path}/b/{number}.png: {tmp_path}/masks/{number}-2.mask.png"
+            for number in range(3)
+        ),
         f"6 images: masks and overlays in {tmp_path}/masks",
     ]
     main([*command, str(tmp_path / "kept"), str(tmp_path)])
@@ -413,29 +506,67 @@ def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(ne
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["predict", "two", "-", "images", "--task", "digits"], "- stands for all names, which are read from standard"),
-        (["predict", "two", "images", "--task", "zebra"], "has not learned 'zebra' (its tasks: digits, streets)"),
-        (["predict", "two", "images", "--task", "streets"], "say with --out into which folder its masks go"),
-        (["predict", "two", "empty", "--task", "digits"], "empty: there is no image in this folder"),
-        (["predict", "absent", "images", "--task", "digits"], "absent.safetensors: there is no such file"),
+        (
+            ["predict", "two", "-", "images", "--task", "digits"],
+            "- stands for all names, which are read from standard",
+        ),
+        (
+            ["predict", "two", "images", "--task", "zebra"],
+            "has not learned 'zebra' (its tasks: digits, streets)",
+        ),
+        (
+            ["predict", "two", "images", "--task", "streets"],
+            "say with --out into which folder its masks go",
+        ),
+        (
+            ["predict", "two", "empty", "--task", "digits"],
+            "empty: there is no image in this folder",
+        ),
+        (
+            ["predict", "absent", "images", "--task", "digits"],
+            "absent.safetensors: there is no such file",
+        ),
         (["inspect", "images/0.png"], "not a file of acll, or damaged"),
-        (["predict", "two", "images", "--task", "digits", "--out", "x"], "gives no masks; leave out --out"),
-        (["predict", "two", "images", "--task", "streets", "--out", "x", "--format", "csv"], "--top are for classes"),
-        (["predict", "two", "images", "--task", "streets", "--out", "x", "--top", "1"], "--top are for classes"),
-        (["predict", "two", "images", "--task", "streets", "--out", "two"], "two.safetensors: is a file; --out names"),
+        (
+            ["predict", "two", "images", "--task", "digits", "--out", "x"],
+            "gives no masks; leave out --out",
+        ),
+        (
+            ["predict", "two", "images", "--task", "streets", "--out", "x", "--format", "csv"],
+            "--top are for classes",
+        ),
+        (
+            ["predict", "two", "images", "--task", "streets", "--out", "x", "--top", "1"],
+            "--top are for classes",
+        ),
+        (
+            ["predict", "two", "images", "--task", "streets", "--out", "two"],
+            "two.safetensors: is a file; --out names",
+        ),
         (["inspect", "images"], "images: cannot be read: Is a directory"),
         (["export", "two", "two", "--task", "digits"], "is the network that is read"),
         (["export", "two", "images/0.png/x.onnx", "--task", "digits"], "images/0.png: "),
-        (["export", "two", "x.txt", "--task", "digits"], "it must be one of .onnx, .pt2, .safetensors"),
+        (
+            ["export", "two", "x.txt", "--task", "digits"],
+            "it must be one of .onnx, .pt2, .safetensors",
+        ),
         (
             ["export", "two", "x.onnx", "--task", "digits", "--data", "absent"],
             "absent.safetensors: not the prepared images",
         ),
-        (["export", "two", "x.onnx", "--task", "digits", "--data", "images"], "images: not the prepared images"),
-        (["export", "two", "x.onnx", "--task", "digits", "--data", "images/0.png"], "0.png: not the prepared images"),
+        (
+            ["export", "two", "x.onnx", "--task", "digits", "--data", "images"],
+            "images: not the prepared images",
+        ),
+        (
+            ["export", "two", "x.onnx", "--task", "digits", "--data", "images/0.png"],
+            "0.png: not the prepared images",
+        ),
     ],
 )
-def test_mistakes_end_with_a_line_that_says_what_to_do(network, capsys, monkeypatch, arguments, message):
+def test_mistakes_end_with_a_line_that_says_what_to_do(
+    network, capsys, monkeypatch, arguments, message
+):
     monkeypatch.chdir(network)
     (network / "empty").mkdir(exist_ok=True)
     names = {"two": "two.safetensors", "absent": "absent.safetensors"}
@@ -446,7 +577,15 @@ def test_mistakes_end_with_a_line_that_says_what_to_do(network, capsys, monkeypa
 
 
 def test_export_says_what_was_written_and_what_it_scores(network, tmp_path, capsys):
-    main(["export", str(network / "two.safetensors"), str(tmp_path / "streets.onnx"), "--task", "streets"])
+    main(
+        [
+            "export",
+            str(network / "two.safetensors"),
+            str(tmp_path / "streets.onnx"),
+            "--task",
+            "streets",
+        ]
+    )
     out = capsys.readouterr().out
     assert f"streets.onnx: streets, {(tmp_path / 'streets.onnx').stat().st_size:,} bytes" in out
     assert "largest difference of a logit" in out

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from acll.config import ConfigurationError, load, parse
+from acll.config.checks import ConfigurationError, load_configuration, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 MISSING = object()
@@ -79,24 +79,26 @@ def faults_of_file(folder, text, name="tiny") -> list[str]:
     path = folder / f"{name}.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigurationError) as caught:
-        load(path)
+        load_configuration(path)
     lines = str(caught.value).split("\n")
     assert all(line.startswith(f"{path}: ") for line in lines)
     return [line.removeprefix(f"{path}: ") for line in lines]
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # good ones
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_every_configuration_of_the_repository_loads(path):
-    assert load(path).name == path.stem
+    assert load_configuration(path).name == path.stem
 
 
 def test_a_configuration_file_gives_what_its_content_gives(tmp_path):
     (tmp_path / "tiny.yaml").write_text(GOOD)
-    assert load(tmp_path / "tiny.yaml") == parse(yaml.safe_load(GOOD))
+    assert load_configuration(tmp_path / "tiny.yaml") == parse(yaml.safe_load(GOOD))
 
 
 def test_one_number_is_height_and_width():
@@ -109,15 +111,59 @@ def test_a_method_without_a_type_is_packing():
     assert parse(edited()).methods["half"].type == "packing"
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("5E-1", 0.5), ("2.e-3", 2e-3), ("1.5e+0", 1.5)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-4", 1e-4), ("5E-1", 0.5), ("2.e-3", 2e-3), ("1.5e+0", 1.5)]
+)
 def test_scientific_notation_is_a_number(tmp_path, text, value):
     (tmp_path / "tiny.yaml").write_text(GOOD.replace("epochs: 2", f"learning_rate: {text}"))
-    assert load(tmp_path / "tiny.yaml").training.learning_rate == value
+    assert load_configuration(tmp_path / "tiny.yaml").training.learning_rate == value
 
 
-def test_a_task_may_have_a_name_that_looks_like_a_number(tmp_path):
+def test_what_stands_in_quotes_is_text_whatever_it_looks_like(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(GOOD.replace("easy", "'1e5'"))
+    assert load_configuration(tmp_path / "tiny.yaml").sequences["classify"].tasks == [
+        "1e5",
+        "digits",
+    ]
     (tmp_path / "tiny.yaml").write_text(GOOD.replace("easy", "1e5"))
-    assert load(tmp_path / "tiny.yaml").sequences["classify"].tasks == ["1e5", "digits"]
+    with pytest.raises(ConfigurationError, match="the key 100000.0 must be text; put it in quotes"):
+        load_configuration(tmp_path / "tiny.yaml")
+
+
+@pytest.mark.parametrize("text", ["1e3", "-2E+05", "1.e3", "1.5e-3"])
+def test_quoted_numbers_stay_text_in_classes_paths_and_networks(tmp_path, text):
+    quoted = f"""
+name: tiny
+tasks:
+  a: {{source: table, path: '{text}', kind: segmentation, image_size: 32, classes: ['{text}', b]}}
+networks: {{unet: {{decoder: unet, encoder: resnet_small, weights: '{text}.safetensors'}}}}
+sequences: {{one: {{network: unet, tasks: [a]}}}}
+methods: {{half: {{ratio: 0.5}}}}
+training: {{learning_rate: {text.lstrip("-")}}}
+"""
+    (tmp_path / "tiny.yaml").write_text(quoted)
+    found = load_configuration(tmp_path / "tiny.yaml")
+    assert found.tasks["a"].path == text
+    assert found.tasks["a"].classes == [text, "b"]
+    assert found.networks["unet"].weights == f"{text}.safetensors"
+    assert found.training.learning_rate == abs(float(text))
+
+
+@pytest.mark.parametrize(("count", "fits"), [(255, False), (100, True)])
+def test_a_chain_whose_paths_would_be_too_long_is_refused_with_the_longest_that_fits(count, fits):
+    long = edited()
+    long["sequences"] = {"one": {"network": "tiny", "tasks": {"of": "digits", "permuted": count}}}
+    long["networks"]["tiny"] = {"hidden": [8], "image_size": [16, 16]}
+    if fits:
+        assert len(parse(long).sequences["one"].tasks) == count
+        return
+    with pytest.raises(
+        ConfigurationError, match=r"a chain of 255 tasks .* (\d+) of these tasks fit"
+    ) as told:
+        parse(long)
+    longest = int(re.search(r"(\d+) of these", str(told.value)).group(1))
+    long["sequences"]["one"]["tasks"]["permuted"] = longest
+    assert len(parse(long).sequences["one"].tasks) == longest
 
 
 def test_keys_can_be_merged_from_another_task(tmp_path):
@@ -125,20 +171,26 @@ def test_keys_can_be_merged_from_another_task(tmp_path):
         "  birds:", "  again: {<<: *digits, split_seed: 3}\n  birds:"
     )
     (tmp_path / "tiny.yaml").write_text(text)
-    tasks = load(tmp_path / "tiny.yaml").tasks
+    tasks = load_configuration(tmp_path / "tiny.yaml").tasks
     assert tasks["again"] == tasks["digits"].model_copy(update={"split_seed": 3})
 
 
 def test_training_of_a_task_is_the_common_one_with_its_overrides():
-    configuration = parse(edited(**{"tasks/easy/training": {"epochs": 7, "augmentation": ["flip"]}}))
+    configuration = parse(
+        edited(**{"tasks/easy/training": {"epochs": 7, "augmentation": ["flip"]}})
+    )
     assert configuration.training_of("digits") == configuration.training
     changed = {"epochs": 7, "augmentation": ["flip"]}
-    assert configuration.training_of("easy").model_dump() == configuration.training.model_dump() | changed
+    assert (
+        configuration.training_of("easy").model_dump()
+        == configuration.training.model_dump() | changed
+    )
 
 
-def test_scientific_notation_is_a_number_in_overrides():
-    configuration = parse(edited(**{"tasks/easy/training": {"learning_rate": "3e-4"}}))
-    assert configuration.training_of("easy").learning_rate == 3e-4
+def test_scientific_notation_is_a_number_in_overrides(tmp_path):
+    text = GOOD.replace("digits: {", "digits: {training: {learning_rate: 3e-4}, ", 1)
+    (tmp_path / "tiny.yaml").write_text(text)
+    assert load_configuration(tmp_path / "tiny.yaml").training_of("digits").learning_rate == 3e-4
 
 
 @pytest.mark.parametrize(
@@ -157,7 +209,11 @@ def test_networks_of_the_libraries_are_accepted(network):
 
 def test_channels_are_three_unless_they_are_named_and_one_for_a_perceptron():
     networks = parse(edited(**{"networks/unet/channels": 13})).networks
-    assert {name: network.channels for name, network in networks.items()} == {"small": 3, "unet": 13, "mlp": 1}
+    assert {name: network.channels for name, network in networks.items()} == {
+        "small": 3,
+        "unet": 13,
+        "mlp": 1,
+    }
 
 
 def test_weights_may_be_a_file_below_the_data_root():
@@ -165,7 +221,7 @@ def test_weights_may_be_a_file_below_the_data_root():
     assert parse(edited(**{"networks/small/weights": path})).networks["small"].weights == path
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # keys
 
 
@@ -174,7 +230,10 @@ def test_weights_may_be_a_file_below_the_data_root():
     [
         ("seed", "seed: unknown key (did you mean seeds?)"),
         ("tasks/easy/clases", "tasks.easy.clases: unknown key (did you mean classes?)"),
-        ("tasks/digits/imagesize", "tasks.digits.imagesize: unknown key (did you mean image_size?)"),
+        (
+            "tasks/digits/imagesize",
+            "tasks.digits.imagesize: unknown key (did you mean image_size?)",
+        ),
         ("tasks/birds/grup", "tasks.birds.grup: unknown key (did you mean group?)"),
         ("tasks/streets/pth", "tasks.streets.pth: unknown key (did you mean path?)"),
         ("networks/small/weight", "networks.small.weight: unknown key (did you mean weights?)"),
@@ -200,7 +259,8 @@ def test_an_unknown_key_is_named_with_the_likely_one(path, line):
 
 def test_an_unknown_key_like_no_other_comes_with_all_that_are_allowed():
     assert fault("methods/adaptive/ratio/qqq", 1) == (
-        "methods.adaptive.ratio.qqq: unknown key (allowed: search, budget, space, lower, z, min_tolerance, "
+        "methods.adaptive.ratio.qqq: unknown key (allowed: search, budget, space, lower, z, "
+        "min_tolerance, "
         "max_tolerance, ratio)"
     )
 
@@ -232,10 +292,12 @@ def test_a_missing_key_is_named(path):
 @pytest.mark.parametrize("path", ["tasks", "training", "tasks/easy/training"])
 def test_a_key_that_is_a_number_is_named(path):
     value = {3: {"source": "digits", "image_size": 16}}
-    assert fault(path, value) == f"{path.replace('/', '.')}: the key 3 must be text; put it in quotes"
+    assert (
+        fault(path, value) == f"{path.replace('/', '.')}: the key 3 must be text; put it in quotes"
+    )
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # types and values of one key
 
 
@@ -285,7 +347,12 @@ def test_a_key_that_is_a_number_is_named(path):
         ("networks/unet/channels", -3, "-3", "must be 1 or more"),
         ("networks/mlp/hidden", [], "[]", "must have 1 or more entries"),
         ("networks/mlp/hidden", [10, 0], "0", "must be above 0"),
-        ("networks/mlp/image_size", 0, "0", "must be a number of pixels above 0, or two: [height, width]"),
+        (
+            "networks/mlp/image_size",
+            0,
+            "0",
+            "must be a number of pixels above 0, or two: [height, width]",
+        ),
         ("sequences/classify/tasks", [], "[]", "must have 1 or more entries"),
         ("methods/half/ratio", 1.0, "1.0", "must be below 1"),
         ("methods/half/ratio", -0.1, "-0.1", "must be 0 or more"),
@@ -293,28 +360,33 @@ def test_a_key_that_is_a_number_is_named(path):
         ("training/batch_size", 1, "1", "must be 2 or more"),
         ("training/learning_rate", 0, "0", "must be above 0"),
         # none of the words that are allowed
-        ("tasks/easy/kind", "regression", '"regression"', "must be 'classification' or 'segmentation'"),
+        (
+            "tasks/easy/kind",
+            "regression",
+            '"regression"',
+            "must be 'classification' or 'segmentation'",
+        ),
         ("tasks/birds/kind", "segmentation", '"segmentation"', "must be 'classification'"),
         (
             "tasks/easy/source",
             "cifar",
             '"cifar"',
-            "must be one of 'digits', 'generated', 'image_folder', 'mask_folder', "
-            "'table', 'coco', 'cub200', 'torchvision'",
+            "must be one of 'coco', 'cub200', 'digits', 'generated', "
+            "'image_folder', 'mask_folder', 'table', 'torchvision'",
         ),
         (
             "tasks/easy/source",
             None,
             "null",
-            "must be one of 'digits', 'generated', 'image_folder', 'mask_folder', "
-            "'table', 'coco', 'cub200', 'torchvision'",
+            "must be one of 'coco', 'cub200', 'digits', 'generated', "
+            "'image_folder', 'mask_folder', 'table', 'torchvision'",
         ),
         ("networks/mlp/weights", "imagenet", '"imagenet"', "must be 'none'"),
         (
             "methods/half/type",
             "si",
             '"si"',
-            "must be one of 'packing', 'individual', 'joint', 'finetuning', 'frozen', 'lwf', 'ewc'",
+            "must be one of 'ewc', 'finetuning', 'frozen', 'individual', 'joint', 'lwf', 'packing'",
         ),
         (
             "methods/adaptive/ratio/search",
@@ -324,14 +396,21 @@ def test_a_key_that_is_a_number_is_named(path):
         ),
         ("training/optimizer", "adam", '"adam"', "must be 'sgd' or 'adamw'"),
         ("training/optimizer", "two\nlines", '"two\\nlines"', "must be 'sgd' or 'adamw'"),
-        ("training/augmentation", ["flop"], '"flop"', "must be 'flip', 'vertical_flip', 'shift' or 'brightness'"),
+        (
+            "training/augmentation",
+            ["flop"],
+            '"flop"',
+            "must be 'flip', 'vertical_flip', 'shift' or 'brightness'",
+        ),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(path, value, shown, must):
     assert fault(path, value) == f"{path.replace('/', '.')} = {shown}: {must}"
 
 
-@pytest.mark.parametrize("value", [0, -1, True, 16.0, "16", [16], [16, 16, 16], [16, "16"], [16, True], {}, None])
+@pytest.mark.parametrize(
+    "value", [0, -1, True, 16.0, "16", [16], [16, 16, 16], [16, "16"], [16, True], {}, None]
+)
 def test_a_bad_image_size_is_one_fault(value):
     line = fault("tasks/easy/image_size", value)
     assert line.startswith("tasks.easy.image_size = ")
@@ -339,11 +418,15 @@ def test_a_bad_image_size_is_one_fault(value):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "must"), [("epochs", 0, "must be above 0"), ("epochs", True, "must be a whole number")]
+    ("key", "value", "must"),
+    [("epochs", 0, "must be above 0"), ("epochs", True, "must be a whole number")],
 )
 def test_a_bad_override_is_named_at_its_task(key, value, must):
     shown = str(value).lower()
-    assert fault("tasks/digits/training", {key: value}) == f"tasks.digits.training.{key} = {shown}: {must}"
+    assert (
+        fault("tasks/digits/training", {key: value})
+        == f"tasks.digits.training.{key} = {shown}: {must}"
+    )
 
 
 def test_bounds_of_the_tolerance_are_compared():
@@ -356,7 +439,7 @@ def test_long_values_are_shortened():
     assert len(fault("training/optimizer", "x" * 10_000)) < 150
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # names, and what must fit together
 
 
@@ -369,7 +452,11 @@ def test_long_values_are_shortened():
             {"source": "digits", "image_size": 16},
             "tasks = 'a-b': names are made of small letters, digits and _",
         ),
-        ("methods/dense", {"ratio": 0.5}, "methods.dense: this name is taken by the training that all methods share"),
+        (
+            "methods/dense",
+            {"ratio": 0.5},
+            "methods.dense: this name is taken by the training that all methods share",
+        ),
         (
             "sequences/classify/network",
             "smal",
@@ -378,7 +465,8 @@ def test_long_values_are_shortened():
         (
             "sequences/classify/network",
             "vgg",
-            "sequences.classify.network = 'vgg': there is no such network (there are: small, unet, mlp)",
+            "sequences.classify.network = 'vgg': there is no such network (there are: small, "
+            "unet, mlp)",
         ),
         (
             "sequences/classify/tasks",
@@ -400,7 +488,8 @@ def test_long_values_are_shortened():
         (
             "sequences/classify/tasks",
             ["shapes"],
-            "sequences.classify.tasks = 'shapes': a segmentation task needs a network with a decoder",
+            "sequences.classify.tasks = 'shapes': a segmentation task needs a network with a "
+            "decoder",
         ),
         (
             "tasks/birds/path",
@@ -415,7 +504,8 @@ def test_long_values_are_shortened():
         (
             "tasks/birds/group",
             "(",
-            "tasks.birds.group = '(': not a regular expression: missing ), unterminated subpattern at position 0",
+            "tasks.birds.group = '(': not a regular expression: missing ), unterminated "
+            "subpattern at position 0",
         ),
         (
             "tasks/easy/validation_share",
@@ -430,7 +520,9 @@ def test_names_and_values_must_fit_together(path, value, line):
 
 def test_a_perceptron_is_refused_a_segmentation_task():
     lines = faults(edited(**{"sequences/segment": {"network": "mlp", "tasks": ["shapes"]}}))
-    assert lines == ["sequences.segment.tasks = 'shapes': a segmentation task needs a network with a decoder"]
+    assert lines == [
+        "sequences.segment.tasks = 'shapes': a segmentation task needs a network with a decoder"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -441,7 +533,11 @@ def test_a_perceptron_is_refused_a_segmentation_task():
             "resnet19",
             "there is no such backbone (did you mean resnet18 or resnet152 or resnet101?)",
         ),
-        ("networks/small/backbone", "convsmall", "there is no such backbone (did you mean conv_small or "),
+        (
+            "networks/small/backbone",
+            "convsmall",
+            "there is no such backbone (did you mean conv_small or ",
+        ),
         ("networks/small/backbone", "le_net", "there is no such backbone (did you mean lenet or "),
         ("networks/unet/encoder", "conv_small", "there is no such encoder ("),
         ("networks/unet/encoder", "lenet", "there is no such encoder ("),
@@ -451,10 +547,26 @@ def test_a_perceptron_is_refused_a_segmentation_task():
             "there is no such backbone (known: resnet_small, lenet, conv_small, alexnet, ",
         ),
         ("networks/unet/decoder", "unett", "there is no such decoder (did you mean unet or "),
-        ("networks/unet/encoder", "resnet19", "there is no such encoder (did you mean resnet18 or "),
-        ("networks/unet/decoder", "deeplabv3", "does not fit the three scales of resnet_small (these do: unet, "),
-        ("networks/small/weights", "imagenet", "there are no ImageNet weights for it; use none or a file"),
-        ("networks/small/weights", "w.pt", "must be none, imagenet or the path of a .safetensors file"),
+        (
+            "networks/unet/encoder",
+            "resnet19",
+            "there is no such encoder (did you mean resnet18 or ",
+        ),
+        (
+            "networks/unet/decoder",
+            "deeplabv3",
+            "does not fit the three scales of resnet_small (these do: unet, ",
+        ),
+        (
+            "networks/small/weights",
+            "imagenet",
+            "there are no ImageNet weights for it; use none or a file",
+        ),
+        (
+            "networks/small/weights",
+            "w.pt",
+            "must be none, imagenet or the path of a .safetensors file",
+        ),
         ("networks/small/weights", "../w.safetensors", "must lie below data_root"),
         ("networks/small/weights", "/nowhere/w.safetensors", "must lie below data_root"),
     ],
@@ -466,13 +578,20 @@ def test_networks_that_do_not_exist_or_fit_are_named_with_those_that_do(path, va
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"tasks/easy/image_size": 4}, "tasks.easy.image_size = [4, 4]: resnet_small needs 8 or more"),
+        (
+            {"tasks/easy/image_size": 4},
+            "tasks.easy.image_size = [4, 4]: resnet_small needs 8 or more",
+        ),
         (
             {"tasks/shapes/image_size": [30, 64]},
             "tasks.shapes.image_size = [30, 64]: must be multiples of 8, such as [32, 64]",
         ),
         (
-            {"networks/unet/encoder": "resnet18", "tasks/digits/image_size": 8, "tasks/easy/image_size": 8},
+            {
+                "networks/unet/encoder": "resnet18",
+                "tasks/digits/image_size": 8,
+                "tasks/easy/image_size": 8,
+            },
             "tasks.digits.image_size = [8, 8]: must be multiples of 32, such as [32, 32]",
         ),
         (
@@ -494,8 +613,12 @@ def test_an_image_size_that_does_not_fit_the_network_comes_with_one_that_does(ch
 
 
 def test_an_encoder_that_does_not_exist_has_no_size_to_fit():
-    (line,) = faults(edited(**{"networks/unet/encoder": "resnet_smal", "tasks/digits/image_size": 24}))
-    assert line.startswith("networks.unet.encoder = 'resnet_smal': there is no such encoder (did you mean resnet_small")
+    (line,) = faults(
+        edited(**{"networks/unet/encoder": "resnet_smal", "tasks/digits/image_size": 24})
+    )
+    assert line.startswith(
+        "networks.unet.encoder = 'resnet_smal': there is no such encoder (did you mean resnet_small"
+    )
 
 
 def test_a_size_that_is_offered_is_accepted():
@@ -503,7 +626,7 @@ def test_a_size_that_is_offered_is_accepted():
     parse(edited(**{"tasks/easy/image_size": 8}))
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # all at once
 
 
@@ -550,12 +673,21 @@ def test_all_faults_of_names_and_fit_are_reported_together():
 
 def test_a_fault_that_two_sequences_meet_is_reported_once():
     assert (
-        len(faults(edited(**{"tasks/easy/image_size": 4, "sequences/again": {"network": "small", "tasks": ["easy"]}})))
+        len(
+            faults(
+                edited(
+                    **{
+                        "tasks/easy/image_size": 4,
+                        "sequences/again": {"network": "small", "tasks": ["easy"]},
+                    }
+                )
+            )
+        )
         == 1
     )
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # files
 
 
@@ -566,9 +698,18 @@ def test_a_fault_that_two_sequences_meet_is_reported_once():
         ("# nothing\n", "empty, or not a mapping of keys to values"),
         ("- a\n- b\n", "empty, or not a mapping of keys to values"),
         ("name: [tiny\n", "not valid YAML: line 2: expected ',' or ']', but got '<stream end>'"),
-        ("name: tiny\n\ttasks: 3\n", "not valid YAML: line 2: found character '\\t' that cannot start any token"),
-        ("name: !!python/name:os.system\n", "not valid YAML: line 1: could not determine a constructor for the tag"),
-        ("name: tiny\nseeds: [0]\nname: tiny\n", "not valid YAML: line 3: the key 'name' stands there twice"),
+        (
+            "name: tiny\n\ttasks: 3\n",
+            "not valid YAML: line 2: found character '\\t' that cannot start any token",
+        ),
+        (
+            "name: !!python/name:os.system\n",
+            "not valid YAML: line 1: could not determine a constructor for the tag",
+        ),
+        (
+            "name: tiny\nseeds: [0]\nname: tiny\n",
+            "not valid YAML: line 3: the key 'name' stands there twice",
+        ),
         (b"name: tiny # \xfc\n", "not text in UTF-8: "),
     ],
 )
@@ -579,38 +720,63 @@ def test_a_file_that_cannot_be_read_is_one_fault(tmp_path, text, line):
 
 def test_a_key_that_stands_twice_deep_inside_is_found(tmp_path):
     text = GOOD.replace("classes: 3, samples: 60", "classes: 3, samples: 60, classes: 4", 1)
-    assert faults_of_file(tmp_path, text) == ["not valid YAML: line 4: the key 'classes' stands there twice"]
+    assert faults_of_file(tmp_path, text) == [
+        "not valid YAML: line 4: the key 'classes' stands there twice"
+    ]
 
 
 def test_a_name_that_is_not_the_files_is_refused(tmp_path):
-    assert faults_of_file(tmp_path, GOOD, "other") == ["name = 'tiny': must be 'other', as the file is called"]
+    assert faults_of_file(tmp_path, GOOD, "other") == [
+        "name = 'tiny': must be 'other', as the file is called"
+    ]
 
 
 def test_every_line_names_the_file(tmp_path):
-    assert len(faults_of_file(tmp_path, GOOD.replace("ratio: 0.5", "ratio: 5").replace("epochs: 2", "epochs: 0"))) == 2
+    assert (
+        len(
+            faults_of_file(
+                tmp_path, GOOD.replace("ratio: 0.5", "ratio: 5").replace("epochs: 2", "epochs: 0")
+            )
+        )
+        == 2
+    )
 
 
 def test_a_missing_file_is_named_with_the_files_that_are_there(tmp_path):
     (tmp_path / "tiny.yaml").write_text(GOOD)
     with pytest.raises(ConfigurationError) as caught:
-        load(tmp_path / "tini.yaml")
+        load_configuration(tmp_path / "tini.yaml")
     assert str(caught.value) == f"{tmp_path}/tini.yaml: there is no such file (there are: tiny)"
 
 
 def test_a_class_of_masks_that_stands_there_twice_is_reported():
-    task = {"source": "mask_folder", "path": "x", "image_size": 32, "classes": ["sky", "road", "sky"]}
+    task = {
+        "source": "mask_folder",
+        "path": "x",
+        "image_size": 32,
+        "classes": ["sky", "road", "sky"],
+    }
     networks = {"n": {"decoder": "unet", "encoder": "resnet18"}}
-    raw = {"name": "x", "tasks": {"a": task}, "networks": networks, "methods": {"m": {"ratio": 0.5}}}
-    with pytest.raises(ConfigurationError, match=r"tasks\.a\.classes = .*: a class stands there twice"):
+    raw = {
+        "name": "x",
+        "tasks": {"a": task},
+        "networks": networks,
+        "methods": {"m": {"ratio": 0.5}},
+    }
+    with pytest.raises(
+        ConfigurationError, match=r"tasks\.a\.classes = .*: a class stands there twice"
+    ):
         parse(raw | {"sequences": {"s": {"network": "n", "tasks": ["a"]}}})
 
 
 def test_an_encoder_that_timm_does_not_have_is_named_with_what_is_close():
-    with pytest.raises(ConfigurationError, match=r"encoder = 'tu-resnet19': timm has no such model \(did you mean"):
+    with pytest.raises(
+        ConfigurationError, match=r"encoder = 'tu-resnet19': timm has no such model \(did you mean"
+    ):
         parse(edited(**{"networks/unet/encoder": "tu-resnet19"}))
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # series: the benchmarks of the field in one line
 
 
@@ -626,13 +792,21 @@ def with_series(**series) -> dict:
             [f"easy_permuted_{number}" for number in (1, 2, 3)],
             [{"permute": 1}, {"permute": 2}, {"permute": 3}],
         ),
-        ({"split": 2}, ["easy_split_1_of_2", "easy_split_2_of_2"], [{"part": [1, 2]}, {"part": [2, 2]}]),
+        (
+            {"split": 2},
+            ["easy_split_1_of_2", "easy_split_2_of_2"],
+            [{"part": [1, 2]}, {"part": [2, 2]}],
+        ),
         (
             {"rotated": [0.0, -22.5]},
             ["easy_rotated_0", "easy_rotated_minus_22_5"],
             [{"rotate": 0.0}, {"rotate": -22.5}],
         ),
-        ({"noise": [0.0, 0.2]}, ["easy_noise_0", "easy_noise_0_2"], [{"noise": 0.0}, {"noise": 0.2}]),
+        (
+            {"noise": [0.0, 0.2]},
+            ["easy_noise_0", "easy_noise_0_2"],
+            [{"noise": 0.0}, {"noise": 0.2}],
+        ),
         (
             {"train_samples": [5, 10]},
             ["easy_train_samples_5", "easy_train_samples_10"],
@@ -661,10 +835,19 @@ def test_two_sequences_share_the_tasks_of_one_series():
             {"of": "easi", "permuted": 2},
             "sequences.classify.tasks.of = 'easi': there is no such task (did you mean easy?)",
         ),
-        ({"of": "easy"}, "must have `of` and exactly one of permuted, split, rotated, noise, train_samples"),
-        ({"of": "easy", "permuted": 2, "split": 2}, "must have `of` and exactly one of permuted, split"),
+        (
+            {"of": "easy"},
+            "must have `of` and exactly one of permuted, split, rotated, noise, train_samples",
+        ),
+        (
+            {"of": "easy", "permuted": 2, "split": 2},
+            "must have `of` and exactly one of permuted, split",
+        ),
         ({"of": "easy", "permuted": 1}, "sequences.classify.tasks.permuted = 1: must be 2 or more"),
-        ({"of": "easy", "permute": 2}, "sequences.classify.tasks.permute: unknown key (did you mean permuted?)"),
+        (
+            {"of": "easy", "permute": 2},
+            "sequences.classify.tasks.permute: unknown key (did you mean permuted?)",
+        ),
         ({"permuted": 2}, "sequences.classify.tasks.of: missing; it is required"),
         ({"of": "easy", "noise": [0.1, 0.1]}, "a value stands there twice"),
         ({"of": "easy", "noise": [0.1, 2.0]}, "tasks.easy_noise_2.noise = 2.0: must be 1 or less"),
@@ -677,15 +860,29 @@ def test_a_mistake_in_a_series_is_named_with_its_key(series, line):
 def test_a_series_does_not_replace_a_task_of_the_same_name():
     raw = with_series(of="easy", permuted=2)
     raw["tasks"]["easy_permuted_1"] = raw["tasks"]["easy"] | {"permute": 9}
-    assert faults(raw) == ["sequences.classify.tasks: makes easy_permuted_1, but there is another task of that name"]
+    assert faults(raw) == [
+        "sequences.classify.tasks: makes easy_permuted_1, but there is another task of that name"
+    ]
 
 
 @pytest.mark.parametrize(
     ("path", "value", "line"),
     [
-        ("tasks/easy/tile_overlap", 4, "tasks.easy.tile_overlap: only images with masks can be cut into tiles"),
-        ("tasks/shapes/tile_overlap", 17, "tasks.shapes.tile_overlap = 17: must be half of image_size at most"),
-        ("tasks/easy/part", [3, 2], "tasks.easy.part = [3, 2]: must be two numbers, [k, n] with 1 ≤ k ≤ n"),
+        (
+            "tasks/easy/tile_overlap",
+            4,
+            "tasks.easy.tile_overlap: only images with masks can be cut into tiles",
+        ),
+        (
+            "tasks/shapes/tile_overlap",
+            17,
+            "tasks.shapes.tile_overlap = 17: must be half of image_size at most",
+        ),
+        (
+            "tasks/easy/part",
+            [3, 2],
+            "tasks.easy.part = [3, 2]: must be two numbers, [k, n] with 1 ≤ k ≤ n",
+        ),
         ("tasks/easy/on_error", "go", "tasks.easy.on_error = \"go\": must be 'stop' or 'skip'"),
     ],
 )
@@ -699,7 +896,8 @@ def test_what_does_not_go_with_a_task_is_named(path, value, line):
         (
             {"ratio": 0.5, "expected_tasks": 3, "cap": True},
             [
-                f"methods.half.{key}: has no effect on a ratio that is a number; for one with a cap write "
+                f"methods.half.{key}: has no effect on a ratio that is a number; for one with "
+                "a cap write "
                 "`ratio: {search: fixed, ratio: 0.5}`"
                 for key in ("cap", "expected_tasks")
             ],

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from acll.data import decoding, preparation
-from acll.data.catalogue import raw_files
+from acll.data import decoding, image_files, preparation
 from acll.data.errors import DataError
-from acll.data.sources import files
+from acll.data.sources.digits import Digits
 from acll.data.sources.generated import generate
-from acll.settings import Digits, Table
+from acll.data.sources.table import Table
 from datasets import (
     PETS,
     SPLITS,
@@ -46,7 +45,7 @@ def masks(tmp_path):
     return streets(tmp_path)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # generated tasks and digits
 
 
@@ -88,7 +87,9 @@ def test_harder_textures_are_told_apart_less_well():
     """By the nearest mean image of the classes."""
     right = []
     for difficulty in (0, 0.3, 0.6, 1):
-        images, labels = generate(generated(difficulty=difficulty, samples=400, image_size=[16, 16]))
+        images, labels = generate(
+            generated(difficulty=difficulty, samples=400, image_size=[16, 16])
+        )
         images = images.reshape(400, -1).astype(float)
         means = np.stack([images[:200][labels[:200] == label].mean(axis=0) for label in range(4)])
         distances = ((images[200:, None] - means) ** 2).sum(axis=2)
@@ -102,7 +103,9 @@ def test_harder_textures_are_told_apart_less_well():
 def test_harder_images_are_noisier(kind):
     """Neighbouring pixels differ more."""
     rough = [
-        np.abs(np.diff(generate(generated(kind, difficulty=difficulty))[0].astype(float), axis=3)).mean()
+        np.abs(
+            np.diff(generate(generated(kind, difficulty=difficulty))[0].astype(float), axis=3)
+        ).mean()
         for difficulty in (0, 0.5, 1)
     ]
     assert rough == sorted(rough)
@@ -119,7 +122,7 @@ def test_digits_are_grey_images_of_ten_classes_in_three_splits(tmp_path):
         assert set(split.labels) == set(range(10))
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # folders
 
 
@@ -127,7 +130,8 @@ def test_an_image_folder_without_val_and_test_has_them_cut_from_train(images):
     made = prepare(PETS, images)
     assert made.header.classes == ("cat", "dog")
     assert sorted(made.every()) == sorted(
-        [f"train/cat/{number}.png" for number in range(8)] + [f"train/dog/{number}.jpg" for number in range(8)]
+        [f"train/cat/{number}.png" for number in range(8)]
+        + [f"train/dog/{number}.jpg" for number in range(8)]
     )
     for split in made.splits.values():
         assert split.images.shape[1:] == (3, 6, 4)
@@ -175,7 +179,7 @@ def test_links_are_followed_but_not_in_circles(images):
     for number in range(3):
         (images / f"pets/train/cat/up{number}").symlink_to(images / "pets")
         (images / f"dogs/here{number}").symlink_to(images / "dogs")
-    assert len(raw_files(PETS, images)) == len(prepare(PETS, images).every()) == 16
+    assert len(PETS.raw_files(images)) == len(prepare(PETS, images).every()) == 16
 
 
 def test_a_mask_folder_gives_masks_beside_their_images(masks):
@@ -223,7 +227,10 @@ def test_masks_of_any_lossless_format_hold_the_same(masks, suffix):
 
 def test_the_number_of_processes_does_not_change_a_byte(tmp_path):
     for number in range(70):
-        save(tmp_path / f"pets/train/{'cat' if number % 2 else 'dog'}/{number}.png", smooth(number, (20, 30)))
+        save(
+            tmp_path / f"pets/train/{'cat' if number % 2 else 'dog'}/{number}.png",
+            smooth(number, (20, 30)),
+        )
     (tmp_path / "pets/train/cat/broken.png").write_bytes(b"x")
     task = changed(PETS, on_error="skip", noise=0.1)
     made = [prepare(task, tmp_path, processes, f"by{processes}") for processes in (1, 3)]
@@ -232,7 +239,7 @@ def test_the_number_of_processes_does_not_change_a_byte(tmp_path):
     assert made[0].summary == made[1].summary
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # what is wrong with a folder as a whole
 
 
@@ -272,7 +279,9 @@ def test_folders_of_the_other_kind_are_refused(images):
 
 def test_an_image_folder_with_one_class_is_refused(images):
     shutil.rmtree(images / "pets/train/dog")
-    assert fault(PETS, images).startswith(f"{images}/pets/train: a folder for each class is expected")
+    assert fault(PETS, images).startswith(
+        f"{images}/pets/train: a folder for each class is expected"
+    )
 
 
 def test_a_class_with_control_characters_is_refused(images):
@@ -337,7 +346,7 @@ def test_a_class_of_which_no_image_is_left_is_named(images):
     )
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # what is wrong with single files
 
 
@@ -361,7 +370,10 @@ def as_link_to_nothing(path):
 
 
 def as_raster(count):
-    return lambda path: (path.unlink(), raster(path.with_suffix(".tif"), np.ones((count, 12, 10), np.uint8)))
+    return lambda path: (
+        path.unlink(),
+        raster(path.with_suffix(".tif"), np.ones((count, 12, 10), np.uint8)),
+    )
 
 
 def mask_of(values, **options):
@@ -372,25 +384,32 @@ NOT_READABLE = "not a readable image: "
 IMAGE, MASK = "train/cat/3.png", "train/masks/3.png"
 BROKEN = {
     "empty": (IMAGE, overwritten(b""), "unreadable", NOT_READABLE + "of no known format"),
-    "text": (IMAGE, overwritten(b"not an image"), "unreadable", NOT_READABLE + "of no known format"),
-    "html": (IMAGE, overwritten(b"<html>404</html>" * 99), "unreadable", NOT_READABLE + "of no known format"),
+    "text": (IMAGE, overwritten(b"not an image"), "unreadable", NOT_READABLE + ("of no known "
+                                                                               "format")),
+    "html": (IMAGE, overwritten(b"<html>404</html>" * 99), "unreadable", NOT_READABLE + ("of no known "
+                                                                                        "format")),
     "cut png": (IMAGE, as_truncated("png"), "unreadable", NOT_READABLE),
     "cut jpg": (IMAGE, as_truncated("jpg"), "unreadable", NOT_READABLE),
     "cut tif": (IMAGE, as_truncated("tif"), "unreadable", NOT_READABLE),
     "cut bmp": (IMAGE, as_truncated("bmp"), "unreadable", NOT_READABLE),
     "cut webp": (IMAGE, as_truncated("webp"), "unreadable", NOT_READABLE),
-    "bomb": (IMAGE, overwritten(bomb()), "unreadable", "too large to be read whole, or says so; cut large images"),
+    "bomb": (IMAGE, overwritten(bomb()), "unreadable", "too large to be read whole, or says "
+                                                       "so; cut large images"),
     "link": (IMAGE, as_link_to_nothing, "unreadable", "cannot be read: No such file or directory"),
     "bands": (IMAGE, as_raster(5), "bands", "has 5 channels, most images have 3"),
-    "no mask": (MASK, lambda path: path.unlink(), "partner", "an image without a mask of the same name"),
+    "no mask": (MASK, lambda path: path.unlink(), "partner", "an image without a mask of the "
+                                                             "same name"),
     "mask cut": (MASK, lambda path: cut_off(path, 0.7), "unreadable", NOT_READABLE),
     "mask empty": (MASK, overwritten(b""), "unreadable", NOT_READABLE + "of no known format"),
     "mask size": (MASK, mask_of(picture(0, 1, (10, 12))), "size",
                   "the mask has 12x10 pixels, its image 10x12 pixels; they must be equal"),
     "mask labels": (MASK, mask_of(np.arange(120).reshape(12, 10) % 5), "label",
-                    "its mask has the labels 2, 3, 4, outside the 2 classes (0 to 1; 255 means ignore)"),
-    "mask colour": (MASK, mask_of(picture(0)), "unreadable", "a mask has one channel of class indices, not RGB"),
-    "mask ignored": (MASK, mask_of(picture(255, 1)), "ignored", "its mask has no pixel of any class"),
+                    "its mask has the labels 2, 3, 4, outside the 2 classes (0 to 1; 255 means "
+                    "ignore)"),
+    "mask colour": (MASK, mask_of(picture(0)), "unreadable", "a mask has one channel of class "
+                                                             "indices, not RGB"),
+    "mask ignored": (MASK, mask_of(picture(255, 1)), "ignored", "its mask has no pixel of any "
+                                                                "class"),
 }  # fmt: skip
 
 
@@ -415,7 +434,9 @@ def test_a_broken_file_stops_a_task_or_is_left_out_and_is_named_with_what_is_wro
 
 def test_a_mask_without_an_image_is_a_fault_of_the_mask(masks):
     shutil.copy(masks / "streets" / MASK, masks / "streets/train/masks/extra.png")
-    assert faults(STREETS, masks) == ["train/masks/extra.png: a mask without an image of the same name"]
+    assert faults(STREETS, masks) == [
+        "train/masks/extra.png: a mask without an image of the same name"
+    ]
 
 
 @pytest.mark.parametrize("part", ["images", "masks"])
@@ -433,7 +454,9 @@ def test_all_unreadable_images_are_named_at_once(images, broken):
         path = images / "pets" / name
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2] if broken is None else broken)
-    assert [line.split(": ")[:2] for line in faults(PETS, images)] == [[name, "not a readable image"] for name in names]
+    assert [line.split(": ")[:2] for line in faults(PETS, images)] == [
+        [name, "not a readable image"] for name in names
+    ]
 
 
 def test_messages_name_a_few_files_of_each_kind_and_the_report_all(images):
@@ -442,7 +465,11 @@ def test_messages_name_a_few_files_of_each_kind_and_the_report_all(images):
     raster(images / "pets/train/dog/deep.tif", np.ones((4, 12, 10), np.uint8), alpha="NO")
     lines = faults(PETS, images)
     named = [f"train/cat/{number}.png" for number in range(3)]
-    assert [line.split(":")[0] for line in lines] == [*named, "… and 3 more (unreadable)", "train/dog/deep.tif"]
+    assert [line.split(":")[0] for line in lines] == [
+        *named,
+        "… and 3 more (unreadable)",
+        "train/dog/deep.tif",
+    ]
     assert [row[2] for row in report_of(images)] == [
         "train/dog/deep.tif", *(f"train/cat/{number}.png" for number in range(6))
     ]  # fmt: skip
@@ -463,24 +490,33 @@ def test_a_file_at_which_its_process_dies_is_reported_and_all_others_are_prepare
     tmp_path, monkeypatch, dying, processes
 ):
     monkeypatch.setattr(decoding, "_CHUNK", 4)
-    read = files.read_image
+    read = image_files.read_image
     monkeypatch.setattr(
-        files, "read_image", lambda file, name, box: os._exit(9) if name in dying else read(file, name, box)
+        image_files,
+        "read_image",
+        lambda file, name, box: os._exit(9) if name in dying else read(file, name, box),
     )
     for number in range(50):
-        save(tmp_path / f"pets/train/{'cat' if number % 2 == 0 else 'dog'}/{number}.png", smooth(number, (12, 10)))
+        save(
+            tmp_path / f"pets/train/{'cat' if number % 2 == 0 else 'dog'}/{number}.png",
+            smooth(number, (12, 10)),
+        )
     made = prepare(changed(PETS, on_error="skip"), tmp_path, processes)
     words = "its process died with exit code 9; a damaged file that its decoder does not survive"
-    assert report_of(tmp_path) == [("left out", "unreadable", name, words) for name in sorted(dying)]
+    assert report_of(tmp_path) == [
+        ("left out", "unreadable", name, words) for name in sorted(dying)
+    ]
     assert len(made.every()) == 50 - len(dying)
     assert not dying & made.every().keys()
 
 
-def test_a_process_that_is_killed_from_outside_is_no_fault_of_a_file_and_never_skipped(images, monkeypatch):
-    read = files.read_image
+def test_a_process_that_is_killed_from_outside_is_no_fault_of_a_file_and_never_skipped(
+    images, monkeypatch
+):
+    read = image_files.read_image
     deadly = "train/cat/3.png"
     monkeypatch.setattr(
-        files, "read_image",
+        image_files, "read_image",
         lambda file, name, box: os.kill(os.getpid(), signal.SIGKILL) if name == deadly else read(file, name, box),
     )  # fmt: skip
     message = fault(changed(PETS, on_error="skip"), images)
@@ -551,7 +587,9 @@ def test_masks_that_hold_one_class_are_refused_with_what_masks_hold(masks):
 
 
 @pytest.mark.parametrize(("channels", "fits"), [((3,), True), ((1, 3), False), ((13,), False)])
-def test_images_that_a_network_cannot_take_are_refused_before_anything_is_trained(images, channels, fits):
+def test_images_that_a_network_cannot_take_are_refused_before_anything_is_trained(
+    images, channels, fits
+):
     train, test, report = paths(images)
     arguments = ("x", PETS, images, train, test, report, 1, channels)
     if fits:

@@ -1,4 +1,5 @@
-"""Runs that are stopped at a random moment, and what the next one makes of them: the same bytes as undisturbed.
+"""Runs that are stopped at a random moment, and what the next one makes of them: the same bytes as
+undisturbed.
 
 `make test` tries one moment, `make test-slow` two more, `make test-faults` twenty; `--faults N` any
 number. Moments come from a seed.
@@ -26,7 +27,8 @@ def pytest_generate_tests(metafunc):
     if "moment" in metafunc.fixturenames:
         generator = random.Random(0)
         cases = [
-            (HOW[index % len(HOW)], generator.uniform(0.05, LATEST)) for index in range(metafunc.config.option.faults)
+            (HOW[index % len(HOW)], generator.uniform(0.05, LATEST))
+            for index in range(metafunc.config.option.faults)
         ]
         metafunc.parametrize(
             ("how", "moment"),
@@ -82,7 +84,9 @@ def runs(process: psutil.Process, word: str) -> bool:
 def stop(own: Checkout, run: subprocess.Popen, how: str) -> None:
     """Stop a run, as a person, a batch system or a power cut would, and wait until it is gone."""
     if how == "SIGKILL to Snakemake alone":  # as the kernel does where memory ends: its jobs go on
-        while not (found := [process for process in processes_of(own) if runs(process, "bin/snakemake")]):
+        while not (
+            found := [process for process in processes_of(own) if runs(process, "bin/snakemake")]
+        ):
             time.sleep(0.05)
         for process in found:
             process.kill()
@@ -108,7 +112,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(undisturbed, tmp_path,
     text = clone.make("run", "small")
     assert "error" not in text.lower(), text
     made = contents(clone.results("small"))
-    assert {name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name)} == set()
+    assert {
+        name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name)
+    } == set()
     assert "all as this commit would make them" in clone.make("verify", "small")
     assert clone.planned(name="small") == set()
     shutil.rmtree(clone.folder)
@@ -133,7 +139,7 @@ def test_jobs_that_a_killed_run_left_at_work_are_stopped_and_go_on_from_their_ch
     orphans = [process for process in processes_of(clone) if runs(process, "acll.steps.train")]
     assert len(orphans) == 1
     text = clone.make("run", "small")
-    assert "stopping what a killed run has left at work (jobs: 1)" in text
+    assert "waiting until the jobs of a killed run have noticed its end" in text
     assert not orphans[0].is_running()
     log = (clone.results("small") / "logs/train/small/dense/seed0/a.log").read_text()
     assert "goes on after epoch" in log

@@ -31,7 +31,10 @@ for _ in range(50):
 
 def test_what_a_killed_process_leaves_is_gone_after_the_next_one(tmp_path):
     path = tmp_path / "file"
-    assert subprocess.run([sys.executable, "-c", KILLED, path], check=False).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run([sys.executable, "-c", KILLED, path], check=False).returncode
+        == -signal.SIGKILL
+    )
     assert not path.exists()
     with written(path) as beside:
         beside.write_text("new")
@@ -42,7 +45,10 @@ def test_what_a_killed_process_leaves_is_gone_after_the_next_one(tmp_path):
 def test_processes_that_write_at_once_take_turns(tmp_path):
     path = tmp_path / "file"
     with ThreadPoolExecutor(4) as pool:
-        ends = pool.map(lambda one: subprocess.run([sys.executable, "-c", PATIENT, path, one], check=False), "abcd")
+        ends = pool.map(
+            lambda one: subprocess.run([sys.executable, "-c", PATIENT, path, one], check=False),
+            "abcd",
+        )
         assert [end.returncode for end in ends] == [0] * 4
     assert path.read_text() in {letter * 20 for letter in "abcd"}
     assert [*tmp_path.iterdir()] == [path]

@@ -1,4 +1,5 @@
-"""Packed files that are damaged, or that lie: a clear error each, and never a crash or a memory that runs full."""
+"""Packed files that are damaged, or that lie: a clear error each, and never a crash or a memory
+that runs full."""
 
 import json
 import resource
@@ -11,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from acll.cli.main import main
-from acll.packing import container, file
+from acll.packing import packed_file, tensor_file
 from acll.packing.ownership import PackingError
-from acll.serving.export import SUFFIXES, export
+from acll.serving.export import EXPORT_SUFFIXES, export_task
 from acll.serving.model import PackedNetwork
 from conftest import tiny_packed
 
@@ -23,7 +24,7 @@ def sound(tmp_path_factory):
     """A packed network of two tasks, and its file."""
     path = tmp_path_factory.mktemp("sound") / "network.safetensors"
     packed = tiny_packed("a", "b")
-    file.write(path, packed)
+    packed_file.write_packed(path, packed)
     return path
 
 
@@ -40,7 +41,7 @@ def start_of_peak() -> int:
 
 def read_all(path) -> None:
     """Whatever a person could ask of a file."""
-    opened = file.opened(path)
+    opened = packed_file.open_packed(path)
     packed = PackedNetwork(opened)
     for task in packed.tasks:
         opened.state(task.name)
@@ -54,11 +55,14 @@ def test_a_sound_file_is_read(sound):
 
 def forged(sound, tmp_path, change):
     """The file with other content, its digests made to agree."""
-    tensors, header = load_file(sound), json.loads(json.dumps(container.opened(sound).header))
+    tensors, header = (
+        load_file(sound),
+        json.loads(json.dumps(tensor_file.open_tensors(sound).header)),
+    )
     header.pop("digests")
     header.pop("digest")
     change(tensors, header)
-    container.save(tmp_path / "forged.safetensors", tensors, header)
+    tensor_file.save_tensors(tmp_path / "forged.safetensors", tensors, header)
     return tmp_path / "forged.safetensors"
 
 
@@ -81,7 +85,9 @@ def replaced(name, make):
 
 
 def dropped(name):
-    return lambda tensors, header: tensors.pop(next(key for key in sorted(tensors) if key.startswith(name)))
+    return lambda tensors, header: tensors.pop(
+        next(key for key in sorted(tensors) if key.startswith(name))
+    )
 
 
 def twice(tensors, header):
@@ -102,9 +108,11 @@ LIES = {
     "a thousand tasks": (lambda tensors, header: header.update(tasks=header["tasks"] * 500), "tasks"),
     "a task twice": (set_at("tasks", 1, "name", value="a"), "stands there twice"),
     "a task with a path": (set_at("tasks", 1, "name", value="../../b"), "the name of a task"),
-    "huge shape": (set_at("layers", 0, "shape", value=[2**20, 2**20]), "it has a tensor of more than"),
+    "huge shape": (set_at("layers", 0, "shape", value=[2**20, 2**20]), "it has a tensor of "
+                                                                       "more than"),
     "huge shape of one owner": (
-        lambda tensors, header: header["layers"][0].update(shape=[2**40], owned=[0, 0]), "less than or equal"
+        lambda tensors, header: header["layers"][0].update(shape=[2**40], owned=[0, 0]), "less than or "
+                                                                                         "equal"
     ),
     "many large shapes": (
         lambda tensors, header: header["layers"].extend(
@@ -115,49 +123,66 @@ LIES = {
     "many dimensions": (set_at("layers", 0, "shape", value=[1] * 1000), "shape"),
     "negative shape": (set_at("layers", 0, "shape", value=[-1, 2]), "shape"),
     "shape of no numbers": (set_at("layers", 0, "shape", value=["x"]), "shape"),
-    "other shape": (set_at("layers", 0, "shape", value=[3, 3]), "own more weights than there are|cannot hold"),
+    "other shape": (set_at("layers", 0, "shape", value=[3, 3]), "own more weights than there "
+                                                                "are|cannot hold"),
     "a layer twice": (twice, "stands there twice"),
-    "more owned than there is": (set_at("layers", 0, "owned", value=[10**6, 0]), "own more weights than there are"),
-    "other counts": (set_at("layers", 0, "owned", value=[1, 1]), "does not (agree with the header|have as many)"),
+    "more owned than there is": (set_at("layers", 0, "owned", value=[10**6, 0]), "own more weights than there "
+                                                                                 "are"),
+    "other counts": (set_at("layers", 0, "owned", value=[1, 1]), "does not (agree with the "
+                                                                 "header|have as many)"),
     "negative counts": (set_at("layers", 0, "owned", value=[-5, 5]), "owned"),
-    "counts of other tasks": (set_at("layers", 0, "owned", value=[1]), "own more weights than there are"),
-    "owner out of range": (replaced("owner/", lambda bits: bits | 255), "names tasks that are not there"),
+    "counts of other tasks": (set_at("layers", 0, "owned", value=[1]), "own more weights than "
+                                                                       "there are"),
+    "owner out of range": (replaced("owner/", lambda bits: bits | 255), "names tasks that are "
+                                                                        "not there"),
     "owner map cut": (replaced("owner/", lambda bits: bits[:-1]), "cannot hold"),
     "owner map of floats": (replaced("owner/", lambda bits: bits.float()), "not of the form"),
     "owner map missing": (dropped("owner/"), "it lacks owner/"),
     "weights cut": (replaced("weights/", lambda values: values[:-1]), "does not have as many"),
-    "weights of bytes": (replaced("weights/", lambda values: values.to(torch.uint8)), "not of the form"),
-    "weights of two dimensions": (replaced("weights/", lambda values: values[None]), "not of the form"),
+    "weights of bytes": (replaced("weights/", lambda values: values.to(torch.uint8)), "not of the "
+                                                                                      "form"),
+    "weights of two dimensions": (replaced("weights/", lambda values: values[None]), "not of the "
+                                                                                     "form"),
     "weights missing": (dropped("weights/2"), "it lacks weights/2"),
-    "private state cut": (replaced("private/", lambda values: values[:10]), "not what its layout says"),
+    "private state cut": (replaced("private/", lambda values: values[:10]), "not what its layout "
+                                                                            "says"),
     "private state missing": (dropped("private/b"), "it lacks private/b"),
-    "private layout of others": (lambda tensors, header: header["private"].pop("a"), "whose private state it has"),
+    "private layout of others": (lambda tensors, header: header["private"].pop("a"), "whose private state it "
+                                                                                     "has"),
     "private state of no type": (
         lambda tensors, header: header["private"]["a"][0].update(dtype="object"), "private.a.0.dtype"
     ),
     "private state larger than the file": (
-        lambda tensors, header: header["private"]["a"][0].update(shape=[2**50]), "less than or equal"
+        lambda tensors, header: header["private"]["a"][0].update(shape=[2**50]), "less than or "
+                                                                                 "equal"
     ),
     "a layer of another name": (set_at("layers", 0, "name", value="x"), "it lacks owner/x"),
     "private state of another name": (
         lambda tensors, header: header["private"]["a"][0].update(name="head.x"), "does not fit"
     ),
-    "other classes than its head has": (set_at("tasks", 0, "classes", value=["x", "y"]), "does not fit"),
+    "other classes than its head has": (set_at("tasks", 0, "classes", value=["x", "y"]), "does not "
+                                                                                         "fit"),
     "no such network": (set_at("network", value={"backbone": "zebra"}), "it cannot be built"),
     "no network": (set_at("network", value={}), "it cannot be built"),
     "a network from elsewhere": (
-        set_at("network", value={"decoder": "unet", "encoder": "tu-hf-hub:somebody/model"}), "it cannot be built"
+        set_at("network", value={"decoder": "unet", "encoder": "tu-hf-hub:somebody/model"}), "it cannot be "
+                                                                                             "built"
     ),
     "images of no size": (set_at("tasks", 0, "image_size", value=[0, 0]), "image_size"),
     "images of any size": (set_at("tasks", 0, "image_size", value=[2**30, 4]), "image_size"),
     "pixels of no type": (set_at("tasks", 0, "pixel", value="object"), "cannot be normalised"),
-    "no deviation": (set_at("tasks", 0, "deviation", value=[0.0, 0.0, 0.0]), "cannot be normalised"),
-    "mean of other channels": (set_at("tasks", 0, "mean", value=[0.5, 0.5]), "are not those of channels"),
+    "no deviation": (set_at("tasks", 0, "deviation", value=[0.0, 0.0, 0.0]), "cannot be "
+                                                                             "normalised"),
+    "mean of other channels": (set_at("tasks", 0, "mean", value=[0.5, 0.5]), "are not those of "
+                                                                             "channels"),
     "overlap of whole tiles": (set_at("tasks", 0, "tile_overlap", value=4), "tile_overlap"),
     "order of no seed": (set_at("tasks", 0, "permute", value=-1), "cannot be moved"),
-    "ratio as text": (set_at("tasks", 0, "choice", value={"ratio": "x"}), "a ratio that is no share"),
-    "ratio of four hundred digits": (set_at("tasks", 0, "choice", "ratio", value=10**400), "a ratio that is no share"),
-    "score that is no number": (set_at("tasks", 0, "validation_score", value=float("nan")), "a number that is not fin"),
+    "ratio as text": (set_at("tasks", 0, "choice", value={"ratio": "x"}), "a ratio that is no "
+                                                                          "share"),
+    "ratio of four hundred digits": (set_at("tasks", 0, "choice", "ratio", value=10**400), "a ratio that is no "
+                                                                                           "share"),
+    "score that is no number": (set_at("tasks", 0, "validation_score", value=float("nan")), "a number that is not "
+                                                                                            "fin"),
     "a shape that is too large but for a side of 0": (
         lambda tensors, header: header["layers"].append({"name": "x", "shape": [2**28] * 7 + [0], "owned": [0, 0]}),
         "it has a tensor of more than",
@@ -172,54 +197,70 @@ LIES = {
         ),
         "at most 5000 items",
     ),
-    "images larger than memory": (set_at("tasks", 0, "image_size", value=[2**14, 2**14]), "pixels in all at most"),
+    "images larger than memory": (set_at("tasks", 0, "image_size", value=[2**14, 2**14]), "pixels in all at "
+                                                                                          "most"),
     "images of a million channels": (
         lambda tensors, header: header["tasks"][0].update(mean=[0.5] * 10**6, deviation=[0.3] * 10**6), "channels"
     ),
     "images of other channels": (
-        lambda tensors, header: header["tasks"][0].update(mean=[0.5] * 5, deviation=[0.3] * 5), "cannot take the images"
+        lambda tensors, header: header["tasks"][0].update(mean=[0.5] * 5, deviation=[0.3] * 5), "cannot take the "
+                                                                                                "images"
     ),
     "tiles that hardly move": (
-        lambda tensors, header: header["tasks"][0].update(image_size=[32, 32], tile_overlap=31), "tile_overlap 31"
+        lambda tensors, header: header["tasks"][0].update(image_size=[32, 32], tile_overlap=31), "tile_overlap "
+                                                                                                 "31"
     ),
     "tiles of a pixel": (
-        lambda tensors, header: header["tasks"][0].update(image_size=[1, 1], tile_overlap=0), "tile_overlap 0"
+        lambda tensors, header: header["tasks"][0].update(image_size=[1, 1], tile_overlap=0), "tile_overlap "
+                                                                                              "0"
     ),
     "more classes than a mask can hold": (
         lambda tensors, header: header["tasks"][0].update(kind="segmentation", classes=["x"] * 256), "256 classes"
     ),
-    "a class with terminal escapes": (set_at("tasks", 0, "classes", 0, value="\x1b[2J"), "has control characters"),
-    "a class of two lines": (set_at("tasks", 0, "classes", 0, value="a\nerror: b"), "has control characters"),
+    "a class with terminal escapes": (set_at("tasks", 0, "classes", 0, value="\x1b[2J"), "has control "
+                                                                                         "characters"),
+    "a class of two lines": (set_at("tasks", 0, "classes", 0, value="a\nerror: b"), "has control "
+                                                                                    "characters"),
     "a method of half a letter": (set_at("method", value="\ud800"), "has control characters"),
-    "a layer of ten million letters": (set_at("layers", 0, "name", value="x" * 10**7), "10,000,000 characters"),
+    "a layer of ten million letters": (set_at("layers", 0, "name", value="x" * 10**7), "10,000,000 "
+                                                                                       "characters"),
     "a task of two lines": (
         lambda tensors, header: header["private"].update({"x\nerror: y": 3}), "private.x\N{REPLACEMENT CHARACTER}error"
     ),
-    "values in each other": (set_at("network", "deep", value=nested(900)), "values in too many others"),
-    "choices in each other": (set_at("tasks", 0, "choice", value={"x": nested(900)}), "values in too many others"),
+    "values in each other": (set_at("network", "deep", value=nested(900)), "values in too many "
+                                                                           "others"),
+    "choices in each other": (set_at("tasks", 0, "choice", value={"x": nested(900)}), "values in too many "
+                                                                                      "others"),
     "a network with parts from elsewhere": (
-        set_at("network", value={"backbone": "fasterrcnn_resnet50_fpn"}), "there is no backbone 'fasterrcnn"
+        set_at("network", value={"backbone": "fasterrcnn_resnet50_fpn"}), "there is no "
+                                                                          "backbone 'fasterrcnn"
     ),
     "a network of two lines": (
         set_at("network", value={"backbone": "x" * 50 + "\r"}), "has control characters"
     ),
     "a network of a million channels": (
-        set_at("network", value={"decoder": "unet", "encoder": "mit_b0", "channels": 10**6}), "it cannot be built"
+        set_at("network", value={"decoder": "unet", "encoder": "mit_b0", "channels": 10**6}), "it cannot be "
+                                                                                              "built"
     ),
     "a network of huge layers": (
-        set_at("network", value={"hidden": [10**9], "image_size": 4, "channels": 3}), "it cannot be built"
+        set_at("network", value={"hidden": [10**9], "image_size": 4, "channels": 3}), "it cannot be "
+                                                                                      "built"
     ),
     "a network without end": (
-        set_at("network", value={"hidden": [6] * 10**5, "image_size": 4, "channels": 3}), "it cannot be built"
+        set_at("network", value={"hidden": [6] * 10**5, "image_size": 4, "channels": 3}), "it cannot be "
+                                                                                          "built"
     ),
     "a network for other images": (
-        set_at("network", value={"hidden": [6], "image_size": 5, "channels": 3}), "cannot take the images"
+        set_at("network", value={"hidden": [6], "image_size": 5, "channels": 3}), "cannot take the "
+                                                                                  "images"
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "message"), LIES.values(), ids=LIES.keys())
-def test_a_file_that_lies_is_refused_with_what_is_wrong_in_little_memory(sound, tmp_path, change, message):
+def test_a_file_that_lies_is_refused_with_what_is_wrong_in_little_memory(
+    sound, tmp_path, change, message
+):
     path = forged(sound, tmp_path, change)
     before = start_of_peak()
     with pytest.raises(PackingError, match=message) as caught:
@@ -237,7 +278,7 @@ def test_free_weights_that_a_header_claims_ask_for_no_memory(sound, tmp_path, ca
     main(["inspect", str(path)])
     assert "939,5" in capsys.readouterr().out
     with pytest.raises(PackingError, match="does not fit"):
-        PackedNetwork(file.opened(path)).network("a")
+        PackedNetwork(packed_file.open_packed(path)).network("a")
     assert peak() - before < 200_000
 
 
@@ -246,10 +287,10 @@ def test_a_decoder_that_a_header_claims_for_a_classifier_asks_for_no_memory(soun
         {"name": f"decoder.x{number}", "shape": [2**27], "owned": [0, 0]} for number in range(7)
     ))  # fmt: skip
     before = start_of_peak()
-    opened = file.opened(path)
+    opened = packed_file.open_packed(path)
     PackedNetwork(opened).predict("a", np.zeros((5, 7), np.uint8))
-    for suffix in SUFFIXES:
-        export(opened, "a", tmp_path / f"a{suffix}", "float32", None)
+    for suffix in EXPORT_SUFFIXES:
+        export_task(opened, "a", tmp_path / f"a{suffix}", "float32", None)
     assert (tmp_path / "a.safetensors").stat().st_size < sound.stat().st_size
     assert peak() - before < 200_000
 
@@ -260,7 +301,7 @@ def test_a_header_that_is_no_mapping_is_refused(tmp_path):
     for text in ("[]", "3", "null", "{", '"x"', "[" * 100_000):
         save_file({}, tmp_path / "odd.safetensors", metadata={"acll": text})
         with pytest.raises(PackingError, match="damaged"):
-            file.opened(tmp_path / "odd.safetensors")
+            packed_file.open_packed(tmp_path / "odd.safetensors")
 
 
 def test_no_mutation_of_a_file_passes_or_ends_in_anything_but_a_message(sound, tmp_path):

@@ -1,13 +1,16 @@
 """The identity of raw data."""
 
+import hashlib
+import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from acll.data.errors import DataError
 from acll.data.identity import identity
-from acll.settings import Digits
+from acll.data.sources.digits import Digits
 from datasets import PETS, changed, generated, pack, pets
 
 
@@ -115,3 +118,40 @@ def test_the_identity_of_an_archive_is_that_of_its_content(images, ending):
     (images / "pets/train/cat/0.png").unlink()
     pack(images / "pets", path)
     assert identity(task, images, images / "cache.json") != first
+
+
+def known_to(cache):
+    """The names of the files whose digests a cache has."""
+    return {Path(name).name for name in json.loads(cache.read_text())}
+
+
+def test_what_was_read_is_kept_where_data_are_not_what_their_dvc_file_says(images):
+    (images / "pets.dvc").write_text("outs:\n- md5: 0123.dir\n  path: pets\n")
+    with pytest.raises(DataError, match=r"is not what pets\.dvc says"):
+        own(images)
+    files = {path.name for path in (images / "pets").rglob("*") if path.is_file()}
+    assert known_to(images / "cache.json") == files
+
+
+@pytest.mark.parametrize("stop", [OSError, KeyboardInterrupt])
+def test_what_was_read_is_kept_where_reading_ends_early(images, monkeypatch, stop):
+    read = []
+
+    def digest(file, how, real=hashlib.file_digest):
+        if len(read) == 3:
+            raise stop
+        read.append(Path(file.name).name)
+        return real(file, how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hashlib, "file_digest", digest)
+        with pytest.raises(stop):
+            own(images)
+    assert known_to(images / "cache.json") == set(read)
+    assert own(images) == own(images, "other.json")
+
+
+@pytest.mark.parametrize("content", ["null", "3", "[1]"])
+def test_a_cache_that_is_none_is_none(images, content):
+    (images / "cache.json").write_text(content)
+    assert own(images) == own(images, "other.json")

@@ -1,9 +1,14 @@
 """Image files as arrays, whatever their format, and files that are none."""
 
 import io
+import logging
 import re
 import struct
+import subprocess
+import sys
+import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from acll.data.images import UnreadableError, as_dtype, read_image, read_mask, resized, size_of
+from acll.data.images import (
+    QUIET,
+    UnreadableError,
+    as_dtype,
+    read_image,
+    read_mask,
+    resized,
+    size_of,
+)
 from datasets import PETS, PROPERTY, bomb, changed, pets, prepare, raster, save
 
 OFTEN = settings(max_examples=150, deadline=None)
@@ -24,7 +37,10 @@ def read(path):
     height, width = size_of(path, path.name)
     memory = io.BytesIO(path.read_bytes())
     assert pixels.shape[1:] == (height, width) == size_of(memory, path.name)
-    for again in (read_image(memory, path.name), read_image(path, path.name, (0, 0, height, width))):
+    for again in (
+        read_image(memory, path.name),
+        read_image(path, path.name, (0, 0, height, width)),
+    ):
         assert again.dtype == pixels.dtype
         assert np.array_equal(again, pixels)
     return pixels
@@ -33,7 +49,9 @@ def read(path):
 @pytest.mark.parametrize("suffix", ["png", "bmp", "ppm", "tif", "tiff", "webp"])
 def test_colours_are_three_channels(tmp_path, suffix):
     options = {"lossless": True} if suffix == "webp" else {}
-    assert np.array_equal(read(save(tmp_path / f"x.{suffix}", COLOURS, **options)).transpose(1, 2, 0), COLOURS)
+    assert np.array_equal(
+        read(save(tmp_path / f"x.{suffix}", COLOURS, **options)).transpose(1, 2, 0), COLOURS
+    )
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "pgm", "tif", "gif"])
@@ -53,7 +71,9 @@ def test_jpeg_is_about_what_was_saved(tmp_path):
 @pytest.mark.parametrize("channels", [2, 4])
 def test_alpha_is_dropped_and_the_colours_below_it_stay(tmp_path, suffix, channels):
     alpha = np.full((9, 7, 1), 128, np.uint8)
-    path = save(tmp_path / f"x.{suffix}", np.concatenate([COLOURS[..., : channels - 1], alpha], axis=2))
+    path = save(
+        tmp_path / f"x.{suffix}", np.concatenate([COLOURS[..., : channels - 1], alpha], axis=2)
+    )
     assert np.array_equal(read(path).transpose(1, 2, 0), COLOURS[..., : channels - 1])
 
 
@@ -158,11 +178,13 @@ DAMAGED = [b"rubbish", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\0\x09"]
 @pytest.mark.parametrize("content", DAMAGED)
 def test_damaged_exif_loses_no_image(tmp_path, content):
     exif = b"Exif\0\0" + content
-    assert np.array_equal(read(save(tmp_path / "x.png", COLOURS, exif=exif)).transpose(1, 2, 0), COLOURS)
+    assert np.array_equal(
+        read(save(tmp_path / "x.png", COLOURS, exif=exif)).transpose(1, 2, 0), COLOURS
+    )
     assert read(save(tmp_path / "x.jpg", COLOURS, exif=exif)).shape == (3, 9, 7)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # rasters
 
 
@@ -182,8 +204,12 @@ def test_rasters_keep_all_their_bands(tmp_path, count, dtype):
 
 def test_a_fourth_band_beside_colours_is_kept_where_it_is_no_alpha(tmp_path):
     values = bands(4, np.uint8)
-    assert np.array_equal(read(raster(tmp_path / "x.tif", values, photometric="RGB", alpha="NO")), values)
-    assert np.array_equal(read(raster(tmp_path / "y.tif", values, photometric="RGB", alpha="YES")), values[:3])
+    assert np.array_equal(
+        read(raster(tmp_path / "x.tif", values, photometric="RGB", alpha="NO")), values
+    )
+    assert np.array_equal(
+        read(raster(tmp_path / "y.tif", values, photometric="RGB", alpha="YES")), values[:3]
+    )
 
 
 @pytest.mark.parametrize("count", [3, 5])
@@ -246,7 +272,9 @@ def test_rasters_are_prepared_with_all_their_bands(tmp_path, dtype):
     images = {}
     for number in range(12):
         values = (bands(13, np.float32) + number).astype(dtype)
-        path = raster(tmp_path / f"pets/train/{'cat' if number % 2 else 'dog'}/{number}.tif", values)
+        path = raster(
+            tmp_path / f"pets/train/{'cat' if number % 2 else 'dog'}/{number}.tif", values
+        )
         images[path.relative_to(tmp_path / "pets").as_posix()] = values
     made = prepare(changed(PETS, image_size=[9, 7]), tmp_path)
     assert (made.summary["channels"], made.summary["pixel"]) == (13, dtype)
@@ -256,7 +284,7 @@ def test_rasters_are_prepared_with_all_their_bands(tmp_path, dtype):
     assert all(np.array_equal(every[name], images[name]) for name in images)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # files that are no images
 
 
@@ -344,7 +372,12 @@ def test_a_file_that_is_cut_off_anywhere_is_hardly_ever_taken_for_an_image(name)
 
 @pytest.mark.filterwarnings("ignore")
 @OFTEN
-@given(NAMES, st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6))
+@given(
+    NAMES,
+    st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6
+    ),
+)
 def test_files_with_changed_bytes_are_images_or_unreadable(name, flips):
     content = bytearray(VALID[name])
     for where, value in flips:
@@ -384,7 +417,11 @@ def test_thousands_of_bands_are_refused_before_they_cost_time(tmp_path):
 @pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
 def test_tiff_files_are_turned_as_their_tag_says_whole_and_in_parts(tmp_path, mode, box):
     values = np.arange(8 * 16).reshape(8, 16).astype(np.uint16 if mode == "I;16" else np.uint8)
-    image = Image.fromarray(values) if mode != "RGB" else Image.fromarray(np.stack([values] * 3, axis=2))
+    image = (
+        Image.fromarray(values)
+        if mode != "RGB"
+        else Image.fromarray(np.stack([values] * 3, axis=2))
+    )
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "x.tif", exif=exif)
@@ -400,8 +437,97 @@ def test_png_of_16_bits_in_colour_keep_them(tmp_path, photometric):
 
     _, count = photometric
     values = np.random.default_rng(0).integers(0, 4096, (count, 8, 6), dtype=np.uint16)
-    with rasterio.open(tmp_path / "x.png", "w", driver="PNG", height=8, width=6, count=count, dtype="uint16") as file:
+    with rasterio.open(
+        tmp_path / "x.png", "w", driver="PNG", height=8, width=6, count=count, dtype="uint16"
+    ) as file:
         file.write(values)
     pixels = read_image(tmp_path / "x.png", "x.png")
     assert pixels.dtype == np.uint16
     assert pixels.shape == (3, 8, 6)
+
+
+# --------------------------------------------------------------------------------------------------
+# the settings of the program that uses this library
+
+HOST = """
+import logging, sys, warnings
+from PIL import Image
+import rasterio, torch, torchvision  # what they do to the process is not ours
+logging.getLogger("rasterio").setLevel(logging.INFO)
+def state():
+    levels = {name: logging.getLogger(name).level for name in logging.root.manager.loggerDict}
+    log = levels["rasterio"], logging.root.level, logging.root.manager.disable
+    return *log, Image.MAX_IMAGE_PIXELS
+def shown(category):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.warn("x", category)
+    return len(caught)
+before = state()
+import acll
+acll.load
+from acll.data.images import read_image, size_of
+from pathlib import Path
+for path in map(Path, sys.argv[1:]):
+    try:
+        size_of(path, path.name)
+        if path.name != "large.png":
+            read_image(path, path.name)
+    except ValueError:
+        pass
+assert state() == before, (state(), before)
+assert shown(Image.DecompressionBombWarning) == 1
+assert shown(rasterio.errors.NotGeoreferencedWarning) == 1
+"""
+
+
+def of_many_pixels(path):
+    """An image of which Pillow warns."""
+    Image.new("1", (10_000, 10_000)).save(path)
+
+
+def test_the_library_leaves_warnings_and_logs_of_its_host_as_they_were(tmp_path):
+    of_many_pixels(tmp_path / "large.png")
+    raster(tmp_path / "plain.tif", np.zeros((5, 8, 8), np.uint16))
+    (tmp_path / "damaged.tif").write_bytes(b"II*\0" + bytes(100))
+    command = [sys.executable, "-c", HOST, *sorted(map(str, tmp_path.iterdir()))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.filterwarnings("always")
+def test_what_decoders_say_is_not_shown_while_images_are_read(tmp_path, recwarn, caplog):
+    of_many_pixels(tmp_path / "large.png")
+    raster(tmp_path / "plain.tif", np.zeros((5, 8, 8), np.uint16))
+    recwarn.clear()
+    assert size_of(tmp_path / "large.png", "large.png") == (10_000, 10_000)
+    assert len(read_image(tmp_path / "plain.tif", "plain.tif")) == 5
+    (tmp_path / "damaged.tif").write_bytes((tmp_path / "plain.tif").read_bytes()[:-500])
+    with pytest.raises(UnreadableError):
+        read_image(tmp_path / "damaged.tif", "damaged.tif")
+    assert not recwarn.list
+    assert not caplog.records
+
+
+def test_threads_that_read_at_once_put_all_back_when_the_last_has_done():
+    def state():
+        return list(warnings.filters), logging.getLogger("rasterio").level
+
+    before, first_is_in, second_is_in = state(), threading.Event(), threading.Event()
+
+    def second():
+        first_is_in.wait()
+        with QUIET:
+            second_is_in.set()
+            first.join()
+            assert state() != before
+
+    def of_first():
+        with QUIET:
+            first_is_in.set()
+            second_is_in.wait()
+
+    first, other = threading.Thread(target=of_first), threading.Thread(target=second)
+    other.start()
+    first.start()
+    other.join()
+    assert state() == before

@@ -6,20 +6,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acll.settings import Training
 from acll.training.evaluate import _confusion
 from acll.training.losses import class_weights, loss_of
-from acll.training.metrics import Outcome, mean_iou, score, standard_error
+from acll.training.metrics import EvalResult, mean_iou, score, standard_error
+from conftest import batches
 
 PROPERTY = settings(max_examples=50, deadline=None)
 
 
-def classified(*correct) -> Outcome:
-    return Outcome("classification", correct=np.array(correct, bool))
+def classified(*correct) -> EvalResult:
+    return EvalResult("classification", correct=np.array(correct, bool))
 
 
-def segmented(*matrices) -> Outcome:
-    return Outcome("segmentation", confusion=np.array(matrices))
+def segmented(*matrices) -> EvalResult:
+    return EvalResult("segmentation", confusion=np.array(matrices))
 
 
 @st.composite
@@ -29,7 +29,7 @@ def matrices(draw):
     return np.array(cells).reshape(classes, classes)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # scores
 
 
@@ -93,10 +93,12 @@ def test_what_is_predicted_at_ignored_pixels_changes_nothing(images, classes, se
     confusion = _confusion(predicted, truth, classes)
     assert confusion.shape == (images, classes, classes)
     assert confusion.sum(axis=(1, 2)).tolist() == (~ignored).sum(dim=(1, 2)).tolist()
-    assert np.array_equal(_confusion(torch.where(ignored, other, predicted), truth, classes), confusion)
+    assert np.array_equal(
+        _confusion(torch.where(ignored, other, predicted), truth, classes), confusion
+    )
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # standard errors
 
 
@@ -112,8 +114,9 @@ def test_the_error_of_accuracy_is_the_spread_over_draws():
     assert np.mean([standard_error(draw, 0) for draw in draws]) == pytest.approx(spread, rel=0.1)
 
 
-def split(seed, images=40) -> Outcome:
-    """A split of images of 100 pixels that are hard or easy as a whole, so that pixels are not independent."""
+def split(seed, images=40) -> EvalResult:
+    """A split of images of 100 pixels that are hard or easy as a whole, so that pixels are not
+    independent."""
     generator = np.random.default_rng(seed)
     right = generator.beta(3, 1, images)
     hits = generator.binomial(50, right[:, None], (images, 2))
@@ -138,9 +141,9 @@ def test_the_error_of_mean_iou_depends_on_its_seed_alone():
 
 def test_the_error_of_mean_iou_counts_images_not_pixels():
     assert standard_error(split(0), 0) == pytest.approx(
-        standard_error(Outcome("segmentation", confusion=100 * split(0).confusion), 0)
+        standard_error(EvalResult("segmentation", confusion=100 * split(0).confusion), 0)
     )
-    fourfold = Outcome("segmentation", confusion=np.tile(split(0).confusion, (4, 1, 1)))
+    fourfold = EvalResult("segmentation", confusion=np.tile(split(0).confusion, (4, 1, 1)))
     assert standard_error(fourfold, 0) == pytest.approx(standard_error(split(0), 0) / 2, rel=0.2)
 
 
@@ -148,7 +151,7 @@ def test_images_that_are_all_alike_have_no_error():
     assert standard_error(segmented(*[[[3, 1], [1, 5]]] * 10), 0) == pytest.approx(0)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # losses
 
 
@@ -174,7 +177,7 @@ def gradient(loss, logits, labels):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_ignore_255(name):
-    loss = loss_of("segmentation", Training(loss=name), None)
+    loss = loss_of("segmentation", batches("segmentation", loss=name), None)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 3, 4, 4, generator=generator)
     labels = torch.randint(0, 3, (2, 4, 4), generator=generator)
@@ -190,7 +193,7 @@ def test_losses_ignore_255(name):
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 0.5])])
 def test_a_batch_of_ignored_pixels_alone_has_no_loss(name, weights):
-    loss = loss_of("segmentation", Training(loss=name), weights)
+    loss = loss_of("segmentation", batches("segmentation", loss=name), weights)
     value, slope = gradient(loss, torch.randn(2, 3, 4, 4), torch.full((2, 4, 4), 255))
     assert value == 0
     assert (slope == 0).all()
@@ -198,14 +201,19 @@ def test_a_batch_of_ignored_pixels_alone_has_no_loss(name, weights):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_better_prediction_has_less_loss(name):
-    loss = loss_of("segmentation", Training(loss=name), None)
+    loss = loss_of("segmentation", batches("segmentation", loss=name), None)
     labels = torch.randint(0, 3, (2, 4, 4), generator=torch.Generator().manual_seed(0))
     right = 5 * torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
-    assert loss(right, labels) < loss(0.5 * right, labels) < loss(0 * right, labels) < loss(-right, labels)
+    assert (
+        loss(right, labels)
+        < loss(0.5 * right, labels)
+        < loss(0 * right, labels)
+        < loss(-right, labels)
+    )
 
 
 def test_class_255_of_a_classification_task_is_a_class_like_others():
-    loss = loss_of("classification", Training(), None)
+    loss = loss_of("classification", batches(), None)
     logits = torch.zeros(2, 300)
     assert loss(logits, torch.tensor([255, 255])) == pytest.approx(np.log(300))
     _, slope = gradient(loss, logits, torch.tensor([255, 3]))
@@ -213,13 +221,22 @@ def test_class_255_of_a_classification_task_is_a_class_like_others():
 
 
 def test_classification_takes_cross_entropy_whatever_the_loss_for_segmentation():
-    logits, labels = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
-    values = {loss_of("classification", Training(loss=name), None)(logits, labels).item() for name in LOSSES}
+    logits, labels = (
+        torch.randn(4, 3, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0, 1, 2, 0]),
+    )
+    values = {
+        loss_of("classification", batches(loss=name), None)(logits, labels).item()
+        for name in LOSSES
+    }
     assert values == {torch.nn.functional.cross_entropy(logits, labels).item()}
 
 
 def test_weights_and_label_smoothing_reach_the_loss():
-    logits, labels = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 1, 1])
-    plain = loss_of("classification", Training(), None)(logits, labels)
-    assert loss_of("classification", Training(), torch.tensor([5.0, 1.0]))(logits, labels) != plain
-    assert loss_of("classification", Training(label_smoothing=0.2), None)(logits, labels) != plain
+    logits, labels = (
+        torch.randn(4, 2, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0, 1, 1, 1]),
+    )
+    plain = loss_of("classification", batches(), None)(logits, labels)
+    assert loss_of("classification", batches(), torch.tensor([5.0, 1.0]))(logits, labels) != plain
+    assert loss_of("classification", batches(label_smoothing=0.2), None)(logits, labels) != plain

@@ -15,13 +15,21 @@ import acll
 from acll.data import prepared
 from acll.data.batches import normalised
 from acll.networks import small
-from acll.networks.build import OWN_BACKBONES, NetworkError, TaskNetwork, _start, build, without_classifier
+from acll.networks.build import (
+    OWN_BACKBONES,
+    NetworkError,
+    TaskNetwork,
+    _start,
+    build,
+    without_classifier,
+)
 from acll.networks.partition import UnpackableError, partition
-from acll.packing import file
-from acll.packing.ownership import digest, effective
-from acll.settings import BackboneNetwork, DecoderNetwork, PerceptronNetwork, Training
-from acll.training.session import Node, learner_of
-from conftest import learn, outputs, states_equal, tiny_task
+from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
+from acll.packing import packed_file
+from acll.packing.ownership import digest, task_state_dict
+from acll.parameters.node import NodeParams
+from acll.steps._setup import learner_of
+from conftest import batches, learn, outputs, states_equal, tiny_task
 
 BACKBONES = {
     "resnet_small": 16,
@@ -67,9 +75,9 @@ def factory(network):
 def learn_two(make, first, second):
     """Two tasks one after the other; the first must be what it was, in weights and in outputs."""
     packed = learn(None, make, first, 0.6, momentum=0.9, weight_decay=0.2)
-    state, result = effective(packed, first[2].name), outputs(packed, make, first)
+    state, result = task_state_dict(packed, first[2].name), outputs(packed, make, first)
     packed = learn(packed, make, second, 0.6, momentum=0.9, weight_decay=0.2)
-    states = [effective(packed, record.name) for record in packed.tasks]
+    states = [task_state_dict(packed, record.name) for record in packed.tasks]
     assert states_equal(states[0], state)
     assert not states_equal(states[1], state)
     assert [record.digest for record in packed.tasks] == [digest(one) for one in states]
@@ -84,11 +92,13 @@ def learn_two(make, first, second):
 def loaded_outputs(packed, *tasks):
     """What the networks of tasks give that were loaded from a file."""
     with TemporaryDirectory() as folder:
-        file.write(Path(folder) / "network.safetensors", packed)
+        packed_file.write_packed(Path(folder) / "network.safetensors", packed)
         loaded = acll.load(Path(folder) / "network.safetensors")
         for task in tasks:
             with torch.no_grad():
-                yield loaded.network(task[2].name)(normalised(task[1].images, task[2], torch.device("cpu")))
+                yield loaded.network(task[2].name)(
+                    normalised(task[1].images, task[2], torch.device("cpu"))
+                )
 
 
 @pytest.mark.parametrize("name", paced(BACKBONES))
@@ -122,7 +132,9 @@ def test_two_tasks_are_packed_into_a_vision_transformer_of_tiny_images():
 @pytest.mark.parametrize("decoder", paced(DECODERS))
 def test_two_tasks_are_packed_into_a_decoder(decoder):
     encoder, size = (
-        ("tu-vit_tiny_patch16_224", 224) if decoder == "dpt" else ("resnet18", 128 if decoder == "pan" else 64)
+        ("tu-vit_tiny_patch16_224", 224)
+        if decoder == "dpt"
+        else ("resnet18", 128 if decoder == "pan" else 64)
     )
     make = factory(DecoderNetwork(decoder=decoder, encoder=encoder))
     samples = 3 if size > 64 else 6
@@ -144,7 +156,7 @@ def test_tasks_of_both_kinds_share_one_network():
         results.append(outputs(packed, make, task))
     for task, result in zip(tasks, results):
         assert torch.equal(outputs(packed, make, task), result)
-    assert not any(name.startswith("decoder.") for name in effective(packed, "c"))
+    assert not any(name.startswith("decoder.") for name in task_state_dict(packed, "c"))
     decoder = [owner for name, owner in packed.owner.items() if name.startswith("decoder.")]
     assert {int(value) for owner in decoder for value in owner.unique()} == {0, 2, 4}
 
@@ -186,10 +198,14 @@ def test_a_single_image_keeps_the_shape_of_its_logits():
     ],
 )
 def test_partition_leaves_nothing_over_and_heads_biases_and_normalisations_are_private(network):
-    made = build(network, "segmentation" if isinstance(network, DecoderNetwork) else "classification", 3, 0)
+    made = build(
+        network, "segmentation" if isinstance(network, DecoderNetwork) else "classification", 3, 0
+    )
     parts = partition(made)
     assert sorted(parts.shared + parts.private) == sorted(made.state_dict())
-    assert not any(name.startswith("head.") or "bias" in name or "running" in name for name in parts.shared)
+    assert not any(
+        name.startswith("head.") or "bias" in name or "running" in name for name in parts.shared
+    )
     modules = dict(made.named_modules())
     for name in parts.private:
         module = modules[name.rpartition(".")[0]]
@@ -208,11 +224,19 @@ def test_what_cannot_be_packed_is_refused_by_name_with_the_reason():
         partition(TaskNetwork(Odd(), None, nn.Linear(3, 2)))
     tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     tied[1].weight = tied[0].weight
-    with pytest.raises(UnpackableError, match=r"encoder\.1\.weight and encoder\.0\.weight are one tensor"):
+    with pytest.raises(
+        UnpackableError, match=r"encoder\.1\.weight and encoder\.0\.weight are one tensor"
+    ):
         partition(TaskNetwork(tied, None, nn.Linear(3, 2)))
     perceptron = PerceptronNetwork(hidden=[3], image_size=(8, 8))
-    for network in (BackboneNetwork(backbone="resnet18"), BackboneNetwork(backbone="resnet_small"), perceptron):
-        with pytest.raises(NetworkError, match="has no decoder, so it cannot learn a segmentation task"):
+    for network in (
+        BackboneNetwork(backbone="resnet18"),
+        BackboneNetwork(backbone="resnet_small"),
+        perceptron,
+    ):
+        with pytest.raises(
+            NetworkError, match="has no decoder, so it cannot learn a segmentation task"
+        ):
             build(network, "segmentation", 2, 0)
     with pytest.raises(NetworkError, match="0 layers with an output a class"):
         without_classifier(nn.Linear(3, 4))
@@ -247,12 +271,18 @@ def test_weights_come_from_a_file_in_the_librarys_own_names(tmp_path):
     save_file(model.state_dict(), path)
     network = BackboneNetwork(backbone="resnet18", weights=str(path))
     loaded = build(network, "classification", 3, 0).state_dict()
-    assert torch.equal(loaded["encoder.layer1.0.conv1.weight"], model.state_dict()["layer1.0.conv1.weight"])
+    assert torch.equal(
+        loaded["encoder.layer1.0.conv1.weight"], model.state_dict()["layer1.0.conv1.weight"]
+    )
     assert loaded["head.weight"].shape == (3, 512)
     fresh = build(network, "classification", 3, 0, pretrained=False).state_dict()
-    assert not torch.equal(fresh["encoder.layer1.0.conv1.weight"], loaded["encoder.layer1.0.conv1.weight"])
+    assert not torch.equal(
+        fresh["encoder.layer1.0.conv1.weight"], loaded["encoder.layer1.0.conv1.weight"]
+    )
 
-    encoder = build(DecoderNetwork(decoder="unet", encoder="resnet18"), "classification", 2, 7).encoder
+    encoder = build(
+        DecoderNetwork(decoder="unet", encoder="resnet18"), "classification", 2, 7
+    ).encoder
     save_file(encoder.state_dict(), path)
     unet = DecoderNetwork(decoder="unet", encoder="resnet18", weights=str(path))
     for kind in ("classification", "segmentation"):
@@ -278,18 +308,25 @@ def test_the_registry_names_what_the_installed_libraries_offer():
     import torchvision
 
     known = json.loads(files("acll.networks").joinpath("registry.json").read_text())
-    assert set(known["backbones"]) == {*OWN_BACKBONES, *torchvision.models.list_models(module=torchvision.models)}
-    assert set(known["encoders"]) == {small.NAME, *smp.encoders.get_encoder_names()}
+    assert set(known["backbones"]) == {
+        *OWN_BACKBONES,
+        *torchvision.models.list_models(module=torchvision.models),
+    }
+    assert set(known["encoders"]) == {small.SMALL_RESNET, *smp.encoders.get_encoder_names()}
     assert set(known["decoders"]) == set(smp.MODEL_ARCHITECTURES_MAPPING)
-    assert set(known["smallest"]) | set(known["exact"]) == set(known["backbones"]) | set(known["decoders"])
+    assert set(known["smallest"]) | set(known["exact"]) == set(known["backbones"]) | set(
+        known["decoders"]
+    )
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # small networks of the literature
 
 
 @pytest.mark.parametrize(("name", "weights"), [("lenet", 60_000), ("conv_small", 2_160_000)])
-def test_a_network_of_the_literature_has_its_papers_size_and_takes_images_of_16_pixels_and_more(name, weights):
+def test_a_network_of_the_literature_has_its_papers_size_and_takes_images_of_16_pixels_and_more(
+    name, weights
+):
     network = build(BackboneNetwork(backbone=name), "classification", 10, 0).eval()
     for height, width in ((16, 16), (28, 28), (32, 48), (64, 64)):
         assert network(torch.rand(2, 3, height, width)).shape == (2, 10)
@@ -309,10 +346,12 @@ def test_a_perceptron_is_linear_layers_with_relu_between_them():
     inner = images.flatten(1)
     for layer in ("encoder.1", "encoder.3"):
         inner = nn.functional.linear(inner, state[f"{layer}.weight"], state[f"{layer}.bias"]).relu()
-    assert torch.equal(network(images), nn.functional.linear(inner, state["head.weight"], state["head.bias"]))
+    assert torch.equal(
+        network(images), nn.functional.linear(inner, state["head.weight"], state["head.bias"])
+    )
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # channels
 
 
@@ -339,13 +378,20 @@ def test_pretrained_weights_of_three_channels_are_repeated_and_scaled_for_others
     assert torch.equal(first_layer(path, 1).weight[:, 0], torch.stack([red, green, blue], 1).sum(1))
     assert torch.equal(first_layer(path, 2).weight, torch.stack([red, green], 1) * 1.5)
     assert torch.equal(first_layer(path, 3).weight, state["conv1.weight"])
-    assert torch.equal(first_layer(path, 5).weight, torch.stack([red, green, blue, red, green], 1) * 0.6)
+    assert torch.equal(
+        first_layer(path, 5).weight, torch.stack([red, green, blue, red, green], 1) * 0.6
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 6])
-def test_grey_images_mean_the_same_to_pretrained_weights_whatever_the_channels(resnet_file, channels):
+def test_grey_images_mean_the_same_to_pretrained_weights_whatever_the_channels(
+    resnet_file, channels
+):
     grey = torch.rand(2, 1, 8, 8)
-    three, other = (first_layer(resnet_file[0], count)(grey.expand(-1, count, -1, -1)) for count in (3, channels))
+    three, other = (
+        first_layer(resnet_file[0], count)(grey.expand(-1, count, -1, -1))
+        for count in (3, channels)
+    )
     assert torch.allclose(other, three, atol=1e-5)
 
 
@@ -362,12 +408,16 @@ def test_a_file_of_weights_for_these_channels_loads_as_it_is(resnet_file, tmp_pa
     weight = torch.rand(64, 5, 7, 7)
     save_file(resnet_file[1] | {"conv1.weight": weight}, path)
     assert torch.equal(first_layer(path, 5).weight, weight)
-    with pytest.raises(NetworkError, match=r"conv1\.weight has shape \[64, 5, 7, 7\], not \[64, 4, 7, 7\]"):
+    with pytest.raises(
+        NetworkError, match=r"conv1\.weight has shape \[64, 5, 7, 7\], not \[64, 4, 7, 7\]"
+    ):
         first_layer(path, 4)
 
 
 def test_fresh_weights_for_other_channels_have_the_bounds_of_a_layer_with_so_many_inputs():
-    weight = build(BackboneNetwork(backbone="resnet18", channels=12), "classification", 2, 0).encoder.conv1.weight
+    weight = build(
+        BackboneNetwork(backbone="resnet18", channels=12), "classification", 2, 0
+    ).encoder.conv1.weight
     bound = (12 * 7 * 7) ** -0.5
     assert 0.95 * bound < weight.abs().max() <= bound
 
@@ -377,16 +427,26 @@ def test_three_channels_are_the_librarys_own_network_bit_for_bit():
 
     torch.manual_seed(4)
     theirs = resnet18().state_dict()
-    ours = build(BackboneNetwork(backbone="resnet18", channels=3), "classification", 2, 4).encoder.state_dict()
-    assert states_equal(ours, {name: value for name, value in theirs.items() if not name.startswith("fc.")})
+    ours = build(
+        BackboneNetwork(backbone="resnet18", channels=3), "classification", 2, 4
+    ).encoder.state_dict()
+    assert states_equal(
+        ours, {name: value for name, value in theirs.items() if not name.startswith("fc.")}
+    )
 
 
 @pytest.mark.parametrize(
     ("network", "size"),
     [
-        *((DecoderNetwork(decoder=name, encoder="resnet18", channels=5), 64) for name in ("unet", "fpn", "segformer")),
+        *(
+            (DecoderNetwork(decoder=name, encoder="resnet18", channels=5), 64)
+            for name in ("unet", "fpn", "segformer")
+        ),
         (DecoderNetwork(decoder="unet", encoder="resnet_small", channels=5), 16),
-        (DecoderNetwork(decoder="unet", encoder="mobileone_s0", channels=5), 64),  # two branches take the images
+        (
+            DecoderNetwork(decoder="unet", encoder="mobileone_s0", channels=5),
+            64,
+        ),  # two branches take the images
         (DecoderNetwork(decoder="unet", encoder="tu-mobilenetv3_small_050", channels=5), 64),
         (BackboneNetwork(backbone="swin_t", channels=5), 32),
         (BackboneNetwork(backbone="googlenet", channels=5), 32),
@@ -401,35 +461,48 @@ def test_a_network_of_five_channels_learns_from_all_of_them(network, size):
     assert logits.shape == ((2, 3, size, size) if kind == "segmentation" else (2, 3))
     assert (images.grad.abs().amax(dim=(0, 2, 3)) > 0).all()
     shared = set(partition(made).shared)
-    assert not [name for name, value in made.named_parameters() if name in shared and value.grad is None]
+    assert not [
+        name for name, value in made.named_parameters() if name in shared and value.grad is None
+    ]
 
 
 def test_grey_images_are_repeated_to_fill_the_channels_of_the_network():
     grey = torch.rand(2, 1, 16, 16)
     for channels in (1, 3, 5):
-        network = build(BackboneNetwork(backbone="resnet_small", channels=channels), "classification", 3, 0).eval()
+        network = build(
+            BackboneNetwork(backbone="resnet_small", channels=channels), "classification", 3, 0
+        ).eval()
         assert torch.equal(network(grey), network(grey.repeat(1, channels, 1, 1)))
 
 
 def test_an_encoder_without_a_convolution_of_the_images_cannot_be_fitted_to_others():
-    with pytest.raises(NetworkError, match="Linear has no convolution that takes images of 3 channels"):
+    with pytest.raises(
+        NetworkError, match="Linear has no convolution that takes images of 3 channels"
+    ):
         _start(nn.Linear(3, 3), "none", 5)
 
 
-@pytest.mark.parametrize(("own", "channels", "fits"), [(13, 3, False), (3, 1, False), (13, 13, True), (1, 4, True)])
-def test_images_of_other_channels_are_refused_before_training_with_what_to_set(tmp_path, own, channels, fits):
-    content = prepared.Content("abcd", np.zeros((4, own, 8, 8), np.uint8), "uint8", own, labels=np.array([0, 1, 0, 1]))
+@pytest.mark.parametrize(
+    ("own", "channels", "fits"), [(13, 3, False), (3, 1, False), (13, 13, True), (1, 4, True)]
+)
+def test_images_of_other_channels_are_refused_before_training_with_what_to_set(
+    tmp_path, own, channels, fits
+):
+    content = prepared.Content(
+        "abcd", np.zeros((4, own, 8, 8), np.uint8), "uint8", own, labels=np.array([0, 1, 0, 1])
+    )
     path = tmp_path / "streets.train.safetensors"
     statistics = (0.5,) * own, (0.5,) * own
-    header = prepared.Header("streets", "classification", ("a", "b"), (8, 8), *statistics)
-    prepared.write(path, header, {"train": content, "val": content})
+    header = prepared.TaskInfo("streets", "classification", ("a", "b"), (8, 8), *statistics)
+    prepared.write_prepared(path, header, {"train": content, "val": content})
     network = BackboneNetwork(backbone="resnet_small", channels=channels)
-    node = Node(network=network, method="m", seed=0, prefix=["streets"], training=Training(), threads=1)
+    node = NodeParams(network=network, method="m", seed=0, prefix=["streets"], threads=1)
     if fits:
-        assert learner_of(node, path).network.channels == channels
+        assert learner_of(node, path, batches()).network.channels == channels
         return
     with pytest.raises(NetworkError) as caught:
-        learner_of(node, path)
+        learner_of(node, path, batches())
     assert str(caught.value) == (
-        f"the images of streets have {own} channels, the network takes {channels}: set channels: {own} for this network"
+        f"the images of streets have {own} channels, the network takes {channels}: set "
+        f"channels: {own} for this network"
     )

@@ -1,6 +1,7 @@
 """Packing: ownership, prune, commit, the packed file. Most of it by property."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
@@ -15,7 +16,8 @@ from torch import nn
 
 from acll.networks.build import TaskNetwork
 from acll.networks.build import build as build_network
-from acll.packing import container, file
+from acll.networks.spec import DecoderNetwork
+from acll.packing import packed_file, tensor_file
 from acll.packing.accounting import bytes_alone, bytes_of_first
 from acll.packing.bits import bits_for, pack, packed_size, unpacked
 from acll.packing.cap import cap
@@ -23,34 +25,44 @@ from acll.packing.ownership import (
     PackingError,
     TaskRecord,
     commit,
+    commit_finetuned,
     digest,
-    effective,
     empty,
     free,
-    overwrite,
     starting_state,
+    task_state_dict,
 )
 from acll.packing.prune import keep_masks, kept_count
-from acll.settings import DecoderNetwork
 from conftest import learn, outputs, states_equal, tiny_packed, tiny_task
 
 PROPERTY = settings(max_examples=25, deadline=None)
 
 
 def networks(widths, with_bias=True, seed=0):
-    """A factory of small networks: convolutions (plain, depthwise, transposed), a linear layer, normalisations."""
+    """A factory of small networks: convolutions (plain, depthwise, transposed), a linear layer,
+    normalisations."""
 
     def build(kind, classes, drawn):
         with torch.random.fork_rng():
             torch.manual_seed(seed * 1000 + drawn)
             layers, before = [], 3
             for index, width in enumerate(widths):
-                layers += [nn.Conv2d(before, width, 3, stride=2, padding=1, bias=with_bias), nn.BatchNorm2d(width)]
+                layers += [
+                    nn.Conv2d(before, width, 3, stride=2, padding=1, bias=with_bias),
+                    nn.BatchNorm2d(width),
+                ]
                 if index % 2:
-                    layers += [nn.Conv2d(width, width, 3, padding=1, groups=width), nn.GroupNorm(1, width)]
+                    layers += [
+                        nn.Conv2d(width, width, 3, padding=1, groups=width),
+                        nn.GroupNorm(1, width),
+                    ]
                 layers.append(nn.ReLU())
                 before = width
-            layers += [nn.ConvTranspose2d(before, before, 2, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+            layers += [
+                nn.ConvTranspose2d(before, before, 2, 2),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+            ]
             encoder = nn.Sequential(*layers, nn.Linear(before, 5), nn.LayerNorm(5))
             return TaskNetwork(encoder, None, nn.Linear(5, classes))
 
@@ -70,11 +82,13 @@ def test_earlier_tasks_stay_equal_bit_for_bit(widths, ratios, scope, optimizer, 
     for index, ratio in enumerate(ratios):
         task = tiny_task(f"task{index}", seed=seed)
         packed = learn(packed, build, task, ratio, scope, optimizer=optimizer, weight_decay=0.3)
-        before.append((task, effective(packed, f"task{index}"), outputs(packed, build, task)))
+        before.append((task, task_state_dict(packed, f"task{index}"), outputs(packed, build, task)))
         for earlier, state, result in before:
-            assert states_equal(effective(packed, earlier[2].name), state)
+            assert states_equal(task_state_dict(packed, earlier[2].name), state)
             assert torch.equal(outputs(packed, build, earlier), result)
-    assert all(record.digest == digest(effective(packed, record.name)) for record in packed.tasks)
+    assert all(
+        record.digest == digest(task_state_dict(packed, record.name)) for record in packed.tasks
+    )
 
 
 @given(
@@ -85,12 +99,18 @@ def test_earlier_tasks_stay_equal_bit_for_bit(widths, ratios, scope, optimizer, 
 def test_every_weight_has_one_owner_and_counts_are_exact(ratios, scope):
     build, packed = networks([4, 3]), None
     for index, ratio in enumerate(ratios):
-        unowned = sum(int(mask.sum()) for mask in free(packed, "classification").values()) if packed else None
+        unowned = (
+            sum(int(mask.sum()) for mask in free(packed, "classification").values())
+            if packed
+            else None
+        )
         packed = learn(packed, build, tiny_task(f"task{index}"), ratio, scope)
         record = packed.tasks[-1]
         assert unowned is None or record.free_before == unowned
         assert record.owned <= (1 - ratio) * record.free_before * (1 + 1e-6)
-        assert record.owned == sum(int((owner == index + 1).sum()) for owner in packed.owner.values())
+        assert record.owned == sum(
+            int((owner == index + 1).sum()) for owner in packed.owner.values()
+        )
         if scope == "global":
             assert record.owned == kept_count(record.free_before, ratio)
     for name, owner in packed.owner.items():
@@ -105,7 +125,9 @@ def test_every_weight_has_one_owner_and_counts_are_exact(ratios, scope):
 )
 @PROPERTY
 def test_prune_keeps_the_largest_and_exactly_as_many_whatever_the_ties(values, ratio, data):
-    free_mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
+    free_mask = torch.tensor(
+        data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values)))
+    )
     weights = torch.tensor(values)
     (mask,) = keep_masks({"a": weights}, {"a": free_mask}, ratio, "layer").values()
     assert int(mask.sum()) == kept_count(int(free_mask.sum()), ratio)
@@ -126,25 +148,41 @@ class Chained:
         self.names = names
 
     def idle(self, silent):
-        return {after: silent[before].expand(len(silent[after]), -1) for before, after in pairwise(self.names)}
+        return {
+            after: silent[before].expand(len(silent[after]), -1)
+            for before, after in pairwise(self.names)
+        }
 
 
 @given(
-    shapes=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=3),
+    shapes=st.lists(
+        st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=3
+    ),
     ratio=st.floats(0, 0.999),
     seed=st.integers(0, 99),
 )
 @PROPERTY
-def test_by_channel_whole_channels_are_kept_the_largest_first_and_no_more_than_there_is_room_for(shapes, ratio, seed):
+def test_by_channel_whole_channels_are_kept_the_largest_first_and_no_more_than_there_is_room_for(
+    shapes, ratio, seed
+):
     generator = torch.Generator().manual_seed(seed)
-    weights = {str(number): torch.rand(shape, generator=generator) for number, shape in enumerate(shapes)}
-    unowned = {name: torch.rand(value.shape, generator=generator) < 0.7 for name, value in weights.items()}
+    weights = {
+        str(number): torch.rand(shape, generator=generator) for number, shape in enumerate(shapes)
+    }
+    unowned = {
+        name: torch.rand(value.shape, generator=generator) < 0.7 for name, value in weights.items()
+    }
     masks = keep_masks(weights, unowned, ratio, "channel", channels=Chained(()))
-    kept, released = [], []  # whether it is the first of its tensor, how large it is, how many weights it has
+    kept, released = (
+        [],
+        [],
+    )  # whether it is the first of its tensor, how large it is, how many weights it has
     for name, mask in masks.items():
         assert not bool((mask & ~unowned[name]).any())
         means = torch.where(unowned[name], weights[name], 0.0).flatten(1).sum(dim=1)
-        means /= unowned[name].flatten(1).sum(dim=1).clamp(min=1) * weights[name][unowned[name]].mean()
+        means /= (
+            unowned[name].flatten(1).sum(dim=1).clamp(min=1) * weights[name][unowned[name]].mean()
+        )
         for place, (own, there) in enumerate(zip(mask, unowned[name])):
             if bool(there.any()):
                 assert bool(own.any()) == bool((own == there).all())  # all of a channel, or nothing
@@ -158,12 +196,19 @@ def test_by_channel_whole_channels_are_kept_the_largest_first_and_no_more_than_t
         assert first >= also_first
         assert first or least >= most - 1e-5
     if released and not max(released)[0]:
-        assert room < max(released)[2] or len([one for one in released if one[1] > max(released)[1] - 1e-5]) > 1
+        assert (
+            room < max(released)[2]
+            or len([one for one in released if one[1] > max(released)[1] - 1e-5]) > 1
+        )
 
 
-@given(width=st.integers(1, 6), ratio=st.floats(0, 0.999), seed=st.integers(0, 99), owned=st.booleans())
+@given(
+    width=st.integers(1, 6), ratio=st.floats(0, 0.999), seed=st.integers(0, 99), owned=st.booleans()
+)
 @PROPERTY
-def test_by_channel_no_weight_is_kept_that_reads_nothing_and_as_many_others_as_have_room(width, ratio, seed, owned):
+def test_by_channel_no_weight_is_kept_that_reads_nothing_and_as_many_others_as_have_room(
+    width, ratio, seed, owned
+):
     generator = torch.Generator().manual_seed(seed)
     weights = {name: torch.rand(width, width, 2, generator=generator) + 0.1 for name in "abc"}
     unowned = {name: torch.ones_like(value, dtype=torch.bool) for name, value in weights.items()}
@@ -231,7 +276,9 @@ def two_tasks():
 
 
 def record(name):
-    return TaskRecord(name, "classification", ("x", "y"), (16, 16), (0.5,) * 3, (0.3,) * 3, "accuracy", 0.5, "")
+    return TaskRecord(
+        name, "classification", ("x", "y"), (16, 16), (0.5,) * 3, (0.3,) * 3, "accuracy", 0.5, ""
+    )
 
 
 def test_commit_refuses_a_copy_in_which_an_earlier_task_has_drifted(two_tasks):
@@ -286,53 +333,72 @@ def test_a_new_task_starts_from_the_private_state_before_it_with_a_fresh_head(tw
 def test_fine_tuning_moves_everything_but_the_heads():
     build = networks([4, 3])
     states = [build("classification", 3, seed).state_dict() for seed in (1, 2)]
-    shared = {name: value for name, value in states[0].items() if name in learn(None, build, tiny_task("x")).owner}
-    packed = overwrite(empty({}, shared, "finetune", 0), record("a"), states[0])
-    assert states_equal(effective(packed, "a"), states[0])
-    packed = overwrite(packed, record("b"), states[1])
-    now = effective(packed, "a")
+    shared = {
+        name: value
+        for name, value in states[0].items()
+        if name in learn(None, build, tiny_task("x")).owner
+    }
+    packed = commit_finetuned(empty({}, shared, "finetune", 0), record("a"), states[0])
+    assert states_equal(task_state_dict(packed, "a"), states[0])
+    packed = commit_finetuned(packed, record("b"), states[1])
+    now = task_state_dict(packed, "a")
     for name in now:
         assert torch.equal(now[name], states[0 if name.startswith("head.") else 1][name])
-    changed = [record.name for record in packed.tasks if record.digest != digest(effective(packed, record.name))]
+    changed = [
+        record.name
+        for record in packed.tasks
+        if record.digest != digest(task_state_dict(packed, record.name))
+    ]
     assert changed == ["a"]
     assert not any(record.frozen for record in packed.tasks)
 
 
 def test_the_packed_file_round_trips_and_equal_networks_give_equal_bytes(two_tasks, tmp_path):
     _, _, packed = two_tasks
-    file.write(tmp_path / "one.safetensors", packed)
-    file.write(tmp_path / "two.safetensors", packed)
-    assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
-    again = file.read(tmp_path / "one.safetensors")
+    packed_file.write_packed(tmp_path / "one.safetensors", packed)
+    packed_file.write_packed(tmp_path / "two.safetensors", packed)
+    assert (tmp_path / "one.safetensors").read_bytes() == (
+        tmp_path / "two.safetensors"
+    ).read_bytes()
+    again = packed_file.read_packed(tmp_path / "one.safetensors")
     assert again.tasks == packed.tasks
     for task in ("a", "b"):
-        assert states_equal(effective(again, task), effective(packed, task))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.safetensors", "two.safetensors"]
+        assert states_equal(task_state_dict(again, task), task_state_dict(packed, task))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "one.safetensors",
+        "two.safetensors",
+    ]
 
 
-def test_a_file_holds_owned_weights_two_bits_of_owner_a_weight_and_private_state(two_tasks, tmp_path):
+def test_a_file_holds_owned_weights_two_bits_of_owner_a_weight_and_private_state(
+    two_tasks, tmp_path
+):
     _, _, packed = two_tasks
     path = tmp_path / "packed.safetensors"
-    file.write(path, packed)
+    packed_file.write_packed(path, packed)
     stored = load_file(path)
     for name, owner in packed.owner.items():
         assert stored[f"owner/{name}"].numel() == packed_size(owner.numel(), 2)
     for position, task in enumerate("ab", 1):
-        owned = torch.cat([packed.shared[name][owner == position] for name, owner in packed.owner.items()])
+        owned = torch.cat(
+            [packed.shared[name][owner == position] for name, owner in packed.owner.items()]
+        )
         assert torch.equal(stored[f"weights/{position}"], owned)
-        assert len(stored[f"private/{task}"]) == sum(value.nbytes for value in packed.private[task].values())
-    assert file.size(file.header_of(packed)) == path.stat().st_size
+        assert len(stored[f"private/{task}"]) == sum(
+            value.nbytes for value in packed.private[task].values()
+        )
+    assert packed_file.packed_size_of(packed_file.header_of(packed)) == path.stat().st_size
     assert path.stat().st_size - sum(value.nbytes for value in stored.values()) < 10_000
 
 
 def test_a_network_that_one_task_owns_throughout_is_as_large_as_its_state(tmp_path):
     packed = learn(None, networks([1]), tiny_task("a"), 0.0)
-    file.write(tmp_path / "one.safetensors", packed)
+    packed_file.write_packed(tmp_path / "one.safetensors", packed)
     stored = load_file(tmp_path / "one.safetensors")
     assert sum(value.nbytes for value in stored.values()) == sum(
-        value.nbytes for value in effective(packed, "a").values()
+        value.nbytes for value in task_state_dict(packed, "a").values()
     )
-    again = file.read(tmp_path / "one.safetensors")
+    again = packed_file.read_packed(tmp_path / "one.safetensors")
     assert states_equal(again.shared, packed.shared)
     assert states_equal(again.owner, packed.owner)
 
@@ -344,7 +410,11 @@ def damaged(path, tmp_path, change):
         tensors = {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118
         header = json.loads(source.metadata()["acll"])
     change(tensors, header)
-    save_file(tensors, tmp_path / "damaged.safetensors", metadata={"acll": json.dumps(header, sort_keys=True)})
+    save_file(
+        tensors,
+        tmp_path / "damaged.safetensors",
+        metadata={"acll": json.dumps(header, sort_keys=True)},
+    )
     return tmp_path / "damaged.safetensors"
 
 
@@ -352,70 +422,92 @@ def test_reading_a_task_touches_what_it_needs_and_gives_its_state(two_tasks, tmp
     build, _, packed = two_tasks
     packed = learn(packed, build, tiny_task("c"))
     path = tmp_path / "packed.safetensors"
-    file.write(path, packed)
-    read, real = [], container.Container.tensor
-    monkeypatch.setattr(container.Container, "tensor", lambda self, name: read.append(name) or real(self, name))
-    opened = file.opened(path)
+    packed_file.write_packed(path, packed)
+    read, real = [], tensor_file.TensorFile.tensor
+    monkeypatch.setattr(
+        tensor_file.TensorFile, "tensor", lambda self, name: read.append(name) or real(self, name)
+    )
+    opened = packed_file.open_packed(path)
     assert [record.name for record in opened.header.tasks] == ["a", "b", "c"]
     assert not read
     for count, task in enumerate("abc", 1):
         read.clear()
-        assert states_equal(opened.state(task), effective(packed, task))
+        assert states_equal(opened.state(task), task_state_dict(packed, task))
         maps = {f"owner/{name}" for name in packed.owner}
-        assert set(read) == {*maps, *(f"weights/{position}" for position in range(1, count + 1)), f"private/{task}"}
+        assert set(read) == {
+            *maps,
+            *(f"weights/{position}" for position in range(1, count + 1)),
+            f"private/{task}",
+        }
         assert len(read) == len(set(read))
 
 
 def test_a_task_that_needs_no_decoder_reads_none(tmp_path, monkeypatch):
     packed = mixed_network()
-    file.write(tmp_path / "packed.safetensors", packed)
-    read, real = [], container.Container.tensor
-    monkeypatch.setattr(container.Container, "tensor", lambda self, name: read.append(name) or real(self, name))
+    packed_file.write_packed(tmp_path / "packed.safetensors", packed)
+    read, real = [], tensor_file.TensorFile.tensor
+    monkeypatch.setattr(
+        tensor_file.TensorFile, "tensor", lambda self, name: read.append(name) or real(self, name)
+    )
     for task in ("masks", "classes"):
         read.clear()
-        assert states_equal(file.opened(tmp_path / "packed.safetensors").state(task), effective(packed, task))
+        assert states_equal(
+            packed_file.open_packed(tmp_path / "packed.safetensors").state(task),
+            task_state_dict(packed, task),
+        )
         assert any("decoder" in name for name in read) == (task == "masks")
 
 
-def test_bytes_of_the_first_tasks_are_those_of_the_file_when_there_were_no_more(two_tasks, tmp_path):
+def test_bytes_of_the_first_tasks_are_those_of_the_file_when_there_were_no_more(
+    two_tasks, tmp_path
+):
     _, before, packed = two_tasks
-    file.write(tmp_path / "before.safetensors", before)
-    file.write(tmp_path / "packed.safetensors", packed)
+    packed_file.write_packed(tmp_path / "before.safetensors", before)
+    packed_file.write_packed(tmp_path / "packed.safetensors", packed)
     sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("before", "packed")]
-    assert bytes_of_first(file.opened(tmp_path / "packed.safetensors").header) == sizes
+    assert bytes_of_first(packed_file.open_packed(tmp_path / "packed.safetensors").header) == sizes
 
 
 def test_bytes_of_a_network_alone_are_those_of_its_file_when_nothing_is_released(tmp_path):
     packed = learn(None, networks([40, 30]), tiny_task("a"), 0.0)
-    file.write(tmp_path / "whole.safetensors", packed)
+    packed_file.write_packed(tmp_path / "whole.safetensors", packed)
     pruned = learn(None, networks([40, 30]), tiny_task("a"), 0.7)
-    whole = bytes_alone(file.header_of(pruned), "a")
-    assert abs(whole - (tmp_path / "whole.safetensors").stat().st_size) <= 8  # the ratio has other digits
-    assert file.size(file.header_of(pruned)) < whole
+    whole = bytes_alone(packed_file.header_of(pruned), "a")
+    assert (
+        abs(whole - (tmp_path / "whole.safetensors").stat().st_size) <= 8
+    )  # the ratio has other digits
+    assert packed_file.packed_size_of(packed_file.header_of(pruned)) < whole
 
 
 @pytest.mark.parametrize("task", ["masks", "classes"])
 def test_a_task_alone_is_the_same_network_and_its_file_has_a_bit_for_each_weight(tmp_path, task):
     packed = mixed_network()
-    file.write(tmp_path / "packed.safetensors", packed)
-    own = file.opened(tmp_path / "packed.safetensors").alone(task)
-    assert states_equal(effective(own, task), effective(packed, task))
+    packed_file.write_packed(tmp_path / "packed.safetensors", packed)
+    own = packed_file.open_packed(tmp_path / "packed.safetensors").alone(task)
+    assert states_equal(task_state_dict(own, task), task_state_dict(packed, task))
     assert any("decoder" in name for name in own.owner) == (task == "masks")
-    assert own.record(task).digest == digest(effective(own, task))
+    assert own.record(task).digest == digest(task_state_dict(own, task))
     assert own.record(task).owned == sum(int((owner == 1).sum()) for owner in own.owner.values())
-    file.write(tmp_path / "own.safetensors", own)
-    assert states_equal(file.opened(tmp_path / "own.safetensors").state(task), effective(packed, task))
+    packed_file.write_packed(tmp_path / "own.safetensors", own)
+    assert states_equal(
+        packed_file.open_packed(tmp_path / "own.safetensors").state(task),
+        task_state_dict(packed, task),
+    )
     stored = load_file(tmp_path / "own.safetensors")
     for name, owner in own.owner.items():
         if f"owner/{name}" in stored:
             assert len(stored[f"owner/{name}"]) == packed_size(owner.numel(), 1)
-    assert file.size(file.header_of(own)) < file.size(file.header_of(packed))
+    assert packed_file.packed_size_of(packed_file.header_of(own)) < packed_file.packed_size_of(
+        packed_file.header_of(packed)
+    )
 
 
 def test_what_no_file_may_say_is_not_written(tmp_path):
     packed = replace(tiny_packed("a"), method="two\nlines")
-    with pytest.raises(PackingError, match=r"the network cannot be written to a file: .*has control characters"):
-        file.write(tmp_path / "network.safetensors", packed)
+    with pytest.raises(
+        PackingError, match=r"the network cannot be written to a file: .*has control characters"
+    ):
+        packed_file.write_packed(tmp_path / "network.safetensors", packed)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -423,16 +515,18 @@ def test_a_task_alone_keeps_the_sign_of_its_zeros(tmp_path):
     packed = tiny_packed("a", "b")
     name = max(packed.shared, key=lambda name: int((packed.owner[name] == 1).sum()))
     packed.shared[name][packed.owner[name] == 1] = -0.0
-    file.write(tmp_path / "packed.safetensors", packed)
-    own = file.opened(tmp_path / "packed.safetensors").alone("a")
-    assert digest(effective(own, "a")) == digest(effective(packed, "a"))
+    packed_file.write_packed(tmp_path / "packed.safetensors", packed)
+    own = packed_file.open_packed(tmp_path / "packed.safetensors").alone("a")
+    assert digest(task_state_dict(own, "a")) == digest(task_state_dict(packed, "a"))
 
 
 def mixed_network():
     """Two tasks, the second of another kind than the first, in one network with a decoder."""
 
     def build(kind, classes, drawn):
-        return build_network(DecoderNetwork(decoder="unet", encoder="resnet_small"), kind, classes, drawn)
+        return build_network(
+            DecoderNetwork(decoder="unet", encoder="resnet_small"), kind, classes, drawn
+        )
 
     build.has_decoder = True
     packed = learn(None, build, tiny_task("masks", "segmentation", size=16, samples=4), 0.6)
@@ -446,37 +540,43 @@ def first_shared(tensors):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors, header: tensors[first_shared(tensors)].add_(1), "does not agree with its digest"),
+        (
+            lambda tensors, header: tensors[first_shared(tensors)].add_(1),
+            "does not agree with its digest",
+        ),
         (lambda tensors, header: tensors.pop(first_shared(tensors)), "does not hold the tensors"),
-        (lambda tensors, header: header["tasks"][0].update(validation_score=1.0), "header does not agree"),
+        (
+            lambda tensors, header: header["tasks"][0].update(validation_score=1.0),
+            "header does not agree",
+        ),
         (lambda tensors, header: header.pop("digest"), "header does not agree"),
     ],
 )
 def test_a_damaged_file_is_refused_with_what_is_wrong(two_tasks, tmp_path, change, message):
-    file.write(tmp_path / "packed.safetensors", two_tasks[2])
+    packed_file.write_packed(tmp_path / "packed.safetensors", two_tasks[2])
     with pytest.raises(PackingError, match=message):
-        file.read(damaged(tmp_path / "packed.safetensors", tmp_path, change))
+        packed_file.read_packed(damaged(tmp_path / "packed.safetensors", tmp_path, change))
 
 
 def test_an_unknown_format_a_truncated_file_and_a_missing_one_are_refused(two_tasks, tmp_path):
     path = tmp_path / "packed.safetensors"
-    container.save(path, {}, {"format": 99})
+    tensor_file.save_tensors(path, {}, {"format": 99})
     with pytest.raises(PackingError, match="format 99 is not known"):
-        file.read(path)
-    file.write(path, two_tasks[2])
+        packed_file.read_packed(path)
+    packed_file.write_packed(path, two_tasks[2])
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(PackingError, match="damaged"):
-        file.read(path)
+        packed_file.read_packed(path)
     path.write_bytes(b"not at all")
     with pytest.raises(PackingError, match="not a file of acll"):
-        file.read(path)
+        packed_file.read_packed(path)
     with pytest.raises(PackingError, match="no such file"):
-        file.read(tmp_path / "absent.safetensors")
+        packed_file.read_packed(tmp_path / "absent.safetensors")
 
 
 def test_a_task_that_was_not_learned_is_named_with_those_that_were(two_tasks):
     with pytest.raises(PackingError, match=r"has not learned 'z' \(its tasks: a, b\)"):
-        effective(two_tasks[2], "z")
+        task_state_dict(two_tasks[2], "z")
 
 
 @given(
@@ -495,7 +595,9 @@ def test_the_cap_always_leaves_room_and_looks_at_the_position_alone(expected, ta
         left -= owned[-1]
         assert left > 0
     for task in owned[: min(expected, tasks) - 1]:
-        assert task == pytest.approx(size / expected)  # the first n − 1 tasks get equal parts of the whole
+        assert task == pytest.approx(
+            size / expected
+        )  # the first n − 1 tasks get equal parts of the whole
 
 
 def test_commit_refuses_a_network_with_other_shared_weights_than_the_store(two_tasks):
@@ -510,7 +612,9 @@ def test_commit_refuses_a_network_with_other_shared_weights_than_the_store(two_t
 def test_a_network_holds_255_tasks_and_no_more():
     build = networks([1])
     packed = learn(None, build, tiny_task("a"), 0.9)
-    full = replace(packed, tasks=tuple(replace(packed.tasks[0], name=f"t{index}") for index in range(255)))
+    full = replace(
+        packed, tasks=tuple(replace(packed.tasks[0], name=f"t{index}") for index in range(255))
+    )
     state = starting_state(packed, "classification", build("classification", 2, 5).state_dict())
     keep = {name: torch.zeros_like(mask) for name, mask in free(packed, "classification").items()}
     with pytest.raises(PackingError, match="255 tasks at most"):
@@ -533,7 +637,26 @@ def test_files_of_any_number_of_tasks_round_trip(tmp_path, tasks):
         tasks=tuple(replace(one.tasks[0], name=name) for name in names),
         private=dict.fromkeys(names, one.private["a"]),
     )
-    copies = {name: {key: value.clone() for key, value in state.items()} for name, state in many.private.items()}
-    file.write(tmp_path / "many.safetensors", replace(many, private=copies))
-    again = file.read(tmp_path / "many.safetensors")
+    copies = {
+        name: {key: value.clone() for key, value in state.items()}
+        for name, state in many.private.items()
+    }
+    packed_file.write_packed(tmp_path / "many.safetensors", replace(many, private=copies))
+    again = packed_file.read_packed(tmp_path / "many.safetensors")
     assert all(torch.equal(again.owner[name], owner[name]) for name in owner)
+
+
+def test_the_key_of_files_larger_than_memory_needs_no_memory_for_them(tmp_path):
+    large, small = tmp_path / "large", tmp_path / "small"
+    with large.open("wb") as file_:
+        file_.truncate(64 * 2**20)
+    small.write_bytes(b"x")
+    tracemalloc.start()
+    try:
+        key = tensor_file.content_key("{}", large, None)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+    others = ((large, small), (small, None), (None, large), (None,))
+    keys = {tensor_file.content_key("{}", *paths) for paths in others}
+    assert len(keys | {key, tensor_file.content_key("[]", large, None)}) == 6

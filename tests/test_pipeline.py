@@ -51,7 +51,9 @@ def snakemake(configuration: dict, folder: Path, *arguments: str, data: Path | N
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     if data is not None:
         environment["ACLL_DATA_ROOT"] = str(data)
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, env=environment, check=False
+    )
 
 
 def planned(configuration: dict, folder: Path, **more) -> set[str]:
@@ -59,7 +61,7 @@ def planned(configuration: dict, folder: Path, **more) -> set[str]:
     result = snakemake(configuration, folder, "--dry-run", "--quiet", "host", **more)
     assert result.returncode == 0, result.stdout + result.stderr
     jobs = re.findall(r"^Job \d+: (.*)$", result.stdout + result.stderr, re.MULTILINE)
-    return {job for job in jobs if job not in ("tables", "figures", "masks one: b", "all results")}
+    return {job for job in jobs if job not in ("tables", "figures", "all results")}
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +84,13 @@ def test_one_command_runs_all_and_a_second_has_nothing_to_do(finished):
         assert own["bit_exact"].all()
         assert (own["forgetting"].dropna() == 0).all()
         assert own["forgetting"].isna().all() == (method == "joint")
-    assert not table[(table["method"] == "finetune") & (table["prefix"] == "a+b") & (table["task"] == "a")][
-        "bit_exact"
-    ].any()
-    columns = "network method seed prefix task position kind metric score score_when_learned forgetting bit_exact"
+    assert not table[
+        (table["method"] == "finetune") & (table["prefix"] == "a+b") & (table["task"] == "a")
+    ]["bit_exact"].any()
+    columns = (
+        "network method seed prefix task position kind metric score score_when_learned "
+        "forgetting bit_exact"
+    )
     columns += " ratio_searched ratio cap capped owned_share free_share device"
     assert set(columns.split()) <= set(table.columns)
     assert table["score"].between(0, 1).all()
@@ -106,26 +111,30 @@ def test_no_rule_but_those_of_evaluation_reads_a_test_split(finished):
     result = snakemake(TINY, finished, "--detailed-summary")
     rows = [line.split("\t") for line in result.stdout.splitlines() if "\t" in line]
     columns = {name: index for index, name in enumerate(rows[0])}
-    reading = {row[columns["rule"]] for row in rows[1:] if ".test." in row[columns["input-file(s)"]]}
+    reading = {
+        row[columns["rule"]] for row in rows[1:] if ".test." in row[columns["input-file(s)"]]
+    }
     rules = {row[columns["rule"]] for row in rows[1:]}
-    assert {"train", "search", "prune", "retrain", "adopt", "evaluate", "prepare"} <= rules
-    assert {"join", "distil", "importance", "consolidate"} <= rules
-    assert reading == {"evaluate", "examples"}
+    assert {"train", "search", "prune", "retrain", "commit", "remember", "evaluate"} <= rules
+    assert reading == {"evaluate"}
 
 
 def changed(**parts) -> dict:
     both = TINY | parts
-    return {key: TINY[key] | both[key] if isinstance(TINY.get(key), dict) else both[key] for key in both}
+    return {
+        key: TINY[key] | both[key] if isinstance(TINY.get(key), dict) else both[key] for key in both
+    }
 
 
-def jobs_of(method: str, node: str, *steps: str) -> set[str]:
-    """The jobs of a node. Where it is evaluated, images of its segmentation task, b, are looked at too."""
-    jobs = {f"{step} mixed/{method}/seed0/{node}" for step in steps}
-    shown = "evaluate" in steps and "b" in re.split("[/+]", node)
-    return jobs | ({f"examples mixed/{method}/seed0/{node}: b"} if shown else set())
+def jobs_of(method: str, node: str, *rules: str) -> set[str]:
+    """The jobs of a node."""
+    return {f"{rule} mixed/{method}/seed0/{node}" for rule in rules}
 
 
-LATER = ("adopt", "evaluate")
+def learned(method: str, node: str) -> set[str]:
+    """All jobs by which a method without pruning learns the task of a node."""
+    memory = ("remember",) if method == "ewc" else ()
+    return jobs_of(method, node, "train", "commit", *memory, "evaluate")
 
 
 def test_two_methods_run_to_their_end_and_a_change_runs_what_depends_on_it(tmp_path):
@@ -145,21 +154,17 @@ def test_two_methods_run_to_their_end_and_a_change_runs_what_depends_on_it(tmp_p
     other = two | {"tasks": TINY["tasks"] | {"b": task}}
     assert planned(other, folder) == (
         jobs_of("adaptive", "a/b", "train", "search", "prune", "retrain", "evaluate")
-        | jobs_of("finetune", "a/b", "train", *LATER)
+        | learned("finetune", "a/b")
     )
 
 
 APPENDED = (
-    {"prepare c", "sheet c"}
+    {"prepare c", "sheets"}
     | jobs_of("adaptive", "a/b/c", "train", "search", "prune", "retrain", "evaluate")
-    | jobs_of("finetune", "a/b/c", "train", *LATER)
-    | jobs_of("frozen", "a/b/c", "train", *LATER)
-    | jobs_of("lwf", "a/b/c", "distil", *LATER)
-    | jobs_of("ewc", "a/b", "importance")
-    | jobs_of("ewc", "a/b/c", "consolidate", *LATER)
+    | set().union(*(learned(method, "a/b/c") for method in ("finetune", "frozen", "lwf", "ewc")))
     | jobs_of("dense", "c", "train")
-    | jobs_of("individual", "c", *LATER)
-    | jobs_of("joint", "a+b+c", "join", "evaluate")
+    | jobs_of("individual", "c", "commit", "evaluate")
+    | learned("joint", "a+b+c")
 )
 
 
@@ -167,19 +172,18 @@ APPENDED = (
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
-        ({"methods": {"ewc": {"type": "ewc", "strength": 7.0}}}, jobs_of("ewc", "a/b", "consolidate", *LATER)),
-        ({"methods": {"lwf": {"type": "lwf", "temperature": 3.0}}}, jobs_of("lwf", "a/b", "distil", *LATER)),
+        ({"methods": {"ewc": {"type": "ewc", "strength": 7.0}}}, learned("ewc", "a/b")),
+        ({"methods": {"lwf": {"type": "lwf", "temperature": 3.0}}}, learned("lwf", "a/b")),
         ({"sequences": {"one": {"network": "mixed", "tasks": ["a", "b", "c"]}}}, APPENDED),
         (
             {"tasks": {"b": TINY["tasks"]["b"] | {"training": {"loss": "dice"}}}},
             jobs_of("adaptive", "a/b", "train", "search", "prune", "retrain", "evaluate")
-            | jobs_of("finetune", "a/b", "train", *LATER)
-            | jobs_of("frozen", "a/b", "train", *LATER)
-            | jobs_of("lwf", "a/b", "distil", *LATER)
-            | jobs_of("ewc", "a/b", "consolidate", *LATER)
+            | set().union(
+                *(learned(method, "a/b") for method in ("finetune", "frozen", "lwf", "ewc"))
+            )
             | jobs_of("dense", "b", "train")
-            | jobs_of("individual", "b", *LATER)
-            | jobs_of("joint", "a+b", "join", "evaluate"),
+            | jobs_of("individual", "b", "commit", "evaluate")
+            | learned("joint", "a+b"),
         ),
     ],
     ids=["strength", "temperature", "appended", "loss"],
@@ -192,10 +196,7 @@ def test_a_change_runs_what_depends_on_it_whatever_the_method(finished, change, 
 def test_another_order_shares_the_networks_that_depend_on_none(finished):
     jobs = planned(changed(orders="all"), finished)
     assert not {job for job in jobs if "joint" in job or "individual" in job or "dense" in job}
-    others = jobs_of("lwf", "b/a", "distil", *LATER) | jobs_of("ewc", "b", "importance", *LATER)
-    # images are shown of the first order alone
-    assert {job for job in others if not job.startswith("examples")} <= jobs
-    assert not {job for job in jobs if job.startswith("examples")}
+    assert learned("lwf", "b/a") | jobs_of("ewc", "b", "commit", "remember") <= jobs
 
 
 def bad_folders(root: Path) -> None:
@@ -227,18 +228,31 @@ def bad_folders(root: Path) -> None:
             {"source": "mask_folder", "path": "labels", "image_size": 16, "classes": ["p", "q"]},
             "1.png: its mask has the labels 7, outside the 2 classes",
         ),
-        ({"source": "image_folder", "path": "broken", "image_size": 8}, "2.png: not a readable image"),
-        ({"source": "image_folder", "path": "absent", "image_size": 8}, "absent: there is no such folder"),
-        ({"source": "image_folder", "path": "images", "image_size": 8}, "classes without an image: y"),
+        (
+            {"source": "image_folder", "path": "broken", "image_size": 8},
+            "2.png: not a readable image",
+        ),
+        (
+            {"source": "image_folder", "path": "absent", "image_size": 8},
+            "absent: there is no such folder",
+        ),
+        (
+            {"source": "image_folder", "path": "images", "image_size": 8},
+            "classes without an image: y",
+        ),
         (
             {"source": "mask_folder", "path": "masks", "image_size": 16, "classes": ["p", "q"]},
             "an image without a mask of the same name",
         ),
     ],
 )
-def test_bad_folders_end_with_a_message_no_traceback_and_nothing_half_written(tmp_path, task, message):
+def test_bad_folders_end_with_a_message_no_traceback_and_nothing_half_written(
+    tmp_path, task, message
+):
     bad_folders(tmp_path / "raw")
-    configuration = changed(tasks={"a": task}, sequences={"one": {"network": "mixed", "tasks": ["a"]}})
+    configuration = changed(
+        tasks={"a": task}, sequences={"one": {"network": "mixed", "tasks": ["a"]}}
+    )
     configuration["tasks"] = {"a": task}
     result = snakemake(configuration, tmp_path / "tiny", "--cores", "1", data=tmp_path / "raw")
     text = result.stdout + result.stderr
@@ -253,10 +267,15 @@ def test_bad_folders_end_with_a_message_no_traceback_and_nothing_half_written(tm
     [
         ({"methods": {"adaptive": {"ratio": 1.5}}}, "methods.adaptive.ratio"),
         ({"training": {"epoch": 3}}, "training.epoch: unknown key"),
-        ({"sequences": {"one": {"network": "mixed", "tasks": ["a", "zebra"]}}}, "'zebra': there is no such task"),
+        (
+            {"sequences": {"one": {"network": "mixed", "tasks": ["a", "zebra"]}}},
+            "'zebra': there is no such task",
+        ),
     ],
 )
-def test_a_bad_configuration_ends_before_any_job_in_a_line_that_names_the_key(tmp_path, change, line):
+def test_a_bad_configuration_ends_before_any_job_in_a_line_that_names_the_key(
+    tmp_path, change, line
+):
     result = snakemake(changed(**change), tmp_path / "tiny", "--cores", "1")
     text = result.stdout + result.stderr
     assert result.returncode != 0

@@ -25,14 +25,18 @@ def test_lines_name_the_job_its_number_its_time_and_the_time_left():
 
 
 def test_the_time_left_is_that_of_the_same_rules():
-    progress = after([("train", 60.0), ("search", 100.0), ("prune", 1.0)], {"train": 3, "search": 2, "prune": 11})
+    progress = after(
+        [("train", 60.0), ("search", 100.0), ("prune", 1.0)], {"train": 3, "search": 2, "prune": 11}
+    )
     assert progress.seconds_left(161.0) == pytest.approx(2 * 60 + 100 + 10)
 
 
 def test_rules_that_have_not_run_are_judged_by_earlier_runs_and_else_by_all_jobs():
     jobs = [("train", 10.0)] * 3
     assert after(jobs, {"train": 5, "search": 2}).seconds_left(30.0) == pytest.approx(40)
-    assert after(jobs, {"train": 5, "search": 2}, {"search": 40.0}).seconds_left(30.0) == pytest.approx(100)
+    assert after(jobs, {"train": 5, "search": 2}, {"search": 40.0}).seconds_left(
+        30.0
+    ) == pytest.approx(100)
 
 
 def test_jobs_side_by_side_take_less_time_and_what_runs_is_partly_done():
@@ -49,11 +53,17 @@ def test_jobs_side_by_side_take_less_time_and_what_runs_is_partly_done():
 
 def test_the_time_left_is_not_judged_by_jobs_of_other_kinds_and_at_the_end_there_is_none():
     assert after([("prepare", 1.0)] * 2, {"prepare": 2, "train": 2}).seconds_left(2.0) is None
-    assert after([("prepare", 1.0)] * 2, {"prepare": 2, "train": 2}, {"train": 5.0}).seconds_left(2.0) == 10
+    assert (
+        after([("prepare", 1.0)] * 2, {"prepare": 2, "train": 2}, {"train": 5.0}).seconds_left(2.0)
+        == 10
+    )
     assert after([("train", 1.0)] * 5, {"train": 5}).seconds_left(5.0) is None
 
 
-@given(some.lists(some.tuples(some.sampled_from("abc"), some.floats(0, 1e5)), min_size=3), some.integers(1, 9))
+@given(
+    some.lists(some.tuples(some.sampled_from("abc"), some.floats(0, 1e5)), min_size=3),
+    some.integers(1, 9),
+)
 def test_the_time_left_is_never_negative(jobs, more):
     planned = {rule: sum(own == rule for own, _ in jobs) + more for rule in "abc"}
     progress = after(jobs, planned, dict.fromkeys("abc", 7.0))

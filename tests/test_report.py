@@ -9,8 +9,8 @@ import pytest
 from acll.errors import UserError
 from acll.evaluation import figures, run_figures
 from acll.evaluation.comparison import by_node, matrix_table, paired_table, summary_table
-from acll.evaluation.report import CAPTIONS, findings, report
-from acll.evaluation.style import save
+from acll.evaluation.report import CAPTIONS, findings, report_page
+from acll.evaluation.style import save_figure
 from acll.evaluation.tables import curves_table, data_table
 from test_tables import FOUND, SUMMARY, each_of, final_of, runs_of, scores_of, with_seed
 
@@ -32,14 +32,19 @@ def results(tmp_path_factory):
     (folder / "tables").mkdir(parents=True)
     for name, table in tables.items():
         table.to_csv(folder / f"tables/{name}.csv", index=False)
-    save(figures.scores(tables["matrix"], final), folder / "figures/scores.png")
-    save(figures.shares(final[final["method"] == "half"].assign(ratio=0.5)), folder / "figures/shares.png")
-    save(run_figures.matrices(tables["matrix"]), folder / "figures/matrix.png")
-    save(run_figures.sizes(tables["summary"]), folder / "figures/sizes.png")
-    save(run_figures.curves(tables["curves"], final), folder / "figures/curves.png")
-    save(run_figures.difficulty(final), folder / "figures/difficulty.png")
-    owned = {"both: half": (["a", "b"], {"encoder.0.weight": [5, 3, 2], "encoder.1.weight": [0, 9, 1]})}
-    save(run_figures.layers(owned), folder / "figures/layers.png")
+    save_figure(figures.scores(tables["matrix"], final), folder / "figures/scores.png")
+    save_figure(
+        figures.shares(final[final["method"] == "half"].assign(ratio=0.5)),
+        folder / "figures/shares.png",
+    )
+    save_figure(run_figures.matrices(tables["matrix"]), folder / "figures/matrix.png")
+    save_figure(run_figures.sizes(tables["summary"]), folder / "figures/sizes.png")
+    save_figure(run_figures.curves(tables["curves"], final), folder / "figures/curves.png")
+    save_figure(run_figures.difficulty(final), folder / "figures/difficulty.png")
+    owned = {
+        "both: half": (["a", "b"], {"encoder.0.weight": [5, 3, 2], "encoder.1.weight": [0, 9, 1]})
+    }
+    save_figure(run_figures.layers(owned), folder / "figures/layers.png")
     for rule, seconds in (("train/a", 2.0), ("train/b", 4.0), ("tables", 1.0)):
         path = folder / f"benchmarks/{rule}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,24 +55,28 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(results):
     path = results / "report.html"
-    path.write_text(report(results, CONFIGURATION), encoding="utf-8")
+    path.write_text(report_page(results, CONFIGURATION), encoding="utf-8")
     return path
 
 
 def test_a_run_that_has_not_ended_has_no_report(tmp_path):
     with pytest.raises(UserError, match="has the run ended"):
-        report(tmp_path, "")
+        report_page(tmp_path, "")
 
 
 def test_results_of_an_older_version_have_no_report_and_say_why(results, tmp_path):
     shutil.copytree(results, tmp_path / "old")
     (tmp_path / "old/tables/paired.csv").unlink()
-    with pytest.raises(UserError, match=r"made by another version of this: paired missing; `make run`"):
-        report(tmp_path / "old", "")
+    with pytest.raises(
+        UserError, match=r"made by another version of this: paired missing; `make run`"
+    ):
+        report_page(tmp_path / "old", "")
 
 
 def test_the_findings_name_the_best_and_what_it_takes(results):
-    summary, paired = (pd.read_csv(results / f"tables/{name}.csv") for name in ("summary", "paired"))
+    summary, paired = (
+        pd.read_csv(results / f"tables/{name}.csv") for name in ("summary", "paired")
+    )
     (line,) = findings(summary, paired)
     assert line.startswith("both: the highest mean score is that of joint, 0.808. ")
     assert "to the bit, in less than a network for each task, it is half" in line
@@ -105,14 +114,20 @@ def test_a_browser_shows_all_of_it_and_asks_nobody_else(page, tmp_path, width, d
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
         browser.get(page.as_uri())
         wait = WebDriverWait(browser, 20)
-        wait.until(lambda one: one.find_elements(By.CSS_SELECTOR, "#table_first tbody tr td:nth-child(2)"))
+        wait.until(
+            lambda one: one.find_elements(By.CSS_SELECTOR, "#table_first tbody tr td:nth-child(2)")
+        )
 
-        drawn = browser.execute_script("return [...document.images].map(i => [i.complete, i.naturalWidth])")
+        drawn = browser.execute_script(
+            "return [...document.images].map(i => [i.complete, i.naturalWidth])"
+        )
         assert len(drawn) == len(CAPTIONS) - 1  # no search was run
         assert all(complete and size > 200 for complete, size in drawn)
 
         def cells(table, column):
-            found = browser.find_elements(By.CSS_SELECTOR, f"#table_{table} tbody td:nth-child({column})")
+            found = browser.find_elements(
+                By.CSS_SELECTOR, f"#table_{table} tbody td:nth-child({column})"
+            )
             return [cell.get_attribute("textContent").strip() for cell in found]
 
         def within(table, what):
@@ -130,7 +145,9 @@ def test_a_browser_shows_all_of_it_and_asks_nobody_else(page, tmp_path, width, d
         field.send_keys("joint")
         wait.until(lambda _: set(cells("final", 4)) == {"joint"})
 
-        assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+        assert browser.execute_script(
+            "return document.documentElement.scrollWidth <= window.innerWidth"
+        )
         ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert ground == ("rgb(22, 24, 27)" if dark else "rgb(255, 255, 255)")
         assert browser.get_log("browser") == []

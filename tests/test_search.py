@@ -11,22 +11,40 @@ from hypothesis import strategies as st
 
 from acll.packing.cap import cap
 from acll.packing.prune import keep_masks, kept_count
-from acll.search.choice import crossing, crossing_below_top, interval, monotone_fit, residuals_of, tolerance_of
-from acll.search.run import BRIEF, FALLBACKS, NO_ROOM, Task, search
+from acll.search.choice import (
+    crossing,
+    crossing_below_top,
+    monotone_fit,
+    ratio_interval,
+    residuals_of,
+    tolerance_of,
+)
+from acll.search.run import BRIEF, FALLBACKS, NO_ROOM, SearchTask, search
+from acll.search.settings import Search
 from acll.search.space import factors_of, groups_of
-from acll.search.strategies import DECAY, STARTUP, STEP, SUGGEST, Known, draw, penalised
-from acll.search.trials import CONFIRMATION, REFERENCE, TRIAL, Cost, Measured, Point, TrialLog, table
-from acll.settings import Search
+from acll.search.strategies import DECAY, STARTUP, STEP, SUGGEST, KnownTrials, draw, objective_of
+from acll.search.trials import (
+    CONFIRMATION,
+    REFERENCE,
+    TRIAL,
+    Candidate,
+    Cost,
+    Measured,
+    TrialLog,
+    trials_frame,
+)
 
 PROPERTY = settings(max_examples=50, deadline=None)
 TPE = Search(search="tpe")
 SEARCHED = ("tpe", "anneal", "random", "grid", "decay")
 
 shares = st.floats(0.001, 1)
-curves = st.lists(st.tuples(shares, st.floats(0, 1)), min_size=1, max_size=30).map(lambda points: tuple(zip(*points)))
+curves = st.lists(st.tuples(shares, st.floats(0, 1)), min_size=1, max_size=30).map(
+    lambda points: tuple(zip(*points))
+)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # the fit and the choice
 
 
@@ -74,7 +92,9 @@ KEPT = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
         pytest.param((0.2, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9), (0.5, 1.0), id="hardly anything fits"),
         pytest.param((0.9, 0.2, 0.2, 0.9, 0.9, 0.9, 0.9), (0.05, 0.1), id="one lucky trial"),
         pytest.param((0.2, 0.2, 0.2, 0.9, 0.87, 0.9, 0.9), (0.05, 0.1), id="one unlucky trial"),
-        pytest.param((0.2, 0.2, 0.2, 0.89, 0.3, 0.9, 0.9), (0.2, 0.5), id="one bad trial beside a good one"),
+        pytest.param(
+            (0.2, 0.2, 0.2, 0.89, 0.3, 0.9, 0.9), (0.2, 0.5), id="one bad trial beside a good one"
+        ),
         pytest.param((0.95, 0.95, 0.95, 0.95, 0.95, 0.95, 0.5), (0.01, 0.01), id="releasing helps"),
         pytest.param((0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3), (1.0, 1.0), id="upside down"),
     ],
@@ -106,7 +126,9 @@ def test_noise_well_below_the_tolerance_does_not_move_the_answer_on_a_step(answe
     assert below <= found <= min(share for share in kept if share >= answer)
 
 
-@pytest.mark.parametrize(("error", "tolerance"), [(0.0, 0.005), (0.002, 0.005), (0.01, 0.02), (0.2, 0.03)])
+@pytest.mark.parametrize(
+    ("error", "tolerance"), [(0.0, 0.005), (0.002, 0.005), (0.01, 0.02), (0.2, 0.03)]
+)
 def test_the_tolerance_is_z_standard_errors_within_its_bounds(error, tolerance):
     assert tolerance_of(error, 2.0, 0.005, 0.03) == tolerance
 
@@ -120,22 +142,22 @@ def test_residuals_are_what_the_fit_leaves(curve):
 
 
 def test_without_noise_the_interval_lies_between_what_failed_and_what_held():
-    low, high = interval([0.1, 0.2, 0.4], [0.5, 0.9, 0.9], 0.8, 0.0, 0)
+    low, high = ratio_interval([0.1, 0.2, 0.4], [0.5, 0.9, 0.9], 0.8, 0.0, 0)
     assert 0.1 <= low < high <= 0.2
 
 
 def test_more_noise_makes_a_wider_interval():
-    narrow = interval([0.1, 0.2, 0.4], [0.78, 0.81, 0.9], 0.8, 0.001, 0)
-    wide = interval([0.1, 0.2, 0.4], [0.78, 0.81, 0.9], 0.8, 0.03, 0)
+    narrow = ratio_interval([0.1, 0.2, 0.4], [0.78, 0.81, 0.9], 0.8, 0.001, 0)
+    wide = ratio_interval([0.1, 0.2, 0.4], [0.78, 0.81, 0.9], 0.8, 0.03, 0)
     assert wide[1] / wide[0] > narrow[1] / narrow[0]
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # strategies
 
 
 def loss(kept, score):
-    return penalised(kept, score, 0.88, 0.02, 0.005)
+    return objective_of(kept, score, 0.88, 0.02, 0.005)
 
 
 @PROPERTY
@@ -163,7 +185,7 @@ def suggestions(strategy, answer, seed=0, count=12, low=0.005):
     """What a strategy suggests on a step curve, until it has its answer."""
     kept, scores = [1.0], [0.9]
     for _ in range(count):
-        suggested = SUGGEST[strategy](Known(low, kept, scores, 0.88, 0.02, seed))
+        suggested = SUGGEST[strategy](KnownTrials(low, kept, scores, 0.88, 0.02, seed))
         if suggested is None:
             break
         kept.append(suggested)
@@ -233,10 +255,12 @@ def test_in_several_dimensions_tpe_finds_better_points_than_chance():
             losses.append(sum((value - 0.5) ** 2 for value in points[-1].values()))
         return min(losses)
 
-    assert np.mean([best("tpe", seed) for seed in range(5)]) < np.mean([best("random", seed) for seed in range(5)])
+    assert np.mean([best("tpe", seed) for seed in range(5)]) < np.mean(
+        [best("random", seed) for seed in range(5)]
+    )
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # the whole search
 
 EPOCHS = 8
@@ -248,10 +272,14 @@ class Killed(Exception):  # noqa: N818 - no error
 
 
 class Curve:
-    """Attempts on a synthetic curve: `full_answer` is the edge with full retraining, `answer` with brief."""
+    """Attempts on a synthetic curve: `full_answer` is the edge with full retraining, `answer` with
+    brief."""
 
     def __init__(self, full_answer, answer=None, noise=0.0, calls=None, bend=None):
-        self.full_answer, self.answer = full_answer, min(1.0, 2.5 * full_answer) if answer is None else answer
+        self.full_answer, self.answer = (
+            full_answer,
+            min(1.0, 2.5 * full_answer) if answer is None else answer,
+        )
         self.noise, self.left, self.bend, self.seen = noise, calls, bend, []
 
     def __call__(self, point, epochs, seed, settled):
@@ -262,7 +290,9 @@ class Curve:
         score = 0.9 if point.kept >= edge or point.kept == 1 else 0.4
         if self.bend is not None and point.kept < 1:
             score = self.bend(point.kept, edge)
-        score += self.noise * np.random.default_rng([seed % 2**32, int(point.kept * 1e6)]).uniform(-1, 1)
+        score += self.noise * np.random.default_rng([seed % 2**32, int(point.kept * 1e6)]).uniform(
+            -1, 1
+        )
         looks = max(1, round(epochs))
         for look in range(1, looks + 1):
             if settled is not None and settled([score] * look, 0.01):
@@ -282,7 +312,7 @@ def logs(tmp_path):
 
 
 def find(attempt, log, of=TPE, limit=None, samples=1000, seed=0, groups=(), free=1000):
-    task = Task(attempt, Cost(5000, samples, 40), EPOCHS, groups, limit, free, seed)
+    task = SearchTask(attempt, Cost(5000, samples, 40), EPOCHS, groups, limit, free, seed)
     return search(of, task, log)
 
 
@@ -294,7 +324,10 @@ def roles(trials):
 @pytest.mark.parametrize("noise", [0.0, 0.002])
 @pytest.mark.parametrize("answer", [0.02, 0.1, 0.3])
 def test_the_search_finds_the_edge_of_a_step(logs, strategy, answer, noise):
-    choices = [find(Curve(answer, noise=noise), logs(), Search(search=strategy), seed=seed)[0] for seed in range(3)]
+    choices = [
+        find(Curve(answer, noise=noise), logs(), Search(search=strategy), seed=seed)[0]
+        for seed in range(3)
+    ]
     for choice in choices:
         assert answer <= 1 - choice.ratio
         assert choice.ratio == choice.ratio_searched
@@ -310,14 +343,23 @@ def test_the_search_exceeds_its_budget_only_for_shares_that_failed_and_says_so(l
         for answer in (0.02, 0.1, 0.3):
             choice, trials = find(Curve(answer), logs(), Search(search=strategy, budget=budget))
             assert choice.cost == pytest.approx(sum(trial.cost for trial in trials))
-            failed = [trial for trial in trials if trial.role == CONFIRMATION and trial.score < choice.threshold]
+            failed = [
+                trial
+                for trial in trials
+                if trial.role == CONFIRMATION and trial.score < choice.threshold
+            ]
             assert choice.cost <= budget + 0.2 * len(failed)  # 0.2 is a full retraining
-            assert any("its budget is" in warning for warning in choice.warnings) == (choice.cost > budget)
+            assert any("its budget is" in warning for warning in choice.warnings) == (
+                choice.cost > budget
+            )
 
 
 def test_a_larger_budget_finds_more(logs):
     small, large = (
-        [1 - find(Curve(0.05), logs(), Search(search="tpe", budget=budget), seed=seed)[0].ratio for seed in range(8)]
+        [
+            1 - find(Curve(0.05), logs(), Search(search="tpe", budget=budget), seed=seed)[0].ratio
+            for seed in range(8)
+        ]
         for budget in (0.55, 2.0)
     )
     assert np.median(large) < np.median(small)
@@ -351,10 +393,13 @@ def test_a_curve_that_falls_and_rises_again_gives_a_share_that_holds(logs):
 
 def test_a_smooth_curve_is_read_at_the_tolerance(logs):
     def bend(kept, edge):
-        return 0.9 - 0.02 * max(0.0, np.log2(2 * edge / kept))  # the tolerance is used up at the edge
+        return 0.9 - 0.02 * max(
+            0.0, np.log2(2 * edge / kept)
+        )  # the tolerance is used up at the edge
 
     kept = [
-        1 - find(Curve(0.05, bend=bend), logs(), Search(search="tpe", z=2), seed=seed)[0].ratio for seed in range(5)
+        1 - find(Curve(0.05, bend=bend), logs(), Search(search="tpe", z=2), seed=seed)[0].ratio
+        for seed in range(5)
     ]
     assert 0.05 <= np.median(kept) <= 0.1
 
@@ -395,13 +440,19 @@ def test_a_cap_far_below_what_is_needed_costs_no_full_retraining(log):
 def test_a_cap_that_is_not_reached_changes_nothing(logs):
     free, _ = find(Curve(0.05), logs())
     bounded, _ = find(Curve(0.05), logs(), limit=0.5)
-    assert (bounded.ratio, bounded.ratio_searched, bounded.capped) == (free.ratio, free.ratio_searched, False)
+    assert (bounded.ratio, bounded.ratio_searched, bounded.capped) == (
+        free.ratio,
+        free.ratio_searched,
+        False,
+    )
 
 
 @pytest.mark.parametrize("answer", [0.4, 0.5, 0.6, 0.7])
 def test_a_large_share_that_is_needed_is_found_and_not_stepped_over(logs, answer):
     for seed in range(3):
-        choice, _ = find(Curve(answer, answer=0.8 * answer), logs(), Search(search="tpe", budget=3), seed=seed)
+        choice, _ = find(
+            Curve(answer, answer=0.8 * answer), logs(), Search(search="tpe", budget=3), seed=seed
+        )
         assert answer <= 1 - choice.ratio <= 1.31 * answer
 
 
@@ -412,7 +463,12 @@ def test_a_task_that_needs_less_than_its_cap_is_not_capped(log):
 
 
 @PROPERTY
-@given(st.floats(0.01, 1), st.floats(0.001, 0.99), st.sampled_from([*SEARCHED, "fixed"]), st.integers(0, 3))
+@given(
+    st.floats(0.01, 1),
+    st.floats(0.001, 0.99),
+    st.sampled_from([*SEARCHED, "fixed"]),
+    st.integers(0, 3),
+)
 def test_no_strategy_ever_exceeds_the_cap(tmp_path_factory, answer, limit, strategy, seed):
     own = TrialLog(tmp_path_factory.mktemp("log") / "trials.json", "key")
     of = Search(search=strategy, ratio=0.3 if strategy == "fixed" else None)
@@ -540,7 +596,9 @@ def test_a_search_that_is_killed_while_it_takes_up_its_trials_loses_none(tmp_pat
         find(Curve(0.1, calls=6), TrialLog(path, "key"))
     before = path.read_bytes()
     log = TrialLog(path, "key")
-    log.measure(REFERENCE, Point(1.0), EPOCHS, lambda: pytest.fail("it is known"), Cost(5000, 1000, 40))
+    log.measure(
+        REFERENCE, Candidate(1.0), EPOCHS, lambda: pytest.fail("it is known"), Cost(5000, 1000, 40)
+    )
     assert path.read_bytes() == before
 
 
@@ -553,7 +611,9 @@ def test_trials_of_another_search_are_not_taken_over(tmp_path):
     assert len(new.seen) == len(expected[1])
 
 
-@pytest.mark.parametrize("content", ["", '{"key": "key", "tri', '{"key": "key", "trials": [{"odd": 1}]}', "[]"])
+@pytest.mark.parametrize(
+    "content", ["", '{"key": "key", "tri', '{"key": "key", "trials": [{"odd": 1}]}', "[]"]
+)
 def test_a_log_that_cannot_be_read_is_as_good_as_none(tmp_path, content):
     path = tmp_path / "trials.json"
     path.write_text(content)
@@ -588,14 +648,23 @@ def test_costs_are_counted_in_passes_over_images():
     assert cost(0.5) == pytest.approx((3 * 150 + 100) / 10_000)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # groups of layers
 
 
 def test_groups_are_neighbours_of_about_equal_number():
-    names = [f"encoder.{number}.weight" for number in range(10)] + [f"decoder.{number}.weight" for number in range(3)]
+    names = [f"encoder.{number}.weight" for number in range(10)] + [
+        f"decoder.{number}.weight" for number in range(3)
+    ]
     groups = groups_of(names)
-    assert list(groups) == ["encoder_1", "encoder_2", "encoder_3", "encoder_4", "decoder_1", "decoder_2"]
+    assert list(groups) == [
+        "encoder_1",
+        "encoder_2",
+        "encoder_3",
+        "encoder_4",
+        "decoder_1",
+        "decoder_2",
+    ]
     assert [name for members in groups.values() for name in members] == names
     assert {len(members) for members in groups.values()} <= {1, 2, 3}
     assert groups_of(["encoder.1.weight"]) == {"encoder_1": ("encoder.1.weight",)}
@@ -604,7 +673,8 @@ def test_groups_are_neighbours_of_about_equal_number():
 WEIGHTS = {f"encoder.{number}.weight": torch.randn(50 * (number + 1), generator=torch.Generator().manual_seed(number))
            for number in range(4)}  # fmt: skip
 FREE = {
-    name: torch.rand(value.shape, generator=torch.Generator().manual_seed(9)) < 0.7 for name, value in WEIGHTS.items()
+    name: torch.rand(value.shape, generator=torch.Generator().manual_seed(9)) < 0.7
+    for name, value in WEIGHTS.items()
 }
 SHAPES = st.fixed_dictionaries({group: st.floats(-1.1, 1.1) for group in groups_of(list(WEIGHTS))})
 
@@ -618,7 +688,11 @@ def kept_with(shape, kept):
 def test_whatever_the_shape_as_many_weights_are_kept_as_without(shape, kept):
     total = sum(int(mask.sum()) for mask in FREE.values())
     masks = kept_with(shape, kept)
-    assert sum(int(mask.sum()) for mask in masks.values()) == kept_count(total, 1 - kept) <= kept * total + 1e-6
+    assert (
+        sum(int(mask.sum()) for mask in masks.values())
+        == kept_count(total, 1 - kept)
+        <= kept * total + 1e-6
+    )
     assert all(not bool((masks[name] & ~FREE[name]).any()) for name in WEIGHTS)
 
 
@@ -656,7 +730,7 @@ def test_the_search_finds_the_group_that_needs_more_than_the_others(logs):
     choice, trials = found[0]
     assert kept["groups"] < 0.75 * kept["network"]
     assert choice.shape["encoder_1"] > np.mean([choice.shape[group] for group in groups[1:]])
-    assert {f"shape_{group}" for group in groups} <= set(table(trials))
+    assert {f"shape_{group}" for group in groups} <= set(trials_frame(trials))
 
 
 def test_a_search_of_groups_that_was_killed_ends_as_if_it_had_not_been(tmp_path):
@@ -672,13 +746,15 @@ def test_a_search_of_groups_that_was_killed_ends_as_if_it_had_not_been(tmp_path)
         assert rest.seen == whole.seen[calls:]
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # the cap
 
 
 @PROPERTY
 @given(st.integers(1, 30), st.integers(1, 60), st.floats(0.01, 0.99))
-def test_tasks_that_use_their_cap_share_the_network_equally_up_to_the_last_but_one(expected, count, tail):
+def test_tasks_that_use_their_cap_share_the_network_equally_up_to_the_last_but_one(
+    expected, count, tail
+):
     free, owned = 1.0, []
     for position in range(1, count + 1):
         owned.append(free * cap(position, expected, tail))

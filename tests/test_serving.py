@@ -1,4 +1,5 @@
-"""A packed network in use: what is loaded gives what evaluation gave, from images as people have them."""
+"""A packed network in use: what is loaded gives what evaluation gave, from images as people have
+them."""
 
 import subprocess
 import sys
@@ -10,16 +11,15 @@ import torch
 from PIL import Image
 
 import acll
-from acll.data.batches import EVALUATION_BATCH, normalised
+from acll.data.batches import EVALUATION_BATCH, normalised, splits_of
 from acll.errors import UserError
 from acll.networks.build import build as build_network
-from acll.packing import container, file
-from acll.packing.ownership import PackingError, effective
-from acll.serving.export import export
+from acll.networks.spec import BackboneNetwork, DecoderNetwork
+from acll.packing import packed_file, tensor_file
+from acll.packing.ownership import PackingError, task_state_dict
+from acll.serving.export import export_task
 from acll.serving.inputs import ImageError, pixels_of, prepared_image
-from acll.settings import BackboneNetwork, DecoderNetwork
 from acll.training.metrics import mean_iou
-from acll.training.session import splits_of
 from conftest import learn, outputs, states_equal, tiny_packed, tiny_task
 from datasets import PETS, STREETS, changed, pets, picture, prepare, raster, save, smooth, streets
 
@@ -40,7 +40,7 @@ def building(spec):
 
 def packed_of(made, path: Path, spec=SMALL):
     """A network that has learned a prepared task a little, in its file."""
-    file.write(path, learn(None, building(spec), splits_of(made.train), 0.5))
+    packed_file.write_packed(path, learn(None, building(spec), splits_of(made.train), 0.5))
     return acll.load(path)
 
 
@@ -49,7 +49,9 @@ def deep(root: Path) -> Path:
     generator = np.random.default_rng(0)
     for number in range(20):
         top = 60000 if number % 3 else 250
-        values = generator.integers(0, top, (5, 12, 10)).astype(np.uint16 if number % 3 else np.uint8)
+        values = generator.integers(0, top, (5, 12, 10)).astype(
+            np.uint16 if number % 3 else np.uint8
+        )
         raster(root / f"deep/train/{'xy'[number % 2]}/{number}.tif", values)
     return root
 
@@ -77,7 +79,12 @@ def learned(request, tmp_path):
 
 def files_of(root, task, ids):
     """The raw files of samples."""
-    return [path for name in ids for path in (root / task.path).rglob(Path(name).name) if path.parent.name != "masks"]
+    return [
+        path
+        for name in ids
+        for path in (root / task.path).rglob(Path(name).name)
+        if path.parent.name != "masks"
+    ]
 
 
 def test_images_are_prepared_as_those_were_that_the_task_learned_from(learned):
@@ -97,11 +104,17 @@ def test_predictions_of_files_are_what_evaluation_computes(learned):
     if task.kind == "classification":
         expected = logits.softmax(dim=1).numpy()
         assert np.array_equal(np.stack([one.probabilities for one in predictions]), expected)
-        assert [one.label for one in predictions] == [made.header.classes[row.argmax()] for row in expected]
+        assert [one.label for one in predictions] == [
+            made.header.classes[row.argmax()] for row in expected
+        ]
     else:
-        assert all(one.mask.shape == (12, 10) for one in predictions)  # back to the size of the images
+        assert all(
+            one.mask.shape == (12, 10) for one in predictions
+        )  # back to the size of the images
         same_size = packed.predict("x", list(torch.from_numpy(test.images)))
-        assert np.array_equal(np.stack([one.mask for one in same_size]), logits.argmax(dim=1).numpy())
+        assert np.array_equal(
+            np.stack([one.mask for one in same_size]), logits.argmax(dim=1).numpy()
+        )
 
 
 def test_every_form_of_an_image_gives_the_same(tmp_path):
@@ -111,7 +124,14 @@ def test_every_form_of_an_image_gives_the_same(tmp_path):
     array = np.asarray(image)
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
     expected = packed.predict("x", path).probabilities
-    for form in (str(path), image, array, tensor, tensor.float() / 255, array.astype(np.uint16) * 257):
+    for form in (
+        str(path),
+        image,
+        array,
+        tensor,
+        tensor.float() / 255,
+        array.astype(np.uint16) * 257,
+    ):
         assert np.array_equal(packed.predict("x", form).probabilities, expected)
     batch = packed.predict("x", tensor[None].repeat(3, 1, 1, 1))
     assert len(batch) == 3
@@ -120,7 +140,8 @@ def test_every_form_of_an_image_gives_the_same(tmp_path):
     assert np.array_equal(packed.predict("x", np.asarray(alpha)).probabilities, expected)
     grey = array[:, :, 0]
     assert np.array_equal(
-        packed.predict("x", grey).probabilities, packed.predict("x", np.dstack([grey] * 3)).probabilities
+        packed.predict("x", grey).probabilities,
+        packed.predict("x", np.dstack([grey] * 3)).probabilities,
     )
 
 
@@ -131,7 +152,9 @@ def test_an_image_of_pillow_stands_upright_and_arrays_may_have_any_byte_order(tm
     path = tmp_path / "turned.jpg"
     Image.fromarray(smooth(3, (20, 40))).save(path, exif=exif, quality=95)
     assert pixels_of(path).shape == pixels_of(Image.open(path)).shape == (3, 40, 20)
-    assert np.array_equal(packed.predict("x", Image.open(path)).probabilities, packed.predict("x", path).probabilities)
+    assert np.array_equal(
+        packed.predict("x", Image.open(path)).probabilities, packed.predict("x", path).probabilities
+    )
     deep = smooth(3).astype(np.uint16) * 257
     expected = packed.predict("x", deep).probabilities
     assert np.array_equal(packed.predict("x", deep.astype(">u2")).probabilities, expected)
@@ -141,12 +164,17 @@ def test_an_image_of_pillow_stands_upright_and_arrays_may_have_any_byte_order(tm
 
 def test_colours_become_grey_where_the_task_is(tmp_path):
     for number in range(16):
-        save(tmp_path / f"pets/train/{'cat' if number % 2 else 'dog'}/{number}.png", picture(9 * number, channels=1))
+        save(
+            tmp_path / f"pets/train/{'cat' if number % 2 else 'dog'}/{number}.png",
+            picture(9 * number, channels=1),
+        )
     packed = packed_of(prepare(PETS, tmp_path), tmp_path / "network.safetensors")
     path = save(tmp_path / "new.png", smooth(3))
     grey = np.asarray(Image.open(path).convert("L"))
     header = prepare(PETS, tmp_path, into="again").header
-    difference = prepared_image(pixels_of(path), header).astype(int) - prepared_image(grey[None], header)
+    difference = prepared_image(pixels_of(path), header).astype(int) - prepared_image(
+        grey[None], header
+    )
     assert abs(difference).max() <= 1
     assert packed.predict("x", path).label == packed.predict("x", grey).label
 
@@ -154,15 +182,18 @@ def test_colours_become_grey_where_the_task_is(tmp_path):
 def test_a_large_image_is_segmented_by_the_tiles_that_evaluation_scores(tmp_path):
     for number in range(12):
         save(tmp_path / f"streets/train/images/{number}.png", smooth(number, (50, 37)))
-        save(tmp_path / f"streets/train/masks/{number}.png", smooth(100 + number, (50, 37))[:, :, 0] > 127)
+        save(
+            tmp_path / f"streets/train/masks/{number}.png",
+            smooth(100 + number, (50, 37))[:, :, 0] > 127,
+        )
     task = changed(STREETS, image_size=16, tile_overlap=6)
     made = prepare(task, tmp_path)
     packed = packed_of(made, tmp_path / "network.safetensors", UNET)
     _, validation, header = splits_of(made.train)
-    from acll.training.evaluate import outcome
+    from acll.training.evaluate import evaluated
     from acll.training.metrics import score
 
-    expected = score(outcome(packed.network("x"), validation, header, CPU))
+    expected = score(evaluated(packed.network("x"), validation, header, CPU))
     wholes = dict.fromkeys(name.split("#")[0] for name in made.splits["val"].ids)
     confusion = np.zeros((2, 2), np.int64)
     for name in wholes:
@@ -174,7 +205,11 @@ def test_a_large_image_is_segmented_by_the_tiles_that_evaluation_scores(tmp_path
 
 
 def test_masks_of_other_sizes_are_interpolated_logits(tmp_path):
-    packed = packed_of(prepare(changed(STREETS, image_size=16), streets(tmp_path)), tmp_path / "n.safetensors", UNET)
+    packed = packed_of(
+        prepare(changed(STREETS, image_size=16), streets(tmp_path)),
+        tmp_path / "n.safetensors",
+        UNET,
+    )
     image = smooth(1, (40, 60))
     header = splits_of(tmp_path / "prepared/x.train.safetensors")[2]
     made = torch.from_numpy(prepared_image(pixels_of(image), header))
@@ -184,7 +219,7 @@ def test_masks_of_other_sizes_are_interpolated_logits(tmp_path):
     assert np.array_equal(packed.predict("x", image).mask, whole.argmax(dim=1)[0].numpy())
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # networks
 
 
@@ -199,13 +234,15 @@ def mixed(tmp_path):
         ("more", "segmentation", 5),
     ):
         packed = learn(packed, build, tiny_task(name, kind, classes=classes, samples=4), 0.6)
-    file.write(tmp_path / "network.safetensors", packed)
+    packed_file.write_packed(tmp_path / "network.safetensors", packed)
     return tmp_path / "network.safetensors", packed
 
 
 def test_the_tasks_are_told_without_reading_any_weight(mixed, monkeypatch):
     path, packed = mixed
-    monkeypatch.setattr(container.Container, "tensor", lambda self, name: pytest.fail(f"{name} was read"))
+    monkeypatch.setattr(
+        tensor_file.TensorFile, "tensor", lambda self, name: pytest.fail(f"{name} was read")
+    )
     tasks = acll.load(path).tasks
     assert [(task.name, task.kind, len(task.classes)) for task in tasks] == [
         ("masks", "segmentation", 3), ("digits", "classification", 10), ("more", "segmentation", 5),
@@ -228,14 +265,16 @@ def test_networks_are_independent_and_give_the_outputs_of_evaluation(mixed):
             value.fill_(7)
     for name in ("masks", "digits"):
         assert not networks[name].training
-        assert states_equal(networks[name].state_dict(), effective(packed, name))
+        assert states_equal(networks[name].state_dict(), task_state_dict(packed, name))
     task = tiny_task("masks", "segmentation", classes=3, samples=4)
     with torch.no_grad():
         images = normalised(task[1].images, task[2], CPU)
         assert torch.equal(networks["masks"](images), outputs(packed, building(UNET), task))
 
 
-@pytest.mark.parametrize("way", [("masks", "digits", "more", "masks"), ("digits", "masks", "digits")])
+@pytest.mark.parametrize(
+    "way", [("masks", "digits", "more", "masks"), ("digits", "masks", "digits")]
+)
 def test_a_live_network_is_switched_in_place_to_any_task(mixed, way):
     path, packed = mixed
     loaded = acll.load(path)
@@ -243,8 +282,10 @@ def test_a_live_network_is_switched_in_place_to_any_task(mixed, way):
     places = {name: value.data_ptr() for name, value in network.encoder.state_dict().items()}
     for name in way[1:]:
         loaded.switch(network, name)
-        assert states_equal(network.state_dict(), effective(packed, name))
-        assert {key: value.data_ptr() for key, value in network.encoder.state_dict().items()} == places
+        assert states_equal(network.state_dict(), task_state_dict(packed, name))
+        assert {
+            key: value.data_ptr() for key, value in network.encoder.state_dict().items()
+        } == places
         assert not any(module.training for module in network.modules())
         with torch.no_grad():
             fresh, images = loaded.network(name), torch.randn(2, 3, 16, 16)
@@ -259,28 +300,33 @@ def test_what_is_no_part_of_the_state_has_its_values(mixed, monkeypatch):
         network.register_buffer("index", torch.arange(3), persistent=False)
         return network
 
-    monkeypatch.setattr("acll.serving.restore.build", build)
+    monkeypatch.setattr("acll.packing.load.build", build)
     assert acll.load(path).network("digits").index.tolist() == [0, 1, 2]
 
 
 def test_a_switch_to_no_task_changes_nothing(mixed):
     path, packed = mixed
     network = acll.load(path).network("masks")
-    with pytest.raises(PackingError, match=r"has not learned 'nothing' \(its tasks: masks, digits, more\)"):
+    with pytest.raises(
+        PackingError, match=r"has not learned 'nothing' \(its tasks: masks, digits, more\)"
+    ):
         acll.load(path).switch(network, "nothing")
-    assert states_equal(network.state_dict(), effective(packed, "masks"))
+    assert states_equal(network.state_dict(), task_state_dict(packed, "masks"))
 
 
 def test_a_switch_of_another_network_is_refused_and_changes_nothing(mixed, tmp_path):
     path, _ = mixed
-    file.write(tmp_path / "other.safetensors", tiny_packed("a", "b"))
+    packed_file.write_packed(tmp_path / "other.safetensors", tiny_packed("a", "b"))
     other = acll.load(tmp_path / "other.safetensors").network("a")
-    alike = acll.load(path).network("masks")  # names and shapes are the same; what is computed need not be
+    alike = acll.load(path).network(
+        "masks"
+    )  # names and shapes are the same; what is computed need not be
     alike.built_from = alike.built_from.model_copy(update={"encoder": "resnet_other"})
     for network in (other, alike):
         before = {name: value.clone() for name, value in network.state_dict().items()}
         with pytest.raises(
-            PackingError, match=r"safetensors: its networks are built otherwise than the one that is to be"
+            PackingError,
+            match=r"safetensors: its networks are built otherwise than the one that is to be",
         ):
             acll.load(path).switch(network, "digits")
         assert states_equal(network.state_dict(), before)
@@ -288,13 +334,13 @@ def test_a_switch_of_another_network_is_refused_and_changes_nothing(mixed, tmp_p
         acll.load(path).switch("digits", network)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # what goes wrong, and what it costs
 
 
 @pytest.fixture
 def classifier(tmp_path):
-    file.write(tmp_path / "network.safetensors", tiny_packed("a", "b"))
+    packed_file.write_packed(tmp_path / "network.safetensors", tiny_packed("a", "b"))
     return acll.load(tmp_path / "network.safetensors")
 
 
@@ -324,11 +370,17 @@ def test_images_that_cannot_be_used_are_refused_with_the_reason(classifier, imag
 def test_a_network_that_gives_no_numbers_predicts_nothing(tmp_path, kind):
     packed = tiny_packed("a", spec=UNET, kind=kind, size=16)
     packed.private["a"]["head.2.bias" if kind == "classification" else "head.0.bias"][0] = torch.nan
-    file.write(tmp_path / "network.safetensors", packed)
+    packed_file.write_packed(tmp_path / "network.safetensors", packed)
     with pytest.raises(ImageError, match="what the network gives for this image is not finite"):
         acll.load(tmp_path / "network.safetensors").predict("a", np.zeros((16, 16), np.uint8))
     with pytest.raises(UserError, match="what this network gives is not finite"):
-        export(file.opened(tmp_path / "network.safetensors"), "a", tmp_path / "a.onnx", "float32", None)
+        export_task(
+            packed_file.open_packed(tmp_path / "network.safetensors"),
+            "a",
+            tmp_path / "a.onnx",
+            "float32",
+            None,
+        )
 
 
 def test_one_path_is_one_image(classifier, tmp_path):
@@ -337,30 +389,34 @@ def test_one_path_is_one_image(classifier, tmp_path):
     assert found.label == classifier.predict("a", tmp_path / "one.png").label
 
 
-def test_a_file_that_is_written_over_while_it_is_open_is_refused_and_one_that_is_replaced_is_not(tmp_path):
+def test_a_file_that_is_written_over_while_it_is_open_is_refused_and_one_that_is_replaced_is_not(
+    tmp_path,
+):
     path, other = tmp_path / "network.safetensors", tmp_path / "other.safetensors"
-    file.write(path, tiny_packed("a", "b"))
+    packed_file.write_packed(path, tiny_packed("a", "b"))
     before = acll.load(path)
     expected = before.network("a").state_dict()
-    file.write(other, tiny_packed("c"))
+    packed_file.write_packed(other, tiny_packed("c"))
     other.replace(path)
     assert states_equal(before.network("a").state_dict(), expected)
     now = acll.load(path)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(PackingError, match="has been written over since it was opened; open it again"):
+    with pytest.raises(
+        PackingError, match="has been written over since it was opened; open it again"
+    ):
         now.network("c")
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_the_number_of_threads_makes_no_difference_to_what_is_loaded(threads, tmp_path):
     packed = tiny_packed("a", "b", "c")
-    file.write(tmp_path / "network.safetensors", packed)
+    packed_file.write_packed(tmp_path / "network.safetensors", packed)
     usual = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        opened = file.opened(tmp_path / "network.safetensors")
+        opened = packed_file.open_packed(tmp_path / "network.safetensors")
         for task in ("a", "b", "c"):
-            assert states_equal(opened.state(task), effective(packed, task))
+            assert states_equal(opened.state(task), task_state_dict(packed, task))
     finally:
         torch.set_num_threads(usual)
 
@@ -390,7 +446,11 @@ def test_any_number_of_images_may_come_and_goes_through_in_batches(classifier):
 def test_what_is_wrong_with_an_image_comes_in_its_place(classifier, tmp_path):
     save(tmp_path / "cut.png", smooth(1))
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:200])
-    found = list(classifier.predict_each("a", [smooth(1), Image.open(tmp_path / "cut.png"), np.zeros(3), smooth(2)]))
+    found = list(
+        classifier.predict_each(
+            "a", [smooth(1), Image.open(tmp_path / "cut.png"), np.zeros(3), smooth(2)]
+        )
+    )
     assert [isinstance(one, ImageError) for one in found] == [False, True, True, False]
 
 
@@ -410,8 +470,10 @@ def test_the_most_probable_classes_come_first(classifier):
 
 def test_loading_and_predicting_imports_no_workflow_and_no_tables(classifier, tmp_path):
     code = (
-        "import sys, acll, numpy; acll.load(sys.argv[1]).predict('a', numpy.zeros((4, 4), 'uint8'));"
-        "print(*sorted({'snakemake', 'dvc', 'hyperopt', 'pandas', 'matplotlib', 'sklearn', 'torch._dynamo'}"
+        "import sys, acll, numpy; acll.load(sys.argv[1]).predict('a', numpy.zeros((4, 4), "
+        "'uint8'));"
+        "print(*sorted({'snakemake', 'dvc', 'hyperopt', 'pandas', 'matplotlib', 'sklearn', "
+        "'torch._dynamo'}"
         " & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "network.safetensors")]

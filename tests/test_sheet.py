@@ -7,14 +7,17 @@ from PIL import Image
 from acll.data import prepared
 from acll.evaluation.pictures import overlaid
 from acll.evaluation.sheet import sheet
-from acll.evaluation.style import save
+from acll.evaluation.style import save_figure
 from datasets import PETS, STREETS, changed, generated, pets, picture, prepare, raster, streets
 from datasets import save as save_image
 
 
 def texts(figure) -> str:
     return " ".join(
-        text.get_text() for part in figure.subfigs for text in [part._suptitle, *(ax.title for ax in part.axes)] if text
+        text.get_text()
+        for part in figure.subfigs
+        for text in [part._suptitle, *(ax.title for ax in part.axes)]
+        if text
     )
 
 
@@ -38,7 +41,7 @@ def made(request, tmp_path):
 
 def test_a_sheet_is_a_figure_that_equal_tasks_give_equal(made, tmp_path):
     for name in ("one", "two"):
-        save(sheet(made.train, made.summary), tmp_path / f"{name}.png")
+        save_figure(sheet(made.train, made.summary), tmp_path / f"{name}.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert Image.open(tmp_path / "one.png").width > 1500
 
@@ -46,7 +49,9 @@ def test_a_sheet_is_a_figure_that_equal_tasks_give_equal(made, tmp_path):
 def test_a_sheet_says_what_there_is_and_shows_training_samples_alone(made, monkeypatch):
     asked = []
     real = prepared.some_samples
-    monkeypatch.setattr(prepared, "some_samples", lambda *given: asked.append(given) or real(*given))
+    monkeypatch.setattr(
+        prepared, "some_samples", lambda *given: asked.append(given) or real(*given)
+    )
     figure = sheet(made.train, made.summary)
     ((path, split, positions),) = asked
     assert (path, split) == (made.train, "train")
@@ -67,7 +72,7 @@ def test_classes_may_be_called_anything(tmp_path):
         for number in range(10):
             save_image(tmp_path / f"pets/train/{name}/{number}.png", picture(number))
     made = prepare(PETS, tmp_path)
-    save(sheet(made.train, made.summary), tmp_path / "one.png")
+    save_figure(sheet(made.train, made.summary), tmp_path / "one.png")
     assert "cost $5_$" in labels(sheet(made.train, made.summary))
 
 

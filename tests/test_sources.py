@@ -1,4 +1,5 @@
-"""Sources of data: torchvision's datasets and their download, CUB-200-2011, COCO, tables, raw data under DVC."""
+"""Sources of data: torchvision's datasets and their download, CUB-200-2011, COCO, tables, raw data
+under DVC."""
 
 import csv as rows_of
 import hashlib
@@ -22,16 +23,22 @@ from hypothesis import strategies as st
 
 import miniatures
 from acll.data import prepared
-from acll.data.catalogue import raw_files
 from acll.data.errors import DataError
 from acll.data.identity import identity
 from acll.data.preparation import prepare
-from acll.data.sources import torchvision_sets
-from acll.settings import Coco, Cub200, ImageFolder, Table, Torchvision
+from acll.data.sources import torchvision as torchvision_source
+from acll.data.sources.coco import Coco
+from acll.data.sources.cub200 import Cub200
+from acll.data.sources.image_folder import ImageFolder
+from acll.data.sources.table import Table
+from acll.data.sources.torchvision import Torchvision
 from miniatures import DATASETS, MASKS, PUBLISHED, SEGMENTED, label_of, save, truncate, write
 
 SPLITS = ("train", "val", "test")
-ALL = [*(("classification", name) for name in DATASETS), *(("segmentation", name) for name in SEGMENTED)]
+ALL = [
+    *(("classification", name) for name in DATASETS),
+    *(("segmentation", name) for name in SEGMENTED),
+]
 IN_FILES = [(kind, name) for kind, name in ALL if (DATASETS | SEGMENTED)[name].image]
 
 
@@ -48,8 +55,8 @@ def prepared_of(tmp_path, monkeypatch):
         found = SimpleNamespace(summary=summary, bytes=[path.read_bytes() for path in paths[:2]])
         with paths[2].open(newline="") as file:
             found.report = list(rows_of.DictReader(file))
-        tensors, found.header = prepared.read(paths[0])
-        tensors |= prepared.read(paths[1])[0]
+        tensors, found.header = prepared.read_prepared(paths[0])
+        tensors |= prepared.read_prepared(paths[1])[0]
         found.images = {split: tensors[f"{split}_images"].numpy() for split in SPLITS}
         found.labels = {split: tensors[f"{split}_labels"].numpy() for split in SPLITS}
         found.ids = {split: prepared.ids(paths[split == "test"], split) for split in SPLITS}
@@ -64,7 +71,7 @@ def fault(task, root, prepare_it) -> str:
     return str(caught.value)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # torchvision
 
 
@@ -72,12 +79,15 @@ def torchvision(kind, name, **changes):
     side = (DATASETS if kind == "classification" else SEGMENTED)[name].side
     if kind == "segmentation":
         changes = {"validation_share": 0.5} | changes
-    return Torchvision(source="torchvision", dataset=name, kind=kind, path="sets", image_size=side, **changes)
+    return Torchvision(
+        source="torchvision", dataset=name, kind=kind, path="sets", image_size=side, **changes
+    )
 
 
 @pytest.fixture
 def dataset(tmp_path, monkeypatch):
-    """Write the miniature of a dataset into the folder `sets`: (task, miniature, ids of its own splits)."""
+    """Write the miniature of a dataset into the folder `sets`: (task, miniature, ids of its own
+    splits)."""
 
     def written(kind, name, **changes):
         miniature = (DATASETS if kind == "classification" else SEGMENTED)[name]
@@ -98,7 +108,10 @@ def test_a_dataset_of_torchvision_is_prepared_with_its_own_splits(dataset, prepa
     cut = [split for split in SPLITS if split not in ids]
     for split in ids:
         expected = set(ids[split])
-        found = {*made.ids[split], *(name for other in cut for name in made.ids[other] if split == "train")}
+        found = {
+            *made.ids[split],
+            *(name for other in cut for name in made.ids[other] if split == "train"),
+        }
         assert found == expected
     for split in SPLITS:
         assert len(made.ids[split]) == len(made.images[split]) == len(made.labels[split]) >= 2
@@ -114,11 +127,17 @@ def test_a_dataset_of_torchvision_is_prepared_with_its_own_splits(dataset, prepa
 def test_the_files_that_a_dataset_is_read_from_are_its_identity(dataset, tmp_path, kind, name):
     task, miniature, _ = dataset(kind, name)
     known = {path for path in (tmp_path / "sets").rglob("*") if path.is_file()}
-    assert set(raw_files(task, tmp_path)) == known
+    assert set(task.raw_files(tmp_path)) == known
     before = identity(task, tmp_path, tmp_path / "cache.json")
-    for place in ("x.tar.gz", "MNIST/raw/x.gz", "VOCdevkit/VOC2012/x.tar", "oxford-iiit-pet/images.tgz", "gtsrb/x.zip"):
+    for place in (
+        "x.tar.gz",
+        "MNIST/raw/x.gz",
+        "VOCdevkit/VOC2012/x.tar",
+        "oxford-iiit-pet/images.tgz",
+        "gtsrb/x.zip",
+    ):
         write(tmp_path / "sets" / place, "an archive that it came in")
-    assert set(raw_files(task, tmp_path)) == known
+    assert set(task.raw_files(tmp_path)) == known
     assert identity(task, tmp_path, tmp_path / "cache.json") == before
     changed = tmp_path / "sets" / miniature.image if miniature.image else sorted(known)[0]
     changed.write_bytes(changed.read_bytes() + b"x")
@@ -126,7 +145,9 @@ def test_the_files_that_a_dataset_is_read_from_are_its_identity(dataset, tmp_pat
 
 
 @pytest.mark.parametrize(("kind", "name"), IN_FILES)
-def test_a_truncated_image_of_a_dataset_is_reported_by_name(dataset, prepared_of, tmp_path, kind, name):
+def test_a_truncated_image_of_a_dataset_is_reported_by_name(
+    dataset, prepared_of, tmp_path, kind, name
+):
     task, miniature, _ = dataset(kind, name)
     truncate(tmp_path / "sets" / miniature.image)
     message = fault(task, tmp_path, prepared_of)
@@ -158,7 +179,9 @@ def test_a_mask_of_a_dataset_that_cannot_be_used_is_reported_by_its_image(
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
 @pytest.mark.parametrize("there", [False, True])
-def test_a_dataset_that_is_not_there_comes_with_what_to_do(tmp_path, prepared_of, kind, name, there):
+def test_a_dataset_that_is_not_there_comes_with_what_to_do(
+    tmp_path, prepared_of, kind, name, there
+):
     if there:  # the folder with something else
         write(tmp_path / "sets/other/file", "x")
     message = fault(torchvision(kind, name), tmp_path, prepared_of)
@@ -175,7 +198,9 @@ def test_voc_masks_hold_indices_and_255_is_ignored(dataset, prepared_of):
         assert (made.labels[split][:, 0] == 255).all()
         assert (made.labels[split][:, 1:, :8] == made.header.classes.index("person")).all()
         assert (made.labels[split][:, 1:, 8:] == 0).all()
-    assert made.ids["test"] == [f"VOCdevkit/VOC2012/JPEGImages/2007_{number:06d}.jpg" for number in (2, 3)]
+    assert made.ids["test"] == [
+        f"VOCdevkit/VOC2012/JPEGImages/2007_{number:06d}.jpg" for number in (2, 3)
+    ]
 
 
 def test_trimaps_of_pets_become_pet_and_background_and_the_border_is_ignored(dataset, prepared_of):
@@ -218,7 +243,9 @@ def test_tiles_of_a_dataset_are_parts_of_its_images_and_masks(dataset, prepared_
 def test_splits_that_differ_in_their_classes_are_refused(dataset, prepared_of, tmp_path):
     task, _, _ = dataset("classification", "DTD")
     lines = tmp_path / "sets/dtd/dtd/labels/val1.txt"
-    lines.write_text("".join(line for line in lines.read_text().splitlines(True) if "blotchy" not in line))
+    lines.write_text(
+        "".join(line for line in lines.read_text().splitlines(True) if "blotchy" not in line)
+    )
     assert "the splits of DTD differ in their classes" in fault(task, tmp_path, prepared_of)
 
 
@@ -230,10 +257,14 @@ def test_splits_that_differ_in_their_classes_are_refused(dataset, prepared_of, t
         ("Flowers102", "flowers-102/setid.mat"),
     ],
 )
-def test_a_damaged_file_whose_checksum_is_known_is_refused(dataset, prepared_of, tmp_path, name, file):
+def test_a_damaged_file_whose_checksum_is_known_is_refused(
+    dataset, prepared_of, tmp_path, name, file
+):
     task, _, _ = dataset("classification", name)
     truncate(tmp_path / "sets" / file)
-    assert f"torchvision cannot read {name} there: Dataset not found or corrupted" in fault(task, tmp_path, prepared_of)
+    assert f"torchvision cannot read {name} there: Dataset not found or corrupted" in fault(
+        task, tmp_path, prepared_of
+    )
 
 
 def test_a_damaged_file_without_a_checksum_is_refused(dataset, prepared_of, tmp_path):
@@ -242,7 +273,7 @@ def test_a_damaged_file_without_a_checksum_is_refused(dataset, prepared_of, tmp_
     assert "torchvision cannot read MNIST there" in fault(task, tmp_path, prepared_of)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # downloads
 
 
@@ -257,7 +288,8 @@ class Answer:
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server on this machine: `files` by name, `asked` for so far, `down`: the paths that are refused."""
+    """A server on this machine: `files` by name, `asked` for so far, `down`: the paths that are
+    refused."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -278,7 +310,9 @@ def server(monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as service:
         thread = threading.Thread(target=service.serve_forever, args=(0.01,))
         thread.start()
-        state = SimpleNamespace(url=f"http://127.0.0.1:{service.server_port}", files={}, asked=[], down=())
+        state = SimpleNamespace(
+            url=f"http://127.0.0.1:{service.server_port}", files={}, asked=[], down=()
+        )
         yield state
         service.shutdown()
         thread.join()
@@ -286,7 +320,8 @@ def server(monkeypatch):
 
 @pytest.fixture
 def publish(tmp_path, monkeypatch, server):
-    """Publish the miniature of a dataset on the server, where torchvision then looks for it; returns the task."""
+    """Publish the miniature of a dataset on the server, where torchvision then looks for it;
+    returns the task."""
     from torchvision import datasets
     from torchvision.datasets import utils
 
@@ -318,7 +353,7 @@ def refused(task, root) -> str:
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     folders = {path for path in root.rglob("*") if path.is_dir()}
     with pytest.raises(DataError) as caught:
-        torchvision_sets.download(task, root)
+        torchvision_source.fetch(task, root)
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     assert {path for path in root.rglob("*") if path.is_dir()} == folders
     assert "\n" not in str(caught.value)
@@ -331,12 +366,12 @@ def refused(task, root) -> str:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_what_is_downloaded_can_be_prepared(publish, prepared_of, tmp_path, name):
     task = publish(name)
-    torchvision_sets.download(task, tmp_path)
+    torchvision_source.fetch(task, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared", "publisher", "sets"]
     made = prepared_of(task)
     assert all(len(made.ids[split]) >= 2 for split in SPLITS)
     packed = (".gz", ".zip", ".tgz", ".tar")
-    assert not [path for path in raw_files(task, tmp_path) if path.suffix in packed]
+    assert not [path for path in task.raw_files(tmp_path) if path.suffix in packed]
     assert made.bytes == prepared_of(task.model_copy(update={"path": "publisher"})).bytes
 
 
@@ -364,7 +399,7 @@ def test_a_download_that_fails_leaves_nothing_and_the_next_one_succeeds(
             server.url = f"http://127.0.0.1:{free.getsockname()[1]}"
     assert words in refused(task, tmp_path)
     server.files, server.url = right, url
-    torchvision_sets.download(task, tmp_path)
+    torchvision_source.fetch(task, tmp_path)
     assert prepared_of(task).summary["samples"]["test"] >= 2
 
 
@@ -379,7 +414,7 @@ def test_an_archive_without_a_checksum_is_refused_where_it_is_cut_off(publish, s
 def test_where_a_mirror_is_down_the_next_one_is_asked(publish, server, tmp_path):
     task = publish("MNIST")
     server.down = ("/mnist/",)
-    torchvision_sets.download(task, tmp_path)
+    torchvision_source.fetch(task, tmp_path)
     assert any(path.startswith("/mnist/") for path in server.asked)
     assert any(path.startswith("/exdb/mnist/") for path in server.asked)
 
@@ -388,7 +423,7 @@ def test_a_download_that_was_killed_earlier_does_no_harm(publish, prepared_of, t
     task = publish("DTD")
     write(tmp_path / "sets/.DTD.download/dtd/dtd/labels/train1.txt", "half of it")
     write(tmp_path / "sets/.DTD.download/dtd/dtd-r1.0.1.tar.gz", "half of it")
-    torchvision_sets.download(task, tmp_path)
+    torchvision_source.fetch(task, tmp_path)
     assert not (tmp_path / "sets/.DTD.download").exists()
     assert prepared_of(task).summary["samples"] == {"train": 3, "val": 3, "test": 3}
 
@@ -396,16 +431,16 @@ def test_a_download_that_was_killed_earlier_does_no_harm(publish, prepared_of, t
 def test_a_download_leaves_alone_what_lies_beside_the_dataset(publish, tmp_path):
     task = publish("VOCSegmentation")
     write(tmp_path / "sets/VOCdevkit/VOC2007/precious.txt", "of years")
-    torchvision_sets.download(task, tmp_path)
+    torchvision_source.fetch(task, tmp_path)
     assert (tmp_path / "sets/VOCdevkit/VOC2007/precious.txt").read_text() == "of years"
-    assert raw_files(task, tmp_path)
+    assert task.raw_files(tmp_path)
 
 
 def test_an_old_form_that_torchvision_would_read_is_refused(publish, tmp_path):
     write(tmp_path / "sets/MNIST/processed/training.pt", "pickle")
     write(tmp_path / "sets/MNIST/raw/x", "junk")
     with pytest.raises(DataError, match="a form that torchvision no longer makes"):
-        raw_files(publish("MNIST"), tmp_path)
+        publish("MNIST").raw_files(tmp_path)
 
 
 @pytest.mark.parametrize("wrong", [False, True])
@@ -420,20 +455,22 @@ def test_a_download_keeps_what_else_is_in_the_folder_and_replaces_what_is_incomp
         server.files.clear()
         refused(task, tmp_path)
     else:
-        torchvision_sets.download(task, tmp_path)
+        torchvision_source.fetch(task, tmp_path)
         assert prepared_of(task).summary["samples"] == {"train": 3, "val": 3, "test": 3}
     assert (tmp_path / "sets/MNIST/raw/x").read_text() == "another dataset"
     assert (tmp_path / "sets/notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("kind", "name"), [("classification", "StanfordCars"), ("segmentation", "Cityscapes")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("classification", "StanfordCars"), ("segmentation", "Cityscapes")]
+)
 def test_what_torchvision_does_not_download_has_to_be_fetched_by_hand(tmp_path, kind, name):
     with pytest.raises(DataError, match="by hand"):
-        torchvision_sets.download(torchvision(kind, name), tmp_path)
+        torchvision_source.fetch(torchvision(kind, name), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # CUB-200-2011
 
 BIRDS = Cub200(source="cub200", image_size=16)
@@ -446,7 +483,9 @@ def birds(tmp_path):
     names = ["001.Black_footed_Albatross", "002.Laysan_Albatross", "010.Red_winged_Blackbird"]
     below = tmp_path / "CUB_200_2011"
     images, labels, splits = [], [], []
-    for index, (label, number) in enumerate([(label, number) for label in range(3) for number in range(3)], 1):
+    for index, (label, number) in enumerate(
+        [(label, number) for label in range(3) for number in range(3)], 1
+    ):
         images.append(f"{index} {names[label]}/{names[label][4:]}_{number:04d}_{index}.jpg\n")
         labels.append(f"{index} {label + 1}\n")
         splits.append(f"{index} {int(number < 2)}\n")
@@ -454,7 +493,9 @@ def birds(tmp_path):
     write(below / "images.txt", "".join(images))
     write(below / "image_class_labels.txt", "".join(labels))
     write(below / "train_test_split.txt", "".join(splits))
-    write(below / "classes.txt", "".join(f"{number} {name}\n" for number, name in enumerate(names, 1)))
+    write(
+        below / "classes.txt", "".join(f"{number} {name}\n" for number, name in enumerate(names, 1))
+    )
     write(below / "attributes/image_attribute_labels.txt", "1 1 0 3 27.7080\n")
     write(tmp_path / "attributes.txt", "1 has_bill_shape::curved_(up_or_down)\n")
     pack_birds(tmp_path)
@@ -462,7 +503,9 @@ def birds(tmp_path):
 
 
 def pack_birds(root):
-    (root / "CUB_200_2011.tgz").write_bytes(miniatures.tarred(root, "CUB_200_2011", "attributes.txt"))
+    (root / "CUB_200_2011.tgz").write_bytes(
+        miniatures.tarred(root, "CUB_200_2011", "attributes.txt")
+    )
 
 
 def test_birds_are_the_same_from_their_archive_and_from_its_folder(birds, prepared_of):
@@ -472,8 +515,14 @@ def test_birds_are_the_same_from_their_archive_and_from_its_folder(birds, prepar
     assert packed.header.classes[2] == "010.Red_winged_Blackbird"
     assert all("_0002_" in name for name in packed.ids["test"])
     for split in SPLITS:
-        assert list(packed.labels[split]) == [label_of(image) for image in packed.images[split]] == [0, 1, 2]
-    assert identity(BIRDS, birds, birds / "cache") != identity(BIRDS_UNPACKED, birds, birds / "cache")
+        assert (
+            list(packed.labels[split])
+            == [label_of(image) for image in packed.images[split]]
+            == [0, 1, 2]
+        )
+    assert identity(BIRDS, birds, birds / "cache") != identity(
+        BIRDS_UNPACKED, birds, birds / "cache"
+    )
 
 
 @pytest.mark.parametrize("task", [BIRDS, BIRDS_UNPACKED])
@@ -484,17 +533,27 @@ def test_a_missing_or_truncated_bird_is_reported(birds, prepared_of, task):
     pack_birds(birds)
     message = fault(task, birds, prepared_of)
     assert "2 files cannot be used" in message
-    assert "001.Black_footed_Albatross/Black_footed_Albatross_0000_1.jpg: named in images.txt, but not there" in message
-    assert "001.Black_footed_Albatross/Black_footed_Albatross_0001_2.jpg: not a readable image" in message
+    assert (
+        "001.Black_footed_Albatross/Black_footed_Albatross_0000_1.jpg: named in images.txt, "
+        "but not there"
+    ) in message
+    assert (
+        "001.Black_footed_Albatross/Black_footed_Albatross_0001_2.jpg: not a readable image"
+        in message
+    )
 
 
 def test_what_is_no_archive_of_birds_is_refused(birds, prepared_of):
     (birds / "CUB_200_2011.tgz").write_bytes(miniatures.tarred(birds, "attributes.txt"))
     assert "not CUB-200-2011: it has no images.txt" in fault(BIRDS, birds, prepared_of)
     truncate(birds / "CUB_200_2011.tgz")
-    assert "CUB_200_2011.tgz: not a readable archive, or cut off" in fault(BIRDS, birds, prepared_of)
+    assert "CUB_200_2011.tgz: not a readable archive, or cut off" in fault(
+        BIRDS, birds, prepared_of
+    )
     (birds / "CUB_200_2011.tgz").unlink()
-    assert "there is no such file (did you mean CUB_200_2011?); set data_root" in fault(BIRDS, birds, prepared_of)
+    assert "there is no such file (did you mean CUB_200_2011?); set data_root" in fault(
+        BIRDS, birds, prepared_of
+    )
 
 
 @pytest.mark.parametrize(
@@ -513,11 +572,15 @@ def test_lists_of_birds_that_do_not_fit_are_named(birds, prepared_of, name, cont
     assert words in fault(BIRDS_UNPACKED, birds, prepared_of)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # COCO
 
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 3, "name": "car"}]
-WHOLE, LEFT, CORNER = [0, 0, 12, 0, 12, 10, 0, 10], [0, 0, 6, 0, 6, 10, 0, 10], [0, 0, 3, 0, 3, 2, 0, 2]  # x, y, …
+WHOLE, LEFT, CORNER = (
+    [0, 0, 12, 0, 12, 10, 0, 10],
+    [0, 0, 6, 0, 6, 10, 0, 10],
+    [0, 0, 3, 0, 3, 2, 0, 2],
+)  # x, y, …
 HEIGHT, WIDTH = 10, 12
 
 
@@ -535,20 +598,31 @@ def compressed(inside):
 def uncompressed(inside):
     values = np.concatenate([[False], np.asarray(inside, bool).T.ravel()])
     edges = np.flatnonzero(np.diff(values.astype(int)))
-    return {"size": list(np.shape(inside)), "counts": np.diff([0, *edges, values.size - 1]).tolist()}
+    return {
+        "size": list(np.shape(inside)),
+        "counts": np.diff([0, *edges, values.size - 1]).tolist(),
+    }
 
 
 def annotated(root, annotations, split="train", images=6, categories=CATEGORIES, **of_image):
     """A split whose images all have these annotations, or with a list of lists one for each."""
-    each = annotations if annotations and isinstance(annotations[0], list) else [annotations] * images
+    each = (
+        annotations if annotations and isinstance(annotations[0], list) else [annotations] * images
+    )
     entries = {"images": [], "annotations": [], "categories": categories}
     for number, drawn in enumerate(each):
         name = f"{number:012d}.png"
-        values = np.random.default_rng([number, *split.encode()]).integers(0, 256, (HEIGHT, WIDTH, 3))
+        values = np.random.default_rng([number, *split.encode()]).integers(
+            0, 256, (HEIGHT, WIDTH, 3)
+        )
         save(root / f"coco/{split}2017/{name}", values)
-        entries["images"].append({"id": 100 + number, "file_name": name, "height": HEIGHT, "width": WIDTH} | of_image)
+        entries["images"].append(
+            {"id": 100 + number, "file_name": name, "height": HEIGHT, "width": WIDTH} | of_image
+        )
         for one in drawn:
-            entries["annotations"].append({"id": len(entries["annotations"]), "image_id": 100 + number} | one)
+            entries["annotations"].append(
+                {"id": len(entries["annotations"]), "image_id": 100 + number} | one
+            )
     write(root / f"coco/annotations/{split}.json", json.dumps(entries))
     return entries
 
@@ -582,7 +656,9 @@ def masks_of(made):
     return np.concatenate([made.labels[split] for split in SPLITS])
 
 
-@pytest.mark.parametrize("outline", [[LEFT], uncompressed(half()), compressed(half())], ids=["polygon", "rle", "text"])
+@pytest.mark.parametrize(
+    "outline", [[LEFT], uncompressed(half()), compressed(half())], ids=["polygon", "rle", "text"]
+)
 def test_outlines_of_each_kind_are_drawn(tmp_path, prepared_of, outline):
     annotated(tmp_path, [outlined(outline)])
     made = prepared_of(coco())
@@ -625,8 +701,14 @@ def test_an_object_of_several_polygons_is_drawn_whole(tmp_path, prepared_of):
 
 @pytest.mark.parametrize("areas", [(120, 60, 6), (None, None, None), (120, None, 6)])
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
-def test_small_objects_lie_upon_large_ones_and_crowds_are_ignored(tmp_path, prepared_of, areas, order):
-    drawn = [outlined([WHOLE], 18), outlined(compressed(half()), 18, iscrowd=1), outlined([CORNER], 3)]
+def test_small_objects_lie_upon_large_ones_and_crowds_are_ignored(
+    tmp_path, prepared_of, areas, order
+):
+    drawn = [
+        outlined([WHOLE], 18),
+        outlined(compressed(half()), 18, iscrowd=1),
+        outlined([CORNER], 3),
+    ]
     drawn = [one | ({} if area is None else {"area": area}) for one, area in zip(drawn, areas)]
     annotated(tmp_path, [drawn[index] for index in order])
     expected = np.ones((HEIGHT, WIDTH))
@@ -636,7 +718,9 @@ def test_small_objects_lie_upon_large_ones_and_crowds_are_ignored(tmp_path, prep
 
 
 def test_images_without_an_object_are_background(tmp_path, prepared_of):
-    annotated(tmp_path, [[outlined([LEFT])], [], [], [outlined([LEFT])], [], [], [outlined([LEFT], 3)]])
+    annotated(
+        tmp_path, [[outlined([LEFT])], [], [], [outlined([LEFT])], [], [], [outlined([LEFT], 3)]]
+    )
     masks = masks_of(prepared_of(coco()))
     assert sorted(mask.max() for mask in masks) == [0, 0, 0, 0, 1, 1, 2]
 
@@ -648,7 +732,11 @@ def test_objects_with_a_box_alone_are_no_background(tmp_path, prepared_of):
 
 def test_chosen_classes_have_their_own_order_and_others_are_background(tmp_path, prepared_of):
     more = [*CATEGORIES, {"id": 7, "name": "cat"}]
-    annotated(tmp_path, [outlined([LEFT], 18), outlined([CORNER], 3), outlined([WHOLE], 7)], categories=more)
+    annotated(
+        tmp_path,
+        [outlined([LEFT], 18), outlined([CORNER], 3), outlined([WHOLE], 7)],
+        categories=more,
+    )
     made = prepared_of(coco(classes=["car", "dog"]))
     expected = np.zeros((HEIGHT, WIDTH))
     expected[:, :6] = 2
@@ -676,11 +764,14 @@ def test_coco_in_an_archive_and_beside_its_annotations(tmp_path, prepared_of):
     before = prepared_of(coco())
     write(tmp_path / "coco.zip", miniatures.zipped(tmp_path / "coco", "train2017", "annotations"))
     assert prepared_of(coco(path="coco.zip")).bytes == before.bytes
-    assert raw_files(coco(path="coco.zip"), tmp_path) == [tmp_path / "coco.zip"]
-    write(tmp_path / "coco/train2017/train.json", (tmp_path / "coco/annotations/train.json").read_bytes())
+    assert coco(path="coco.zip").raw_files(tmp_path) == [tmp_path / "coco.zip"]
+    write(
+        tmp_path / "coco/train2017/train.json",
+        (tmp_path / "coco/annotations/train.json").read_bytes(),
+    )
     flat = coco(path="coco/train2017", train={"images": ".", "annotations": "train.json"})
     assert masks_of(prepared_of(flat)).tolist() == masks_of(before).tolist()
-    assert len(raw_files(flat, tmp_path)) == 7
+    assert len(flat.raw_files(tmp_path)) == 7
 
 
 def test_the_identity_of_coco_covers_its_images_and_annotations_alone(tmp_path):
@@ -709,14 +800,21 @@ def test_an_image_that_only_the_annotations_have_is_reported(tmp_path, prepared_
         (lambda text: "[]", "not annotations in COCO's format"),
         (lambda text: "[" * 100_000, "not annotations in COCO's format"),
         (lambda text: "{}", "has no 'images'"),
-        (lambda text: text.replace('"images": [', '"images": [7, '), "not annotations in COCO's format"),
-        (lambda text: text.replace('"height": 10', '"size": 10'), "an entry of `images` has no height"),
-        (lambda text: text.replace('"height": 10', '"height": "10"'), "an entry of `images` has no height"),
-        (lambda text: text.replace('"height": 10', '"height": -10'), "an entry of `images` has no height"),
+        (lambda text: text.replace('"images": [', '"images": [7, '), "not annotations in "
+                                                                     "COCO's format"),
+        (lambda text: text.replace('"height": 10', '"size": 10'), "an entry of `images` has no "
+                                                                  "height"),
+        (lambda text: text.replace('"height": 10', '"height": "10"'), "an entry of `images` "
+                                                                      "has no height"),
+        (lambda text: text.replace('"height": 10', '"height": -10'), "an entry of `images` has "
+                                                                     "no height"),
         (lambda text: text.replace('"id": 101', '"id": [101]'), "an entry of `images` has no id"),
-        (lambda text: text.replace('"category_id": 18', '"category_id": null'), "`annotations` has no category_id"),
-        (lambda text: text.replace('"category_id": 18', '"category_id": 90'), "categories that it does not have: 90"),
-        (lambda text: text.replace('"name": "dog"', '"label": "dog"'), "an entry of `categories` has no name"),
+        (lambda text: text.replace('"category_id": 18', '"category_id": null'), "`annotations` has no "
+                                                                                "category_id"),
+        (lambda text: text.replace('"category_id": 18', '"category_id": 90'), "categories that it does not "
+                                                                              "have: 90"),
+        (lambda text: text.replace('"name": "dog"', '"label": "dog"'), "an entry of "
+                                                                       "`categories` has no name"),
     ],
 )  # fmt: skip
 def test_annotations_in_another_format_are_refused(tmp_path, prepared_of, change, words):
@@ -770,7 +868,10 @@ SIZE = [HEIGHT, WIDTH]
     ids=str,
 )
 def test_an_outline_that_cannot_be_drawn_is_reported(tmp_path, prepared_of, outline):
-    annotated(tmp_path, [[outlined([LEFT])], [outlined([LEFT]), outlined(outline)], *[[outlined([LEFT])]] * 5])
+    annotated(
+        tmp_path,
+        [[outlined([LEFT])], [outlined([LEFT]), outlined(outline)], *[[outlined([LEFT])]] * 5],
+    )
     message = fault(coco(), tmp_path, prepared_of)
     assert "1 file cannot be used" in message
     assert "train2017/000000000001.png: annotation 2 cannot be drawn: " in message
@@ -786,7 +887,9 @@ def test_annotations_of_another_size_than_their_image_are_reported(tmp_path, pre
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_process_that_dies_while_it_draws_costs_one_image(tmp_path, prepared_of, monkeypatch, processes):
+def test_a_process_that_dies_while_it_draws_costs_one_image(
+    tmp_path, prepared_of, monkeypatch, processes
+):
     from acll.data.sources import coco as module
 
     annotated(tmp_path, [[outlined([LEFT], mark=number)] for number in range(8)])
@@ -803,7 +906,7 @@ def test_a_process_that_dies_while_it_draws_costs_one_image(tmp_path, prepared_o
     assert "train2017/000000000003.png: its process died" in message
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # tables
 
 
@@ -838,7 +941,8 @@ def tabled(root, rows, name="t.csv", **options):
 
 
 def rows_with(root, labels=("cat", "dog"), splits=(), column="label"):
-    """Three images of each label, for each of the given splits one; they are what the label's position says."""
+    """Three images of each label, for each of the given splits one; they are what the label's
+    position says."""
     rows = []
     for label, value in enumerate(labels):
         for number in range(3):
@@ -861,7 +965,9 @@ def test_a_table_of_labels(tmp_path, prepared_of, name, splits):
     made = prepared_of(table(name))
     assert made.header.classes == ("cat", "dog")
     for split in SPLITS:
-        assert list(made.labels[split]) == [label_of(image) for image in made.images[split]] == [0, 1]
+        assert (
+            list(made.labels[split]) == [label_of(image) for image in made.images[split]] == [0, 1]
+        )
     if splits:
         assert made.ids["test"] == ["images/cat/2.png", "images/dog/2.png"]
     if "val" in splits:
@@ -897,7 +1003,9 @@ def test_classes_of_a_table_can_be_put_in_order_and_have_to_be_complete(tmp_path
     tabled(tmp_path, rows_with(tmp_path))
     made = prepared_of(table(classes=["dog", "cat"]))
     assert list(made.labels["test"]) == [1 - label_of(image) for image in made.images["test"]]
-    assert "labels that are not among `classes`: dog" in fault(table(classes=["cat", "cow"]), tmp_path, prepared_of)
+    assert "labels that are not among `classes`: dog" in fault(
+        table(classes=["cat", "cow"]), tmp_path, prepared_of
+    )
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
@@ -921,17 +1029,29 @@ def changed_row(**changes):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda rows: [{"path": row["path"]} for row in rows], "has no column label (there are: path)"),
-        (lambda rows: [{"file": 1, "class": 2}], "has no column path or label (there are: file, class)"),
+        (
+            lambda rows: [{"path": row["path"]} for row in rows],
+            "has no column label (there are: path)",
+        ),
+        (
+            lambda rows: [{"file": 1, "class": 2}],
+            "has no column path or label (there are: file, class)",
+        ),
         (changed_row(label=""), "row 2: the column label is empty"),
         (changed_row(path=""), "row 2: the column path is empty"),
         (changed_row(label=None), "row 2: the column label is empty"),
-        (lambda rows: [row | {"split": "Train"} for row in rows], "split = 'Train': must be one of train, val, test"),
+        (
+            lambda rows: [row | {"split": "Train"} for row in rows],
+            "split = 'Train': must be one of train, val, test",
+        ),
         (changed_row(path="../data/images/cat/0.png"), "must lie beside the table or below"),
         (changed_row(path="images/../../data/x.png"), "must lie beside the table or below"),
         (changed_row(path="/images/cat/0.png"), "must lie beside the table or below"),
         (changed_row(path="images/dog/1.png"), "images that stand there twice: images/dog/1.png"),
-        (lambda rows: [row | {"label": "cat"} for row in rows], "at least two labels are expected; there is cat"),
+        (
+            lambda rows: [row | {"label": "cat"} for row in rows],
+            "at least two labels are expected; there is cat",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_meant_is_refused(tmp_path, prepared_of, name, change, words):
@@ -956,7 +1076,11 @@ def test_masks_of_a_table_have_to_lie_below_it(tmp_path, prepared_of, mask):
         ("t.csv", b"path,label\n", "has no rows"),
         ("t.csv", "path,label\nä.png,ö\n".encode("latin-1"), "not a readable table"),
         ("t.csv", b'path,label\n"x', "not a readable table"),
-        ("t.csv", b"path;label\nx.png;cat\n", "has no column path or label (there are: path;label)"),
+        (
+            "t.csv",
+            b"path;label\nx.png;cat\n",
+            "has no column path or label (there are: path;label)",
+        ),
         ("t.csv", b"path,label\nx.png\n", "the column label is empty"),
         ("t.parquet", b"PAR1 and no more", "not a readable table"),
         ("t.parquet", b"", "not a readable table"),
@@ -979,7 +1103,7 @@ def test_files_of_a_table_that_are_not_there_are_reported(tmp_path, prepared_of,
     assert "1 file cannot be used" in message
     assert f"{rows[0][column]}: named in t.csv, but not there" in message
     assert (
-        len(raw_files(task, tmp_path))
+        len(task.raw_files(tmp_path))
         == 1 + len({row[key] for row in rows for key in ("path", "mask") if key in row}) - 1
     )
 
@@ -996,8 +1120,9 @@ def test_the_identity_of_a_table_covers_the_files_that_it_names(tmp_path):
     assert identity(task, tmp_path, tmp_path / "cache") != before
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# raw data under DVC; each call takes a second or two, so one repository is made for all tests and copied
+# --------------------------------------------------------------------------------------------------
+# raw data under DVC; each call takes a second or two, so one repository is made for all tests and
+# copied
 
 CATS = ImageFolder(source="image_folder", path="cats", image_size=16)
 PACKED = CATS.model_copy(update={"path": "cats.zip"})
@@ -1005,7 +1130,9 @@ IMPORTED = CATS.model_copy(update={"path": "imported"})
 
 
 def dvc(root, *command):
-    subprocess.run([sys.executable, "-m", "dvc", *command], cwd=root, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "dvc", *command], cwd=root, check=True, capture_output=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -1013,7 +1140,9 @@ def tracked(tmp_path_factory):
     root = tmp_path_factory.mktemp("dvc")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     dvc(root, "init", "-q")
-    for label, value in enumerate(("a", "a-b", "ä")):  # a/… and a-b/… sort in another way as paths than as text
+    for label, value in enumerate(
+        ("a", "a-b", "ä")
+    ):  # a/… and a-b/… sort in another way as paths than as text
         for number in range(3):
             save(root / f"cats/train/{value}/{number}.png", miniatures.colour(label, number))
     write(root / ".dvcignore", "*.tmp\n")
@@ -1074,11 +1203,17 @@ def test_data_that_were_added_again_have_another_identity(repository):
     before = identity(CATS, repository, repository / "cache")
     save(repository / "cats/train/a/9.png", np.zeros((16, 16)))
     dvc(repository, "add", "-q", "cats")
-    assert identity(CATS, repository, repository / "cache") == f"dvc {recorded(repository, CATS)}" != before
+    assert (
+        identity(CATS, repository, repository / "cache")
+        == f"dvc {recorded(repository, CATS)}"
+        != before
+    )
 
 
 @pytest.mark.parametrize("task", [CATS, PACKED, IMPORTED], ids=["folder", "archive", "import"])
-def test_data_that_only_dvc_has_keep_their_identity_and_come_with_dvc_pull(repository, prepared_of, task):
+def test_data_that_only_dvc_has_keep_their_identity_and_come_with_dvc_pull(
+    repository, prepared_of, task
+):
     before = identity(task, repository, repository / "cache")
     path = repository / task.path
     path.unlink() if path.is_file() else shutil.rmtree(path)
@@ -1089,7 +1224,12 @@ def test_data_that_only_dvc_has_keep_their_identity_and_come_with_dvc_pull(repos
 def test_every_source_says_dvc_pull_where_dvc_has_its_data(tmp_path, prepared_of):
     for name in ("sets", "coco", "CUB_200_2011.tgz", "data/t.csv"):
         write(tmp_path / f"{name}.dvc", "outs:\n- md5: 0\n")
-    tasks = [torchvision("classification", "MNIST"), torchvision("segmentation", "VOCSegmentation"), coco(), BIRDS]
+    tasks = [
+        torchvision("classification", "MNIST"),
+        torchvision("segmentation", "VOCSegmentation"),
+        coco(),
+        BIRDS,
+    ]
     for task in (*tasks, table()):
         assert f"`dvc pull {tmp_path / task.path}.dvc`" in fault(task, tmp_path, prepared_of)
 
@@ -1101,10 +1241,14 @@ def test_a_file_that_dvc_ignores_is_no_false_alarm(repository, asked):
     assert len(asked) == 1  # DVC knows what it ignores
 
 
-@pytest.mark.parametrize("content", [b"", b"outs: []\n", b"- 1\n", b"outs: [", b"outs:\n- path: cats\n", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b"", b"outs: []\n", b"- 1\n", b"outs: [", b"outs:\n- path: cats\n", b"\xff\xfe"]
+)
 def test_a_broken_dvc_file_is_named(repository, content):
     (repository / "cats.dvc").write_bytes(content)
-    with pytest.raises(DataError, match=r"cats\.dvc: not a \.dvc file with the md5 of one output; `dvc add"):
+    with pytest.raises(
+        DataError, match=r"cats\.dvc: not a \.dvc file with the md5 of one output; `dvc add"
+    ):
         identity(CATS, repository, repository / "cache")
 
 

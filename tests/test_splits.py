@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from acll.data.listing import group_of
-from acll.data.splits import cut, strata_of, united
+from acll.data.manifest import group_of
+from acll.data.splits import merge_groups, strata_of, stratified_group_split
 from datasets import (
     PETS,
     PROPERTY,
@@ -52,7 +52,7 @@ seeds = st.integers(0, 2**32)
 @given(stratified(), shares, seeds)
 def test_a_cut_takes_the_share_asked_for_of_the_whole_and_of_each_class(drawn, share, seed):
     labels, sizes = drawn
-    off = cut(labels, names(len(labels)), share, seed)
+    off = stratified_group_split(labels, names(len(labels)), share, seed)
     assert abs(off.sum() - share * len(labels)) <= 1
     for label, size in enumerate(sizes):
         assert abs((labels[off] == label).sum() - share * size) <= 1
@@ -61,8 +61,10 @@ def test_a_cut_takes_the_share_asked_for_of_the_whole_and_of_each_class(drawn, s
 
 @PROPERTY
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=60), shares, seeds)
-def test_a_cut_says_of_each_sample_whether_it_goes_and_leaves_some_on_either_side(labels, share, seed):
-    off = cut(np.array(labels), names(len(labels)), share, seed)
+def test_a_cut_says_of_each_sample_whether_it_goes_and_leaves_some_on_either_side(
+    labels, share, seed
+):
+    off = stratified_group_split(np.array(labels), names(len(labels)), share, seed)
     assert off.shape == (len(labels),)
     assert off.dtype == bool
     assert off.any()
@@ -74,25 +76,32 @@ def test_a_cut_says_of_each_sample_whether_it_goes_and_leaves_some_on_either_sid
 def test_a_cut_depends_on_its_seed_alone(drawn, share, seed):
     labels, _ = drawn
     np.random.seed(seed % 1000)
-    first = cut(labels, names(len(labels)), share, seed)
-    assert np.array_equal(cut(labels, names(len(labels)), share, seed), first)
+    first = stratified_group_split(labels, names(len(labels)), share, seed)
+    assert np.array_equal(stratified_group_split(labels, names(len(labels)), share, seed), first)
 
 
 def test_another_seed_cuts_others():
     labels = np.arange(100) % 3
-    assert not np.array_equal(cut(labels, names(100), 0.2, 0), cut(labels, names(100), 0.2, 1))
+    assert not np.array_equal(
+        stratified_group_split(labels, names(100), 0.2, 0),
+        stratified_group_split(labels, names(100), 0.2, 1),
+    )
 
 
 def test_a_cut_is_shuffled_within_a_class():
-    off = cut(np.zeros(1000, int), names(1000), 0.2, 0)
+    off = stratified_group_split(np.zeros(1000, int), names(1000), 0.2, 0)
     assert 400 < np.flatnonzero(off).mean() < 600
 
 
 @PROPERTY
-@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 2)), min_size=4, max_size=80), shares, seeds)
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 2)), min_size=4, max_size=80),
+    shares,
+    seeds,
+)
 def test_groups_stay_whole(members, share, seed):
     groups = np.array([f"g{group}" for group, _ in members])
-    off = cut(np.array([label for _, label in members]), groups, share, seed)
+    off = stratified_group_split(np.array([label for _, label in members]), groups, share, seed)
     assert not set(groups[off]) & set(groups[~off])
     if len(set(groups)) > 1:
         assert off.any()
@@ -103,7 +112,7 @@ def test_groups_stay_whole(members, share, seed):
 @given(st.integers(10, 40), st.integers(1, 5), shares, seeds)
 def test_the_share_is_right_for_groups_of_one_size(count, size, share, seed):
     groups = np.array([f"g{index // size:02d}" for index in range(count * size)])
-    off = cut(np.zeros(count * size, int), groups, share, seed)
+    off = stratified_group_split(np.zeros(count * size, int), groups, share, seed)
     assert abs(len(set(groups[off])) - share * count) <= 1
 
 
@@ -115,7 +124,7 @@ def test_masks_are_stratified_by_the_rarest_class_present(rare, share, seed):
     present[:, 0] = True
     present[:40, 1] = True
     present[:rare, 2] = True
-    off = cut(strata_of(present), names(80), share, seed)
+    off = stratified_group_split(strata_of(present), names(80), share, seed)
     for part in (off, ~off):
         assert present[part, 1].any()
         assert present[part, 2].any()
@@ -124,7 +133,12 @@ def test_masks_are_stratified_by_the_rarest_class_present(rare, share, seed):
 
 def test_groups_are_what_the_pattern_matches():
     ids = ("train/a/seq01_3.png", "train/a/seq01_4.png", "train/a/seq02_3.png", "train/a/alone.png")
-    assert [group_of(name, r"seq\d+") for name in ids] == ["seq01", "seq01", "seq02", "train/a/alone.png"]
+    assert [group_of(name, r"seq\d+") for name in ids] == [
+        "seq01",
+        "seq01",
+        "seq02",
+        "train/a/alone.png",
+    ]
     assert [group_of(name, None) for name in ids] == list(ids)
 
 
@@ -133,7 +147,10 @@ def test_a_pattern_keeps_neighbouring_files_in_one_split(tmp_path):
     task = changed(PETS, group=r"(cat|dog)/[0-3]|(cat|dog)/[4-7]", test_share=0.5)
     for path in sorted((images / "pets/train/cat").iterdir()):
         for number, letter in enumerate("abc", 1):
-            save(path.with_name(f"{path.stem}{letter}.png"), np.asarray(Image.open(path)) + 20 * number)
+            save(
+                path.with_name(f"{path.stem}{letter}.png"),
+                np.asarray(Image.open(path)) + 20 * number,
+            )
     splits = prepare(task, images).splits
     groups = {split: {id_.split("/", 1)[1][:5] for id_ in splits[split].ids} for split in SPLITS}
     assert sum(map(len, groups.values())) == len(set.union(*groups.values()))
@@ -143,7 +160,7 @@ def test_a_pattern_keeps_neighbouring_files_in_one_split(tmp_path):
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=40))
 def test_groups_are_united_where_they_share_a_twin_however_long_the_chain(members):
     groups, twins = [f"g{group}" for group, _ in members], [twin for _, twin in members]
-    made = united(groups, np.array(twins)[:, None])
+    made = merge_groups(groups, np.array(twins)[:, None])
     links = [{index} for index in range(len(members))]
     for _ in members:
         links = [
@@ -168,14 +185,19 @@ def test_a_task_can_train_on_fewer_samples_and_keeps_its_other_splits(tmp_path, 
 
 
 def test_more_training_samples_than_there_are_are_refused(tmp_path):
-    assert "train_samples = 500: there are 27 training samples" in fault(generated(train_samples=500), tmp_path)
+    assert "train_samples = 500: there are 27 training samples" in fault(
+        generated(train_samples=500), tmp_path
+    )
 
 
 def test_black_images_do_not_tie_groups_together(tmp_path):
     for patient in range(8):
         for number in range(4):
             pixels = picture(0) if number == 0 else smooth(10 * patient + number, (12, 10))
-            save(tmp_path / f"pets/train/{'cat' if patient % 2 else 'dog'}/p{patient}_{number}.png", pixels)
+            save(
+                tmp_path / f"pets/train/{'cat' if patient % 2 else 'dog'}/p{patient}_{number}.png",
+                pixels,
+            )
     made = prepare(changed(PETS, group=r"p\d+"), tmp_path)
     for split in made.splits.values():
         assert len(split) % 4 == 0
@@ -188,12 +210,16 @@ def test_a_group_in_two_given_splits_is_a_leak(tmp_path):
             name = f"pets/{split}/{'cat' if number % 2 else 'dog'}/p{number + 12 * (split == 'test')}_{split}.png"
             save(tmp_path / name, smooth(number + 20 * (split == "test"), (12, 10)))
     grouped = changed(PETS, group=r"p\d+_", validation_share=0.4)
-    assert "of the group 'p12_', which is in test too" in fault(changed(grouped, duplicates="stop"), tmp_path)
+    assert "of the group 'p12_', which is in test too" in fault(
+        changed(grouped, duplicates="stop"), tmp_path
+    )
     assert prepare(grouped, tmp_path).summary["warnings"] == {"group": 4}
-    assert prepare(changed(grouped, duplicates="skip"), tmp_path).summary["left_out"] == {"group": 4}
+    assert prepare(changed(grouped, duplicates="skip"), tmp_path).summary["left_out"] == {
+        "group": 4
+    }
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # copies
 
 
@@ -204,7 +230,9 @@ def test_copies_of_deep_images_are_found_whatever_their_range(tmp_path, dtype, t
         split = "test" if number > 8 else "train"
         base = smooth(number if number != 11 else 3)[..., 0] / 255 * top
         raster(tmp_path / f"streets/{split}/images/{number}.tif", (base[None] + 100).astype(dtype))
-        save(tmp_path / f"streets/{split}/masks/{number}.png", np.arange(48 * 48).reshape(48, 48) % 2)
+        save(
+            tmp_path / f"streets/{split}/masks/{number}.png", np.arange(48 * 48).reshape(48, 48) % 2
+        )
     size = [48, 48] if overlap is None else [32, 32]
     task = changed(STREETS, image_size=size, tile_overlap=overlap, validation_share=0.3)
     found = prepare(task, tmp_path).summary["warnings"]
@@ -216,7 +244,8 @@ BLOTS = changed(PETS, image_size=[48, 48])
 
 @pytest.fixture
 def blots(tmp_path):
-    """Twelve unlike images in train, six in test; train has a copy of the first of these and a JPEG of the second."""
+    """Twelve unlike images in train, six in test; train has a copy of the first of these and a JPEG
+    of the second."""
     for number in range(12):
         save(tmp_path / f"pets/train/{'cat' if number % 2 else 'dog'}/{number}.png", smooth(number))
     for number in range(12, 18):
@@ -240,10 +269,13 @@ def test_unlike_images_are_no_copies(blots):
 
 
 def found(root, treated) -> set[tuple[str, str, str]]:
-    """What the report says of copies with the test; the validation split has been cut, and may hold one of them."""
+    """What the report says of copies with the test; the validation split has been cut, and may hold
+    one of them."""
     rows = report_of(root)
     assert {row[0] for row in rows} == {treated}
-    return {(kind, file, message.replace("in val:", "in train:")) for _, kind, file, message in rows}
+    return {
+        (kind, file, message.replace("in val:", "in train:")) for _, kind, file, message in rows
+    }
 
 
 def test_copies_across_splits_are_warned_of(blots):
@@ -292,9 +324,14 @@ def test_a_copy_of_a_validation_image_is_left_out_of_train_alone(blots):
 def test_exact_copies_within_train_stay_in_one_split_where_splits_are_cut(tmp_path, seed):
     for number in range(8):
         for copy in range(3):
-            save(tmp_path / f"pets/train/{'cat' if number % 2 else 'dog'}/{number}_{copy}.png", smooth(number))
+            save(
+                tmp_path / f"pets/train/{'cat' if number % 2 else 'dog'}/{number}_{copy}.png",
+                smooth(number),
+            )
     made = prepare(changed(BLOTS, split_seed=seed), tmp_path)
-    where = Counter((name.split("_")[0], split) for split in SPLITS for name in made.splits[split].ids)
+    where = Counter(
+        (name.split("_")[0], split) for split in SPLITS for name in made.splits[split].ids
+    )
     assert set(where.values()) == {3}
     assert made.summary["warnings"] == {}
 
@@ -309,4 +346,6 @@ def test_an_image_with_two_labels_is_warned_of(blots):
 def test_classes_that_a_cut_split_lacks_are_warned_of(tmp_path):
     task = changed(STREETS, classes=["road", "sky", "tram"])
     assert prepare(task, streets(tmp_path)).summary["warnings"] == {"class": 3}
-    assert {row[1:] for row in report_of(tmp_path)} == {("class", split, "has no sample of tram") for split in SPLITS}
+    assert {row[1:] for row in report_of(tmp_path)} == {
+        ("class", split, "has no sample of tram") for split in SPLITS
+    }

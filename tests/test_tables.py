@@ -1,6 +1,7 @@
 """The tables, and the figures of runs in them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acll.evaluation.comparison import (
-    Run,
     by_node,
     matrix_of,
     matrix_table,
@@ -34,15 +34,16 @@ from acll.evaluation.tables import (
     final_table,
     metrics_of,
     plot_table,
-    read,
+    read_table,
     scores_table,
 )
+from acll.node import Node, Run
 
 PROPERTY = settings(max_examples=25, deadline=None)
 NAN = math.nan
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # figures of a run, by hand
 
 MATRIX = np.array([[0.9, NAN, NAN], [0.8, 0.7, NAN], [0.85, 0.5, 0.6]])
@@ -66,7 +67,9 @@ def test_forward_transfer_compares_areas_below_learning_curves():
     alone = [[0.2, 0.4], [0.2, 0.6], [0.5, 0.7]]  # areas 0.3, 0.4, 0.6
     assert forward_transfer(alone, alone) == 0
     faster = [[0.0, 0.0], [0.6, 0.8], [0.7, 0.9]]  # the first task does not count; areas 0.7, 0.8
-    assert forward_transfer(faster, alone) == pytest.approx(((0.7 - 0.4) / 0.6 + (0.8 - 0.6) / 0.4) / 2)
+    assert forward_transfer(faster, alone) == pytest.approx(
+        ((0.7 - 0.4) / 0.6 + (0.8 - 0.6) / 0.4) / 2
+    )
 
 
 def test_what_cannot_be_known_is_not_a_number():
@@ -87,10 +90,15 @@ def test_the_interval_is_that_of_students_t():
 def test_what_never_changes_is_neither_forgotten_nor_transferred(scores):
     tasks = len(scores)
     matrix = np.where(np.tri(tasks, dtype=bool), np.array(scores), NAN)
-    assert forgetting(matrix) == backward_transfer(matrix) == intransigence(matrix, np.array(scores)) == 0
+    assert (
+        forgetting(matrix)
+        == backward_transfer(matrix)
+        == intransigence(matrix, np.array(scores))
+        == 0
+    )
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # tables
 
 
@@ -116,23 +124,23 @@ def node(*rows, free=0.5, size=150):
 
 CHOICE = {"ratio_searched": 0.9, "ratio": 0.75, "cap": 0.25, "capped": True, "cost": 0.8}
 FOUND = {
-    ("small", "half", 0, ("a",)): node(row("a", 1, 0.9, choice=CHOICE), free=0.75),
-    ("small", "half", 0, ("a", "b")): node(row("a", 1, 0.9, choice=CHOICE), row("b", 2, 0.5)),
-    ("small", "fine", 0, ("a",)): node(row("a", 1, 0.95, owned=None), free=None),
-    ("small", "fine", 0, ("a", "b")): node(
+    Node("small", "half", 0, ("a",)): node(row("a", 1, 0.9, choice=CHOICE), free=0.75),
+    Node("small", "half", 0, ("a", "b")): node(row("a", 1, 0.9, choice=CHOICE), row("b", 2, 0.5)),
+    Node("small", "fine", 0, ("a",)): node(row("a", 1, 0.95, owned=None), free=None),
+    Node("small", "fine", 0, ("a", "b")): node(
         row("a", 1, 0.25, False, owned=None), row("b", 2, 0.75, owned=None), free=None
     ),
-    ("small", "alone", 0, ("a",)): node(row("a", 1, 0.95, owned=None), free=None, size=100),
-    ("small", "alone", 0, ("b",)): node(row("b", 1, 0.7, owned=None), free=None, size=100),
-    ("small", "joint", 0, ("a+b",)): node(
+    Node("small", "alone", 0, ("a",)): node(row("a", 1, 0.95, owned=None), free=None, size=100),
+    Node("small", "alone", 0, ("b",)): node(row("b", 1, 0.7, owned=None), free=None, size=100),
+    Node("small", "joint", 0, ("a+b",)): node(
         row("a", 1, 0.8, owned=None) | {"curve": []}, row("b", 2, 0.9, owned=None) | {"curve": []}, free=None
     ),
 }  # fmt: skip
 STAGES = {
-    "half": (("a",), ("a+b",)),
-    "fine": (("a",), ("a+b",)),
-    "alone": (("a",), ("a", "b")),
-    "joint": ((), ("a+b",)),
+    "half": ((("a",),), (("a", "b"),)),
+    "fine": ((("a",),), (("a", "b"),)),
+    "alone": ((("a",),), (("a",), ("b",))),
+    "joint": ((), (("a+b",),)),
 }
 TYPES = {"half": "packing", "fine": "finetuning", "alone": "individual", "joint": "joint"}
 
@@ -148,9 +156,9 @@ def runs_of(seeds=(0,), methods=tuple(STAGES)):
 def with_seed(seed, scale=1.0, found=FOUND):
     """The same nodes with another seed, their scores scaled."""
     return {
-        (network, method, seed, prefix): one
+        replace(node, seed=seed): one
         | {"rows": [line | {"score": line["score"] * scale} for line in one["rows"]]}
-        for (network, method, _, prefix), one in found.items()
+        for node, one in found.items()
     }
 
 
@@ -246,14 +254,31 @@ def test_the_matrix_has_a_row_for_each_stage():
 def test_a_run_has_its_figures():
     runs = each_of().set_index("method")
     half, fine, alone, joint = (runs.loc[name] for name in ("half", "fine", "alone", "joint"))
-    assert (half["mean_score"], half["worst_score"], half["owned_share"], half["free_share"]) == (0.7, 0.5, 0.5, 0.5)
+    assert (half["mean_score"], half["worst_score"], half["owned_share"], half["free_share"]) == (
+        0.7,
+        0.5,
+        0.5,
+        0.5,
+    )
     assert (half["mean_forgetting"], half["backward_transfer"], half["bit_exact"]) == (0, 0, True)
     assert half["intransigence"] == pytest.approx(((0.95 - 0.9) + (0.7 - 0.5)) / 2)
-    assert half["forward_transfer"] == pytest.approx((0.375 - 0.525) / 0.475)  # curves of b: 0.25, 0.5; alone 0.35, 0.7
-    assert (fine["mean_score"], fine["mean_forgetting"], fine["bit_exact"]) == (0.5, pytest.approx(0.7), False)
+    assert half["forward_transfer"] == pytest.approx(
+        (0.375 - 0.525) / 0.475
+    )  # curves of b: 0.25, 0.5; alone 0.35, 0.7
+    assert (fine["mean_score"], fine["mean_forgetting"], fine["bit_exact"]) == (
+        0.5,
+        pytest.approx(0.7),
+        False,
+    )
     assert np.isnan([fine["owned_share"], fine["free_share"]]).all()
-    assert (alone["intransigence"], alone["forward_transfer"], alone["mean_forgetting"]) == (0, 0, 0)
-    assert np.isnan([joint["mean_forgetting"], joint["intransigence"], joint["forward_transfer"]]).all()
+    assert (alone["intransigence"], alone["forward_transfer"], alone["mean_forgetting"]) == (
+        0,
+        0,
+        0,
+    )
+    assert np.isnan(
+        [joint["mean_forgetting"], joint["intransigence"], joint["forward_transfer"]]
+    ).all()
 
 
 def test_the_size_of_a_run_is_that_of_all_its_networks_against_a_network_for_each_task():
@@ -267,20 +292,26 @@ def test_the_summary_is_the_mean_over_runs_with_its_interval():
     half = summary_table(each).set_index("method").loc["half"]
     assert half["runs"] == 2
     assert half["mean_score"] == pytest.approx((0.7 + 0.35) / 2)
-    assert (half["mean_score_low"], half["mean_score_high"]) == pytest.approx(interval([0.7, 0.35])[1:])
+    assert (half["mean_score_low"], half["mean_score_high"]) == pytest.approx(
+        interval([0.7, 0.35])[1:]
+    )
     assert half["worst_score"] == pytest.approx((0.5 + 0.25) / 2)
 
 
 def test_runs_of_a_method_that_knows_no_order_count_once_a_seed():
     other = [Run(**(vars(run) | {"tasks": ("b", "a")})) for run in runs_of(methods=("joint",))]
-    each = runs_table(by_node(scores_of()), [*runs_of(methods=("joint",)), *other], curves_table(FOUND))
+    each = runs_table(
+        by_node(scores_of()), [*runs_of(methods=("joint",)), *other], curves_table(FOUND)
+    )
     assert len(each) == 2
     assert summary_table(each)["runs"].tolist() == [1]
 
 
 def test_one_run_that_is_not_exact_makes_the_summary_not_exact():
     inexact = with_seed(1)
-    inexact["small", "half", 1, ("a", "b")] = node(row("a", 1, 0.9, exact=False), row("b", 2, 0.5))
+    inexact[Node("small", "half", 1, ("a", "b"))] = node(
+        row("a", 1, 0.9, exact=False), row("b", 2, 0.5)
+    )
     summary = summary_table(each_of(FOUND | inexact, seeds=(0, 1))).set_index("method")
     assert not summary.loc["half", "bit_exact"]
 
@@ -290,13 +321,23 @@ def test_methods_are_compared_run_by_run():
     assert len(paired) == 6 * 2  # pairs of four methods, mean and worst
     of = paired.set_index(["method", "other", "figure"]).loc[("half", "fine", "mean_score")]
     assert (of["runs"], of["better"]) == (2, 2)
-    assert (of["difference"], of["low"], of["high"]) == pytest.approx(interval([0.7 - 0.5, 0.35 - 0.25]))
+    assert (of["difference"], of["low"], of["high"]) == pytest.approx(
+        interval([0.7 - 0.5, 0.35 - 0.25])
+    )
 
 
 def test_methods_without_order_are_compared_once_a_seed():
     each = pd.DataFrame(
         [
-            ("both", order, method, TYPES[method], seed, 0.1 * seed + (method == "joint") * 0.2 * seed, 0.0)
+            (
+                "both",
+                order,
+                method,
+                TYPES[method],
+                seed,
+                0.1 * seed + (method == "joint") * 0.2 * seed,
+                0.0,
+            )
             for method in ("alone", "joint", "half")
             for order in ("a+b", "b+a")
             for seed in (1, 2, 3)
@@ -306,13 +347,15 @@ def test_methods_without_order_are_compared_once_a_seed():
     paired = paired_table(each).set_index(["method", "other", "figure"])
     same, mixed = (paired.loc[("alone", other, "mean_score")] for other in ("joint", "half"))
     assert (same["runs"], mixed["runs"]) == (3, 6)
-    assert (same["difference"], same["low"], same["high"]) == pytest.approx(interval([-0.2, -0.4, -0.6]))
+    assert (same["difference"], same["low"], same["high"]) == pytest.approx(
+        interval([-0.2, -0.4, -0.6])
+    )
 
 
 def test_names_that_look_like_numbers_stay_names(tmp_path):
     table = scores_of().assign(task="1", prefix="1e5", method="nan")
     table.to_csv(tmp_path / "scores.csv", index=False)
-    again = read(tmp_path / "scores.csv")
+    again = read_table(tmp_path / "scores.csv")
     assert set(again["task"]) | set(again["prefix"]) | set(again["method"]) == {"1", "1e5", "nan"}
     assert again["owned_share"].isna().sum() == scores_of()["owned_share"].isna().sum()
 
@@ -320,7 +363,13 @@ def test_names_that_look_like_numbers_stay_names(tmp_path):
 def test_metrics_are_the_summary_without_what_is_empty():
     metrics = metrics_of(summary_table(each_of()))
     assert metrics["both"]["half"] == pytest.approx(
-        {"mean_score": 0.7, "worst_score": 0.5, "mean_forgetting": 0, "free_share": 0.5, "size": 0.75}
+        {
+            "mean_score": 0.7,
+            "worst_score": 0.5,
+            "mean_forgetting": 0,
+            "free_share": 0.5,
+            "size": 0.75,
+        }
     )
     assert "free_share" not in metrics["both"]["fine"]
 
@@ -353,19 +402,25 @@ SUMMARY = {
 
 
 def test_what_was_left_out_of_the_data_is_counted_in_the_tables():
-    torn = SUMMARY | {"name": "torn", "left_out": {"size": 2, "label": 3}, "warnings": {"near copy": 1}}
+    torn = SUMMARY | {
+        "name": "torn",
+        "left_out": {"size": 2, "label": 3},
+        "warnings": {"near copy": 1},
+    }
     table = data_table([SUMMARY, torn])
     assert amiss([SUMMARY]) == []
     assert amiss([SUMMARY, torn]) == [
         "torn: left out: 2 size, 3 label; warnings: 1 near copy (data/torn.json has the files)"
     ]
-    assert table[["task", "height", "width", "train", "val", "test", "left_out", "warnings"]].to_numpy().tolist() == [
+    assert table[
+        ["task", "height", "width", "train", "val", "test", "left_out", "warnings"]
+    ].to_numpy().tolist() == [
         ["clean", 8, 16, 9, 2, 3, 0, 0],
         ["torn", 8, 16, 9, 2, 3, 5, 1],
     ]
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # the console
 
 
@@ -410,7 +465,9 @@ def test_the_summary_comes_as_markdown_and_latex():
 def test_searches_that_cost_more_than_their_budget_are_told():
     assert not any("budget" in line for line in remarks_of(final_of(), {"half": 0.8}))
     (line,) = [line for line in remarks_of(final_of(), {"half": 0.75}) if "budget" in line]
-    assert line.startswith("half: 1 of 1 searches cost more than their budget of 0.75, at most 0.80 trainings")
+    assert line.startswith(
+        "half: 1 of 1 searches cost more than their budget of 0.75, at most 0.80 trainings"
+    )
 
 
 def test_a_cap_that_decided_is_told_with_what_to_change():
@@ -420,7 +477,9 @@ def test_a_cap_that_decided_is_told_with_what_to_change():
 
 
 def test_a_run_that_is_short_of_room_says_what_each_task_took():
-    end = ("small", "half", 0, ("a", "b"))
+    end = Node("small", "half", 0, ("a", "b"))
     short = {end: node(*FOUND[end]["rows"][:1], row("b", 2, 0.5, choice={"ratio": 0.5}), free=0.01)}
     (line,) = [line for line in remarks_of(final_of(FOUND | short), {}) if "left free" in line]
-    assert line.startswith("both, half: 1.0% of the weights are left free for more tasks (a 25.0%, b 25.0%).")
+    assert line.startswith(
+        "both, half: 1.0% of the weights are left free for more tasks (a 25.0%, b 25.0%)."
+    )

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from acll.data.batches import Split, evaluation_batches
-from acll.data.prepared import Header
+from acll.data.prepared import TaskInfo
 from acll.data.tiles import tiles
-from acll.training.evaluate import outcome
+from acll.training.evaluate import evaluated
 from datasets import CPU, PROPERTY, STREETS, changed, faults, picture, prepare, raster, save, smooth
 
 TILED = changed(STREETS, image_size=[16, 12], tile_overlap=5, classes=["road", "sky", "tram"])
@@ -55,7 +55,9 @@ def test_a_core_keeps_half_the_overlap_from_borders_that_cut_through_the_image(d
     for box, core in tiles(size, tile, overlap):
         for axis in (0, 1):
             assert core[axis] >= (overlap // 2 if box[axis] > 0 else 0)
-            assert box[axis + 2] - box[axis] - core[axis + 2] >= (overlap // 2 if box[axis + 2] < size[axis] else 0)
+            assert box[axis + 2] - box[axis] - core[axis + 2] >= (
+                overlap // 2 if box[axis + 2] < size[axis] else 0
+            )
 
 
 @PROPERTY
@@ -63,7 +65,8 @@ def test_a_core_keeps_half_the_overlap_from_borders_that_cut_through_the_image(d
 def test_no_more_tiles_than_needed(drawn):
     size, tile, overlap = drawn
     needed = [
-        1 if side <= length else 1 + -(-(side - length) // (length - overlap)) for side, length in zip(size, tile)
+        1 if side <= length else 1 + -(-(side - length) // (length - overlap))
+        for side, length in zip(size, tile)
     ]
     assert len(tiles(size, tile, overlap)) == needed[0] * needed[1]
 
@@ -75,7 +78,14 @@ def mask_of(number, size):
     return mask
 
 
-SIZES = [(40, 50), (16, 12), (10, 33), (33, 9), (7, 8), (17, 13)]  # also such that are smaller than a tile
+SIZES = [
+    (40, 50),
+    (16, 12),
+    (10, 33),
+    (33, 9),
+    (7, 8),
+    (17, 13),
+]  # also such that are smaller than a tile
 
 
 @pytest.fixture(params=["png", "tif"])
@@ -109,7 +119,9 @@ def test_the_cores_of_tiles_put_together_are_the_image_and_its_mask(large):
         assert (mask[left_out] == 255).all()
         assert np.array_equal(stitched[name][~left_out], mask[~left_out])
         number = int(name[-6:-4])
-        assert np.array_equal(images[name][:, ~left_out], smooth(number, mask.shape).transpose(2, 0, 1)[:, ~left_out])
+        assert np.array_equal(
+            images[name][:, ~left_out], smooth(number, mask.shape).transpose(2, 0, 1)[:, ~left_out]
+        )
 
 
 def test_tiles_of_an_image_stay_in_one_split_and_are_known_as_such(large):
@@ -143,8 +155,13 @@ def test_evaluation_ignores_what_a_tile_does_not_answer_for():
     generator = torch.Generator().manual_seed(0)
     masks = torch.randint(0, 3, (130, 9, 7), generator=generator, dtype=torch.uint8)
     cores = torch.tensor([[0, 0, 9, 7], [2, 1, 8, 5], [3, 0, 4, 7]] * 44, dtype=torch.int32)[:130]
-    split = Split(torch.zeros(130, 3, 9, 7, dtype=torch.uint8), masks, cores, torch.arange(130, dtype=torch.int32))
-    header = Header("x", "segmentation", tuple("abc"), (9, 7), (0.5,) * 3, (0.3,) * 3)
+    split = Split(
+        torch.zeros(130, 3, 9, 7, dtype=torch.uint8),
+        masks,
+        cores,
+        torch.arange(130, dtype=torch.int32),
+    )
+    header = TaskInfo("x", "segmentation", tuple("abc"), (9, 7), (0.5,) * 3, (0.3,) * 3)
     made = torch.cat([labels for _, labels in evaluation_batches(split, header, CPU)])
     for mask, label, (top, left, bottom, right) in zip(masks, made, cores.tolist(), strict=True):
         expected = torch.full((9, 7), 255)
@@ -177,11 +194,15 @@ def test_scores_of_tiles_are_those_of_the_whole_images(large):
     made = prepare(TILED, root)
     for split in made.splits.values():
         tensors = (split.images, split.labels, split.cores, split.wholes)
-        found = outcome(Threshold(made.header), Split(*map(torch.from_numpy, tensors)), made.header, CPU).confusion
+        found = evaluated(
+            Threshold(made.header), Split(*map(torch.from_numpy, tensors)), made.header, CPU
+        ).confusion
         names = sorted({name.partition("#")[0] for name in split.ids})
         assert len(found) == len(names)
         for name, matrix in zip(names, found, strict=True):
-            assert np.array_equal(matrix, confusion(smooth(int(name[-6:-4]), masks[name].shape), masks[name]))
+            assert np.array_equal(
+                matrix, confusion(smooth(int(name[-6:-4]), masks[name].shape), masks[name])
+            )
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -213,7 +234,9 @@ def test_tiles_without_a_pixel_of_any_class_are_left_out_without_a_word(tmp_path
 
 def test_files_that_cannot_be_cut_are_named(large):
     root, _ = large
-    images, masks = (sorted((root / f"streets/train/{part}").iterdir()) for part in ("images", "masks"))
+    images, masks = (
+        sorted((root / f"streets/train/{part}").iterdir()) for part in ("images", "masks")
+    )
     images[0].write_bytes(b"x")
     masks[1].write_bytes(b"x")
     save(masks[2], picture(0, 1, (9, 9)))

@@ -5,23 +5,26 @@ import torch
 
 from acll.networks.build import build
 from acll.networks.partition import partition
-from acll.search.attempt import attempt_of
-from acll.search.trials import Point
-from acll.settings import BackboneNetwork, Training
-from acll.training import checkpoint as checkpoints
+from acll.networks.spec import BackboneNetwork
+from acll.search.attempt import Retraining, trial_runner
+from acll.search.trials import Candidate
 from acll.training import loop
+from acll.training.checkpoint import Checkpoint
 from acll.training.learner import TaskLearner
-from acll.training.loop import Plan, TrainingError, Unfinished, fit
+from acll.training.loop import TrainingError, fit
 from acll.training.metrics import score
-from conftest import states_equal, tiny_task
+from acll.training.settings import Training
+from conftest import batches, fit_config, states_equal, tiny_task
 
 CPU = torch.device("cpu")
 
 
 def learner(task=None, **settings):
     train, validation, header = task or tiny_task("a", samples=12)
-    network = build(BackboneNetwork(backbone="resnet_small"), "classification", len(header.classes), 0)
-    return TaskLearner(network, train, validation, header, Training(batch_size=4, **settings), CPU)
+    network = build(
+        BackboneNetwork(backbone="resnet_small"), "classification", len(header.classes), 0
+    )
+    return TaskLearner(network, train, validation, header, batches(batch_size=4, **settings), CPU)
 
 
 def start(which):
@@ -31,7 +34,8 @@ def start(which):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("schedule", ["cosine", "step"])
 def test_masked_weights_do_not_move_by_a_bit_and_the_others_do(optimizer, schedule):
-    which = learner(optimizer=optimizer, schedule=schedule, weight_decay=0.5, momentum=0.9)
+    which = learner()
+    moves = {"optimizer": optimizer, "schedule": schedule, "weight_decay": 0.5, "momentum": 0.9}
     before = start(which)
     generator = torch.Generator().manual_seed(0)
     masks = {
@@ -39,7 +43,7 @@ def test_masked_weights_do_not_move_by_a_bit_and_the_others_do(optimizer, schedu
         for name, value in before.items()
         if name.startswith("encoder.") and value.ndim == 4
     }
-    after = fit(which, before, Plan(3, 0.05, 0), masks).state
+    after = fit(which, before, fit_config(3, 0.05, 0, **moves), masks).state
     for name, mask in masks.items():
         assert torch.equal(after[name][~mask], before[name][~mask])
         assert not torch.equal(after[name][mask], before[name][mask])
@@ -48,15 +52,18 @@ def test_masked_weights_do_not_move_by_a_bit_and_the_others_do(optimizer, schedu
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_without_masks_decay_is_that_of_pytorch(optimizer):
     """One step of ours against one of the library's own optimiser with decay, on weights alone."""
-    settings = Training(optimizer=optimizer, weight_decay=0.1, momentum=0.9)
-    ours, theirs = (build(BackboneNetwork(backbone="resnet_small"), "classification", 3, 0) for _ in range(2))
+    training = Training(optimizer=optimizer, weight_decay=0.1, momentum=0.9, learning_rate=0.01)
+    schedule = training.for_training()
+    ours, theirs = (
+        build(BackboneNetwork(backbone="resnet_small"), "classification", 3, 0) for _ in range(2)
+    )
     kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
     weights = [value for value in theirs.parameters() if value.ndim > 1]
     others = [value for value in theirs.parameters() if value.ndim <= 1]
     extra = {"momentum": 0.9} if optimizer == "sgd" else {}
     groups = [{"params": weights, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    reference, own = kinds[optimizer](groups, lr=0.01, **extra), loop._optimizer(ours, settings, 0.01)
-    masked = loop._Masked(ours, {}, settings, CPU)
+    reference, own = kinds[optimizer](groups, lr=0.01, **extra), loop._optimizer(ours, schedule)
+    masked = loop.GradientMasks(ours, {}, schedule, CPU)
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     for _ in range(3):
         for network, optimiser in ((ours, own), (theirs, reference)):
@@ -73,19 +80,21 @@ def test_the_same_seed_gives_the_same_bits_and_another_gives_others():
     results = []
     for seed in (1, 1, 2):
         which = learner(augmentation=["flip", "shift", "brightness"], label_smoothing=0.1)
-        results.append(fit(which, start(which), Plan(2, 0.01, seed), None).state)
+        results.append(fit(which, start(which), fit_config(2, 0.01, seed), None).state)
     assert states_equal(results[0], results[1])
     assert not states_equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("killed_after", [1, 2, 3])
-def test_a_killed_training_goes_on_from_its_last_epoch_to_the_same_bits(tmp_path, monkeypatch, optimizer, killed_after):
-    plan, path = Plan(4, 0.01, 1), tmp_path / "dense.checkpoint"
-    left_alone = learner(optimizer=optimizer)
-    expected = fit(left_alone, start(left_alone), plan, None)
+def test_a_killed_training_goes_on_from_its_last_epoch_to_the_same_bits(
+    tmp_path, monkeypatch, optimizer, killed_after
+):
+    config, path = fit_config(4, 0.01, 1, optimizer=optimizer), tmp_path / "dense.checkpoint"
+    left_alone = learner()
+    expected = fit(left_alone, start(left_alone), config, None)
 
-    real, calls = checkpoints.store, []
+    real, calls = Checkpoint.write, []
 
     def dies(*arguments):
         real(*arguments)
@@ -93,45 +102,67 @@ def test_a_killed_training_goes_on_from_its_last_epoch_to_the_same_bits(tmp_path
         if len(calls) == killed_after:
             raise KeyboardInterrupt
 
-    first = learner(optimizer=optimizer)
+    first = learner()
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoints, "store", dies)
+        patched.setattr(Checkpoint, "write", dies)
         with pytest.raises(KeyboardInterrupt):
-            fit(first, start(first), plan, None, Unfinished(path, ""))
-    second, epochs = learner(optimizer=optimizer), []
-    monkeypatch.setattr(checkpoints, "store", lambda *arguments: (real(*arguments), epochs.append(1)))
-    resumed = fit(second, start(second), plan, None, Unfinished(path, ""))
+            fit(first, start(first), config, None, Checkpoint(path, ""))
+    second, epochs = learner(), []
+    monkeypatch.setattr(
+        Checkpoint, "write", lambda *arguments: (real(*arguments), epochs.append(1))
+    )
+    resumed = fit(second, start(second), config, None, Checkpoint(path, ""))
     assert len(epochs) == 4 - killed_after  # only what was missing has been trained
     assert states_equal(resumed.state, expected.state)
-    assert (resumed.score, resumed.epoch, resumed.history) == (expected.score, expected.epoch, expected.history)
+    assert (resumed.score, resumed.epoch, resumed.history) == (
+        expected.score,
+        expected.epoch,
+        expected.history,
+    )
 
 
-def test_a_checkpoint_of_another_training_of_other_code_or_a_damaged_one_is_not_taken(tmp_path, capsys):
-    plan, path = Plan(2, 0.01, 1), tmp_path / "dense.checkpoint"
+def test_a_checkpoint_of_another_training_of_other_code_or_a_damaged_one_is_not_taken(
+    tmp_path, capsys
+):
+    path, config = tmp_path / "dense.checkpoint", fit_config(2, 0.01, 1)
     which = learner()
-    fit(which, start(which), plan, None, Unfinished(path, ""))
-    other = learner(task=tiny_task("a", samples=12, seed=7))
-    plain = learner(task=tiny_task("a", samples=12, seed=7))
-    assert states_equal(
-        fit(other, start(other), plan, None, Unfinished(path, "")).state, fit(plain, start(plain), plan, None).state
-    )
-    other_code = learner(task=tiny_task("a", samples=12, seed=7))
-    fit(other_code, start(other_code), plan, None, Unfinished(path, "edited"))
-    assert "goes on" not in capsys.readouterr().out
-    same = learner(task=tiny_task("a", samples=12, seed=7))
-    fit(same, start(same), plan, None, Unfinished(path, "edited"))
-    assert "goes on" in capsys.readouterr().out
-    path.write_bytes(path.read_bytes()[:1000])
-    again, expected = learner(), learner()
-    assert states_equal(
-        fit(again, start(again), plan, None, Unfinished(path, "")).state,
-        fit(expected, start(expected), plan, None).state,
-    )
+    first = start(which)
+    other = first | {"head.2.bias": first["head.2.bias"] + 1}
+    masks = {"head.2.bias": torch.zeros(3, dtype=torch.bool)}
+    # its key stands for data, batches, code and libraries
+    known = (first, config, None, "key")
+    others = [
+        (other, config, None, "key"),
+        (first, fit_config(2, 0.01, 2), None, "key"),
+        (first, fit_config(3, 0.01, 1), None, "key"),
+        (first, fit_config(2, 0.01, 1, weight_decay=0.5), None, "key"),
+        (first, config, masks, "key"),
+        (first, config, None, "edited"),
+    ]
+
+    def trained(state, config, masks, key=None):
+        own = learner()
+        return fit(own, state, config, masks, None if key is None else Checkpoint(path, key)).state
+
+    for state, own, moving, key in others:
+        trained(*known)
+        capsys.readouterr()
+        found = trained(state, own, moving, key)
+        assert "goes on" not in capsys.readouterr().out
+        assert states_equal(found, trained(state, own, moving))
+    trained(*known)
+    capsys.readouterr()
+    trained(*known)
+    assert "goes on after epoch 2 of 2" in capsys.readouterr().out
+    for damaged in (path.read_bytes()[:1000], b"", b"no checkpoint"):
+        path.write_bytes(damaged)
+        assert states_equal(trained(*known), trained(*known[:3]))
+        assert "goes on" not in capsys.readouterr().out
 
 
 def test_the_best_epoch_on_the_validation_split_is_kept():
     which = learner(task=tiny_task("a", samples=40))
-    fitted = fit(which, start(which), Plan(6, 0.01, 0), None)
+    fitted = fit(which, start(which), fit_config(6, 0.01, 0), None)
     scores = [row["score"] for row in fitted.history]
     assert fitted.score == max(scores)
     assert fitted.epoch == scores.index(max(scores)) + 1
@@ -140,33 +171,37 @@ def test_the_best_epoch_on_the_validation_split_is_kept():
 @pytest.mark.parametrize(
     ("epochs", "steps", "looks"), [(0.4, 2, 1), (1, 4, 1), (1.5, 6, 2), (0.01, 1, 1), (1.01, 4, 1)]
 )
-def test_part_of_an_epoch_is_a_whole_training_with_a_schedule_of_its_own(monkeypatch, epochs, steps, looks):
-    rates, real = [], loop._Masked.before_step
-    monkeypatch.setattr(loop._Masked, "before_step", lambda self, rate: (rates.append(rate), real(self, rate)))
+def test_part_of_an_epoch_is_a_whole_training_with_a_schedule_of_its_own(
+    monkeypatch, epochs, steps, looks
+):
+    rates, real = [], loop.GradientMasks.before_step
+    monkeypatch.setattr(
+        loop.GradientMasks, "before_step", lambda self, rate: (rates.append(rate), real(self, rate))
+    )
     which = learner(task=tiny_task("a", samples=16))
-    fitted = fit(which, start(which), Plan(epochs, 0.01, 0), None)
+    fitted = fit(which, start(which), fit_config(epochs, 0.01, 0), None)
     assert len(rates) == steps == loop.steps_of(epochs, 4)
     assert len(fitted.history) == looks
-    assert rates == [loop._rate("cosine", 0.01, step / steps) for step in range(steps)]
+    assert rates == [loop._decreased("cosine", 0.01, step / steps) for step in range(steps)]
 
 
-def test_a_watcher_sees_each_look_and_may_end_the_training():
+def test_an_observer_sees_each_validation_and_may_end_the_training():
     seen = []
 
-    def watch(outcomes):
-        seen.append(score(*outcomes))
+    def on_validation(results):
+        seen.append(score(*results))
         return len(seen) == 2
 
     which = learner()
-    fitted = fit(which, start(which), Plan(5, 0.01, 0), None, watch=watch)
+    fitted = fit(which, start(which), fit_config(5, 0.01, 0), None, on_validation=on_validation)
     assert seen == [row["score"] for row in fitted.history]
     assert len(seen) == 2
 
 
 def test_the_state_may_be_left_where_only_the_score_is_wanted():
     with_state, without = learner(), learner()
-    kept = fit(with_state, start(with_state), Plan(2, 0.01, 0), None)
-    left = fit(without, start(without), Plan(2, 0.01, 0, keep_state=False), None)
+    kept = fit(with_state, start(with_state), fit_config(2, 0.01, 0), None)
+    left = fit(without, start(without), fit_config(2, 0.01, 0, keep_state=False), None)
     assert left.state == {}
     assert (left.score, left.history) == (kept.score, kept.history)
 
@@ -175,43 +210,52 @@ def test_an_attempt_starts_from_the_dense_state_each_time_and_ends_when_it_is_se
     which = learner(task=tiny_task("a", samples=16))
     state = start(which)
     before = {name: value.clone() for name, value in state.items()}
-    free = {name: torch.ones(state[name].shape, dtype=torch.bool) for name in partition(which.network).shared}
-    attempt = attempt_of(which, state, free, "global")
-    first = attempt(Point(0.3), 3, 0, None)
+    free = {
+        name: torch.ones(state[name].shape, dtype=torch.bool)
+        for name in partition(which.network).shared
+    }
+    schedule = fit_config(3, 0.002, 0).schedule
+    attempt = trial_runner(Retraining(which, schedule, state, free, "global"))
+    first = attempt(Candidate(0.3), 3, 0, None)
     looks = []
-    ended = attempt(Point(0.3), 3, 0, lambda scores, error: looks.append((list(scores), error)) or len(scores) == 2)
+    ended = attempt(
+        Candidate(0.3),
+        3,
+        0,
+        lambda scores, error: looks.append((list(scores), error)) or len(scores) == 2,
+    )
     assert states_equal(state, before)
-    assert attempt(Point(0.3), 3, 0, None) == first
+    assert attempt(Candidate(0.3), 3, 0, None) == first
     assert (first.ran, ended.ran, len(looks)) == (3, 2, 2)
     assert ended.score == max(looks[-1][0]) <= first.score
-    assert attempt(Point(0.3), 0.4, 0, None).ran == 0.5  # two batches of four
+    assert attempt(Candidate(0.3), 0.4, 0, None).ran == 0.5  # two batches of four
 
 
 def test_a_training_that_diverges_says_what_to_change():
-    which = learner(optimizer="sgd")
+    which = learner()
     with pytest.raises(TrainingError, match="lower the learning rate"):
-        fit(which, start(which), Plan(4, 1e30, 0), None)
+        fit(which, start(which), fit_config(4, 1e30, 0, optimizer="sgd"), None)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "dice", "cross_entropy_dice"])
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])
 def test_segmentation_learns_with_each_loss_and_ignores_what_is_to_be_ignored(loss, class_weights):
     from acll.data.batches import Split
-    from acll.settings import DecoderNetwork
+    from acll.networks.spec import DecoderNetwork
 
     train, _, header = tiny_task("a", "segmentation", size=16, classes=2, samples=8)
     labels = (train.images[:, 0] > 127).to(torch.uint8)  # to be seen at once
     labels[:, :3] = 255
     split = Split(train.images, labels)
     network = build(DecoderNetwork(decoder="unet", encoder="resnet_small"), "segmentation", 2, 0)
-    settings = Training(batch_size=4, loss=loss, class_weights=class_weights)
+    settings = batches("segmentation", batch_size=4, loss=loss, class_weights=class_weights)
     which = TaskLearner(network, split, split, header, settings, CPU)
-    fitted = fit(which, start(which), Plan(12, 0.01, 0), None)
+    fitted = fit(which, start(which), fit_config(12, 0.01, 0), None)
     assert fitted.score > 0.6
 
 
 def test_the_schedules_end_low():
-    assert loop._rate("cosine", 1.0, 0.0) == 1.0
-    assert loop._rate("cosine", 1.0, 0.5) == pytest.approx(0.5)
-    assert loop._rate("cosine", 1.0, 1.0) == pytest.approx(0.0)
-    assert [loop._rate("step", 1.0, done) for done in (0.49, 0.5, 0.75)] == [1.0, 0.1, 0.01]
+    assert loop._decreased("cosine", 1.0, 0.0) == 1.0
+    assert loop._decreased("cosine", 1.0, 0.5) == pytest.approx(0.5)
+    assert loop._decreased("cosine", 1.0, 1.0) == pytest.approx(0.0)
+    assert [loop._decreased("step", 1.0, done) for done in (0.49, 0.5, 0.75)] == [1.0, 0.1, 0.01]

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from acll.closure import closure, code_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acll import closure as closures
-from acll.closure import closure, code_of
-from acll.config import parse
+from acll.config.checks import parse
 from acll.tree import Node, nodes, orders, runs, searches
 
 PROPERTY = settings(max_examples=25, deadline=None)
@@ -26,7 +26,10 @@ def configuration(*sequences, methods=None, seeds=(0,), which="given"):
             "name": "x",
             "tasks": {name: {"source": "digits", "image_size": 16} for name in NAMES},
             "networks": {"small": {"backbone": "resnet_small"}},
-            "sequences": {f"s{index}": {"network": "small", "tasks": list(s)} for index, s in enumerate(sequences)},
+            "sequences": {
+                f"s{index}": {"network": "small", "tasks": list(s)}
+                for index, s in enumerate(sequences)
+            },
             "methods": methods or {"half": {"ratio": 0.5}},
             "seeds": list(seeds),
             "orders": which,
@@ -34,15 +37,22 @@ def configuration(*sequences, methods=None, seeds=(0,), which="given"):
     )
 
 
-METHODS = {"adaptive": {"ratio": {"search": "tpe"}}, "half": {"ratio": 0.5}, "fine": {"type": "finetuning"}}
-sequences = st.lists(st.permutations(NAMES).flatmap(lambda all_: st.integers(1, 4).map(lambda n: all_[:n])), min_size=1)
+METHODS = {
+    "adaptive": {"ratio": {"search": "tpe"}},
+    "half": {"ratio": 0.5},
+    "fine": {"type": "finetuning"},
+}
+sequences = st.lists(
+    st.permutations(NAMES).flatmap(lambda all_: st.integers(1, 4).map(lambda n: all_[:n])),
+    min_size=1,
+)
 
 
 def prefixes(found):
     return ["".join(node.prefix) for node in found]
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # the tree
 
 
@@ -57,7 +67,9 @@ def test_there_is_one_node_for_each_prefix_method_and_seed(drawn):
     wanted = {"".join(tasks[:length]) for tasks in drawn for length in range(1, len(tasks) + 1)}
     assert len(found) == len(set(found)) == 6 * len(wanted)
     assert set(prefixes(found)) == wanted
-    assert {(node.method, node.seed) for node in found} == {(name, seed) for name in METHODS for seed in (3, 5)}
+    assert {(node.method, node.seed) for node in found} == {
+        (name, seed) for name in METHODS for seed in (3, 5)
+    }
 
 
 @PROPERTY
@@ -81,7 +93,11 @@ def test_folders_are_unique_and_nest_as_prefixes_do(drawn):
 
 def test_all_orders_of_three_tasks_cost_a_tree():
     orders = ("abc", "acb", "bac", "bca", "cab", "cba")
-    assert len(nodes(configuration(*orders))) == sum(math.perm(3, length) for length in (1, 2, 3)) == 15
+    assert (
+        len(nodes(configuration(*orders)))
+        == sum(math.perm(3, length) for length in (1, 2, 3))
+        == 15
+    )
 
 
 @PROPERTY
@@ -96,7 +112,9 @@ def test_random_orders_differ_and_are_the_same_whatever_order_was_given(tasks, c
 
 def test_orders_are_those_asked_for():
     assert orders("ba", "given") == [("b", "a")]
-    assert sorted(orders("abc", "all")) == sorted(tuple(one) for one in ("abc", "acb", "bac", "bca", "cab", "cba"))
+    assert sorted(orders("abc", "all")) == sorted(
+        tuple(one) for one in ("abc", "acb", "bac", "bca", "cab", "cba")
+    )
 
 
 def test_all_orders_share_the_nodes_with_which_they_begin():
@@ -106,7 +124,11 @@ def test_all_orders_share_the_nodes_with_which_they_begin():
 
 
 def test_networks_of_single_tasks_and_of_all_at_once_are_no_prefixes():
-    methods = {"alone": {"type": "individual"}, "joint": {"type": "joint"}, "fine": {"type": "finetuning"}}
+    methods = {
+        "alone": {"type": "individual"},
+        "joint": {"type": "joint"},
+        "fine": {"type": "finetuning"},
+    }
     found = configuration("cab", methods=methods, which="all")
     by_method = {name: [node for node in nodes(found) if node.method == name] for name in methods}
     assert prefixes(by_method["alone"]) == ["a", "b", "c"]
@@ -115,7 +137,10 @@ def test_networks_of_single_tasks_and_of_all_at_once_are_no_prefixes():
     ]
     assert by_method["joint"][0].folder == "nodes/small/joint/seed0/a+b+c"
     assert len(by_method["fine"]) == 15
-    stages = {(run.method, "".join(run.tasks)): [prefixes(stage) for stage in run.stages] for run in runs(found)}
+    stages = {
+        (run.method, "".join(run.tasks)): [prefixes(stage) for stage in run.stages]
+        for run in runs(found)
+    }
     assert stages["alone", "bca"] == [["b"], ["b", "c"], ["b", "c", "a"]]
     assert stages["joint", "bca"] == [[], [], ["a+b+c"]]
     assert stages["fine", "bca"] == [["b"], ["bc"], ["bca"]]
@@ -160,7 +185,7 @@ def test_what_is_searched_depends_on_the_method():
     }
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # what steps depend on in code
 
 PACKAGE = Path(closures.__file__).parent
@@ -207,13 +232,21 @@ def test_steps_without_a_network_need_none_of_its_libraries(step, without):
             {"data/sources/folders.py"},
         ),
         ("prune", {"packing/prune.py", "networks/build.py"}, {"training/loop.py", "search/run.py"}),
-        ("evaluate", {"evaluation/score.py", "packing/file.py"}, {"search/run.py", "packing/prune.py"}),
+        (
+            "evaluate",
+            {"evaluation/score.py", "packing/packed_file.py"},
+            {"search/run.py", "packing/prune.py"},
+        ),
         (
             "prepare",
             {"data/sources/generated.py", "data/sources/folders.py", "data/splits.py"},
             {"training/loop.py", "tree.py"},
         ),
-        ("tables", {"evaluation/tables.py"}, {"evaluation/score.py", "training/loop.py", "tree.py"}),
+        (
+            "tables",
+            {"evaluation/tables.py"},
+            {"evaluation/score.py", "training/loop.py", "tree.py"},
+        ),
     ],
 )
 def test_steps_depend_on_the_modules_that_they_use_and_no_others(step, depends, other):
@@ -226,9 +259,12 @@ def test_steps_depend_on_the_modules_that_they_use_and_no_others(step, depends, 
 def test_every_module_that_a_step_loads_is_among_those_it_depends_on(step):
     """Packages' `__init__` files are empty, but for the topmost, which no step takes anything from."""
     code = (
-        f"import acll.steps.{step}, sys; print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('acll')))"
+        f"import acll.steps.{step}, sys; print(*(m.__file__ for n, m in sys.modules.items() "
+        "if n.startswith('acll')))"
     )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert len(loaded) > 4
     files, _ = closure(f"acll.steps.{step}")
     others = {path for path in map(Path, loaded) if path not in files}
@@ -261,7 +297,10 @@ def test_the_code_of_a_step_does_not_depend_on_where_the_package_lies(copied, mo
 @pytest.mark.parametrize(
     ("module", "steps"),
     [
-        ("training/learner.py", {"adopt", "consolidate", "distil", "importance", "join", "retrain", "search", "train"}),
+        (
+            "training/learner.py",
+            {"adopt", "consolidate", "distil", "importance", "join", "retrain", "search", "train"},
+        ),
         ("baselines/lwf.py", {"distil"}),
         ("baselines/ewc.py", {"consolidate", "importance"}),
         ("baselines/joint.py", {"join"}),
@@ -275,7 +314,7 @@ def test_the_code_of_a_step_does_not_depend_on_where_the_package_lies(copied, mo
         ("tree.py", set()),
         ("cli/networks.py", set()),
         ("serving/model.py", set()),
-        ("serving/restore.py", {"evaluate", "examples"}),
+        ("packing/load.py", {"evaluate", "examples"}),
     ],
 )
 def test_an_edited_module_changes_the_code_of_exactly_the_steps_that_use_it(copied, module, steps):

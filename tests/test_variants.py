@@ -6,7 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acll.data.variants import varied
-from datasets import PETS, PROPERTY, STREETS, changed, fault, generated, picture, prepare, report_of, save, smooth
+from datasets import (
+    PETS,
+    PROPERTY,
+    STREETS,
+    changed,
+    fault,
+    generated,
+    picture,
+    prepare,
+    report_of,
+    save,
+    smooth,
+)
 
 SQUARE = changed(PETS, image_size=[32, 32])
 
@@ -15,7 +27,10 @@ SQUARE = changed(PETS, image_size=[32, 32])
 def animals(tmp_path):
     """Five classes of eight images."""
     for number in range(40):
-        save(tmp_path / f"pets/train/{'abcde'[number % 5]}/{number:02d}.png", smooth(number, (32, 32)))
+        save(
+            tmp_path / f"pets/train/{'abcde'[number % 5]}/{number:02d}.png",
+            smooth(number, (32, 32)),
+        )
     return tmp_path
 
 
@@ -26,7 +41,9 @@ def test_parts_of_the_classes_cover_all_of_them_and_count_from_0(animals):
     assert parts[0].every().keys() | parts[1].every().keys() == whole.keys()
     for part in parts:
         for split in part.splits.values():
-            assert [part.header.classes[label] for label in split.labels] == [name[6] for name in split.ids]
+            assert [part.header.classes[label] for label in split.labels] == [
+                name[6] for name in split.ids
+            ]
             assert set(split.labels) == set(range(len(part.header.classes)))
         assert all(np.array_equal(image, whole[name]) for name, image in part.every().items())
 
@@ -39,7 +56,10 @@ def test_a_part_of_less_than_two_classes_is_refused(animals):
 
 
 def test_the_whole_is_the_only_part_of_one(animals):
-    assert prepare(changed(SQUARE, part=[1, 1]), animals).bytes() == prepare(SQUARE, animals, into="other").bytes()
+    assert (
+        prepare(changed(SQUARE, part=[1, 1]), animals).bytes()
+        == prepare(SQUARE, animals, into="other").bytes()
+    )
 
 
 def test_masks_of_a_part_have_its_labels_and_ignore_all_others(tmp_path):
@@ -73,7 +93,11 @@ def test_masks_without_a_pixel_of_the_part_are_left_out_without_a_word(tmp_path)
 
 
 @PROPERTY
-@given(st.integers(0, 99), st.sampled_from([1, 3, 5]), st.sampled_from([np.uint8, np.uint16, np.float32]))
+@given(
+    st.integers(0, 99),
+    st.sampled_from([1, 3, 5]),
+    st.sampled_from([np.uint8, np.uint16, np.float32]),
+)
 def test_a_permutation_is_one_order_of_the_pixels_of_all_images_and_bands(seed, bands, dtype):
     task = changed(SQUARE, permute=seed)
     places = np.arange(35).reshape(1, 5, 7).repeat(bands, axis=0).astype(dtype)
@@ -102,7 +126,10 @@ def test_all_splits_are_permuted_in_the_same_order_which_depends_on_the_seed(ani
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_a_quarter_turn_is_against_the_clock_and_exact(turns, bands, dtype):
     generator = np.random.default_rng(0)
-    pixels, mask = generator.integers(0, 200, (bands, 9, 9)).astype(dtype), generator.integers(0, 3, (9, 9), np.uint8)
+    pixels, mask = (
+        generator.integers(0, 200, (bands, 9, 9)).astype(dtype),
+        generator.integers(0, 3, (9, 9), np.uint8),
+    )
     made, turned = varied(pixels, mask, changed(STREETS, rotate=90.0 * turns), "a")
     assert made.dtype == dtype
     assert np.array_equal(made, np.rot90(pixels, turns, (1, 2)))

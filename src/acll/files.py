@@ -12,14 +12,18 @@ from typing import Any
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to; it takes the path's name when all went well and is removed otherwise.
+    """A place beside `path` to write to; it takes the path's name when all went well and is removed
+    otherwise.
 
-    What a killed process has left there is written over by the next one. Processes that write at once take turns.
+    What a killed process has left there is written over by the next one. Processes that write at
+    once take turns.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
     with _turn(beside):
-        mode = beside.stat().st_mode  # libraries that write may choose one that colleagues cannot read
+        mode = (
+            beside.stat().st_mode
+        )  # libraries that write may choose one that colleagues cannot read
         try:
             yield beside
             beside.chmod(mode)
@@ -33,7 +37,8 @@ def written(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _turn(beside: Path) -> Iterator[None]:
-    """Be the one process that has `beside` open for writing; the one before may have renamed or removed it."""
+    """Be the one process that has `beside` open for writing; the one before may have renamed or
+    removed it."""
     while True:
         with beside.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,125 +1,229 @@
-"""One run at a time works on the results of a configuration, and a killed one leaves nothing to clean up.
+"""One run at a time works on the results of a configuration; a killed one leaves no trace.
 
-The lock is the kernel's (flock), so it goes with the processes that hold it, however they end. A run takes it alone for
-a moment and then shares it with its jobs (see `step` in workflow/rules/common.smk): while any job of a killed run is
-still at work, no other run can begin. Snakemake's own lock, a file that outlives a kill, is switched off in the default
-profile.
+The locks are the kernel's (flock). They go with the processes that hold them, however these end.
+There are two files:
+
+LOCK: a run takes it alone for a moment, writes who it is, and then shares it with its jobs. While
+any job of a killed run is still at work, no other run can begin.
+
+ALIVE: a run holds it alone as long as its process lives. Each job looks whether it is still held,
+and stops by itself when it is not. So jobs of a killed run end within about a second, on every
+machine that shares the file system, and go on from their checkpoints at the next run.
+
+Files are opened for reading and writing: on NFS a lock that is held alone needs the one, and one
+that is shared needs the other. Snakemake's own lock, a file that outlives a kill, is switched off
+in the default profile.
 """
 
 import contextlib
 import fcntl
 import json
 import os
+import secrets
+import signal
 import socket
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from acll.errors import UserError
 
 LOCK = Path(".snakemake/run.lock")  # below the results; not versioned with them
-STOPPING = 20  # seconds that left-over jobs are given to end
+ALIVE = Path(".snakemake/run.alive")
+RUN = "ACLL_RUN"  # the variable of the environment by which jobs know their run
+STOPPING = 20.0  # seconds that jobs of a killed run are given to notice
+_BRIEFLY = 1.0  # seconds; others hold a lock no longer to see whether it is free
+_LOOKING = 0.5  # seconds between two looks of a job at its run
+_LAST = 5.0  # seconds from SIGTERM until a job ends itself without any clearing up
 
 
 @contextlib.contextmanager
 def held(results: Path) -> Iterator[None]:
-    """Be the one process, with its jobs, that works on `results`. Raises UserError, which says who does.
+    """Be the one process, with its jobs, that works on `results`.
 
-    Jobs that a killed run has left at work on this machine are stopped first; they go on from their checkpoints.
+    Jobs that a killed run has left at work stop by themselves; this waits for them. Raises
+    UserError, which says who else works there.
     """
-    path = results / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        if not _alone(file.fileno()) and not (_stop_orphans(results) and _soon_alone(file.fileno())):
+    run, before = secrets.token_hex(8), os.environ.get(RUN)
+    with _writable(results / LOCK) as shared, _writable(results / ALIVE) as own:
+        _wait_for_jobs(results, shared)
+        if not _soon(lambda: _try(own, fcntl.LOCK_EX), _BRIEFLY):
             raise UserError(_who(results))
-        file.truncate(0)
-        file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.ctime()}))
-        file.flush()
-        try:  # not atomic: another run may have come between
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(_who(results)) from None
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.ctime()}
+        shared.truncate(0)
+        shared.write(json.dumps(holder | {"run": run}).encode())
+        shared.flush()
+        # not atomic, but whoever comes between finds that this run lives, and lets go at once
+        _lock(shared, fcntl.LOCK_SH)
+        os.environ[RUN] = run
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop(RUN, None)
+            else:
+                os.environ[RUN] = before
+
+
+@contextlib.contextmanager
+def job(results: Path) -> Iterator[None]:
+    """Be a job of the run that the environment names, and end with it.
+
+    Do nothing where no run is named, as for a step that a person starts by hand. Raises UserError
+    where the run has ended already.
+    """
+    run = os.environ.get(RUN)
+    if run is None:
         yield
+        return
+    with contextlib.ExitStack() as opened:
+        try:
+            shared = opened.enter_context((results / LOCK).open("r+b"))
+            alive = opened.enter_context((results / ALIVE).open("r+b"))
+        except FileNotFoundError:
+            raise UserError(_ended(results)) from None
+        _lock(shared, fcntl.LOCK_SH)  # nobody has it alone for more than a moment
+        if _content(shared).get("run") != run or _try(alive, fcntl.LOCK_SH):
+            raise UserError(_ended(results))
+        done = threading.Event()
+        watch = threading.Thread(target=_end_with_run, args=(alive, done), daemon=True)
+        watch.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watch.join()
 
 
 def in_use(results: Path) -> str | None:
-    """Who works on `results`, in words; None where nobody does."""
+    """Who works on `results`, in words; None where nobody does.
+
+    Where the files may only be read, as of a colleague or on a file system that is read-only here,
+    it can be known whether a run lives, but not whether jobs of a killed run are still at work.
+    """
     try:
-        with (results / LOCK).open("rb") as file:
-            return None if _alone(file.fileno()) else _who(results)
+        with (results / LOCK).open("r+b") as shared:
+            return None if _try(shared, fcntl.LOCK_EX) else _who(results)
     except FileNotFoundError:
         return None
+    except OSError:  # may not be written
+        return _who(results) if _lives(results) else None
 
 
-def alive(pid: int) -> bool:
-    """Whether a process is at work; one that has ended and that nobody has collected is not."""
-    import psutil
+def _wait_for_jobs(results: Path, shared: IO[bytes]) -> None:
+    """Take the lock alone, and wait for jobs whose run is gone.
 
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
+    Raises UserError where a run lives, or where they do not end.
+    """
+
+    def alone() -> bool:
+        if _try(shared, fcntl.LOCK_EX):
+            return True
+        if _lives(results):
+            raise UserError(_who(results))
         return False
 
+    if _soon(alone, _LOOKING):
+        return
+    where = f"results/{results.resolve().name}"
+    print(f"{where}: waiting until the jobs of a killed run have noticed its end", flush=True)
+    if not _soon(alone, STOPPING):
+        raise UserError(_who(results))
 
-def _alone(descriptor: int) -> bool:
+
+def _end_with_run(alive: IO[bytes], done: threading.Event) -> None:
+    """End this process when its run is gone, however busy it is."""
+    while not done.wait(_LOOKING):
+        with contextlib.suppress(UserError):  # a file system that is away says nothing of the run
+            if _try(alive, fcntl.LOCK_SH):
+                break
+    else:
+        return
+    with contextlib.suppress(OSError, ValueError):  # nobody may be there to read it
+        print("stops, since the run that it belongs to has ended", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_LAST)
+    os._exit(1)
+
+
+def _writable(path: Path) -> IO[bytes]:
+    """The file, open for reading and writing, and made where it is not there."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+b")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _lock(file: IO[bytes], kind: int) -> None:
+    try:
+        fcntl.flock(file, kind)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"the file system of the results has no locks (flock: {error.strerror}); use another"
+        ) from None
+
+
+def _try(file: IO[bytes], kind: int) -> bool:
+    """Whether a lock can be had now; then it is."""
+    try:
+        _lock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError as error:
-        raise UserError(f"the file system of the results has no locks (flock: {error.strerror}); use another") from None
     return True
 
 
-def _soon_alone(descriptor: int) -> bool:
-    """Whether the others let go within some seconds."""
-    deadline = time.monotonic() + STOPPING
-    while not (alone := _alone(descriptor)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return alone
+def _soon(succeeds: Callable[[], bool], seconds: float) -> bool:
+    """Whether something succeeds within some seconds."""
+    deadline = time.monotonic() + seconds
+    while not (done := succeeds()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return done
 
 
-def _holder(results: Path) -> dict[str, Any]:
-    """What the last run wrote of itself; empty where it is just being written."""
+def _lives(results: Path) -> bool:
+    """Whether the process of a run is at work, on whatever machine.
+
+    A lock that is shared needs no file that can be written.
+    """
     try:
-        return dict(json.loads((results / LOCK).read_text(encoding="utf-8")))
-    except ValueError:
+        with (results / ALIVE).open("rb") as alive:
+            return not _try(alive, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UserError(f"{results / ALIVE}: cannot be read: {error.strerror}") from None
+
+
+def _content(file: IO[bytes]) -> dict[str, Any]:
+    """What the last run wrote of itself; empty where it is just being written."""
+    file.seek(0)
+    try:
+        return dict(json.loads(file.read()))
+    except (ValueError, TypeError):
         return {}
 
 
-def _ended(holder: dict[str, Any]) -> bool:
-    """Whether the run itself is known to be gone, so that only jobs of it can be at work."""
-    return holder.get("host") == socket.gethostname() and not alive(holder["pid"])
+def _ended(results: Path) -> str:
+    name = results.resolve().name
+    goes_on = f"`make run CONFIG={name}` goes on where it stopped"
+    return f"results/{name}: the run that this job belongs to has ended; {goes_on}"
 
 
 def _who(results: Path) -> str:
-    where, holder = f"results/{results.resolve().name}", _holder(results)
-    if not holder:
+    where, holder = f"results/{results.resolve().name}", {}
+    with contextlib.suppress(OSError), (results / LOCK).open("rb") as file:
+        holder = _content(file)
+    if not {"host", "pid", "since"} <= holder.keys():
         return f"{where}: in use by another run that has just begun"
-    if _ended(holder):
+    if not _lives(results):
         return f"{where}: in use by jobs of a run that was killed; stop them, or wait for their end"
     return (
-        f"{where}: in use by a run on {holder['host']} since {holder['since']} (process {holder['pid']}); "
-        "wait for its end, or stop it there with Ctrl-C"
+        f"{where}: in use by a run on {holder['host']} since {holder['since']} "
+        f"(process {holder['pid']}); wait for its end, or stop it there with Ctrl-C"
     )
-
-
-def _stop_orphans(results: Path) -> bool:
-    """Stop jobs of this machine whose run is gone: nobody would take what they make. Whether there were any."""
-    import psutil
-
-    if not _ended(_holder(results)):
-        return False
-    orphans = [process for process in psutil.process_iter(["cmdline", "cwd"]) if _is_job(process.info, results)]
-    for process in orphans:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    if orphans:
-        print(f"stopping what a killed run has left at work (jobs: {len(orphans)}); it goes on from its checkpoints")
-    return bool(orphans)
-
-
-def _is_job(process: dict[str, Any], results: Path) -> bool:
-    is_step = any(word.startswith("acll.steps.") for word in process["cmdline"] or [])
-    return is_step and process["cwd"] == str(results.resolve())

@@ -1,7 +1,9 @@
-"""What a run says while it goes: one line for each job that starts and one for each that ends, with the time left.
+"""What a run says while it goes: one line for each job that starts and one for each that ends, with
+the time left.
 
-A logger plugin of Snakemake, which finds it by the name of this package and wants its class here; the default profile
-asks for it. All else that Snakemake has to say, dry runs and errors included, is as it is.
+A logger plugin of Snakemake, which finds it by the name of this package and wants its class here;
+the default profile asks for it. All else that Snakemake has to say, dry runs and errors included,
+is as it is.
 """
 
 import logging
@@ -39,15 +41,22 @@ class LogHandler(LogHandlerBase):
             self._console.emit(record)
 
     def _line(self, record: Mapping[str, Any]) -> str | None:
-        """What is said in place of a record: nothing if it is empty; None if the record is said as it is."""
+        """What is said in place of a record: nothing if it is empty; None if the record is said as
+        it is."""
         event, now = record.get("event"), time.monotonic()
         if event == LogEvent.RUN_INFO:
-            planned = {rule: count for rule, count in record["stats"].items() if rule not in ("total", "all")}
+            planned = {
+                rule: count
+                for rule, count in record["stats"].items()
+                if rule not in ("total", "all")
+            }
             self._progress = Progress(planned, earlier_seconds(Path("benchmarks")), now)
         if self._progress is None:
             return None
         if event == LogEvent.JOB_INFO and record["rule_name"] != "all":
-            return self._progress.start(record["jobid"], record["rule_name"], record["rule_msg"], now)
+            return self._progress.start(
+                record["jobid"], record["rule_name"], record["rule_msg"], now
+            )
         if event == LogEvent.JOB_FINISHED and self._progress.is_running(record["job_id"]):
             return self._progress.end(record["job_id"], now)
         needless = event in _SAID_HERE or str(record["msg"]).startswith("Select jobs")

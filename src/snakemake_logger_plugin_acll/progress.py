@@ -6,20 +6,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
-_KNOWN = 0.25  # of the jobs that are left, the share of which something must be known to judge them all
+_KNOWN = (
+    0.25  # of the jobs that are left, the share of which something must be known to judge them all
+)
 
 
 class Progress:
-    """Which of how many jobs, and the time left: judged by the jobs of the same rule, of this run or an earlier one."""
+    """Which of how many jobs, and the time left: judged by the jobs of the same rule, of this run
+    or an earlier one."""
 
-    def __init__(self, planned: Mapping[str, int], earlier: Mapping[str, float], now: float) -> None:
-        """planned: jobs of each rule; earlier: seconds of its jobs in earlier runs, where that is known."""
+    def __init__(
+        self, planned: Mapping[str, int], earlier: Mapping[str, float], now: float
+    ) -> None:
+        """planned: jobs of each rule; earlier: seconds of its jobs in earlier runs, where that is
+        known."""
         self.total = sum(planned.values())
         self.done = 0
         self._left = Counter(planned)  # jobs of each rule that have not ended
         self._earlier = earlier
         self._seconds: dict[str, list[float]] = defaultdict(list)
-        self._running: dict[int, tuple[str, str, float]] = {}  # by the job's number: rule, message, start
+        self._running: dict[
+            int, tuple[str, str, float]
+        ] = {}  # by the job's number: rule, message, start
         self._began = now
 
     def start(self, job: int, rule: str, message: str, now: float) -> str:
@@ -42,16 +50,24 @@ class Progress:
         return f"{self.done} of {self.total}  {message} ({shown(now - start)}){about}"
 
     def seconds_left(self, now: float) -> float | None:
-        """Of the whole run, if jobs go on side by side as they have so far; None while that is not to be judged."""
-        known = {**self._earlier, **{rule: fmean(seconds) for rule, seconds in self._seconds.items()}}
+        """Of the whole run, if jobs go on side by side as they have so far; None while that is not
+        to be judged."""
+        known = {
+            **self._earlier,
+            **{rule: fmean(seconds) for rule, seconds in self._seconds.items()},
+        }
         left = self._left.total()
         if not left or not self.done or sum(self._left[rule] for rule in known) < _KNOWN * left:
             return None
         other = fmean([seconds for each in self._seconds.values() for seconds in each])
         work = sum(count * known.get(rule, other) for rule, count in self._left.items())
         so_far = {job: now - start for job, (_, _, start) in self._running.items()}
-        work -= sum(min(so_far[job], known.get(rule, other)) for job, (rule, _, _) in self._running.items())
-        spent = sum(second for seconds in self._seconds.values() for second in seconds) + sum(so_far.values())
+        work -= sum(
+            min(so_far[job], known.get(rule, other)) for job, (rule, _, _) in self._running.items()
+        )
+        spent = sum(second for seconds in self._seconds.values() for second in seconds) + sum(
+            so_far.values()
+        )
         side_by_side = max(spent / max(now - self._began, 1e-9), 1e-9)
         return work / side_by_side
 

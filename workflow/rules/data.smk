@@ -13,46 +13,34 @@ rule prepare:
     benchmark:
         "benchmarks/prepare/{task}.tsv"
     priority: 100  # faults of data come to light before hours of training
-    threads: lambda wildcards: 1 if made_here(wildcards.task) else 4
+    threads: lambda wildcards: 4 if CONFIGURATION.tasks[wildcards.task].from_files else 1
     resources:
         mem_mb=4000,
     params:
-        spec=lambda wildcards: spec(
-            "prepare",
-            {
-                "name": wildcards.task,
-                "task": CONFIGURATION.tasks[wildcards.task].model_dump(exclude={"training"}),
-                "channels": channels_of(wildcards.task),
-            },
-            outside=RAW[wildcards.task],
-        ),
+        job=text_of("prepare"),
     message:
         "prepare {wildcards.task}"
     shell:
-        step(
-            "prepare",
-            "--train {output.train:q} --test {output.test:q} --summary {output.summary:q} "
-            "--report {log.report:q} --processes {threads}",
-        )
+        command("prepare")
 
 
-rule sheet:
+# Some images of each task.
+rule sheets:
     input:
-        train="data/{task}.train.safetensors",
-        summary="data/{task}.json",
+        **JOBS["sheets", ""].inputs,
     output:
-        figure="figures/data/{task}.png",
+        **JOBS["sheets", ""].outputs,
     log:
-        text="logs/sheet/{task}.log",
-        digests="digests/sheet/{task}.sha256",
+        text="logs/sheets.log",
+        digests="digests/sheets.sha256",
     benchmark:
-        "benchmarks/sheet/{task}.tsv"
+        "benchmarks/sheets.tsv"
     threads: 1
     resources:
         mem_mb=1000,
     params:
-        spec=spec("sheet", {}),
+        job=text_of("sheets"),
     message:
-        "sheet {wildcards.task}"
+        "sheets"
     shell:
-        step("sheet", "--train {input.train:q} --summary {input.summary:q} --figure {output.figure:q}")
+        command("sheets")

@@ -1,12 +1,13 @@
-# Test scores of every task that a network has learned, and some images to look at. No other rules read a test split.
+# Scores, tables and figures. `evaluate` is the one rule that reads test splits.
 
 
+# Scores of every task that a network has learned, and some images to look at.
 rule evaluate:
     input:
-        network="nodes/{node}/network.safetensors",
-        tests=lambda wildcards: [prepared(task, "test") for task in node_at(wildcards).tasks],
+        unpack(inputs_of("evaluate")),
     output:
         scores="nodes/{node}/scores.json",
+        examples="nodes/{node}/examples.safetensors",
     log:
         text="logs/evaluate/{node}.log",
         digests="digests/evaluate/{node}.sha256",
@@ -17,37 +18,50 @@ rule evaluate:
         mem_mb=4000,
         gpu=gpus,
     params:
-        spec=spec("evaluate", {"threads": CONFIGURATION.threads}),
+        job=text_of("evaluate"),
     message:
         "evaluate {wildcards.node}"
     shell:
-        step(
-            "evaluate",
-            "--network {input.network:q} --tests {input.tests:q} --scores {output.scores:q}",
-        )
+        command("evaluate")
 
 
-rule examples:
+rule tables:
     input:
-        network="nodes/{node}/network.safetensors",
-        test=lambda wildcards: prepared(wildcards.task, "test"),
+        **JOBS["tables", ""].inputs,
     output:
-        examples="nodes/{node}/examples.{task}.safetensors",
+        **JOBS["tables", ""].outputs,
     log:
-        text="logs/examples/{node}/{task}.log",
-        digests="digests/examples/{node}/{task}.sha256",
+        text="logs/tables.log",
+        digests="digests/tables.sha256",
     benchmark:
-        "benchmarks/examples/{node}/{task}.tsv"
-    threads: CONFIGURATION.threads
+        "benchmarks/tables.tsv"
+    threads: 1
     resources:
-        mem_mb=4000,
-        gpu=gpus,
+        mem_mb=1000,
     params:
-        spec=lambda wildcards: spec("examples", {"task": wildcards.task, "threads": CONFIGURATION.threads}),
+        job=text_of("tables"),
     message:
-        "examples {wildcards.node}: {wildcards.task}"
+        "tables"
     shell:
-        step(
-            "examples",
-            "--network {input.network:q} --test {input.test:q} --examples {output.examples:q}",
-        )
+        command("tables")
+
+
+rule figures:
+    input:
+        **JOBS["figures", ""].inputs,
+    output:
+        **JOBS["figures", ""].outputs,
+    log:
+        text="logs/figures.log",
+        digests="digests/figures.sha256",
+    benchmark:
+        "benchmarks/figures.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        job=text_of("figures"),
+    message:
+        "figures"
+    shell:
+        command("figures")

@@ -1,4 +1,5 @@
-"""What a person types: `acll check`, `acll predict` and so on; `make` has a target for most of what belongs to runs."""
+"""What a person types: `acll check`, `acll predict` and so on; `make` has a target for most of what
+belongs to runs."""
 
 import argparse
 import sys
@@ -21,7 +22,10 @@ _NETWORK = "network.safetensors"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and run a command. Errors of the user's end with their message and exit code 1."""
+    """Parse the command line and run a command.
+
+    Errors of the user's end with their message and exit code 1.
+    """
     parser = argparse.ArgumentParser(
         prog="acll",
         description="Lifelong learning by adaptive compression.",
@@ -34,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         function: Callable[..., None], argument: str, words: str, examples: str = ""
     ) -> argparse.ArgumentParser:
         own = commands.add_parser(
-            function.__name__.replace("_", "-"),
+            function.__name__.removeprefix("list_").replace("_", "-"),
             help=words,
             description=words,
             epilog=examples,
@@ -44,35 +48,73 @@ def main(arguments: Sequence[str] | None = None) -> None:
         own.set_defaults(function=function)
         return own
 
-    command(runs.check, _CONFIGURATION, "check a configuration and its raw data, without running anything")
-    command(runs.download, _CONFIGURATION, "fetch and verify the datasets of torchvision that it names")
     command(
-        runs.ready, _CONFIGURATION, "check it, that no run is on, and that it has a stage in dvc.yaml: add one if not"
+        runs.check,
+        _CONFIGURATION,
+        "check a configuration and its raw data, without running anything",
+    )
+    command(
+        runs.download, _CONFIGURATION, "fetch and verify the datasets of torchvision that it names"
+    )
+    command(
+        runs.ready,
+        _CONFIGURATION,
+        "check it, that no run is on, and that it has a stage in dvc.yaml: add one if not",
+    )
+    command(
+        runs.finish,
+        _CONFIGURATION,
+        "record the results of a run for DVC, print its tables and write its report",
     )
     command(runs.table, _RESULTS, "print the tables of a run")
-    report = command(runs.report, _CONFIGURATION, "write the report of a run: one HTML file with figures and tables")
-    report.add_argument("--if-changed", action="store_true", help="only where what it shows is newer than it is")
+    report = command(
+        runs.report,
+        _CONFIGURATION,
+        "write the report of a run: one HTML file with figures and tables",
+    )
+    report.add_argument(
+        "--if-changed", action="store_true", help="only where what it shows is newer than it is"
+    )
     command(runs.prove, _RESULTS, "check in the packed files of a run that nothing was forgotten")
     inspect = command(
         networks.inspect,
         _NETWORK,
-        "say what a packed network holds, and how many bytes its tasks need (reads the header alone)",
+        "say what a packed network holds, and how many bytes its tasks need (reads the header "
+        "alone)",
     )
     inspect.add_argument("--json", dest="as_json", action="store_true", help="for programs")
     compare = command(
-        networks.compare, _NETWORK, "say what differs between two packed networks; exit code 1 if anything does"
+        networks.compare,
+        _NETWORK,
+        "say what differs between two packed networks; exit code 1 if anything does",
     )
     compare.add_argument("other", type=Path, metavar="OTHER", help="the second one")
     compare.set_defaults(trouble=2)  # as of `diff`
     _add_predict(command)
     _add_export(command)
-    command(shares.verify, _CONFIGURATION, "check by content that all results are what this commit would make")
-    command(shares.repair, _CONFIGURATION, "put back, or make again, results that are damaged or missing")
+    command(
+        shares.verify,
+        _CONFIGURATION,
+        "check by content that all results are what this commit would make",
+    )
+    command(
+        shares.repair,
+        _CONFIGURATION,
+        "put back, or make again, results that are damaged or missing",
+    )
     command(shares.share, _CONFIGURATION, "verify results, commit them to DVC and push them")
     pull = command(shares.pull, _CONFIGURATION, "bring shared results and verify them")
-    pull.add_argument("--what", choices=["all", "tables"], default="all", help="`tables`: without the networks")
-    command(shares.stale, _CONFIGURATION, "list results that the configuration no longer names")
-    command(shares.prune_results, _CONFIGURATION, "remove results that the configuration no longer names")
+    pull.add_argument(
+        "--what", choices=["all", "tables"], default="all", help="`tables`: without the networks"
+    )
+    command(
+        shares.list_leftovers, _CONFIGURATION, "list results that the configuration no longer names"
+    )
+    command(
+        shares.prune_results,
+        _CONFIGURATION,
+        "remove results that the configuration no longer names",
+    )
     given = vars(parser.parse_args(arguments))
     function, trouble = given.pop("function"), given.pop("trouble", 1)
     del given["command"]
@@ -87,7 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _words(error: Exception) -> str:
-    """What an error says; of the system's, about the file that was asked for and not the one beside it."""
+    """What an error says; of the system's, about the file that was asked for and not the one beside
+    it."""
     if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
         return str(error)
     path = Path(str(error.filename2 or error.filename))
@@ -102,11 +145,23 @@ def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:
   acll predict network.safetensors --task streets --out masks photos
   find photos -name '*.jpg' | acll predict network.safetensors --task streets --out masks -
 """
-    own = command(networks.predict, _NETWORK, "say what images show, or which class each of their pixels has", examples)
+    own = command(
+        networks.predict,
+        _NETWORK,
+        "say what images show, or which class each of their pixels has",
+        examples,
+    )
     own.add_argument("images", nargs="+", metavar="IMAGE", help=networks.IMAGES_HELP)
     own.add_argument("--task", required=True, help="one of the tasks that the network has learned")
-    own.add_argument("--top", type=_positive, help="classification: how many classes are shown (default 3)")
-    own.add_argument("--format", dest="form", choices=["table", "csv", "json"], help="of classes (default: table)")
+    own.add_argument(
+        "--top", type=_positive, help="classification: how many classes are shown (default 3)"
+    )
+    own.add_argument(
+        "--format",
+        dest="form",
+        choices=["table", "csv", "json"],
+        help="of classes (default: table)",
+    )
     own.add_argument("--out", type=Path, help="segmentation: the folder for masks and overlays")
     own.add_argument("--device", default="cpu", help="such as `cuda` (default: cpu)")
 
@@ -119,13 +174,25 @@ def _add_export(command: Callable[..., argparse.ArgumentParser]) -> None:
   acll export network.safetensors digits.safetensors --task digits
 """
     own = command(
-        networks.export, _NETWORK, "write one task for others: ONNX, torch.export, or a file of its own", examples
+        networks.export,
+        _NETWORK,
+        "write one task for others: ONNX, torch.export, or a file of its own",
+        examples,
     )
-    own.add_argument("out", type=Path, metavar="OUT", help="a name that ends with .onnx, .pt2 or .safetensors")
-    own.add_argument("--task", required=True, help="one of the tasks that the network has learned")
-    own.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32", help="of its weights")
     own.add_argument(
-        "--data", type=Path, help="prepared images, data/<task>.train.safetensors of a run, to score it on"
+        "out", type=Path, metavar="OUT", help="a name that ends with .onnx, .pt2 or .safetensors"
+    )
+    own.add_argument("--task", required=True, help="one of the tasks that the network has learned")
+    own.add_argument(
+        "--precision",
+        choices=["float32", "float16", "int8"],
+        default="float32",
+        help="of its weights",
+    )
+    own.add_argument(
+        "--data",
+        type=Path,
+        help="prepared images, data/<task>.train.safetensors of a run, to score it on",
     )
 
 

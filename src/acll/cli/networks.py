@@ -17,24 +17,25 @@ IMAGES_HELP = "files, or folders of them; - reads their names from standard inpu
 
 def inspect(path: Path, as_json: bool) -> None:
     """Say what a packed network holds, and how many bytes its tasks need."""
-    from acll.packing import accounting, file
+    from acll.packing import accounting, packed_file
     from acll.serving.model import PackedNetwork
 
-    opened = file.opened(path)
+    opened = packed_file.open_packed(path)
     header = opened.header
     total = sum(layer.count for layer in header.layers)
     owned = sum(sum(layer.owned) for layer in header.layers)
     together = accounting.bytes_of_first(header)
     separate = [accounting.bytes_alone(header, record.name) for record in header.tasks]
     tasks = [
-        asdict(task) | {"bytes_of_first": together[place], "bytes_separate": sum(separate[: place + 1])}
+        asdict(task)
+        | {"bytes_of_first": together[place], "bytes_separate": sum(separate[: place + 1])}
         for place, task in enumerate(PackedNetwork(opened).tasks)
     ]
     whole = {
         "network": header.network,
         "method": header.method,
         "seed": header.seed,
-        "format": file.FORMAT,
+        "format": packed_file.FORMAT,
         "weights": total,
         "free": total - owned,
         "bytes": path.stat().st_size,
@@ -64,12 +65,16 @@ def _inspected(whole: dict[str, Any]) -> str:
         for position, task in enumerate(whole["tasks"], 1)
     ]
     table: str = tabulate(
-        rows, headers="keys", disable_numparse=True, colalign=("right", *["left"] * 2, *["right"] * 8)
+        rows,
+        headers="keys",
+        disable_numparse=True,
+        colalign=("right", *["left"] * 2, *["right"] * 8),
     )
     share = whole["free"] / whole["weights"] if whole["weights"] else 0.0
     return (
         f"{network}; method {whole['method']}, seed {whole['seed']}\n"
-        f"{whole['weights']:,} shared weights, {whole['free']:,} free ({share:.1%}); {whole['bytes']:,} bytes\n"
+        f"{whole['weights']:,} shared weights, {whole['free']:,} free ({share:.1%}); "
+        f"{whole['bytes']:,} bytes\n"
         f"\n{table}"
     )
 
@@ -78,10 +83,10 @@ def compare(path: Path, other: Path) -> None:
     """Say what differs between two packed networks. Ends with exit code 1 where anything does."""
     from tabulate import tabulate
 
-    from acll.packing import file
+    from acll.packing import packed_file
     from acll.serving.comparison import differences, tasks_compared
 
-    files = [file.opened(one) for one in (path, other)]
+    files = [packed_file.open_packed(one) for one in (path, other)]
     rows, lines = tasks_compared(files), differences(files)
     print(tabulate(rows, headers="keys", disable_numparse=True))
     for line in lines:
@@ -92,23 +97,36 @@ def compare(path: Path, other: Path) -> None:
 
 
 def predict(
-    path: Path, task: str, images: list[str], top: int | None, form: str | None, out: Path | None, device: str
+    path: Path,
+    task: str,
+    images: list[str],
+    top: int | None,
+    form: str | None,
+    out: Path | None,
+    device: str,
 ) -> None:
-    """Say what images show, or write their masks. Images that cannot be used are named and left out: exit code 1."""
+    """Say what images show, or write their masks.
+
+    Images that cannot be used are named and left out: exit code 1.
+    """
     import acll
     from acll.cli import predictions
 
     network = acll.load(path)
     kind = network.task(task).kind
     if kind == "segmentation" and (form is not None or top is not None):
-        raise UserError(f"{task} is a segmentation task, which gives masks; --format and --top are for classes")
+        raise UserError(
+            f"{task} is a segmentation task, which gives masks; --format and --top are for classes"
+        )
     if kind == "classification" and out is not None:
         raise UserError(f"{task} is a classification task, which gives no masks; leave out --out")
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; --out names a folder, which is made if it is not there")
     files = predictions.files_of(images)
     if kind == "segmentation" and out is None:
-        raise UserError(f"{task} is a segmentation task: say with --out into which folder its masks go")
+        raise UserError(
+            f"{task} is a segmentation task: say with --out into which folder its masks go"
+        )
     bad: list[str] = []
     results = predictions.each(network, task, list(files), device, bad)
     if kind == "segmentation":
@@ -125,23 +143,29 @@ def predict(
 
 def export(path: Path, out: Path, task: str, precision: "Precision", data: Path | None) -> None:
     """Write one task as ONNX, as an exported program of PyTorch, or as a packed file of its own."""
-    from acll.packing import file
+    from acll.packing import packed_file
     from acll.serving import export as exporting
 
-    opened = file.opened(path)
+    opened = packed_file.open_packed(path)
     prepared = data or _prepared(path, task)
-    exported = exporting.export(opened, task, out, precision, _validation(prepared, task) if prepared else None)
+    exported = exporting.export_task(
+        opened, task, out, precision, _validation(prepared, task) if prepared else None
+    )
     print(f"{out}: {task}, {exported.bytes:,} bytes")
     if exported.compacted is not None:
         (weights, left), (channels, kept) = exported.compacted.weights, exported.compacted.channels
         if kept < channels:
-            print(f"{channels - kept:,} of {channels:,} channels made no difference and were removed, with them "
+            print(f"{channels - kept:,} of {channels:,} channels made no difference and were "
+                  "removed, with them "
               f"{1 - left / weights:.1%} of the weights of layers")  # fmt: skip
     print(f"largest difference of a logit from those of {path.name}: {exported.difference:.1e}, "
           f"of logits up to {exported.largest:.2g}")  # fmt: skip
     if exported.scores is not None:
         before, after = exported.scores
-        print(f"score on the validation split: {after:.4f}, of {path.name} {before:.4f} ({after - before:+.4f})")
+        print(
+            f"score on the validation split: {after:.4f}, of {path.name} {before:.4f} "
+            f"({after - before:+.4f})"
+        )
     else:
         print("no prepared images are here to measure the score on; name them with --data")
 
@@ -154,7 +178,7 @@ def _prepared(path: Path, task: str) -> Path | None:
 
 
 def _validation(prepared: Path, task: str) -> "Split":
-    from acll.training.session import splits_of
+    from acll.data.batches import splits_of
 
     try:
         _, validation, header = splits_of(prepared)

@@ -2,20 +2,21 @@
 
 from pathlib import Path
 
-from acll.config import load
-from acll.settings import Configuration
+from acll.config.checks import load_configuration
+from acll.config.configuration import Configuration
 
 
-def place_of(path: Path) -> tuple[Path, str]:
+def checkout_of(path: Path) -> tuple[Path, str]:
     """The checkout that a configuration belongs to, and its name.
 
-    Raises UserError where the configuration is not sound, or a merge has left conflicts in the files of DVC.
+    Raises UserError where the configuration is not sound, or a merge has left conflicts in the
+    files of DVC.
     """
     from acll.sharing.stages import refuse_conflicts
 
     root = path.resolve().parent.parent
     refuse_conflicts(root)
-    return root, load(path).name
+    return root, load_configuration(path).name
 
 
 def tell_not_here(configuration: Configuration, root: Path, results: Path) -> None:
@@ -24,4 +25,6 @@ def tell_not_here(configuration: Configuration, root: Path, results: Path) -> No
 
     absent = not_here(configuration, root, results)
     if absent:
-        print(f"not in {root}, so taken to be what they were when they were read: {', '.join(absent)}")
+        print(
+            f"not in {root}, so taken to be what they were when they were read: {', '.join(absent)}"
+        )

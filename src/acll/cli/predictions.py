@@ -1,4 +1,5 @@
-"""Predictions as a person or a program wants them: tables, CSV, JSON, masks and overlays with a legend."""
+"""Predictions as a person or a program wants them: tables, CSV, JSON, masks and overlays with a
+legend."""
 
 import csv
 import json
@@ -10,10 +11,11 @@ import numpy as np
 from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
-from acll.data.images import SUFFIXES, resized, resized_mask
+from acll.data.images import IMAGE_SUFFIXES, resized, resized_mask
 from acll.errors import UserError
 from acll.evaluation.pictures import class_colours, overlaid, shortened, visible
 from acll.files import written
+from acll.progress import progress_bar
 from acll.serving.inputs import ImageError, pixels_of
 from acll.serving.model import Classified, PackedNetwork, Prediction, Segmented
 
@@ -24,17 +26,29 @@ _LONGEST = 60  # letters of a class in its legend
 
 
 def files_of(images: Sequence[str]) -> dict[Path, Path]:
-    """The files that are meant, with what each is called: those named, those in folders that are named (called as they
-    are there), and with - those of standard input. Raises UserError where there are none."""
+    """The files that are meant, with what each is called: those named, those in folders that are
+    named (called as they are there), and with - those of standard input. Raises UserError where
+    there are none."""
     if "-" in images and len(images) > 1:
-        raise UserError("- stands for all names, which are read from standard input; leave out the others")
-    names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if list(images) == ["-"] else list(images)
+        raise UserError(
+            "- stands for all names, which are read from standard input; leave out the others"
+        )
+    names = (
+        [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+        if list(images) == ["-"]
+        else list(images)
+    )
     found: dict[Path, Path] = {}
     for path in map(Path, names):
-        inside = sorted(file for file in path.rglob("*") if _is_input(file, path)) if path.is_dir() else [path]
+        inside = (
+            sorted(file for file in path.rglob("*") if _is_input(file, path))
+            if path.is_dir()
+            else [path]
+        )
         if not inside:
             raise UserError(
-                f"{path}: there is no image in this folder, whose name would end with {', '.join(sorted(SUFFIXES))}"
+                f"{path}: there is no image in this folder, whose name would end with "
+                f"{', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         for file in inside:
             found.setdefault(file, Path(file.name) if file == path else file.relative_to(path))
@@ -44,21 +58,24 @@ def files_of(images: Sequence[str]) -> dict[Path, Path]:
 
 
 def _is_input(file: Path, folder: Path) -> bool:
-    """Whether a file of a folder is an image, but none that is hidden there, or that `write_masks` has made."""
+    """Whether a file of a folder is an image, but none that is hidden there, or that `write_masks`
+    has made."""
     made = file.name.endswith((".mask.png", ".overlay.png"))
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return file.suffix.lower() in SUFFIXES and file.is_file() and not (made or hidden)
+    return file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and not (made or hidden)
 
 
-def each(network: PackedNetwork, task: str, files: Sequence[Path], device: str, bad: list[str]) -> Iterator[Named]:
-    """What each image shows, with a progress bar where there are many and a person is watching. What is wrong with
-    those that cannot be used goes to `bad`."""
+def each(
+    network: PackedNetwork, task: str, files: Sequence[Path], device: str, bad: list[str]
+) -> Iterator[Named]:
+    """What each image shows, with a progress bar where there are many and a person is watching.
+
+    What is wrong with those that cannot be used goes to `bad`.
+    """
     results: Iterable[tuple[Path, Prediction | ImageError]]
     results = zip(files, network.predict_each(task, files, device), strict=True)
-    if len(files) >= _BAR and sys.stderr.isatty():
-        from tqdm import tqdm
-
-        results = tqdm(results, total=len(files), unit="image", leave=False)
+    if len(files) >= _BAR:
+        results = progress_bar(results, "", len(files), unit="image")
     for file, prediction in results:
         if isinstance(prediction, ImageError):
             bad.append(str(prediction) if str(file) in str(prediction) else f"{file}: {prediction}")
@@ -66,7 +83,7 @@ def each(network: PackedNetwork, task: str, files: Sequence[Path], device: str, 
             yield file, prediction
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # classes
 
 
@@ -79,10 +96,16 @@ def print_classes(results: Iterable[Named], form: str, top: int) -> None:
 def _table(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
     from tabulate import tabulate
 
-    cells = [[file, *(f"{name} {probability:.3f}" for name, probability in top)] for file, top in rows]
+    cells = [
+        [file, *(f"{name} {probability:.3f}" for name, probability in top)] for file, top in rows
+    ]
     count = max((len(row) for row in cells), default=0) - 1
     if count > 0:
-        print(tabulate(cells, headers=["image", *map(str, range(1, count + 1))], disable_numparse=True))
+        print(
+            tabulate(
+                cells, headers=["image", *map(str, range(1, count + 1))], disable_numparse=True
+            )
+        )
 
 
 def _csv(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
@@ -95,19 +118,23 @@ def _csv(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
 
 def _json(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
     found = [
-        {"image": file, "classes": [{"class": name, "probability": round(value, 6)} for name, value in top]}
+        {
+            "image": file,
+            "classes": [{"class": name, "probability": round(value, 6)} for name, value in top],
+        }
         for file, top in rows
     ]
     print(json.dumps(found, indent=1, ensure_ascii=False))
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # masks
 
 
 def write_masks(results: Iterable[Named], folder: Path, files: Mapping[Path, Path]) -> int:
-    """Write for each image `<name>.mask.png`, whose values are indices of classes, and `<name>.overlay.png`, with a
-    legend. Says which is whose where that is not to be seen from the names. Returns how many there were."""
+    """Write for each image `<name>.mask.png`, whose values are indices of classes, and
+    `<name>.overlay.png`, with a legend. Says which is whose where that is not to be seen from the
+    names. Returns how many there were."""
     names = _names(files)
     count = 0
     for file, prediction in results:
@@ -116,24 +143,30 @@ def write_masks(results: Iterable[Named], folder: Path, files: Mapping[Path, Pat
         colours = (class_colours(len(classes)) * 255).round().astype(np.uint8)
         _save(folder / f"{names[file]}.mask.png", _with_palette(mask, colours))
         _save(folder / f"{names[file]}.overlay.png", _overlay(file, mask, classes, colours))
-        if names[file].stem != files[file].stem:
+        if names[file] != _bare(files[file]):
             print(f"{file}: {folder / names[file]}.mask.png")
         count += 1
     return count
 
 
 def _names(files: Mapping[Path, Path]) -> dict[Path, Path]:
-    """What the masks of each file are called: as it, with a number behind it where others are called so, too."""
+    """What the masks of each file are called: as it, with a number behind it where others are
+    called so, too."""
     names: dict[Path, Path] = {}
     taken: set[Path] = set()
     for file, called in files.items():
-        name, number = called.with_suffix(""), 1
+        name, number = _bare(called), 1
         while name in taken:
             number += 1
-            name = called.with_name(f"{called.stem}-{number}")
+            name = called.with_name(f"{_bare(called).name}-{number}")
         names[file] = name
         taken.add(name)
     return names
+
+
+def _bare(called: Path) -> Path:
+    """A name without what says that it is an image; other dots are a part of it."""
+    return called.with_suffix("") if called.suffix.lower() in IMAGE_SUFFIXES else called
 
 
 def _with_palette(mask: np.ndarray, colours: np.ndarray) -> Image.Image:
@@ -142,8 +175,11 @@ def _with_palette(mask: np.ndarray, colours: np.ndarray) -> Image.Image:
     return image
 
 
-def _overlay(file: Path, mask: np.ndarray, classes: Sequence[str], colours: np.ndarray) -> Image.Image:
-    """The image under the colours of its classes, with a legend of those that it shows; large ones made smaller."""
+def _overlay(
+    file: Path, mask: np.ndarray, classes: Sequence[str], colours: np.ndarray
+) -> Image.Image:
+    """The image under the colours of its classes, with a legend of those that it shows; large ones
+    made smaller."""
     present, shares = np.unique(mask, return_counts=True)
     size = tuple(max(1, round(side * min(1, _LARGEST / max(mask.shape)))) for side in mask.shape)
     pixels, small = resized(pixels_of(file), size), resized_mask(mask, size)

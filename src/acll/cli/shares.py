@@ -4,21 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acll.cli.place import place_of, tell_not_here
-from acll.cli.runs import write_report
-from acll.config import load
+from acll.cli.place import checkout_of, tell_not_here
+from acll.cli.runs import write_report_of
+from acll.config.checks import load_configuration
 from acll.errors import UserError
 
 if TYPE_CHECKING:
-    from acll.sharing.jobs import Job
-    from acll.sharing.verify import Fault
+    from acll.plan import Job
+    from acll.sharing.verify import ResultFault
 
 
 def verify(path: Path) -> None:
     """Check by content that all results are what this commit would make."""
     from acll.lock import in_use
 
-    root, name = place_of(path)
+    root, name = checkout_of(path)
     user = in_use(root / "results" / name)
     if user:
         print(f"{user}: what it has not done yet counts as missing or stale")
@@ -32,16 +32,22 @@ def _verify_results(root: Path, name: str) -> None:
     from acll.sharing.repair import verified
     from acll.sharing.report import faults_counted, faults_told
 
-    where, configuration = f"results/{name}", load(root / "config" / f"{name}.yaml")
+    where, configuration = f"results/{name}", load_configuration(root / "config" / f"{name}.yaml")
     if not any((root / where).glob("[!.]*")):
-        raise UserError(f"{where}: nothing is there; `make pull CONFIG={name}` or `make run CONFIG={name}` brings it")
+        raise UserError(
+            f"{where}: nothing is there; `make pull CONFIG={name}` or `make run CONFIG={name}` "
+            "brings it"
+        )
     jobs, faults = verified(root, name)
-    outputs = sum(len(job.outputs) for job in jobs)
+    outputs = sum(len(job.all_outputs) for job in jobs)
     for line in faults_told(faults):
         print(line)
     loose = sum(len(group.files) for group in leftovers(root / where, jobs))
     if loose:
-        print(f"{loose} files belong to nothing that the configuration names: see `make stale CONFIG={name}`")
+        print(
+            f"{loose} files belong to nothing that the configuration names: see `make "
+            f"leftovers CONFIG={name}`"
+        )
     _tell_foreign(root, name, jobs)
     tell_not_here(configuration, root / data_root(configuration.data_root), root / where)
     if faults:
@@ -49,10 +55,11 @@ def _verify_results(root: Path, name: str) -> None:
     print(f"{where}: {outputs} results, all as this commit would make them")
 
 
-def _remedy(faults: "Sequence[Fault]", name: str) -> str:
+def _remedy(faults: "Sequence[ResultFault]", name: str) -> str:
     if all(fault.kind in ("stale", "follows") for fault in faults):
         return (
-            f"`make run CONFIG={name}` makes them anew; after a change of branch `.venv/bin/dvc checkout run@{name}` "
+            f"`make run CONFIG={name}` makes them anew; after a change of branch "
+            f"`.venv/bin/dvc checkout run@{name}` "
             "may have them"
         )
     return f"`make repair CONFIG={name}` mends this"
@@ -64,29 +71,32 @@ def _tell_foreign(root: Path, name: str, jobs: "Sequence[Job]") -> None:
     files = foreign(root / "results" / name, jobs)
     if files:
         more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-        print(f"made by no run, but versioned and shared with results/{name}: {', '.join(map(str, files[:3]))}{more}")
+        print(
+            f"made by no run, but versioned and shared with results/{name}: "
+            f"{', '.join(map(str, files[:3]))}{more}"
+        )
 
 
 def repair(path: Path) -> None:
     """Put back, or make again, results that are damaged or missing."""
-    from acll.sharing.jobs import jobs_of
-    from acll.sharing.repair import repair
+    from acll.sharing.planned import jobs_of
+    from acll.sharing.repair import repair_results
 
-    root, name = place_of(path)
-    brought, again = repair(root, name, jobs_of(root, name))
+    root, name = checkout_of(path)
+    brought, again = repair_results(root, name, jobs_of(root, name))
     print(f"results/{name}: {brought} files put back as they were, {again} results made again")
 
 
 def share(path: Path) -> None:
     """Verify results, commit them to DVC and push them."""
     from acll.lock import held
-    from acll.sharing.transfer import commit, push, require_remote
+    from acll.sharing.transfer import push, record, require_remote
 
-    root, name = place_of(path)
+    root, name = checkout_of(path)
     require_remote(root)
     with held(root / "results" / name):
         _verify_results(root, name)
-        commit(root, name)
+        record(root, name)
     unknown = push(root, name)
     if unknown:
         print(f"not in git yet, and needed by whoever pulls these results: {', '.join(unknown)}\n"
@@ -97,35 +107,39 @@ def share(path: Path) -> None:
 
 def pull(path: Path, what: str) -> None:
     """Bring shared results and verify them; `tables`: without the networks."""
-    from acll.sharing.transfer import look, pull, require_remote
+    from acll.sharing.transfer import look, pull_results, require_remote
 
-    root, name = place_of(path)
+    root, name = checkout_of(path)
     require_remote(root)
     if what == "tables":
         place, files = look(root, name)
         shown = place.relative_to(root)
-        print(f"{files} files: {shown}/tables, {shown}/figures and the scores, choices and trials of each network\n"
+        print(f"{files} files: {shown}/tables, {shown}/figures and the scores, choices and "
+              "trials of each network\n"
               f"the networks themselves, to go on from them: `make pull CONFIG={name}`")  # fmt: skip
-        print(f"report: {write_report(root, name, place).relative_to(root)}")
+        print(f"report: {write_report_of(root, name, place).relative_to(root)}")
         return
-    pull(root, name)
+    pull_results(root, name)
     _verify_results(root, name)
 
 
-def stale(path: Path) -> None:
+def list_leftovers(path: Path) -> None:
     """List results that the configuration no longer names."""
-    from acll.sharing.jobs import jobs_of
     from acll.sharing.leftovers import leftovers
+    from acll.sharing.planned import jobs_of
     from acll.sharing.report import leftovers_told
 
-    root, name = place_of(path)
+    root, name = checkout_of(path)
     jobs = jobs_of(root, name)
     found = leftovers(root / "results" / name, jobs)
     _tell_foreign(root, name, jobs)
     for line in leftovers_told(found):
         print(line)
     if found:
-        print(f"the configuration no longer names these; `make prune-results CONFIG={name}` removes them")
+        print(
+            f"the configuration no longer names these; `make prune-results CONFIG={name}` "
+            "removes them"
+        )
     else:
         print(f"results/{name}: runs have left nothing but what the configuration names")
 
@@ -133,11 +147,11 @@ def stale(path: Path) -> None:
 def prune_results(path: Path) -> None:
     """Remove results that the configuration no longer names."""
     from acll.lock import held
-    from acll.sharing.jobs import jobs_of
     from acll.sharing.leftovers import leftovers, remove
+    from acll.sharing.planned import jobs_of
     from acll.sharing.report import leftovers_told
 
-    root, name = place_of(path)
+    root, name = checkout_of(path)
     results = root / "results" / name
     with held(results):
         found = leftovers(results, jobs_of(root, name))

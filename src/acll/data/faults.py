@@ -12,9 +12,11 @@ from acll.files import write_text
 
 _SHOWN = 3  # files of a kind that a message names; the report has all
 
-Kind = Literal[
+FaultKind = Literal[
     "unreadable",  # not an image, cut off, or too large to be decoded whole
-    "machine",  # memory, or a process that was killed or late: never skipped, or data would depend on the machine
+    # memory, or a process that was killed or late: never skipped, or data would depend on the
+    # machine
+    "machine",
     "missing",  # a file that a table or an annotation names is not there
     "elsewhere",  # not where the layout has images
     "partner",  # an image without a mask, a mask without an image, or two of one name
@@ -31,16 +33,17 @@ Kind = Literal[
 
 
 @dataclass(frozen=True, order=True)
-class Fault:
+class DataFault:
     """One file that cannot be used, or that deserves a look, and why."""
 
-    kind: Kind
+    kind: FaultKind
     file: str
     message: str
 
 
-def write_report(path: Path, **faults: Sequence[Fault]) -> None:
-    """Every fault as a row of a CSV file: how it was treated (the names of the arguments), kind, file, message."""
+def write_faults(path: Path, **faults: Sequence[DataFault]) -> None:
+    """Every fault as a row of a CSV file: how it was treated (the names of the arguments), kind,
+    file, message."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("treated", "kind", "file", "message"))
@@ -49,10 +52,10 @@ def write_report(path: Path, **faults: Sequence[Fault]) -> None:
     write_text(path, text.getvalue())
 
 
-def in_words(faults: Sequence[Fault]) -> list[str]:
+def in_words(faults: Sequence[DataFault]) -> list[str]:
     """A line for each of the first few faults of each kind, in the order of the kinds."""
     lines = []
-    for kind in get_args(Kind):
+    for kind in get_args(FaultKind):
         of_kind = sorted(fault for fault in faults if fault.kind == kind)
         lines += [f"{fault.file}: {fault.message}" for fault in of_kind[:_SHOWN]]
         if len(of_kind) > _SHOWN:
@@ -60,7 +63,7 @@ def in_words(faults: Sequence[Fault]) -> list[str]:
     return lines
 
 
-def counted(faults: Sequence[Fault]) -> dict[str, int]:
+def counted(faults: Sequence[DataFault]) -> dict[str, int]:
     """How many there are of each kind."""
     return dict(sorted(Counter(fault.kind for fault in faults).items()))
 

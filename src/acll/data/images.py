@@ -1,9 +1,13 @@
-"""Image files → arrays, as they are: grey, colour, palette, CMYK, 16 bit, EXIF orientation, rasters of many bands.
+"""Image files → arrays, as they are: grey, colour, palette, CMYK, 16 bit, EXIF orientation, rasters
+of many bands.
 
-Pixels are uint8, uint16 or float32 [C, H, W]. Alpha is dropped; pixels of a raster that hold no data become 0.
+Pixels are uint8, uint16 or float32 [C, H, W]. Alpha is dropped; pixels of a raster that hold no
+data become 0.
 """
 
+import contextlib
 import logging
+import threading
 import warnings
 from collections.abc import Callable
 from io import BytesIO
@@ -17,13 +21,22 @@ from PIL import Image, UnidentifiedImageError
 from acll.errors import UserError
 from acll.settings import MOST_BANDS
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
 Pixels = NDArray[Any]
 File = Path | BytesIO
-T = TypeVar("T")
+_T = TypeVar("T")
 Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 
-_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "PPM", "TIFF")  # not those that run programs
+_FORMATS = (
+    "PNG",
+    "JPEG",
+    "BMP",
+    "DIB",
+    "WEBP",
+    "GIF",
+    "PPM",
+    "TIFF",
+)  # not those that run programs
 _LARGEST = 2**29  # bytes of a raster that is read whole; Pillow's own limit comes to about as many
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,22 +49,64 @@ _UPRIGHT = {
 }  # EXIF orientation → what undoes it
 
 Image.init()  # all plugins, or asking for formats that no file has needed yet fails
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice that size is an error
-logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what it has to say comes as an exception too
+
+
+class Quiet:
+    """A context in which decoders neither warn nor log; what is amiss comes as an exception too.
+
+    Filters of warnings and levels of loggers belong to the process, and so to the program that
+    uses this library. The first of several threads that come in changes them, and the last one
+    that goes puts them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._begin()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._undo.close()
+
+    def _begin(self) -> None:
+        self._undo.enter_context(warnings.catch_warnings())
+        # of Pillow; twice that size is an error
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        logger = logging.getLogger("rasterio")
+        self._undo.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
+
+
+QUIET = Quiet()
 
 
 class UnreadableError(UserError):
-    """The file is no image, is damaged, or is too large; the message says which, without the file's name."""
+    """The file is no image, is damaged, or is too large; the message says which, without the file's
+    name."""
 
 
-def guarded(read: Callable[[], T]) -> T:
-    """Call what decodes an image; whatever it raises comes as an UnreadableError, but for MemoryError."""
+def guarded(read: Callable[[], _T]) -> _T:
+    """Call what decodes an image; what it raises, but for MemoryError, comes as an UnreadableError.
+
+    What libraries warn of or log meanwhile is not shown.
+    """
     try:
-        return read()
+        with QUIET:
+            return read()
     except (UnreadableError, MemoryError):
         raise
     except Image.DecompressionBombError:
-        raise UnreadableError("too large to be read whole, or says so; cut large images with tile_overlap") from None
+        raise UnreadableError(
+            "too large to be read whole, or says so; cut large images with tile_overlap"
+        ) from None
     except Exception as error:  # damaged files make decoders raise whatever there is
         raise UnreadableError(_in_words(error)) from None
 
@@ -75,7 +130,10 @@ def read_image(file: File, name: str, box: Box | None = None) -> Pixels:
 
 
 def read_mask(file: File, name: str, box: Box | None = None) -> Pixels:
-    """The class indices [H, W] of a file: grey levels, or the indices of a palette. Raises UnreadableError."""
+    """The class indices [H, W] of a file: grey levels, or the indices of a palette.
+
+    Raises UnreadableError.
+    """
     return guarded(lambda: _read_mask(file, name, box))
 
 
@@ -127,7 +185,8 @@ def top_of(dtype: Any) -> float:
 
 
 def as_dtype(pixels: Pixels, dtype: Any) -> Pixels:
-    """The same image in a type of more bits: uint16 holds 257 levels for each of uint8, and in floats white is 1."""
+    """The same image in a type of more bits: uint16 holds 257 levels for each of uint8, and in
+    floats white is 1."""
     if pixels.dtype == dtype:
         return pixels
     if np.dtype(dtype) == np.uint16:
@@ -200,8 +259,8 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 def _read_raster(file: File, box: Box | None, driver: str = "GTiff") -> Pixels | None:
     """The bands of a TIFF file, or of a part of it, which alone is then decoded.
 
-    None for a whole image in grey or colour of 8 bits, whose colours and orientation Pillow knows better. Pillow would
-    drop a fourth band that is no alpha, such as infrared.
+    None for a whole image in grey or colour of 8 bits, whose colours and orientation Pillow knows
+    better. Pillow would drop a fourth band that is no alpha, such as infrared.
     """
     from rasterio.enums import MaskFlags
 
@@ -215,11 +274,19 @@ def _read_raster(file: File, box: Box | None, driver: str = "GTiff") -> Pixels |
             return None
         top, left, bottom, right = box or (0, 0, raster.height, raster.width)
         kinds = {np.dtype(raster.dtypes[index - 1]) for index in kept}
-        size = (bottom - top) * (right - left) * sum(np.dtype(raster.dtypes[index - 1]).itemsize for index in kept)
+        size = (
+            (bottom - top)
+            * (right - left)
+            * sum(np.dtype(raster.dtypes[index - 1]).itemsize for index in kept)
+        )
         if size > _LARGEST:
-            raise UnreadableError(f"too large to be read whole ({size} bytes); cut large images with tile_overlap")
+            raise UnreadableError(
+                f"too large to be read whole ({size} bytes); cut large images with tile_overlap"
+            )
         if any(kind.kind not in "uif" for kind in kinds):
-            raise UnreadableError(f"has pixels of a type that is no image's ({', '.join(map(str, kinds))})")
+            raise UnreadableError(
+                f"has pixels of a type that is no image's ({', '.join(map(str, kinds))})"
+            )
         window = ((top, bottom), (left, right))
         values: Pixels = raster.read(kept, window=window)
         if any(MaskFlags.all_valid not in raster.mask_flag_enums[index - 1] for index in kept):
@@ -235,11 +302,15 @@ def _opened(file: File, driver: str = "GTiff") -> Any:
 
     if isinstance(file, Path):
         file.stat()  # says better than GDAL that there is no such file
-    warnings.simplefilter("ignore", NotGeoreferencedWarning)
-    raster = rasterio.open(file if isinstance(file, Path) else BytesIO(file.getbuffer()), driver=driver)
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)  # within QUIET
+    raster = rasterio.open(
+        file if isinstance(file, Path) else BytesIO(file.getbuffer()), driver=driver
+    )
     if raster.count > MOST_BANDS:  # asking for each takes the time of all
         raster.close()
-        raise UnreadableError(f"has {raster.count} bands, or says so; {MOST_BANDS} at most are read")
+        raise UnreadableError(
+            f"has {raster.count} bands, or says so; {MOST_BANDS} at most are read"
+        )
     block = max(height * width for height, width in raster.block_shapes)  # GDAL decodes no less
     if block * sum(np.dtype(kind).itemsize for kind in raster.dtypes) > _LARGEST:
         raster.close()
@@ -251,9 +322,13 @@ def _read_mask(file: File, name: str, box: Box | None) -> Pixels:
     if box is not None and _is_raster(name) and not _turned(file):
         with _opened(file) as raster:
             if raster.count != 1:
-                raise UnreadableError(f"a mask has one channel of class indices, not {raster.count}")
+                raise UnreadableError(
+                    f"a mask has one channel of class indices, not {raster.count}"
+                )
             if np.dtype(raster.dtypes[0]).kind not in "ui":
-                raise UnreadableError(f"a mask has one channel of class indices, not of {raster.dtypes[0]}")
+                raise UnreadableError(
+                    f"a mask has one channel of class indices, not of {raster.dtypes[0]}"
+                )
             return np.asarray(raster.read(1, window=((box[0], box[2]), (box[1], box[3]))))
     image = _picture(file)
     if image.mode not in ("1", "L", "P") and image.mode[0] != "I":

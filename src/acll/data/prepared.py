@@ -1,10 +1,12 @@
-"""The prepared files of a task: training and validation in one, the test split in a file of its own.
+"""The prepared files of a task: training and validation in one, the test split in a file of its
+own.
 
-`<task>.train.safetensors` holds the tensors `train_images`, `train_labels`, `train_ids` and the same of `val`,
-`<task>.test.safetensors` those of `test`. Where images were cut into tiles, `…_wholes` says which tiles are of one
-image and `…_cores` for which part of it each answers. The header (JSON, under `task` in the metadata) has classes,
-kind, size, mean and deviation of the training split. Ids are lines of UTF-8. Files are mapped into memory when read,
-so jobs share them. No step but evaluation can read a test file: see `allow_test`.
+`<task>.train.safetensors` holds the tensors `train_images`, `train_labels`, `train_ids` and the
+same of `val`, `<task>.test.safetensors` those of `test`. Where images were cut into tiles,
+`…_wholes` says which tiles are of one image and `…_cores` for which part of it each answers. The
+header (JSON, under `task` in the metadata) has classes, kind, size, mean and deviation of the
+training split. Ids are lines of UTF-8. Files are mapped into memory when read, so jobs share them.
+No step but evaluation can read a test file: see `allow_test`.
 """
 
 import json
@@ -33,7 +35,7 @@ class TestSplitError(PermissionError):
 
 
 @dataclass(frozen=True)
-class Header:
+class TaskInfo:
     """What is known of a prepared task; mean and deviation of each channel are shares of white."""
 
     name: str
@@ -43,7 +45,9 @@ class Header:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     pixel: str = "uint8"  # type of a pixel: uint8, uint16 or float32
-    tile_overlap: int | None = None  # pixels by which the tiles of large images overlap; None: images are resized
+    tile_overlap: int | None = (
+        None  # pixels by which the tiles of large images overlap; None: images are resized
+    )
     rotate: float = 0.0  # degrees by which images were rotated, against the clock
     permute: int | None = None  # seed of the order in which pixels were put
 
@@ -52,7 +56,8 @@ class Header:
 class Content:
     """The samples of a split, to be written one at a time.
 
-    images: [channels, H, W] each; masks: uint8 [H, W] each; labels: int64 [N]; cores: int32 [N, 4]; wholes: int32 [N].
+    images: [channels, H, W] each; masks: uint8 [H, W] each; labels: int64 [N]; cores: int32 [N, 4];
+    wholes: int32 [N].
     """
 
     ids: Sequence[str]
@@ -70,9 +75,13 @@ def allow_test() -> None:
     _allowed["test"] = True
 
 
-def write(path: Path, header: Header, contents: dict[str, Content]) -> None:
+def write_prepared(path: Path, header: TaskInfo, contents: dict[str, Content]) -> None:
     """Write a file of some splits, whole or not at all; one sample at a time is in memory."""
-    tensors = [tensor for split, content in contents.items() for tensor in _tensors(split, content, header.image_size)]
+    tensors = [
+        tensor
+        for split, content in contents.items()
+        for tensor in _tensors(split, content, header.image_size)
+    ]
     # the widest first, so that each begins at a multiple of its width
     tensors.sort(key=lambda tensor: (-np.dtype(tensor.dtype).itemsize, tensor.name))
     with written(path) as beside, beside.open("wb") as file:
@@ -82,16 +91,27 @@ def write(path: Path, header: Header, contents: dict[str, Content]) -> None:
                 file.write(part.tobytes())
 
 
-def read(path: Path) -> tuple[dict[str, Any], Header]:
-    """Tensors by name, mapped into memory, and the header. Raises TestSplitError, DataError for a damaged file."""
+def read_prepared(path: Path) -> tuple[dict[str, Any], TaskInfo]:
+    """Tensors by name, mapped into memory, and the header.
+
+    Raises TestSplitError, DataError for a damaged file.
+    """
     return _read(path, "pt", lambda file: {
-        name: file.get_tensor(name) for name in file.keys() if not name.endswith("_ids")  # noqa: SIM118 - no mapping
+        # no mapping
+        name: file.get_tensor(name) for name in file.keys() if not name.endswith("_ids")  # noqa: SIM118
     })  # fmt: skip
 
 
 def ids(path: Path, split: str) -> list[str]:
-    """The id of each sample of a split: the file, or the part of one, that it was read from. Raises as `read` does."""
-    return list(_read(path, "np", lambda file: bytes(file.get_tensor(f"{split}_ids")).decode().split("\n"))[0])
+    """The id of each sample of a split: the file, or the part of one, that it was read from.
+
+    Raises as `read` does.
+    """
+    return list(
+        _read(path, "np", lambda file: bytes(file.get_tensor(f"{split}_ids")).decode().split("\n"))[
+            0
+        ]
+    )
 
 
 def labels(path: Path, split: str) -> NDArray[Any]:
@@ -100,7 +120,9 @@ def labels(path: Path, split: str) -> NDArray[Any]:
     return values
 
 
-def some_samples(path: Path, split: str, positions: Sequence[int]) -> tuple[list[NDArray[Any]], list[Any], Header]:
+def some_samples(
+    path: Path, split: str, positions: Sequence[int]
+) -> tuple[list[NDArray[Any]], list[Any], TaskInfo]:
     """Images and labels, or masks, at these positions, without torch. Raises as `read` does."""
 
     def chosen(file: Any) -> tuple[list[NDArray[Any]], list[Any]]:
@@ -116,25 +138,27 @@ def samples(path: Path, split: str) -> int:
     return int(_read(path, "np", lambda file: file.get_slice(f"{split}_images").get_shape()[0])[0])
 
 
-def header_from(values: dict[str, Any]) -> Header:
+def task_info_from(values: dict[str, Any]) -> TaskInfo:
     """A header from its JSON."""
     lists = ("classes", "image_size", "mean", "deviation")
-    return Header(**(values | {key: tuple(values[key]) for key in lists}))
+    return TaskInfo(**(values | {key: tuple(values[key]) for key in lists}))
 
 
-def _read(path: Path, framework: str, take: Any) -> tuple[Any, Header]:
+def _read(path: Path, framework: str, take: Any) -> tuple[Any, TaskInfo]:
     from safetensors import SafetensorError, safe_open
 
     if path.name.endswith(TEST) and not _allowed["test"]:
         raise TestSplitError(f"{path}: only evaluation may read a test split")
     try:
         with safe_open(path, framework=framework) as file:
-            return take(file), header_from(json.loads(file.metadata()["task"]))
+            return take(file), task_info_from(json.loads(file.metadata()["task"]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not a prepared file, or damaged: {error}; delete it to have it made anew") from None
+        raise DataError(
+            f"{path}: not a prepared file, or damaged: {error}; delete it to have it made anew"
+        ) from None
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # the format of safetensors, written as a stream: its own writer wants whole tensors in memory
 
 
@@ -148,23 +172,35 @@ class _Tensor:
 
 def _tensors(split: str, content: Content, size: tuple[int, int]) -> Iterator[_Tensor]:
     count = len(content.ids)
-    yield _Tensor(f"{split}_images", content.dtype, (count, content.channels, *size), content.images)
+    yield _Tensor(
+        f"{split}_images", content.dtype, (count, content.channels, *size), content.images
+    )
     if content.masks is not None:
         yield _Tensor(f"{split}_labels", "uint8", (count, *size), content.masks)
     lines = np.frombuffer("\n".join(content.ids).encode(), np.uint8)
-    whole = {"labels": content.labels, "ids": lines, "cores": content.cores, "wholes": content.wholes}
+    whole = {
+        "labels": content.labels,
+        "ids": lines,
+        "cores": content.cores,
+        "wholes": content.wholes,
+    }
     for name, values in whole.items():
         if values is not None:
             yield _Tensor(f"{split}_{name}", values.dtype.name, values.shape, [values])
 
 
 def _head(tensors: Sequence[_Tensor], metadata: dict[str, str]) -> bytes:
-    """Eight bytes with the length of the JSON that follows, padded so that the data begin at a multiple of eight."""
+    """Eight bytes with the length of the JSON that follows, padded so that the data begin at a
+    multiple of eight."""
     entries: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for tensor in tensors:
         begin, end = end, end + int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
-        entries[tensor.name] = {"dtype": _NAMES[tensor.dtype], "shape": tensor.shape, "data_offsets": [begin, end]}
+        entries[tensor.name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": tensor.shape,
+            "data_offsets": [begin, end],
+        }
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text

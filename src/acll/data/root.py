@@ -1,9 +1,24 @@
-"""Where raw data lie. No parameter of any step: colleagues keep them in different places."""
+"""What the workflow tells its jobs besides their parameters, because no result depends on it."""
 
+import json
 import os
 from pathlib import Path
 
+ROOT_KEY = "ACLL_DATA_ROOT"
+CHANNELS_KEY = "ACLL_NETWORK_CHANNELS"
+
 
 def data_root(default: str = "data") -> Path:
-    """The folder that `DATA=…` or the workflow has set, or the default."""
-    return Path(os.environ.get("ACLL_DATA_ROOT", default))
+    """Return the folder of raw data, which colleagues keep in different places: `DATA=…` has set
+    it, or the default."""
+    return Path(os.environ.get(ROOT_KEY, default))
+
+
+def networks_channels(task: str) -> list[int]:
+    """Return the channels of the networks that are to learn a task; none where nobody has said.
+
+    So a network that cannot take a task's images is found when these are prepared, before anything
+    is trained.
+    """
+    told = json.loads(os.environ.get(CHANNELS_KEY, "{}"))
+    return [int(channels) for channels in told.get(task, [])]

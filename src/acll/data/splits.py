@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def cut(strata: NDArray[Any], groups: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
+def stratified_group_split(
+    strata: NDArray[Any], groups: Sequence[str], share: float, seed: int
+) -> NDArray[np.bool_]:
     """Choose about `share` of the samples, to be cut off: True for these.
 
-    strata: [N] what to stratify by, see `strata_of`. Groups stay whole. Of each stratum with two groups or more at
-    least one goes to either side.
+    strata: [N] what to stratify by, see `strata_of`. Groups stay whole. Of each stratum with two
+    groups or more at least one goes to either side.
     """
     names, first, members = np.unique(np.array(groups), return_index=True, return_inverse=True)
     generator = np.random.default_rng([seed, 0x5EED])
@@ -21,7 +23,8 @@ def cut(strata: NDArray[Any], groups: Sequence[str], share: float, seed: int) ->
         candidates = generator.permutation(np.flatnonzero(strata[first] == stratum))
         if len(candidates) < 2:
             continue
-        # what rounding takes from one stratum goes to the next, so that the whole has the share asked for
+        # what rounding takes from one stratum goes to the next, so that the whole has the share
+        # asked for
         exact = share * len(candidates) + carry
         count = min(max(1, round(exact)), len(candidates) - 1)
         carry = exact - count if abs(exact - count) < 1 else 0.0
@@ -33,7 +36,8 @@ def cut(strata: NDArray[Any], groups: Sequence[str], share: float, seed: int) ->
 
 
 def subset(strata: NDArray[Any], count: int, seed: int) -> NDArray[np.bool_]:
-    """Choose `count` of the samples: True for these. One of each stratum [N], as far as that goes, then its share."""
+    """Choose `count` of the samples: True for these. One of each stratum [N], as far as that goes,
+    then its share."""
     order = np.lexsort((np.random.default_rng([seed, 0xF3]).random(len(strata)), strata))
     first = np.flatnonzero(np.diff(strata[order], prepend=-1))[:count]
     others = np.delete(order, first)
@@ -45,14 +49,16 @@ def subset(strata: NDArray[Any], count: int, seed: int) -> NDArray[np.bool_]:
 
 
 def strata_of(present: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """[N, classes] which classes are in a sample → [N] the one of them that is in the fewest samples."""
+    """[N, classes] which classes are in a sample → [N] the one of them that is in the fewest
+    samples."""
     frequency = present.sum(axis=0)
     rarest: NDArray[np.int64] = np.where(present, frequency, len(present) + 1).argmin(axis=1)
     return rarest
 
 
-def united(groups: Sequence[str], twins: NDArray[Any]) -> list[str]:
-    """Groups [N] joined wherever two samples are twins (equal rows of `twins`), named by one of their samples."""
+def merge_groups(groups: Sequence[str], twins: NDArray[Any]) -> list[str]:
+    """Groups [N] joined wherever two samples are twins (equal rows of `twins`), named by one of
+    their samples."""
     _, first, twin = np.unique(twins, axis=0, return_index=True, return_inverse=True)
     if len(first) == len(groups):
         return list(groups)

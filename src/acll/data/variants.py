@@ -1,6 +1,8 @@
-"""What the benchmarks of the field do to a task: a part of its classes, fewer samples, noise, rotations, permutations.
+"""What the benchmarks of the field do to a task: a part of its classes, fewer samples, noise,
+rotations, permutations.
 
-Split, permuted and rotated tasks as in Zenke et al. 2017, Goodfellow et al. 2014 and Lopez-Paz & Ranzato 2017.
+Split, permuted and rotated tasks as in Zenke et al. 2017, Goodfellow et al. 2014 and Lopez-Paz &
+Ranzato 2017.
 """
 
 import hashlib
@@ -12,23 +14,27 @@ from PIL import Image
 
 from acll.data.errors import DataError
 from acll.data.images import Pixels, each_band, top_of
-from acll.data.listing import Listing
+from acll.data.manifest import Manifest
 from acll.data.prepared import IGNORE
-from acll.settings import Task
+from acll.data.task import Task
 
 
-def part_of_classes(name: str, listing: Listing, part: list[int]) -> tuple[Listing, dict[int, int]]:
-    """The k-th of n parts of the classes, all of about one size: what is left of the samples, and old → new labels.
+def part_of_classes(
+    name: str, listing: Manifest, part: list[int]
+) -> tuple[Manifest, dict[int, int]]:
+    """The k-th of n parts of the classes, all of about one size: what is left of the samples, and
+    old → new labels.
 
-    For segmentation all samples stay; whoever decodes them has to relabel their masks. Raises DataError where a part
-    would have less than two classes.
+    For segmentation all samples stay; whoever decodes them has to relabel their masks. Raises
+    DataError where a part would have less than two classes.
     """
     number, parts = part
     chosen = np.array_split(np.arange(len(listing.classes)), parts)[number - 1].tolist()
     if len(chosen) < 2:
         count = len(listing.classes)
         raise DataError(
-            f"{name}: part = {part}: {count} classes make parts of less than two; at most {count // 2} parts of two"
+            f"{name}: part = {part}: {count} classes make parts of less than two; at most "
+            f"{count // 2} parts of two"
         )
     labels = {old: new for new, old in enumerate(chosen)}
     items = listing.items
@@ -55,7 +61,9 @@ def varied(
         generator = np.random.default_rng(int.from_bytes(digest[:8]))
         top = top_of(pixels.dtype)
         noisy = pixels + generator.normal(0, task.noise * top, pixels.shape)
-        pixels = (noisy if pixels.dtype == np.float32 else noisy.round().clip(0, top)).astype(pixels.dtype)
+        pixels = (noisy if pixels.dtype == np.float32 else noisy.round().clip(0, top)).astype(
+            pixels.dtype
+        )
     return permuted(pixels, task.permute), mask
 
 
@@ -75,4 +83,6 @@ def permuted(pixels: Pixels, seed: int | None) -> Pixels:
 
 
 def _turned(mask: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(mask).rotate(degrees, Image.Resampling.NEAREST, fillcolor=IGNORE))
+    return np.asarray(
+        Image.fromarray(mask).rotate(degrees, Image.Resampling.NEAREST, fillcolor=IGNORE)
+    )

@@ -1,8 +1,9 @@
 """Processes that decode files which nobody can trust.
 
-The pools of the standard library wait for ever where a process hangs, cannot say which file killed it, and need threads
-that a process at its memory limit does not get. These here are plain: a pipe to each process, no threads. No process
-outlives its master, however that ends: it holds no end of a pipe but its own, so reading and writing then fail.
+The pools of the standard library wait for ever where a process hangs, cannot say which file killed
+it, and need threads that a process at its memory limit does not get. These here are plain: a pipe
+to each process, no threads. No process outlives its master, however that ends: it holds no end of a
+pipe but its own, so reading and writing then fail.
 """
 
 import contextlib
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-PATIENCE = 300.0  # seconds that a process may take for what it was handed at once
+WORKER_PATIENCE = 300.0  # seconds that a process may take for what it was handed at once
+_ENDING = 10.0  # seconds until a process whose pipe is closed must have ended
 _AHEAD = 4  # chunks for each process that may be done before the first of them is taken
 
 
@@ -23,7 +25,8 @@ _AHEAD = 4  # chunks for each process that may be done before the first of them 
 class Lost:
     """What takes the place of a result where the process did not come back with one.
 
-    by_machine: it was killed from outside, as for want of memory, or was late; another machine may do better.
+    by_machine: it was killed from outside, as for want of memory, or was late; another machine may
+    do better.
     """
 
     why: str
@@ -38,13 +41,16 @@ class _Raised:
 
 
 class _Worker:
-    """One forked process: it has the function, which need not be picklable, and imports nothing again."""
+    """One forked process: it has the function, which need not be picklable, and imports nothing
+    again."""
 
     def __init__(self, function: Callable[[Any], Any], others: Sequence[Connection]) -> None:
         context = multiprocessing.get_context("fork")
         self.connection, theirs = context.Pipe()
         inherited = [self.connection, *others]
-        self.process = context.Process(target=_work, args=(function, theirs, inherited), daemon=True)
+        self.process = context.Process(
+            target=_work, args=(function, theirs, inherited), daemon=True
+        )
         self.process.start()
         theirs.close()
 
@@ -91,12 +97,13 @@ class Workers:
         except OSError:  # killed while it had nothing to do
             worker.stop()
             worker = self._new()
-            worker.connection.send(chunks[index])
+            _send(worker, chunks[index])
         self.busy[worker.connection] = worker, index
 
     def _results(self, chunks: Sequence[Sequence[Any]]) -> dict[int, list[Any]]:
-        """What has been done; where a process is lost with a chunk, each of its parts is tried alone."""
-        ready = wait(list(self.busy), PATIENCE)
+        """What has been done; where a process is lost with a chunk, each of its parts is tried
+        alone."""
+        ready = wait(list(self.busy), WORKER_PATIENCE)
         results = {}
         for connection in ready or list(self.busy):
             assert isinstance(connection, Connection)
@@ -105,22 +112,29 @@ class Workers:
             if isinstance(answer, Lost):
                 worker.stop()
                 worker = self._new()
-                answer = [answer] if len(chunks[index]) == 1 else [self._alone(part) for part in chunks[index]]
+                answer = (
+                    [answer]
+                    if len(chunks[index]) == 1
+                    else [self._alone(part) for part in chunks[index]]
+                )
             self.idle.append(worker)
             results[index] = answer
         return results
 
     def _alone(self, part: Any) -> Any:
         worker = self._new()
-        worker.connection.send([part])
-        answer = _answer(worker) if worker.connection.poll(PATIENCE) else _late()
+        _send(worker, [part])
+        answer = _answer(worker) if worker.connection.poll(WORKER_PATIENCE) else _late()
         worker.stop()
         return answer if isinstance(answer, Lost) else answer[0]
 
 
 @contextlib.contextmanager
 def workers(function: Callable[[Any], Any], processes: int) -> Iterator[Workers]:
-    """Processes that apply `function` until the block ends, however it ends. What it raises is raised here."""
+    """Processes that apply `function` until the block ends, however it ends.
+
+    What it raises is raised here.
+    """
     pool = Workers(function, processes)
     try:
         yield pool
@@ -129,28 +143,42 @@ def workers(function: Callable[[Any], Any], processes: int) -> Iterator[Workers]
 
 
 def _late() -> Lost:
-    return Lost(f"its process gave no answer in {PATIENCE:.0f} s", by_machine=True)
+    return Lost(f"its process gave no answer in {WORKER_PATIENCE:.0f} s", by_machine=True)
+
+
+def _send(worker: _Worker, parts: Sequence[Any]) -> None:
+    """Hand over; of a process that is killed before it has taken all, the answer is Lost."""
+    with contextlib.suppress(OSError):
+        worker.connection.send(parts)
 
 
 def _answer(worker: _Worker) -> Any:
     try:
         answer = worker.connection.recv()
-    except (EOFError, ConnectionResetError):
-        worker.process.join()
-        code = worker.process.exitcode or 0
+    except (EOFError, OSError) as error:  # OSError: it was killed while it sent
+        worker.process.join(_ENDING)
+        code = worker.process.exitcode
+        if code is None:
+            return Lost(f"the answer of its process could not be read: {error}", by_machine=True)
         how = f"of {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        return Lost(f"its process died {how}", by_machine=code in (-signal.SIGKILL, -signal.SIGTERM))
+        return Lost(
+            f"its process died {how}", by_machine=code in (-signal.SIGKILL, -signal.SIGTERM)
+        )
     if isinstance(answer, _Raised):
         raise RuntimeError(f"in a process of its own:\n{answer.text}")
     return answer
 
 
-def _work(function: Callable[[Any], Any], connection: Connection, inherited: Sequence[Connection]) -> None:
+def _work(
+    function: Callable[[Any], Any], connection: Connection, inherited: Sequence[Connection]
+) -> None:
     """The loop of a process, which ends when its master is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal; the master answers it
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all of a terminal; the master answers it
     for other in inherited:
         other.close()
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    with contextlib.suppress(EOFError, OSError):  # OSError: in the middle of what one of them sends
         while True:
             parts = connection.recv()
             try:

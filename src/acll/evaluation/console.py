@@ -13,7 +13,10 @@ def readable(final: pd.DataFrame, summary: pd.DataFrame, remarks: Sequence[str])
     """The tables as text for a console, and remarks below them."""
     text = f"{_text(_by_task(final))}\n\n{_text(_by_method(summary))}\n"
     if summary["runs"].max() > 1:
-        text += "\nMeans over runs (seeds, orders), 95% intervals; tables/paired.csv compares methods run by run.\n"
+        text += (
+            "\nMeans over runs (seeds, orders), 95% intervals; tables/paired.csv compares "
+            "methods run by run.\n"
+        )
     return text + "".join(f"\n{remark}\n" for remark in remarks)
 
 
@@ -37,7 +40,9 @@ def _by_task(final: pd.DataFrame) -> list[dict[str, Any]]:
                     "task": task,
                     "metric": runs["metric"].iloc[0],
                     "score": f"{runs['score'].mean():.4f}",
-                    "forgetting": "" if runs["forgetting"].isna().all() else f"{runs['forgetting'].mean():.4f}",
+                    "forgetting": ""
+                    if runs["forgetting"].isna().all()
+                    else f"{runs['forgetting'].mean():.4f}",
                     "bit exact": _yes(runs["bit_exact"].all()),
                     "ratio searched": _share(runs["ratio_searched"]),
                     "ratio": _share(runs["ratio"]),
@@ -93,13 +98,19 @@ def _text(rows: Sequence[Mapping[str, Any]], form: str = "simple") -> str:
     for row in rows:
         here = (row["sequence"], row["method"])
         shown.append(
-            {**row, "sequence": here[0] if here[0] != above[0] else "", "method": here[1] if here != above else ""}
+            {
+                **row,
+                "sequence": here[0] if here[0] != above[0] else "",
+                "method": here[1] if here != above else "",
+            }
         )
         above = here
     text = ("sequence", "method", "task", "metric", "bit exact", "capped")
     align = ["left" if name in text else "right" for name in rows[0]]
     cells = [list(row.values()) for row in shown]
-    table: str = tabulate(cells, headers=list(rows[0]), colalign=align, disable_numparse=True, tablefmt=form)
+    table: str = tabulate(
+        cells, headers=list(rows[0]), colalign=align, disable_numparse=True, tablefmt=form
+    )
     return table
 
 
@@ -130,22 +141,27 @@ def _overdrawn(final: pd.DataFrame, budgets: Mapping[str, float]) -> list[str]:
         over = searches[searches["search_cost"] > budget]
         if len(over):
             lines.append(
-                f"{method}: {len(over)} of {len(searches)} searches cost more than their budget of {budget:g}, at most "
-                f"{over['search_cost'].max():.2f} trainings: more shares failed than were expected to (docs/search.md)."
+                f"{method}: {len(over)} of {len(searches)} searches cost more than their "
+                f"budget of {budget:g}, at most "
+                f"{over['search_cost'].max():.2f} trainings: more shares failed than were "
+                "expected to (docs/search.md)."
             )
     return lines
 
 
 def _short_of_room(final: pd.DataFrame) -> list[str]:
-    """A line for each method at whose end little is free: how much, what each task took, what to change."""
+    """A line for each method at whose end little is free: how much, what each task took, what to
+    change."""
     packed = final[final["ratio"].notna() & (final["free_share"] < LITTLE_ROOM)]
     lines = []
     for (sequence, method), own in packed.groupby(["sequence", "method"], sort=False):
         first = own.iloc[: own["position"].max()]
         took = ", ".join(f"{row.task} {row.owned_share:.1%}" for row in first.itertuples())
         lines.append(
-            f"{sequence}, {method}: {first['free_share'].iloc[0]:.1%} of the weights are left free for more tasks "
-            f"({took}). A larger network, larger ratios or a lower cap (expected_tasks, tail_share) leave more; what "
+            f"{sequence}, {method}: {first['free_share'].iloc[0]:.1%} of the weights are left "
+            "free for more tasks "
+            f"({took}). A larger network, larger ratios or a lower cap (expected_tasks, "
+            "tail_share) leave more; what "
             "was learned stays."
         )
     return lines

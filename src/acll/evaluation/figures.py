@@ -10,11 +10,13 @@ from matplotlib.figure import Figure
 
 from acll.evaluation.panels import method_panels, most_tasks
 from acll.evaluation.style import ACROSS, COLOURS, FREE, MARKERS, grid
+from acll.node import Node
 from acll.search.choice import monotone_fit
 
 
 def scores(matrix: pd.DataFrame, final: pd.DataFrame) -> Figure:
-    """Test score of each task after each stage: a panel a method; means over seeds, in the first order of a sequence.
+    """Test score of each task after each stage: a panel a method; means over seeds, in the first
+    order of a sequence.
 
     matrix, final: the tables of these names.
     """
@@ -35,7 +37,9 @@ def _stages(panel: Axes, scores: pd.DataFrame, tasks: Sequence[str]) -> None:
     for index, task in enumerate(tasks):
         means = scores[scores["task"] == task].groupby("stage")["score"].mean()
         marker = MARKERS[(index + index // 8) % 8]
-        panel.plot(means.index, means, color=COLOURS[index % 8], marker=marker, label=task, markersize=6)
+        panel.plot(
+            means.index, means, color=COLOURS[index % 8], marker=marker, label=task, markersize=6
+        )
     stages = range(1, len(tasks) + 1)
     if sum(map(len, tasks)) > 30:  # too long to stand side by side
         panel.set_xticks(stages)
@@ -48,7 +52,8 @@ def _stages(panel: Axes, scores: pd.DataFrame, tasks: Sequence[str]) -> None:
 
 
 def shares(final: pd.DataFrame) -> Figure:
-    """What each task owns of the shared weights at the end of each sequence; means over seeds and orders."""
+    """What each task owns of the shared weights at the end of each sequence; means over seeds and
+    orders."""
     packed = final[final["ratio"].notna()]
     names = list(dict.fromkeys(final["sequence"]))
     figure, axes = grid(len(names), 1, height=2.2, width=7)
@@ -59,7 +64,9 @@ def shares(final: pd.DataFrame) -> Figure:
         for index, task in enumerate(dict.fromkeys(end["task"])):
             owned = end[end["task"] == task].groupby("method", sort=False)["owned_share"].mean()
             width = np.array([owned[method] for method in methods])
-            panel.barh(methods, width, left=left, color=COLOURS[index % 8], label=task, edgecolor="white")
+            panel.barh(
+                methods, width, left=left, color=COLOURS[index % 8], label=task, edgecolor="white"
+            )
             left += width
         panel.barh(methods, 1 - left, left=left, color=FREE, label="free", edgecolor="white")
         panel.set_xlim(0, 1)
@@ -71,8 +78,8 @@ def shares(final: pd.DataFrame) -> Figure:
 
 
 def searches(traces: Sequence[tuple[str, pd.DataFrame, Mapping[str, Any]]]) -> Figure:
-    """Each search in a panel: validation score against kept share for brief and for full retraining, the fit, reference
-    and tolerance, the cap, the choice and its interval."""
+    """Each search in a panel: validation score against kept share for brief and for full
+    retraining, the fit, reference and tolerance, the cap, the choice and its interval."""
     columns = min(3, len(traces))
     height, width = (3.0, 3.6) if len(traces) > 1 else (4.8, 5.4)
     figure, axes = grid(-(-len(traces) // columns), columns, height, width)
@@ -84,7 +91,13 @@ def searches(traces: Sequence[tuple[str, pd.DataFrame, Mapping[str, Any]]]) -> F
     shown: dict[str, Any] = {}  # a search may lack what others have: a cap, trials
     for panel in panels:
         shown |= dict(zip(*reversed(panel.get_legend_handles_labels())))
-    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncol=3 if columns > 1 else 2, frameon=False)
+    figure.legend(
+        shown.values(),
+        shown.keys(),
+        loc="outside lower center",
+        ncol=3 if columns > 1 else 2,
+        frameon=False,
+    )
     return figure
 
 
@@ -95,14 +108,20 @@ def _search(panel: Axes, name: str, trials: pd.DataFrame, choice: Mapping[str, A
         _trials(panel, trials, choice)
     low, high = 1 - choice["ratio_high"], 1 - choice["ratio_low"]
     panel.axvspan(low, high, color=COLOURS[3], alpha=0.15, linewidth=0, label="likely (90%)")
-    panel.axvline(1 - choice["ratio"], color=COLOURS[3], linestyle="--", linewidth=1.4, label="chosen, within the cap")
+    panel.axvline(
+        1 - choice["ratio"],
+        color=COLOURS[3],
+        linestyle="--",
+        linewidth=1.4,
+        label="chosen, within the cap",
+    )
     panel.set_xscale("log")
     panel.set_xlim(0.8 * min([1 - choice["ratio_high"], *trials["kept_share"]]), 1.15)
     ticks = [tick for tick in (0.01, 0.03, 0.1, 0.3, 1) if tick >= panel.get_xlim()[0]]
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    network, method, seed, *prefix = name.split("/")
-    words = f"{' + '.join(prefix)}" if len(prefix) < 4 else f"{prefix[-1]}, task {len(prefix)}"
-    panel.set_title(f"{network}, {method}, {seed}\n{words}", fontsize=9)
+    node = Node.of(name)
+    words = " + ".join(node.prefix) if node.position < 4 else f"{node.task}, task {node.position}"
+    panel.set_title(f"{node.network}, {node.method}, seed{node.seed}\n{words}", fontsize=9)
     panel.set_xlabel("kept share of free weights (log)")
     panel.set_ylabel("validation score")
 
@@ -121,7 +140,9 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
     for chosen, marker, colour, label in kinds:
         some = trials[chosen]
         if len(some):
-            panel.plot(some["kept_share"], some["score"], marker, color=colour, markersize=4.5, label=label)
+            panel.plot(
+                some["kept_share"], some["score"], marker, color=colour, markersize=4.5, label=label
+            )
     brief = trials[kinds[1][0]]
     if len(brief):
         panel.axhline(brief["needed"].dropna().iloc[-1], color=COLOURS[1], linestyle=":", linewidth=1,

@@ -1,40 +1,27 @@
-"""Segmentation as people judge it: a few test images, the truth, and what networks make of them, before and after
-later tasks."""
+"""Segmentation as people judge it: a few test images, the truth, and what networks make of them,
+before and after later tasks."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from acll.evaluation.examples import Examples
 from acll.evaluation.pictures import class_colours, overlaid, shortened, visible
-from acll.files import written
 
-SHOWN = 3  # images
 _NAMED = 24  # classes that a legend has room for
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Some test images [N, C, H, W] as prepared, their masks and what a network makes of them, both uint8 [N, H, W]."""
-
-    classes: tuple[str, ...]
-    images: NDArray[Any]
-    masks: NDArray[np.uint8]
-    predictions: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Before:
-    """What a method's network made of a task when it was learned, and makes of it at the end, with its scores (mean
-    IoU over the whole test split). One network alone, where the method has no other or nothing came later."""
+class MethodMasks:
+    """What a method's network made of a task when it was learned, and makes of it at the end, with
+    its scores (mean IoU over the whole test split). One network alone, where the method has no
+    other or nothing came later."""
 
     method: str
     learned: Examples | None
@@ -42,26 +29,9 @@ class Before:
     scores: tuple[float, ...]  # when learned, if there is that, and at the end
 
 
-def write(path: Path, examples: Examples) -> None:
-    """Write examples, whole or not at all."""
-    from safetensors.numpy import save_file
-
-    arrays = {"images": examples.images, "masks": examples.masks, "predictions": examples.predictions}
-    with written(path) as beside:
-        save_file(arrays, beside, metadata={"classes": json.dumps(examples.classes)})
-
-
-def read(path: Path) -> Examples:
-    """Examples as `write` wrote them."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        arrays = {name: file.get_tensor(name) for name in ("images", "masks", "predictions")}
-        return Examples(tuple(json.loads(file.metadata()["classes"])), **arrays)
-
-
-def masks(title: str, methods: Sequence[Before]) -> Figure:
-    """Input and truth in the first row, then for each method the prediction when learned and at the end."""
+def masks(title: str, methods: Sequence[MethodMasks]) -> Figure:
+    """Input and truth in the first row, then for each method the prediction when learned and at the
+    end."""
     first = methods[0].end
     count, height, width = first.masks.shape
     side = 1.35
@@ -84,11 +54,21 @@ def masks(title: str, methods: Sequence[Before]) -> Figure:
         _show(axes[0, 2 * index + 1], overlaid(picture, mask, colours), "truth")
     for row, method in zip(axes[1:], methods):
         scores = " → ".join(f"{score:.3f}" for score in method.scores)
-        row[0].set_ylabel(f"{shortened(method.method, 18)}\n{scores}", rotation=0, ha="right", va="center", fontsize=8)
+        row[0].set_ylabel(
+            f"{shortened(method.method, 18)}\n{scores}",
+            rotation=0,
+            ha="right",
+            va="center",
+            fontsize=8,
+        )
         for place, examples in enumerate((method.learned, method.end)):
             for index, picture in enumerate(pictures if examples else ()):
                 assert examples is not None
-                _show(row[2 * index + place], overlaid(picture, examples.predictions[index], colours), "")
+                _show(
+                    row[2 * index + place],
+                    overlaid(picture, examples.predictions[index], colours),
+                    "",
+                )
     for index in range(count):
         axes[1, 2 * index].set_title("when learned", fontsize=8)
         axes[1, 2 * index + 1].set_title("at the end", fontsize=8)
@@ -105,5 +85,13 @@ def _show(panel: Axes, picture: NDArray[Any], title: str) -> None:
 
 def _legend(figure: Figure, classes: Sequence[str], colours: NDArray[Any]) -> None:
     if len(classes) <= _NAMED:
-        handles = [Patch(color=colour, label=shortened(name, 16)) for name, colour in zip(classes, colours)]
-        figure.legend(handles=handles, loc="outside lower center", ncol=min(6, len(classes)), frameon=False, fontsize=8)
+        handles = [
+            Patch(color=colour, label=shortened(name, 16)) for name, colour in zip(classes, colours)
+        ]
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncol=min(6, len(classes)),
+            frameon=False,
+            fontsize=8,
+        )

@@ -10,8 +10,9 @@ from acll.evaluation.style import ACROSS, grid
 def method_panels(
     matrix: pd.DataFrame, height: float, width: float
 ) -> tuple[Figure, list[tuple[str, list[str], pd.DataFrame, dict[str, Axes]]]]:
-    """A figure with rows of panels for each sequence, a panel a method, and what belongs there: for each sequence its
-    name, its tasks in the first order, the rows of the table `matrix` in that order, and its panels by method."""
+    """A figure with rows of panels for each sequence, a panel a method, and what belongs there: for
+    each sequence its name, its tasks in the first order, the rows of the table `matrix` in that
+    order, and its panels by method."""
     orders = matrix.groupby("sequence", sort=False)["order"].first().astype(str)
     methods = list(dict.fromkeys(matrix["method"]))
     columns = min(ACROSS, len(methods))

@@ -17,18 +17,24 @@ def spread(count: int, wanted: int) -> list[int]:
 
 
 def visible(image: NDArray[Any]) -> NDArray[Any]:
-    """[C, H, W] → [H, W, 3] in 0 … 1; the first three bands, deep ones stretched to what is in the image."""
+    """[C, H, W] → [H, W, 3] in 0 … 1; the first three bands, deep ones stretched to what is in the
+    image."""
     bands = image[:3] if len(image) >= 3 else image[:1].repeat(3, axis=0)
     if image.dtype == np.uint8 and len(image) <= 3:
         return np.asarray(bands / 255).transpose(1, 2, 0)
     low, high = np.percentile(bands, [2, 98])
-    return np.asarray((bands.astype(np.float64) - low) / max(high - low, 1e-6)).clip(0, 1).transpose(1, 2, 0)
+    return (
+        np.asarray((bands.astype(np.float64) - low) / max(high - low, 1e-6))
+        .clip(0, 1)
+        .transpose(1, 2, 0)
+    )
 
 
 def overlaid(image: NDArray[Any], mask: NDArray[np.uint8], colours: NDArray[Any]) -> NDArray[Any]:
     """The image under its classes' colours; what is ignored stays grey."""
     grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    # little of the image, and of less contrast: a light blue in its shadows must not be taken for a dark one
+    # little of the image, and of less contrast: a light blue in its shadows must not be taken for a
+    # dark one
     painted = 0.4 * (0.2 + 0.6 * grey) + 0.6 * colours[np.minimum(mask, len(colours) - 1)]
     return np.asarray(np.where((mask == IGNORE)[:, :, None], grey, painted))
 
@@ -37,7 +43,9 @@ def class_colours(classes: int) -> NDArray[Any]:
     """RGB in 0 … 1 [classes, 3]: of the palette as long as it lasts."""
     if classes <= len(COLOURS):
         return np.array([to_rgb(colour) for colour in COLOURS[:classes]])
-    colours: NDArray[Any] = np.array([colormaps["turbo"](place)[:3] for place in np.linspace(0.03, 0.97, classes)])
+    colours: NDArray[Any] = np.array(
+        [colormaps["turbo"](place)[:3] for place in np.linspace(0.03, 0.97, classes)]
+    )
     return colours
 
 

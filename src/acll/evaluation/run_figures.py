@@ -1,4 +1,5 @@
-"""Figures of runs compared: matrices of scores, score against size, learning curves, difficulty, layers."""
+"""Figures of runs compared: matrices of scores, score against size, learning curves, difficulty,
+layers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,20 +33,29 @@ def _matrix(panel: Axes, scores: pd.DataFrame, tasks: Sequence[str]) -> None:
     for (row, column), value in np.ndenumerate(values.to_numpy()):
         if not np.isnan(value):
             colour = "white" if value < 0.5 else "black"
-            panel.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
+            panel.text(
+                column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour
+            )
     panel.set_xticks(range(len(tasks)), tasks, rotation=30, ha="right", fontsize=8)
     panel.set_yticks(range(len(tasks)), [f"+ {task}" for task in tasks], fontsize=8)
     panel.set_ylabel("after")
 
 
 def sizes(summary: pd.DataFrame) -> Figure:
-    """Mean score against size, a panel a sequence; bars are 95% intervals. summary: the table of that name."""
+    """Mean score against size, a panel a sequence; bars are 95% intervals. summary: the table of
+    that name."""
     sequences = list(dict.fromkeys(summary["sequence"]))
     figure, axes = grid(1, len(sequences), height=4.2, width=4.6)
     for panel, sequence in zip(axes[0], sequences):
         own = summary[summary["sequence"] == sequence]
         for index, row in enumerate(own.to_dict("records")):
-            half = [[0.0 if pd.isna(row["mean_score_low"]) else row["mean_score"] - row["mean_score_low"]]] * 2
+            half = [
+                [
+                    0.0
+                    if pd.isna(row["mean_score_low"])
+                    else row["mean_score"] - row["mean_score_low"]
+                ]
+            ] * 2
             marker, colour = MARKERS[index % 8], COLOURS[(index + index // 8) % 8]
             panel.errorbar(row["size"], row["mean_score"], half, fmt=marker, color=colour, capsize=2, markersize=7,
                            label=row["method"])  # fmt: skip
@@ -61,13 +71,18 @@ def sizes(summary: pd.DataFrame) -> Figure:
 
 
 def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
-    """How each task was learned in its turn: validation score after each epoch, a panel a task, a line a method.
+    """How each task was learned in its turn: validation score after each epoch, a panel a task, a
+    line a method.
 
-    Means over seeds, in the first order of each sequence. table: curves.csv; final: the table of that name.
+    Means over seeds, in the first order of each sequence. table: curves.csv; final: the table of
+    that name.
     """
     places = [
         (sequence, tasks[: place + 1])
-        for sequence, order in final.groupby("sequence", sort=False)["order"].first().astype(str).items()
+        for sequence, order in final.groupby("sequence", sort=False)["order"]
+        .first()
+        .astype(str)
+        .items()
         for tasks in [order.split("+")]
         for place in range(len(tasks))
     ]
@@ -84,21 +99,36 @@ def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
             if own is not None:
                 means = own.groupby("epoch")["score"].mean()
                 marker, colour = MARKERS[index % 8], COLOURS[(index + index // 8) % 8]
-                panel.plot(means.index, means, color=colour, marker=marker, markersize=3, linewidth=1, label=method)
-        panel.set_title(f"{sequence}: {tasks[-1]}" + (f" after {len(tasks) - 1}" if len(tasks) > 1 else ""))
+                panel.plot(
+                    means.index,
+                    means,
+                    color=colour,
+                    marker=marker,
+                    markersize=3,
+                    linewidth=1,
+                    label=method,
+                )
+        panel.set_title(
+            f"{sequence}: {tasks[-1]}" + (f" after {len(tasks) - 1}" if len(tasks) > 1 else "")
+        )
         panel.set_xlabel("epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylabel("validation score")
         panel.grid(axis="y", alpha=0.3)
     for panel in axes.flatten()[len(places) :]:
         panel.set_visible(False)
-    handles = {label: handle for panel in axes.flatten() for handle, label in zip(*panel.get_legend_handles_labels())}
+    handles = {
+        label: handle
+        for panel in axes.flatten()
+        for handle, label in zip(*panel.get_legend_handles_labels())
+    }
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
     return figure
 
 
 def difficulty(final: pd.DataFrame) -> Figure:
-    """The kept share that searches ask for against the error of the task when learned, a panel a searching method."""
+    """The kept share that searches ask for against the error of the task when learned, a panel a
+    searching method."""
     searched = final[final["ratio_searched"].notna()]
     methods, tasks = list(dict.fromkeys(searched["method"])), list(dict.fromkeys(searched["task"]))
     figure, axes = grid(1, len(methods), height=3.6, width=4.0)
@@ -106,11 +136,19 @@ def difficulty(final: pd.DataFrame) -> Figure:
         for index, task in enumerate(tasks):
             own = searched[(searched["method"] == method) & (searched["task"] == task)]
             marker, colour = MARKERS[(index + index // 8) % 8], COLOURS[index % 8]
-            panel.plot(1 - own["score_when_learned"], 1 - own["ratio_searched"], marker, color=colour, label=task)
+            panel.plot(
+                1 - own["score_when_learned"],
+                1 - own["ratio_searched"],
+                marker,
+                color=colour,
+                label=task,
+            )
         panel.set_yscale("log")
         kept = 1 - searched.loc[searched["method"] == method, "ratio_searched"]
         low, high = kept.min() / 1.4, min(kept.max() * 1.4, 1.1)
-        ticks = [tick for tick in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if low <= tick <= high]
+        ticks = [
+            tick for tick in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if low <= tick <= high
+        ]
         panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         panel.yaxis.set_minor_locator(NullLocator())
         panel.set_ylim(low, high)
@@ -126,8 +164,8 @@ def difficulty(final: pd.DataFrame) -> Figure:
 def layers(networks: Mapping[str, tuple[Sequence[str], Mapping[str, Sequence[int]]]]) -> Figure:
     """Who owns which share of each layer, a panel a network.
 
-    networks: by a title the names of the tasks, and for each shared weight tensor, from the input on, how many of its
-    weights are free and how many each task owns.
+    networks: by a title the names of the tasks, and for each shared weight tensor, from the input
+    on, how many of its weights are free and how many each task owns.
     """
     columns = min(3, len(networks))
     most = max(len(counts) for _, counts in networks.values())
@@ -137,7 +175,12 @@ def layers(networks: Mapping[str, tuple[Sequence[str], Mapping[str, Sequence[int
         left = np.zeros(len(table))
         for index, task in enumerate(tasks):
             panel.barh(
-                range(len(table)), table[:, index + 1], left=left, color=COLOURS[index % 8], label=task, height=1
+                range(len(table)),
+                table[:, index + 1],
+                left=left,
+                color=COLOURS[index % 8],
+                label=task,
+                height=1,
             )
             left += table[:, index + 1]
         panel.barh(range(len(table)), 1 - left, left=left, color=FREE, label="free", height=1)
@@ -147,7 +190,9 @@ def layers(networks: Mapping[str, tuple[Sequence[str], Mapping[str, Sequence[int
         panel.set_xlim(0, 1)
         panel.set_title(title, fontsize=9)
         panel.set_xlabel("share of the layer's weights")
-        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3, frameon=False, fontsize=7)
+        panel.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3, frameon=False, fontsize=7
+        )
     for panel in axes.flatten()[len(networks) :]:
         panel.set_visible(False)
     return figure

@@ -1,4 +1,5 @@
-"""A contact sheet of a prepared task: samples of its training split, and how often each class is there."""
+"""A contact sheet of a prepared task: samples of its training split, and how often each class is
+there."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from acll.data import prepared
-from acll.data.places import SPLITS
-from acll.data.prepared import Header
+from acll.data.prepared import TaskInfo
+from acll.data.storage import SPLITS
 from acll.evaluation.pictures import class_colours, overlaid, shortened, spread, visible
 from acll.evaluation.style import COLOURS
 
@@ -22,7 +23,10 @@ _NAMED = 20  # classes that have a bar and a name of their own
 
 
 def sheet(train: Path, summary: Mapping[str, Any]) -> Figure:
-    """A figure of a prepared training file and its summary. The test split is counted, never shown."""
+    """A figure of a prepared training file and its summary.
+
+    The test split is counted, never shown.
+    """
     positions = _positions(train, summary)
     images, labels, header = prepared.some_samples(train, "train", positions)
     figure: Figure = plt.figure(figsize=(13, 6.2), layout="constrained")
@@ -44,21 +48,23 @@ def sheet(train: Path, summary: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _title(header: Header, summary: Mapping[str, Any]) -> str:
+def _title(header: TaskInfo, summary: Mapping[str, Any]) -> str:
     height, width = header.image_size
     of_what = " tiles" if summary["tile_overlap"] is not None else ""
     sizes = ", ".join(f"{summary['samples'][split]:,} {split}{of_what}" for split in SPLITS)
     bands = summary["channels"]
     lines = [
         f"{header.name} ({summary['source']}, {header.kind}): {sizes}",
-        f"{height} x {width} pixels, {bands} channel{'s' if bands > 1 else ''} of {summary['pixel']}"
+        f"{height} x {width} pixels, {bands} channel{'s' if bands > 1 else ''} of "
+        f"{summary['pixel']}"
         f"{' (the first three are shown)' if bands > 3 else ''}, "
         f"{len(header.classes)} classes",
     ]
     for what in ("left_out", "warnings"):
         if summary[what]:
             lines.append(
-                f"{what.replace('_', ' ')}: " + ", ".join(f"{n:,} {kind}" for kind, n in summary[what].items())
+                f"{what.replace('_', ' ')}: "
+                + ", ".join(f"{n:,} {kind}" for kind, n in summary[what].items())
             )
     return "\n".join(lines)
 
@@ -75,7 +81,9 @@ def _positions(train: Path, summary: Mapping[str, Any]) -> list[int]:
     return [int(where[index]) for where in found for index in spread(len(where), each)]
 
 
-def _counts(panel: Axes, header: Header, summary: Mapping[str, Any], colours: NDArray[Any]) -> None:
+def _counts(
+    panel: Axes, header: TaskInfo, summary: Mapping[str, Any], colours: NDArray[Any]
+) -> None:
     """Samples with each class, in each split."""
     counts: dict[str, Sequence[int]] = {split: summary["with_class"][split] for split in SPLITS}
     places = np.arange(len(header.classes))

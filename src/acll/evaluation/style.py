@@ -1,4 +1,5 @@
-"""What all figures have in common: readable in print and by the colour-blind (Okabe & Ito's palette, with markers)."""
+"""What all figures have in common: readable in print and by the colour-blind (Okabe & Ito's
+palette, with markers)."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ plt.rcParams.update(
 )
 
 
-def save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure whole or not at all; equal figures give equal bytes."""
     with written(path) as beside:
         figure.savefig(beside, format="png", metadata={"Software": None})

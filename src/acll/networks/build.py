@@ -1,7 +1,7 @@
 """Networks as named parts: an encoder, for segmentation a decoder, and the head of one task.
 
-A task's network holds the parts that its kind uses and nothing else; its state dict has the names `encoder.…`,
-`decoder.…`, `head.…`. What all tasks of a network share is told by `partition`.
+A task's network holds the parts that its kind uses and nothing else; its state dict has the names
+`encoder.…`, `decoder.…`, `head.…`. What all tasks of a network share is told by `partition`.
 """
 
 import copy
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from acll.errors import UserError
 from acll.networks import classic, small
-from acll.settings import BackboneNetwork, DecoderNetwork, Kind, Network, PerceptronNetwork
+from acll.networks.spec import BackboneNetwork, DecoderNetwork, Network, PerceptronNetwork
+from acll.settings import Kind
 
 IMAGENET_CLASSES = 1000
 IMAGENET_CHANNELS = 3  # for which every encoder is made, before `_start` gives it its own number
@@ -35,12 +36,17 @@ class NetworkError(UserError):
 class TaskNetwork(nn.Module):
     """The network of one task.
 
-    Images [N, channels, H, W], or grey ones [N, 1, H, W], which are repeated to fill the channels → logits [N, classes]
-    (classification) or [N, classes, H, W] (segmentation). built_from: what `build` was asked for.
+    Images [N, channels, H, W], or grey ones [N, 1, H, W], which are repeated to fill the channels →
+    logits [N, classes] (classification) or [N, classes, H, W] (segmentation). built_from: what
+    `build` was asked for.
     """
 
     def __init__(
-        self, encoder: nn.Module, decoder: nn.Module | None, head: nn.Module, channels: int = IMAGENET_CHANNELS
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module | None,
+        head: nn.Module,
+        channels: int = IMAGENET_CHANNELS,
     ) -> None:
         super().__init__()
         self.channels = channels
@@ -55,7 +61,9 @@ class TaskNetwork(nn.Module):
 
     def encode(self, images: Tensor) -> Any:
         """What the encoder makes of images: of each kind of network its own."""
-        return self.encoder(images.expand(-1, self.channels, -1, -1) if images.shape[1] == 1 else images)
+        return self.encoder(
+            images.expand(-1, self.channels, -1, -1) if images.shape[1] == 1 else images
+        )
 
     def features(self, encoded: Any) -> Any:
         """What the head takes, from what `encode` gives."""
@@ -78,15 +86,19 @@ class PooledHead(nn.Sequential):
 
 # our own classification networks: for each its encoder, and its head for a number of classes
 _OWN: dict[str, tuple[Callable[[], nn.Module], Callable[[int], nn.Module]]] = {
-    small.NAME: (small.SmallResNet, partial(PooledHead, small.WIDTHS[-1])),
+    small.SMALL_RESNET: (small.SmallResNet, partial(PooledHead, small.WIDTHS[-1])),
     classic.LENET: (classic.lenet, partial(nn.Linear, classic.LENET_FEATURES)),
     classic.CONV_SMALL: (classic.conv_small, partial(nn.Linear, classic.CONV_SMALL_FEATURES)),
 }
 OWN_BACKBONES = tuple(_OWN)
 
 
-def build(network: Network, kind: Kind, classes: int, seed: int, pretrained: bool = True) -> TaskNetwork:
-    """The network of a task, drawn from `seed`: the same seed gives the same bits. Global random state is untouched.
+def build(
+    network: Network, kind: Kind, classes: int, seed: int, pretrained: bool = True
+) -> TaskNetwork:
+    """The network of a task, drawn from `seed`: the same seed gives the same bits.
+
+    Global random state is untouched.
 
     With `pretrained`, the encoder starts from `network.weights`. Raises NetworkError.
     """
@@ -95,7 +107,9 @@ def build(network: Network, kind: Kind, classes: int, seed: int, pretrained: boo
         name = network.backbone if isinstance(network, BackboneNetwork) else "a perceptron"
         raise NetworkError(f"{name} has no decoder, so it cannot learn a segmentation task")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about names of encoders that the configuration has checked already
+        warnings.simplefilter(
+            "ignore"
+        )  # about names of encoders that the configuration has checked already
         torch.manual_seed(seed)
         built = _built(network, kind, weights, classes)
     built.built_from = network
@@ -117,7 +131,7 @@ def body_kind(network: Network) -> Kind:
     return "segmentation" if isinstance(network, DecoderNetwork) else "classification"
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # our own; to import a library would take longer than all the rest
 
 
@@ -133,7 +147,7 @@ def _own(name: str, weights: str, channels: int, classes: int) -> TaskNetwork:
     return TaskNetwork(encoder, None, make_head(classes), channels)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # torchvision
 
 
@@ -141,17 +155,24 @@ def _torchvision(name: str, weights: str, channels: int, classes: int) -> TaskNe
     from torchvision import models
     from torchvision.models import MNASNet, get_model, list_models
 
-    if name not in list_models(module=models):  # others come with parts that are fetched whatever is said of weights
+    if name not in list_models(
+        module=models
+    ):  # others come with parts that are fetched whatever is said of weights
         raise NetworkError(f"there is no backbone {name!r}")
 
     # transform_input, on with ImageNet weights, would rescale three channels and drop all others
-    options = {"aux_logits": False, "transform_input": False} if name in ("googlenet", "inception_v3") else {}
+    options = (
+        {"aux_logits": False, "transform_input": False}
+        if name in ("googlenet", "inception_v3")
+        else {}
+    )
     model = get_model(name, weights="DEFAULT" if weights == "imagenet" else None, **options)
     if isinstance(model, MNASNet):
         # its own wants the number of a version, which only a state dict fresh from a module has
         model._load_from_state_dict = MethodType(nn.Module._load_from_state_dict, model)
-        # its normalisations follow a batch by 0.0003, for a million steps; after a few hundred what evaluation takes
-        # for mean and variance would still be 0 and 1, and activations grow from layer to layer until they are NaN
+        # its normalisations follow a batch by 0.0003, for a million steps; after a few hundred what
+        # evaluation takes for mean and variance would still be 0 and 1, and activations grow from
+        # layer to layer until they are NaN
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 0.1
@@ -161,17 +182,23 @@ def _torchvision(name: str, weights: str, channels: int, classes: int) -> TaskNe
 
 
 def without_classifier(model: nn.Module) -> tuple[nn.Module, int, str]:
-    """A classification model less its last layer: (the model, its number of features, the name of that layer).
+    """A classification model less its last layer: (the model, its number of features, the name of
+    that layer).
 
-    The last layer is the one linear layer or convolution with an output a class; it becomes the identity, in place.
+    The last layer is the one linear layer or convolution with an output a class; it becomes the
+    identity, in place.
     """
     outputs = [
         name
         for name, module in model.named_modules()
-        if IMAGENET_CLASSES in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
+        if IMAGENET_CLASSES
+        in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
     ]
     if len(outputs) != 1:
-        raise NetworkError(f"{type(model).__name__} has {len(outputs)} layers with an output a class; one is expected")
+        raise NetworkError(
+            f"{type(model).__name__} has {len(outputs)} layers with an output a class; one is "
+            "expected"
+        )
     layer = model.get_submodule(outputs[0])
     features = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
     model.set_submodule(outputs[0], nn.Identity())
@@ -179,15 +206,20 @@ def without_classifier(model: nn.Module) -> tuple[nn.Module, int, str]:
     return model, features, outputs[0]
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # segmentation-models-pytorch
 
 
-def _segmentation_models(network: DecoderNetwork, kind: Kind, weights: str, classes: int) -> TaskNetwork:
-    """A network of the library, or its encoder with a pooled head. Both kinds have the same encoder, name by name."""
+def _segmentation_models(
+    network: DecoderNetwork, kind: Kind, weights: str, classes: int
+) -> TaskNetwork:
+    """A network of the library, or its encoder with a pooled head.
+
+    Both kinds have the same encoder, name by name.
+    """
     channels = network.channels
-    if kind == "classification" and network.encoder == small.NAME:
-        return _own(small.NAME, weights, channels, classes)
+    if kind == "classification" and network.encoder == small.SMALL_RESNET:
+        return _own(small.SMALL_RESNET, weights, channels, classes)
     try:
         model = _architecture(network.decoder, network.encoder, weights)
     except (KeyError, ValueError, RuntimeError, AttributeError) as error:
@@ -195,7 +227,9 @@ def _segmentation_models(network: DecoderNetwork, kind: Kind, weights: str, clas
     _start(model.encoder, weights, channels)
     _drop_idle(model.encoder, channels, 224 if network.decoder == "dpt" else 64)
     if kind == "classification":
-        return TaskNetwork(model.encoder, None, PooledHead(model.encoder.out_channels[-1], classes), channels)
+        return TaskNetwork(
+            model.encoder, None, PooledHead(model.encoder.out_channels[-1], classes), channels
+        )
     head = _segmentation_head(model.segmentation_head, classes)
     return TaskNetwork(model.encoder, model.decoder, head, channels)
 
@@ -205,10 +239,16 @@ def _architecture(decoder: str, encoder: str, weights: str) -> Any:
     import segmentation_models_pytorch as smp
 
     options: dict[str, Any] = {}
-    if encoder == small.NAME:
-        smp.encoders.encoders[small.NAME] = {"encoder": small.SmallResNet, "params": {}, "pretrained_settings": {}}
+    if encoder == small.SMALL_RESNET:
+        smp.encoders.encoders[small.SMALL_RESNET] = {
+            "encoder": small.SmallResNet,
+            "params": {},
+            "pretrained_settings": {},
+        }
         options["encoder_depth"] = small.DEPTH
-        channels = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[decoder]).parameters.get("decoder_channels")
+        channels = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[decoder]).parameters.get(
+            "decoder_channels"
+        )
         if channels is not None and isinstance(channels.default, tuple):
             options["decoder_channels"] = channels.default[-small.DEPTH :]
     loaded = "imagenet" if weights == "imagenet" else None
@@ -217,13 +257,16 @@ def _architecture(decoder: str, encoder: str, weights: str) -> Any:
 
 @torch.no_grad()
 def _drop_idle(encoder: nn.Module, channels: int, size: int) -> None:
-    """Replace what takes no part in the forward pass, such as the last stages under a decoder that uses only three.
+    """Replace what takes no part in the forward pass, such as the last stages under a decoder that
+    uses only three.
 
-    Weights that do nothing would else be owned and counted. size: of a square image that the encoder takes, in pixels.
+    Weights that do nothing would else be owned and counted. size: of a square image that the
+    encoder takes, in pixels.
     """
     used: set[nn.Module] = set()
     hooks = [
-        module.register_forward_hook(lambda module, inputs, output: used.add(module)) for module in encoder.modules()
+        module.register_forward_hook(lambda module, inputs, output: used.add(module))
+        for module in encoder.modules()
     ]
     was_training = encoder.training
     encoder.eval()(torch.zeros(1, channels, size, size))
@@ -258,26 +301,36 @@ def _segmentation_head(template: nn.Module, classes: int) -> nn.Module:
     return head
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # where weights come from, and how they are fitted to the number of channels
 
 
 def _start(encoder: nn.Module, weights: str, channels: int, ignore: str | None = None) -> None:
-    """Give an encoder made for 3 channels its weights and its own number of input channels, in place.
+    """Give an encoder made for 3 channels its weights and its own number of input channels, in
+    place.
 
-    Pretrained weights of 3 channels are repeated for others; a file of weights for this number is loaded as it is, and
-    without pretrained weights the first layer is drawn anew as PyTorch draws a layer of so many inputs. What the file
-    has of the layer named `ignore` is left out. No decoder reads what an encoder says of the channels of the images
-    themselves, so that stays. Raises NetworkError.
+    Pretrained weights of 3 channels are repeated for others; a file of weights for this number is
+    loaded as it is, and without pretrained weights the first layer is drawn anew as PyTorch draws a
+    layer of so many inputs. What the file has of the layer named `ignore` is left out. No decoder
+    reads what an encoder says of the channels of the images themselves, so that stays. Raises
+    NetworkError.
     """
-    state = {} if weights == "none" else encoder.state_dict() if weights == "imagenet" else _read(weights, ignore)
+    state = (
+        {}
+        if weights == "none"
+        else encoder.state_dict()
+        if weights == "imagenet"
+        else _read(weights, ignore)
+    )
     if channels != IMAGENET_CHANNELS:
         for name, layer in _image_layers(encoder).items():
             known = state.get(f"{name}.weight")
             if known is not None and known.shape == layer.weight.shape:
                 state[f"{name}.weight"] = _repeated(known, channels)
             layer.in_channels = channels
-            layer.weight = nn.Parameter(layer.weight.new_empty(layer.out_channels, channels, *layer.kernel_size))
+            layer.weight = nn.Parameter(
+                layer.weight.new_empty(layer.out_channels, channels, *layer.kernel_size)
+            )
             if weights == "none":
                 layer.reset_parameters()
     if weights != "none":
@@ -285,13 +338,17 @@ def _start(encoder: nn.Module, weights: str, channels: int, ignore: str | None =
 
 
 def _image_layers(encoder: nn.Module) -> dict[str, nn.Conv2d]:
-    """The convolutions that take the images, by name: the first with 3 inputs, and its branches right behind it."""
-    layers = [(name, layer) for name, layer in encoder.named_modules() if isinstance(layer, nn.Conv2d)]
+    """The convolutions that take the images, by name: the first with 3 inputs, and its branches
+    right behind it."""
+    layers = [
+        (name, layer) for name, layer in encoder.named_modules() if isinstance(layer, nn.Conv2d)
+    ]
     onwards = dropwhile(lambda named: not _takes_images(named[1]), layers)
     found = dict(takewhile(lambda named: _takes_images(named[1]), onwards))
     if not found:
         raise NetworkError(
-            f"{type(encoder).__name__} has no convolution that takes images of {IMAGENET_CHANNELS} channels, "
+            f"{type(encoder).__name__} has no convolution that takes images of "
+            f"{IMAGENET_CHANNELS} channels, "
             "so it cannot be fitted to others"
         )
     return found
@@ -304,8 +361,9 @@ def _takes_images(layer: nn.Conv2d) -> bool:
 def _repeated(weight: Tensor, channels: int) -> Tensor:
     """Weights [O, 3, h, w] of a first convolution → [O, channels, h, w].
 
-    Input channel i gets the weights of channel i mod 3, all scaled by 3 / channels, so that activations keep their
-    scale; a single channel gets the sum. This is what timm and segmentation-models-pytorch do.
+    Input channel i gets the weights of channel i mod 3, all scaled by 3 / channels, so that
+    activations keep their scale; a single channel gets the sum. This is what timm and
+    segmentation-models-pytorch do.
     """
     if channels == 1:
         return weight.sum(1, keepdim=True)
@@ -318,7 +376,11 @@ def _read(weights: str, ignore: str | None) -> dict[str, Tensor]:
         state = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise NetworkError(f"{weights}: not a readable .safetensors file: {error}") from None
-    return {name: value for name, value in state.items() if ignore is None or not name.startswith(ignore + ".")}
+    return {
+        name: value
+        for name, value in state.items()
+        if ignore is None or not name.startswith(ignore + ".")
+    }
 
 
 def _load(encoder: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -326,12 +388,17 @@ def _load(encoder: nn.Module, state: dict[str, Tensor], source: str) -> None:
     expected = encoder.state_dict()
     for name, value in state.items():
         if name in expected and value.shape != expected[name].shape:
-            raise NetworkError(f"{source}: {name} has shape {list(value.shape)}, not {list(expected[name].shape)}")
-    missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
+            raise NetworkError(
+                f"{source}: {name} has shape {list(value.shape)}, not {list(expected[name].shape)}"
+            )
+    missing = [
+        name for name in expected if name not in state and not name.endswith("num_batches_tracked")
+    ]
     unexpected = [name for name in state if name not in expected]
     if missing or unexpected:
         raise NetworkError(
             f"{source}: not the weights of this encoder: {len(missing)} tensors are missing "
-            f"({', '.join(missing[:3])} …), {len(unexpected)} are unknown ({', '.join(unexpected[:3])} …)"
+            f"({', '.join(missing[:3])} …), {len(unexpected)} are unknown "
+            f"({', '.join(unexpected[:3])} …)"
         )
     encoder.load_state_dict(state, strict=False)

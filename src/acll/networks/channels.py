@@ -14,36 +14,50 @@ _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 class ChannelGraph:
-    """Which normalisation reads a layer, and which weights read nothing where some channels are always 0.
+    """Which normalisation reads a layer, and which weights read nothing where some channels are
+    always 0.
 
-    layers: the convolutions and linear layers, by the names of their weights, each with the name of the batch
-    normalisation that reads it, or None.
+    layers: the convolutions and linear layers, by the names of their weights, each with the name of
+    the batch normalisation that reads it, or None.
     """
 
     def __init__(self, network: nn.Module, images: Tensor) -> None:
         """network: whatever its weights; it is left as it is. images: of the shape that it takes."""
-        self._network, self._images = network, torch.ones_like(images[:1])  # one is enough to see what is 0
+        self._network, self._images = (
+            network,
+            torch.ones_like(images[:1]),
+        )  # one is enough to see what is 0
         self.layers = self._look()
 
     @torch.no_grad()
     def _look(self) -> dict[str, str | None]:
-        outputs: list[tuple[Tensor, int, str]] = []  # they are held, so that no two have the same identity
+        outputs: list[
+            tuple[Tensor, int, str]
+        ] = []  # they are held, so that no two have the same identity
         reads: Counter[str] = Counter()  # of each normalisation
         found: dict[str, str | None] = {
-            f"{name}.weight": None for name, module in self._network.named_modules() if isinstance(module, _LAYERS)
+            f"{name}.weight": None
+            for name, module in self._network.named_modules()
+            if isinstance(module, _LAYERS)
         }
 
         def look(norm: str, given: Tensor) -> None:
             reads[norm] += 1
             # an output that has been changed in place is no longer the convolution's
             found.update(
-                {weight: norm for output, version, weight in outputs if output is given and output._version == version}
+                {
+                    weight: norm
+                    for output, version, weight in outputs
+                    if output is given and output._version == version
+                }
             )
 
         def hook(name: str, module: nn.Module) -> Any:
             if isinstance(module, nn.Conv2d):
                 return module.register_forward_hook(
-                    lambda _, inputs, output: outputs.append((output, output._version, f"{name}.weight"))
+                    lambda _, inputs, output: outputs.append(
+                        (output, output._version, f"{name}.weight")
+                    )
                 )
             if isinstance(module, nn.BatchNorm2d):
                 return module.register_forward_pre_hook(lambda _, inputs: look(name, inputs[0]))
@@ -51,15 +65,20 @@ class ChannelGraph:
 
         with _hooked(self._network, hook):
             self._network(self._images)
-        return {weight: norm if norm is not None and reads[norm] == 1 else None for weight, norm in found.items()}
+        return {
+            weight: norm if norm is not None and reads[norm] == 1 else None
+            for weight, norm in found.items()
+        }
 
     @torch.no_grad()
     def idle(self, silent: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Which weights read nothing but channels that are always 0: bool [O, I/groups] by the name of a weight.
+        """Which weights read nothing but channels that are always 0: bool [O, I/groups] by the name
+        of a weight.
 
-        silent: bool [O] by the name of a weight, the output channels that are 0 behind the layer's normalisation. All
-        others are taken for anything but 0: what all modules with parameters give is replaced, and what then comes to
-        layers is looked at. So no weight makes a difference, and what is not known is taken for 0 too seldom.
+        silent: bool [O] by the name of a weight, the output channels that are 0 behind the layer's
+        normalisation. All others are taken for anything but 0: what all modules with parameters
+        give is replaced, and what then comes to layers is looked at. So no weight makes a
+        difference, and what is not known is taken for 0 too seldom.
         """
         reads: dict[str, Tensor] = {}
         values = torch.Generator().manual_seed(0)
@@ -81,8 +100,13 @@ class ChannelGraph:
             return _coded(output, silent.get(f"{name}.weight"), axis, values)
 
         def hook(name: str, module: nn.Module) -> Any:
-            if isinstance(module, _LAYERS + _NORMS) or next(module.parameters(recurse=False), None) is not None:
-                return module.register_forward_hook(lambda _, given, output: replaced(name, module, given, output))
+            if (
+                isinstance(module, _LAYERS + _NORMS)
+                or next(module.parameters(recurse=False), None) is not None
+            ):
+                return module.register_forward_hook(
+                    lambda _, given, output: replaced(name, module, given, output)
+                )
             return None
 
         with _hooked(self._network, hook):
@@ -101,7 +125,11 @@ def _coded(output: Tensor, silent: Tensor | None, axis: int, generator: torch.Ge
 @contextmanager
 def _hooked(network: nn.Module, hook: Callable[[str, nn.Module], Any]) -> Iterator[None]:
     """Hooks of each module that wants one, in evaluation mode; afterwards all is as it was."""
-    handles = [handle for name, module in network.named_modules() if (handle := hook(name, module)) is not None]
+    handles = [
+        handle
+        for name, module in network.named_modules()
+        if (handle := hook(name, module)) is not None
+    ]
     training = [module for module in network.modules() if module.training]
     try:
         network.eval()

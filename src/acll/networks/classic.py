@@ -1,8 +1,8 @@
 """Small networks of the literature on lifelong learning, for small images, layer by layer.
 
-The convolutional ones are made for images of 3 channels, as all encoders are before they are given their own number.
-Their last pooling has a fixed size of output, which on 32x32 pixels is that of the papers; so images may have any size
-that leaves something to pool.
+The convolutional ones are made for images of 3 channels, as all encoders are before they are given
+their own number. Their last pooling has a fixed size of output, which on 32x32 pixels is that of
+the papers; so images may have any size that leaves something to pool.
 """
 
 from itertools import pairwise
@@ -16,7 +16,8 @@ CONV_SMALL_FEATURES = 512
 
 
 def perceptron(inputs: int, hidden: list[int]) -> nn.Sequential:
-    """Images [N, C, H, W] with C·H·W = `inputs` → features [N, last of `hidden`]: a linear layer and ReLU a width."""
+    """Images [N, C, H, W] with C·H·W = `inputs` → features [N, last of `hidden`]: a linear layer
+    and ReLU a width."""
     layers: list[nn.Module] = [nn.Flatten()]
     for before, width in pairwise([inputs, *hidden]):
         layers += [nn.Linear(before, width), nn.ReLU()]
@@ -26,7 +27,8 @@ def perceptron(inputs: int, hidden: list[int]) -> nn.Sequential:
 def lenet() -> nn.Sequential:
     """Images [N, 3, H, W] → features [N, 84].
 
-    LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998) as it is used today: ReLU and max pooling, all maps connected.
+    LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998) as it is used today: ReLU and max pooling, all
+    maps connected.
     """
     return nn.Sequential(
         nn.Conv2d(3, 6, 5),
@@ -46,7 +48,8 @@ def lenet() -> nn.Sequential:
 def conv_small() -> nn.Sequential:
     """Images [N, 3, H, W] → features [N, 512].
 
-    The network for split CIFAR of Zenke, Poole, Ganguli 2017 (Continual Learning Through Synaptic Intelligence).
+    The network for split CIFAR of Zenke, Poole, Ganguli 2017 (Continual Learning Through Synaptic
+    Intelligence).
     """
     return nn.Sequential(
         nn.Conv2d(3, 32, 3, padding=1),

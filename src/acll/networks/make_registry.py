@@ -1,7 +1,8 @@
 """Write registry.json: every architecture that the libraries offer, and why some cannot be packed.
 
-`python -m acll.networks.make_registry` takes some minutes. The configuration reads the file, so that a name is checked
-before any job without importing the libraries; a test compares its names with the installed libraries.
+`python -m acll.networks.make_registry` takes some minutes. The configuration reads the file, so
+that a name is checked before any job without importing the libraries; a test compares its names
+with the installed libraries.
 """
 
 import json
@@ -14,7 +15,8 @@ import torch
 
 from acll.networks.build import OWN_BACKBONES, NetworkError, build
 from acll.networks.partition import UnpackableError, partition
-from acll.settings import BackboneNetwork, DecoderNetwork, Kind, Network
+from acll.networks.spec import BackboneNetwork, DecoderNetwork, Network
+from acll.settings import Kind
 
 SIZES = (8, 16, 32, 48, 64, 80, 96, 128, 224)
 FIXED = ("vit_", "maxvit")  # the length of their sequence is part of their weights
@@ -39,10 +41,17 @@ def main() -> None:
         print(name, backbones[name], smallest.get(name), file=sys.stderr, flush=True)
     encoders = {
         name: refusal(DecoderNetwork(decoder="unet", encoder=name), "classification")
-        for name in ["resnet_small", *(name for name in smp.encoders.get_encoder_names() if name != "resnet_small")]
+        for name in [
+            "resnet_small",
+            *(name for name in smp.encoders.get_encoder_names() if name != "resnet_small"),
+        ]
     }
     decoders = {
-        name: refusal(DecoderNetwork(decoder=name, encoder="tu-vit_tiny_patch16_224" if name == "dpt" else "resnet18"))
+        name: refusal(
+            DecoderNetwork(
+                decoder=name, encoder="tu-vit_tiny_patch16_224" if name == "dpt" else "resnet18"
+            )
+        )
         for name in smp.MODEL_ARCHITECTURES_MAPPING
     }
     for name in decoders:
@@ -50,11 +59,15 @@ def main() -> None:
             exact[name] = 224
         else:
             smallest[name] = smallest_size(DecoderNetwork(decoder=name, encoder="resnet18"))
-    small = {name: refusal(DecoderNetwork(decoder=name, encoder="resnet_small")) for name in decoders}
+    small = {
+        name: refusal(DecoderNetwork(decoder=name, encoder="resnet_small")) for name in decoders
+    }
     content = {"backbones": backbones, "smallest": smallest, "exact": exact}
     content["without_imagenet"] = without_imagenet(smp.encoders.encoders)
     content |= {"encoders": encoders, "decoders": decoders, "decoders_of_resnet_small": small}
-    Path(__file__).with_name("registry.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    Path(__file__).with_name("registry.json").write_text(
+        json.dumps(content, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def without_imagenet(encoders: dict[str, Any]) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Which state of a network all tasks share, weight by weight, and which is private to each task.
 
-Shared: weights of convolutions, linear layers, attention projections, embeddings of position and class token.
-Private: the head (and heads of earlier tasks that are trained with it), affine parameters and running statistics of
-normalisations, biases, layer scales, persistent buffers. What is neither is refused, so nothing can drift unnoticed.
+Shared: weights of convolutions, linear layers, attention projections, embeddings of position and
+class token. Private: the head (and heads of earlier tasks that are trained with it), affine
+parameters and running statistics of normalisations, biases, layer scales, persistent buffers. What
+is neither is refused, so nothing can drift unnoticed.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,14 @@ from acll.errors import UserError
 
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding)
 _PROJECTIONS = {"in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"}
-_EMBEDDINGS = {"pos_embedding", "pos_embed", "class_token", "cls_token", "reg_token", "relative_position_bias_table"}
+_EMBEDDINGS = {
+    "pos_embedding",
+    "pos_embed",
+    "class_token",
+    "cls_token",
+    "reg_token",
+    "relative_position_bias_table",
+}
 _SCALES = {"layer_scale", "logit_scale", "gamma", "gamma_1", "gamma_2", "gamma1", "gamma2"}
 
 
@@ -30,7 +38,10 @@ class Partition:
 
 
 def partition(network: nn.Module) -> Partition:
-    """Split the state dict of `network` (parts as attributes, the head called `head`). Raises UnpackableError."""
+    """Split the state dict of `network` (parts as attributes, the head called `head`).
+
+    Raises UnpackableError.
+    """
     shared: list[str] = []
     private: list[str] = []
     seen: dict[int, str] = {}
@@ -42,13 +53,18 @@ def partition(network: nn.Module) -> Partition:
         path, _, leaf = name.rpartition(".")
         module = network.get_submodule(path)
         is_parameter = leaf in module._parameters
-        if path.split(".")[0] in ("head", "earlier") or not is_parameter or _is_private(module, leaf):
+        if (
+            path.split(".")[0] in ("head", "earlier")
+            or not is_parameter
+            or _is_private(module, leaf)
+        ):
             private.append(name)
         elif _is_shared(module, leaf):
             shared.append(name)
         else:
             raise UnpackableError(
-                f"{name} of {type(module).__name__} is neither a weight that tasks can share nor a bias"
+                f"{name} of {type(module).__name__} is neither a weight that tasks can share "
+                "nor a bias"
             )
     return Partition(tuple(shared), tuple(private))
 
@@ -56,8 +72,15 @@ def partition(network: nn.Module) -> Partition:
 def _is_shared(module: nn.Module, leaf: str) -> bool:
     if isinstance(module, _WEIGHTED):
         return leaf == "weight"
-    return leaf in _EMBEDDINGS or (isinstance(module, nn.MultiheadAttention) and leaf in _PROJECTIONS)
+    return leaf in _EMBEDDINGS or (
+        isinstance(module, nn.MultiheadAttention) and leaf in _PROJECTIONS
+    )
 
 
 def _is_private(module: nn.Module, leaf: str) -> bool:
-    return "Norm" in type(module).__name__ or leaf == "bias" or leaf.endswith("_bias") or leaf in _SCALES
+    return (
+        "Norm" in type(module).__name__
+        or leaf == "bias"
+        or leaf.endswith("_bias")
+        or leaf in _SCALES
+    )

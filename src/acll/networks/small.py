@@ -1,15 +1,15 @@
 """A small ResNet for small images.
 
-One block a stage after He et al. 2016 (section 4.2, n = 1), with four stages instead of three. The first stage works at
-full resolution, so that images of 16 or 32 pixels keep some; a decoder therefore has depth 3. It has what
-segmentation-models-pytorch asks of an encoder, without importing it: that alone would double the time in which the
-step of a small task starts.
+One block a stage after He et al. 2016 (section 4.2, n = 1), with four stages instead of three. The
+first stage works at full resolution, so that images of 16 or 32 pixels keep some; a decoder
+therefore has depth 3. It has what segmentation-models-pytorch asks of an encoder, without importing
+it: that alone would double the time in which the step of a small task starts.
 """
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NAME = "resnet_small"
+SMALL_RESNET = "resnet_small"
 WIDTHS = (16, 32, 64, 128)
 DEPTH = len(WIDTHS) - 1  # how often the resolution is halved
 
@@ -28,17 +28,19 @@ class Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """Images [N, 3, H, W] → features at strides 1, 2, 4, 8 (the first are the images); H and W multiples of 8."""
+    """Images [N, 3, H, W] → features at strides 1, 2, 4, 8 (the first are the images); H and W
+    multiples of 8."""
 
     def __init__(self, depth: int = DEPTH, output_stride: int = 2**DEPTH) -> None:
         super().__init__()
         if depth != DEPTH:
-            raise ValueError(f"{NAME} has depth {DEPTH}, not {depth}")
+            raise ValueError(f"{SMALL_RESNET} has depth {DEPTH}, not {depth}")
         self.out_channels = [3, *WIDTHS[1:]]
         self.output_stride = 2**DEPTH
         self.stem = _convolution(3, WIDTHS[0], 3, 1)
         self.stages = nn.ModuleList(
-            Block(before, width, stride) for before, width, stride in zip((WIDTHS[0], *WIDTHS), WIDTHS, (1, 2, 2, 2))
+            Block(before, width, stride)
+            for before, width, stride in zip((WIDTHS[0], *WIDTHS), WIDTHS, (1, 2, 2, 2))
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -55,8 +57,11 @@ class SmallResNet(nn.Module):
     def set_in_channels(self, channels: int, pretrained: bool) -> None:
         """Asked for by segmentation-models-pytorch; inputs have three channels here."""
         if channels != 3:
-            raise ValueError(f"{NAME} takes images of 3 channels, not {channels}")
+            raise ValueError(f"{SMALL_RESNET} takes images of 3 channels, not {channels}")
 
 
 def _convolution(channels: int, width: int, size: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=False), nn.BatchNorm2d(width))
+    return nn.Sequential(
+        nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=False),
+        nn.BatchNorm2d(width),
+    )

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_CHUNK = 1 << 16  # values at a time (a multiple of 8), which stay in the cache for what is done next
+_CHUNK = (
+    1 << 16
+)  # values at a time (a multiple of 8), which stay in the cache for what is done next
 
 
 def bits_for(largest: int) -> int:
@@ -16,7 +18,8 @@ def bits_for(largest: int) -> int:
 
 
 def pack(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Flat integers below 2**bits (bits ≤ 8) → bytes, most significant bit first, the last byte filled with zeros."""
+    """Flat integers below 2**bits (bits ≤ 8) → bytes, most significant bit first, the last byte
+    filled with zeros."""
     if values.size and int(values.max()) >= 1 << bits:
         raise ValueError(f"the value {int(values.max())} does not fit into {bits} bits")
     chunks = [
@@ -27,7 +30,8 @@ def pack(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 
 
 def unpacked(packed: NDArray[np.uint8], bits: int, count: int) -> Iterator[NDArray[np.uint8]]:
-    """The inverse of `pack`: `count` integers, piece by piece. Raises ValueError where the bytes are not as many."""
+    """The inverse of `pack`: `count` integers, piece by piece. Raises ValueError where the bytes
+    are not as many."""
     if packed.size != packed_size(count, bits):
         raise ValueError(f"{packed.size} bytes cannot hold {count} values of {bits} bits")
     step = _CHUNK * bits // 8

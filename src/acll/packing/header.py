@@ -1,6 +1,7 @@
 """What the header of a packed file says, and what it may say.
 
-Whatever memory, time or text somebody could ask for with a header is bounded here, before anything is made of it.
+Whatever memory, time or text somebody could ask for with a header is bounded here, before anything
+is made of it.
 """
 
 import math
@@ -14,15 +15,19 @@ from pydantic import BaseModel, Field, model_validator
 from acll.packing.ownership import MAX_TASKS, TaskRecord
 from acll.settings import MOST_BANDS, MOST_VALUES, refuse_large, refuse_odd_text
 
-# the largest networks of torchvision have 6.5e8 weights, at most 1e8 in one tensor; the deepest of timm has 979 tensors
+# the largest networks of torchvision have 6.5e8 weights, at most 1e8 in one tensor; the deepest of
+# timm has 979 tensors
 MOST_WEIGHTS, MOST_IN_A_TENSOR = 2**30, 2**28
-MOST_LAYERS, MOST_OWNERS = 5000, 2**18  # tensors; numbers of owned weights, one of each layer and task
+MOST_LAYERS, MOST_OWNERS = (
+    5000,
+    2**18,
+)  # tensors; numbers of owned weights, one of each layer and task
 MOST_DEPTH = 16  # of values in each other
 SMALLEST_TILE = 8  # pixels; no decoder takes smaller images
 MOST_MASK_CLASSES = 255  # masks are bytes, and one means ignore
 Dtype = Literal["float64", "int64", "float32", "int32", "float16", "bfloat16", "uint8"]
-Count = Annotated[int, Field(ge=0, le=MOST_IN_A_TENSOR)]
-Shape = Annotated[list[Count], Field(max_length=8)]
+WeightCount = Annotated[int, Field(ge=0, le=MOST_IN_A_TENSOR)]
+Shape = Annotated[list[WeightCount], Field(max_length=8)]
 
 
 class Layer(BaseModel):
@@ -30,7 +35,7 @@ class Layer(BaseModel):
 
     name: str
     shape: Shape
-    owned: list[Count]
+    owned: list[WeightCount]
 
     @property
     def count(self) -> int:
@@ -43,7 +48,7 @@ class Layer(BaseModel):
         return sum(self.owned) > 0 and self.count not in self.owned
 
 
-class Part(BaseModel):
+class PrivateTensor(BaseModel):
     """A tensor of a task's private state."""
 
     name: str
@@ -62,15 +67,18 @@ class Part(BaseModel):
         return math.prod(self.shape) * self.type.itemsize
 
 
-class Header(BaseModel):
-    """What a header says. Raises ValidationError for one that is no such thing, or that says what it may not."""
+class PackedHeader(BaseModel):
+    """What a header says.
+
+    Raises ValidationError for one that is no such thing, or that says what it may not.
+    """
 
     network: dict[str, Any]
     method: str
     seed: int
     tasks: Annotated[list[TaskRecord], Field(max_length=MAX_TASKS)]
     layers: Annotated[list[Layer], Field(max_length=MOST_LAYERS)]
-    private: dict[str, list[Part]]
+    private: dict[str, list[PrivateTensor]]
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -78,7 +86,10 @@ class Header(BaseModel):
         names = [record.name for record in self.tasks]
         if not all(re.fullmatch("[a-z0-9_]+", name) for name in names):
             raise ValueError("the name of a task has other characters than a-z, 0-9 and _")
-        tensors: list[Layer | Part] = [*self.layers, *(part for own in self.private.values() for part in own)]
+        tensors: list[Layer | PrivateTensor] = [
+            *self.layers,
+            *(part for own in self.private.values() for part in own),
+        ]
         if any(math.prod(max(1, side) for side in one.shape) > MOST_IN_A_TENSOR for one in tensors):
             raise ValueError(f"it has a tensor of more than {MOST_IN_A_TENSOR:,} values")
         if sum(counts) > MOST_WEIGHTS:
@@ -87,11 +98,17 @@ class Header(BaseModel):
             raise ValueError("it has no weights")
         if len(counts) * len(names) > MOST_OWNERS:
             raise ValueError(
-                f"it says that it has {len(counts):,} layers and {len(names)} tasks, more than any network"
+                f"it says that it has {len(counts):,} layers and {len(names)} tasks, more than "
+                "any network"
             )
-        if any(sum(layer.owned) > layer.count or len(layer.owned) != len(names) for layer in self.layers):
+        if any(
+            sum(layer.owned) > layer.count or len(layer.owned) != len(names)
+            for layer in self.layers
+        ):
             raise ValueError("its tasks own more weights than there are")
-        if len({layer.name for layer in self.layers}) < len(self.layers) or len(set(names)) < len(names):
+        if len({layer.name for layer in self.layers}) < len(self.layers) or len(set(names)) < len(
+            names
+        ):
             raise ValueError("a name stands there twice")
         if set(self.private) != set(names):
             raise ValueError("its tasks are not those whose private state it has")
@@ -103,8 +120,8 @@ class Header(BaseModel):
 
 
 def _refuse_odd(value: Any, depth: int = 0) -> None:
-    """Raise ValueError for text that is long or has control characters, numbers that are not finite, and values in too
-    many others: they would reach terminals, tables and JSON."""
+    """Raise ValueError for text that is long or has control characters, numbers that are not
+    finite, and values in too many others: they would reach terminals, tables and JSON."""
     if isinstance(value, str):
         refuse_odd_text(value)
     elif isinstance(value, float):
@@ -133,10 +150,15 @@ def _refuse_unusable(record: TaskRecord) -> None:
     if overlap is not None and not (
         0 <= overlap <= min(record.image_size) // 2 and min(record.image_size) >= SMALLEST_TILE
     ):
-        raise ValueError(f"{record.name}: tile_overlap {overlap} is more than half of image_size, or that is below 8")
+        raise ValueError(
+            f"{record.name}: tile_overlap {overlap} is more than half of image_size, or that "
+            "is below 8"
+        )
     if record.permute is not None and record.permute < 0:
         raise ValueError(f"{record.name}: its pixels cannot be moved")
-    if not record.classes or (record.kind == "segmentation" and len(record.classes) > MOST_MASK_CLASSES):
+    if not record.classes or (
+        record.kind == "segmentation" and len(record.classes) > MOST_MASK_CLASSES
+    ):
         raise ValueError(f"{record.name}: {len(record.classes)} classes")
     if ratio is not None and not (isinstance(ratio, int | float) and 0 <= ratio <= 1):
         raise ValueError(f"{record.name}: a ratio that is no share")

@@ -16,9 +16,9 @@ CONFIRMATION = "full"  # with full retraining
 
 
 @dataclass(frozen=True)
-class Point:
-    """A place in the search space: the kept share of all free weights and, with groups of layers, the shape: the log of
-    each group's factor."""
+class Candidate:
+    """A place in the search space: the kept share of all free weights and, with groups of layers,
+    the shape: the log of each group's factor."""
 
     kept: float
     shape: dict[str, float] = field(default_factory=dict)
@@ -26,8 +26,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one attempt gave on the validation split: the score of its best look, and how many epochs it ran (rounded to
-    whole batches)."""
+    """What one attempt gave on the validation split: the score of its best look, and how many
+    epochs it ran (rounded to whole batches)."""
 
     score: float
     standard_error: float
@@ -38,8 +38,9 @@ class Measured:
 class Trial:
     """A row of the table of trials.
 
-    epochs: length of the retraining; ran: how many of them there were, in whole batches; cost: in units of the dense
-    training; needed: the score that would do; objective: what the strategy minimises over brief trials.
+    epochs: length of the retraining; ran: how many of them there were, in whole batches; cost: in
+    units of the dense training; needed: the score that would do; objective: what the strategy
+    minimises over brief trials.
     """
 
     number: int
@@ -55,14 +56,20 @@ class Trial:
     shape: dict[str, float] = field(default_factory=dict)
 
 
-# Tells from the scores of the looks so far, and the standard error of the last, whether a training may end.
-Settled = Callable[[list[float], float], bool]
-Attempt = Callable[[Point, float, int, Settled | None], Measured]  # where, epochs, seed, when it may end
+# Tells from the scores of the looks so far, and the standard error of the last, whether a training
+# may end.
+StopRule = Callable[[list[float], float], bool]
+RunTrial = Callable[
+    [Candidate, float, int, StopRule | None], Measured
+]  # where, epochs, seed, when it may end
 
 
 class TrialLog:
-    """All trials of a search. One that was killed and starts again with the same `key` takes from disk what is there,
-    and so gives the same trials and the same choice as one left alone."""
+    """All trials of a search.
+
+    One that was killed and starts again with the same `key` takes from disk what is there, and so
+    gives the same trials and the same choice as one left alone.
+    """
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.key = path, key
@@ -75,7 +82,9 @@ class TrialLog:
         except (OSError, ValueError, KeyError, TypeError):
             pass  # none yet, or one of another search: start anew
 
-    def measure(self, role: str, point: Point, epochs: float, run: Callable[[], Measured], cost: "Cost") -> Trial:
+    def measure(
+        self, role: str, point: Candidate, epochs: float, run: Callable[[], Measured], cost: "Cost"
+    ) -> Trial:
         """Make the trial, or take it from disk where it is known."""
         number = len(self.trials)
         known = self._known[number] if number < len(self._known) else None
@@ -101,23 +110,32 @@ class TrialLog:
         write_json(self.path, {"key": self.key, "trials": [asdict(trial) for trial in self.trials]})
 
 
-def _same(trial: Trial, role: str, point: Point, epochs: float) -> bool:
-    return (trial.role, trial.kept_share, trial.epochs, trial.shape) == (role, point.kept, epochs, point.shape)
+def _same(trial: Trial, role: str, point: Candidate, epochs: float) -> bool:
+    return (trial.role, trial.kept_share, trial.epochs, trial.shape) == (
+        role,
+        point.kept,
+        epochs,
+        point.shape,
+    )
 
 
-def table(trials: Sequence[Trial]) -> pd.DataFrame:
+def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
     """A row for each trial; with groups of layers a column for each, the log of its factor."""
     rows = [asdict(trial) for trial in trials]
-    flat = [row | {f"shape_{group}": value for group, value in row.pop("shape").items()} for row in rows]
-    return pd.DataFrame(flat, columns=None if flat else [one.name for one in fields(Trial) if one.name != "shape"])
+    flat = [
+        row | {f"shape_{group}": value for group, value in row.pop("shape").items()} for row in rows
+    ]
+    return pd.DataFrame(
+        flat, columns=None if flat else [one.name for one in fields(Trial) if one.name != "shape"]
+    )
 
 
 @dataclass(frozen=True)
 class Cost:
     """What trainings cost, in units of the dense training.
 
-    A forward pass over an image counts 1, forward and backward 3. Counted, not timed: what is tried must not
-    depend on how busy a machine is.
+    A forward pass over an image counts 1, forward and backward 3. Counted, not timed: what is tried
+    must not depend on how busy a machine is.
     """
 
     train_samples: int

@@ -1,11 +1,12 @@
-"""A network made smaller and faster without a change of what it computes: normalisations folded into the layers before
-them, and channels that make no difference removed.
+"""A network made smaller and faster without a change of what it computes: normalisations folded
+into the layers before them, and channels that make no difference removed.
 
-A channel makes no difference to a layer that reads it if all weights that read it are zero, or if it always has the
-same value and that value is 0, or the layer does not pad, so that the value can go into its bias. Where this holds for
-every layer that reads it, whatever writes it need not be computed. Such channels come about when whole filters are
-pruned. What is added, concatenated or multiplied channel by channel is followed; operations that are not known here
-end the search and leave all channels that they read as they are.
+A channel makes no difference to a layer that reads it if all weights that read it are zero, or if
+it always has the same value and that value is 0, or the layer does not pad, so that the value can
+go into its bias. Where this holds for every layer that reads it, whatever writes it need not be
+computed. Such channels come about when whole filters are pruned. What is added, concatenated or
+multiplied channel by channel is followed; operations that are not known here end the search and
+leave all channels that they read as they are.
 """
 
 import operator
@@ -36,7 +37,10 @@ _SAME = {  # each channel by itself; one that is the same everywhere stays as it
     aten.max_pool2d.default, aten.adaptive_avg_pool2d.default, aten.upsample_nearest2d.vec,
     aten.upsample_bilinear2d.vec, aten.clone.default, aten.contiguous.default,
 }  # fmt: skip
-_FLATTEN, _BY_VECTOR = aten.flatten.using_ints, ((1,), (1, -1))  # all but the images, into one vector each
+_FLATTEN, _BY_VECTOR = (
+    aten.flatten.using_ints,
+    ((1,), (1, -1)),
+)  # all but the images, into one vector each
 _IDLE = {aten.dropout_.default, aten.feature_dropout_.default}  # in evaluation mode
 _MAY_BE_ITS_INPUT = {aten.dropout.default, aten.feature_dropout.default, aten.contiguous.default}
 _ANY_NUMBER = {0: torch.export.Dim("batch", min=1, max=2**20)}  # of images
@@ -45,8 +49,9 @@ Channel = tuple[Node, int]
 
 @dataclass(frozen=True)
 class Compacted:
-    """A network without needless channels: float [N, C, H, W] → as the network that it was made from; the numbers of
-    weights of its convolutions and linear layers before and after, and of channels that they write."""
+    """A network without needless channels: float [N, C, H, W] → as the network that it was made
+    from; the numbers of weights of its convolutions and linear layers before and after, and of
+    channels that they write."""
 
     network: GraphModule
     weights: tuple[int, int]
@@ -55,7 +60,8 @@ class Compacted:
 
 @torch.no_grad()
 def compacted(network: nn.Module, images: Tensor) -> Compacted:
-    """Fold and remove. network: in evaluation mode; images: an example of what it takes, two or more of them.
+    """Fold and remove. network: in evaluation mode; images: an example of what it takes, two or
+    more of them.
 
     Raises UserError where what comes out does not compute the same.
     """
@@ -64,7 +70,9 @@ def compacted(network: nn.Module, images: Tensor) -> Compacted:
     before = _counts(module)
     _fold(module)
     if not any(_changes_others(node) for node in module.graph.nodes if node.target not in _IDLE):
-        while _remove(module):  # what is no longer computed may have been the only reader of something else
+        while _remove(
+            module
+        ):  # what is no longer computed may have been the only reader of something else
             pass
     module.graph.eliminate_dead_code()
     module = GraphModule(module, module.graph)  # with nothing but what it uses
@@ -74,7 +82,8 @@ def compacted(network: nn.Module, images: Tensor) -> Compacted:
     difference = float((module(images) - expected).abs().max())
     if not difference <= 1e-3 * max(1.0, float(expected.abs().max())):
         raise UserError(
-            f"the compact form of this network computes something else (by {difference:.1e}): a fault of acll"
+            f"the compact form of this network computes something else (by {difference:.1e}): "
+            "a fault of acll"
         )
     after = _counts(module)
     return Compacted(module, (before[0], after[0]), (before[1], after[1]))
@@ -86,12 +95,16 @@ def program(network: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
 
 
 def _counts(module: GraphModule) -> tuple[int, int]:
-    layers = [node for node in module.graph.nodes if node.target in (_CONV, _LINEAR) and _known(module, node)]
+    layers = [
+        node
+        for node in module.graph.nodes
+        if node.target in (_CONV, _LINEAR) and _known(module, node)
+    ]
     weights = [_weight(module, node) for node in layers]
     return sum(weight.numel() for weight in weights), sum(len(weight) for weight in weights)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # parameters of nodes
 
 
@@ -126,12 +139,13 @@ def _set(module: GraphModule, node: Node, place: int, value: Tensor | None) -> N
     node.args = tuple(arguments)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # folding
 
 
 def _fold(module: GraphModule) -> None:
-    """Put each normalisation that alone reads a convolution into its weights (Jacob et al. 2018, section 3.2)."""
+    """Put each normalisation that alone reads a convolution into its weights (Jacob et al. 2018,
+    section 3.2)."""
     for node in list(module.graph.nodes):
         source = node.args[0] if node.target == _NORM else None
         if not isinstance(source, Node) or source.target != _CONV or len(source.users) > 1:
@@ -141,17 +155,20 @@ def _fold(module: GraphModule) -> None:
         places = (source.args[1], _argument(source, 2, None), *node.args[1:5])
         # in double precision, so that a weight is rounded once and not at every step
         weight, bias, gamma, beta, mean, variance = (
-            None if value is None else value.double() for value in (_tensor(module, place) for place in places)
+            None if value is None else value.double()
+            for value in (_tensor(module, place) for place in places)
         )
         assert weight is not None and mean is not None and variance is not None  # noqa: PT018
-        folded = fuse_conv_bn_weights(weight, bias, mean, variance, float(node.args[7]), gamma, beta)
+        folded = fuse_conv_bn_weights(
+            weight, bias, mean, variance, float(node.args[7]), gamma, beta
+        )
         _set(module, source, 1, folded[0].data.float())
         _set(module, source, 2, folded[1].data.float())
         node.replace_all_uses_with(source)
         module.graph.erase_node(node)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # which channels make no difference
 
 
@@ -162,7 +179,8 @@ def _width(node: Node) -> int:
 
 
 def _changes_others(node: Node) -> bool:
-    """Whether an operation in place may change what another one reads: all is followed as if nothing were in place."""
+    """Whether an operation in place may change what another one reads: all is followed as if
+    nothing were in place."""
     if not _in_place(node):
         return False
     source = node.args[0]
@@ -171,7 +189,9 @@ def _changes_others(node: Node) -> bool:
     if _in_place(source):
         return _changes_others(source)
     schema = source.target._schema  # type: ignore[union-attr]
-    return source.target in _MAY_BE_ITS_INPUT or any(value.alias_info is not None for value in schema.returns)
+    return source.target in _MAY_BE_ITS_INPUT or any(
+        value.alias_info is not None for value in schema.returns
+    )
 
 
 def _in_place(node: Node) -> bool:
@@ -179,12 +199,15 @@ def _in_place(node: Node) -> bool:
 
 
 def _constants(module: GraphModule) -> dict[Node, Tensor]:
-    """For each node and channel the value that it always has, everywhere; NaN where there is no such value."""
+    """For each node and channel the value that it always has, everywhere; NaN where there is no
+    such value."""
     known: dict[Node, Tensor] = {}
     for node in module.graph.nodes:
         if width := _width(node):
             value = _constant(module, node, known)
-            known[node] = torch.full((width,), torch.nan) if value is None or len(value) != width else value
+            known[node] = (
+                torch.full((width,), torch.nan) if value is None or len(value) != width else value
+            )
     return known
 
 
@@ -217,20 +240,26 @@ def _constant(module: GraphModule, node: Node, known: dict[Node, Tensor]) -> Ten
 
 def _alike(node: Node) -> bool:
     """Whether an operation takes two nodes of as many channels as it gives."""
-    return all(isinstance(source, Node) and _width(source) == _width(node) for source in node.args[:2])
+    return all(
+        isinstance(source, Node) and _width(source) == _width(node) for source in node.args[:2]
+    )
 
 
 def _known(module: GraphModule, node: Node) -> bool:
     """Whether a layer or normalisation has parameters that are there as they are, and no others."""
     given = node.args[1:5] if node.target == _NORM else node.args[1:3]
-    known = all(place is None or _tensor(module, place) is not None for place in given) and not node.kwargs
+    known = (
+        all(place is None or _tensor(module, place) is not None for place in given)
+        and not node.kwargs
+    )
     if node.target == _NORM:
         return known and not node.args[5] and None not in node.args[3:5]
     return known
 
 
 def _is_layer(module: GraphModule, node: Node) -> bool:
-    """Whether a node is a convolution, or a linear layer of vectors: one of maps has its channels elsewhere."""
+    """Whether a node is a convolution, or a linear layer of vectors: one of maps has its channels
+    elsewhere."""
     vectors = node.target == _LINEAR and len(node.meta["val"].shape) == 2
     return (node.target == _CONV or vectors) and _known(module, node)
 
@@ -265,12 +294,13 @@ def _is_depthwise(module: GraphModule, node: Node) -> bool:
     return weight.shape[1] == 1 and _groups(node) == len(weight)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # removing
 
 
 class _Ties:
-    """Which channels are one and the same thing, because one is computed from the other, channel by channel."""
+    """Which channels are one and the same thing, because one is computed from the other, channel by
+    channel."""
 
     def __init__(self) -> None:
         self._above: dict[Channel, Channel] = {}
@@ -294,11 +324,16 @@ def _remove(module: GraphModule) -> bool:
     for node in known:  # something has to be left of each
         if not any(ties.of((node, place)) in needed for place in range(_width(node))):
             needed.add(ties.of((node, 0)))
-    keep = {node: torch.tensor([ties.of((node, place)) in needed for place in range(_width(node))]) for node in known}
+    keep = {
+        node: torch.tensor([ties.of((node, place)) in needed for place in range(_width(node))])
+        for node in known
+    }
     if all(bool(flags.all()) for flags in keep.values()):
         return False
     for node in list(module.graph.nodes):
-        if node in keep and (_is_layer(module, node) or (node.target == _NORM and _known(module, node))):
+        if node in keep and (
+            _is_layer(module, node) or (node.target == _NORM and _known(module, node))
+        ):
             _cut(module, node, keep, known)
     for node, flags in keep.items():
         value = node.meta["val"]
@@ -306,14 +341,19 @@ def _remove(module: GraphModule) -> bool:
     return True
 
 
-def _reads(module: GraphModule, node: Node, known: dict[Node, Tensor], ties: _Ties) -> Iterator[Channel]:
-    """The channels that a node needs; those that it hands on channel by channel are tied to its own instead."""
+def _reads(
+    module: GraphModule, node: Node, known: dict[Node, Tensor], ties: _Ties
+) -> Iterator[Channel]:
+    """The channels that a node needs; those that it hands on channel by channel are tied to its own
+    instead."""
     sources = [source for source in node.all_input_nodes if source in known]
     if _is_layer(module, node) and _groups(node) == 1 and sources[:1] == [node.args[0]]:
         given, weight = known[sources[0]], _weight(module, node)
         unread = (weight.transpose(0, 1).flatten(1) == 0).all(dim=1)
         foldable = given == 0 if _pads(node) else ~given.isnan()
-        yield from ((sources[0], place) for place in torch.nonzero(~unread & ~foldable).flatten().tolist())
+        yield from (
+            (sources[0], place) for place in torch.nonzero(~unread & ~foldable).flatten().tolist()
+        )
     elif _by_channel(module, node, known):
         starts = 0
         for source in sources:
@@ -322,7 +362,9 @@ def _reads(module: GraphModule, node: Node, known: dict[Node, Tensor], ties: _Ti
                 ties.tie((source, place // times), (node, starts + place))
             starts += _width(source) if node.target == _CAT else 0
     else:
-        yield from ((one, place) for one in (*sources, node) if one in known for place in range(_width(one)))
+        yield from (
+            (one, place) for one in (*sources, node) if one in known for place in range(_width(one))
+        )
 
 
 def _by_channel(module: GraphModule, node: Node, known: dict[Node, Tensor]) -> bool:
@@ -336,7 +378,11 @@ def _by_channel(module: GraphModule, node: Node, known: dict[Node, Tensor]) -> b
         return _known(module, node) and source in known
     if node.target == _CAT:
         distinct = len(node.args[0]) == len(node.all_input_nodes)  # type: ignore[arg-type]
-        return distinct and _argument(node, 1, 0) == 1 and all(source in known for source in node.all_input_nodes)
+        return (
+            distinct
+            and _argument(node, 1, 0) == 1
+            and all(source in known for source in node.all_input_nodes)
+        )
     if node.target in _ADD | _MUL:
         return len(node.args) == 2 and _alike(node) and not node.kwargs
     if node.target == _FLATTEN:
@@ -344,8 +390,11 @@ def _by_channel(module: GraphModule, node: Node, known: dict[Node, Tensor]) -> b
     return node.target in _POINTWISE | _SAME and source in known
 
 
-def _cut(module: GraphModule, node: Node, keep: dict[Node, Tensor], known: dict[Node, Tensor]) -> None:
-    """Take out of a layer the channels that it no longer reads or writes; constants that it read go into its bias."""
+def _cut(
+    module: GraphModule, node: Node, keep: dict[Node, Tensor], known: dict[Node, Tensor]
+) -> None:
+    """Take out of a layer the channels that it no longer reads or writes; constants that it read go
+    into its bias."""
     source = node.args[0]
     assert isinstance(source, Node)
     if node.target == _NORM:
@@ -358,8 +407,12 @@ def _cut(module: GraphModule, node: Node, keep: dict[Node, Tensor], known: dict[
         return  # all its channels are needed
     if _groups(node) == 1:
         reads, gone = keep[source], ~keep[source]
-        values = torch.nan_to_num(known[source][gone])  # one that is not constant is read with weights of zero
-        folded = (weight[:, gone].flatten(2).sum(dim=2) if weight.dim() > 2 else weight[:, gone]) @ values
+        values = torch.nan_to_num(
+            known[source][gone]
+        )  # one that is not constant is read with weights of zero
+        folded = (
+            weight[:, gone].flatten(2).sum(dim=2) if weight.dim() > 2 else weight[:, gone]
+        ) @ values
         if bool((folded != 0).any()):
             bias = folded if bias is None else bias + folded
         weight = weight[:, reads]

@@ -5,11 +5,11 @@ from dataclasses import fields
 from itertools import zip_longest
 from typing import Any
 
-from acll.packing.file import PackedFile
 from acll.packing.ownership import TaskRecord, digest
-from acll.serving.model import PackedNetwork, Task
+from acll.packing.packed_file import PackedFile
+from acll.serving.model import LearnedTask, PackedNetwork
 
-_SHOWN: dict[str, tuple[Callable[[Task], float | None], str]] = {
+_SHOWN: dict[str, tuple[Callable[[LearnedTask], float | None], str]] = {
     "validation": (lambda task: task.score, ".4f"),
     "ratio": (lambda task: task.ratio, ".3f"),
     "owns": (lambda task: task.owned_share, ".1%"),
@@ -21,7 +21,8 @@ _ABSENT = object()  # a value of one network that the other does not have
 
 
 def tasks_compared(files: Sequence[PackedFile]) -> list[dict[str, Any]]:
-    """A row for each task of either of two: whether its weights are equal bit for bit, and what is known of it."""
+    """A row for each task of either of two: whether its weights are equal bit for bit, and what is
+    known of it."""
     known = [{task.name: task for task in PackedNetwork(opened).tasks} for opened in files]
     rows = []
     for name in dict.fromkeys([*known[0], *known[1]]):
@@ -35,7 +36,11 @@ def tasks_compared(files: Sequence[PackedFile]) -> list[dict[str, Any]]:
         for label, (read, form) in _SHOWN.items():
             found = [None if task is None else read(task) for task in tasks]
             values = ["" if value is None else format(value, form) for value in found]
-            row[label] = values[0] if values[0] == values[1] else " → ".join(value or "-" for value in values)
+            row[label] = (
+                values[0]
+                if values[0] == values[1]
+                else " → ".join(value or "-" for value in values)
+            )
         rows.append(row)
     return rows
 
@@ -53,7 +58,9 @@ def differences(files: Sequence[PackedFile]) -> list[str]:
         records = [opened.record(task) for opened in files]
         for part in fields(TaskRecord):
             if part.name not in _OF_WEIGHTS:
-                lines += _changed(f"{task}.{part.name}", *(getattr(record, part.name) for record in records))
+                lines += _changed(
+                    f"{task}.{part.name}", *(getattr(record, part.name) for record in records)
+                )
     return lines
 
 
@@ -67,7 +74,9 @@ def _changed(name: str, before: Any, after: Any) -> Iterator[str]:
         others = [(place, *pair) for place, pair in pairs if pair[0] != pair[1]]
         if others:
             (place, one, other), more = others[0], len(others) - 1
-            yield f"{name}[{place}]: {_said(one)} → {_said(other)}" + (f" (and {more} more)" if more else "")
+            yield f"{name}[{place}]: {_said(one)} → {_said(other)}" + (
+                f" (and {more} more)" if more else ""
+            )
     elif before != after:
         yield f"{name}: {_said(before)} → {_said(after)}"
 

@@ -1,8 +1,9 @@
-"""One task, out of a packed network, for those who know nothing of packing: ONNX, torch.export, or a small packed file.
+"""One task, out of a packed network, for those who know nothing of packing: ONNX, torch.export, or
+a small packed file.
 
-What is exported takes images float [N, C, *image_size] in which white is 1 and gives logits: normalisation is part of
-it. It is compacted first (see `acll.serving.compact`), and compared with the network that it came from when it is
-written.
+What is exported takes images float [N, C, *image_size] in which white is 1 and gives logits:
+normalisation is part of it. It is compacted first (see `acll.serving.compact`), and compared with
+the network that it came from when it is written.
 """
 
 import contextlib
@@ -21,26 +22,29 @@ import torch
 from torch import Tensor, nn
 
 from acll.data.batches import Split, normalised
-from acll.data.prepared import Header
+from acll.data.prepared import TaskInfo
 from acll.errors import UserError
 from acll.files import written
-from acll.packing import file
+from acll.packing import packed_file
+from acll.packing.load import loaded, task_info_of
 from acll.serving.compact import Compacted, compacted, program
-from acll.serving.restore import header_of, loaded
-from acll.training.evaluate import outcome
+from acll.training.evaluate import evaluated
 from acll.training.metrics import score
 
 Precision = Literal["float32", "float16", "int8"]
-SUFFIXES = (".onnx", ".pt2", ".safetensors")
-_BATCH = 2  # images of an example; of one alone, a program could not tell that there may be any number
+EXPORT_SUFFIXES = (".onnx", ".pt2", ".safetensors")
+_BATCH = (
+    2  # images of an example; of one alone, a program could not tell that there may be any number
+)
 _MOST_ONNX = 2**31 - 2**24  # bytes of weights; more would go into a second file
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What has been written: its bytes, the largest difference of a logit from those of the packed network and the
-    largest logit, what was removed, and the scores of both on the validation split where that was given."""
+    """What has been written: its bytes, the largest difference of a logit from those of the packed
+    network and the largest logit, what was removed, and the scores of both on the validation split
+    where that was given."""
 
     bytes: int
     difference: float
@@ -58,7 +62,7 @@ class Whole(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, network: nn.Module, header: Header) -> None:
+    def __init__(self, network: nn.Module, header: TaskInfo) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("mean", torch.tensor(header.mean).view(1, -1, 1, 1))
@@ -75,7 +79,9 @@ class _Half(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network).half()  # a copy, since the original is what it is compared with
+        self.network = copy.deepcopy(
+            network
+        ).half()  # a copy, since the original is what it is compared with
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images.half()).float()
@@ -91,7 +97,9 @@ class OnnxSession(nn.Module):
         super().__init__()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images float [N, C, H, W] in which white is 1."""
@@ -99,67 +107,95 @@ class OnnxSession(nn.Module):
 
 
 class _Compared(nn.Module):
-    """What is written, as a module: it gives what that computes, and keeps how far this is from what is expected.
+    """What is written, as a module: it gives what that computes, and keeps how far this is from
+    what is expected.
 
     Exported programs have no mode but that of evaluation, and refuse to be asked for it.
     """
 
     def __init__(self, expected: Computed, found: Computed) -> None:
         super().__init__()
-        self._functions = (expected, found)  # in a tuple, since modules would become parts of this one
+        self._functions = (
+            expected,
+            found,
+        )  # in a tuple, since modules would become parts of this one
         self.difference = self.largest = 0.0
 
     def forward(self, images: Tensor) -> Tensor:
         expected, found = (function(images) for function in self._functions)
         difference = float((found - expected).abs().max())
         if not math.isfinite(difference):
-            raise UserError("what is written gives values that are not finite; half precision may be too little for it")
-        self.difference, self.largest = max(self.difference, difference), max(self.largest, float(expected.abs().max()))
+            raise UserError(
+                "what is written gives values that are not finite; half precision may be too "
+                "little for it"
+            )
+        self.difference, self.largest = (
+            max(self.difference, difference),
+            max(self.largest, float(expected.abs().max())),
+        )
         return found
 
 
 @torch.no_grad()
-def export(opened: file.PackedFile, task: str, path: Path, precision: Precision, validation: Split | None) -> Exported:
-    """Write one task of a packed network; the ending of the path says as what. validation: images to compare with.
+def export_task(
+    opened: packed_file.PackedFile,
+    task: str,
+    path: Path,
+    precision: Precision,
+    validation: Split | None,
+) -> Exported:
+    """Write one task of a packed network; the ending of the path says as what. validation: images
+    to compare with.
 
-    Raises UserError for an ending or a precision that cannot be, PackingError for a task that was not learned.
+    Raises UserError for an ending or a precision that cannot be, PackingError for a task that was
+    not learned.
     """
     _refuse(path, precision)
-    if path.resolve() == opened.container.path.resolve():
+    if path.resolve() == opened.tensor_file.path.resolve():
         raise UserError(f"{path}: is the network that is read; give what is written another name")
     record = opened.record(task)
-    header = header_of(record)
+    header = task_info_of(record)
     whole = Whole(loaded(opened, task), header).eval()
-    plain = replace(header, mean=(0.0,) * len(header.mean), deviation=(1.0,) * len(header.deviation))
+    plain = replace(
+        header, mean=(0.0,) * len(header.mean), deviation=(1.0,) * len(header.deviation)
+    )
     example = _example(plain, validation)
     small = None if path.suffix == ".safetensors" else compacted(whole, example)
     with written(path) as beside:
         if small is None:
-            file.write(beside, opened.alone(task))
+            packed_file.write_packed(beside, opened.alone(task))
             read = _of_packed(beside, task)
         elif path.suffix == ".pt2":
             read = _write_program(beside, _in_precision(small, precision), example)
         else:
-            read = _write_onnx(beside, _in_precision(small, precision), example, header, precision == "int8")
+            read = _write_onnx(
+                beside, _in_precision(small, precision), example, header, precision == "int8"
+            )
         compared, scores = _Compared(whole, read), None
         if validation is None:
             compared(example)
         else:
-            of_both = [score(outcome(one, validation, plain, _CPU)) for one in (whole, compared)]
+            of_both = [score(evaluated(one, validation, plain, _CPU)) for one in (whole, compared)]
             scores = (of_both[0], of_both[1])
     return Exported(path.stat().st_size, compared.difference, compared.largest, small, scores)
 
 
 def _refuse(path: Path, precision: Precision) -> None:
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: the ending says what is written; it must be one of {', '.join(SUFFIXES)}")
-    possible = {"float32": SUFFIXES, "float16": (".onnx", ".pt2"), "int8": (".onnx",)}[precision]
+    if path.suffix not in EXPORT_SUFFIXES:
+        raise UserError(
+            f"{path}: the ending says what is written; it must be one of "
+            f"{', '.join(EXPORT_SUFFIXES)}"
+        )
+    possible = {"float32": EXPORT_SUFFIXES, "float16": (".onnx", ".pt2"), "int8": (".onnx",)}[
+        precision
+    ]
     if path.suffix not in possible:
         raise UserError(f"{path}: {precision} can be written to {' or '.join(possible)} only")
 
 
-def _example(plain: Header, validation: Split | None) -> Tensor:
-    """Images [2, C, H, W]: of the task, or noise. plain: a header with a normalisation that does nothing."""
+def _example(plain: TaskInfo, validation: Split | None) -> Tensor:
+    """Images [2, C, H, W]: of the task, or noise. plain: a header with a normalisation that does
+    nothing."""
     if validation is not None:
         return normalised(validation.images[:_BATCH], plain, _CPU)
     size = (_BATCH, len(plain.mean), *plain.image_size)
@@ -171,8 +207,8 @@ def _in_precision(small: Compacted, precision: Precision) -> nn.Module:
 
 
 def _of_packed(path: Path, task: str) -> Computed:
-    again = file.opened(path)
-    return Whole(loaded(again, task), header_of(again.record(task)))
+    again = packed_file.open_packed(path)
+    return Whole(loaded(again, task), task_info_of(again.record(task)))
 
 
 def _write_program(path: Path, module: nn.Module, example: Tensor) -> Computed:
@@ -183,17 +219,29 @@ def _write_program(path: Path, module: nn.Module, example: Tensor) -> Computed:
     return torch.export.load(content).module()
 
 
-def _write_onnx(path: Path, module: nn.Module, example: Tensor, header: Header, int8: bool) -> Computed:
-    """Write ONNX, checked, with what a user has to know of the task in its metadata; what it computes, read back."""
+def _write_onnx(
+    path: Path, module: nn.Module, example: Tensor, header: TaskInfo, int8: bool
+) -> Computed:
+    """Write ONNX, checked, with what a user has to know of the task in its metadata; what it
+    computes, read back."""
     import onnx
 
     total = sum(value.nbytes for value in module.state_dict().values())
     if total > _MOST_ONNX:
-        raise UserError(f"{header.name} has {total:,} bytes of weights, and an ONNX file holds 2 GB: write .pt2")
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it talks about its progress
+        raise UserError(
+            f"{header.name} has {total:,} bytes of weights, and an ONNX file holds 2 GB: write .pt2"
+        )
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):  # it talks about its progress
         warnings.simplefilter("ignore")
         made = torch.onnx.export(
-            program(module, example), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
+            program(module, example),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamo=True,
+            verbose=False,
         )
         assert made is not None
         made.save(path)
@@ -201,7 +249,11 @@ def _write_onnx(path: Path, module: nn.Module, example: Tensor, header: Header, 
         _quantise(path)
     model = onnx.load(path)
     _name_batch(model.graph)
-    known = {"task": header.name, "kind": header.kind, "classes": json.dumps(header.classes, ensure_ascii=False)}
+    known = {
+        "task": header.name,
+        "kind": header.kind,
+        "classes": json.dumps(header.classes, ensure_ascii=False),
+    }
     onnx.helper.set_model_props(model, known | {"input": _input_of(header)})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
@@ -218,17 +270,27 @@ def _name_batch(graph: Any) -> None:
                 side.dim_param = "N"
 
 
-def _input_of(header: Header) -> str:
+def _input_of(header: TaskInfo) -> str:
     shape = ", ".join(map(str, ("N", len(header.mean), *header.image_size)))
-    return f"float [{shape}], white is 1; not normalised; made of this size bilinearly with anti-aliasing"
+    return (
+        f"float [{shape}], white is 1; not normalised; made of this size bilinearly with "
+        "anti-aliasing"
+    )
 
 
 def _quantise(path: Path) -> None:
     """Weights of 8 bits, activations of 8 bits by their range at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.disable(logging.WARNING)  # it advises to prepare the model, which has been done
+    before = logging.root.manager.disable
+    # it advises to prepare the model, which has been done
+    logging.disable(max(before, logging.WARNING))
     try:
-        quantize_dynamic(path, path, op_types_to_quantize=["Conv", "MatMul", "Gemm"], weight_type=QuantType.QUInt8)
+        quantize_dynamic(
+            path,
+            path,
+            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+            weight_type=QuantType.QUInt8,
+        )
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)

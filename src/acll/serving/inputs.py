@@ -1,7 +1,8 @@
-"""Images as people have them → what the network of a task takes: what preparation did to the images it learned from.
+"""Images as people have them → what the network of a task takes: what preparation did to the images
+it learned from.
 
-An image is a path, an image of Pillow, an array [H, W] or [H, W, C], or a tensor [H, W] or [C, H, W]; of any size, of 8
-or 16 bits, or floats in which white is 1.
+An image is a path, an image of Pillow, an array [H, W] or [H, W, C], or a tensor [H, W] or [C, H,
+W]; of any size, of 8 or 16 bits, or floats in which white is 1.
 """
 
 from pathlib import Path
@@ -24,7 +25,7 @@ from acll.data.images import (
     top_of,
     upright,
 )
-from acll.data.prepared import Header
+from acll.data.prepared import TaskInfo
 from acll.data.tiles import filled_up
 from acll.data.variants import permuted, rotated
 from acll.errors import UserError
@@ -53,7 +54,8 @@ def pixels_of(image: OneImage) -> Pixels:
             raise ImageError(str(error)) from None
     if not hasattr(image, "__array__"):
         raise ImageError(
-            f"{type(image).__name__} is no image: must be a path, an image of Pillow, an array or a tensor"
+            f"{type(image).__name__} is no image: must be a path, an image of Pillow, an array "
+            "or a tensor"
         )
     if isinstance(image, Tensor):
         image = image.float() if image.is_floating_point() else image
@@ -66,7 +68,8 @@ def pixels_of(image: OneImage) -> Pixels:
 def _checked(pixels: NDArray[Any]) -> Pixels:
     if pixels.ndim != 3 or 0 in pixels.shape:
         raise ImageError(
-            f"an image of the shape {list(pixels.shape)}: arrays are [height, width] or [height, width, channels], "
+            f"an image of the shape {list(pixels.shape)}: arrays are [height, width] or "
+            "[height, width, channels], "
             "tensors [height, width] or [channels, height, width]"
         )
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
@@ -77,12 +80,15 @@ def _checked(pixels: NDArray[Any]) -> Pixels:
         if not np.isfinite(pixels).all():
             raise ImageError("an image with values that are not finite")
     if pixels.dtype.name not in _TYPES:
-        raise ImageError(f"an image of {pixels.dtype}: must be uint8, uint16, or floats in which white is 1")
+        raise ImageError(
+            f"an image of {pixels.dtype}: must be uint8, uint16, or floats in which white is 1"
+        )
     return pixels
 
 
-def prepared_image(pixels: Pixels, header: Header) -> Pixels:
-    """What preparation makes of an image [C, h, w]: [channels, *image_size] of the type of the task's images.
+def prepared_image(pixels: Pixels, header: TaskInfo) -> Pixels:
+    """What preparation makes of an image [C, h, w]: [channels, *image_size] of the type of the
+    task's images.
 
     Raises ImageError where its channels are not those of the task.
     """
@@ -90,18 +96,21 @@ def prepared_image(pixels: Pixels, header: Header) -> Pixels:
     return _formed(permuted(rotated(whole, header.rotate), header.permute), header)
 
 
-def prepared_tile(pixels: Pixels, header: Header) -> Pixels:
-    """The same for a tile [C, h, w] of a large image, which is not resized but filled up at its right and bottom."""
+def prepared_tile(pixels: Pixels, header: TaskInfo) -> Pixels:
+    """The same for a tile [C, h, w] of a large image, which is not resized but filled up at its
+    right and bottom."""
     return _formed(filled_up(_alike(pixels, header), header.image_size), header)
 
 
 def batch_of(images: list[Pixels]) -> Tensor:
-    """[N, C, H, W], laid out as prepared files are: convolutions of other layouts differ in their last bits."""
+    """[N, C, H, W], laid out as prepared files are: convolutions of other layouts differ in their
+    last bits."""
     return torch.from_numpy(np.ascontiguousarray(np.stack(images)))
 
 
-def _alike(pixels: Pixels, header: Header) -> Pixels:
-    """An image that the task could have had: of its number of channels or grey, and of no more bits than its own."""
+def _alike(pixels: Pixels, header: TaskInfo) -> Pixels:
+    """An image that the task could have had: of its number of channels or grey, and of no more bits
+    than its own."""
     wanted, own = len(header.mean), len(pixels)
     if _TYPES.index(pixels.dtype.name) > _TYPES.index(header.pixel):
         pixels = _shallower(pixels, header)
@@ -109,24 +118,27 @@ def _alike(pixels: Pixels, header: Header) -> Pixels:
         return pixels[:3]  # without alpha
     if wanted == 1 and own in (3, 4):
         red, green, blue = pixels[:3].astype(np.float64)
-        grey = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601, as image files become grey
+        grey = (
+            0.299 * red + 0.587 * green + 0.114 * blue
+        )  # ITU-R BT.601, as image files become grey
         return np.asarray(grey if pixels.dtype == np.float32 else grey.round(), pixels.dtype)[None]
     if own not in (1, wanted):
         raise ImageError(f"an image with {own} channels: those of {header.name} have {wanted}")
     return pixels
 
 
-def _shallower(pixels: Pixels, header: Header) -> Pixels:
+def _shallower(pixels: Pixels, header: TaskInfo) -> Pixels:
     if pixels.dtype == np.float32 and (pixels.min() < 0 or pixels.max() > 1):
         raise ImageError(
-            f"an image of floats from {pixels.min():g} to {pixels.max():g}: white must be 1, as the images of "
+            f"an image of floats from {pixels.min():g} to {pixels.max():g}: white must be 1, "
+            "as the images of "
             f"{header.name} are {header.pixel}"
         )
     values: Pixels = (pixels / np.float64(top_of(pixels.dtype)) * top_of(header.pixel)).round()
     return values.astype(header.pixel)
 
 
-def _formed(pixels: Pixels, header: Header) -> Pixels:
+def _formed(pixels: Pixels, header: TaskInfo) -> Pixels:
     """In the type and with the channels of the task's images."""
     typed = as_dtype(pixels, np.dtype(header.pixel))
     return typed if len(typed) == len(header.mean) else np.repeat(typed, len(header.mean), axis=0)

@@ -1,6 +1,7 @@
 """A packed network in use: `acll.load(path)`, its tasks, their networks, predictions.
 
-What is not asked for is not read: opening a file reads its header, and a task's network the weights that it needs.
+What is not asked for is not read: opening a file reads its header, and a task's network the weights
+that it needs.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,31 +20,45 @@ from torch import Tensor
 
 from acll.data.batches import evaluation_batch, normalised
 from acll.data.images import Pixels
-from acll.data.prepared import Header
+from acll.data.prepared import TaskInfo
 from acll.data.tiles import tiles
 from acll.errors import UserError
 from acll.networks.build import TaskNetwork
-from acll.packing import file
-from acll.packing.ownership import PackingError, TaskRecord, uses
-from acll.serving.inputs import ImageError, OneImage, batch_of, pixels_of, prepared_image, prepared_tile
-from acll.serving.restore import header_of, loaded, naming, skeleton
+from acll.packing import packed_file
+from acll.packing.load import loaded, naming, skeleton, task_info_of
+from acll.packing.ownership import PackingError, TaskRecord, kind_uses
+from acll.serving.inputs import (
+    ImageError,
+    OneImage,
+    batch_of,
+    pixels_of,
+    prepared_image,
+    prepared_tile,
+)
 from acll.settings import Kind
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a packed network knows of one of its tasks. Shares are of all shared weights of the network."""
+class LearnedTask:
+    """What a packed network knows of one of its tasks.
+
+    Shares are of all shared weights of the network.
+    """
 
     name: str
     kind: Kind
     classes: tuple[str, ...]
-    image_size: tuple[int, int]  # height, width in pixels to which images are resized, or of their tiles
+    image_size: tuple[
+        int, int
+    ]  # height, width in pixels to which images are resized, or of their tiles
     mean: tuple[float, ...]  # of each channel, white being 1
     deviation: tuple[float, ...]
     metric: str
     score: float  # on the validation split, when it was learned
     ratio: float | None  # release ratio; None where nothing was released
-    owned_share: float | None  # the weights that it trained and kept; None where the method owns none
+    owned_share: (
+        float | None
+    )  # the weights that it trained and kept; None where the method owns none
     used_share: float  # these, and those of the tasks before it
 
 
@@ -74,27 +89,36 @@ class Segmented:
 
 
 Prediction = Classified | Segmented
-T = TypeVar("T")
-_NOTHING = "what the network gives for this image is not finite: its values are extreme, or the weights are no numbers"
+_T = TypeVar("T")
+_NOTHING = (
+    "what the network gives for this image is not finite: its values are extreme, or "
+    "the weights are no numbers"
+)
 _ONE = str | Path | Image.Image  # what may have parts, and is an image all the same
 
 
 class PackedNetwork:
     """A packed file in use. Nothing but its header is read before a task is asked for."""
 
-    def __init__(self, opened: file.PackedFile) -> None:
+    def __init__(self, opened: packed_file.PackedFile) -> None:
         self._file = opened
         self._last: tuple[str, torch.device, TaskNetwork] | None = None  # what `predict` has used
 
     def __repr__(self) -> str:
-        return f"<PackedNetwork {self._file.container.path}: {', '.join(task.name for task in self.tasks)}>"
+        return (
+            f"<PackedNetwork {self._file.tensor_file.path}: "
+            f"{', '.join(task.name for task in self.tasks)}>"
+        )
 
     @cached_property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> tuple[LearnedTask, ...]:
         """Its tasks, in the order in which they were learned."""
-        return tuple(self._task(record, position) for position, record in enumerate(self._file.header.tasks, 1))
+        return tuple(
+            self._task(record, position)
+            for position, record in enumerate(self._file.header.tasks, 1)
+        )
 
-    def task(self, name: str) -> Task:
+    def task(self, name: str) -> LearnedTask:
         """One of its tasks. Raises PackingError for one that was not learned."""
         position = self._file.without_weights().position(name)
         return self.tasks[position - 1]
@@ -102,30 +126,39 @@ class PackedNetwork:
     def network(self, task: str) -> TaskNetwork:
         """The network of a task: an ordinary module in evaluation mode, independent of all others.
 
-        Images float [N, C, *image_size], normalised with the task's mean and deviation → logits [N, classes], or [N,
-        classes, *image_size] for a segmentation task. Raises PackingError for a task that was not learned, or a file
-        that is not sound.
+        Images float [N, C, *image_size], normalised with the task's mean and deviation → logits [N,
+        classes], or [N, classes, *image_size] for a segmentation task. Raises PackingError for a
+        task that was not learned, or a file that is not sound.
         """
         return loaded(self._file, task)
 
     def switch(self, network: TaskNetwork, task: str) -> None:
-        """Make a network that `network` gave one of another task, in place; its shared weights stay where they are.
+        """Make a network that `network` gave one of another task, in place; its shared weights stay
+        where they are.
 
-        For services that hold one network and have many tasks. Raises PackingError; then nothing has changed.
+        For services that hold one network and have many tasks. Raises PackingError; then nothing
+        has changed.
         """
         if not isinstance(network, TaskNetwork):
-            raise PackingError(f"{type(network).__name__} is no network that `network` gave, and cannot be switched")
+            raise PackingError(
+                f"{type(network).__name__} is no network that `network` gave, and cannot be "
+                "switched"
+            )
         record, state = self._file.record(task), self._file.state(task)
         with naming(self._file):
             fresh = skeleton(self._file.without_weights(), record, state)
             if network.built_from != fresh.built_from:
-                raise PackingError("its networks are built otherwise than the one that is to be switched")
+                raise PackingError(
+                    "its networks are built otherwise than the one that is to be switched"
+                )
         device = next(network.parameters()).device
         network.head = fresh.head
         if fresh.decoder is None or network.decoder is None:
             network.decoder = fresh.decoder
         own = network.state_dict(keep_vars=True)
-        network.load_state_dict({name: state[name] for name in own if own[name].is_meta}, strict=False, assign=True)
+        network.load_state_dict(
+            {name: state[name] for name in own if own[name].is_meta}, strict=False, assign=True
+        )
         with torch.no_grad():
             for name, value in own.items():
                 if not value.is_meta:
@@ -137,9 +170,9 @@ class PackedNetwork:
     ) -> Prediction | list[Prediction]:
         """What an image shows, or each of several, prepared as the task's images were.
 
-        images: a path, an image of Pillow, an array [H, W] or [H, W, C] or a tensor [H, W] or [C, H, W], of any size;
-        or several of these, for which there is a list. Raises PackingError, and ImageError for an image that cannot be
-        used.
+        images: a path, an image of Pillow, an array [H, W] or [H, W, C] or a tensor [H, W] or [C,
+        H, W], of any size; or several of these, for which there is a list. Raises PackingError, and
+        ImageError for an image that cannot be used.
         """
         several = hasattr(images, "__getitem__") or isinstance(images, Iterable)
         one = isinstance(images, _ONE) or not several or getattr(images, "ndim", 4) < 4
@@ -153,9 +186,10 @@ class PackedNetwork:
     def predict_each(
         self, task: str, images: Iterable[OneImage], device: str | torch.device = "cpu"
     ) -> Iterator[Prediction | ImageError]:
-        """What each image shows, or what is wrong with it, one after another: there may be any number of them."""
+        """What each image shows, or what is wrong with it, one after another: there may be any
+        number of them."""
         record = self._file.record(task)
-        header, network = header_of(record), self._held(task, _usable(device))
+        header, network = task_info_of(record), self._held(task, _usable(device))
         if isinstance(images, _ONE):
             images = [images]
         if record.kind == "segmentation":
@@ -170,13 +204,15 @@ class PackedNetwork:
             self._last = (task, device, self.network(task).to(device))
         return self._last[2]
 
-    def _task(self, record: TaskRecord, position: int) -> Task:
+    def _task(self, record: TaskRecord, position: int) -> LearnedTask:
         layers = self._file.header.layers
         total = sum(layer.count for layer in layers)
-        used = sum(sum(layer.owned[:position]) for layer in layers if uses(record.kind, layer.name))
+        used = sum(
+            sum(layer.owned[:position]) for layer in layers if kind_uses(record.kind, layer.name)
+        )
         owned = sum(layer.owned[position - 1] for layer in layers)
         ratio = record.choice.get("ratio")
-        return Task(
+        return LearnedTask(
             record.name, record.kind, record.classes, record.image_size, record.mean, record.deviation, record.metric,
             record.validation_score, ratio, owned / total if record.frozen else None, used / total,
         )  # fmt: skip
@@ -189,50 +225,65 @@ def _usable(device: str | torch.device) -> torch.device:
         float(there)  # what has no memory gives none back
         return there.device
     except (RuntimeError, AssertionError, ImportError):
-        raise UserError(f"device {str(device)!r}: there is no such device here; `cpu` is everywhere") from None
+        raise UserError(
+            f"device {str(device)!r}: there is no such device here; `cpu` is everywhere"
+        ) from None
 
 
 def load(path: str | Path) -> PackedNetwork:
-    """Open a packed network, a `network.safetensors` of a run. Raises PackingError, which says what is wrong."""
-    return PackedNetwork(file.opened(Path(path)))
+    """Open a packed network, a `network.safetensors` of a run.
+
+    Raises PackingError, which says what is wrong.
+    """
+    return PackedNetwork(packed_file.open_packed(Path(path)))
 
 
 @torch.no_grad()
-def _logits(network: TaskNetwork, header: Header, images: Tensor) -> Tensor:
+def _logits(network: TaskNetwork, header: TaskInfo, images: Tensor) -> Tensor:
     device = next(network.parameters()).device
     logits: Tensor = network(normalised(images, header, device))
     return logits
 
 
-def _classified(network: TaskNetwork, header: Header, images: Iterable[OneImage]) -> Iterator[Classified | ImageError]:
-    made = [_or_error(lambda image=image: prepared_image(pixels_of(image), header)) for image in images]  # type: ignore[misc]
+def _classified(
+    network: TaskNetwork, header: TaskInfo, images: Iterable[OneImage]
+) -> Iterator[Classified | ImageError]:
+    made = [
+        _or_error(lambda image=image: prepared_image(pixels_of(image), header)) for image in images
+    ]  # type: ignore[misc]
     usable = [pixels for pixels in made if not isinstance(pixels, ImageError)]
-    probabilities = iter(_logits(network, header, batch_of(usable)).softmax(dim=1).cpu().numpy() if usable else ())
+    probabilities = iter(
+        _logits(network, header, batch_of(usable)).softmax(dim=1).cpu().numpy() if usable else ()
+    )
     for pixels in made:
         if isinstance(pixels, ImageError):
             yield pixels
         else:
             own = next(probabilities)
-            yield Classified(header.classes, own) if np.isfinite(own).all() else ImageError(_NOTHING)
+            yield (
+                Classified(header.classes, own) if np.isfinite(own).all() else ImageError(_NOTHING)
+            )
 
 
-def _segmented(network: TaskNetwork, header: Header, image: OneImage) -> Segmented | ImageError:
+def _segmented(network: TaskNetwork, header: TaskInfo, image: OneImage) -> Segmented | ImageError:
     return _or_error(lambda: Segmented(header.classes, _mask(network, header, pixels_of(image))))
 
 
-def _or_error(make: Callable[[], T]) -> T | ImageError:
+def _or_error(make: Callable[[], _T]) -> _T | ImageError:
     try:
         return make()
     except ImageError as error:
         return error
 
 
-def _mask(network: TaskNetwork, header: Header, pixels: Pixels) -> NDArray[np.uint8]:
+def _mask(network: TaskNetwork, header: TaskInfo, pixels: Pixels) -> NDArray[np.uint8]:
     if header.tile_overlap is None:
         logits = _logits(network, header, batch_of([prepared_image(pixels, header)]))
         return _labels(logits[0], pixels.shape[1:])
     mask = np.zeros(pixels.shape[1:], np.uint8)
-    for (top, left, bottom, right), core in tiles(pixels.shape[1:], header.image_size, header.tile_overlap):
+    for (top, left, bottom, right), core in tiles(
+        pixels.shape[1:], header.image_size, header.tile_overlap
+    ):
         tile = prepared_tile(pixels[:, top:bottom, left:right], header)
         labels = _labels(_logits(network, header, batch_of([tile]))[0], header.image_size)
         inside = labels[core[0] : core[2], core[1] : core[3]]
@@ -241,7 +292,8 @@ def _mask(network: TaskNetwork, header: Header, pixels: Pixels) -> NDArray[np.ui
 
 
 def _labels(logits: Tensor, size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The class of each pixel of an image of this size, from logits [classes, h, w], which are interpolated.
+    """The class of each pixel of an image of this size, from logits [classes, h, w], which are
+    interpolated.
 
     One class at a time: large images of many classes would not fit into memory. Raises ImageError.
     """
@@ -250,7 +302,11 @@ def _labels(logits: Tensor, size: tuple[int, ...]) -> NDArray[np.uint8]:
     best = torch.full(size, -torch.inf, device=logits.device)
     labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
     for label, own in enumerate(logits):
-        whole = own if own.shape == size else F.interpolate(own[None, None], size, mode="bilinear")[0, 0]
+        whole = (
+            own
+            if own.shape == size
+            else F.interpolate(own[None, None], size, mode="bilinear")[0, 0]
+        )
         better = whole > best
         best[better], labels[better] = whole[better], label
     return labels.cpu().numpy()

@@ -1,11 +1,12 @@
-"""Results that the configuration no longer names: of tasks, methods, seeds or prefixes that were taken out of it."""
+"""Results that the configuration no longer names: of tasks, methods, seeds or prefixes that were
+taken out of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from acll.plan import Job
 from acll.sharing import records
-from acll.sharing.jobs import Job
 
 REPORT = Path("report.html")  # which `make report` writes there, and DVC leaves out
 _ABOUT_JOBS = {"logs", "benchmarks", "digests", ".snakemake"}
@@ -13,7 +14,10 @@ _ABOUT_JOBS = {"logs", "benchmarks", "digests", ".snakemake"}
 
 @dataclass(frozen=True)
 class Leftover:
-    """Files that belong together, under the highest folder that holds nothing else. Paths are below the results."""
+    """Files that belong together, under the highest folder that holds nothing else.
+
+    Paths are below the results.
+    """
 
     path: Path
     files: tuple[Path, ...]
@@ -37,10 +41,15 @@ def leftovers(results: Path, jobs: Sequence[Job]) -> list[Leftover]:
 
 
 def foreign(results: Path, jobs: Sequence[Job]) -> list[Path]:
-    """What lies in `results` and was made by no run: nobody's business here, but DVC takes it along."""
+    """What lies in `results` and was made by no run: nobody's business here, but DVC takes it
+    along."""
     found, loose = _sorted_out(results, jobs)
     named = _named(jobs) | {REPORT}
-    return [path for path in found if path not in named and path not in loose and path.parts[0] != ".snakemake"]
+    return [
+        path
+        for path in found
+        if path not in named and path not in loose and path.parts[0] != ".snakemake"
+    ]
 
 
 def _sorted_out(results: Path, jobs: Sequence[Job]) -> tuple[list[Path], set[Path]]:
@@ -48,14 +57,16 @@ def _sorted_out(results: Path, jobs: Sequence[Job]) -> tuple[list[Path], set[Pat
     named = _named(jobs)
     made = {Path(output) for output in records.recorded(results) | records.unfinished(results)}
     found = [path.relative_to(results) for path in sorted(results.rglob("*")) if path.is_file()]
-    return found, {path for path in found if path not in named and (path in made or _of_a_run(path))}
+    return found, {
+        path for path in found if path not in named and (path in made or _of_a_run(path))
+    }
 
 
 def _named(jobs: Sequence[Job]) -> set[Path]:
-    outputs = {output for job in jobs for output in job.outputs}
-    named = {Path(path) for job in jobs for path in (*job.outputs, job.digests, *job.others)}
+    outputs = {output for job in jobs for output in job.all_outputs}
+    named = {Path(path) for job in jobs for path in (*job.all_outputs, job.digests, *job.others)}
     named |= {Path(output).with_suffix(".checkpoint") for output in outputs}
-    return named | {records.record_of(output) for output in outputs}
+    return named | {records.record_path(output) for output in outputs}
 
 
 def _of_a_run(path: Path) -> bool:

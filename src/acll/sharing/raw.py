@@ -1,24 +1,27 @@
 """Raw data that a colleague does not have: what the results' own records know of them.
 
-Raw data are no part of what is shared, so results must be of use without them: their identity is then the one that was
-recorded when they were read. Only what has to be made from them anew cannot be.
+Raw data are no part of what is shared, so results must be of use without them: their identity is
+then the one that was recorded when they were read. Only what has to be made from them anew cannot
+be.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from acll import tree
-from acll.data.catalogue import source_of
+from acll.config.configuration import Configuration
 from acll.data.faults import some
 from acll.data.identity import identity, tracked
+from acll.data.task import Task
 from acll.errors import UserError
 from acll.files import sha256
-from acll.settings import AnyTask, Configuration
+from acll.parameters.prepare import prepared_settings
 from acll.sharing.records import read_record
 
 
-def recorded_identity(results: Path, name: str, task: AnyTask, root: Path) -> str | None:
-    """The identity of a task's raw data when it was prepared with these settings; None where they are here.
+def recorded_identity(results: Path, name: str, task: Task, root: Path) -> str | None:
+    """The identity of a task's raw data when it was prepared with these settings; None where they
+    are here.
 
     None also where nothing is recorded.
     """
@@ -26,14 +29,20 @@ def recorded_identity(results: Path, name: str, task: AnyTask, root: Path) -> st
     if path is None or (root / path).exists() or tracked(root / path) is not None:
         return None
     record = read_record(results, f"data/{name}.train.safetensors")
-    settings = task.model_dump(mode="json", exclude={"training"})
-    return str(record.params["outside"]) if record is not None and record.params.get("task") == settings else None
+    if record is None or record.params["params"].get("task") != prepared_settings(task).model_dump(
+        mode="json"
+    ):
+        return None
+    return str(record.params["external_digest"])
 
 
 def raw_identities(
     configuration: Configuration, tasks: Iterable[str], root: Path, results: Path, cache: Path
 ) -> dict[str, str]:
-    """The identity of each task's raw data, by content. Raises UserError with a line for each that is not to be had."""
+    """The identity of each task's raw data, by content.
+
+    Raises UserError with a line for each that is not to be had.
+    """
     found: dict[str, str] = {}
     read: dict[str, str] = {}  # tasks made from one source have one identity
     faults: dict[str, list[str]] = {}  # what is wrong, with whom
@@ -41,13 +50,15 @@ def raw_identities(
         task = configuration.tasks[name]
         known = recorded_identity(results, name, task, root)
         try:
-            if known is None and (known := read.get(source_of(task))) is None:
-                known = read[source_of(task)] = identity(task, root, cache)
+            if known is None and (known := read.get(task.source_key())) is None:
+                known = read[task.source_key()] = identity(task, root, cache)
             found[name] = known
         except UserError as error:
             faults.setdefault(str(error), []).append(name)
     if faults:
-        raise UserError("\n".join(f"tasks.{some(names)}: {fault}" for fault, names in faults.items()))
+        raise UserError(
+            "\n".join(f"tasks.{some(names)}: {fault}" for fault, names in faults.items())
+        )
     return found
 
 
@@ -66,14 +77,17 @@ def weight_identities(configuration: Configuration, root: Path, results: Path) -
         elif (known := _recorded_weights(configuration, name, results)) is not None:
             found[name] = known
         else:
-            faults.append(f"networks.{name}.weights = {network.weights!r}: there is no such file in {root}")
+            faults.append(
+                f"networks.{name}.weights = {network.weights!r}: there is no such file in {root}"
+            )
     if faults:
         raise UserError("\n".join(faults))
     return found
 
 
 def not_here(configuration: Configuration, root: Path, results: Path) -> list[str]:
-    """Tasks and networks, in words, whose raw data or weights are not here and are known from records alone."""
+    """Tasks and networks, in words, whose raw data or weights are not here and are known from
+    records alone."""
     tasks = [
         f"the raw data of {name}"
         for name, task in configuration.tasks.items()
@@ -87,19 +101,21 @@ def not_here(configuration: Configuration, root: Path, results: Path) -> list[st
     return tasks + weights
 
 
-def _with_dvc_alone(task: AnyTask, root: Path) -> bool:
+def _with_dvc_alone(task: Task, root: Path) -> bool:
     """Whether raw data are not here, but what DVC knows of them is."""
     path = getattr(task, "path", None)
     return path is not None and not (root / path).exists() and tracked(root / path) is not None
 
 
 def _recorded_weights(configuration: Configuration, name: str, results: Path) -> str | None:
-    """The identity of a network's file of weights when it was last started from; None where nothing is recorded."""
+    """The identity of a network's file of weights when it was last started from; None where nothing
+    is recorded."""
     settings = configuration.networks[name].model_dump(mode="json")
     own = [node for node in tree.nodes(configuration) if node.network == name]
-    # of a joint training there is no dense network
-    for path in [path for node in own for path in (node.dense, f"{node.folder}/network.safetensors")]:
-        record = read_record(results, path)
-        if record is not None and record.params["outside"] and record.params["node"]["network"] == settings:
-            return str(record.params["outside"])
+    # the dense network of a first task may be that of all methods
+    folders = [folder for node in own for folder in (node.folder, node.without_method().folder)]
+    for folder in folders:
+        record = read_record(results, f"{folder}/dense.safetensors")
+        if record is not None and record.params["params"]["node"]["network"] == settings:
+            return str(record.params["external_digest"])
     return None

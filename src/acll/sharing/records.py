@@ -1,8 +1,10 @@
-"""What is known of how a result was made: Snakemake's record of its job, and the digest of what the job wrote.
+"""What is known of how a result was made: Snakemake's record of its job, and the digest of what the
+job wrote.
 
-Both lie among the results and are versioned with them. Snakemake keeps a record for each output, as JSON in a file
-whose path is the output's name in URL-safe base 64, cut where it is longer than a file name may be. It holds no digest
-of the output itself: the rules write these, in the format of `sha256sum`, one file for each job.
+Both lie among the results and are versioned with them. Snakemake keeps a record for each output, as
+JSON in a file whose path is the output's name in URL-safe base 64, cut where it is longer than a
+file name may be. It holds no digest of the output itself: the rules write these, in the format of
+`sha256sum`, one file for each job.
 """
 
 import base64
@@ -26,7 +28,7 @@ class Record:
     params: Mapping[str, Any]
 
 
-def record_of(output: str) -> Path:
+def record_path(output: str) -> Path:
     """Where Snakemake keeps the record of an output, below the results."""
     name, length = base64.urlsafe_b64encode(output.encode()).decode(), 254
     parts = [name[start : start + length] for start in range(0, len(name), length)]
@@ -36,16 +38,22 @@ def record_of(output: str) -> Path:
 def read_record(results: Path, output: str) -> Record | None:
     """The record of an output; None where there is none, or half of one."""
     try:
-        content = json.loads((results / record_of(output)).read_text(encoding="utf-8"))
+        content = json.loads((results / record_path(output)).read_text(encoding="utf-8"))
         params = json.loads(_unquoted(content["params"][0]))
-        digests = {path: value.removeprefix("sha256:") for path, value in content["input_checksums"].items()}
-        return Record(content["code"], {path: digests.get(path, "") for path in content["input"]}, params)
+        digests = {
+            path: value.removeprefix("sha256:")
+            for path, value in content["input_checksums"].items()
+        }
+        return Record(
+            content["code"], {path: digests.get(path, "") for path in content["input"]}, params
+        )
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
 
 
 def read_digests(path: Path) -> dict[str, str]:
-    """output → SHA-256 of what its job wrote, from the job's file of digests; empty where there is none."""
+    """output → SHA-256 of what its job wrote, from the job's file of digests; empty where there is
+    none."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
@@ -55,7 +63,9 @@ def read_digests(path: Path) -> dict[str, str]:
 
 def unfinished(results: Path) -> set[str]:
     """Outputs whose job began and did not end."""
-    return {_decoded(path.relative_to(results / INCOMPLETE)) for path in _files(results / INCOMPLETE)}
+    return {
+        _decoded(path.relative_to(results / INCOMPLETE)) for path in _files(results / INCOMPLETE)
+    }
 
 
 def recorded(results: Path) -> set[str]:
@@ -68,9 +78,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _decoded(path: Path) -> str:
-    """Which output a record or marker is about, from its path; a name that is no record's comes back as it is."""
+    """Which output a record or marker is about, from its path; a name that is no record's comes
+    back as it is."""
     try:
-        return base64.urlsafe_b64decode("".join(part.removeprefix("@") for part in path.parts)).decode()
+        return base64.urlsafe_b64decode(
+            "".join(part.removeprefix("@") for part in path.parts)
+        ).decode()
     except (binascii.Error, UnicodeDecodeError):
         return path.as_posix()
 

@@ -1,46 +1,59 @@
-"""Make the results again what this commit makes: from the DVC cache or remote where that has them, else by running."""
+"""Make the results again what this commit makes: from the DVC cache or remote where that has them,
+else by running."""
 
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 from acll.data.identity import FINGERPRINTS
 from acll.errors import UserError
 from acll.lock import held
+from acll.plan import Job
+from acll.progress import progress_bar
 from acll.sharing import records, transfer
-from acll.sharing.jobs import Job, jobs_of
-from acll.sharing.verify import Fault, verify
+from acll.sharing.planned import jobs_of
+from acll.sharing.verify import ResultFault, result_faults
 
 
-def verified(root: Path, name: str) -> tuple[list[Job], list[Fault]]:
-    """The jobs of a configuration and the faults of their outputs. Raw data are read anew, whatever their times say."""
+def verified(root: Path, name: str) -> tuple[list[Job], list[ResultFault]]:
+    """The jobs of a configuration and the faults of their outputs.
+
+    Raw data are read anew, whatever their times say.
+    """
     (root / FINGERPRINTS).unlink(missing_ok=True)
     jobs = jobs_of(root, name)
-    seen = tqdm(jobs, f"verifying results/{name}", disable=not sys.stderr.isatty(), leave=False, unit="job")
-    return jobs, verify(root / "results" / name, seen)
+    seen = progress_bar(jobs, f"verifying results/{name}", unit="job")
+    return jobs, result_faults(root / "results" / name, seen)
 
 
-def repair(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int]:
+def repair_results(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int]:
     """(how many files were put back, how many outputs had to be made again). Raises UserError.
 
-    First every file that is gone or damaged is put back as it was recorded. What DVC does not have is made again, and
-    nothing else with it: what was made from it stands, since it comes back bit for bit. What is stale is left to a
-    run, with all that follows.
+    First every file that is gone or damaged is put back as it was recorded. What DVC does not have
+    is made again, and nothing else with it: what was made from it stands, since it comes back bit
+    for bit. What is stale is left to a run, with all that follows.
     """
     results = root / "results" / name
     with held(results):
-        about = {str(records.record_of(output)) for job in jobs for output in job.outputs} | {
+        about = {str(records.record_path(output)) for job in jobs for output in job.all_outputs} | {
             job.digests for job in jobs
         }
-        brought = transfer.restore(root, name, {path: None for path in about if not (results / path).exists()})
-        broken = {fault.output for fault in verify(results, jobs) if fault.kind in ("missing", "damaged")}
+        brought = transfer.restore_files(
+            root, name, {path: None for path in about if not (results / path).exists()}
+        )
+        broken = {
+            fault.output
+            for fault in result_faults(results, jobs)
+            if fault.kind in ("missing", "damaged")
+        }
         digests = [records.read_digests(results / job.digests) for job in jobs]
         wanted = {output: one[output] for one in digests for output in broken & one.keys()}
-        brought |= transfer.restore(root, name, wanted)
-        again = [fault.output for fault in verify(results, jobs) if fault.kind in ("missing", "damaged", "unrecorded")]
+        brought |= transfer.restore_files(root, name, wanted)
+        again = [
+            fault.output
+            for fault in result_faults(results, jobs)
+            if fault.kind in ("missing", "damaged", "unrecorded")
+        ]
     if again:
         gone = transfer.missing_folder(root)
         if gone is not None:
@@ -51,6 +64,18 @@ def repair(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int]:
 
 def _snakemake(root: Path, name: str, outputs: Sequence[str]) -> None:
     configuration, results = root / "config" / f"{name}.yaml", root / "results" / name
-    command = ["snakemake", "--snakefile", root / "Snakefile", "--configfile", configuration, "--directory", results]
-    if subprocess.run([*map(str, command), "--force", "--", *outputs], cwd=root, check=False).returncode:
-        raise UserError(f"results/{name}: what was damaged or missing could not be made again, see above")
+    command = [
+        "snakemake",
+        "--snakefile",
+        root / "Snakefile",
+        "--configfile",
+        configuration,
+        "--directory",
+        results,
+    ]
+    if subprocess.run(
+        [*map(str, command), "--force", "--", *outputs], cwd=root, check=False
+    ).returncode:
+        raise UserError(
+            f"results/{name}: what was damaged or missing could not be made again, see above"
+        )

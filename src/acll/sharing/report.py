@@ -1,15 +1,15 @@
-"""What `make verify`, `make stale` and the like say, as lines of text."""
+"""What `make verify`, `make leftovers` and the like say, as lines of text."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 from acll.sharing.leftovers import Leftover
-from acll.sharing.verify import Fault
+from acll.sharing.verify import ResultFault
 
 _SHOWN = 5  # results named for each reason
 
 
-def faults_told(faults: Sequence[Fault]) -> list[str]:
+def faults_told(faults: Sequence[ResultFault]) -> list[str]:
     """The faults, those of one reason together; of what only follows from others the number."""
     groups: dict[tuple[str, str], list[str]] = {}
     for fault in faults:
@@ -27,7 +27,7 @@ def faults_told(faults: Sequence[Fault]) -> list[str]:
     return lines
 
 
-def faults_counted(faults: Sequence[Fault], results: int) -> str:
+def faults_counted(faults: Sequence[ResultFault], results: int) -> str:
     """How many of how many, by kind."""
     kinds = Counter("stale" if fault.kind == "follows" else fault.kind for fault in faults)
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
@@ -38,6 +38,9 @@ def leftovers_told(found: Sequence[Leftover]) -> list[str]:
     """A line for each group: where, how many files, how large."""
     width = max((len(str(leftover.path)) for leftover in found), default=0)
     return [
-        f"{leftover.path!s:<{width}}  {len(leftover.files):>5} files  {leftover.size / 1e6:>9.2f} MB"
+        (
+            f"{leftover.path!s:<{width}}  {len(leftover.files):>5} files  "
+            f"{leftover.size / 1e6:>9.2f} MB"
+        )
         for leftover in found
     ]

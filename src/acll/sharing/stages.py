@@ -1,7 +1,7 @@
 """The stage of a configuration in dvc.yaml.
 
-Only configurations that are run have one: DVC takes every stage for something whose results there should be, so that
-`dvc checkout` and `dvc exp apply` would fail over those that nobody has run.
+Only configurations that are run have one: DVC takes every stage for something whose results there
+should be, so that `dvc checkout` and `dvc exp apply` would fail over those that nobody has run.
 """
 
 import io
@@ -18,7 +18,12 @@ _MERGED = {
 # of each run, below its tables: what `dvc plots` shows, of one version or of several side by side
 PLOTS = {
     "plot.csv": {"template": "bar_horizontal", "x": "score", "y": "result"},
-    "summary.csv": {"template": "scatter", "x": "size", "y": "mean_score", "x_label": "size, in separate networks"},
+    "summary.csv": {
+        "template": "scatter",
+        "x": "size",
+        "y": "mean_score",
+        "x_label": "size, in separate networks",
+    },
 }
 
 
@@ -27,17 +32,23 @@ def refuse_conflicts(root: Path) -> None:
     for name, advice in _MERGED.items():
         path = root / name
         if path.is_file() and "<<<<<<<" in path.read_text(encoding="utf-8"):
-            raise UserError(f"{name}: a merge has left conflicts in it; {advice}, `git add` and `git commit` it: see "
+            raise UserError(f"{name}: a merge has left conflicts in it; {advice}, `git add` "
+                            "and `git commit` it: see "
                             "docs/sharing.md")  # fmt: skip
 
 
 def as_run(root: Path, name: str) -> str:
-    """The configuration of the last run, as text: its file or, where that has been edited since, what dvc.lock has."""
+    """The configuration of the last run, as text: its file or, where that has been edited since,
+    what dvc.lock has."""
     from ruamel.yaml import YAML
 
     yaml, key, lock = YAML(typ="safe"), f"config/{name}.yaml", root / "dvc.lock"
     text = (root / key).read_text(encoding="utf-8")
-    stages = (yaml.load(lock.read_text(encoding="utf-8")) or {}).get("stages", {}) if lock.is_file() else {}
+    stages = (
+        (yaml.load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+        if lock.is_file()
+        else {}
+    )
     recorded = stages.get(f"run@{name}", {}).get("params", {}).get(key)
     if recorded is None or recorded == yaml.load(text):
         return text
@@ -47,7 +58,10 @@ def as_run(root: Path, name: str) -> str:
 
 
 def add_stage(path: Path, name: str) -> bool:
-    """Add a stage for a configuration, its metrics and plots, unless there is one. Whether anything was added."""
+    """Add a stage for a configuration, its metrics and plots, unless there is one.
+
+    Whether anything was added.
+    """
     from ruamel.yaml import YAML  # as DVC itself: comments stay where they are
 
     yaml = YAML()
@@ -59,7 +73,9 @@ def add_stage(path: Path, name: str) -> bool:
         return False
     names.append(name)
     content["metrics"].append(f"results/{name}/tables/metrics.json")
-    content["plots"] += [{f"results/{name}/tables/{table}": dict(plot)} for table, plot in PLOTS.items()]
+    content["plots"] += [
+        {f"results/{name}/tables/{table}": dict(plot)} for table, plot in PLOTS.items()
+    ]
     content["plots"].append(f"results/{name}/figures/scores.png")
     text = io.StringIO()
     yaml.dump(content, text)

@@ -1,4 +1,5 @@
-"""What all steps share: reading arguments, and saying what went wrong."""
+"""What all steps share: arguments, the lock of the run, digests of what was written, and saying
+what went wrong."""
 
 import argparse
 import inspect
@@ -10,35 +11,40 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from acll.errors import UserError
-from acll.settings import Settings
-
-
-class StepSettings(Settings):
-    """What a step is told: beside its own settings the identity of its code and libraries, and of outside inputs.
-
-    They are part of the key under which unfinished work is kept: a step never goes on with what other code made.
-    """
-
-    code: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
-    outside: str = ""
+from acll.files import sha256, write_text
+from acll.lock import job
 
 
 def run(main: Callable[..., None]) -> None:
     """Call `main` with the command line's `--name value` pairs, typed as its signature says.
 
-    Paths come as they are, a list or an optional one may be empty, and settings come as the path of a JSON file. A
+    Paths come as they are; a list or an optional one may be empty. The parameters come by standard
+    input, as the plan wrote them (`acll.plan.Job.text`): `params` gets them typed, `key`, where a
+    step has it, as they are. `--digests` names the file for the digests of all outputs. A
     `UserError` ends the step with its message and exit code 1.
     """
     hints = typing.get_type_hints(main)
     parser = argparse.ArgumentParser(prog=f"python -m {sys.modules['__main__'].__spec__.name}")  # type: ignore[union-attr]
-    for name in inspect.signature(main).parameters:
+    names = [name for name in inspect.signature(main).parameters if name not in ("params", "key")]
+    for name in names:
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, nargs="*", required=True)
+    parser.add_argument("--digests", type=Path)
+    parser.add_argument("--outputs", nargs="*", default=[])
     given = vars(parser.parse_args())
+    digests, outputs = given.pop("digests"), given.pop("outputs")
+    text = sys.stdin.read()
     try:
-        main(**{name: _value(hints[name], given[name]) for name in given})
+        arguments = {name: _value(hints[name], given[name]) for name in names}
+        arguments["params"] = hints["params"].model_validate_json(
+            json.dumps(json.loads(text)["params"])
+        )
+        if "key" in hints:
+            arguments["key"] = text
+        with job(Path.cwd()):
+            main(**arguments)
+            if digests is not None:
+                write_text(digests, "".join(f"{sha256(Path(path))}  {path}\n" for path in outputs))
     except (UserError, OSError) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -52,8 +58,4 @@ def _value(hint: Any, given: list[str]) -> Any:
         return [Path(one) for one in given]
     if isinstance(hint, types.UnionType):  # Path | None
         return Path(given[0]) if given else None
-    if hint is int:
-        return int(given[0])
-    if isinstance(hint, type) and issubclass(hint, BaseModel):
-        return hint.model_validate(json.loads(Path(given[0]).read_text(encoding="utf-8")))
-    return Path(given[0])
+    return int(given[0]) if hint is int else Path(given[0])

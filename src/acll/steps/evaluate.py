@@ -1,36 +1,45 @@
-"""Score every task of a node on its test split and check that nothing was forgotten; no other step reads tests."""
+"""Score every task of a node on its test split and check that nothing was forgotten.
+
+No other step reads test splits.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
 
 from acll.data import prepared
+from acll.evaluation import examples as example_files
 from acll.evaluation.score import evaluate
 from acll.files import write_json
-from acll.packing import file
+from acll.packing import packed_file
 from acll.packing.ownership import PackingError
-from acll.steps._run import StepSettings, run
+from acll.parameters.evaluate import EvaluateParams
+from acll.steps._run import run
 from acll.training.loop import prepare_process
 
 
-class Parameters(StepSettings):
-    """What the scores depend on, beside the inputs."""
-
-    threads: int
-
-
-def main(*, network: Path, tests: list[Path], scores: Path, params: Parameters) -> None:
-    """Write the scores of all tasks of the node."""
+def main(
+    *, network: Path, test: list[Path], scores: Path, examples: Path, params: EvaluateParams
+) -> None:
+    """Write the scores of all tasks of the node, and some images with what it makes of them."""
     device = prepare_process(params.threads)
     prepared.allow_test()
-    packed = file.read(network)
-    by_name = {path.name.removesuffix(prepared.TEST): path for path in tests}
-    evaluated = evaluate(packed, by_name, device)
-    changed = [row.task for row in evaluated.rows if packed.record(row.task).frozen and not row.bit_exact]
+    packed = packed_file.read_packed(network)
+    tests = {path.name.removesuffix(prepared.TEST): path for path in test}
+    evaluated = evaluate(packed, tests, device)
+    changed = [
+        row.task for row in evaluated.rows if packed.record(row.task).frozen and not row.bit_exact
+    ]
     if changed:
-        raise PackingError(f"{network}: the weights of {', '.join(changed)} are not what they were when learned")
+        raise PackingError(
+            f"{network}: the weights of {', '.join(changed)} are not what they were when learned"
+        )
+    example_files.write_examples(examples, example_files.examples_of(packed, tests, device))
     write_json(scores, asdict(evaluated))
     for row in evaluated.rows:
-        print(f"{row.task}: {row.metric} {row.score:.4f}  {'bit-exact' if row.bit_exact else 'changed'}")
+        print(
+            f"{row.task}: {row.metric} {row.score:.4f}  "
+            f"{'bit-exact' if row.bit_exact else 'changed'}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,62 +1,89 @@
 """Draw the figures."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from acll.evaluation import figures, run_figures
-from acll.evaluation.style import save
-from acll.evaluation.tables import read
-from acll.settings import Settings
-from acll.steps._run import StepSettings, run
-
-
-class PackedName(Settings):
-    """A packed network: a title, and its tasks in the order of learning."""
-
-    title: str
-    tasks: list[str]
-
-
-class Parameters(StepSettings):
-    """What the figures depend on, beside the tables."""
-
-    searches: list[str]  # network/method/seed/prefix of each search, in the order of its files
-    packed: list[PackedName]  # the networks whose layers are shown, in the order of their scores
+from acll.evaluation import examples as example_files
+from acll.evaluation import figures as run_result_figures
+from acll.evaluation import run_figures
+from acll.evaluation.masks import MethodMasks, masks
+from acll.evaluation.style import save_figure
+from acll.evaluation.tables import read_table
+from acll.parameters.report import FiguresParams, MaskedTask
+from acll.steps._run import run
 
 
 def main(
     *,
-    tables: Path,
+    tables: list[Path],
     trials: list[Path],
     choices: list[Path],
-    packed_scores: list[Path],
-    folder: Path,
-    params: Parameters,
+    packed: list[Path],
+    examples: list[Path],
+    shown: list[Path],
+    figures: list[Path],
+    params: FiguresParams,
 ) -> None:
-    """Write the figures as PNG into the folder: of runs and, where there are any, of searches and packed networks."""
-    table = {path.stem: read(path) for path in tables.glob("*.csv")}
-    save(figures.scores(table["matrix"], table["final"]), folder / "scores.png")
-    save(run_figures.matrices(table["matrix"]), folder / "matrix.png")
-    save(run_figures.sizes(table["summary"]), folder / "sizes.png")
-    save(run_figures.curves(table["curves"], table["final"]), folder / "curves.png")
+    """Write the figures as PNG: of runs and, where there are any, of searches, packed networks and
+    masks."""
+    folder = figures[0].parent
+    table = {path.stem: read_table(path) for path in tables if path.suffix == ".csv"}
+    _draw_results(table, folder)
     if params.packed:
-        save(figures.shares(table["final"]), folder / "shares.png")
         owned = {
-            name.title: (name.tasks, json.loads(path.read_text(encoding="utf-8"))["layers"])
-            for name, path in zip(params.packed, packed_scores, strict=True)
+            name.title: (list(name.tasks), _json(path)["layers"])
+            for name, path in zip(params.packed, packed, strict=True)
         }
-        save(run_figures.layers(owned), folder / "layers.png")
+        save_figure(run_result_figures.shares(table["final"]), folder / "shares.png")
+        save_figure(run_figures.layers(owned), folder / "layers.png")
     if params.searches:
-        save(run_figures.difficulty(table["final"]), folder / "difficulty.png")
+        save_figure(run_figures.difficulty(table["final"]), folder / "difficulty.png")
         traces = [
-            (name, pd.read_csv(trial), json.loads(choice.read_text(encoding="utf-8")))
+            (name, pd.read_csv(trial), _json(choice))
             for name, trial, choice in zip(params.searches, trials, choices, strict=True)
         ]
-        save(figures.searches(traces), folder / "search.png")
+        save_figure(run_result_figures.searches(traces), folder / "search.png")
         for trace in traces:
-            save(figures.searches([trace]), folder / "searches" / f"{trace[0]}.png")
+            save_figure(
+                run_result_figures.searches([trace]), folder / "searches" / f"{trace[0]}.png"
+            )
+    _draw_masks(params.masked, iter(zip(examples, shown, strict=True)), folder / "masks")
+
+
+def _draw_results(table: dict[str, pd.DataFrame], folder: Path) -> None:
+    save_figure(run_result_figures.scores(table["matrix"], table["final"]), folder / "scores.png")
+    save_figure(run_figures.matrices(table["matrix"]), folder / "matrix.png")
+    save_figure(run_figures.sizes(table["summary"]), folder / "sizes.png")
+    save_figure(run_figures.curves(table["curves"], table["final"]), folder / "curves.png")
+
+
+def _draw_masks(tasks: list[MaskedTask], files: Iterator[tuple[Path, Path]], folder: Path) -> None:
+    """Draw what networks make of test images. files: examples and scores of each network, task by
+    task."""
+    for shown in tasks:
+        rows = []
+        for method, count in zip(shown.methods, shown.networks, strict=True):
+            own = [next(files) for _ in range(count)]
+            before_and_after = [example_files.read_examples(path, shown.task) for path, _ in own]
+            scores = tuple(_score(path, shown.task) for _, path in own)
+            learned = before_and_after[0] if count > 1 else None
+            rows.append(MethodMasks(method, learned, before_and_after[-1], scores))
+        save_figure(
+            masks(f"{shown.sequence}: {shown.task}", rows),
+            folder / f"{shown.sequence}.{shown.task}.png",
+        )
+
+
+def _score(path: Path, task: str) -> float:
+    return float(next(row["score"] for row in _json(path)["rows"] if row["task"] == task))
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -3,23 +3,19 @@
 from pathlib import Path
 
 from acll.data.preparation import prepare
-from acll.data.root import data_root
+from acll.data.root import data_root, networks_channels
 from acll.files import write_json
-from acll.settings import AnyTask
-from acll.steps._run import StepSettings, run
+from acll.parameters.prepare import PrepareParams
+from acll.steps._run import run
 
 
-class Parameters(StepSettings):
-    """What the prepared files depend on, beside the raw data."""
-
-    name: str
-    task: AnyTask
-    channels: list[int] = []  # noqa: RUF012 - pydantic copies defaults; of the networks that learn it
-
-
-def main(*, train: Path, test: Path, summary: Path, report: Path, processes: int, params: Parameters) -> None:
-    """Write `<task>.train.safetensors`, `<task>.test.safetensors`, `<task>.json` and the report of faults."""
-    found = prepare(params.name, params.task, data_root(), train, test, report, processes, params.channels)
+def main(
+    *, train: Path, test: Path, summary: Path, report: Path, processes: int, params: PrepareParams
+) -> None:
+    """Write `<task>.train.safetensors`, `<task>.test.safetensors`, `<task>.json` and the report of
+    faults."""
+    channels = networks_channels(params.name)
+    found = prepare(params.name, params.task, data_root(), train, test, report, processes, channels)
     write_json(summary, found)
     sizes = ", ".join(f"{split} {count}" for split, count in found["samples"].items())
     print(f"{params.name}: {len(found['classes'])} classes; {sizes}")

@@ -7,38 +7,47 @@ import torch
 
 from acll.files import write_json, write_text
 from acll.networks.channels import ChannelGraph
-from acll.packing.container import content_key
-from acll.packing.stage import free_of, load_state
-from acll.search.attempt import task_of
+from acll.packing.task_state_file import free_of, load_state
+from acll.packing.tensor_file import content_key
+from acll.parameters.search import SearchParams
+from acll.search.attempt import Retraining, search_task
 from acll.search.run import search
-from acll.search.trials import TrialLog, table
-from acll.settings import Scope, Search
-from acll.steps._run import StepSettings, run
-from acll.training.session import Node, learner_of
+from acll.search.trials import TrialLog, trials_frame
+from acll.steps._run import run
+from acll.steps._setup import learner_of
 
 
-class Parameters(StepSettings):
-    """What the choice depends on, beside its inputs."""
+def main(
+    *,
+    dense: Path,
+    parent: Path | None,
+    train: Path,
+    trials: Path,
+    choice: Path,
+    params: SearchParams,
+    key: str = "",
+) -> None:
+    """Write the table of trials and the choice.
 
-    node: Node
-    search: Search
-    scope: Scope
-    cap: float | None
-
-
-def main(*, dense: Path, parent: Path | None, train: Path, trials: Path, choice: Path, params: Parameters) -> None:
-    """Write the table of trials and the choice."""
+    One that was killed goes on after its last trial.
+    """
     node = params.node
-    learner = learner_of(node, train)
+    learner = learner_of(node, train, params.batches)
     state, _, header = load_state(dense)
     free = free_of(parent, state, header["shared"])
-    count, total = (sum(int(count(mask)) for mask in free.values()) for count in (torch.sum, torch.numel))
+    count, total = (
+        sum(int(count(mask)) for mask in free.values()) for count in (torch.sum, torch.numel)
+    )
     print(f"{learner.header.name}: {count:,} of {total:,} weights are free")
-    log = TrialLog(trials.with_suffix(".checkpoint"), content_key(params.model_dump_json(), dense, train, parent))
-    channels = ChannelGraph(learner.network, learner.some_images()) if params.scope == "channel" else None
-    task = task_of(learner, state, free, params.scope, params.search, params.cap, node.seed_for("search"), channels)
+    log = TrialLog(trials.with_suffix(".checkpoint"), content_key(key, dense, train, parent))
+    channels = (
+        ChannelGraph(learner.network, learner.some_images()) if params.scope == "channel" else None
+    )
+    retraining = Retraining(learner, params.schedule, state, free, params.scope, channels)
+    seed = node.seed_for("search")
+    task = search_task(retraining, params.search, params.dense_epochs, params.cap, seed)
     decided, rows = search(params.search, task, log)
-    write_text(trials, table(rows).to_csv(index=False))
+    write_text(trials, trials_frame(rows).to_csv(index=False))
     write_json(choice, asdict(decided))
     log.remove()
     for warning in decided.warnings:

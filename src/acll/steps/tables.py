@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from acll.evaluation.comparison import Run, by_node, matrix_table, paired_table, runs_table, summary_table
+from acll.evaluation.comparison import (
+    by_node,
+    matrix_table,
+    paired_table,
+    runs_table,
+    summary_table,
+)
 from acll.evaluation.console import for_papers, readable, remarks_of
 from acll.evaluation.tables import (
     amiss,
@@ -18,56 +24,33 @@ from acll.evaluation.tables import (
     trials_table,
 )
 from acll.files import write_json, write_text
-from acll.settings import Settings
-from acll.steps._run import StepSettings, run
-
-
-class NodeName(Settings):
-    """The place of a node in the tree; its scores come in the same order."""
-
-    network: str
-    method: str
-    seed: int
-    prefix: list[str]
-
-
-class RunName(Settings):
-    """A run, as `acll.evaluation.comparison.Run`."""
-
-    sequence: str
-    network: str
-    method: str
-    type: str
-    seed: int
-    tasks: list[str]
-    stages: list[list[str]]
-
-
-class Parameters(StepSettings):
-    """What the tables depend on, beside the scores."""
-
-    nodes: list[NodeName]
-    runs: list[RunName]
-    searches: list[str]  # network/method/seed/prefix of each search, in the order of its files
-    budgets: dict[str, float]  # of each method that searches
+from acll.node import Node
+from acll.parameters.report import TablesParams
+from acll.steps._run import run
 
 
 def main(
-    *, node_scores: list[Path], summaries: list[Path], trials: list[Path], folder: Path, params: Parameters
+    *,
+    scores: list[Path],
+    summaries: list[Path],
+    trials: list[Path],
+    tables: list[Path],
+    params: TablesParams,
 ) -> None:
-    """Write all tables into the folder."""
+    """Write all tables."""
+    folder = tables[0].parent
     nodes = {
-        (node.network, node.method, node.seed, tuple(node.prefix)): json.loads(path.read_text(encoding="utf-8"))
-        for node, path in zip(params.nodes, node_scores, strict=True)
+        Node.of(name): json.loads(path.read_text(encoding="utf-8"))
+        for name, path in zip(params.nodes, scores, strict=True)
     }
-    scores, curves = scores_table(nodes), curves_table(nodes)
-    lookup, runs = by_node(scores), [_run(name) for name in params.runs]
+    all_scores, curves = scores_table(nodes), curves_table(nodes)
+    lookup, runs = by_node(all_scores), params.runs
     final, each = final_table(lookup, runs), runs_table(lookup, runs, curves)
     summary = summary_table(each)
     tasks = [json.loads(path.read_text(encoding="utf-8")) for path in summaries]
     searches = {name: pd.read_csv(path) for name, path in zip(params.searches, trials, strict=True)}
     frames = {
-        "scores": scores,
+        "scores": all_scores,
         "curves": curves,
         "final": final,
         "matrix": matrix_table(lookup, runs),
@@ -85,11 +68,6 @@ def main(
         write_text(folder / name, for_papers(summary, form))
     remarks = [*remarks_of(final, params.budgets), *amiss(tasks)]
     write_text(folder / "tables.txt", readable(final, summary, remarks))
-
-
-def _run(name: RunName) -> Run:
-    stages = tuple(map(tuple, name.stages))
-    return Run(name.sequence, name.network, name.method, name.type, name.seed, tuple(name.tasks), stages)
 
 
 if __name__ == "__main__":

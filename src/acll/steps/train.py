@@ -1,31 +1,68 @@
-"""Train a task's free weights on top of what earlier tasks own: the dense network of a node."""
+"""Train a task on top of what earlier ones left, or several tasks at once: the dense network of a
+node."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
-from acll.packing.ownership import free, starting_state, still
-from acll.steps._run import StepSettings, run
-from acll.training.session import Node, learner_of, parent_of, train_dense
+from acll.methods.base import Before
+from acll.networks.partition import partition
+from acll.packing import tensor_file
+from acll.packing.ownership import starting_state
+from acll.packing.task_state_file import save_state
+from acll.packing.tensor_file import content_key
+from acll.parameters.train import TrainParams
+from acll.steps._run import run
+from acll.steps._setup import learner_of, packed_before
+from acll.training.checkpoint import Checkpoint
+from acll.training.loop import FitConfig, fit
+from acll.training.metrics import score
 
 
-class Parameters(StepSettings):
-    """What the dense network depends on, beside its inputs."""
+def main(
+    *,
+    train: list[Path],
+    parent: Path | None,
+    memory: Path | None,
+    dense: Path,
+    params: TrainParams,
+    key: str = "",
+) -> None:
+    """Write the dense network: the state of the best epoch on the validation split.
 
-    node: Node
-    free_weights: Literal["fresh", "zero", "pretrained"]
-    freeze: Literal["nothing", "weights", "features"]  # of earlier tasks
+    One that was killed goes on from its last epoch.
+    """
+    node, rule = params.node, params.rule
+    free_from = rule.free_from(len(node.prefix))
+    learners = [
+        learner_of(node, path, batches, pretrained=free_from == "pretrained")
+        for path, batches in zip(train, params.batches, strict=True)
+    ]
+    packed = packed_before(node, parent)
+    remembered = tensor_file.load_tensors(memory)[0] if memory is not None else {}
+    fresh = learners[0].network.state_dict()
+    state = starting_state(packed, learners[0].header.kind, fresh, start_zero=free_from == "zero")
+    start = rule.begin(learners, state, Before(packed, remembered))
 
+    name = "joint" if len(learners) > 1 else learners[0].header.name
+    config = FitConfig(params.schedule, node.seed_for("train"), label=name)
+    checkpoint = Checkpoint(
+        dense.with_suffix(".checkpoint"), content_key(key, *train, parent, memory)
+    )
+    result = fit(start.learner, start.state, config, start.masks, checkpoint)
 
-def main(*, train: Path, parent: Path | None, dense: Path, params: Parameters) -> None:
-    """Write the dense network: the state of the best epoch on the validation split."""
-    learner = learner_of(params.node, train, pretrained=params.free_weights == "pretrained")
-    before = parent_of(params.node, parent)
-    kind = learner.header.kind
-    start = starting_state(before, kind, learner.network.state_dict(), start_zero=params.free_weights == "zero")
-    masks = {} if params.freeze == "nothing" else free(before, kind)
-    if params.freeze == "features":
-        masks |= still(before, start)
-    train_dense(params.node, learner, start, masks, dense, params.model_dump_json())
+    scores, curve = [result.score], result.curve()
+    if len(learners) > 1:
+        start.learner.network.load_state_dict(result.state)
+        scores, curve = [score(seen) for seen in start.learner.validate()], []
+    tasks = [
+        {"task": asdict(learner.header), "score": own, "curve": curve}
+        for learner, own in zip(learners, scores, strict=True)
+    ]
+    save_state(
+        dense, result.state, {"shared": partition(learners[0].network).shared, "tasks": tasks}
+    )
+    checkpoint.remove()
+    print(f"{name}: kept epoch {result.epoch}, validation {result.score:.4f}")
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@ import torch
 from torch import nn
 
 from acll.data.batches import Split, evaluation_batches
-from acll.data.prepared import IGNORE, Header
+from acll.data.prepared import IGNORE, TaskInfo
 from acll.settings import Kind
-from acll.training.metrics import Outcome
+from acll.training.metrics import EvalResult
 
 
 @torch.no_grad()
-def outcome(network: nn.Module, split: Split, header: Header, device: torch.device) -> Outcome:
-    """Run the network, in evaluation mode, over a split in order."""
+def evaluated(
+    network: nn.Module, split: Split, header: TaskInfo, device: torch.device
+) -> EvalResult:
+    """Run the network, in evaluation mode, over a split in order; return what it did."""
     network.eval()
     kind: Kind = header.kind
     results = []
@@ -24,12 +26,15 @@ def outcome(network: nn.Module, split: Split, header: Header, device: torch.devi
             results.append(_confusion(predictions, labels, len(header.classes)))
     together = np.concatenate(results)
     if kind == "classification":
-        return Outcome(kind, correct=together)
-    return Outcome(kind, confusion=together if split.wholes is None else _stitched(together, split))
+        return EvalResult(kind, correct=together)
+    return EvalResult(
+        kind, confusion=together if split.wholes is None else _stitched(together, split)
+    )
 
 
 def _stitched(confusion: np.ndarray, split: Split) -> np.ndarray:
-    """Matrices of tiles [N, C, C] → of whole images; the cores of the tiles of an image cover it once."""
+    """Matrices of tiles [N, C, C] → of whole images; the cores of the tiles of an image cover it
+    once."""
     assert split.wholes is not None
     matrices = np.zeros((split.originals(), *confusion.shape[1:]), confusion.dtype)
     np.add.at(matrices, split.wholes.numpy(), confusion)

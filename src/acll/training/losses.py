@@ -7,35 +7,46 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acll.data.prepared import IGNORE
-from acll.settings import Kind, Training
+from acll.settings import Kind
+from acll.training.settings import Batches
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def loss_of(kind: Kind, training: Training, weights: Tensor | None) -> Loss:
-    """The loss of logits [N, C, …] and labels [N, …]; ignored pixels count nothing. weights: [C] or None."""
-    ignored = IGNORE if kind == "segmentation" else -1  # a classification task may have 256 classes or more
+def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
+    """Return the loss of logits [N, C, …] and labels [N, …]; ignored pixels count nothing. weights:
+    [C] or None."""
+    ignored = (
+        IGNORE if kind == "segmentation" else -1
+    )  # a classification task may have 256 classes or more
 
     def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         # a batch of ignored pixels alone has a mean over nothing: no loss then, rather than NaN
         if kind == "segmentation" and not bool((labels != ignored).any()):
             return logits.sum() * 0.0
         return F.cross_entropy(
-            logits, labels, weight=weights, ignore_index=ignored, label_smoothing=training.label_smoothing
+            logits,
+            labels,
+            weight=weights,
+            ignore_index=ignored,
+            label_smoothing=settings.label_smoothing,
         )
 
-    if kind == "classification" or training.loss == "cross_entropy":
+    if kind == "classification" or settings.loss == "cross_entropy":
         return cross_entropy
     from segmentation_models_pytorch.losses import DiceLoss
 
     dice = DiceLoss(mode="multiclass", ignore_index=IGNORE)
-    if training.loss == "dice":
+    if settings.loss == "dice":
         return lambda logits, labels: dice(logits, labels)
     return lambda logits, labels: cross_entropy(logits, labels) + dice(logits, labels)
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:
-    """[classes] inverse root of each class's frequency in the training split, with mean 1 over the classes present."""
-    counts = torch.bincount(labels[labels < classes].long().flatten(), minlength=classes).double()  # no ignored ones
+    """[classes] inverse root of each class's frequency in the training split, with mean 1 over the
+    classes present."""
+    counts = torch.bincount(
+        labels[labels < classes].long().flatten(), minlength=classes
+    ).double()  # no ignored ones
     weights = torch.where(counts > 0, counts.clamp(min=1).rsqrt(), 0.0)
     return (weights / weights[counts > 0].mean()).float()

@@ -12,10 +12,12 @@ RESAMPLES = 200
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a network did on a split: for each image a confusion matrix [N, C, C], rows truth, columns prediction.
+class EvalResult:
+    """What a network did on a split: for each image a confusion matrix [N, C, C], rows truth,
+    columns prediction.
 
-    For classification the matrix of an image has one entry, so counts suffice: `correct` [N] and no matrices.
+    For classification the matrix of an image has one entry, so counts suffice: `correct` [N] and no
+    matrices.
     """
 
     kind: Kind
@@ -23,31 +25,38 @@ class Outcome:
     confusion: NDArray[np.int64] | None = None
 
 
-def score(outcome: Outcome) -> float:
-    """Accuracy, or mean intersection over union from summed confusion matrices, over the classes that are present."""
-    if outcome.correct is not None:
-        return float(outcome.correct.mean())
-    assert outcome.confusion is not None
-    return mean_iou(outcome.confusion.sum(axis=0))
+def score(result: EvalResult) -> float:
+    """Accuracy, or mean intersection over union from summed confusion matrices, over the classes
+    that are present."""
+    if result.correct is not None:
+        return float(result.correct.mean())
+    assert result.confusion is not None
+    return mean_iou(result.confusion.sum(axis=0))
 
 
 def mean_iou(confusion: NDArray[np.int64]) -> float:
-    """Mean IoU from a matrix [C, C] (rows truth) over the classes that occur in the truth; 0 where none does."""
+    """Mean IoU from a matrix [C, C] (rows truth) over the classes that occur in the truth; 0 where
+    none does."""
     hit = np.diag(confusion).astype(float)
     truth, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     present = truth > 0
-    return float((hit[present] / (truth + predicted - hit)[present]).mean()) if present.any() else 0.0
+    return (
+        float((hit[present] / (truth + predicted - hit)[present]).mean()) if present.any() else 0.0
+    )
 
 
-def standard_error(outcome: Outcome, seed: int) -> float:
-    """Of the score: binomial for accuracy; for mean IoU by a seeded bootstrap over images, not pixels."""
-    if outcome.correct is not None:
-        share = outcome.correct.mean()
-        return float(np.sqrt(share * (1 - share) / len(outcome.correct)))
-    assert outcome.confusion is not None
+def standard_error(result: EvalResult, seed: int) -> float:
+    """Of the score: binomial for accuracy; for mean IoU by a seeded bootstrap over images, not
+    pixels."""
+    if result.correct is not None:
+        share = result.correct.mean()
+        return float(np.sqrt(share * (1 - share) / len(result.correct)))
+    assert result.confusion is not None
     generator = np.random.default_rng(seed)
-    count = len(outcome.confusion)
+    count = len(result.confusion)
     # how often each image is drawn, at once for all resamples: [RESAMPLES, N] @ [N, C·C]
     draws = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    sums = (draws @ outcome.confusion.reshape(count, -1)).reshape(RESAMPLES, *outcome.confusion.shape[1:])
+    sums = (draws @ result.confusion.reshape(count, -1)).reshape(
+        RESAMPLES, *result.confusion.shape[1:]
+    )
     return float(np.std([mean_iou(matrix) for matrix in sums], ddof=1))

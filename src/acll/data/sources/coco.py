@@ -5,18 +5,50 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from acll.data.errors import DataError
-from acll.data.faults import Fault, some
+from acll.data.faults import DataFault, some
+from acll.data.image_files import reader
 from acll.data.images import Pixels, UnreadableError, read_image, size_of, within
-from acll.data.listing import Item, Listing, group_of
-from acll.data.places import SPLITS, Place, content_of, place_of
+from acll.data.manifest import Manifest, Sample, group_of
 from acll.data.prepared import IGNORE
-from acll.data.sources.files import reader
-from acll.settings import Coco, CocoSplit
+from acll.data.storage import COMPRESSED, SPLITS, Storage, content_of, storage_of
+from acll.data.task import RawData
+from acll.settings import Names, Settings
+
+
+class CocoSplit(Settings):
+    """Where a split of a task of source `coco` lies, below its `path`."""
+
+    images: str = Field(description="the folder of the images")
+    annotations: str = Field(description="the .json file of the annotations")
+
+
+class Coco(RawData):
+    """Annotations in COCO's format (polygons or run lengths), drawn as masks: 0 is the background,
+    smaller objects lie upon larger ones, crowds are ignored."""
+
+    source: Literal["coco"] = Field(description="`coco`")
+    kind: Literal["segmentation"] = Field("segmentation", description="always segmentation")
+    classes: Names | None = Field(
+        None, description="the categories to use, in this order; else all in the file's order"
+    )
+    train: CocoSplit = Field(description="`images` and `annotations` of the training split")
+    val: CocoSplit | None = Field(None, description="of the validation split; else it is cut")
+    test: CocoSplit | None = Field(None, description="of the test split; else it is cut")
+
+    def listing(self, root: Path) -> Manifest:
+        """Return the samples. Raises DataError."""
+        return _listing(self, root)
+
+    def raw_files(self, root: Path) -> list[Path]:
+        """Return the files that are read. Raises DataError."""
+        return _raw_files(self, root)
+
 
 Drawn = list[tuple[dict[str, Any], int]]  # annotations, and the index of each one's class
 
@@ -31,10 +63,12 @@ _NEEDED: dict[str, dict[str, tuple[type, ...]]] = {
 }
 
 
-def raw_files(task: Coco, root: Path) -> list[Path]:
+def _raw_files(task: Coco, root: Path) -> list[Path]:
     """The archive, or the annotations and all files in the folders of images. Raises DataError."""
     path = root / task.path
-    place = place_of(path)
+    if path.is_file() and path.name.endswith(COMPRESSED):  # which would have to be read through
+        return [path]
+    place = storage_of(path)
     if path.is_file():
         return [path]
     parts = [getattr(task, split) for split in SPLITS if getattr(task, split) is not None]
@@ -47,31 +81,42 @@ def raw_files(task: Coco, root: Path) -> list[Path]:
     return [path / name for name in found]
 
 
-def list_coco(task: Coco, root: Path) -> Listing:
-    """The samples of all splits; `mask` holds what is drawn: (height, width, annotations). Raises DataError."""
+def _listing(task: Coco, root: Path) -> Manifest:
+    """The samples of all splits; `mask` holds what is drawn: (height, width, annotations).
+
+    Raises DataError.
+    """
     path = root / task.path
-    place = place_of(path)
+    place = storage_of(path)
     present = set(place.names())
-    contents = {split: _content(place, part, path) for split in SPLITS if (part := getattr(task, split)) is not None}
+    contents = {
+        split: _content(place, part, path)
+        for split in SPLITS
+        if (part := getattr(task, split)) is not None
+    }
     names = {category["id"]: category["name"] for category in contents["train"]["categories"]}
     wanted = task.classes or list(dict.fromkeys(names.values()))
     unknown = sorted(set(wanted) - set(names.values()))
     if unknown:
-        raise DataError(f"{path}: no category is called {some(unknown)} (there are: {', '.join(names.values())})")
+        raise DataError(
+            f"{path}: no category is called {some(unknown)} (there are: "
+            f"{', '.join(names.values())})"
+        )
     if len(wanted) > IGNORE - 1:
-        raise DataError(f"{path}: {len(wanted)} categories, more than the {IGNORE - 1} that a mask can hold; "
+        raise DataError(f"{path}: {len(wanted)} categories, more than the {IGNORE - 1} that a "
+                        "mask can hold; "
                         "name those to use in `classes`")  # fmt: skip
     index = {name: 1 + number for number, name in enumerate(wanted)}
-    items: list[Item] = []
-    faults: list[Fault] = []
+    items: list[Sample] = []
+    faults: list[DataFault] = []
     for split, content in contents.items():
         folder = getattr(task, split).images
         for name, image, drawn in _drawn(content, folder, index):
             if name in present:
                 mask = (image["height"], image["width"], drawn)
-                items.append(Item(name, split, name, mask=mask, group=group_of(name, task.group)))
+                items.append(Sample(name, split, name, mask=mask, group=group_of(name, task.group)))
             else:
-                faults.append(Fault("missing", name, "named in the annotations, but not there"))
+                faults.append(DataFault("missing", name, "named in the annotations, but not there"))
 
     image_of = reader(place, read_image)
     drawings = {item.image: item.mask for item in items}
@@ -81,19 +126,21 @@ def list_coco(task: Coco, root: Path) -> Listing:
         height, width, drawn = drawings[name]
         return _mask(height, width, drawn)
 
-    def read(item: Item) -> tuple[Pixels, Pixels | None]:
+    def read(item: Sample) -> tuple[Pixels, Pixels | None]:
         image, size = image_of(item.image, item.box), item.mask[:2]
         if item.box is None and image.shape[1:] != size:  # nothing is drawn, whatever size it says
             return image, np.broadcast_to(np.uint8(IGNORE), size)
         return image, within(mask_of(item.image), item.box)
 
-    def size(item: Item) -> list[tuple[int, int]]:
+    def size(item: Sample) -> list[tuple[int, int]]:
         return [size_of(place.open(item.image), item.image), item.mask[:2]]
 
-    return Listing("segmentation", [BACKGROUND, *wanted], list(contents), items, read, size, faults)
+    return Manifest(
+        "segmentation", [BACKGROUND, *wanted], list(contents), items, read, size, faults
+    )
 
 
-def _content(place: Place, part: CocoSplit, path: Path) -> dict[str, Any]:
+def _content(place: Storage, part: CocoSplit, path: Path) -> dict[str, Any]:
     """The annotations of a split. Raises DataError where they are not in COCO's format."""
     try:
         content = json.loads(content_of(place, part.annotations))
@@ -101,7 +148,8 @@ def _content(place: Place, part: CocoSplit, path: Path) -> dict[str, Any]:
             for entry in content[key]:
                 lacking = [name for name, kind in kinds.items() if not _fits(entry.get(name), kind)]
                 if lacking:
-                    raise DataError(f"{path}/{part.annotations}: an entry of `{key}` has no {' or '.join(lacking)}, or "
+                    raise DataError(f"{path}/{part.annotations}: an entry of `{key}` has no "
+                                    f"{' or '.join(lacking)}, or "
                                     "something else there")  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, DataError):
@@ -114,20 +162,33 @@ def _content(place: Place, part: CocoSplit, path: Path) -> dict[str, Any]:
         raise DataError(f"{path}/{part.annotations}: {words}") from None
     known = {category["id"] for category in content["categories"]}
     unknown = sorted(
-        {str(entry["category_id"]) for entry in content["annotations"] if entry["category_id"] not in known}
+        {
+            str(entry["category_id"])
+            for entry in content["annotations"]
+            if entry["category_id"] not in known
+        }
     )
     if unknown:
-        raise DataError(f"{path}/{part.annotations}: annotations of categories that it does not have: {some(unknown)}")
+        raise DataError(
+            f"{path}/{part.annotations}: annotations of categories that it does not have: "
+            f"{some(unknown)}"
+        )
     return dict(content)
 
 
 def _fits(value: Any, kind: tuple[type, ...]) -> bool:
-    """Whether a value is of one of these types; numbers that are no ids count pixels, and there is one at least."""
+    """Whether a value is of one of these types; numbers that are no ids count pixels, and there is
+    one at least."""
     return type(value) in kind and (kind != _COUNT or value > 0)
 
 
-def _drawn(content: dict[str, Any], folder: str, index: dict[str, int]) -> Iterator[tuple[str, dict[str, Any], Drawn]]:
-    """The images of a split by name, and what is drawn of each. The numbers of categories are the split's own."""
+def _drawn(
+    content: dict[str, Any], folder: str, index: dict[str, int]
+) -> Iterator[tuple[str, dict[str, Any], Drawn]]:
+    """The images of a split by name, and what is drawn of each.
+
+    The numbers of categories are the split's own.
+    """
     labels = {category["id"]: index.get(category["name"]) for category in content["categories"]}
     drawn: dict[Any, Drawn] = defaultdict(list)
     for annotation in content["annotations"]:
@@ -151,13 +212,17 @@ def _mask(height: int, width: int, annotations: Drawn) -> Pixels:
     for annotation, label in annotations:
         try:
             area = annotation.get("area")
-            size = area if isinstance(area, int | float) else _inside(annotation, height, width).sum()
+            size = (
+                area if isinstance(area, int | float) else _inside(annotation, height, width).sum()
+            )
             shapes.append((float(size), annotation, label))
         except Exception as error:
             raise _undrawn(annotation, error) from None
     for _, annotation, label in sorted(shapes, key=lambda shape: -shape[0]):
         try:
-            mask[_inside(annotation, height, width)] = IGNORE if annotation.get("iscrowd") else label
+            mask[_inside(annotation, height, width)] = (
+                IGNORE if annotation.get("iscrowd") else label
+            )
         except Exception as error:  # the library raises whatever there is
             raise _undrawn(annotation, error) from None
     return mask
@@ -170,8 +235,9 @@ def _undrawn(annotation: dict[str, Any], error: Exception) -> UnreadableError:
 def _inside(annotation: dict[str, Any], height: int, width: int) -> Pixels:
     """Where an object is. Raises whatever there is.
 
-    The library draws polygons only, and only those that it can: others make it fill all memory. Of run lengths that do
-    not cover the image it leaves pixels as they were in memory, so those are decoded here.
+    The library draws polygons only, and only those that it can: others make it fill all memory. Of
+    run lengths that do not cover the image it leaves pixels as they were in memory, so those are
+    decoded here.
     """
     from pycocotools import mask as codec
 
@@ -189,7 +255,9 @@ def _inside(annotation: dict[str, Any], height: int, width: int) -> Pixels:
         inside: Pixels = codec.decode(codec.merge(shapes)).astype(bool)
         return inside
     if list(outline["size"]) != [height, width]:
-        raise ValueError(f"its run lengths are of {outline['size']} pixels, the image has {[height, width]}")
+        raise ValueError(
+            f"its run lengths are of {outline['size']} pixels, the image has {[height, width]}"
+        )
     counts = outline["counts"]
     runs = counts if isinstance(counts, list) else _lengths(counts)
     if any(type(run) is not int or run < 0 for run in runs) or sum(runs) != height * width:
@@ -199,8 +267,8 @@ def _inside(annotation: dict[str, Any], height: int, width: int) -> Pixels:
 
 
 def _lengths(text: str) -> list[int]:
-    """Run lengths from COCO's text: numbers of six bits, one of which says that more follow; from the fourth length on
-    each is the difference to the last but one."""
+    """Run lengths from COCO's text: numbers of six bits, one of which says that more follow; from
+    the fourth length on each is the difference to the last but one."""
     runs: list[int] = []
     value = shift = 0
     for code in text.encode():

@@ -1,26 +1,55 @@
 """Image tasks of adjustable difficulty, made from a seed: no files, no download."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from acll.data.listing import Listing
-from acll.data.sources.arrays import listing_of_arrays
-from acll.settings import Generated
+from acll.data.arrays import manifest_of_arrays
+from acll.data.manifest import Manifest
+from acll.data.task import Task
+from acll.settings import Kind
 
-CHANNELS = 3
+IMAGE_CHANNELS = 3
 
 
-def list_generated(task: Generated) -> Listing:
+class Generated(Task):
+    """Images made by the package from a seed, of adjustable difficulty; no files are needed."""
+
+    source: Literal["generated"] = Field(description="`generated`")
+    kind: Kind = Field(
+        description="`classification` (textures) or `segmentation` (shapes on a textured ground)"
+    )
+    classes: int = Field(
+        ge=2, le=20, description="number of classes; for segmentation the ground is one of them"
+    )
+    samples: int = Field(ge=20, description="number of images before the splits are cut")
+    difficulty: float = Field(
+        ge=0, le=1, description="0: classes far apart, no noise; 1: alike and noisy"
+    )
+    seed: int = Field(0, ge=0, description="seed of the images")
+
+    from_files: ClassVar[bool] = False
+
+    def listing(self, root: Path) -> Manifest:
+        """Return the samples. Raises DataError."""
+        return _listing(self)
+
+
+def _listing(task: Generated) -> Manifest:
     """All samples of a generated task."""
     images, labels = generate(task)
     ids = [f"{task.source}-{task.seed}-{index:06d}" for index in range(task.samples)]
-    return listing_of_arrays(images, labels, ids, [f"class_{index}" for index in range(task.classes)])
+    return manifest_of_arrays(
+        images, labels, ids, [f"class_{index}" for index in range(task.classes)]
+    )
 
 
 def generate(task: Generated) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """Images uint8 [N, 3, H, W] and labels int64 [N] with classes in equal numbers, or masks uint8 [N, H, W]."""
+    """Images uint8 [N, 3, H, W] and labels int64 [N] with classes in equal numbers, or masks uint8
+    [N, H, W]."""
     generator = np.random.default_rng([task.seed, task.classes, task.samples])
     height, width = task.image_size
     make = _textures if task.kind == "classification" else _shapes
@@ -30,21 +59,26 @@ def generate(task: Generated) -> tuple[NDArray[np.uint8], NDArray[Any]]:
 def _textures(
     generator: np.random.Generator, task: Generated, height: int, width: int
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """A class is a smooth pattern; a sample is the pattern, moved about, mixed with another, under noise.
+    """A class is a smooth pattern; a sample is the pattern, moved about, mixed with another, under
+    noise.
 
-    With difficulty d the patterns share a part d/2 of their variance with all others, samples move by up to d/2 of
-    the image and the noise has deviation 0.1 + 0.5 d (the patterns have deviation 1).
+    With difficulty d the patterns share a part d/2 of their variance with all others, samples move
+    by up to d/2 of the image and the noise has deviation 0.1 + 0.5 d (the patterns have deviation
+    1).
     """
     difficulty = task.difficulty
-    common = _smooth(generator, CHANNELS, height, width)
-    patterns = np.stack([_smooth(generator, CHANNELS, height, width) for _ in range(task.classes)])
+    common = _smooth(generator, IMAGE_CHANNELS, height, width)
+    patterns = np.stack(
+        [_smooth(generator, IMAGE_CHANNELS, height, width) for _ in range(task.classes)]
+    )
     patterns = np.sqrt(1 - difficulty / 2) * patterns + np.sqrt(difficulty / 2) * common
     labels = generator.permutation(np.arange(task.samples) % task.classes)
-    images = np.empty((task.samples, CHANNELS, height, width), np.uint8)
+    images = np.empty((task.samples, IMAGE_CHANNELS, height, width), np.uint8)
     for index, label in enumerate(labels):
         reach = difficulty / 2
         move = generator.integers(
-            [-int(reach * height), -int(reach * width)], [int(reach * height) + 1, int(reach * width) + 1]
+            [-int(reach * height), -int(reach * width)],
+            [int(reach * height) + 1, int(reach * width) + 1],
         )
         other = patterns[generator.integers(task.classes)]
         mixed = generator.uniform(0, 0.4 * difficulty)
@@ -56,21 +90,22 @@ def _textures(
 def _shapes(
     generator: np.random.Generator, task: Generated, height: int, width: int
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """Shapes on a textured ground (class 0); a class has a form (disc, square, diamond, ring, …) and a colour.
+    """Shapes on a textured ground (class 0); a class has a form (disc, square, diamond, ring, …)
+    and a colour.
 
-    With difficulty d the colours lie closer together (contrast 1.5 − d), shapes are smaller and more numerous, and
-    ground and noise are stronger.
+    With difficulty d the colours lie closer together (contrast 1.5 − d), shapes are smaller and
+    more numerous, and ground and noise are stronger.
     """
     difficulty = task.difficulty
-    colours = generator.normal(0, 1, (task.classes, CHANNELS))
+    colours = generator.normal(0, 1, (task.classes, IMAGE_CHANNELS))
     colours *= (1.5 - difficulty) / np.linalg.norm(colours, axis=1, keepdims=True)
     colours[0] = 0
     rows, columns = np.mgrid[0:height, 0:width]
     side = min(height, width)
-    images = np.empty((task.samples, CHANNELS, height, width), np.uint8)
+    images = np.empty((task.samples, IMAGE_CHANNELS, height, width), np.uint8)
     masks = np.zeros((task.samples, height, width), np.uint8)
     for index in range(task.samples):
-        image = (0.2 + 0.4 * difficulty) * _smooth(generator, CHANNELS, height, width)
+        image = (0.2 + 0.4 * difficulty) * _smooth(generator, IMAGE_CHANNELS, height, width)
         for _ in range(generator.integers(1, 3 + round(4 * difficulty))):
             label = int(generator.integers(1, task.classes))
             radius = side * generator.uniform(0.25 - 0.15 * difficulty, 0.4 - 0.2 * difficulty)
@@ -96,7 +131,9 @@ def _form(label: int, rows: NDArray[np.float64], columns: NDArray[np.float64]) -
     return form
 
 
-def _smooth(generator: np.random.Generator, channels: int, height: int, width: int) -> NDArray[np.float64]:
+def _smooth(
+    generator: np.random.Generator, channels: int, height: int, width: int
+) -> NDArray[np.float64]:
     """Random patterns [channels, height, width] of low spatial frequency, mean 0 and deviation 1."""
     rows, columns = np.fft.fftfreq(height)[:, None] * height, np.fft.fftfreq(width)[None, :] * width
     weight = np.exp(-(rows**2 + columns**2) / 18)

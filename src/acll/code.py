@@ -1,0 +1,196 @@
+"""What a step's result depends on in code: its module, all modules of the package that it imports,
+and libraries.
+
+Workflow managers compare a rule's command, not the modules behind it. The digest made here goes
+with the parameters of each job, so that an edited module reruns exactly the steps that import it,
+directly or not. Comments, docstrings, blank lines and imports for type checkers make no difference
+to a result, and none to the digest.
+"""
+
+import ast
+import hashlib
+import io
+import tokenize
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from acll.libraries import distributions, versions
+
+PACKAGE = "acll"
+
+
+def code_of(*modules: str) -> dict[str, str]:
+    """Return the digest of the import closure of some modules under `code`, and the versions of
+    libraries in it."""
+    files: set[Path] = set()
+    libraries: set[str] = set()
+    for module in modules:
+        own, others = closure(module)
+        files |= own
+        libraries |= others
+    total = hashlib.sha256()
+    for path in sorted(files):
+        total.update(f"{path.relative_to(_root()).as_posix()} {_digest(path)}\n".encode())
+    return {"code": total.hexdigest()[:16]} | versions(distributions(libraries))
+
+
+@cache
+def closure(module: str) -> tuple[frozenset[Path], frozenset[str]]:
+    """Return what a module imports, transitively: (files of the package, itself included; other
+    top-level modules)."""
+    files: set[Path] = set()
+    others: set[str] = set()
+    waiting = [module]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if (
+            name in seen or name == PACKAGE
+        ):  # the package itself hands on names to its users, and to no step
+            continue
+        seen.add(name)
+        path = _path(name)
+        if path is None:  # `from package import name` where name is no module
+            continue
+        files.add(path)
+        for imported in _imports(path, name):
+            if imported.split(".")[0] == PACKAGE:
+                waiting.append(imported)
+            else:
+                others.add(imported.split(".")[0])
+    return frozenset(files), frozenset(others)
+
+
+@cache
+def _digest(path: Path) -> str:
+    return hashlib.sha256(without_comments(path.read_text(encoding="utf-8")).encode()).hexdigest()
+
+
+def without_comments(source: str) -> str:
+    """Return a module's text less its comments, docstrings, blank lines and blanks at the ends of
+    lines.
+
+    They are cut out by their positions in the text, so the result is the same under every version
+    of Python. Lines inside other texts stay as they are.
+    """
+    lines = source.split("\n")
+    for number, start, end in _comments(source):
+        lines[number] = lines[number][:start] + " " * (end - start)
+    for first, start, last, end in _docstrings(source):
+        for number in range(first, last + 1):
+            begin = start if number == first else 0
+            stop = end if number == last else len(lines[number])
+            lines[number] = lines[number][:begin] + " " * (stop - begin) + lines[number][stop:]
+    docstring_lines = {
+        line for first, _, last, _ in _docstrings(source) for line in range(first, last + 1)
+    }
+    inside = _lines_inside_texts(source) - docstring_lines
+    stripped = (line if number in inside else line.rstrip() for number, line in enumerate(lines))
+    return (
+        "\n".join(line for number, line in enumerate(stripped) if line or number in inside) + "\n"
+    )
+
+
+def _comments(source: str) -> Iterator[tuple[int, int, int]]:
+    """Yield (line, first column, end) of each comment; lines from 0."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0] - 1, token.start[1], token.end[1]
+
+
+def _docstrings(source: str) -> list[tuple[int, int, int, int]]:
+    """Return (first line, its column, last line, end) of each docstring; lines from 0, columns in
+    characters."""
+    lines = source.split("\n")
+    spans = []
+    for node in ast.walk(ast.parse(source)):
+        if (
+            not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            or not node.body
+        ):
+            continue
+        first = node.body[0]
+        if not isinstance(first, ast.Expr) or not isinstance(first.value, ast.Constant):
+            continue
+        text = first.value
+        if (
+            isinstance(text.value, str)
+            and text.end_lineno is not None
+            and text.end_col_offset is not None
+        ):
+            begin, end = text.lineno - 1, text.end_lineno - 1
+            # ast counts bytes
+            start = len(lines[begin].encode()[: text.col_offset].decode())
+            stop = len(lines[end].encode()[: text.end_col_offset].decode())
+            spans.append((begin, start, end, stop))
+    return spans
+
+
+def _lines_inside_texts(source: str) -> set[int]:
+    """Return the lines, from 0, whose end lies inside a text of several lines: blanks there have a
+    meaning."""
+    opens, closes = (
+        getattr(tokenize, name, None) for name in ("FSTRING_START", "FSTRING_END")
+    )  # Python 3.12
+    inside: set[int] = set()
+    begun: list[int] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.STRING:
+            inside |= set(range(token.start[0] - 1, token.end[0] - 1))
+        elif token.type == opens:
+            begun.append(token.start[0] - 1)
+        elif token.type == closes:
+            inside |= set(range(begun.pop(), token.end[0] - 1))
+    return inside
+
+
+@cache
+def _imports(path: Path, name: str) -> frozenset[str]:
+    """Return the dotted names that a file imports, at any depth of its code; of `from a import b`
+    both a and a.b."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    names = set()
+    for node in _run_statements(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            origin = _absolute(node, package)
+            names |= {origin} | {f"{origin}.{alias.name}" for alias in node.names}
+    return frozenset(names)
+
+
+def _run_statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield all nodes but those of `if TYPE_CHECKING:`, which never run."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if (
+            isinstance(node, ast.If)
+            and isinstance(node.test, ast.Name)
+            and node.test.id == "TYPE_CHECKING"
+        ):
+            waiting += node.orelse
+        else:
+            waiting += ast.iter_child_nodes(node)
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    """Return the module that is imported from, of a relative import seen from its package."""
+    if node.level == 0:
+        return node.module or ""
+    base = package.split(".")[: len(package.split(".")) - node.level + 1]
+    return ".".join([*base, node.module] if node.module else base)
+
+
+def _path(name: str) -> Path | None:
+    base = _root().joinpath(*name.split(".")[1:])
+    if base.with_suffix(".py").is_file():
+        return base.with_suffix(".py")
+    package = base / "__init__.py"
+    return package if package.is_file() else None
+
+
+def _root() -> Path:
+    return Path(__file__).resolve().parent

@@ -1,0 +1,554 @@
+"""Reading and checking a configuration: every fault in a line with key, value and what is allowed.
+
+`load(path)` and `parse(mapping)` return a `Configuration` or raise `ConfigurationError`. Nothing
+here imports torch: a configuration is checked before any job.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable
+from importlib.resources import files
+from math import factorial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from acll import tree
+from acll.config.configuration import Configuration
+from acll.config.sequences import Sequence, Series
+from acll.data.sources import registry as sources
+from acll.data.task import Task
+from acll.errors import UserError
+from acll.methods import registry as methods
+from acll.methods.packing import Packing
+from acll.networks.spec import BackboneNetwork, DecoderNetwork, Network, PerceptronNetwork
+from acll.node import DENSE, Node
+from acll.registry import kinds
+from acll.search.settings import Search
+from acll.settings import Settings
+from acll.training.settings import Training
+
+VALID_NAME = re.compile(r"[a-z0-9_]+")
+MOST_TASKS_IN_ALL_ORDERS = 5
+LONGEST_NAME = 240  # letters of a name in a file system, less those of an ending
+LONGEST_PATH = 4095 - 255  # of a path in Linux, less those of the folder of the results
+
+
+class ConfigurationError(UserError):
+    """The configuration cannot be run; the message has one line for each fault."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `1e-4` is a number, as in YAML 1.2, and a key that stands there twice is an
+    error.
+
+    PyYAML would read the one as text and keep the last of the others. What stands in quotes is
+    text.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.MarkedYAMLError(
+                    None, None, f"the key {key.value!r} stands there twice", key.start_mark
+                )
+            seen.add(str(key.value))
+        return node
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def load_configuration(path: Path) -> Configuration:
+    """Read and check a configuration file. Raises ConfigurationError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        others = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
+        raise ConfigurationError(f"{path}: there is no such file (there are: {others})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not text in UTF-8: {error}") from None
+    try:
+        raw = yaml.load(text, _Loader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigurationError(f"{path}: not valid YAML: {line}{error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(
+            f"{path}: not valid YAML: {' '.join(str(error).split())}"
+        ) from None
+    if not isinstance(raw, dict):
+        raise ConfigurationError(f"{path}: empty, or not a mapping of keys to values")
+    try:
+        configuration = parse(raw)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            "\n".join(f"{path}: {line}" for line in str(error).splitlines())
+        ) from None
+    if configuration.name != path.stem:
+        raise ConfigurationError(
+            f"{path}: name = {configuration.name!r}: must be {path.stem!r}, as the file is called"
+        )
+    return configuration
+
+
+def parse(raw: dict[str, Any]) -> Configuration:
+    """Check a configuration given as plain data. Raises ConfigurationError."""
+    raw = _with_series(raw)
+    try:
+        configuration = Configuration.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(dict.fromkeys(map(_line, error.errors())))) from None
+    faults = [*_names(configuration), *_overrides(configuration), *_architectures(configuration)]
+    faults += [*_sequences(configuration), *_values(configuration)]
+    faults = faults or _paths(configuration)  # which takes names of tasks as they are
+    if faults:
+        raise ConfigurationError("\n".join(dict.fromkeys(faults)))
+    return configuration
+
+
+def _with_series(raw: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the tasks of each series written out. Raises ConfigurationError."""
+    tasks, sequences = raw.get("tasks"), raw.get("sequences")
+    if not isinstance(tasks, dict) or not isinstance(sequences, dict):
+        return raw  # a fault that is found later
+    tasks, written = dict(tasks), dict(sequences)
+    faults = []
+    for name, sequence in sequences.items():
+        given = sequence.get("tasks") if isinstance(sequence, dict) else None
+        if not isinstance(given, dict):
+            continue
+        try:
+            series = Series.model_validate(given)
+        except ValidationError as error:
+            for detail in error.errors():
+                faults.append(
+                    _line({**detail, "loc": ("sequences", str(name), "tasks", *detail["loc"])})
+                )
+            continue
+        base = raw["tasks"].get(series.of)
+        if not isinstance(base, dict):
+            names = [str(known) for known in raw["tasks"]]
+            hint = suggestion(series.of, names) or _known(names)
+            faults.append(f"sequences.{name}.tasks.of = {series.of!r}: there is no such task{hint}")
+            continue
+        made = {one: base | changes for one, changes in series.variants().items()}
+        faults += [
+            f"sequences.{name}.tasks: makes {one}, but there is another task of that name"
+            for one in made
+            if tasks.get(one, made[one]) != made[one]
+        ]
+        if len(set(map(str, made.values()))) < _length(series):
+            faults.append(f"sequences.{name}.tasks = {_short(given)}: a value stands there twice")
+        tasks |= made
+        written[name] = sequence | {"tasks": list(made)}
+    if faults:
+        raise ConfigurationError("\n".join(dict.fromkeys(faults)))
+    return raw | {"tasks": tasks, "sequences": written}
+
+
+def _length(series: Series) -> int:
+    values = series.rotated or series.noise or series.train_samples or []
+    return series.permuted or series.split or len(values)
+
+
+def _line(error: ErrorDetails) -> str:
+    """One line for a fault that pydantic found: key, value, what is allowed."""
+    path, model = _place(error["loc"])
+    key, kind, context = ".".join(path), error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        keys = list(model.model_fields)
+        hint = suggestion(path[-1], keys) or f" (allowed: {', '.join(keys)})"
+        return f"{key}: unknown key{hint}"
+    if kind == "missing":
+        return f"{key}: missing; it is required"
+    if kind == "invalid_key" or error["loc"][-1] == "[key]":
+        return f"{key or 'keys'}: the key {_short(error['input'])} must be text; put it in quotes"
+    if kind == "union_tag_not_found" and isinstance(error["input"], dict):
+        return f"{key}.source: missing; it is required"
+    if kind == "union_tag_invalid":
+        tag = "source" if path[0] == "tasks" else "type"
+        value, expected = error["input"][tag], context["expected_tags"]
+        return f"{key}.{tag} = {_short(value)}: must be one of {expected}{_meant(value, expected)}"
+    kind = "dict_type" if kind == "union_tag_not_found" else kind
+    must = _MUST[kind].format(**context) if kind in _MUST else error["msg"]
+    or_search = (
+        ", or the settings of a search" if kind == "float_type" and path[-1] == "ratio" else ""
+    )
+    meant = _meant(error["input"], context.get("expected", ""))
+    return f"{key} = {_short(error['input'])}: {must}{or_search}{meant}"
+
+
+def _meant(value: Any, expected: str) -> str:
+    """Which of the values in quotes is likely to be meant."""
+    values = re.findall(r"'([^']+)'", expected)
+    lower = {one.lower(): one for one in values}
+    return suggestion(lower.get(str(value).lower(), str(value)), values) if len(values) > 4 else ""
+
+
+# what pydantic finds, in the words of people who write configurations
+_MUST = {
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be {ge:g} or more",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be {le:g} or less",
+    "too_short": "must have {min_length} or more entries",
+    "too_long": "must have {max_length} or fewer entries",
+    "value_error": "{error}",
+}
+_SECTIONS: dict[str, type[Settings]] = {"training": Training, "sequences": Sequence}
+_TAGS: dict[
+    str, type[Settings]
+] = {  # of networks and ratios; tasks and methods have theirs by name
+    "backbone": BackboneNetwork,
+    "decoder": DecoderNetwork,
+    "perceptron": PerceptronNetwork,
+    "search": Search,
+    "number": Packing,
+}
+
+
+def _tagged(section: str, tag: str, otherwise: type[Settings]) -> type[Settings]:
+    """Return the settings for which a tag of a union stands."""
+    if section == "tasks" and tag in kinds(sources.SOURCES):
+        return sources.source(tag)
+    if section == "methods" and tag in kinds(methods.METHODS):
+        return methods.method(tag)
+    return _TAGS.get(tag, otherwise)
+
+
+def _place(location: tuple[int | str, ...]) -> tuple[list[str], type[Settings]]:
+    """The keys that lead to a fault, without positions in lists, and the settings in which the last
+    one stands."""
+    path: list[str] = []
+    model: type[Settings] = _SECTIONS.get(str(location[0]), Configuration)
+    for position, part in enumerate(location):
+        # tags of unions stand behind the name of a task, network or method, and behind its ratio;
+        # they are no keys
+        if (position == 2 and location[0] in ("tasks", "networks", "methods")) or (
+            position == 4 and "ratio" in path
+        ):
+            model = _tagged(str(location[0]), str(part), model)
+        elif isinstance(part, str) and part != "[key]":
+            path.append(part)
+        if position == 2 and location[0] == "sequences" and part == "tasks":
+            model = Series
+    return path, model
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    """` (did you mean …?)`, or nothing where no known name is close."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def _names(configuration: Configuration) -> list[str]:
+    named = [("name", configuration.name)]
+    for section in ("tasks", "networks", "sequences", "methods"):
+        named += [(section, name) for name in getattr(configuration, section)]
+    faults = [
+        f"{section} = {name!r}: names are made of small letters, digits and _"
+        for section, name in named
+        if not VALID_NAME.fullmatch(name)
+    ]
+    if DENSE in configuration.methods:
+        faults.append(f"methods.{DENSE}: this name is taken by the training that all methods share")
+    return faults
+
+
+def _overrides(configuration: Configuration) -> list[str]:
+    faults = []
+    for name, task in configuration.tasks.items():
+        try:
+            Training.model_validate(configuration.training.model_dump() | task.training)
+        except ValidationError as error:
+            for detail in error.errors():
+                line = _line({**detail, "loc": ("training", *detail["loc"])})
+                faults.append(f"tasks.{name}.{line}")
+    return faults
+
+
+def registry() -> dict[str, Any]:
+    """Which architectures exist, and why some cannot be packed; made by `make registry`, kept
+    current by a test."""
+    text = files("acll.networks").joinpath("registry.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def _architectures(configuration: Configuration) -> list[str]:
+    known = registry()
+    faults = []
+    for name, network in configuration.networks.items():
+        for key, section in (
+            ("backbone", "backbones"),
+            ("decoder", "decoders"),
+            ("encoder", "encoders"),
+        ):
+            value = getattr(network, key, None)
+            if value is None:
+                continue
+            if key == "encoder" and value.startswith("tu-"):
+                faults += _timm(f"networks.{name}.{key} = {value!r}", value.removeprefix("tu-"))
+                continue
+            if value not in known[section]:
+                hint = (
+                    suggestion(value, list(known[section]))
+                    or f" (known: {', '.join(known[section])})"
+                )
+                faults.append(f"networks.{name}.{key} = {value!r}: there is no such {key}{hint}")
+            elif known[section][value]:
+                faults.append(
+                    f"networks.{name}.{key} = {value!r}: cannot be packed: {known[section][value]}"
+                )
+            elif key == "decoder" and getattr(network, "encoder", "") == "resnet_small":
+                fitting = [
+                    other
+                    for other, reason in known["decoders_of_resnet_small"].items()
+                    if reason is None
+                ]
+                if value not in fitting:
+                    faults.append(
+                        f"networks.{name}.{key} = {value!r}: does not fit the three scales of "
+                        "resnet_small "
+                        f"(these do: {', '.join(fitting)})"
+                    )
+        faults += _weights(name, network, known)
+    return faults
+
+
+def _timm(key: str, model: str) -> list[str]:
+    """An encoder of timm is asked for there: the list is too long to keep, and importing it takes
+    seconds."""
+    import timm
+
+    return (
+        []
+        if timm.is_model(model)
+        else [f"{key}: timm has no such model{suggestion(model, timm.list_models())}"]
+    )
+
+
+def _weights(name: str, network: Network, known: dict[str, Any]) -> list[str]:
+    key = f"networks.{name}.weights = {network.weights!r}"
+    if isinstance(network, PerceptronNetwork) or network.weights == "none":
+        return []
+    if network.weights == "imagenet":
+        name = network.backbone if isinstance(network, BackboneNetwork) else network.encoder
+        reason = known["without_imagenet"].get(name)
+        return [f"{key}: {reason}; use none or a file"] if reason else []
+    if not network.weights.endswith(".safetensors"):
+        return [f"{key}: must be none, imagenet or the path of a .safetensors file"]
+    path = Path(network.weights)
+    if path.is_absolute() or ".." in path.parts:
+        return [f"{key}: must lie below data_root, which `DATA=…` can set"]
+    return []
+
+
+def _sequences(configuration: Configuration) -> list[str]:
+    faults = []
+    for name, sequence in configuration.sequences.items():
+        key = f"sequences.{name}"
+        network = configuration.networks.get(sequence.network)
+        if network is None:
+            hint = suggestion(sequence.network, list(configuration.networks)) or _known(
+                configuration.networks
+            )
+            faults.append(f"{key}.network = {sequence.network!r}: there is no such network{hint}")
+        if len(set(sequence.tasks)) < len(sequence.tasks):
+            faults.append(f"{key}.tasks = {sequence.tasks}: a task stands there twice")
+        for task in sequence.tasks:
+            if task not in configuration.tasks:
+                hint = suggestion(task, list(configuration.tasks)) or _known(configuration.tasks)
+                faults.append(f"{key}.tasks = {task!r}: there is no such task{hint}")
+            elif network is not None:
+                faults += _fits(key, task, configuration.tasks[task], network)
+    return faults
+
+
+def _known(names: Iterable[str]) -> str:
+    return f" (there are: {', '.join(names)})"
+
+
+def _fits(key: str, name: str, task: Task, network: Network) -> list[str]:
+    """Whether the network can learn the task: its kind, and the size of its images."""
+    size = f"tasks.{name}.image_size = {list(task.image_size)}"
+    if task.kind == "segmentation" and not isinstance(network, DecoderNetwork):
+        return [f"{key}.tasks = {name!r}: a segmentation task needs a network with a decoder"]
+    if isinstance(network, PerceptronNetwork):
+        fits = task.image_size == network.image_size
+        return (
+            []
+            if fits
+            else [f"{size}: must be {list(network.image_size)}, the image_size of its perceptron"]
+        )
+    if isinstance(network, BackboneNetwork):
+        return _size_faults(size, task, network.backbone)
+    if network.encoder not in registry()["encoders"] and not network.encoder.startswith("tu-"):
+        return []  # a fault of its own
+    stride = 8 if network.encoder == "resnet_small" else 32
+    if any(side % stride for side in task.image_size):
+        fitting = [max(stride, round(side / stride) * stride) for side in task.image_size]
+        return [f"{size}: must be multiples of {stride}, such as {fitting}"]
+    return (
+        _size_faults(size, task, network.decoder)
+        if stride == 32 and task.kind == "segmentation"
+        else []
+    )
+
+
+def _size_faults(key: str, task: Task, architecture: str) -> list[str]:
+    """Whether images are as large as the architecture needs, or of just the size that it is made
+    for."""
+    known = registry()
+    smallest, exact = known["smallest"].get(architecture, 1), known["exact"].get(architecture)
+    if exact and set(task.image_size) != {exact}:
+        return [f"{key}: {architecture} needs exactly {exact}"]
+    return (
+        [f"{key}: {architecture} needs {smallest} or more"]
+        if min(task.image_size) < smallest
+        else []
+    )
+
+
+def _variants(key: str, task: Task) -> list[str]:
+    """Settings that do not go with the kind of the task, or with each other."""
+    faults = []
+    if task.tile_overlap is not None:
+        if task.kind == "classification":
+            faults.append(f"{key}.tile_overlap: only images with masks can be cut into tiles")
+        elif task.tile_overlap > min(task.image_size) // 2:
+            faults.append(
+                f"{key}.tile_overlap = {task.tile_overlap}: must be half of image_size at most"
+            )
+        if task.rotate:
+            faults.append(f"{key}.rotate: tiles cannot be rotated; leave out tile_overlap")
+    if task.permute is not None and task.kind == "segmentation":
+        faults.append(
+            f"{key}.permute: a segmentation task has no pixels to permute; classification has"
+        )
+    return faults
+
+
+def _values(configuration: Configuration) -> list[str]:
+    faults = []
+    for name, task in configuration.tasks.items():
+        if task.validation_share + task.test_share > 0.9:
+            faults.append(
+                f"tasks.{name}.validation_share + test_share: must leave a tenth for training"
+            )
+        group = getattr(task, "group", None)
+        try:
+            re.compile(group or "")
+        except re.error as error:
+            faults.append(f"tasks.{name}.group = {group!r}: not a regular expression: {error}")
+        classes = getattr(task, "classes", None)
+        if isinstance(classes, list) and len(set(classes)) < len(classes):
+            faults.append(f"tasks.{name}.classes = {_short(classes)}: a class stands there twice")
+        faults += _variants(f"tasks.{name}", task)
+        path = Path(getattr(task, "path", "."))
+        if path.is_absolute() or ".." in path.parts:
+            faults.append(
+                f"tasks.{name}.path = {str(path)!r}: must lie below data_root, which `DATA=…` "
+                "can set"
+            )
+    if configuration.orders == "all":
+        faults += [
+            f"orders = all: sequences.{name} has {len(line.tasks)} tasks and so "
+            f"{factorial(len(line.tasks)):,} orders; "
+            "name a number of them, such as `6 random`"
+            for name, line in configuration.sequences.items()
+            if len(line.tasks) > MOST_TASKS_IN_ALL_ORDERS
+        ]
+    random = configuration.orders.removesuffix(" random")
+    if random.isdigit() and int(random) > factorial(MOST_TASKS_IN_ALL_ORDERS):
+        faults.append(
+            f"orders = {configuration.orders}: must be {factorial(MOST_TASKS_IN_ALL_ORDERS)} "
+            "or fewer"
+        )
+    if len(set(configuration.seeds)) < len(configuration.seeds):
+        faults.append(f"seeds = {configuration.seeds}: a seed stands there twice")
+    return faults + _without_effect(configuration)
+
+
+def _paths(configuration: Configuration) -> list[str]:
+    """Find names and chains of tasks that are too long for a file system.
+
+    Folders nest as prefixes do.
+    """
+    faults = []
+    for run in tree.runs(configuration):
+        fitting = len(run.tasks)
+        for stage in range(len(run.tasks), 0, -1):
+            nodes = run.nodes(stage)
+            long = [part for node in nodes for part in node.prefix if len(part) > LONGEST_NAME]
+            if long:
+                faults.append(
+                    f"sequences.{run.sequence}: the folder {long[0][:40]}… would have a name "
+                    f"of {len(long[0])} letters, "
+                    f"more than {LONGEST_NAME}; give shorter names to its tasks"
+                )
+            if any(_longest_path(node) > LONGEST_PATH for node in nodes):
+                fitting = stage - 1
+        if fitting < len(run.tasks):
+            faults.append(
+                f"sequences.{run.sequence}: a chain of {len(run.tasks)} tasks makes paths that "
+                "are longer than the "
+                f"system allows; {fitting} of these tasks fit, or more with shorter names"
+            )
+    return list(dict.fromkeys(faults))
+
+
+def _longest_path(node: Node) -> int:
+    """Return the length of the longest path that a node needs, below the folder of the results.
+
+    It is that of Snakemake's record of an output: the output's path in base 64, in folders of 255
+    letters.
+    """
+    output = len(f"{node.folder}/examples.safetensors")
+    encoded = -(-output // 3) * 4
+    return len(".snakemake/metadata/") + encoded + 2 * (encoded // 254)
+
+
+def _without_effect(configuration: Configuration) -> list[str]:
+    """Settings that somebody gave and nothing heeds."""
+    faults = []
+    for name, method in configuration.methods.items():
+        if isinstance(method, Packing) and isinstance(method.ratio, Search):
+            if method.ratio.search == "fixed":
+                others = sorted(method.ratio.model_fields_set - {"search", "ratio"})
+                faults += [
+                    f"methods.{name}.ratio.{key}: has no effect with `search: fixed`"
+                    for key in others
+                ]
+        elif isinstance(method, Packing):
+            of_a_cap = sorted(method.model_fields_set & {"expected_tasks", "tail_share", "cap"})
+            faults += [
+                f"methods.{name}.{key}: has no effect on a ratio that is a number; for one "
+                "with a cap write "
+                f"`ratio: {{search: fixed, ratio: {method.ratio:g}}}`"
+                for key in of_a_cap
+            ]
+    return faults

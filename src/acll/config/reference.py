@@ -1,0 +1,129 @@
+"""The reference of every key of a configuration, in Markdown, made from the typed configuration.
+
+`make docs` writes config/README.md with it; a test keeps that file current.
+"""
+
+import json
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from acll.config.configuration import Configuration
+from acll.config.sequences import Sequence, Series
+from acll.data.sources.registry import SOURCES as SOURCES
+from acll.data.sources.registry import source
+from acll.data.task import Task
+from acll.methods.registry import METHODS as METHODS
+from acll.methods.registry import method
+from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
+from acll.registry import kinds
+from acll.search.settings import Search
+from acll.settings import Settings
+from acll.training.settings import Training
+
+INTRODUCTION = """# Configurations
+
+`make run CONFIG=<name>` runs `config/<name>.yaml`. Here is every key; the file is made by `make docs` from
+the types in `src/acll`. A mistake is reported before any job starts, in a line with the key, its value and what is
+allowed; `make check CONFIG=<name>` does nothing else.
+
+Names of tasks, networks, sequences and methods are made of small letters, digits and `_`.
+"""
+
+
+def sections() -> list[tuple[str, type[Settings]]]:
+    """Return the sections of a configuration: a title, and the settings that may stand there."""
+    found: list[tuple[str, type[Settings]]] = [
+        ("The whole", Configuration),
+        ("`tasks.<name>`, whatever the source", Task),
+    ]
+    for name in kinds(SOURCES):
+        found.append((f"`tasks.<name>`, source `{name}`", source(name)))
+        found += [(f"… {keys}", model) for model, keys in _inner(source(name)).items()]
+    found += [
+        ("`networks.<name>`, for classification", BackboneNetwork),
+        ("`networks.<name>`, for segmentation, or both kinds", DecoderNetwork),
+        ("`networks.<name>`, a perceptron", PerceptronNetwork),
+        ("`sequences.<name>`", Sequence),
+        ("`sequences.<name>.tasks`, a series", Series),
+    ]
+    found += [(f"`methods.<name>`, type `{name}`", method(name)) for name in kinds(METHODS)]
+    return [*found, ("`methods.<name>.ratio`, a search", Search), ("`training`", Training)]
+
+
+def _inner(model: type[Settings]) -> dict[type[Settings], str]:
+    """Return the settings that stand inside others, each with the keys under which it does."""
+    found: dict[type[Settings], list[str]] = {}
+    for name, field in model.model_fields.items():
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, Settings):
+                found.setdefault(part, []).append(f"`{name}`")
+    return {part: ", ".join(keys) for part, keys in found.items()}
+
+
+def reference() -> str:
+    """The whole document."""
+    parts = [INTRODUCTION]
+    for title, model in sections():
+        words = " ".join((model.__doc__ or "").split())
+        parts.append(
+            f"## {title}\n\n{words}\n\n| key | value | default | meaning |\n| --- | --- | --- "
+            "| --- |"
+        )
+        parts[-1] += "".join(f"\n{_row(name, field)}" for name, field in _own(model).items()) + "\n"
+    return "\n".join(parts)
+
+
+def _own(model: type[Settings]) -> dict[str, FieldInfo]:
+    """The keys of a section; those that all tasks have stand in theirs alone."""
+    common = Task.model_fields if issubclass(model, Task) and model is not Task else {}
+    return {name: field for name, field in model.model_fields.items() if name not in common}
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    description = (field.description or "").replace("|", "\\|")
+    return f"| `{name}` | {_type(field)} | {_default(field)} | {description} |"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "required"
+    value: Any = field.default
+    if isinstance(value, Settings):
+        return "see below"
+    return f"`{json.dumps(value)}`" if value is not None else "none"
+
+
+def _type(field: FieldInfo) -> str:
+    bounds = [
+        f"{sign} {getattr(part, name):g}"
+        for part in field.metadata
+        for name, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
+        if hasattr(part, name)
+    ]
+    return " ".join([_name(field.annotation), ", ".join(bounds)]).strip()
+
+
+def _name(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(annotation))
+    if origin is Annotated:
+        return _name(get_args(annotation)[0])
+    if annotation in (int, float, str, bool):
+        return {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}[
+            annotation
+        ]
+    if origin is list:
+        return "list"
+    if origin is tuple:
+        return "number or [height, width]"
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, Settings)):
+        return "mapping"
+    kinds = [_name(part) for part in get_args(annotation) if part is not type(None)]
+    return " or ".join(dict.fromkeys(kinds))
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

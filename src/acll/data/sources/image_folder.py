@@ -1,0 +1,103 @@
+"""Images in a folder for each class."""
+
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydantic import Field
+
+from acll.data.errors import DataError
+from acll.data.faults import DataFault, some
+from acll.data.folders import (
+    folders_in,
+    folders_in_train,
+    image_names,
+    layout,
+    raw_files,
+    splits_in,
+)
+from acll.data.image_files import manifest_of_files
+from acll.data.manifest import Manifest, Sample, group_of
+from acll.data.storage import SPLITS, Storage, storage_of
+from acll.data.task import RawData
+
+IMAGE_LAYOUT = "<class>/*"  # what lies in a split
+
+
+class ImageFolder(RawData):
+    """Images in `{train,val,test}/<class>/*`; the folder names are the classes."""
+
+    source: Literal["image_folder"] = Field(description="`image_folder`")
+    kind: Literal["classification"] = Field("classification", description="always classification")
+
+    def listing(self, root: Path) -> Manifest:
+        """Return the samples. Raises DataError."""
+        return _listing(self, root)
+
+    def raw_files(self, root: Path) -> list[Path]:
+        """Return the files that are read. Raises DataError."""
+        return raw_files(root / self.path, _names)
+
+
+def _listing(task: ImageFolder, root: Path) -> Manifest:
+    """The samples of `{train,val,test}/<class>/*`.
+
+    Raises DataError where classes cannot be what is meant.
+    """
+    path = root / task.path
+    place = storage_of(path)
+    names = _names(place, path)
+    found = [
+        (*PurePosixPath(name).parts[:2], name)
+        for name in names
+        if len(PurePosixPath(name).parts) == 3
+    ]
+    classes = sorted(
+        {label for split, label, _ in found if split == "train"}
+        | set(_empty_folders(path, "train"))
+    )
+    if len(classes) < 2:
+        raise DataError(
+            f"{path}/train: a folder for each class is expected, at least two; there are "
+            f"{len(classes)}"
+        )
+    for split in splits_in(names):
+        present = {label for here, label, _ in found if here == split}
+        unknown = sorted(present - set(classes))
+        if unknown:
+            raise DataError(f"{path}/{split}: classes that train does not have: {some(unknown)}")
+        empty = [label for label in classes if label not in present]
+        if empty and split == "train":  # elsewhere a warning, with other sources as well
+            raise DataError(f"{path}/{split}: classes without an image: {some(empty)}")
+    index = {label: number for number, label in enumerate(classes)}
+    items = [
+        Sample(name, split, name, label=index[label], group=group_of(name, task.group))
+        for split, label, name in sorted(
+            found, key=lambda entry: (SPLITS.index(entry[0]), entry[1], entry[2])
+        )
+    ]
+    faults = [
+        DataFault(
+            "elsewhere",
+            name,
+            "an image that lies in no class, or too deep (expected: <split>/<class>/*)",
+        )
+        for name in names
+        if len(PurePosixPath(name).parts) != 3
+    ]
+    return manifest_of_files(place, "classification", classes, splits_in(names), items, faults)
+
+
+def _names(place: Storage, path: Path) -> list[str]:
+    """Return the images. Raises DataError where they are laid out as those of `mask_folder`."""
+    names = image_names(place, path, IMAGE_LAYOUT)
+    if folders_in_train(path, names) == {"images", "masks"}:
+        raise DataError(
+            f"{path}: not the layout of image_folder (expected: {layout(IMAGE_LAYOUT)})"
+        )
+    return names
+
+
+def _empty_folders(path: Path, split: str) -> set[str]:
+    """Classes are folders, and one without an image is a mistake that must not pass as a missing
+    class."""
+    return {name for name in folders_in(path / split) if not name.startswith(".")}

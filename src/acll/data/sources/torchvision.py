@@ -1,0 +1,334 @@
+"""Datasets of torchvision, read and downloaded by its own classes, which verify what they download."""
+
+import contextlib
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.error import HTTPError
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from acll.data.errors import DataError
+from acll.data.images import Pixels, UnreadableError, bands_of, guarded, within
+from acll.data.manifest import Manifest, Sample, group_of
+from acll.data.prepared import IGNORE
+from acll.data.storage import ARCHIVES, SPLITS, missing
+from acll.data.task import Task
+from acll.settings import Kind
+
+TorchvisionName = Literal[
+    "MNIST", "FashionMNIST", "KMNIST", "EMNIST", "SVHN", "CIFAR10", "CIFAR100", "Flowers102", "StanfordCars",
+    "FGVCAircraft", "Food101", "DTD", "GTSRB", "EuroSAT", "OxfordIIITPet", "VOCSegmentation", "Cityscapes",
+]  # fmt: skip
+
+
+class Torchvision(Task):
+    """A dataset of torchvision, by name, with its own splits; `make download` fetches and verifies
+    what is missing."""
+
+    source: Literal["torchvision"] = Field(description="`torchvision`")
+    dataset: TorchvisionName = Field(description="its class in `torchvision.datasets`")
+    kind: Kind = Field(
+        "classification",
+        description="`segmentation` for OxfordIIITPet (pet or background), VOCSegmentation, "
+        "Cityscapes",
+    )
+    path: str = Field(description="the folder below `data_root` that torchvision calls `root`")
+    group: str | None = Field(
+        None, description="regular expression; samples whose match is equal stay in one split"
+    )
+
+    @model_validator(mode="after")
+    def _kind_of_dataset(self) -> Self:
+        kinds = ("classification", "segmentation") if self.dataset == "OxfordIIITPet" else (
+            ("segmentation",) if self.dataset in ("VOCSegmentation", "Cityscapes") else ("classification",)
+        )  # fmt: skip
+        if self.kind not in kinds:
+            raise ValueError(f"{self.dataset} has kind {' or '.join(kinds)}, not {self.kind}")
+        return self
+
+    def listing(self, root: Path) -> Manifest:
+        """Return the samples. Raises DataError."""
+        return _listing(self, root)
+
+    def raw_files(self, root: Path) -> list[Path]:
+        """Return the files that are read. Raises DataError."""
+        return _raw_files(self, root)
+
+
+@dataclass(frozen=True)
+class KnownDataset:
+    """A dataset: its files below torchvision's `root`, as patterns, and the arguments that give
+    each split.
+
+    What has no labels in its test split has its validation split as `test` here.
+    """
+
+    files: tuple[str, ...]
+    splits: dict[str, dict[str, Any]]
+    by_hand: bool = False  # torchvision has no download for it
+
+
+_TRAIN = {"train": {"train": True}, "test": {"train": False}}
+_NAMED = {"train": {"split": "train"}, "test": {"split": "test"}}
+_THREE = {**_NAMED, "val": {"split": "val"}}
+_PETS = {"train": {"split": "trainval"}, "test": {"split": "test"}}
+KNOWN = {
+    "MNIST": KnownDataset(("MNIST/raw/*",), _TRAIN),
+    "FashionMNIST": KnownDataset(("FashionMNIST/raw/*",), _TRAIN),
+    "KMNIST": KnownDataset(("KMNIST/raw/*",), _TRAIN),
+    "EMNIST": KnownDataset(
+        ("EMNIST/raw/*balanced*",),
+        {"train": {"split": "balanced", "train": True}, "test": {"split": "balanced", "train": False}},
+    ),
+    "SVHN": KnownDataset(("train_32x32.mat", "test_32x32.mat"), _NAMED),
+    "CIFAR10": KnownDataset(("cifar-10-batches-py/*",), _TRAIN),
+    "CIFAR100": KnownDataset(("cifar-100-python/*",), _TRAIN),
+    "Flowers102": KnownDataset(("flowers-102/**/*",), _THREE),
+    "StanfordCars": KnownDataset(("stanford_cars/**/*",), _NAMED, by_hand=True),
+    "FGVCAircraft": KnownDataset(("fgvc-aircraft-2013b/**/*",), _THREE),
+    "Food101": KnownDataset(("food-101/**/*",), _NAMED),
+    "DTD": KnownDataset(("dtd/dtd/**/*",), _THREE),
+    "GTSRB": KnownDataset(("gtsrb/**/*",), _NAMED),
+    "EuroSAT": KnownDataset(("eurosat/2750/**/*",), {"train": {}}),
+    "OxfordIIITPet": KnownDataset(("oxford-iiit-pet/**/*",), _PETS),
+    "VOCSegmentation": KnownDataset(
+        ("VOCdevkit/VOC2012/**/*",), {"train": {"image_set": "train"}, "test": {"image_set": "val"}}
+    ),
+    "Cityscapes": KnownDataset(
+        ("leftImg8bit/**/*", "gtFine/**/*"),
+        {name: {"split": split, "mode": "fine", "target_type": "semantic"}
+         for name, split in (("train", "train"), ("test", "val"))},
+        by_hand=True,
+    ),
+}  # fmt: skip
+VOC = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+_COUNTED = {"SVHN": 10, "GTSRB": 43}  # their classes have numbers only
+_FILES = (
+    "_image_files",
+    "_images",
+    "images",
+    "_samples",
+    "samples",
+)  # where the classes keep the names of files
+_LABELS = ("targets", "labels", "_labels", "_samples", "samples")
+
+
+def _raw_files(task: Torchvision, root: Path) -> list[Path]:
+    """The files that the dataset is read from, not the archives that they came in.
+
+    Raises DataError.
+    """
+    folder, known = root / task.path, KNOWN[task.dataset]
+    old = folder / task.dataset / "processed"
+    if old.exists():
+        raise DataError(
+            f"{old}: a form that torchvision no longer makes, but would read; remove it"
+        )
+    found = {path for pattern in known.files for path in folder.glob(pattern) if path.is_file()}
+    found = {path for path in found if not path.name.endswith((*ARCHIVES, ".gz"))}
+    if not found and folder.with_name(f"{folder.name}.dvc").is_file():
+        raise missing(folder)
+    if not found:
+        how = (
+            "has to be fetched by hand"
+            if known.by_hand
+            else "`make download CONFIG=<name>` fetches it"
+        )
+        raise DataError(f"{folder}: {task.dataset} is not there (no {known.files[0]}); {how}")
+    return sorted(found)
+
+
+def _listing(task: Torchvision, root: Path) -> Manifest:
+    """The samples of all splits, as the dataset's own class reads them. Raises DataError."""
+    folder, known = root / task.path, KNOWN[task.dataset]
+    _raw_files(task, root)
+    try:
+        datasets = {
+            split: _dataset(task, folder, arguments)
+            for split in known.splits
+            for arguments in [known.splits[split]]
+        }
+    except MemoryError:
+        raise
+    except Exception as error:  # each class has its own way to say that something is amiss
+        raise DataError(
+            f"{folder}: torchvision cannot read {task.dataset} there: {_line(error)}"
+        ) from None
+    masks = task.kind == "segmentation"
+    classes = _classes(task, datasets["train"])
+    if any(_classes(task, dataset) != classes for dataset in datasets.values()):
+        raise DataError(
+            f"{folder}: the splits of {task.dataset} differ in their classes; files are "
+            "missing, or changed"
+        )
+    items = []
+    for split in datasets:
+        labels = None if masks else [int(label) for label in _labels(datasets[split])]
+        for index, name in enumerate(_ids(task, datasets[split], split, folder)):
+            label = labels[index] if labels is not None else 0
+            items.append(
+                Sample(name, split, (split, index), label=label, group=group_of(name, task.group))
+            )
+    items.sort(
+        key=lambda item: (SPLITS.index(item.split), item.id)
+    )  # some classes list files as the disk does
+
+    @lru_cache(maxsize=1)  # neighbouring tiles are of one image
+    def whole(split: str, index: int) -> tuple[Pixels, Pixels | None]:
+        return guarded(lambda: _decoded(task, *datasets[split][index]))
+
+    def read(item: Sample) -> tuple[Pixels, Pixels | None]:
+        image, mask = whole(*item.image)
+        return within(image, item.box), None if mask is None else within(mask, item.box)
+
+    def size(item: Sample) -> Sequence[tuple[int, int]]:
+        return [values.shape[-2:] for values in read(item) if values is not None]
+
+    return Manifest(task.kind, classes, list(datasets), items, read, size)
+
+
+def fetch(task: Torchvision, root: Path) -> None:
+    """Fetch the dataset and verify it, whole or not at all. Raises DataError."""
+    folder, known = root / task.path, KNOWN[task.dataset]
+    if known.by_hand:
+        raise DataError(
+            f"{folder}: torchvision has no download of {task.dataset}; fetch it by hand"
+        )
+    beside = folder / f".{task.dataset}.download"
+    fresh = not folder.exists()
+    shutil.rmtree(beside, ignore_errors=True)  # of a download that was killed
+    try:
+        beside.mkdir(parents=True)
+        with _patience():
+            for arguments in known.splits.values():
+                _dataset(task, beside, arguments, download=True)
+        for place in _places(known):
+            if (beside / place).exists():
+                _put(beside / place, folder / place, beside / "before")
+    except Exception as error:  # of the network, of checksums, of archives
+        raise DataError(
+            f"{folder}: the download of {task.dataset} failed and nothing was kept: {_line(error)}"
+        ) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        if fresh and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _places(known: KnownDataset) -> list[str]:
+    """The folders and files that are the dataset; what else lies below `root` is another's."""
+    return sorted({pattern.split("/*")[0] for pattern in known.files})
+
+
+def _put(new: Path, place: Path, before: Path) -> None:
+    """Put what was fetched in the place of what was incomplete, which is only then removed."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        place.rename(before)
+    new.rename(place)
+    if before.is_dir():
+        shutil.rmtree(before)
+    before.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """A server that says nothing for a minute is taken to be gone."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(60)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _dataset(
+    task: Torchvision, folder: Path, arguments: dict[str, Any], download: bool = False
+) -> Any:
+    import torchvision.datasets
+
+    options: dict[str, Any] = {} if KNOWN[task.dataset].by_hand else {"download": download}
+    if task.dataset == "OxfordIIITPet":
+        options["target_types"] = "segmentation" if task.kind == "segmentation" else "category"
+    return getattr(torchvision.datasets, task.dataset)(folder, **arguments, **options)
+
+
+def _labels(dataset: Any) -> Sequence[Any]:
+    values = next(getattr(dataset, name) for name in _LABELS if hasattr(dataset, name))
+    return [value[1] if isinstance(value, tuple) else value for value in values]
+
+
+def _ids(task: Torchvision, dataset: Any, split: str, folder: Path) -> list[str]:
+    """Names of files where there are any, else the dataset's own numbering."""
+    for name in _FILES:
+        values = getattr(dataset, name, None)
+        if values is not None:
+            paths = [Path(value[0] if isinstance(value, tuple) else value) for value in values]
+            return [path.relative_to(folder).as_posix() for path in paths]
+    return [f"{task.dataset}-{split}-{index:06d}" for index in range(len(dataset))]
+
+
+def _classes(task: Torchvision, dataset: Any) -> list[str]:
+    if task.kind == "segmentation":
+        if task.dataset == "OxfordIIITPet":
+            return ["background", "pet"]
+        return (
+            list(VOC)
+            if task.dataset == "VOCSegmentation"
+            else [name for name, _ in _cityscapes(dataset)]
+        )
+    if task.dataset in _COUNTED:
+        return [str(number) for number in range(_COUNTED[task.dataset])]
+    return [str(name) for name in dataset.classes]
+
+
+def _cityscapes(dataset: Any) -> list[tuple[str, int]]:
+    """The names and numbers of the classes that are evaluated, in the order of their training
+    numbers."""
+    used = [entry for entry in dataset.classes if 0 <= entry.train_id < IGNORE]
+    return [(entry.name, entry.id) for entry in sorted(used, key=lambda entry: entry.train_id)]
+
+
+def _decoded(task: Torchvision, image: Any, target: Any) -> tuple[Pixels, Pixels | None]:
+    """Pixels of what a dataset gives; masks are files that have only been opened."""
+    if task.kind != "segmentation":
+        return bands_of(image), None
+    values = np.asarray(target)
+    if values.ndim != 2:
+        raise UnreadableError(f"a mask has one channel of class indices, not {target.mode}")
+    return bands_of(image), _mask(task, values)
+
+
+def _mask(task: Torchvision, values: Pixels) -> Pixels:
+    """Class indices from what the dataset's masks hold."""
+    if task.dataset == "VOCSegmentation":
+        return values
+    table = np.full(256, IGNORE, np.uint8)
+    if task.dataset == "OxfordIIITPet":  # 1 pet, 2 background, 3 the border between them
+        table[[1, 2]] = 1, 0
+    else:
+        from torchvision.datasets import Cityscapes
+
+        for index, (_, number) in enumerate(_cityscapes(Cityscapes)):
+            table[number] = index
+    return table[values.astype(np.uint8)]
+
+
+def _line(error: Exception) -> str:
+    where = f" ({error.url})" if isinstance(error, HTTPError) else ""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return (
+        words.replace(
+            "You can use download=True to download it", "`make download CONFIG=<name>` fetches it"
+        )
+        + where
+    )

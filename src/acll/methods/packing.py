@@ -1,0 +1,110 @@
+"""Packing: prune after each task, freeze the survivors, let the next task use what is free.
+
+PackNet (Mallya & Lazebnik, CVPR 2018) with a ratio that is fixed or, for each task, searched
+(Srivastava, Berman, Blaschko & Tuia, BMVC 2019).
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from acll.methods.base import Before, FreeWeights, Method, Start, TrainingRule
+from acll.search.settings import Search
+from acll.settings import Positive, Scope, Share
+
+if TYPE_CHECKING:
+    from acll.packing.ownership import State
+    from acll.training.learner import TaskLearner
+
+
+def _ratio_kind(value: Any) -> str:
+    return "search" if isinstance(value, dict | Search) else "number"
+
+
+Ratio = Annotated[
+    Annotated[float, Field(ge=0, lt=1), Tag("number")] | Annotated[Search, Tag("search")],
+    Discriminator(_ratio_kind),
+]
+
+
+class TrainFreeWeights(TrainingRule):
+    """Train the weights that no task owns, and the private parameters; the weights of earlier tasks
+    stay."""
+
+    type: Literal["packing"] = "packing"
+    later: FreeWeights  # where free weights start for later tasks
+
+    def free_from(self, position: int) -> FreeWeights:
+        """Return where free weights start; for a first task from the network's own."""
+        return "pretrained" if position == 1 else self.later
+
+    def begin(self, learners: "Sequence[TaskLearner]", start: "State", before: Before) -> Start:
+        """Return a training in which owned weights do not move."""
+        from acll.packing.ownership import free
+
+        (learner,) = learners
+        return Start(learner, start, free(before.packed, learner.header.kind))
+
+
+class Packing(Method):
+    """Train, release the smallest weights, retrain and freeze the rest: PackNet, with a fixed or a
+    searched ratio."""
+
+    type: Literal["packing"] = Field("packing", description="`packing`, which may be left out")
+    ratio: Ratio = Field(
+        description="share of what the task trained that it releases: a number in [0, 1), or "
+        "the settings of a search"
+    )
+    scope: Scope = Field(
+        "global",
+        description="release the smallest of all weights; with `layer` the same share of each "
+        "layer, as PackNet; with "
+        "`channel` whole output channels, the smallest first for the layer that they are of, "
+        "and with them the weights "
+        "that read no other",
+    )
+    free_weights: FreeWeights = Field(
+        "fresh",
+        description="where free weights start for later tasks: newly drawn, 0, or the values "
+        "of `weights`",
+    )
+    expected_tasks: Positive = Field(
+        5,
+        description="n: with a search, task t < n may own 1/(n-t+1) of the weights free in its "
+        "network",
+    )
+    tail_share: Share = Field(
+        0.5, description="with a search, the share of the free weights from task n on"
+    )
+    cap: bool = Field(
+        True, description="whether these bounds hold; without them early tasks may take everything"
+    )
+
+    @model_validator(mode="after")
+    def _groups_are_ranked_together(self) -> Self:
+        if (
+            isinstance(self.ratio, Search)
+            and self.ratio.space == "groups"
+            and self.scope != "global"
+        ):
+            raise ValueError(
+                "`space: groups` needs `scope: global`: each group ranks its weights by themselves"
+            )
+        return self
+
+    @property
+    def searches(self) -> bool:
+        """Whether the ratio of each task is searched."""
+        return isinstance(self.ratio, Search)
+
+    rule_class: ClassVar[Any] = TrainFreeWeights
+
+    def rules(self) -> tuple[str, ...]:
+        """Return the rules that make the network of a node."""
+        search = ("search",) if self.searches else ()
+        return ("train", *search, "prune", "retrain")
+
+    def training_rule(self) -> TrainFreeWeights:
+        """Return what the training of a task depends on: nothing of what comes after it."""
+        return TrainFreeWeights(later=self.free_weights)

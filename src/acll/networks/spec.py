@@ -1,0 +1,68 @@
+"""What a network is built from: the types of `networks` in a configuration."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from acll.settings import MOST_BANDS, Settings, Size
+
+Width = Annotated[int, Field(gt=0, le=2**20)]
+CHANNELS_HELP = "channels (bands) of its images; grey images are repeated to fill them"
+ChannelCount = Annotated[int, Field(ge=1, le=MOST_BANDS)]
+
+
+class BackboneNetwork(Settings):
+    """A classification network."""
+
+    backbone: str = Field(
+        description="a classification model of torchvision, or for small images "
+        "`resnet_small`, `lenet`, `conv_small`"
+    )
+    weights: str = Field(
+        "none", description="`none`, `imagenet`, or a `.safetensors` file below `data_root`"
+    )
+    channels: ChannelCount = Field(3, description=CHANNELS_HELP)
+
+
+class DecoderNetwork(Settings):
+    """An encoder with a segmentation decoder; classification tasks use its encoder and a pooled
+    head."""
+
+    decoder: str = Field(description="a decoder of segmentation-models-pytorch, in small letters")
+    encoder: str = Field(
+        description="one of its encoders (`tu-…`: any of timm), or `resnet_small` for small images"
+    )
+    weights: str = Field(
+        "none",
+        description="of the encoder: `none`, `imagenet`, or a `.safetensors` file below "
+        "`data_root`",
+    )
+    channels: ChannelCount = Field(3, description=CHANNELS_HELP)
+
+
+class PerceptronNetwork(Settings):
+    """A multilayer perceptron with ReLU, for classification of images of one size."""
+
+    hidden: list[Width] = Field(
+        min_length=1, max_length=100, description="widths of the hidden layers, from the input on"
+    )
+    image_size: Size = Field(
+        description="height and width in pixels of its images, equal to that of its tasks"
+    )
+    weights: Literal["none"] = Field("none", description="always `none`")
+    channels: ChannelCount = Field(1, description=CHANNELS_HELP)
+
+
+def _network_kind(value: Any) -> str:
+    if isinstance(value, PerceptronNetwork) or (isinstance(value, dict) and "hidden" in value):
+        return "perceptron"
+    keyed = isinstance(value, dict) and ("decoder" in value or "encoder" in value)
+    return "decoder" if keyed or isinstance(value, DecoderNetwork) else "backbone"
+
+
+Network = Annotated[
+    Annotated[BackboneNetwork, Tag("backbone")]
+    | Annotated[DecoderNetwork, Tag("decoder")]
+    | Annotated[PerceptronNetwork, Tag("perceptron")],
+    Discriminator(_network_kind),
+]

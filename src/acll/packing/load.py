@@ -1,0 +1,143 @@
+"""The network of one task, out of a packed one; evaluation and everybody who loads a file get it
+here."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch.overrides import TorchFunctionMode
+
+from acll.data.prepared import TaskInfo
+from acll.errors import quoted
+from acll.networks.build import TaskNetwork, build
+from acll.networks.spec import Network
+from acll.packing.ownership import Packed, PackingError, State, TaskRecord, task_state_dict
+from acll.packing.packed_file import PackedFile
+
+
+def restore_network(packed: Packed, task: str) -> tuple[TaskNetwork, State]:
+    """The network of a task, and the state that is in it.
+
+    Raises PackingError for a task that was not learned.
+    """
+    state = task_state_dict(packed, task)
+    return network_of(packed, packed.record(task), state), state
+
+
+def loaded(opened: PackedFile, task: str) -> TaskNetwork:
+    """The network of a task, out of a file of which nothing else is read.
+
+    Raises PackingError, which names the file.
+    """
+    with naming(opened):
+        return network_of(opened.without_weights(), opened.record(task), opened.state(task))
+
+
+@contextmanager
+def naming(opened: PackedFile) -> Iterator[None]:
+    """Errors say of which file."""
+    path = str(opened.tensor_file.path)
+    try:
+        yield
+    except PackingError as error:
+        raise PackingError(str(error) if path in str(error) else f"{path}: {error}") from None
+
+
+def network_of(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
+    """An ordinary network in evaluation mode, which has this state and nothing in common with any
+    other.
+
+    packed: says what the network is built from; its weights are not looked at. Raises PackingError
+    where it cannot be built, or the state is not that of such a network.
+    """
+    network = skeleton(packed, record, state)
+    network.load_state_dict(state, assign=True)
+    return network.eval()
+
+
+def skeleton(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
+    """The network of a task, for this state but without it: where that can be built without memory,
+    without.
+
+    Raises PackingError as `network_of`.
+    """
+    spec = specification(packed)
+    _refuse_images(spec, record)
+    try:
+        network = _without_memory(spec, record) or build(
+            spec, record.kind, len(record.classes), 0, pretrained=False
+        )
+    except ImportError:
+        raise
+    except Exception as error:  # whatever libraries raise at what they have not been made for
+        raise PackingError(
+            f"the network is not sound: it cannot be built: {quoted(error, 300)}"
+        ) from None
+    expected = {name: (value.shape, value.dtype) for name, value in network.state_dict().items()}
+    odd = expected.items() ^ {(name, (value.shape, value.dtype)) for name, value in state.items()}
+    if odd:
+        raise PackingError(
+            f"the network is not sound: {min(odd)[0]} does not fit what it says it is built from"
+        )
+    return network
+
+
+def _without_memory(spec: Network, record: TaskRecord) -> TaskNetwork | None:
+    """The network of a task, all of whose tensors have no memory yet; None where it cannot be built
+    so."""
+    try:
+        with torch.device("meta"), _Undrawn():
+            network = build(spec, record.kind, len(record.classes), 0, pretrained=False)
+    except Exception:  # some look at values while they are built, and here are none
+        return None
+    in_state = network.state_dict().keys()
+    # what is no part of the state would never be given a value
+    return None if any(name not in in_state for name, _ in network.named_buffers()) else network
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves undrawn what is drawn at random: tensors without memory take no values, and to draw
+    them nevertheless imports a compiler, which takes a second."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__name__", "").endswith(("normal_", "uniform_")):
+            return args[0] if args else next(iter(given.values()))
+        return func(*args, **given)
+
+
+def _refuse_images(spec: Network, record: TaskRecord) -> None:
+    """Raise PackingError where the images of a task are not such as the network takes."""
+    size = getattr(spec, "image_size", record.image_size)
+    if len(record.mean) not in (1, spec.channels) or size != record.image_size:
+        raise PackingError(f"the network is not sound: it cannot take the images of {record.name}")
+
+
+def specification(packed: Packed) -> Network:
+    """What a packed network is built from. Raises PackingError."""
+    try:
+        spec: Network = TypeAdapter(Network).validate_python(packed.network)
+    except ValidationError:
+        raise PackingError(
+            f"the network is not sound: it cannot be built from {quoted(packed.network)}"
+        ) from None
+    # some names of encoders are addresses, from which libraries would fetch what the file has not
+    if set(str(getattr(spec, "encoder", ""))) & set(":/"):
+        raise PackingError(
+            f"the network is not sound: it cannot be built from {quoted(packed.network)}"
+        )
+    return spec
+
+
+def task_info_of(record: TaskRecord) -> TaskInfo:
+    """How a network's record of a task says that images are prepared."""
+    return TaskInfo(**{part.name: getattr(record, part.name) for part in fields(TaskInfo)})

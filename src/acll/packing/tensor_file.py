@@ -1,0 +1,169 @@
+"""Files of tensors with a JSON header: `.safetensors`, no pickle, every part with a digest that is
+checked when read.
+
+The header lies under `acll` in the metadata, with a digest of each tensor and of itself, so that
+what is opened can be checked by itself.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from acll.files import sha256, written
+from acll.packing.ownership import PackingError, State, raw_bytes
+
+_WIDTHS = {"U8": 1, "F32": 4}  # bytes of a value
+_DAMAGED = (
+    SafetensorError,
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """An open file. Nothing but its header has been read; tensors are mapped into memory."""
+
+    path: Path
+    header: dict[str, Any]
+    _file: Any
+    _at_opening: os.stat_result
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor, checked against its digest. Raises PackingError."""
+        self._refuse_cut()
+        try:
+            value: Tensor = self._file.get_tensor(name)
+        except _DAMAGED as error:
+            raise PackingError(f"{self.path}: damaged: {error}") from None
+        if _digest(value) != self.header["digests"][name]:
+            raise PackingError(f"{self.path}: damaged: {name} does not agree with its digest")
+        return value
+
+    def _refuse_cut(self) -> None:
+        """Raise PackingError where somebody has written a shorter file over this one: to read
+        memory that is mapped to what is no longer there ends the process. One that was put in its
+        place, or removed, does no harm."""
+        with contextlib.suppress(FileNotFoundError):
+            now = self.path.stat()
+            if now.st_ino == self._at_opening.st_ino and now.st_size < self._at_opening.st_size:
+                raise PackingError(
+                    f"{self.path}: has been written over since it was opened; open it again"
+                )
+
+    def names(self) -> list[str]:
+        """Of all tensors, in order."""
+        return sorted(self.header["digests"])
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors with a JSON header and digests; beside, then renamed, so that nothing
+    half-written is left."""
+    content, metadata = _content(tensors, header)
+    with written(path) as beside:
+        save_file(content, beside, metadata=metadata)
+
+
+def tensor_file_size(layout: Mapping[str, tuple[str, int]], header: Mapping[str, Any]) -> int:
+    """Bytes of the file that `save` would write, of flat tensors of which type (U8, F32) and length
+    are known."""
+    order = sorted(
+        layout, key=lambda name: (-_WIDTHS[layout[name][0]], name)
+    )  # as the library writes them
+    digest, start = "0" * 64, 0
+    whole = {**header, "digests": dict.fromkeys(layout, digest), "digest": digest}
+    entries: dict[str, Any] = {"__metadata__": {"acll": json.dumps(whole, sort_keys=True)}}
+    for name in order:
+        dtype, count = layout[name]
+        end = start + count * _WIDTHS[dtype]
+        entries[name] = {"dtype": dtype, "shape": [count], "data_offsets": [start, end]}
+        start = end
+    text = len(json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + text + -text % 8 + start
+
+
+def load_tensors(path: Path) -> tuple[State, dict[str, Any]]:
+    """The tensors and the header that `save` wrote, each checked against its digest.
+
+    Raises PackingError.
+    """
+    container = open_tensors(path)
+    return {name: container.tensor(name) for name in container.names()}, container.header
+
+
+def open_tensors(path: Path) -> TensorFile:
+    """Open a file and check its header; tensors are read when they are asked for.
+
+    Raises PackingError.
+    """
+    try:
+        with path.open(
+            "rb"
+        ) as readable:  # what is in the way of reading it, the library would not say
+            at_opening = os.fstat(readable.fileno())
+    except FileNotFoundError:
+        raise PackingError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise PackingError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        file: Any = safe_open(path, framework="pt")
+        if "acll" not in (file.metadata() or {}):
+            raise PackingError(f"{path}: no packed network, nor anything else that has been packed")
+        header = json.loads(file.metadata()["acll"])
+        if not isinstance(header, dict) or header.get("digest") != _header_digest(header):
+            raise PackingError(f"{path}: damaged: the header does not agree with its digest")
+        if not isinstance(header["digests"], dict) or set(header["digests"]) != set(file.keys()):
+            raise PackingError(
+                f"{path}: damaged: it does not hold the tensors that its header names"
+            )
+    except PackingError:
+        raise
+    except _DAMAGED as error:
+        raise PackingError(f"{path}: not a file of acll, or damaged: {error}") from None
+    return TensorFile(path, header, file, at_opening)
+
+
+def _content(
+    tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> tuple[State, dict[str, str]]:
+    content = {name: value.detach().cpu().contiguous() for name, value in sorted(tensors.items())}
+    whole = {**header, "digests": {name: _digest(value) for name, value in content.items()}}
+    whole["digest"] = _header_digest(whole)
+    return content, {"acll": json.dumps(whole, sort_keys=True)}
+
+
+def _digest(value: Tensor) -> str:
+    total = hashlib.sha256(f"{value.dtype} {list(value.shape)}\n".encode())
+    total.update(raw_bytes(value))
+    return total.hexdigest()
+
+
+def _header_digest(header: Mapping[str, Any]) -> str:
+    content = json.dumps(
+        {key: value for key, value in header.items() if key != "digest"}, sort_keys=True
+    )
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def content_key(settings: str, *paths: Path | None) -> str:
+    """What a result depends on, in one digest: its settings and the content of its input files.
+
+    Files may be larger than memory.
+    """
+    total = hashlib.sha256(settings.encode())
+    for path in paths:
+        total.update(b"\0" if path is None else bytes.fromhex(sha256(path)))
+    return total.hexdigest()

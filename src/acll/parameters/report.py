@@ -1,0 +1,47 @@
+"""What tables and figures depend on, beside the scores: which files belong to what, in the order of
+the inputs."""
+
+from acll.node import Run
+from acll.parameters.base import Params
+from acll.settings import Settings
+
+
+class TablesParams(Params):
+    """What is tabulated."""
+
+    nodes: list[str]  # network/method/seed/prefix of each node
+    runs: list[Run]
+    searches: list[str]  # of each node with trials
+    budgets: dict[str, float]  # of each method that searches
+
+
+class PackedName(Settings):
+    """A packed network: a title, and its tasks in the order of learning."""
+
+    title: str
+    tasks: list[str]
+
+
+class MaskedTask(Settings):
+    """A segmentation task of a sequence, and what networks make of it.
+
+    methods: the names of the methods; networks: of how many networks each has examples, when the
+    task was learned and at the end, or at the end alone.
+    """
+
+    sequence: str
+    task: str
+    methods: list[str]
+    networks: list[int]
+
+
+class FiguresParams(Params):
+    """What is drawn."""
+
+    searches: list[str]  # network/method/seed/prefix of each search that tried something
+    packed: list[PackedName]
+    masked: list[MaskedTask]
+
+
+class SheetsParams(Params):
+    """Contact sheets depend on their inputs alone."""

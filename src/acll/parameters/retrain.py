@@ -1,0 +1,13 @@
+"""What the packed network of a node depends on, beside its inputs."""
+
+from acll.parameters.base import Params
+from acll.parameters.node import NodeParams
+from acll.training.settings import Batches, Schedule
+
+
+class RetrainParams(Params):
+    """How a task is retrained after pruning."""
+
+    node: NodeParams
+    schedule: Schedule
+    batches: Batches

@@ -1,0 +1,507 @@
+"""The plan: every job of a configuration, with its inputs, outputs and parameters.
+
+`plan` is the one place that says what depends on what. The workflow (Snakefile, workflow/rules)
+executes it; `verify`, `repair`, the listing of leftovers and most tests of reruns read it. Nothing
+here is run, and nothing is judged.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from acll import tree
+from acll.code import code_of
+from acll.config.configuration import Configuration
+from acll.methods.base import TrainingRule
+from acll.methods.individual import Individual
+from acll.methods.packing import Packing
+from acll.node import Node, Run
+from acll.packing.cap import cap
+from acll.parameters.base import Params
+from acll.parameters.commit import CommitParams, RememberParams
+from acll.parameters.evaluate import EvaluateParams
+from acll.parameters.node import NodeParams
+from acll.parameters.prepare import PrepareParams, prepared_settings
+from acll.parameters.prune import PruneParams
+from acll.parameters.report import (
+    FiguresParams,
+    MaskedTask,
+    PackedName,
+    SheetsParams,
+    TablesParams,
+)
+from acll.parameters.retrain import RetrainParams
+from acll.parameters.search import SearchParams
+from acll.parameters.train import TrainParams
+from acll.search.settings import Search
+
+Paths = Mapping[str, tuple[str, ...]]  # by what they are for a step; relative to the results
+
+# of each rule, the arguments of its step: names of inputs, names of outputs
+ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "prepare": ((), ("train", "test", "summary")),
+    "sheets": (("train", "summary"), ("figures",)),
+    "train": (("train", "parent", "memory"), ("dense",)),
+    "search": (("dense", "parent", "train"), ("trials", "choice")),
+    "prune": (("dense", "parent", "choice"), ("pruned",)),
+    "retrain": (("pruned", "parent", "train"), ("network",)),
+    "commit": (("dense", "parent"), ("network",)),
+    "remember": (("network", "train", "memory_before"), ("memory",)),
+    "evaluate": (("network", "test"), ("scores", "examples")),
+    "tables": (("scores", "summaries", "trials"), ("tables",)),
+    "figures": (("tables", "trials", "choices", "packed", "examples", "shown"), ("figures",)),
+}
+# arguments on which no result depends
+_BESIDES = {"prepare": "--report {log.report:q} --processes {threads} "}
+
+TABLES = tuple(
+    f"tables/{name}"
+    for name in (
+        "scores.csv",
+        "curves.csv",
+        "final.csv",
+        "matrix.csv",
+        "runs.csv",
+        "summary.csv",
+        "paired.csv",
+        "data.csv",
+        "plot.csv",
+        "trials.csv",
+        "metrics.json",
+        "summary.md",
+        "summary.tex",
+        "tables.txt",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job: a rule and what it is run on. Paths are relative to the results."""
+
+    rule: str
+    name: str  # of the node or the task; empty where there is one job of the rule
+    inputs: Paths
+    outputs: Paths
+    params: Params
+    code: Mapping[str, str]  # digest of the step's code, versions of libraries
+    external_digest: str = ""  # of raw data or weights, which are no files of the results
+
+    @property
+    def title(self) -> str:
+        """What the job is called when it runs."""
+        return f"{self.rule} {self.name}".strip()
+
+    @property
+    def text(self) -> str:
+        """All that the outputs depend on beside the inputs, as sorted JSON: the one parameter of
+        its rule.
+
+        One text, because Snakemake compares parameters as an unordered set.
+        """
+        params = self.params.model_dump(mode="json")
+        content = {"params": params, "code": self.code, "external_digest": self.external_digest}
+        return json.dumps(content, sort_keys=True)
+
+    @property
+    def all_inputs(self) -> tuple[str, ...]:
+        """Every input, whatever it is for."""
+        return tuple(path for paths in self.inputs.values() for path in paths)
+
+    @property
+    def all_outputs(self) -> tuple[str, ...]:
+        """Every output."""
+        return tuple(path for paths in self.outputs.values() for path in paths)
+
+    @property
+    def digests(self) -> str:
+        """The file in which it leaves the digests of its outputs."""
+        return self._beside("digests", "sha256")
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Its log, its report of faults and its benchmark."""
+        report = (self._beside("logs", "faults.csv"),) if self.rule == "prepare" else ()
+        return (self._beside("logs", "log"), *report, self._beside("benchmarks", "tsv"))
+
+    def _beside(self, folder: str, ending: str) -> str:
+        return (
+            f"{folder}/{self.rule}/{self.name}.{ending}"
+            if self.name
+            else f"{folder}/{self.rule}.{ending}"
+        )
+
+
+def command(rule: str) -> str:
+    """Return the shell command of a rule's jobs, as Snakemake fills it in.
+
+    One that fails shows the end of its log.
+    """
+    inputs, outputs = ARGUMENTS[rule]
+    arguments = [f"--{key.replace('_', '-')} {{input.{key}:q}}" for key in inputs]
+    arguments += [f"--{key.replace('_', '-')} {{output.{key}:q}}" for key in outputs]
+    # the parameters come by standard input: an argument may have 128 KiB, and those of many nodes
+    # have more
+    return (
+        f"python -m acll.steps.{rule} {' '.join(arguments)} {_BESIDES.get(rule, '')}"
+        "--digests {log.digests:q} --outputs {output:q} <<< {params.job:q} > {log.text:q} 2>&1 "
+        "|| {{ tail -n 15 {log.text:q} >&2; exit 1; }}"
+    )
+
+
+def plan(
+    configuration: Configuration,
+    raw: Mapping[str, str] | None = None,
+    weights: Mapping[str, str] | None = None,
+) -> list[Job]:
+    """Return the jobs of a configuration, those that others need first.
+
+    raw: the identity of each task's raw data; weights: of the weights that each network starts
+    from. Both are by content, and empty where they are not given.
+    """
+    return list(_Planner(configuration, raw or {}, weights or {}).jobs())
+
+
+@dataclass(frozen=True)
+class _Planner:
+    """What all jobs of a plan are made from."""
+
+    configuration: Configuration
+    raw: Mapping[str, str]
+    weights: Mapping[str, str]
+
+    def jobs(self) -> Iterator[Job]:
+        nodes, runs = tree.nodes(self.configuration), tree.runs(self.configuration)
+        tasks = sorted({task for node in nodes for task in node.tasks})
+        for task in tasks:
+            yield self._prepare(task)
+        yield self._sheets(tasks)
+        planned: set[str] = set()  # nodes whose dense network is planned already
+        for node in nodes:
+            dense = self._dense_node(node)
+            if dense.name not in planned:
+                planned.add(dense.name)
+                yield self._train(node, dense)
+            yield from self._after_training(node)
+            yield self._evaluate(node)
+        searched = [node for node in nodes if self._tries(node)]
+        yield self._tables(nodes, runs, tasks, searched)
+        yield self._figures(runs, searched)
+
+    # ----------------------------------------------------------------------------------------------
+    # data
+
+    def _prepare(self, task: str) -> Job:
+        settings = self.configuration.tasks[task]
+        params = PrepareParams(name=task, task=prepared_settings(settings))
+        outputs = {
+            "train": (_prepared(task),),
+            "test": (_prepared(task, "test"),),
+            "summary": (_summary(task),),
+        }
+        code = _code("prepare", f"acll.data.sources.{settings.source}")
+        return Job("prepare", task, {}, outputs, params, code, self.raw.get(task, ""))
+
+    def _sheets(self, tasks: Sequence[str]) -> Job:
+        inputs = {"train": tuple(map(_prepared, tasks)), "summary": tuple(map(_summary, tasks))}
+        outputs = {"figures": tuple(f"figures/data/{task}.png" for task in tasks)}
+        return Job("sheets", "", inputs, outputs, SheetsParams(), _code("sheets"))
+
+    # ----------------------------------------------------------------------------------------------
+    # the network of a node
+
+    def _dense_node(self, node: Node) -> Node:
+        """Return the node in whose folder the dense network lies: of first tasks all methods share
+        it."""
+        shared = node.position == 1 and self.configuration.methods[node.method].plain_first
+        return node.without_method() if shared else node
+
+    def _train(self, node: Node, dense: Node) -> Job:
+        method = self.configuration.methods[node.method]
+        rule: TrainingRule = (
+            Individual(type="individual") if dense != node else method.training_rule()
+        )
+        # joint training has one schedule for all its tasks
+        training = (
+            self.configuration.training_of(node.task)
+            if len(node.new_tasks) == 1
+            else self.configuration.training
+        )
+        params = TrainParams(
+            node=self._node_params(dense),
+            rule=rule,
+            schedule=training.for_training(),
+            batches=[self._batches(task) for task in node.new_tasks],
+        )
+        inputs = {
+            "train": tuple(map(_prepared, node.new_tasks)),
+            "parent": _of(node.parent, "network.safetensors"),
+            "memory": _of(node.parent if method.remembers else None, "memory.safetensors"),
+        }
+        outputs = {"dense": (f"{dense.folder}/dense.safetensors",)}
+        code = _code("train", rule.__module__)
+        return Job(
+            "train", dense.name, inputs, outputs, params, code, self.weights.get(node.network, "")
+        )
+
+    def _after_training(self, node: Node) -> Iterator[Job]:
+        rules = {
+            "search": self._search,
+            "prune": self._prune,
+            "retrain": self._retrain,
+            "commit": self._commit,
+        }
+        method = self.configuration.methods[node.method]
+        for rule in method.rules():
+            if rule in rules:
+                yield rules[rule](node)
+        if method.remembers:
+            yield self._remember(node)
+
+    def _search(self, node: Node) -> Job:
+        method, training = self._packing(node), self.configuration.training_of(node.task)
+        assert isinstance(method.ratio, Search)
+        bound = cap(node.position, method.expected_tasks, method.tail_share) if method.cap else None
+        params = SearchParams(
+            node=self._node_params(node),
+            search=method.ratio,
+            scope=method.scope,
+            cap=bound,
+            dense_epochs=training.epochs,
+            schedule=training.for_retraining(),
+            batches=self._batches(node.task),
+        )
+        inputs = self._from_dense(node) | {"train": (_prepared(node.task),)}
+        outputs = {"trials": _of(node, "trials.csv"), "choice": _of(node, "choice.json")}
+        return Job("search", node.name, inputs, outputs, params, _code("search"))
+
+    def _prune(self, node: Node) -> Job:
+        method = self._packing(node)
+        params = PruneParams(
+            ratio=None if isinstance(method.ratio, Search) else method.ratio,
+            scope=method.scope,
+            network=self.configuration.networks[node.network],
+        )
+        inputs = self._from_dense(node) | {
+            "choice": _of(node if method.searches else None, "choice.json")
+        }
+        return Job(
+            "prune",
+            node.name,
+            inputs,
+            {"pruned": _of(node, "pruned.safetensors")},
+            params,
+            _code("prune"),
+        )
+
+    def _retrain(self, node: Node) -> Job:
+        params = RetrainParams(
+            node=self._node_params(node),
+            schedule=self.configuration.training_of(node.task).for_retraining(),
+            batches=self._batches(node.task),
+        )
+        inputs = {
+            "pruned": _of(node, "pruned.safetensors"),
+            "parent": _of(node.parent, "network.safetensors"),
+            "train": (_prepared(node.task),),
+        }
+        return Job(
+            "retrain",
+            node.name,
+            inputs,
+            {"network": _of(node, "network.safetensors")},
+            params,
+            _code("retrain"),
+        )
+
+    def _commit(self, node: Node) -> Job:
+        method = self.configuration.methods[node.method]
+        params = CommitParams(node=self._node_params(node), type=method.type)
+        code = _code("commit", type(method).__module__)
+        return Job(
+            "commit",
+            node.name,
+            self._from_dense(node),
+            {"network": _of(node, "network.safetensors")},
+            params,
+            code,
+        )
+
+    def _remember(self, node: Node) -> Job:
+        method = self.configuration.methods[node.method]
+        params = RememberParams(
+            node=self._node_params(node), type=method.type, batches=self._batches(node.task)
+        )
+        inputs = {
+            "network": _of(node, "network.safetensors"),
+            "train": (_prepared(node.task),),
+            "memory_before": _of(node.parent, "memory.safetensors"),
+        }
+        code = _code("remember", type(method).__module__)
+        return Job(
+            "remember", node.name, inputs, {"memory": _of(node, "memory.safetensors")}, params, code
+        )
+
+    def _evaluate(self, node: Node) -> Job:
+        inputs = {
+            "network": _of(node, "network.safetensors"),
+            "test": tuple(_prepared(task, "test") for task in node.tasks),
+        }
+        outputs = {
+            "scores": _of(node, "scores.json"),
+            "examples": _of(node, "examples.safetensors"),
+        }
+        params = EvaluateParams(threads=self.configuration.threads)
+        return Job("evaluate", node.name, inputs, outputs, params, _code("evaluate"))
+
+    def _node_params(self, node: Node) -> NodeParams:
+        return NodeParams(
+            network=self.configuration.networks[node.network],
+            method=node.method,
+            seed=node.seed,
+            prefix=list(node.prefix),
+            threads=self.configuration.threads,
+        )
+
+    def _batches(self, task: str) -> Any:
+        return self.configuration.training_of(task).batches(self.configuration.tasks[task].kind)
+
+    def _from_dense(self, node: Node) -> dict[str, tuple[str, ...]]:
+        dense = (f"{self._dense_node(node).folder}/dense.safetensors",)
+        return {"dense": dense, "parent": _of(node.parent, "network.safetensors")}
+
+    def _packing(self, node: Node) -> Packing:
+        method = self.configuration.methods[node.method]
+        assert isinstance(method, Packing)
+        return method
+
+    def _tries(self, node: Node) -> bool:
+        """Return whether the search of a node tries something, so that there is something to show."""
+        method = self.configuration.methods[node.method]
+        return (
+            isinstance(method, Packing)
+            and isinstance(method.ratio, Search)
+            and method.ratio.search != "fixed"
+        )
+
+    # ----------------------------------------------------------------------------------------------
+    # tables and figures
+
+    def _tables(
+        self,
+        nodes: Sequence[Node],
+        runs: Sequence[Run],
+        tasks: Sequence[str],
+        searched: Sequence[Node],
+    ) -> Job:
+        methods = self.configuration.methods
+        params = TablesParams(
+            nodes=[node.name for node in nodes],
+            runs=list(runs),
+            searches=[node.name for node in searched],
+            budgets={
+                name: method.ratio.budget
+                for name, method in methods.items()
+                if isinstance(method, Packing) and isinstance(method.ratio, Search)
+            },
+        )
+        inputs = {
+            "scores": _of_all(nodes, "scores.json"),
+            "summaries": tuple(map(_summary, tasks)),
+            "trials": _of_all(searched, "trials.csv"),
+        }
+        return Job("tables", "", inputs, {"tables": TABLES}, params, _code("tables"))
+
+    def _figures(self, runs: Sequence[Run], searched: Sequence[Node]) -> Job:
+        packed = self._packed(runs)
+        masked = self._masked(runs)
+        shown = [
+            node for methods in masked.values() for nodes in methods.values() for node in nodes
+        ]
+        params = FiguresParams(
+            searches=[node.name for node in searched],
+            packed=[
+                PackedName(title=title, tasks=list(node.tasks)) for title, node in packed.items()
+            ],
+            masked=[
+                MaskedTask(
+                    sequence=sequence,
+                    task=task,
+                    methods=list(methods),
+                    networks=[len(nodes) for nodes in methods.values()],
+                )
+                for (sequence, task), methods in masked.items()
+            ],
+        )
+        inputs = {
+            "tables": TABLES,
+            "trials": _of_all(searched, "trials.csv"),
+            "choices": _of_all(searched, "choice.json"),
+            "packed": _of_all(packed.values(), "scores.json"),
+            "examples": _of_all(shown, "examples.safetensors"),
+            "shown": _of_all(shown, "scores.json"),
+        }
+        return Job("figures", "", inputs, {"figures": figures(params)}, params, _code("figures"))
+
+    def _packed(self, runs: Sequence[Run]) -> dict[str, Node]:
+        """Return the last network of each sequence and packing method, in its first order and for
+        the first seed.
+
+        It shows who owns what.
+        """
+        found: dict[str, Node] = {}
+        for run in runs:
+            if isinstance(self.configuration.methods[run.method], Packing):
+                found.setdefault(f"{run.sequence}: {run.method}", run.nodes(len(run.tasks))[0])
+        return found
+
+    def _masked(self, runs: Sequence[Run]) -> dict[tuple[str, str], dict[str, list[Node]]]:
+        """Return, for each segmentation task of a sequence, the networks of each method whose masks
+        are shown.
+
+        When the task is learned and at the end, in the first order and for the first seed.
+        """
+        found: dict[tuple[str, str], dict[str, list[Node]]] = {}
+        for run in runs:
+            for position, task in enumerate(run.tasks, 1):
+                if self.configuration.tasks[task].kind == "segmentation":
+                    shown = (*run.nodes(position), *run.nodes(len(run.tasks)))
+                    serving = [node for node in shown if task in node.tasks]
+                    methods = found.setdefault((run.sequence, task), {})
+                    methods.setdefault(run.method, list(dict.fromkeys(serving)))
+        return found
+
+
+def figures(params: FiguresParams) -> tuple[str, ...]:
+    """Return the files of all figures."""
+    names = ["scores", "matrix", "sizes", "curves"]
+    names += ["shares", "layers"] if params.packed else []
+    names += ["search", "difficulty"] if params.searches else []
+    names += [f"searches/{search}" for search in params.searches]
+    names += [f"masks/{shown.sequence}.{shown.task}" for shown in params.masked]
+    return tuple(f"figures/{name}.png" for name in names)
+
+
+def _prepared(task: str, split: str = "train") -> str:
+    return f"data/{task}.{split}.safetensors"
+
+
+def _summary(task: str) -> str:
+    return f"data/{task}.json"
+
+
+def _of(node: Node | None, name: str) -> tuple[str, ...]:
+    """Return a file of a node; none where there is no node."""
+    return (f"{node.folder}/{name}",) if node is not None else ()
+
+
+def _of_all(nodes: Any, name: str) -> tuple[str, ...]:
+    return tuple(f"{node.folder}/{name}" for node in nodes)
+
+
+@cache
+def _code(rule: str, *modules: str) -> dict[str, str]:
+    """Return what the code of a rule's step is, with the modules that it loads by name."""
+    return code_of(f"acll.steps.{rule}", *modules)

@@ -1,0 +1,47 @@
+"""How the release ratio of a task is searched: the type of `methods.<name>.ratio`."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from acll.settings import Settings, Share
+
+Strategy = Literal["tpe", "anneal", "random", "grid", "decay", "fixed"]
+
+
+class Search(Settings):
+    """How the release ratio of a task is searched; docs/search.md says what happens."""
+
+    search: Strategy = Field(
+        description="`tpe`, `anneal`, `random`: hyperopt's; `grid`: an ascending sweep of kept "
+        "shares; `decay`: a "
+        "ratio of 0.9 that shrinks until the score holds; `fixed`: no search, the same `ratio` "
+        "for every task"
+    )
+    budget: float = Field(
+        0.75, gt=0, description="what the search may cost, in units of the task's dense "
+                                "training; a reference, four "
+        "brief trials, and retrainings until one holds, are made whatever it is"
+    )  # fmt: skip
+    space: Literal["network", "groups"] = Field(
+        "network",
+        description="one ratio for the whole network, or one for each of up to six `groups` of "
+        "its layers",
+    )
+    lower: Share = Field(0.005, description="smallest kept share that is tried")
+    z: float = Field(1.0, gt=0, description="tolerance in standard errors of the reference score")
+    min_tolerance: float = Field(0.0075, gt=0, lt=1, description="the tolerance is at least this")
+    max_tolerance: float = Field(0.03, gt=0, lt=1, description="and at most this")
+    ratio: float | None = Field(
+        None, ge=0, lt=1, description="of `fixed`: the ratio; the cap may demand a larger one"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_tolerance > self.max_tolerance:
+            raise ValueError(
+                f"min_tolerance must not be above max_tolerance ({self.max_tolerance})"
+            )
+        if (self.search == "fixed") != (self.ratio is not None):
+            raise ValueError("`search: fixed` needs a `ratio`, and no other strategy takes one")
+        return self

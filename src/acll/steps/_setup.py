@@ -1,0 +1,78 @@
+"""What the steps that train have in common: the network and data of a task, put together from files
+and settings."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from acll.data.batches import splits_of
+from acll.data.prepared import TaskInfo
+from acll.data.root import data_root
+from acll.networks.build import NetworkError, body_kind, build
+from acll.networks.partition import partition
+from acll.packing import packed_file
+from acll.packing.ownership import Packed, TaskRecord, empty
+from acll.parameters.node import NodeParams
+from acll.training.learner import TaskLearner
+from acll.training.loop import prepare_process
+from acll.training.metrics import METRIC
+from acll.training.settings import Batches
+
+
+def learner_of(
+    node: NodeParams, path: Path, batches: Batches, pretrained: bool = False
+) -> TaskLearner:
+    """Return the learner of a task, its network newly drawn, or with the weights that the
+    configuration names.
+
+    path: the prepared training data of the task. Raises NetworkError or UnpackableError where the
+    network cannot be built or packed, or takes other images.
+    """
+    device = prepare_process(node.threads)
+    train, validation, header = splits_of(path)
+    spec = node.network
+    refuse_channels(header, spec.channels)
+    if spec.weights not in ("none", "imagenet"):
+        spec = spec.model_copy(update={"weights": str(data_root() / spec.weights)})
+    network = build(spec, header.kind, len(header.classes), node.seed_for("network"), pretrained)
+    partition(network)  # refuse what cannot be packed before any work is done
+    return TaskLearner(network, train, validation, header, batches, device)
+
+
+def refuse_channels(header: TaskInfo, channels: int) -> None:
+    """Raise NetworkError unless the task's images are grey or have the number of channels that the
+    network takes."""
+    own = len(header.mean)
+    if own not in (1, channels):
+        raise NetworkError(
+            f"the images of {header.name} have {own} channels, the network takes {channels}: "
+            f"set channels: {own} for this network"
+        )
+
+
+def packed_before(node: NodeParams, parent: Path | None) -> Packed:
+    """Return the network that the earlier tasks left; for a first task one in which everything is
+    free."""
+    if parent is not None:
+        return packed_file.read_packed(parent)
+    whole = build(node.network, body_kind(node.network), 2, 0, pretrained=False)
+    state = whole.state_dict()
+    shared = {name: state[name] for name in partition(whole).shared}
+    return empty(node.network.model_dump(mode="json"), shared, node.method, node.seed)
+
+
+def task_record(
+    header: TaskInfo, score: float, curve: Sequence[float], choice: dict[str, Any]
+) -> TaskRecord:
+    """Return what a packed network will know of a task.
+
+    curve: validation score after each epoch of its training, before it was pruned.
+    """
+    known = asdict(header) | {
+        "metric": METRIC[header.kind],
+        "validation_score": score,
+        "digest": "",
+        "choice": choice,
+    }
+    return TaskRecord(**known, curve=tuple(curve))

@@ -1,0 +1,108 @@
+"""How networks are trained: the type of `training` in a configuration, and the parts of it that
+steps get.
+
+A step gets a `Schedule` for its optimiser and `Batches` for each of its tasks. No key of these has
+a default: what a configuration says arrives, and what makes no difference to a training is None.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from acll.settings import Kind, Positive, Settings
+
+Augmentation = Literal["flip", "vertical_flip", "shift", "brightness"]
+Optimizer = Literal["sgd", "adamw"]
+Decrease = Literal["cosine", "step"]
+LossName = Literal["cross_entropy", "dice", "cross_entropy_dice"]
+ClassWeights = Literal["none", "balanced"]
+
+
+class Schedule(Settings):
+    """How the weights move: the length of a training, its learning rate and its optimiser."""
+
+    epochs: float
+    learning_rate: float
+    optimizer: Optimizer
+    momentum: float | None  # None: the optimiser has none
+    weight_decay: float
+    schedule: Decrease
+
+
+class Batches(Settings):
+    """What is learned from: the batches of a task and the loss of each."""
+
+    batch_size: int
+    augmentation: list[Augmentation]
+    loss: LossName | None  # None: classification, which has cross-entropy
+    label_smoothing: float
+    class_weights: ClassWeights
+    mixed_precision: bool
+
+
+class Training(Settings):
+    """How a network is trained. Any of these can be overridden in a task."""
+
+    epochs: Positive = Field(
+        20, description="epochs of training; the best on the validation split is kept"
+    )
+    retrain_epochs: Positive = Field(
+        5, description="epochs of retraining after release; the best is kept"
+    )
+    batch_size: int = Field(32, ge=2, description="images in a batch")
+    optimizer: Optimizer = Field("adamw", description="`sgd` (with momentum) or `adamw`")
+    learning_rate: float = Field(0.002, gt=0, description="at the start of training")
+    retrain_learning_rate: float = Field(
+        0.002, gt=0, description="at the start of retraining and of each trial"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="of `sgd`")
+    weight_decay: float = Field(
+        1e-4, ge=0, description="only ever applied to weights that are being trained"
+    )
+    schedule: Decrease = Field(
+        "cosine", description="`cosine` to 0, or `step`: a tenth at 1/2 and 3/4"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the cross-entropy")
+    augmentation: list[Augmentation] = Field(
+        [], description="random `flip`, `vertical_flip`, `shift`, `brightness`"
+    )
+    loss: LossName = Field(
+        "cross_entropy", description="for segmentation; classification always uses cross-entropy"
+    )
+    class_weights: ClassWeights = Field(
+        "none",
+        description="`balanced`: classes weigh by the inverse root of their frequency in the "
+        "training split",
+    )
+    mixed_precision: bool = Field(
+        False, description="bfloat16 arithmetic on a GPU; no effect on a CPU"
+    )
+
+    def for_training(self) -> Schedule:
+        """Return the schedule of the training of a task."""
+        return self._schedule(self.epochs, self.learning_rate)
+
+    def for_retraining(self) -> Schedule:
+        """Return the schedule of the retraining that follows pruning."""
+        return self._schedule(self.retrain_epochs, self.retrain_learning_rate)
+
+    def batches(self, kind: Kind) -> Batches:
+        """Return the batches and the loss of a task of this kind."""
+        return Batches(
+            batch_size=self.batch_size,
+            augmentation=self.augmentation,
+            loss=None if kind == "classification" else self.loss,
+            label_smoothing=self.label_smoothing,
+            class_weights=self.class_weights,
+            mixed_precision=self.mixed_precision,
+        )
+
+    def _schedule(self, epochs: int, learning_rate: float) -> Schedule:
+        return Schedule(
+            epochs=epochs,
+            learning_rate=learning_rate,
+            optimizer=self.optimizer,
+            momentum=self.momentum if self.optimizer == "sgd" else None,
+            weight_decay=self.weight_decay,
+            schedule=self.schedule,
+        )

@@ -1,0 +1,150 @@
+# The network of a node: one more task in what the node before has learned.
+
+
+# The dense network. That of a first task depends on no method: it lies under `dense` and all methods share it.
+rule train:
+    input:
+        unpack(inputs_of("train")),
+    output:
+        dense="nodes/{node}/dense.safetensors",
+    log:
+        text="logs/train/{node}.log",
+        digests="digests/train/{node}.sha256",
+    benchmark:
+        "benchmarks/train/{node}.tsv"
+    wildcard_constraints:
+        node=nodes_with("train"),
+    threads: CONFIGURATION.threads
+    resources:
+        mem_mb=4000,
+        gpu=gpus,
+    params:
+        job=text_of("train"),
+    message:
+        "train {wildcards.node}"
+    shell:
+        command("train")
+
+
+# How much of what the task trained can be released.
+rule search:
+    input:
+        unpack(inputs_of("search")),
+    output:
+        trials="nodes/{node}/trials.csv",
+        choice="nodes/{node}/choice.json",
+    log:
+        text="logs/search/{node}.log",
+        digests="digests/search/{node}.sha256",
+    benchmark:
+        "benchmarks/search/{node}.tsv"
+    wildcard_constraints:
+        node=nodes_with("search"),
+    priority: 10  # the longest chain of jobs goes through the searches: they do not wait for others
+    threads: CONFIGURATION.threads
+    resources:
+        mem_mb=4000,
+        gpu=gpus,
+    params:
+        job=text_of("search"),
+    message:
+        "search {wildcards.node}"
+    shell:
+        command("search")
+
+
+rule prune:
+    input:
+        unpack(inputs_of("prune")),
+    output:
+        pruned="nodes/{node}/pruned.safetensors",
+    log:
+        text="logs/prune/{node}.log",
+        digests="digests/prune/{node}.sha256",
+    benchmark:
+        "benchmarks/prune/{node}.tsv"
+    wildcard_constraints:
+        node=nodes_with("prune"),
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        job=text_of("prune"),
+    message:
+        "prune {wildcards.node}"
+    shell:
+        command("prune")
+
+
+# What is kept, retrained: it becomes owned by the task.
+rule retrain:
+    input:
+        unpack(inputs_of("retrain")),
+    output:
+        network="nodes/{node}/network.safetensors",
+    log:
+        text="logs/retrain/{node}.log",
+        digests="digests/retrain/{node}.sha256",
+    benchmark:
+        "benchmarks/retrain/{node}.tsv"
+    wildcard_constraints:
+        node=nodes_with("retrain"),
+    threads: CONFIGURATION.threads
+    resources:
+        mem_mb=4000,
+        gpu=gpus,
+    params:
+        job=text_of("retrain"),
+    message:
+        "retrain {wildcards.node}"
+    shell:
+        command("retrain")
+
+
+# The dense network as it is: nothing is released, or everything has moved on, as the method says.
+rule commit:
+    input:
+        unpack(inputs_of("commit")),
+    output:
+        network="nodes/{node}/network.safetensors",
+    log:
+        text="logs/commit/{node}.log",
+        digests="digests/commit/{node}.sha256",
+    benchmark:
+        "benchmarks/commit/{node}.tsv"
+    wildcard_constraints:
+        node=nodes_with("commit"),
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        job=text_of("commit"),
+    message:
+        "commit {wildcards.node}"
+    shell:
+        command("commit")
+
+
+# What a method takes along to the next task, beside the network.
+rule remember:
+    input:
+        unpack(inputs_of("remember")),
+    output:
+        memory="nodes/{node}/memory.safetensors",
+    log:
+        text="logs/remember/{node}.log",
+        digests="digests/remember/{node}.sha256",
+    benchmark:
+        "benchmarks/remember/{node}.tsv"
+    wildcard_constraints:
+        node=nodes_with("remember"),
+    threads: CONFIGURATION.threads
+    resources:
+        mem_mb=4000,
+        gpu=gpus,
+    params:
+        job=text_of("remember"),
+    message:
+        "remember {wildcards.node}"
+    shell:
+        command("remember")
