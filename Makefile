@@ -17,7 +17,7 @@ ifdef DATA
 export ACLL_DATA_ROOT := $(abspath $(DATA))
 endif
 
-.PHONY: help run report prove plan check download verify repair share pull leftovers prune-results test test-faults lint format docs registry lock clean
+.PHONY: help run report prove plan check download verify repair share pull leftovers prune-results test test-slow test-faults lint format docs registry lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E -e 's/^([a-z-]+):.*## /\1\t/' -e 's/\$$\(CONFIG\)/$(CONFIG)/g' | expand -t 16
@@ -70,9 +70,12 @@ leftovers: .venv/installed  ## list results that the configuration no longer nam
 prune-results: .venv/installed  ## remove them, and say which
 	@acll prune-results config/$(CONFIG).yaml
 
-test: .venv/installed  ## run the tests
+test: .venv/installed  ## run the tests, less those that are marked slow
 	@# tests of a file share what is costly to make (groups within files do not work with this pytest and xdist)
-	@pytest -n 2 --dist loadfile --no-loadscope-reorder tests
+	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests
+
+test-slow: .venv/installed  ## run the slow tests: networks, reruns, colleagues, killed runs
+	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow tests
 
 test-faults: .venv/installed  ## kill runs at twenty random moments and compare what comes out (about 12 minutes)
 	@pytest tests/test_faults.py --faults 20

@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import yaml
+from filelock import FileLock
 from PIL import Image
 
 from conftest import ROOT
@@ -125,6 +127,11 @@ class Checkout:
         other.settle()
         return other
 
+    def copy(self, folder: Path) -> "Checkout":
+        """With all that lies in it: results, cache, records and history."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return replace(self, folder=folder)
+
     def settle(self) -> None:
         """Who commits here, and the environment."""
         self.git("config", "user.email", "colleague@example.org")
@@ -170,6 +177,26 @@ def checkout(folder: Path, data: Path) -> Checkout:
     (folder / "dvc.yaml").write_text(stages)
     own.commit("tiny configurations")
     return own
+
+
+def finished(factory) -> tuple[Checkout, float]:
+    """A checkout in which the small configuration has run, and how many seconds that took.
+
+    All files of tests and all workers share it, since it is costly: to be copied or cloned, never
+    to be changed.
+    """
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, seconds = shared / "finished", shared / "finished.seconds"
+    with FileLock(shared / "finished.lock"):
+        if seconds.exists():
+            return Checkout(folder, shared / "nowhere"), float(seconds.read_text())
+        shutil.rmtree(folder, ignore_errors=True)
+        own = checkout(folder, shared / "nowhere")
+        begin = time.perf_counter()
+        own.make("run", "small")
+        seconds.write_text(str(time.perf_counter() - begin))
+    return own, float(seconds.read_text())
 
 
 def raw_images(folder: Path) -> Path:

@@ -19,7 +19,7 @@ def pytest_addoption(parser):
 
 
 # Files whose tests take minutes go first, so that two workers end at about the same time.
-SLOW = ("test_sharing", "test_rerun", "test_faults", "test_networks", "test_pipeline")
+SLOW = ("test_sharing", "test_pipeline", "test_rerun", "test_faults", "test_networks")
 
 
 def pytest_collection_modifyitems(items):

@@ -50,6 +50,18 @@ DECODERS = ["unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "deepla
             "segformer", "dpt"]  # fmt: skip
 
 
+# one of each kind: plain, residual, mobile, attention; decoders that concatenate, add, and attend
+QUICK = {
+    *("resnet_small", "lenet", "conv_small", "resnet18", "mobilenet_v3_small", "swin_t"),
+    *("unet", "fpn", "segformer"),
+}
+
+
+def paced(names):
+    """Those of QUICK are tried by `make test`, the others by `make test-slow`."""
+    return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in names]
+
+
 def factory(network):
     def make(kind, classes, seed):
         return build(network, kind, classes, seed, pretrained=False)
@@ -89,7 +101,7 @@ def loaded_outputs(packed, *tasks):
                 )
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", paced(BACKBONES))
 def test_two_tasks_are_packed_into_a_backbone(name):
     size = BACKBONES[name]
     make = factory(BackboneNetwork(backbone=name))
@@ -117,7 +129,7 @@ def test_two_tasks_are_packed_into_a_vision_transformer_of_tiny_images():
     assert any(name.endswith("in_proj_weight") for name in packed.owner)
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", paced(DECODERS))
 def test_two_tasks_are_packed_into_a_decoder(decoder):
     encoder, size = (
         ("tu-vit_tiny_patch16_224", 224)

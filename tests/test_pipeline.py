@@ -73,6 +73,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_one_command_runs_all_and_a_second_has_nothing_to_do(finished):
     table = pd.read_csv(finished / "tables/scores.csv")
     assert table.groupby("method").size().to_dict() == {
@@ -105,6 +106,7 @@ def test_one_command_runs_all_and_a_second_has_nothing_to_do(finished):
     assert planned(TINY, finished) == set()
 
 
+@pytest.mark.slow
 def test_no_rule_but_those_of_evaluation_reads_a_test_split(finished):
     result = snakemake(TINY, finished, "--detailed-summary")
     rows = [line.split("\t") for line in result.stdout.splitlines() if "\t" in line]
@@ -135,6 +137,27 @@ def learned(method: str, node: str) -> set[str]:
     return jobs_of(method, node, "train", "commit", *memory, "evaluate")
 
 
+def test_two_methods_run_to_their_end_and_a_change_runs_what_depends_on_it(tmp_path):
+    """All methods are run by the tests that are slow."""
+    two = TINY | {"methods": {name: TINY["methods"][name] for name in ("adaptive", "finetune")}}
+    folder = tmp_path / "tiny"
+    result = snakemake(two, folder, "--cores", "2")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    table = pd.read_csv(folder / "tables/scores.csv")
+    assert table.groupby("method").size().to_dict() == {"adaptive": 3, "finetune": 3}
+    own = table[table["method"] == "adaptive"]
+    assert own["bit_exact"].all()
+    assert (own["forgetting"] == 0).all()
+    assert table["score"].between(0, 1).all()
+    assert planned(two, folder) == set()
+    task = TINY["tasks"]["b"] | {"training": {"loss": "dice"}}
+    other = two | {"tasks": TINY["tasks"] | {"b": task}}
+    assert planned(other, folder) == (
+        jobs_of("adaptive", "a/b", "train", "search", "prune", "retrain", "evaluate")
+        | learned("finetune", "a/b")
+    )
+
+
 APPENDED = (
     {"prepare c", "sheets"}
     | jobs_of("adaptive", "a/b/c", "train", "search", "prune", "retrain", "evaluate")
@@ -145,6 +168,7 @@ APPENDED = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
@@ -168,6 +192,7 @@ def test_a_change_runs_what_depends_on_it_whatever_the_method(finished, change, 
     assert planned(changed(**change), finished) == jobs
 
 
+@pytest.mark.slow
 def test_another_order_shares_the_networks_that_depend_on_none(finished):
     jobs = planned(changed(orders="all"), finished)
     assert not {job for job in jobs if "joint" in job or "individual" in job or "dense" in job}

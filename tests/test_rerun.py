@@ -5,12 +5,16 @@ import copy
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from checkouts import SMALL, TINY, Checkout, checkout, contents, jobs_in, raw_images
+from checkouts import SMALL, TINY, Checkout, contents, finished, jobs_in, raw_images
+
+# `make test` has a plan of a change in test_pipeline, and a rerun in test_sharing
+pytestmark = pytest.mark.slow
 
 CHAIN = ("train", "search", "prune", "retrain", "evaluate")
 ENDS = {"tables", "figures"}
@@ -40,9 +44,12 @@ def changed(change) -> dict:
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory) -> Checkout:
-    """Two configurations run at once in one checkout, and shared to a folder."""
+    """Two configurations run at once in one checkout, one from where it had got, and shared."""
     folder = tmp_path_factory.mktemp("rerun")
-    own = checkout(folder / "origin", raw_images(folder / "data"))
+    own = finished(tmp_path_factory)[0].copy(folder / "origin")
+    own = replace(own, data=raw_images(folder / "data"))
+    shutil.rmtree(own.results("small") / "nodes/small/half/seed0/a/b")
+    shutil.rmtree(own.results("small") / "tables")
     own.run("dvc", "remote", "add", "--default", "store", str(folder / "store"))
     runs = [
         subprocess.Popen(own.command("run", name), cwd=own.folder, env=own.environment(), stdout=subprocess.PIPE,

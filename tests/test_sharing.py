@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from acll.sharing.records import recorded
-from checkouts import SMALL, Checkout, checkout, contents, jobs_in
+from checkouts import SMALL, Checkout, contents, finished, jobs_in
 
 NODE = "nodes/small/half/seed0/a"
 ENDS = {"tables", "figures"}
@@ -36,8 +36,7 @@ def last_task(*steps: str, method: str = "half", seed: int = 0) -> set[str]:
 def origin(tmp_path_factory) -> Checkout:
     """A finished run of the small configuration, shared to a folder."""
     folder = tmp_path_factory.mktemp("sharing")
-    own = checkout(folder / "origin", folder / "nowhere")
-    own.make("run", "small")
+    own = finished(tmp_path_factory)[0].copy(folder / "origin")
     assert "no DVC remote is set" in (text := own.make("share", "small", fails=True))
     assert "dvc remote add --default store ssh://user@host/path" in text
     assert "no DVC remote is set" in own.make("pull", "small", fails=True)
@@ -51,11 +50,16 @@ def origin(tmp_path_factory) -> Checkout:
     return own
 
 
-@pytest.fixture
-def clone(origin, tmp_path) -> Checkout:
-    own = origin.clone(tmp_path / "clone")
-    own.make("pull", "small")
+@pytest.fixture(scope="module")
+def pulled(origin, tmp_path_factory) -> Checkout:
+    own = origin.clone(tmp_path_factory.mktemp("pulled") / "clone")
+    assert "all as this commit would make them" in own.make("pull", "small")
     return own
+
+
+@pytest.fixture
+def clone(pulled, tmp_path) -> Checkout:
+    return pulled.copy(tmp_path / "clone")
 
 
 def known_to_dvc(own: Checkout) -> set[str]:
@@ -105,6 +109,7 @@ def test_repair_puts_back_from_the_cache_what_was_broken_and_runs_nothing(clone)
     assert contents(clone.results("small")) == before
 
 
+@pytest.mark.slow
 def test_repair_puts_back_from_the_remote_where_the_cache_is_empty(clone):
     before = contents(clone.results("small"))
     break_files(clone.results("small"))
@@ -113,6 +118,7 @@ def test_repair_puts_back_from_the_remote_where_the_cache_is_empty(clone):
     assert contents(clone.results("small")) == before
 
 
+@pytest.mark.slow
 def test_repair_makes_again_what_no_cache_and_no_remote_has_and_nothing_else(clone):
     before = contents(clone.results("small"))
     clone.run("dvc", "remote", "modify", "store", "url", str(clone.folder / "gone"))
@@ -130,6 +136,7 @@ def test_repair_makes_again_what_no_cache_and_no_remote_has_and_nothing_else(clo
     assert "all as this commit would make them" in text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not Path(SSHD).exists(), reason="there is no sshd, so no ssh remote can be set up to be away"
 )
@@ -143,6 +150,7 @@ def test_repair_changes_nothing_where_it_cannot_ask_the_remote(clone):
     assert contents(clone.results("small")) == before
 
 
+@pytest.mark.slow
 def test_repair_brings_back_lost_records(clone):
     before = contents(clone.results("small"))
     shutil.rmtree(clone.results("small") / ".snakemake")
@@ -185,6 +193,7 @@ def test_before_anything_has_run_verify_says_what_brings_results(origin, tmp_pat
 # from colleague to colleague
 
 
+@pytest.mark.slow
 def test_looking_at_tables_alone_costs_no_file_whatever_comes_next(origin, tmp_path):
     own = origin.clone(tmp_path / "clone")
     before = known_to_dvc(own)
@@ -210,6 +219,7 @@ def test_looking_at_tables_alone_costs_no_file_whatever_comes_next(origin, tmp_p
     own.make("pull", "small")
 
 
+@pytest.mark.slow
 def test_part_of_the_results_in_their_own_place_is_never_taken_for_the_whole(origin, tmp_path):
     own = origin.clone(tmp_path / "clone")
     before = known_to_dvc(own)
@@ -262,6 +272,7 @@ def test_pull_before_anybody_has_shared_says_so(origin, tmp_path):
     assert "dvc.lock: knows no results of 'tiny'" in own.make("pull", fails=True)
 
 
+@pytest.mark.slow
 def test_two_colleagues_who_ran_different_things_merge(origin, tmp_path):
     """As the README says: take one side of dvc.lock, pull it, rerun what is missing."""
     bare = tmp_path / "bare.git"
@@ -323,6 +334,7 @@ def ssh_server(tmp_path):
     server.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not Path(SSHD).exists(), reason="there is no sshd; `apt-get install openssh-server` brings it"
 )
@@ -379,6 +391,7 @@ def test_what_the_configuration_no_longer_names_is_listed_and_then_removed(clone
 # one run at a time
 
 
+@pytest.mark.slow
 def test_of_two_runs_at_once_the_second_refuses_and_nothing_is_damaged(clone):
     longer = small()
     longer["tasks"]["b"]["training"] = {"epochs": 450}

@@ -282,7 +282,7 @@ def test_prepare_needs_no_torch(tmp_path):
 
 
 def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
-    training = {"epochs": 40, "retrain_epochs": 1, "batch_size": 16}
+    training = {"epochs": 20, "retrain_epochs": 1, "batch_size": 16}
     job = jobs_of(configuration({"ratio": 0.5}, training=training))["train small/dense/seed0/a"]
     for name in ("killed", "alone"):
         call(jobs_of(configuration({"ratio": 0.5}))["prepare a"], tmp_path / name)
@@ -299,7 +299,7 @@ def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
             cwd=tmp_path / "killed",
         )
         for line in process.stdout:
-            if "epoch 5/40" in line:
+            if "epoch 5/20" in line:
                 process.send_signal(signal.SIGKILL)
                 break
         assert process.wait() == -signal.SIGKILL
