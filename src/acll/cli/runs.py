@@ -122,7 +122,7 @@ def finish(path: Path) -> None:
     root, name = checkout_of(path)
     record(root, name)
     table(root / "results" / name)
-    report_page(path, if_changed=True)
+    report(path, if_changed=True)
 
 
 def table(path: Path) -> None:
