@@ -167,3 +167,9 @@ def states_equal(left: Mapping, right: Mapping) -> bool:
     from acll.packing.ownership import digest
 
     return digest(left) == digest(right)
+
+
+@pytest.fixture(autouse=True)
+def no_run_is_left_in_the_environment():
+    yield
+    assert os.environ.pop("ACLL_RUN", None) is None
