@@ -32,9 +32,8 @@ CAPTIONS = {
     "layers": "Who owns which share of each layer, from the input on: for the first seed and "
     "order.",
     "difficulty": "Kept share that the searches ask for against the error of the task.",
-    "search": "Each search: validation score against kept share, for brief trials and full "
-    "retraining, fit, "
-    "tolerance, cap, choice and its interval.",
+    "search": "Each search: validation score against kept share, for short trials and full "
+    "retraining, fit, tolerance, cap, choice and its interval.",
     "curves": "How fast each task is learned in its turn: validation score after each epoch, "
     "before pruning.",
 }
