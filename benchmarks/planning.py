@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 
 import yaml
-from acll.sharing.jobs import Job, jobs_of
-
 from acll.config.checks import parse
+from acll.plan import Job, command
+from acll.sharing.planned import jobs_of
 from acll.sharing.records import record_path
 from acll.tree import nodes
 
@@ -60,16 +60,16 @@ def pretend(results: Path, job: Job) -> None:
     """Leave what the job would have left, with empty files."""
     record = {
         "rule": job.rule,
-        "input": sorted(job.inputs),
-        "params": [repr(json.dumps(job.params, sort_keys=True))],
-        "code": job.command,
-        "input_checksums": dict.fromkeys(job.inputs, f"sha256:{EMPTY}"),
+        "input": sorted(job.all_inputs),
+        "params": [repr(job.text)],
+        "code": command(job.rule),
+        "input_checksums": dict.fromkeys(job.all_inputs, f"sha256:{EMPTY}"),
         "record_format_version": 6,
         "incomplete": False,
     }
-    texts = {results / record_path(output): json.dumps(record) for output in job.outputs}
-    texts |= {results / output: "" for output in job.outputs}
-    texts[results / job.digests] = "".join(f"{EMPTY}  {output}\n" for output in job.outputs)
+    texts = {results / record_path(output): json.dumps(record) for output in job.all_outputs}
+    texts |= {results / output: "" for output in job.all_outputs}
+    texts[results / job.digests] = "".join(f"{EMPTY}  {output}\n" for output in job.all_outputs)
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -94,17 +94,15 @@ def main() -> None:
             "--dry-run",
         ]
         jobs = jobs_of(root, "many")
-        files = sum(len(job.outputs) for job in jobs)
+        files = sum(len(job.all_outputs) for job in jobs)
         print(f"{len(nodes(parse(whole)))} nodes, {len(jobs)} jobs, {files} results")
         print(f"planning, nothing done: {seconds(root, plan, 'job'):.1f} s")
         for job in jobs:
             pretend(results, job)
         (results / ".snakemake/incomplete").mkdir(exist_ok=True)
         print(f"planning, all done: {seconds(root, plan, 'Nothing to be done'):.1f} s")
-        print(
-            "verifying: "
-            f"{seconds(root, ['acll', 'verify', 'config/many.yaml'], f'{files} results, all as'):.1f} s"
-        )
+        verify = ["acll", "verify", "config/many.yaml"]
+        print(f"verifying: {seconds(root, verify, f'{files} results, all as'):.1f} s")
 
 
 def seconds(root: Path, command: list[str], says: str) -> float:

@@ -16,10 +16,10 @@ from pathlib import Path
 import pandas as pd
 
 NETWORKS = {
-    "small": "from acll.networks.build import build; from acll.config.checks import "
+    "small": "from acll.networks.build import build; from acll.networks.spec import "
     "BackboneNetwork as N; "
     "build(N(backbone='resnet_small'), 'classification', 2, 0)",
-    "unet": "from acll.networks.build import build; from acll.config.checks import "
+    "unet": "from acll.networks.build import build; from acll.networks.spec import "
     "DecoderNetwork as N; "
     "build(N(decoder='unet', encoder='resnet_small'), 'segmentation', 2, 0)",
 }

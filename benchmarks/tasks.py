@@ -1,4 +1,4 @@
-"""What the benchmarks of the search have in common: small real tasks, and a dense network of each."""
+"""What the benchmarks of the search share: small real tasks, and a dense network of each."""
 
 import contextlib
 import io
@@ -21,18 +21,19 @@ from acll.networks.spec import Network
 from acll.packing.ownership import State, free, starting_state
 from acll.packing.prune import pruned
 from acll.packing.task_state_file import load_state, save_state
-from acll.search.attempt import search_task, trial_runner
+from acll.parameters.node import NodeParams
 from acll.search.choice import tolerance_of
+from acll.search.retraining import Retraining, search_task, trial_runner
 from acll.search.run import Choice, search
 from acll.search.settings import Search
 from acll.search.space import factors_of
 from acll.search.trials import Candidate, TrialLog
 from acll.seeds import derived
 from acll.settings import Scope
-from acll.steps._setup import Node, learner_of, parent_of
-from acll.training.evaluate import outcome
+from acll.steps._setup import learner_of, packed_before
+from acll.training.evaluate import evaluated
 from acll.training.learner import TaskLearner
-from acll.training.loop import Plan, fit
+from acll.training.loop import FitConfig, fit
 from acll.training.metrics import score, standard_error
 from acll.training.settings import Training
 
@@ -70,51 +71,60 @@ class Dense:
     """A task with its dense network: all that a search of its ratio needs."""
 
     learner: TaskLearner
+    training: Training
     state: State
     free: State
     seed: int
     tests: Path
 
+    def retraining(self) -> Retraining:
+        """Return how its trials retrain."""
+        schedule = self.training.for_retraining()
+        return Retraining(self.learner, schedule, self.state, self.free, SCOPE)
+
     def search(self, settings: Search) -> Choice:
-        """Search without a cap; quietly."""
-        task = search_task(
-            self.learner, self.state, self.free, SCOPE, settings, None, derived(self.seed, "search")
-        )
+        """Search without a cap, quietly; return the choice."""
+        seed = derived(self.seed, "search")
+        task = search_task(self.retraining(), settings, self.training.epochs, None, seed)
         with quiet(), tempfile.TemporaryDirectory() as scratch:
             return search(settings, task, TrialLog(Path(scratch) / "trials.json", ""))[0]
 
-    def attempt(self, kept: float, seed: int) -> tuple[float, float]:
-        """Validation score, and its standard error, after full retraining; the best look counts."""
-        attempt = trial_runner(self.learner, self.state, self.free, SCOPE)
+    def retrained(self, kept: float, seed: int) -> tuple[float, float]:
+        """Return (validation score, its standard error) of the best validation of full retraining."""
+        run_trial = trial_runner(self.retraining())
         with quiet():
-            measured = attempt(Candidate(kept), self.learner.training.retrain_epochs, seed, None)
+            measured = run_trial(Candidate(kept), self.training.retrain_epochs, seed, None)
         return measured.score, measured.standard_error
 
-    def tested(self, kept: float, shape: dict[str, float], seed: int) -> tuple[float, float]:
-        """Test score, and its standard error, after full retraining: the only place where a test
-        split is read."""
-        start, keep = pruned(
-            self.state, self.free, 1 - kept, SCOPE, factors_of(list(self.free), shape)
-        )
-        training = self.learner.training
-        plan = Plan(training.retrain_epochs, training.retrain_learning_rate, seed)
+    def tested(
+        self, kept: float, group_log_scale: dict[str, float], seed: int
+    ) -> tuple[float, float]:
+        """Return (test score, its standard error) after full retraining.
+
+        This is the only place where a test split is read.
+        """
+        factors = factors_of(list(self.free), group_log_scale)
+        start, keep = pruned(self.state, self.free, 1 - kept, SCOPE, factors)
+        config = FitConfig(self.training.for_retraining(), seed)
         with quiet():
-            fitted = fit(self.learner, start, plan, keep)
+            fitted = fit(self.learner, start, config, keep)
         self.learner.network.load_state_dict(fitted.state)
         prepared.allow_test()
         tensors, header = prepared.read_prepared(self.tests)
-        seen = outcome(self.learner.network, split_of(tensors, "test"), header, self.learner.device)
+        seen = evaluated(
+            self.learner.network, split_of(tensors, "test"), header, self.learner.device
+        )
         return score(seen), standard_error(seen, seed)
 
     def tolerance(self, error: float, settings: Search) -> float:
-        """As the search has it."""
+        """Return the tolerance, as the search has it. error: standard error of the reference."""
         return tolerance_of(error, settings.z, settings.min_tolerance, settings.max_tolerance)
 
 
 def dense(
     name: str, task: dict[str, Any], seed: int, data: Path, folder: Path, training: dict[str, Any]
 ) -> Dense:
-    """Prepare a task and train its dense network, or take both from `folder`."""
+    """Prepare a task and train its dense network, or take both from `folder`, where they are kept."""
     configuration = _configuration(name, task, training)
     files = [folder / f"{name}.{part}" for part in ("train.safetensors", "test.safetensors", "csv")]
     parsed: AnyTask = configuration.tasks[name]
@@ -124,20 +134,17 @@ def dense(
     kind = "classification" if parsed.kind == "classification" else "segmentation"
     network: Network = configuration.networks["small" if kind == "classification" else "unet"]
     own: Training = configuration.training_of(name)
-    node = Node(
-        network=network, method="adaptive", seed=seed, prefix=[name], training=own, threads=1
-    )
-    learner = learner_of(node, files[0], pretrained=True)
-    before = parent_of(node, None)
+    node = NodeParams(network=network, method="adaptive", seed=seed, prefix=[name], threads=1)
+    learner = learner_of(node, files[0], own.batches(kind), pretrained=True)
+    before = packed_before(node, None)
     masks, path = free(before, learner.header.kind), folder / f"{name}.{seed}.dense.safetensors"
     if not path.exists():
         start = starting_state(before, learner.header.kind, learner.network.state_dict())
         with quiet():
-            fitted = fit(
-                learner, start, Plan(own.epochs, own.learning_rate, node.seed_for("train")), masks
-            )
+            config = FitConfig(own.for_training(), node.seed_for("train"))
+            fitted = fit(learner, start, config, masks)
         save_state(path, fitted.state, {"score": fitted.score})
-    return Dense(learner, load_state(path)[0], masks, seed, files[1])
+    return Dense(learner, own, load_state(path)[0], masks, seed, files[1])
 
 
 def _configuration(name: str, task: dict[str, Any], training: dict[str, Any]) -> Configuration:
@@ -159,7 +166,10 @@ def _configuration(name: str, task: dict[str, Any], training: dict[str, Any]) ->
 
 
 def remembered(path: Path, make: Callable[[], Any]) -> Any:
-    """A result from its file, or made and put there: a benchmark that is started again goes on."""
+    """Return a result from its file; make it and put it there where there is none.
+
+    So a benchmark that is started again goes on.
+    """
     if not path.exists():
         write_json(path, make())
     return json.loads(path.read_text(encoding="utf-8"))
@@ -167,7 +177,7 @@ def remembered(path: Path, make: Callable[[], Any]) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Any:
-    """Without the lines of each epoch."""
+    """Leave out the lines of each epoch; use one thread, as the jobs of a run do."""
     torch.set_num_threads(1)
     with contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -39,7 +39,7 @@ def _by_task(final: pd.DataFrame) -> list[dict[str, Any]]:
         for task in first["task"]:
             runs = own[own["task"] == task]
             capped = runs["capped"].dropna()
-            forgetting = runs["forgetting"].mean()  # NaN where no run has any
+            forgetting = runs["forgetting"].dropna()  # empty where no task is learned in turn
             rows.append(
                 {
                     "sequence": sequence,
@@ -47,7 +47,7 @@ def _by_task(final: pd.DataFrame) -> list[dict[str, Any]]:
                     "task": task,
                     "metric": runs["metric"].iloc[0],
                     "score": f"{runs['score'].mean():.4f}",
-                    "forgetting": "" if pd.isna(forgetting) else f"{forgetting:.4f}",
+                    "forgetting": f"{forgetting.mean():.4f}" if len(forgetting) else "",
                     "bit exact": _yes(runs["bit_exact"].all()),
                     "ratio searched": _share(runs["ratio_searched"]),
                     "ratio": _share(runs["ratio"]),

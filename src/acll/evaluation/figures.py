@@ -16,10 +16,9 @@ from acll.search.trials import SCALE_PREFIX
 
 
 def scores(matrix: pd.DataFrame, final: pd.DataFrame) -> Figure:
-    """Test score of each task after each stage: a panel a method; means over seeds, in the first
-    order of a sequence.
+    """Draw the test score of each task after each stage, a panel a method.
 
-    matrix, final: the tables of these names.
+    Means over seeds, in the first order of each sequence. matrix, final: the tables of these names.
     """
     figure, parts = method_panels(matrix, height=max(2.6, 0.3 * most_tasks(matrix)), width=3.2)
     for sequence, tasks, own, panels in parts:
@@ -37,6 +36,7 @@ def scores(matrix: pd.DataFrame, final: pd.DataFrame) -> Figure:
 def _stages(panel: Axes, scores: pd.DataFrame, tasks: Sequence[str]) -> None:
     for index, task in enumerate(tasks):
         means = scores[scores["task"] == task].groupby("stage")["score"].mean()
+        # colours come again after eight tasks, with other markers
         marker = MARKERS[(index + index // 8) % 8]
         panel.plot(
             means.index, means, color=COLOURS[index % 8], marker=marker, label=task, markersize=6
@@ -53,8 +53,10 @@ def _stages(panel: Axes, scores: pd.DataFrame, tasks: Sequence[str]) -> None:
 
 
 def shares(final: pd.DataFrame) -> Figure:
-    """What each task owns of the shared weights at the end of each sequence; means over seeds and
-    orders."""
+    """Draw what each task owns of the shared weights at the end of each sequence; means over runs.
+
+    final: the table of that name.
+    """
     packed = final[final["ratio"].notna()]
     names = list(dict.fromkeys(final["sequence"]))
     figure, axes = grid(len(names), 1, height=2.2, width=7)
@@ -94,7 +96,8 @@ def searches(traces: Sequence[tuple[str, pd.DataFrame, Mapping[str, Any]]]) -> F
         panel.set_visible(False)
     shown: dict[str, Any] = {}  # a search may lack what others have: a cap, trials
     for panel in panels:
-        shown |= dict(zip(*reversed(panel.get_legend_handles_labels())))
+        handles, labels = panel.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles))
     figure.legend(
         shown.values(),
         shown.keys(),
