@@ -87,7 +87,7 @@ def images_per_second(loader: Callable[[], Iterable[Any]]) -> float:
 
 
 def ours(task: ImageFolder | MaskFolder, root: Path, scratch: Path) -> Callable[[], Iterable[Any]]:
-    """Return batches from a prepared file, made in one process with one thread, as in a training."""
+    """Return batches from a prepared file, made in one process with one thread."""
     import torch
 
     from acll.data.batches import split_of, training_batches
@@ -157,19 +157,20 @@ def preparing(megabytes: int, processes: int) -> None:
         for name in ("train.safetensors", "test.safetensors", "json", "csv"):
             flag = {"json": "--summary", "csv": "--report"}.get(name, f"--{name.split('.')[0]}")
             command += [flag, str(root / f"out/large.{name}")]
-        params = root / "params.json"
-        params.write_text(json.dumps({"name": "large", "task": task}), encoding="utf-8")
-        command += ["--params", str(params)]
-        limit = (
-            megabytes * 2**20 // (processes + 1)
-        )  # private memory of each process; the kernel refuses more
+        params = root / "params.json"  # a step gets its parameters by standard input
+        content = {"params": {"name": "large", "task": task}}
+        params.write_text(json.dumps(content), encoding="utf-8")
+        # private memory of each process; the kernel refuses more
+        limit = megabytes * 2**20 // (processes + 1)
         begin = time.perf_counter()
-        step = subprocess.Popen(
-            command,
-            env=os.environ | {"ACLL_DATA_ROOT": str(root), "OPENBLAS_NUM_THREADS": "1"},
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
-        )
-        peak = peak_memory(step)
+        with params.open(encoding="utf-8") as given:
+            step = subprocess.Popen(
+                command,
+                stdin=given,
+                env=os.environ | {"ACLL_DATA_ROOT": str(root), "OPENBLAS_NUM_THREADS": "1"},
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
+            )
+            peak = peak_memory(step)
         seconds = time.perf_counter() - begin
         if step.returncode != 0:
             sys.exit(step.returncode)

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import yaml
+
 from acll.config.checks import parse
 from acll.plan import Job, command
 from acll.sharing.planned import jobs_of

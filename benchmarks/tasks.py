@@ -90,7 +90,7 @@ class Dense:
             return search(settings, task, TrialLog(Path(scratch) / "trials.json", ""))[0]
 
     def retrained(self, kept: float, seed: int) -> tuple[float, float]:
-        """Return (validation score, its standard error) of the best validation of full retraining."""
+        """Return (score, its standard error) of the best validation of full retraining."""
         run_trial = trial_runner(self.retraining())
         with quiet():
             measured = run_trial(Candidate(kept), self.training.retrain_epochs, seed, None)
@@ -124,7 +124,7 @@ class Dense:
 def dense(
     name: str, task: dict[str, Any], seed: int, data: Path, folder: Path, training: dict[str, Any]
 ) -> Dense:
-    """Prepare a task and train its dense network, or take both from `folder`, where they are kept."""
+    """Prepare a task and train its dense network, or take both from `folder`."""
     configuration = _configuration(name, task, training)
     files = [folder / f"{name}.{part}" for part in ("train.safetensors", "test.safetensors", "csv")]
     parsed: AnyTask = configuration.tasks[name]
