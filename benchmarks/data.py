@@ -87,7 +87,7 @@ def images_per_second(loader: Callable[[], Iterable[Any]]) -> float:
 
 
 def ours(task: ImageFolder | MaskFolder, root: Path, scratch: Path) -> Callable[[], Iterable[Any]]:
-    """Batches from a prepared file, in one process with one thread, as a training job makes them."""
+    """Return batches from a prepared file, made in one process with one thread."""
     import torch
 
     from acll.data.batches import split_of, training_batches
@@ -147,7 +147,7 @@ def torchvisions(task: ImageFolder | MaskFolder, root: Path) -> Callable[[], Ite
 
 
 def preparing(megabytes: int, processes: int) -> None:
-    """Prepare a folder of ten times `megabytes`, with no more than that for all processes together."""
+    """Prepare a folder of ten times `megabytes`, in that much memory for all processes together."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         images = large_folder(root / "large", 10 * megabytes * 2**20)
@@ -157,27 +157,33 @@ def preparing(megabytes: int, processes: int) -> None:
         for name in ("train.safetensors", "test.safetensors", "json", "csv"):
             flag = {"json": "--summary", "csv": "--report"}.get(name, f"--{name.split('.')[0]}")
             command += [flag, str(root / f"out/large.{name}")]
-        params = root / "params.json"
-        params.write_text(json.dumps({"name": "large", "task": task}), encoding="utf-8")
-        command += ["--params", str(params)]
-        limit = (
-            megabytes * 2**20 // (processes + 1)
-        )  # private memory of each process; the kernel refuses more
+        params = root / "params.json"  # a step gets its parameters by standard input
+        content = {"params": {"name": "large", "task": task}}
+        params.write_text(json.dumps(content), encoding="utf-8")
+        # private memory of each process; the kernel refuses more
+        limit = megabytes * 2**20 // (processes + 1)
         begin = time.perf_counter()
-        step = subprocess.Popen(
-            command,
-            env=os.environ | {"ACLL_DATA_ROOT": str(root), "OPENBLAS_NUM_THREADS": "1"},
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
-        )
-        peak = peak_memory(step)
+        with params.open(encoding="utf-8") as given:
+            step = subprocess.Popen(
+                command,
+                stdin=given,
+                env=os.environ | {"ACLL_DATA_ROOT": str(root), "OPENBLAS_NUM_THREADS": "1"},
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
+            )
+            peak = peak_memory(step)
         seconds = time.perf_counter() - begin
         if step.returncode != 0:
             sys.exit(step.returncode)
     row = {
-        "images": len(images), "folder_mb": size // 2**20, "processes": processes, "limit_mb": megabytes,
-        "peak_mb": peak // 2**20, "seconds": round(seconds, 1),
-        "images_per_second": round(len(images) / seconds, 1), "mb_per_second": round(size / 2**20 / seconds, 1),
-    }  # fmt: skip
+        "images": len(images),
+        "folder_mb": size // 2**20,
+        "processes": processes,
+        "limit_mb": megabytes,
+        "peak_mb": peak // 2**20,
+        "seconds": round(seconds, 1),
+        "images_per_second": round(len(images) / seconds, 1),
+        "mb_per_second": round(size / 2**20 / seconds, 1),
+    }
     table = pd.DataFrame([row])
     table.to_csv(ROOT / "docs/benchmarks/preparation.csv", index=False)
     print(table.to_string(index=False))

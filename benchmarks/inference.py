@@ -159,8 +159,13 @@ def running(rows: Rows, name: str, path: Path, folder: Path, data: Path) -> None
         rows.add(name, task, "masked", "validation_score", onnx.scores[0])
         alone = export_task(opened, task, folder / "d.safetensors", "float32", None)
         rows.add(name, task, "packed_alone", "bytes", alone.bytes)
-        modules = {"dense": dense, "masked": masked, "compact": small.network,
-                   "onnx": OnnxSession(folder / "a.onnx"), "onnx_int8": OnnxSession(folder / "b.onnx")}  # fmt: skip
+        modules = {
+            "dense": dense,
+            "masked": masked,
+            "compact": small.network,
+            "onnx": OnnxSession(folder / "a.onnx"),
+            "onnx_int8": OnnxSession(folder / "b.onnx"),
+        }
         for count, quantity in ((1, "latency_ms"), (BATCH, "images_per_second")):
             batch = images[:count]
             times = medians({which: partial(module, batch) for which, module in modules.items()})

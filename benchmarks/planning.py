@@ -102,10 +102,8 @@ def main() -> None:
             pretend(results, job)
         (results / ".snakemake/incomplete").mkdir(exist_ok=True)
         print(f"planning, all done: {seconds(root, plan, 'Nothing to be done'):.1f} s")
-        print(
-            "verifying: "
-            f"{seconds(root, ['acll', 'verify', 'config/many.yaml'], f'{files} results, all as'):.1f} s"
-        )
+        verify = ["acll", "verify", "config/many.yaml"]
+        print(f"verifying: {seconds(root, verify, f'{files} results, all as'):.1f} s")
 
 
 def seconds(root: Path, command: list[str], says: str) -> float:

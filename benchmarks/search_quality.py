@@ -71,7 +71,7 @@ def timed(own: Dense, settings: Search) -> dict[str, Any]:
 def swept(own: Dense, sweep: str) -> list[list[float]]:
     """[kept share, score, standard error] of the shares of a sweep, the reference last."""
     return [
-        [float(kept), *own.attempt(float(kept), derived(own.seed, sweep, number))]
+        [float(kept), *own.retrained(float(kept), derived(own.seed, sweep, number))]
         for number, kept in enumerate(SHARES)
     ]
 
@@ -99,11 +99,11 @@ def tested(name: str, seed: int, data: Path, constant: float) -> list[dict[str, 
     shares["sweep_again"] = (answer(own, sweeps[1]), answer(own, sweeps[0]), {}, None)
     for strategy in SEARCHES:
         choice = remembered(_file(name, seed, strategy), dict)
-        shares[strategy] = (1 - choice["ratio"], truth, choice["shape"], choice["cost"])
+        shares[strategy] = (1 - choice["ratio"], truth, choice["group_log_scale"], choice["cost"])
     rows = []
-    for strategy, (kept, swept_kept, shape, cost) in shares.items():
+    for strategy, (kept, swept_kept, scales, cost) in shares.items():
         key = _file(name, seed, f"test_{strategy}_{kept:.6f}")
-        score, _ = remembered(key, partial(own.tested, kept, shape, seed))
+        score, _ = remembered(key, partial(own.tested, kept, scales, seed))
         values = (
             name,
             own.learner.header.kind,
@@ -218,9 +218,13 @@ def report(table: pd.DataFrame) -> None:
         holds=table["score"] >= table["reference_score"] - 2 * table["standard_error"],
     )
     means = table.groupby("strategy", sort=False).agg(
-        runs=("kept", "size"), within_1_5=("near", "sum"), median_factor=("factor", "median"), holds=("holds", "sum"),
-        median_cost=("cost", "median"), median_kept=("kept", "median"),
-    )  # fmt: skip
+        runs=("kept", "size"),
+        within_1_5=("near", "sum"),
+        median_factor=("factor", "median"),
+        holds=("holds", "sum"),
+        median_cost=("cost", "median"),
+        median_kept=("kept", "median"),
+    )
     print(means.round(3).to_string())
     print(
         table.pivot_table(index=["task"], columns="strategy", values="kept", aggfunc="median")

@@ -1,4 +1,4 @@
-"""What the benchmarks of the search have in common: small real tasks, and a dense network of each."""
+"""What the benchmarks of the search share: small real tasks, and a dense network of each."""
 
 import contextlib
 import io
@@ -22,8 +22,8 @@ from acll.packing.ownership import State, free, starting_state
 from acll.packing.prune import pruned
 from acll.packing.task_state_file import load_state, save_state
 from acll.parameters.node import NodeParams
-from acll.search.attempt import Retraining, search_task, trial_runner
 from acll.search.choice import tolerance_of
+from acll.search.retraining import Retraining, search_task, trial_runner
 from acll.search.run import Choice, search
 from acll.search.settings import Search
 from acll.search.space import factors_of
@@ -35,7 +35,7 @@ from acll.training.evaluate import evaluated
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, fit
 from acll.training.metrics import score, standard_error
-from acll.training.settings import Schedule
+from acll.training.settings import Training
 
 ROOT = Path(__file__).parents[1]
 SCOPE: Scope = "global"
@@ -71,36 +71,43 @@ class Dense:
     """A task with its dense network: all that a search of its ratio needs."""
 
     learner: TaskLearner
-    dense_epochs: int
-    retraining: Schedule
+    training: Training
     state: State
     free: State
     seed: int
     tests: Path
 
+    def retraining(self) -> Retraining:
+        """Return how its trials retrain."""
+        schedule = self.training.for_retraining()
+        return Retraining(self.learner, schedule, self.state, self.free, SCOPE)
+
     def search(self, settings: Search) -> Choice:
-        """Search without a cap; quietly."""
+        """Search without a cap, quietly; return the choice."""
         seed = derived(self.seed, "search")
-        task = search_task(self._retraining(), settings, self.dense_epochs, None, seed)
+        task = search_task(self.retraining(), settings, self.training.epochs, None, seed)
         with quiet(), tempfile.TemporaryDirectory() as scratch:
             return search(settings, task, TrialLog(Path(scratch) / "trials.json", ""))[0]
 
-    def attempt(self, kept: float, seed: int) -> tuple[float, float]:
-        """Validation score, and its standard error, after full retraining; the best validation
-        counts."""
-        attempt = trial_runner(self._retraining())
+    def retrained(self, kept: float, seed: int) -> tuple[float, float]:
+        """Return (score, its standard error) of the best validation of full retraining."""
+        run_trial = trial_runner(self.retraining())
         with quiet():
-            measured = attempt(Candidate(kept), self.retraining.epochs, seed, None)
+            measured = run_trial(Candidate(kept), self.training.retrain_epochs, seed, None)
         return measured.score, measured.standard_error
 
-    def tested(self, kept: float, shape: dict[str, float], seed: int) -> tuple[float, float]:
-        """Test score, and its standard error, after full retraining: the only place where a test
-        split is read."""
-        start, keep = pruned(
-            self.state, self.free, 1 - kept, SCOPE, factors_of(list(self.free), shape)
-        )
+    def tested(
+        self, kept: float, group_log_scale: dict[str, float], seed: int
+    ) -> tuple[float, float]:
+        """Return (test score, its standard error) after full retraining.
+
+        This is the only place where a test split is read.
+        """
+        factors = factors_of(list(self.free), group_log_scale)
+        start, keep = pruned(self.state, self.free, 1 - kept, SCOPE, factors)
+        config = FitConfig(self.training.for_retraining(), seed)
         with quiet():
-            fitted = fit(self.learner, start, FitConfig(self.retraining, seed), keep)
+            fitted = fit(self.learner, start, config, keep)
         self.learner.network.load_state_dict(fitted.state)
         prepared.allow_test()
         tensors, header = prepared.read_prepared(self.tests)
@@ -109,11 +116,8 @@ class Dense:
         )
         return score(seen), standard_error(seen, seed)
 
-    def _retraining(self) -> Retraining:
-        return Retraining(self.learner, self.retraining, self.state, self.free, SCOPE)
-
     def tolerance(self, error: float, settings: Search) -> float:
-        """As the search has it."""
+        """Return the tolerance, as the search has it. error: standard error of the reference."""
         return tolerance_of(error, settings.z, settings.min_tolerance, settings.max_tolerance)
 
 
@@ -129,7 +133,7 @@ def dense(
             prepare(name, parsed, data, *files, 1, [3])
     kind = "classification" if parsed.kind == "classification" else "segmentation"
     network: Network = configuration.networks["small" if kind == "classification" else "unet"]
-    own = configuration.training_of(name)
+    own: Training = configuration.training_of(name)
     node = NodeParams(network=network, method="adaptive", seed=seed, prefix=[name], threads=1)
     learner = learner_of(node, files[0], own.batches(kind), pretrained=True)
     before = packed_before(node, None)
@@ -140,8 +144,7 @@ def dense(
             config = FitConfig(own.for_training(), node.seed_for("train"))
             fitted = fit(learner, start, config, masks)
         save_state(path, fitted.state, {"score": fitted.score})
-    state = load_state(path)[0]
-    return Dense(learner, own.epochs, own.for_retraining(), state, masks, seed, files[1])
+    return Dense(learner, own, load_state(path)[0], masks, seed, files[1])
 
 
 def _configuration(name: str, task: dict[str, Any], training: dict[str, Any]) -> Configuration:
@@ -163,7 +166,10 @@ def _configuration(name: str, task: dict[str, Any], training: dict[str, Any]) ->
 
 
 def remembered(path: Path, make: Callable[[], Any]) -> Any:
-    """A result from its file, or made and put there: a benchmark that is started again goes on."""
+    """Return a result from its file; make it and put it there where there is none.
+
+    So a benchmark that is started again goes on.
+    """
     if not path.exists():
         write_json(path, make())
     return json.loads(path.read_text(encoding="utf-8"))
@@ -171,7 +177,7 @@ def remembered(path: Path, make: Callable[[], Any]) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Any:
-    """Without the lines of each epoch."""
+    """Leave out the lines of each epoch; use one thread, as the jobs of a run do."""
     torch.set_num_threads(1)
     with contextlib.redirect_stdout(io.StringIO()):
         yield

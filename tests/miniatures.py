@@ -288,7 +288,7 @@ def land(folder: Path) -> Ids:
 
 
 def pets(folder: Path) -> Ids:
-    """Trimaps: the left half is the pet, the right half the background, the first row the border."""
+    """Trimaps: the left half is the pet, the right half background, the first row the border."""
     names = ["Abyssinian", "american_bulldog", "Maine_Coon"]
     below = folder / "oxford-iiit-pet"
     trimap = np.full((16, 16), 2)
@@ -463,8 +463,11 @@ def trust(monkeypatch, name: str, folder: Path) -> None:
 
     kind = getattr(datasets, name)
     if name == "SVHN":
-        files = {split: (url, file, md5(folder / file)) for split, (url, file, _) in kind.split_list.items()
-                 if split != "extra"}  # fmt: skip
+        files = {
+            split: (url, file, md5(folder / file))
+            for split, (url, file, _) in kind.split_list.items()
+            if split != "extra"
+        }
         monkeypatch.setattr(kind, "split_list", files)
     if name in ("CIFAR10", "CIFAR100"):
         below = folder / kind.base_folder
@@ -475,8 +478,10 @@ def trust(monkeypatch, name: str, folder: Path) -> None:
         monkeypatch.setattr(kind, "meta", kind.meta | {"md5": md5(below / kind.meta["filename"])})
     if name == "Flowers102":
         below = folder / "flowers-102"
-        files = {key: (file, md5(below / file) if (below / file).is_file() else given)
-                 for key, (file, given) in kind._file_dict.items()}  # fmt: skip
+        files = {
+            key: (file, md5(below / file) if (below / file).is_file() else given)
+            for key, (file, given) in kind._file_dict.items()
+        }
         monkeypatch.setattr(kind, "_file_dict", files)
 
 

@@ -123,9 +123,12 @@ def test_a_first_run_adds_its_stage_to_dvc_yaml_and_says_so(tmp_path, monkeypatc
     after = (tmp_path / "dvc.yaml").read_text()
     added = [line.strip() for line in after.splitlines() if line not in before.splitlines()]
     assert added == [
-        "- mine", "- results/mine/tables/metrics.json", "- results/mine/tables/plot.csv:",
-        "- results/mine/tables/summary.csv:", "- results/mine/figures/scores.png",
-    ]  # fmt: skip
+        "- mine",
+        "- results/mine/tables/metrics.json",
+        "- results/mine/tables/plot.csv:",
+        "- results/mine/tables/summary.csv:",
+        "- results/mine/figures/scores.png",
+    ]
     assert set(before.splitlines()) <= set(after.splitlines())  # comments too
     parts = yaml.safe_load(after)
     assert parts["stages"]["run"]["foreach"] == ["demo", "mine"]
@@ -185,10 +188,14 @@ def test_dvc_keeps_snakemakes_metadata_and_leaves_out_what_differs_from_run_to_r
     subprocess.run(["dvc", "init", "-q"], cwd=tmp_path, check=True)
     (tmp_path / ".dvcignore").write_text((ROOT / ".dvcignore").read_text())
     names = [
-        "results/demo/.snakemake/metadata/abc", "results/demo/.snakemake/locks/0.lock",
-        "results/demo/.snakemake/log/x.log", "results/demo/logs/a.log", "results/demo/benchmarks/a.tsv",
-        "results/demo/nodes/a/dense.checkpoint", "results/demo/tables/scores.csv",
-    ]  # fmt: skip
+        "results/demo/.snakemake/metadata/abc",
+        "results/demo/.snakemake/locks/0.lock",
+        "results/demo/.snakemake/log/x.log",
+        "results/demo/logs/a.log",
+        "results/demo/benchmarks/a.tsv",
+        "results/demo/nodes/a/dense.checkpoint",
+        "results/demo/tables/scores.csv",
+    ]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -235,9 +242,12 @@ def checkout(tmp_path, monkeypatch):
 
     def written(**task):
         content = {
-            "name": "mine", "tasks": {"a": {"image_size": 16} | task}, "networks": {"n": {"backbone": "lenet"}},
-            "sequences": {"one": {"network": "n", "tasks": ["a"]}}, "methods": {"half": {"ratio": 0.5}},
-        }  # fmt: skip
+            "name": "mine",
+            "tasks": {"a": {"image_size": 16} | task},
+            "networks": {"n": {"backbone": "lenet"}},
+            "sequences": {"one": {"network": "n", "tasks": ["a"]}},
+            "methods": {"half": {"ratio": 0.5}},
+        }
         path = tmp_path / "config/mine.yaml"
         path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump(content))

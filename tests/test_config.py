@@ -14,9 +14,11 @@ MISSING = object()
 GOOD = """
 name: tiny
 tasks:
-  easy: {source: generated, kind: classification, image_size: 16, classes: 3, samples: 60, difficulty: 0.1}
+  easy: {source: generated, kind: classification, image_size: 16, classes: 3, samples: 60,
+    difficulty: 0.1}
   digits: {source: digits, image_size: 16}
-  shapes: {source: generated, kind: segmentation, image_size: [32, 64], classes: 3, samples: 60, difficulty: 0.1}
+  shapes: {source: generated, kind: segmentation, image_size: [32, 64], classes: 3, samples: 60,
+    difficulty: 0.1}
   birds: {source: image_folder, path: birds, image_size: 32}
   streets: {source: mask_folder, path: streets, image_size: 32, classes: [road, sky]}
 networks:
@@ -35,7 +37,7 @@ training: {epochs: 2}
 
 
 def edited(**changes):
-    """The good configuration with values put at paths such as `tasks/easy/classes`, or taken away."""
+    """Return the good configuration with values put at `tasks/easy/classes` or so, or taken away."""
     content = yaml.safe_load(GOOD)
     for path, value in changes.items():
         *way, last = path.split("/")
@@ -126,7 +128,9 @@ def test_what_stands_in_quotes_is_text_whatever_it_looks_like(tmp_path):
         "digits",
     ]
     (tmp_path / "tiny.yaml").write_text(GOOD.replace("easy", "1e5"))
-    with pytest.raises(ConfigurationError, match="the key 100000.0 must be text; put it in quotes"):
+    with pytest.raises(
+        ConfigurationError, match=r"the key 100000\.0 must be text; put it in quotes"
+    ):
         load_configuration(tmp_path / "tiny.yaml")
 
 

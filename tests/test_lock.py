@@ -265,8 +265,8 @@ def test_a_job_keeps_the_lock_from_others_until_it_ends(tmp_path, monkeypatch):
 
 def test_a_job_of_another_run_is_refused(tmp_path, monkeypatch):
     earlier = killed_run(tmp_path)
-    with held(tmp_path):
-        monkeypatch.setenv(RUN, earlier)
+    with held(tmp_path), monkeypatch.context() as environment:
+        environment.setenv(RUN, earlier)
         with pytest.raises(UserError, match=ENDED), job(tmp_path):
             raise AssertionError
 

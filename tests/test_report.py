@@ -1,4 +1,4 @@
-"""The report: what it says, and that a browser shows it without asking anybody else for anything."""
+"""The report: what it says, and that a browser shows it without asking anybody else."""
 
 import json
 import shutil
@@ -25,10 +25,16 @@ def results(tmp_path_factory):
     found, seeds = FOUND | with_seed(1, 0.9), (0, 1)
     each, final = each_of(found, seeds), final_of(found, seeds)
     tables = {
-        "scores": scores_of(found), "final": final, "runs": each, "summary": summary_table(each),
-        "paired": paired_table(each), "curves": curves_table(found), "data": data_table([SUMMARY]),
-        "matrix": matrix_table(by_node(scores_of(found)), runs_of(seeds)), "trials": pd.DataFrame(columns=["network"]),
-    }  # fmt: skip
+        "scores": scores_of(found),
+        "final": final,
+        "runs": each,
+        "summary": summary_table(each),
+        "paired": paired_table(each),
+        "curves": curves_table(found),
+        "data": data_table([SUMMARY]),
+        "matrix": matrix_table(by_node(scores_of(found)), runs_of(seeds)),
+        "trials": pd.DataFrame(columns=["network"]),
+    }
     (folder / "tables").mkdir(parents=True)
     for name, table in tables.items():
         table.to_csv(folder / f"tables/{name}.csv", index=False)
@@ -103,9 +109,18 @@ def test_a_browser_shows_all_of_it_and_asks_nobody_else(page, tmp_path, width, d
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
-                 "disable-background-networking", "disable-component-update", f"user-data-dir={tmp_path / 'profile'}",
-                 f"window-size={width},900"):  # fmt: skip
+    for flag in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-sync",
+        "disable-background-networking",
+        "disable-component-update",
+        f"user-data-dir={tmp_path / 'profile'}",
+        f"window-size={width},900",
+    ):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options, Service(DRIVER))

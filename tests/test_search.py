@@ -19,14 +19,22 @@ from acll.search.choice import (
     residuals_of,
     tolerance_of,
 )
-from acll.search.run import BRIEF, FALLBACKS, NO_ROOM, SearchTask, search
+from acll.search.run import FALLBACKS, NO_ROOM, SHORT_LENGTH, SearchTask, search
 from acll.search.settings import Search
 from acll.search.space import factors_of, groups_of
-from acll.search.strategies import DECAY, STARTUP, STEP, SUGGEST, KnownTrials, draw, objective_of
+from acll.search.strategies import (
+    DECAY,
+    STARTUP,
+    SUGGEST,
+    SWEEP_FACTOR,
+    KnownTrials,
+    draw,
+    objective_of,
+)
 from acll.search.trials import (
-    CONFIRMATION,
+    FULL,
     REFERENCE,
-    TRIAL,
+    SHORT,
     Candidate,
     Cost,
     Measured,
@@ -230,7 +238,7 @@ def test_later_suggestions_are_nearer_the_answer_than_random_ones(strategy, boun
 def test_the_sweep_ascends_by_equal_factors_to_the_first_share_that_holds():
     tried = suggestions("grid", 0.03)
     assert tried[0] == 0.005
-    assert np.allclose(np.array(tried[1:]) / tried[:-1], STEP)
+    assert np.allclose(np.array(tried[1:]) / tried[:-1], SWEEP_FACTOR)
     assert tried[-2] < 0.03 <= tried[-1]
 
 
@@ -264,7 +272,7 @@ def test_in_several_dimensions_tpe_finds_better_points_than_chance():
 # the whole search
 
 EPOCHS = 8
-BRIEF_EPOCHS = BRIEF * EPOCHS
+SHORT_EPOCHS = SHORT_LENGTH * EPOCHS
 
 
 class Killed(Exception):  # noqa: N818 - no error
@@ -272,8 +280,8 @@ class Killed(Exception):  # noqa: N818 - no error
 
 
 class Curve:
-    """Attempts on a synthetic curve: `full_answer` is the edge with full retraining, `answer` with
-    brief."""
+    """Trials on a synthetic curve: `full_answer` is the edge with full retraining, `answer` with
+    short."""
 
     def __init__(self, full_answer, answer=None, noise=0.0, calls=None, bend=None):
         self.full_answer, self.answer = (
@@ -282,22 +290,22 @@ class Curve:
         )
         self.noise, self.left, self.bend, self.seen = noise, calls, bend, []
 
-    def __call__(self, point, epochs, seed, settled):
+    def __call__(self, candidate, epochs, seed, stop_rule):
         if self.left is not None and len(self.seen) >= self.left:
             raise Killed
-        self.seen.append((point.kept, epochs, seed))
+        self.seen.append((candidate.kept, epochs, seed))
         edge = self.full_answer if epochs == EPOCHS else self.answer
-        score = 0.9 if point.kept >= edge or point.kept == 1 else 0.4
-        if self.bend is not None and point.kept < 1:
-            score = self.bend(point.kept, edge)
-        score += self.noise * np.random.default_rng([seed % 2**32, int(point.kept * 1e6)]).uniform(
-            -1, 1
-        )
-        looks = max(1, round(epochs))
-        for look in range(1, looks + 1):
-            if settled is not None and settled([score] * look, 0.01):
+        score = 0.9 if candidate.kept >= edge or candidate.kept == 1 else 0.4
+        if self.bend is not None and candidate.kept < 1:
+            score = self.bend(candidate.kept, edge)
+        score += self.noise * np.random.default_rng(
+            [seed % 2**32, int(candidate.kept * 1e6)]
+        ).uniform(-1, 1)
+        validations = max(1, round(epochs))
+        for validation in range(1, validations + 1):
+            if stop_rule is not None and stop_rule([score] * validation, 0.01):
                 break
-        return Measured(score, 0.01, min(epochs, look))
+        return Measured(score, 0.01, min(epochs, validation))
 
 
 @pytest.fixture
@@ -311,8 +319,8 @@ def logs(tmp_path):
     return lambda: TrialLog(tmp_path / f"{next(numbers)}.json", "key")
 
 
-def find(attempt, log, of=TPE, limit=None, samples=1000, seed=0, groups=(), free=1000):
-    task = SearchTask(attempt, Cost(5000, samples, 40), EPOCHS, groups, limit, free, seed)
+def find(run_trial, log, of=TPE, limit=None, samples=1000, seed=0, groups=(), free=1000):
+    task = SearchTask(run_trial, Cost(5000, samples, 40), EPOCHS, groups, limit, free, seed)
     return search(of, task, log)
 
 
@@ -344,9 +352,7 @@ def test_the_search_exceeds_its_budget_only_for_shares_that_failed_and_says_so(l
             choice, trials = find(Curve(answer), logs(), Search(search=strategy, budget=budget))
             assert choice.cost == pytest.approx(sum(trial.cost for trial in trials))
             failed = [
-                trial
-                for trial in trials
-                if trial.role == CONFIRMATION and trial.score < choice.threshold
+                trial for trial in trials if trial.role == FULL and trial.score < choice.threshold
             ]
             assert choice.cost <= budget + 0.2 * len(failed)  # 0.2 is a full retraining
             assert any("its budget is" in warning for warning in choice.warnings) == (
@@ -377,7 +383,7 @@ def test_the_search_releases_nothing_where_nothing_fits(logs, strategy):
     assert choice.ratio == choice.ratio_searched == 0
     assert not choice.confirmed
     assert not choice.capped
-    assert roles(trials).count(CONFIRMATION) <= FALLBACKS + 1
+    assert roles(trials).count(FULL) <= FALLBACKS + 1
     assert any("no smaller share held" in warning for warning in choice.warnings)
 
 
@@ -415,8 +421,8 @@ def test_failures_that_are_all_alike_do_not_lead_the_search_to_ever_smaller_shar
     late = []
     for seed in range(8):
         _, trials = find(Curve(0.99, answer=0.99), logs(), seed=seed)
-        brief = [trial.kept_share for trial in trials if trial.role == TRIAL]
-        late += brief[STARTUP:]
+        short = [trial.kept_share for trial in trials if trial.role == SHORT]
+        late += short[STARTUP:]
     assert np.median(late) > np.sqrt(TPE.lower)
 
 
@@ -434,7 +440,7 @@ def test_a_task_that_needs_more_than_its_cap_gets_the_cap_and_a_warning(logs, st
 
 def test_a_cap_far_below_what_is_needed_costs_no_full_retraining(log):
     _, trials = find(Curve(0.8), log, limit=0.05)
-    assert CONFIRMATION not in roles(trials)
+    assert FULL not in roles(trials)
 
 
 def test_a_cap_that_is_not_reached_changes_nothing(logs):
@@ -474,7 +480,7 @@ def test_no_strategy_ever_exceeds_the_cap(tmp_path_factory, answer, limit, strat
     of = Search(search=strategy, ratio=0.3 if strategy == "fixed" else None)
     choice, choice_trials = find(Curve(answer, noise=0.01), own, of, limit=limit, seed=seed)
     assert 1 - choice.ratio <= limit + 1e-12
-    assert all(trial.kept_share < limit for trial in choice_trials if trial.role == CONFIRMATION)
+    assert all(trial.kept_share < limit for trial in choice_trials if trial.role == FULL)
 
 
 def test_a_fixed_ratio_costs_nothing_and_heeds_the_cap(log):
@@ -490,21 +496,21 @@ def test_a_fixed_ratio_costs_nothing_and_heeds_the_cap(log):
 
 @pytest.mark.parametrize("strategy", SEARCHED)
 def test_where_no_weight_is_free_nothing_is_tried_and_the_run_says_so(log, strategy):
-    attempt = Curve(0.1)
-    choice, trials = find(attempt, log, Search(search=strategy), free=0, limit=0.5)
-    assert attempt.seen == trials == []
+    run_trial = Curve(0.1)
+    choice, trials = find(run_trial, log, Search(search=strategy), free=0, limit=0.5)
+    assert run_trial.seen == trials == []
     assert choice.warnings == (NO_ROOM,)
 
 
 def test_scores_are_compared_with_references_of_the_same_retraining(log):
     choice, trials = find(Curve(0.1), log)
     references = [(trial.kept_share, trial.epochs) for trial in trials if trial.role == REFERENCE]
-    assert references == [(1, EPOCHS), (1, BRIEF_EPOCHS)]
-    assert {trial.epochs for trial in trials if trial.role == TRIAL} == {BRIEF_EPOCHS}
-    assert {trial.epochs for trial in trials if trial.role == CONFIRMATION} == {EPOCHS}
+    assert references == [(1, EPOCHS), (1, SHORT_EPOCHS)]
+    assert {trial.epochs for trial in trials if trial.role == SHORT} == {SHORT_EPOCHS}
+    assert {trial.epochs for trial in trials if trial.role == FULL} == {EPOCHS}
     assert [trial.number for trial in trials] == list(range(len(trials)))
-    assert all((trial.objective is not None) == (trial.role == TRIAL) for trial in trials)
-    assert all(trial.needed == choice.threshold for trial in trials if trial.role == CONFIRMATION)
+    assert all((trial.objective is not None) == (trial.role == SHORT) for trial in trials)
+    assert all(trial.threshold == choice.threshold for trial in trials if trial.role == FULL)
 
 
 def test_the_threshold_is_the_reference_minus_the_tolerance(log):
@@ -515,7 +521,7 @@ def test_the_threshold_is_the_reference_minus_the_tolerance(log):
 
 def test_a_share_that_fails_with_full_retraining_gives_way_to_a_larger_one(log):
     choice, trials = find(Curve(0.3, answer=0.1), log)
-    tried = [trial.kept_share for trial in trials if trial.role == CONFIRMATION]
+    tried = [trial.kept_share for trial in trials if trial.role == FULL]
     assert tried[0] < 0.3
     assert choice.confirmed
     assert 1 - choice.ratio == pytest.approx(min(share for share in tried if share >= 0.3))
@@ -526,14 +532,14 @@ def test_where_no_confirmation_holds_the_task_gets_all_that_it_may_have(log, lim
     choice, trials = find(Curve(1, answer=0.01), log, limit=limit)
     assert choice.ratio == ratio
     assert not choice.confirmed
-    assert roles(trials).count(CONFIRMATION) > 1
+    assert roles(trials).count(FULL) > 1
 
 
 def test_a_lucky_reference_is_measured_again(log):
     class Lucky(Curve):
-        def __call__(self, point, epochs, seed, settled):
+        def __call__(self, candidate, epochs, seed, stop_rule):
             first = not self.seen
-            measured = super().__call__(point, epochs, seed, settled)
+            measured = super().__call__(candidate, epochs, seed, stop_rule)
             return replace(measured, score=0.915) if first else measured
 
     choice, trials = find(Lucky(0.1), log)
@@ -545,10 +551,10 @@ def test_a_lucky_reference_is_measured_again(log):
 
 def test_trainings_that_hold_or_cannot_win_any_more_end_early(log):
     _, trials = find(Curve(0.1), log)
-    full = [trial for trial in trials if trial.role == CONFIRMATION]
-    assert {trial.ran for trial in full if trial.score >= 0.88} == {1}
-    assert all(trial.ran == EPOCHS / 2 for trial in full if trial.score < 0.88)
-    assert all(trial.ran == trial.epochs for trial in trials if trial.role != CONFIRMATION)
+    full = [trial for trial in trials if trial.role == FULL]
+    assert {trial.epochs_run for trial in full if trial.score >= 0.88} == {1}
+    assert all(trial.epochs_run == EPOCHS / 2 for trial in full if trial.score < 0.88)
+    assert all(trial.epochs_run == trial.epochs for trial in trials if trial.role != FULL)
 
 
 def test_a_small_validation_split_is_warned_of(log):
@@ -617,9 +623,9 @@ def test_trials_of_another_search_are_not_taken_over(tmp_path):
 def test_a_log_that_cannot_be_read_is_as_good_as_none(tmp_path, content):
     path = tmp_path / "trials.json"
     path.write_text(content)
-    attempt = Curve(0.1)
-    _, trials = find(attempt, TrialLog(path, "key"))
-    assert len(attempt.seen) == len(trials)
+    run_trial = Curve(0.1)
+    _, trials = find(run_trial, TrialLog(path, "key"))
+    assert len(run_trial.seen) == len(trials)
 
 
 def test_a_log_is_gone_once_it_is_removed(tmp_path):
@@ -631,14 +637,13 @@ def test_a_log_is_gone_once_it_is_removed(tmp_path):
     assert list((tmp_path / "deep").iterdir()) == []
 
 
-def test_a_person_who_watches_sees_the_budget_and_the_best_ratio(log, monkeypatch, capsys):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    choice, _ = find(Curve(0.1), log)
-    seen = capsys.readouterr()
-    assert "best ratio so far 0." in seen.err
-    assert "of 0.75" in seen.err
-    lines = [line for line in seen.out.splitlines() if line.startswith("search: ")]
+def test_each_trial_is_a_line_with_the_best_ratio_and_the_budget(log, capsys):
+    choice, trials = find(Curve(0.1), log)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(trials)
+    assert all(line.startswith("search: ") and line.endswith(" of 0.75") for line in lines)
     assert f"best ratio {choice.ratio:.4f}" in lines[-1]
+    assert f"(threshold {choice.threshold:.4f})" in lines[-1]
 
 
 def test_costs_are_counted_in_passes_over_images():
@@ -670,24 +675,30 @@ def test_groups_are_neighbours_of_about_equal_number():
     assert groups_of(["encoder.1.weight"]) == {"encoder_1": ("encoder.1.weight",)}
 
 
-WEIGHTS = {f"encoder.{number}.weight": torch.randn(50 * (number + 1), generator=torch.Generator().manual_seed(number))
-           for number in range(4)}  # fmt: skip
+WEIGHTS = {
+    f"encoder.{number}.weight": torch.randn(
+        50 * (number + 1), generator=torch.Generator().manual_seed(number)
+    )
+    for number in range(4)
+}
 FREE = {
     name: torch.rand(value.shape, generator=torch.Generator().manual_seed(9)) < 0.7
     for name, value in WEIGHTS.items()
 }
-SHAPES = st.fixed_dictionaries({group: st.floats(-1.1, 1.1) for group in groups_of(list(WEIGHTS))})
+GROUP_LOG_SCALES = st.fixed_dictionaries(
+    {group: st.floats(-1.1, 1.1) for group in groups_of(list(WEIGHTS))}
+)
 
 
-def kept_with(shape, kept):
-    return keep_masks(WEIGHTS, FREE, 1 - kept, "global", factors_of(list(WEIGHTS), shape))
+def kept_with(group_log_scale, kept):
+    return keep_masks(WEIGHTS, FREE, 1 - kept, "global", factors_of(list(WEIGHTS), group_log_scale))
 
 
 @PROPERTY
-@given(SHAPES, st.floats(0.001, 1))
-def test_whatever_the_shape_as_many_weights_are_kept_as_without(shape, kept):
+@given(GROUP_LOG_SCALES, st.floats(0.001, 1))
+def test_whatever_the_scales_as_many_weights_are_kept_as_without(scales, kept):
     total = sum(int(mask.sum()) for mask in FREE.values())
-    masks = kept_with(shape, kept)
+    masks = kept_with(scales, kept)
     assert (
         sum(int(mask.sum()) for mask in masks.values())
         == kept_count(total, 1 - kept)
@@ -697,13 +708,13 @@ def test_whatever_the_shape_as_many_weights_are_kept_as_without(shape, kept):
 
 
 @PROPERTY
-@given(SHAPES, shares, shares)
-def test_larger_shares_keep_whatever_smaller_ones_keep(shape, one, other):
-    few, many = (kept_with(shape, kept) for kept in sorted((one, other)))
+@given(GROUP_LOG_SCALES, shares, shares)
+def test_larger_shares_keep_whatever_smaller_ones_keep(scales, one, other):
+    few, many = (kept_with(scales, kept) for kept in sorted((one, other)))
     assert all(not bool((few[name] & ~many[name]).any()) for name in WEIGHTS)
 
 
-def test_a_shape_of_zeros_is_the_search_without_groups_and_a_larger_factor_keeps_more_of_its_group():
+def test_scales_of_zero_are_the_search_without_groups_and_a_larger_one_keeps_more_of_its_group():
     plain = kept_with({}, 0.2)
     flat = kept_with(dict.fromkeys(groups_of(list(WEIGHTS)), 0.0), 0.2)
     assert all(torch.equal(plain[name], flat[name]) for name in WEIGHTS)
@@ -716,8 +727,8 @@ def test_the_search_finds_the_group_that_needs_more_than_the_others(logs):
     groups = tuple(groups_of(list(WEIGHTS)))
     total = sum(int(mask.sum()) for mask in FREE.values())
 
-    def attempt(point, epochs, seed, settled):
-        masks = kept_with(point.shape, point.kept)
+    def run_trial(candidate, epochs, seed, stop_rule):
+        masks = kept_with(candidate.group_log_scale, candidate.kept)
         first = int(masks["encoder.0.weight"].sum()) / int(FREE["encoder.0.weight"].sum())
         return Measured(0.9 - 0.1 * max(0.0, np.log(0.5 / max(first, 1e-3))), 0.01, epochs)
 
@@ -725,12 +736,16 @@ def test_the_search_finds_the_group_that_needs_more_than_the_others(logs):
     for space in ("network", "groups"):
         of = Search(search="tpe", space=space, budget=2.0)
         own = groups if space == "groups" else ()
-        found = [find(attempt, logs(), of, groups=own, seed=seed, free=total) for seed in range(3)]
+        found = [
+            find(run_trial, logs(), of, groups=own, seed=seed, free=total) for seed in range(3)
+        ]
         kept[space] = np.median([1 - choice.ratio for choice, _ in found])
     choice, trials = found[0]
     assert kept["groups"] < 0.75 * kept["network"]
-    assert choice.shape["encoder_1"] > np.mean([choice.shape[group] for group in groups[1:]])
-    assert {f"shape_{group}" for group in groups} <= set(trials_frame(trials))
+    assert choice.group_log_scale["encoder_1"] > np.mean(
+        [choice.group_log_scale[group] for group in groups[1:]]
+    )
+    assert {f"group_log_scale_{group}" for group in groups} <= set(trials_frame(trials))
 
 
 def test_a_search_of_groups_that_was_killed_ends_as_if_it_had_not_been(tmp_path):

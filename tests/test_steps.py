@@ -151,7 +151,7 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
         assert decided["ratio"] >= 1 - 0.4 - 1e-9
         assert record.owned <= 0.4 * record.free_before
     trials, later = (pd.read_csv(done[f"{node}/trials.csv"]) for node in nodes)
-    assert trials["role"].tolist()[:3] == ["reference", "reference", "brief"]
+    assert trials["role"].tolist()[:3] == ["reference", "reference", "short"]
     assert decided["cost"] == pytest.approx(later["cost"].sum())
     table = pd.read_csv(tmp_path / "tables/scores.csv")
     assert table[["prefix", "task", "position"]].to_numpy().tolist() == [

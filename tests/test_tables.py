@@ -133,9 +133,11 @@ FOUND = {
     Node("small", "alone", 0, ("a",)): node(row("a", 1, 0.95, owned=None), free=None, size=100),
     Node("small", "alone", 0, ("b",)): node(row("b", 1, 0.7, owned=None), free=None, size=100),
     Node("small", "joint", 0, ("a+b",)): node(
-        row("a", 1, 0.8, owned=None) | {"curve": []}, row("b", 2, 0.9, owned=None) | {"curve": []}, free=None
+        row("a", 1, 0.8, owned=None) | {"curve": []},
+        row("b", 2, 0.9, owned=None) | {"curve": []},
+        free=None,
     ),
-}  # fmt: skip
+}
 STAGES = {
     "half": ((("a",),), (("a", "b"),)),
     "fine": ((("a",),), (("a", "b"),)),
@@ -396,9 +398,16 @@ def test_scores_come_back_from_a_file_as_they_were(tmp_path):
 
 
 SUMMARY = {
-    "name": "clean", "source": "table", "kind": "classification", "classes": ["p", "q"], "channels": 3,
-    "image_size": [8, 16], "samples": {"test": 3, "train": 9, "val": 2}, "left_out": {}, "warnings": {},
-}  # fmt: skip
+    "name": "clean",
+    "source": "table",
+    "kind": "classification",
+    "classes": ["p", "q"],
+    "channels": 3,
+    "image_size": [8, 16],
+    "samples": {"test": 3, "train": 9, "val": 2},
+    "left_out": {},
+    "warnings": {},
+}
 
 
 def test_what_was_left_out_of_the_data_is_counted_in_the_tables():

@@ -6,7 +6,7 @@ import torch
 from acll.networks.build import build
 from acll.networks.partition import partition
 from acll.networks.spec import BackboneNetwork
-from acll.search.attempt import Retraining, trial_runner
+from acll.search.retraining import Retraining, trial_runner
 from acll.search.trials import Candidate
 from acll.training import loop
 from acll.training.checkpoint import Checkpoint
@@ -169,10 +169,11 @@ def test_the_best_epoch_on_the_validation_split_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("epochs", "steps", "looks"), [(0.4, 2, 1), (1, 4, 1), (1.5, 6, 2), (0.01, 1, 1), (1.01, 4, 1)]
+    ("epochs", "steps", "validations"),
+    [(0.4, 2, 1), (1, 4, 1), (1.5, 6, 2), (0.01, 1, 1), (1.01, 4, 1)],
 )
 def test_part_of_an_epoch_is_a_whole_training_with_a_schedule_of_its_own(
-    monkeypatch, epochs, steps, looks
+    monkeypatch, epochs, steps, validations
 ):
     rates, real = [], loop.GradientMasks.before_step
     monkeypatch.setattr(
@@ -181,7 +182,7 @@ def test_part_of_an_epoch_is_a_whole_training_with_a_schedule_of_its_own(
     which = learner(task=tiny_task("a", samples=16))
     fitted = fit(which, start(which), fit_config(epochs, 0.01, 0), None)
     assert len(rates) == steps == loop.steps_of(epochs, 4)
-    assert len(fitted.history) == looks
+    assert len(fitted.history) == validations
     assert rates == [loop._decreased("cosine", 0.01, step / steps) for step in range(steps)]
 
 
@@ -206,7 +207,7 @@ def test_the_state_may_be_left_where_only_the_score_is_wanted():
     assert (left.score, left.history) == (kept.score, kept.history)
 
 
-def test_an_attempt_starts_from_the_dense_state_each_time_and_ends_when_it_is_settled():
+def test_a_trial_starts_from_the_dense_state_each_time_and_ends_when_its_stop_rule_says_so():
     which = learner(task=tiny_task("a", samples=16))
     state = start(which)
     before = {name: value.clone() for name, value in state.items()}
@@ -215,20 +216,20 @@ def test_an_attempt_starts_from_the_dense_state_each_time_and_ends_when_it_is_se
         for name in partition(which.network).shared
     }
     schedule = fit_config(3, 0.002, 0).schedule
-    attempt = trial_runner(Retraining(which, schedule, state, free, "global"))
-    first = attempt(Candidate(0.3), 3, 0, None)
-    looks = []
-    ended = attempt(
+    run_trial = trial_runner(Retraining(which, schedule, state, free, "global"))
+    first = run_trial(Candidate(0.3), 3, 0, None)
+    validations = []
+    ended = run_trial(
         Candidate(0.3),
         3,
         0,
-        lambda scores, error: looks.append((list(scores), error)) or len(scores) == 2,
+        lambda scores, error: validations.append((list(scores), error)) or len(scores) == 2,
     )
     assert states_equal(state, before)
-    assert attempt(Candidate(0.3), 3, 0, None) == first
-    assert (first.ran, ended.ran, len(looks)) == (3, 2, 2)
-    assert ended.score == max(looks[-1][0]) <= first.score
-    assert attempt(Candidate(0.3), 0.4, 0, None).ran == 0.5  # two batches of four
+    assert run_trial(Candidate(0.3), 3, 0, None) == first
+    assert (first.epochs_run, ended.epochs_run, len(validations)) == (3, 2, 2)
+    assert ended.score == max(validations[-1][0]) <= first.score
+    assert run_trial(Candidate(0.3), 0.4, 0, None).epochs_run == 0.5  # two batches of four
 
 
 def test_a_training_that_diverges_says_what_to_change():

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from acll.errors import UserError
-from acll.sharing.transfer import look, pull_results, restore_files
+from acll.sharing.transfer import pull_results, pull_tables, restore_files
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = ["../../scores.json", "tables/../../../x", "..", "tables/.."]
@@ -85,7 +85,7 @@ def test_looking_at_names_that_lead_elsewhere_writes_nothing(clone, name):
     add(clone, name)
     before = files(clone.parent.parent)
     with pytest.raises(UserError, match=REFUSED):
-        look(clone, "small")
+        pull_tables(clone, "small")
     assert files(clone.parent.parent) == before
     assert not list(clone.glob("results/*small*"))
 
@@ -108,9 +108,9 @@ def test_names_that_lead_elsewhere_are_not_pulled(clone, name):
     assert files(clone.parent.parent) == before
 
 
-def test_plain_names_are_looked_at_restored_and_pulled(clone):
-    place, count = look(clone, "small")
-    assert (count, files(place)) == (2, {Path("tables/final.csv"), Path("scores.json")})
+def test_plain_names_are_brought_restored_and_pulled(clone):
+    folder, count = pull_tables(clone, "small")
+    assert (count, files(folder)) == (2, {Path("tables/final.csv"), Path("scores.json")})
     assert restore_files(clone, "small", {"scores.json": None}) == {"scores.json"}
     assert files(clone / "results/small") == {Path("scores.json")}
     pull_results(clone, "small")

@@ -48,8 +48,12 @@ def put(results: Path, name: str | Path, text: str) -> None:
 def run(results: Path, job: Job, code: str | None = None) -> None:
     """Leave what the job leaves; the content of an output is its name and the rule's."""
     inputs = {path: f"sha256:{sha((results / path).read_text())}" for path in job.all_inputs}
-    record = {"code": code or command(job.rule), "input": list(job.all_inputs), "input_checksums": inputs,
-              "params": [repr(job.text)]}  # fmt: skip
+    record = {
+        "code": code or command(job.rule),
+        "input": list(job.all_inputs),
+        "input_checksums": inputs,
+        "params": [repr(job.text)],
+    }
     for output in job.all_outputs:
         put(results, output, f"{output} of {job.rule}")
         put(results, record_path(output), json.dumps(record))
@@ -95,12 +99,14 @@ def test_damage_is_named_and_what_was_made_before_it_happened_stands(results):
         ({"external_digest": "x"}, "the weights that it starts from have changed"),
         ({"code": CODE | {"torch": "3"}}, "torch 2 → 3"),
         ({"code": CODE | {"code": "d"}}, "the code of its step has changed"),
-        ({"params": Given(epochs=1, **{f"key{index}": 1 for index in range(5)})},
-         "key0 none → 1; key1 none → 1; key2 none → 1; and 2 more"),
+        (
+            {"params": Given(epochs=1, **{f"key{index}": 1 for index in range(5)})},
+            "key0 none → 1; key1 none → 1; key2 none → 1; and 2 more",
+        ),
         ({"params": Given(epochs=1, nodes=[1, 2, 3, 4])}, "nodes none → [1, 2, 3, 4]"),
         ({"inputs": {"train": ("data/b",)}}, "other inputs: data/b and maybe more"),
     ],
-)  # fmt: skip
+)
 def test_another_job_makes_its_results_stale_and_what_follows_from_them(results, change, reason):
     found = told(results, [replace(TRAIN, **change), PRUNE])
     assert found.pop("nodes/a/dense") == ("stale", reason)
@@ -181,8 +187,12 @@ def test_leftovers_are_told_by_folder_and_removed_whole(results):
     put(results, "nodes/b/c/dense.checkpoint", "x")
     found = leftovers(results, JOBS)
     assert {str(group.path): len(group.files) for group in found} == {
-        "nodes/b": 2, "digests": 1, "logs": 1, "benchmarks": 1, ".snakemake": 1,
-    }  # fmt: skip
+        "nodes/b": 2,
+        "digests": 1,
+        "logs": 1,
+        "benchmarks": 1,
+        ".snakemake": 1,
+    }
     remove(results, found)
     assert {path for path in results.rglob("*") if path.is_file()} == before
     assert not (results / "nodes/b").exists()

@@ -1,6 +1,6 @@
 """One run at a time works on the results of a configuration; a killed one leaves no trace.
 
-The locks are the kernel's (flock). They go with the processes that hold them, however these end.
+The locks are the kernel's (flock). They end with the processes that hold them, however these end.
 There are two files:
 
 LOCK: a run takes it alone for a moment, writes who it is, and then shares it with its jobs. While
@@ -34,10 +34,10 @@ from acll.errors import UserError
 LOCK = Path(".snakemake/run.lock")  # below the results; not versioned with them
 ALIVE = Path(".snakemake/run.alive")
 RUN = "ACLL_RUN"  # the variable of the environment by which jobs know their run
-STOPPING = 20.0  # seconds that jobs of a killed run are given to notice
-_BRIEFLY = 1.0  # seconds; others hold a lock no longer to see whether it is free
-_LOOKING = 0.5  # seconds between two looks of a job at its run
-_LAST = 5.0  # seconds from SIGTERM until a job ends itself without any clearing up
+STOPPING = 20.0  # seconds that a new run waits for jobs of a killed one to stop
+_MOMENT = 1.0  # seconds; whoever only tests a lock has let it go by then
+_INTERVAL = 0.5  # seconds after which a job checks again whether its run lives
+_GRACE = 5.0  # seconds from SIGTERM until a job ends itself without clearing up
 
 
 @contextlib.contextmanager
@@ -50,13 +50,14 @@ def held(results: Path) -> Iterator[None]:
     run, before = secrets.token_hex(8), os.environ.get(RUN)
     with _writable(results / LOCK) as shared, _writable(results / ALIVE) as own:
         _wait_for_jobs(results, shared)
-        if not _soon(lambda: _try(own, fcntl.LOCK_EX), _BRIEFLY):
+        if not _soon(lambda: _try(own, fcntl.LOCK_EX), _MOMENT):
             raise UserError(_who(results))
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.ctime()}
         shared.truncate(0)
         shared.write(json.dumps(holder | {"run": run}).encode())
         shared.flush()
-        # not atomic, but whoever comes between finds that this run lives, and lets go soon
+        # From alone to shared is not atomic. Another run may get LOCK in between; it finds ALIVE
+        # held, and lets LOCK go at once.
         _lock(shared, fcntl.LOCK_SH)
         os.environ[RUN] = run
         try:
@@ -101,8 +102,8 @@ def job(results: Path) -> Iterator[None]:
 def in_use(results: Path) -> str | None:
     """Return who works on `results`, in words; None where nobody does.
 
-    Where the files may only be read, as of a colleague or on a file system that is read-only here,
-    it can be known whether a run lives, but not whether jobs of a killed run are still at work.
+    Where the lock files may only be read, it is seen whether a run lives, but not whether jobs of a
+    killed run are still at work.
     """
     try:
         with (results / LOCK).open("r+b") as shared:
@@ -126,7 +127,7 @@ def _wait_for_jobs(results: Path, shared: IO[bytes]) -> None:
             raise UserError(_who(results))
         return False
 
-    if _soon(alone, _LOOKING):
+    if _soon(alone, _INTERVAL):
         return
     where = f"results/{results.resolve().name}"
     print(f"{where}: waiting until the jobs of a killed run have noticed its end", flush=True)
@@ -136,8 +137,9 @@ def _wait_for_jobs(results: Path, shared: IO[bytes]) -> None:
 
 def _end_with_run(alive: IO[bytes], done: threading.Event) -> None:
     """End this process when its run is gone, however busy it is."""
-    while not done.wait(_LOOKING):
-        with contextlib.suppress(UserError):  # a file system that is away says nothing of the run
+    while not done.wait(_INTERVAL):
+        # a file system that cannot be reached says nothing about the run
+        with contextlib.suppress(UserError):
             if _try(alive, fcntl.LOCK_SH):
                 break
     else:
@@ -145,7 +147,7 @@ def _end_with_run(alive: IO[bytes], done: threading.Event) -> None:
     with contextlib.suppress(OSError, ValueError):  # nobody may be there to read it
         print("stops, since the run that it belongs to has ended", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_LAST)
+    time.sleep(_GRACE)
     os._exit(1)
 
 
@@ -159,6 +161,7 @@ def _writable(path: Path) -> IO[bytes]:
 
 
 def _lock(file: IO[bytes], kind: int) -> None:
+    """Take a lock. kind: of `fcntl.flock`. Raises UserError where the file system has none."""
     try:
         fcntl.flock(file, kind)
     except BlockingIOError:
@@ -170,7 +173,7 @@ def _lock(file: IO[bytes], kind: int) -> None:
 
 
 def _try(file: IO[bytes], kind: int) -> bool:
-    """Take a lock if it can be had now; return whether it was."""
+    """Take a lock if it is free; return whether it was."""
     try:
         _lock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -179,7 +182,7 @@ def _try(file: IO[bytes], kind: int) -> bool:
 
 
 def _soon(succeeds: Callable[[], bool], seconds: float) -> bool:
-    """Return whether something succeeds within some seconds."""
+    """Try until something succeeds; return False where it does not within some seconds."""
     deadline = time.monotonic() + seconds
     while not (done := succeeds()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -187,9 +190,9 @@ def _soon(succeeds: Callable[[], bool], seconds: float) -> bool:
 
 
 def _lives(results: Path) -> bool:
-    """Return whether the process of a run is at work, on whatever machine.
+    """Return whether the process of a run lives, on whatever machine.
 
-    A lock that is shared needs no file that can be written.
+    The test takes a shared lock, for which the file need only be readable.
     """
     try:
         with (results / ALIVE).open("rb") as alive:
@@ -201,7 +204,7 @@ def _lives(results: Path) -> bool:
 
 
 def _content(file: IO[bytes]) -> dict[str, Any]:
-    """Return what the last run wrote of itself; empty where it is just being written."""
+    """Return what the last run wrote of itself; empty while it is being written."""
     file.seek(0)
     try:
         return dict(json.loads(file.read()))
@@ -210,12 +213,14 @@ def _content(file: IO[bytes]) -> dict[str, Any]:
 
 
 def _ended(results: Path) -> str:
+    """Return the words for a job whose run has ended."""
     name = results.resolve().name
     goes_on = f"`make run CONFIG={name}` goes on where it stopped"
     return f"results/{name}: the run that this job belongs to has ended; {goes_on}"
 
 
 def _who(results: Path) -> str:
+    """Return in words who works on `results`."""
     where, holder = f"results/{results.resolve().name}", {}
     with contextlib.suppress(OSError), (results / LOCK).open("rb") as file:
         holder = _content(file)

@@ -1,9 +1,8 @@
-"""What a run says while it goes: one line for each job that starts and one for each that ends, with
-the time left.
+"""A logger plugin of Snakemake: a line for each job that starts or ends, with the time left.
 
-A logger plugin of Snakemake, which finds it by the name of this package and wants its class here;
-the default profile asks for it. All else that Snakemake has to say, dry runs and errors included,
-is as it is.
+Snakemake finds the plugin by the name of this package and expects the class `LogHandler` here; the
+default profile asks for it. All other messages, those of dry runs and errors included, are
+Snakemake's own.
 """
 
 import logging
@@ -33,7 +32,7 @@ class LogHandler(LogHandlerBase):
         self._progress: Progress | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say one thing."""
+        """Print a record, or what is said in its place."""
         line = None if self.common_settings.dryrun else self._line(record.__dict__)
         if line:
             self._console.emit(_plain(line))
@@ -41,8 +40,7 @@ class LogHandler(LogHandlerBase):
             self._console.emit(record)
 
     def _line(self, record: Mapping[str, Any]) -> str | None:
-        """What is said in place of a record: nothing if it is empty; None if the record is said as
-        it is."""
+        """Return the line in place of a record: empty for nothing, None for the record itself."""
         event, now = record.get("event"), time.monotonic()
         if event == LogEvent.RUN_INFO:
             planned = {
@@ -62,6 +60,7 @@ class LogHandler(LogHandlerBase):
         needless = event in _SAID_HERE or str(record["msg"]).startswith("Select jobs")
         return "" if needless else None
 
+    # what Snakemake asks of a plugin
     writes_to_stream = True
     writes_to_file = False
     has_filter = False

@@ -1,5 +1,7 @@
-"""What a person types: `acll check`, `acll predict` and so on; `make` has a target for most of what
-belongs to runs."""
+"""The command line: `acll check`, `acll predict`, ….
+
+`make` has a target for most of the commands that belong to runs.
+"""
 
 import argparse
 import sys
@@ -24,7 +26,8 @@ _NETWORK = "network.safetensors"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run a command.
 
-    Errors of the user's end with their message and exit code 1.
+    Errors that the user can mend end with their message and exit code 1 (of `compare` 2, as of
+    `diff`). arguments: None: those of the process.
     """
     parser = argparse.ArgumentParser(
         prog="acll",
@@ -37,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def command(
         function: Callable[..., None], argument: str, words: str, examples: str = ""
     ) -> argparse.ArgumentParser:
+        """Add a command, called as its function, whose argument is a path; return its parser."""
         own = commands.add_parser(
             function.__name__.removeprefix("list_").replace("_", "-"),
             help=words,
@@ -108,19 +112,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--what", choices=["all", "tables"], default="all", help="`tables`: without the networks"
     )
     command(
-        shares.list_leftovers, _CONFIGURATION, "list results that the configuration no longer names"
+        shares.list_leftovers, _CONFIGURATION, "list results that the configuration does not name"
     )
     command(
         shares.prune_results,
         _CONFIGURATION,
-        "remove results that the configuration no longer names",
+        "remove results that the configuration does not name",
     )
     given = vars(parser.parse_args(arguments))
     function, trouble = given.pop("function"), given.pop("trouble", 1)
     del given["command"]
     try:
         function(**given)
-    except BrokenPipeError:  # `acll table … | head`
+    except BrokenPipeError:  # `acll table … | head` has read enough, which is no error
         sys.stdout = None
     except (UserError, OSError) as error:
         for line in _words(error).splitlines():
@@ -129,13 +133,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _words(error: Exception) -> str:
-    """What an error says; of the system's, about the file that was asked for and not the one beside
-    it."""
+    """Return what an error says.
+
+    Errors of the system name the file that was asked for, where files are written beside it first.
+    """
     if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
         return str(error)
     path = Path(str(error.filename2 or error.filename))
-    name = path.name.removesuffix(".partial")
-    return f"{path.with_name(name[1:] if name != path.name else name)}: {error.strerror}"
+    if path.name.endswith(".partial"):  # `.<name>.partial`: see `files.written`
+        path = path.with_name(path.name.removesuffix(".partial")[1:])
+    return f"{path}: {error.strerror}"
 
 
 def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -169,7 +176,8 @@ def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:
 def _add_export(command: Callable[..., argparse.ArgumentParser]) -> None:
     examples = """examples:
   acll export network.safetensors digits.onnx --task digits
-  acll export network.safetensors digits.onnx --task digits --precision int8 --data data/digits.train.safetensors
+  acll export network.safetensors digits.onnx --task digits --precision int8 \\
+      --data data/digits.train.safetensors
   acll export network.safetensors digits.pt2 --task digits --precision float16
   acll export network.safetensors digits.safetensors --task digits
 """

@@ -16,7 +16,10 @@ IMAGES_HELP = "files, or folders of them; - reads their names from standard inpu
 
 
 def inspect(path: Path, as_json: bool) -> None:
-    """Say what a packed network holds, and how many bytes its tasks need."""
+    """Print what a packed network holds, and how many bytes its tasks need.
+
+    as_json: for programs.
+    """
     from acll.packing import accounting, packed_file
     from acll.serving.model import PackedNetwork
 
@@ -26,11 +29,13 @@ def inspect(path: Path, as_json: bool) -> None:
     owned = sum(sum(layer.owned) for layer in header.layers)
     together = accounting.bytes_of_first(header)
     separate = [accounting.bytes_alone(header, record.name) for record in header.tasks]
-    tasks = [
-        asdict(task)
-        | {"bytes_of_first": together[place], "bytes_separate": sum(separate[: place + 1])}
-        for place, task in enumerate(PackedNetwork(opened).tasks)
-    ]
+    tasks = []
+    for index, task in enumerate(PackedNetwork(opened).tasks):
+        sizes = {
+            "bytes_of_first": together[index],
+            "bytes_separate": sum(separate[: index + 1]),
+        }
+        tasks.append(asdict(task) | sizes)
     whole = {
         "network": header.network,
         "method": header.method,
@@ -45,6 +50,7 @@ def inspect(path: Path, as_json: bool) -> None:
 
 
 def _inspected(whole: dict[str, Any]) -> str:
+    """Return what `inspect` found as text: a line on the network, and a table of its tasks."""
     from tabulate import tabulate
 
     network = ", ".join(f"{key} {value}" for key, value in whole["network"].items())
@@ -80,7 +86,7 @@ def _inspected(whole: dict[str, Any]) -> str:
 
 
 def compare(path: Path, other: Path) -> None:
-    """Say what differs between two packed networks. Ends with exit code 1 where anything does."""
+    """Print what differs between two packed networks; end with exit code 1 where anything does."""
     from tabulate import tabulate
 
     from acll.packing import packed_file
@@ -105,9 +111,11 @@ def predict(
     out: Path | None,
     device: str,
 ) -> None:
-    """Say what images show, or write their masks.
+    """Print what images show, or write their masks.
 
-    Images that cannot be used are named and left out: exit code 1.
+    images: files or folders, or `-`. top, form: of classes; None: 3, `table`. out: the folder for
+    masks. Raises UserError where options do not go with the kind of the task. Images that cannot be
+    used are named and left out, and the exit code is 1.
     """
     import acll
     from acll.cli import predictions
@@ -142,7 +150,10 @@ def predict(
 
 
 def export(path: Path, out: Path, task: str, precision: "Precision", data: Path | None) -> None:
-    """Write one task as ONNX, as an exported program of PyTorch, or as a packed file of its own."""
+    """Write one task as ONNX, as an exported program of PyTorch, or as a packed file of its own.
+
+    data: prepared images to score it on; None: those of the run, where the network lies in one.
+    """
     from acll.packing import packed_file
     from acll.serving import export as exporting
 
@@ -155,11 +166,14 @@ def export(path: Path, out: Path, task: str, precision: "Precision", data: Path 
     if exported.compacted is not None:
         (weights, left), (channels, kept) = exported.compacted.weights, exported.compacted.channels
         if kept < channels:
-            print(f"{channels - kept:,} of {channels:,} channels made no difference and were "
-                  "removed, with them "
-              f"{1 - left / weights:.1%} of the weights of layers")  # fmt: skip
-    print(f"largest difference of a logit from those of {path.name}: {exported.difference:.1e}, "
-          f"of logits up to {exported.largest:.2g}")  # fmt: skip
+            print(
+                f"{channels - kept:,} of {channels:,} channels made no difference and were "
+                f"removed, with them {1 - left / weights:.1%} of the weights of layers"
+            )
+    print(
+        f"largest difference of a logit from those of {path.name}: {exported.difference:.1e}, "
+        f"of logits up to {exported.largest:.2g}"
+    )
     if exported.scores is not None:
         before, after = exported.scores
         print(
@@ -171,13 +185,14 @@ def export(path: Path, out: Path, task: str, precision: "Precision", data: Path 
 
 
 def _prepared(path: Path, task: str) -> Path | None:
-    """The prepared images of the run that a network is of, if it lies among its results."""
+    """Return the prepared images of the run whose results a network lies among; None where not."""
     folders = [parent for parent in path.resolve().parents if parent.name == "nodes"]
     found = folders[-1].parent / f"data/{task}.train.safetensors" if folders else None
     return found if found is not None and found.is_file() else None
 
 
 def _validation(prepared: Path, task: str) -> "Split":
+    """Return the validation split of a task. Raises UserError where the file is not of it."""
     from acll.data.batches import splits_of
 
     try:

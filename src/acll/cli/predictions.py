@@ -1,5 +1,4 @@
-"""Predictions as a person or a program wants them: tables, CSV, JSON, masks and overlays with a
-legend."""
+"""Predictions for people and programs: tables, CSV, JSON, masks, overlays with a legend."""
 
 import csv
 import json
@@ -26,25 +25,23 @@ _LONGEST = 60  # letters of a class in its legend
 
 
 def files_of(images: Sequence[str]) -> dict[Path, Path]:
-    """The files that are meant, with what each is called: those named, those in folders that are
-    named (called as they are there), and with - those of standard input. Raises UserError where
-    there are none."""
+    """Return the image files that are meant, each with the name that its outputs get.
+
+    images: files; folders, whose files are called as they are there; or a single `-` for names on
+    standard input, one a line. Raises UserError where there are none.
+    """
     if "-" in images and len(images) > 1:
         raise UserError(
             "- stands for all names, which are read from standard input; leave out the others"
         )
-    names = (
-        [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-        if list(images) == ["-"]
-        else list(images)
-    )
+    names = list(images)
+    if names == ["-"]:
+        names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
     found: dict[Path, Path] = {}
     for path in map(Path, names):
-        inside = (
-            sorted(file for file in path.rglob("*") if _is_input(file, path))
-            if path.is_dir()
-            else [path]
-        )
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if _is_input(file, path))
         if not inside:
             raise UserError(
                 f"{path}: there is no image in this folder, whose name would end with "
@@ -58,8 +55,10 @@ def files_of(images: Sequence[str]) -> dict[Path, Path]:
 
 
 def _is_input(file: Path, folder: Path) -> bool:
-    """Whether a file of a folder is an image, but none that is hidden there, or that `write_masks`
-    has made."""
+    """Return whether a file of a folder is an image to predict.
+
+    Hidden files and those that `write_masks` has made are not.
+    """
     made = file.name.endswith((".mask.png", ".overlay.png"))
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
     return file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and not (made or hidden)
@@ -68,9 +67,9 @@ def _is_input(file: Path, folder: Path) -> bool:
 def each(
     network: PackedNetwork, task: str, files: Sequence[Path], device: str, bad: list[str]
 ) -> Iterator[Named]:
-    """What each image shows, with a progress bar where there are many and a person is watching.
+    """Yield each file with its prediction, under a progress bar where there are many.
 
-    What is wrong with those that cannot be used goes to `bad`.
+    Files that cannot be used are left out; what is wrong with them is added to `bad`.
     """
     results: Iterable[tuple[Path, Prediction | ImageError]]
     results = zip(files, network.predict_each(task, files, device), strict=True)
@@ -88,7 +87,10 @@ def each(
 
 
 def print_classes(results: Iterable[Named], form: str, top: int) -> None:
-    """Print the most probable classes of each image as a table, CSV or JSON."""
+    """Print the most probable classes of each image.
+
+    form: `table`, `csv` or `json`. top: how many classes.
+    """
     rows = ((str(file), shown.top(top)) for file, shown in results if isinstance(shown, Classified))
     {"table": _table, "csv": _csv, "json": _json}[form](rows)
 
@@ -132,9 +134,11 @@ def _json(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
 
 
 def write_masks(results: Iterable[Named], folder: Path, files: Mapping[Path, Path]) -> int:
-    """Write for each image `<name>.mask.png`, whose values are indices of classes, and
-    `<name>.overlay.png`, with a legend. Says which is whose where that is not to be seen from the
-    names. Returns how many there were."""
+    """Write the masks and overlays of segmentation; return of how many images.
+
+    `<name>.mask.png` has indices of classes, `<name>.overlay.png` a legend. files: the name of each
+    image, as of `files_of`. Where two have one name, a line says which files are whose.
+    """
     names = _names(files)
     count = 0
     for file, prediction in results:
@@ -150,8 +154,10 @@ def write_masks(results: Iterable[Named], folder: Path, files: Mapping[Path, Pat
 
 
 def _names(files: Mapping[Path, Path]) -> dict[Path, Path]:
-    """What the masks of each file are called: as it, with a number behind it where others are
-    called so, too."""
+    """Return the name of the outputs of each file, without an ending.
+
+    It is that of the file, with a number behind it where another one has it already.
+    """
     names: dict[Path, Path] = {}
     taken: set[Path] = set()
     for file, called in files.items():
@@ -165,7 +171,7 @@ def _names(files: Mapping[Path, Path]) -> dict[Path, Path]:
 
 
 def _bare(called: Path) -> Path:
-    """A name without what says that it is an image; other dots are a part of it."""
+    """Return a name without the ending of an image; other dots are a part of the name."""
     return called.with_suffix("") if called.suffix.lower() in IMAGE_SUFFIXES else called
 
 
@@ -178,24 +184,27 @@ def _with_palette(mask: np.ndarray, colours: np.ndarray) -> Image.Image:
 def _overlay(
     file: Path, mask: np.ndarray, classes: Sequence[str], colours: np.ndarray
 ) -> Image.Image:
-    """The image under the colours of its classes, with a legend of those that it shows; large ones
-    made smaller."""
-    present, shares = np.unique(mask, return_counts=True)
-    size = tuple(max(1, round(side * min(1, _LARGEST / max(mask.shape)))) for side in mask.shape)
+    """Return the image under the colours of its classes, above a legend of those that it shows.
+
+    mask: [H, W]. colours: uint8 [classes, 3]. Large images are made smaller.
+    """
+    present, counts = np.unique(mask, return_counts=True)
+    scale = min(1, _LARGEST / max(mask.shape))
+    size = tuple(max(1, round(side * scale)) for side in mask.shape)
     pixels, small = resized(pixels_of(file), size), resized_mask(mask, size)
     picture = (overlaid(visible(pixels), small, colours / 255) * 255).round().astype(np.uint8)
     em = max(12, picture.shape[1] // 64)  # as large as letters of a figure of this width
     font, line = _font(em), em * 3 // 2
     lines = [
         f"{share:.1%}  {shortened(classes[label], _LONGEST)}"
-        for label, share in zip(present, shares / mask.size, strict=True)
+        for label, share in zip(present, counts / mask.size, strict=True)
     ]
     width = max(picture.shape[1], 3 * em + int(max(map(font.getlength, lines))))
     whole = Image.new("RGB", (width, picture.shape[0] + line * len(present) + em // 2), "white")
     whole.paste(Image.fromarray(picture), (0, 0))
     draw = ImageDraw.Draw(whole)
-    for place, (label, words) in enumerate(zip(present, lines, strict=True)):
-        top = picture.shape[0] + em // 3 + place * line
+    for row, (label, words) in enumerate(zip(present, lines, strict=True)):
+        top = picture.shape[0] + em // 3 + row * line
         box = (em // 2, top + em // 6, em // 2 + em, top + em // 6 + em)
         draw.rectangle(box, fill=tuple(map(int, colours[label])), outline="black")
         draw.text((2 * em, top), words, fill="black", font=font)
@@ -203,7 +212,7 @@ def _overlay(
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, since Pillow's own font has few letters beyond English ones."""
+    """Return DejaVu Sans: Pillow's own font has few letters beyond English ones."""
     return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 

@@ -1,10 +1,14 @@
-"""Commands around a run: before it, and what came out."""
+"""Commands around a run: before it, and on what came out.
+
+What DVC, torch or matplotlib are needed for is imported where it is used: a command must start
+quickly.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acll.cli.place import checkout_of, tell_not_here
+from acll.cli.checkout import checkout_of, tell_not_here
 from acll.config.checks import ConfigurationError, load_configuration
 from acll.errors import UserError
 
@@ -13,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def check(path: Path) -> None:
-    """Check a configuration and its raw data, without running anything."""
+    """Check a configuration and its raw data, without running anything.
+
+    Raises ConfigurationError with a line for each fault.
+    """
     from acll import tree
     from acll.data.identity import FINGERPRINTS
     from acll.data.root import data_root
@@ -21,39 +28,39 @@ def check(path: Path) -> None:
 
     configuration = load_configuration(path)
     root = data_root(configuration.data_root)
-    results = path.resolve().parent.parent / "results" / configuration.name
-    cache = path.resolve().parent.parent / FINGERPRINTS
+    checkout = path.resolve().parent.parent
+    results = checkout / "results" / configuration.name
     faults = []
     try:
         weight_identities(configuration, root, results)
     except UserError as error:
         faults += str(error).splitlines()
     try:
-        raw_identities(configuration, configuration.tasks, root, results, cache)
+        raw_identities(configuration, configuration.tasks, root, results, checkout / FINGERPRINTS)
     except UserError as error:
         faults += str(error).splitlines()
     if faults:
         raise ConfigurationError("\n".join(f"{path}: {fault}" for fault in faults))
     tell_not_here(configuration, root, results)
     nodes, runs = tree.nodes(configuration), tree.runs(configuration)
-    loop = sum(len(run.tasks) for run in runs)
-    print(
-        f"{path}: sound; {len(runs)} runs of {loop} tasks in all, which share {len(nodes)} networks"
-    )
+    tasks = sum(len(run.tasks) for run in runs)
+    counts = f"{len(runs)} runs of {tasks} tasks in all, which share {len(nodes)} networks"
+    print(f"{path}: sound; {counts}")
 
 
 def download(path: Path) -> None:
     """Fetch and verify the datasets of torchvision that a configuration names."""
-    fetched = _fetch(
-        path, lambda task, root: task.listing(root)
-    )  # reads the lists of files, so that it notices what is incomplete
+    # listing reads the lists of files, so that it notices what is incomplete
+    fetched = _fetch(path, lambda task, root: task.listing(root))
     print(f"{path}: {fetched} datasets fetched")
     check(path)
 
 
-def _fetch(path: Path, look: "Callable[[Torchvision, Path], object]") -> int:
-    """Fetch the datasets of torchvision in which `look` finds something missing; how many these
-    were."""
+def _fetch(path: Path, read: "Callable[[Torchvision, Path], object]") -> int:
+    """Fetch the datasets of torchvision that are not complete; return how many these were.
+
+    read: called with a task and the data root; raises UserError where something is missing.
+    """
     from acll.data.root import data_root
     from acll.data.sources.torchvision import Torchvision
 
@@ -72,17 +79,14 @@ def _fetch(path: Path, look: "Callable[[Torchvision, Path], object]") -> int:
     seen: set[str] = set()
     fetched = 0
     for name, task in tasks.items():
-        if (
-            KNOWN[task.dataset].by_hand
-            or tracked(root / task.path) is not None
-            or task.source_key() in seen
-        ):
-            continue  # `check` says what is missing
+        by_hand = KNOWN[task.dataset].by_hand or tracked(root / task.path) is not None
+        if by_hand or task.source_key() in seen:
+            continue  # what a person has to bring, or `dvc pull`; `check` says what is missing
         if recorded_identity(results, name, task, root) is not None:
             continue  # what results know of their raw data is enough for them
         seen.add(task.source_key())
         try:
-            look(task, root)
+            read(task, root)
         except UserError:
             print(f"{name}: fetching {task.dataset} into {root / task.path}", flush=True)
             fetch(task, root)
@@ -91,8 +95,11 @@ def _fetch(path: Path, look: "Callable[[Torchvision, Path], object]") -> int:
 
 
 def ready(path: Path) -> None:
-    """Check a configuration, that no run is on, and that dvc.yaml has a stage for it: add one if
-    not."""
+    """Get a run ready.
+
+    Check the configuration, and that no other run works on its results. Add its stage to dvc.yaml
+    where there is none. Raises UserError.
+    """
     from acll.lock import held
     from acll.sharing.records import recorded
     from acll.sharing.stages import add_stage
@@ -126,7 +133,7 @@ def finish(path: Path) -> None:
 
 
 def table(path: Path) -> None:
-    """Print the tables of a run."""
+    """Print the tables of a run. path: the results. Raises UserError where there are none."""
     text = path / "tables" / "tables.txt"
     if not text.is_file():
         raise UserError(f"{text}: there is no such file; has the run ended?")
@@ -134,7 +141,10 @@ def table(path: Path) -> None:
 
 
 def report(path: Path, if_changed: bool) -> None:
-    """Write the report of a run."""
+    """Write the report of a run, and say where it is.
+
+    if_changed: only where what it shows is newer than it is.
+    """
     from acll.sharing.leftovers import REPORT
 
     root, name = checkout_of(path)
@@ -148,7 +158,7 @@ def report(path: Path, if_changed: bool) -> None:
 
 
 def write_report_of(root: Path, name: str, results: Path) -> Path:
-    """Write the report of what lies in `results`; where it is."""
+    """Write the report of what lies in `results`; return its path."""
     from acll.evaluation.report import report_page
     from acll.files import write_text
     from acll.sharing.leftovers import REPORT
@@ -159,7 +169,10 @@ def write_report_of(root: Path, name: str, results: Path) -> Path:
 
 
 def prove(path: Path) -> None:
-    """Check in the packed files of a run that nothing was forgotten."""
+    """Check in the packed files of a run that nothing was forgotten.
+
+    Raises UserError where a task has changed whose method promises that it does not.
+    """
     from acll.evaluation.proof import proofs_of
     from acll.node import Node
 

@@ -1,10 +1,13 @@
-"""Commands that share results, and say whether they are sound."""
+"""Commands that share results, and say whether they are sound.
+
+What DVC is needed for is imported where it is used: it takes most of a second.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acll.cli.place import checkout_of, tell_not_here
+from acll.cli.checkout import checkout_of, tell_not_here
 from acll.cli.runs import write_report_of
 from acll.config.checks import load_configuration
 from acll.errors import UserError
@@ -26,7 +29,7 @@ def verify(path: Path) -> None:
 
 
 def _verify_results(root: Path, name: str) -> None:
-    """Print what is found; raise UserError where anything is wrong."""
+    """Print what is wrong with the results. Raises UserError where anything is."""
     from acll.data.root import data_root
     from acll.sharing.leftovers import leftovers
     from acll.sharing.repair import verified
@@ -45,8 +48,8 @@ def _verify_results(root: Path, name: str) -> None:
     loose = sum(len(group.files) for group in leftovers(root / where, jobs))
     if loose:
         print(
-            f"{loose} files belong to nothing that the configuration names: see `make "
-            f"leftovers CONFIG={name}`"
+            f"{loose} files belong to nothing that the configuration names: "
+            f"see `make leftovers CONFIG={name}`"
         )
     _tell_foreign(root, name, jobs)
     tell_not_here(configuration, root / data_root(configuration.data_root), root / where)
@@ -56,16 +59,17 @@ def _verify_results(root: Path, name: str) -> None:
 
 
 def _remedy(faults: "Sequence[ResultFault]", name: str) -> str:
+    """Return what to type against these faults."""
     if all(fault.kind in ("stale", "follows") for fault in faults):
         return (
             f"`make run CONFIG={name}` makes them anew; after a change of branch "
-            f"`.venv/bin/dvc checkout run@{name}` "
-            "may have them"
+            f"`.venv/bin/dvc checkout run@{name}` may have them"
         )
     return f"`make repair CONFIG={name}` mends this"
 
 
 def _tell_foreign(root: Path, name: str, jobs: "Sequence[Job]") -> None:
+    """Print which files among the results no run has made."""
     from acll.sharing.leftovers import foreign
 
     files = foreign(root / "results" / name, jobs)
@@ -99,32 +103,37 @@ def share(path: Path) -> None:
         record(root, name)
     unknown = push(root, name)
     if unknown:
-        print(f"not in git yet, and needed by whoever pulls these results: {', '.join(unknown)}\n"
-              "`git add` and `git commit` them, then `git push`")  # fmt: skip
+        print(f"not in git yet, and needed by whoever pulls these results: {', '.join(unknown)}")
+        print("`git add` and `git commit` them, then `git push`")
     else:
         print("shared; `git push` tells your colleagues")
 
 
 def pull(path: Path, what: str) -> None:
-    """Bring shared results and verify them; `tables`: without the networks."""
-    from acll.sharing.transfer import look, pull_results, require_remote
+    """Bring shared results and verify them.
+
+    what: `all`, or `tables` for tables, figures and scores alone, beside the results.
+    """
+    from acll.sharing.transfer import pull_results, pull_tables, require_remote
 
     root, name = checkout_of(path)
     require_remote(root)
     if what == "tables":
-        place, files = look(root, name)
-        shown = place.relative_to(root)
-        print(f"{files} files: {shown}/tables, {shown}/figures and the scores, choices and "
-              "trials of each network\n"
-              f"the networks themselves, to go on from them: `make pull CONFIG={name}`")  # fmt: skip
-        print(f"report: {write_report_of(root, name, place).relative_to(root)}")
+        folder, files = pull_tables(root, name)
+        shown = folder.relative_to(root)
+        print(
+            f"{files} files: {shown}/tables, {shown}/figures and the scores, choices and trials "
+            "of each network"
+        )
+        print(f"the networks themselves, to go on from them: `make pull CONFIG={name}`")
+        print(f"report: {write_report_of(root, name, folder).relative_to(root)}")
         return
     pull_results(root, name)
     _verify_results(root, name)
 
 
 def list_leftovers(path: Path) -> None:
-    """List results that the configuration no longer names."""
+    """List results that the configuration does not name."""
     from acll.sharing.leftovers import leftovers
     from acll.sharing.planned import jobs_of
     from acll.sharing.report import leftovers_told
@@ -137,7 +146,7 @@ def list_leftovers(path: Path) -> None:
         print(line)
     if found:
         print(
-            f"the configuration no longer names these; `make prune-results CONFIG={name}` "
+            f"the configuration does not name these; `make prune-results CONFIG={name}` "
             "removes them"
         )
     else:
@@ -145,7 +154,7 @@ def list_leftovers(path: Path) -> None:
 
 
 def prune_results(path: Path) -> None:
-    """Remove results that the configuration no longer names."""
+    """Remove results that the configuration does not name."""
     from acll.lock import held
     from acll.sharing.leftovers import leftovers, remove
     from acll.sharing.planned import jobs_of
@@ -158,5 +167,6 @@ def prune_results(path: Path) -> None:
         remove(results, found)
     for line in leftovers_told(found):
         print(f"removed  {line}")
-    print(f"results/{name}: {sum(len(group.files) for group in found)} files removed"
-          + ("; what was shared before stays in DVC's cache and remote" if found else ""))  # fmt: skip
+    count = sum(len(group.files) for group in found)
+    stays = "; what was shared before stays in DVC's cache and remote" if found else ""
+    print(f"results/{name}: {count} files removed{stays}")

@@ -1,7 +1,7 @@
-"""Reading and checking a configuration: every fault in a line with key, value and what is allowed.
+"""Reading and checking a configuration: each fault is a line with key, value and what is allowed.
 
-`load(path)` and `parse(mapping)` return a `Configuration` or raise `ConfigurationError`. Nothing
-here imports torch: a configuration is checked before any job.
+`load_configuration(path)` and `parse(mapping)` return a `Configuration` or raise
+`ConfigurationError`. Nothing here imports torch: a configuration is checked before any job.
 """
 
 import difflib
@@ -43,11 +43,10 @@ class ConfigurationError(UserError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-4` is a number, as in YAML 1.2, and a key that stands there twice is an
-    error.
+    """YAML in which `1e-4` is a number, as in YAML 1.2, and a key given twice is an error.
 
-    PyYAML would read the one as text and keep the last of the others. What stands in quotes is
-    text.
+    PyYAML itself would read `1e-4` as text and keep the last of two keys. What is in quotes is text
+    here, too.
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -68,7 +67,10 @@ _Loader.add_implicit_resolver(
 
 
 def load_configuration(path: Path) -> Configuration:
-    """Read and check a configuration file. Raises ConfigurationError."""
+    """Read and check a configuration file.
+
+    Raises ConfigurationError, with a line for each fault.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -101,7 +103,10 @@ def load_configuration(path: Path) -> Configuration:
 
 
 def parse(raw: dict[str, Any]) -> Configuration:
-    """Check a configuration given as plain data. Raises ConfigurationError."""
+    """Check a configuration given as plain data.
+
+    Raises ConfigurationError, with a line for each fault.
+    """
     raw = _with_series(raw)
     try:
         configuration = Configuration.model_validate(raw)
@@ -109,14 +114,17 @@ def parse(raw: dict[str, Any]) -> Configuration:
         raise ConfigurationError("\n".join(dict.fromkeys(map(_line, error.errors())))) from None
     faults = [*_names(configuration), *_overrides(configuration), *_architectures(configuration)]
     faults += [*_sequences(configuration), *_values(configuration)]
-    faults = faults or _paths(configuration)  # which takes names of tasks as they are
+    faults = faults or _paths(configuration)  # needs names that are known to be sound
     if faults:
         raise ConfigurationError("\n".join(dict.fromkeys(faults)))
     return configuration
 
 
 def _with_series(raw: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the tasks of each series written out. Raises ConfigurationError."""
+    """Return the configuration with the tasks of each series written out.
+
+    Raises ConfigurationError.
+    """
     tasks, sequences = raw.get("tasks"), raw.get("sequences")
     if not isinstance(tasks, dict) or not isinstance(sequences, dict):
         return raw  # a fault that is found later
@@ -129,10 +137,10 @@ def _with_series(raw: dict[str, Any]) -> dict[str, Any]:
         try:
             series = Series.model_validate(given)
         except ValidationError as error:
-            for detail in error.errors():
-                faults.append(
-                    _line({**detail, "loc": ("sequences", str(name), "tasks", *detail["loc"])})
-                )
+            where = ("sequences", str(name), "tasks")
+            faults += [
+                _line({**detail, "loc": (*where, *detail["loc"])}) for detail in error.errors()
+            ]
             continue
         base = raw["tasks"].get(series.of)
         if not isinstance(base, dict):
@@ -156,13 +164,14 @@ def _with_series(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _length(series: Series) -> int:
+    """Return how many tasks a series says that it has."""
     values = series.rotated or series.noise or series.train_samples or []
     return series.permuted or series.split or len(values)
 
 
 def _line(error: ErrorDetails) -> str:
-    """One line for a fault that pydantic found: key, value, what is allowed."""
-    path, model = _place(error["loc"])
+    """Return a line for a fault that pydantic found: key, value, what is allowed."""
+    path, model = _keys_of(error["loc"])
     key, kind, context = ".".join(path), error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         keys = list(model.model_fields)
@@ -188,7 +197,10 @@ def _line(error: ErrorDetails) -> str:
 
 
 def _meant(value: Any, expected: str) -> str:
-    """Which of the values in quotes is likely to be meant."""
+    """Return in words which of the allowed values is likely to be meant.
+
+    expected: the values, in quotes; few of them need no guess, and the result is empty.
+    """
     values = re.findall(r"'([^']+)'", expected)
     lower = {one.lower(): one for one in values}
     return suggestion(lower.get(str(value).lower(), str(value)), values) if len(values) > 4 else ""
@@ -215,9 +227,8 @@ _MUST = {
     "value_error": "{error}",
 }
 _SECTIONS: dict[str, type[Settings]] = {"training": Training, "sequences": Sequence}
-_TAGS: dict[
-    str, type[Settings]
-] = {  # of networks and ratios; tasks and methods have theirs by name
+# tags of networks and ratios; those of tasks and methods are names in their registries
+_TAGS: dict[str, type[Settings]] = {
     "backbone": BackboneNetwork,
     "decoder": DecoderNetwork,
     "perceptron": PerceptronNetwork,
@@ -235,17 +246,18 @@ def _tagged(section: str, tag: str, otherwise: type[Settings]) -> type[Settings]
     return _TAGS.get(tag, otherwise)
 
 
-def _place(location: tuple[int | str, ...]) -> tuple[list[str], type[Settings]]:
-    """The keys that lead to a fault, without positions in lists, and the settings in which the last
-    one stands."""
+def _keys_of(location: tuple[int | str, ...]) -> tuple[list[str], type[Settings]]:
+    """Return the keys that lead to a fault, and the settings to which the last one belongs.
+
+    location: as pydantic has it, with positions in lists and tags of unions, which are left out.
+    """
     path: list[str] = []
     model: type[Settings] = _SECTIONS.get(str(location[0]), Configuration)
     for position, part in enumerate(location):
-        # tags of unions stand behind the name of a task, network or method, and behind its ratio;
-        # they are no keys
-        if (position == 2 and location[0] in ("tasks", "networks", "methods")) or (
-            position == 4 and "ratio" in path
-        ):
+        # tags stand behind the name of a task, network or method, and behind the key `ratio`
+        behind_name = position == 2 and location[0] in ("tasks", "networks", "methods")
+        behind_ratio = position == 4 and "ratio" in path
+        if behind_name or behind_ratio:
             model = _tagged(str(location[0]), str(part), model)
         elif isinstance(part, str) and part != "[key]":
             path.append(part)
@@ -260,12 +272,13 @@ def _short(value: Any) -> str:
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    """` (did you mean …?)`, or nothing where no known name is close."""
+    """Return ` (did you mean …?)`; empty where no known name is close."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def _names(configuration: Configuration) -> list[str]:
+    """Return faults of names: letters that folders cannot have everywhere, words that are taken."""
     named = [("name", configuration.name)]
     for section in ("tasks", "networks", "sequences", "methods"):
         named += [(section, name) for name in getattr(configuration, section)]
@@ -280,6 +293,7 @@ def _names(configuration: Configuration) -> list[str]:
 
 
 def _overrides(configuration: Configuration) -> list[str]:
+    """Return faults of the training settings that tasks override."""
     faults = []
     for name, task in configuration.tasks.items():
         try:
@@ -292,66 +306,62 @@ def _overrides(configuration: Configuration) -> list[str]:
 
 
 def registry() -> dict[str, Any]:
-    """Which architectures exist, and why some cannot be packed; made by `make registry`, kept
-    current by a test."""
+    """Return which architectures exist, and why some cannot be packed.
+
+    `make registry` makes the file; a test keeps it current.
+    """
     text = files("acll.networks").joinpath("registry.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
 
 
 def _architectures(configuration: Configuration) -> list[str]:
+    """Return faults of the parts that networks are built from, and of their weights."""
     known = registry()
     faults = []
     for name, network in configuration.networks.items():
-        for key, section in (
-            ("backbone", "backbones"),
-            ("decoder", "decoders"),
-            ("encoder", "encoders"),
-        ):
-            value = getattr(network, key, None)
-            if value is None:
-                continue
-            if key == "encoder" and value.startswith("tu-"):
-                faults += _timm(f"networks.{name}.{key} = {value!r}", value.removeprefix("tu-"))
-                continue
-            if value not in known[section]:
-                hint = (
-                    suggestion(value, list(known[section]))
-                    or f" (known: {', '.join(known[section])})"
-                )
-                faults.append(f"networks.{name}.{key} = {value!r}: there is no such {key}{hint}")
-            elif known[section][value]:
-                faults.append(
-                    f"networks.{name}.{key} = {value!r}: cannot be packed: {known[section][value]}"
-                )
-            elif key == "decoder" and getattr(network, "encoder", "") == "resnet_small":
-                fitting = [
-                    other
-                    for other, reason in known["decoders_of_resnet_small"].items()
-                    if reason is None
-                ]
-                if value not in fitting:
-                    faults.append(
-                        f"networks.{name}.{key} = {value!r}: does not fit the three scales of "
-                        "resnet_small "
-                        f"(these do: {', '.join(fitting)})"
-                    )
+        for part in ("backbone", "decoder", "encoder"):
+            value = getattr(network, part, None)
+            if value is not None:
+                faults += _part(f"networks.{name}.{part} = {value!r}", part, value, network, known)
         faults += _weights(name, network, known)
     return faults
 
 
+def _part(key: str, part: str, value: str, network: Network, known: dict[str, Any]) -> list[str]:
+    """Return faults of one part of a network. key: the beginning of a line about it."""
+    if part == "encoder" and value.startswith("tu-"):
+        return _timm(key, value.removeprefix("tu-"))
+    reasons = known[f"{part}s"]
+    if value not in reasons:
+        hint = suggestion(value, list(reasons)) or f" (known: {', '.join(reasons)})"
+        return [f"{key}: there is no such {part}{hint}"]
+    if reasons[value]:
+        return [f"{key}: cannot be packed: {reasons[value]}"]
+    if part == "decoder" and getattr(network, "encoder", "") == "resnet_small":
+        decoders = known["decoders_of_resnet_small"]
+        fitting = [other for other, reason in decoders.items() if reason is None]
+        if value not in fitting:
+            return [
+                f"{key}: does not fit the three scales of resnet_small "
+                f"(these do: {', '.join(fitting)})"
+            ]
+    return []
+
+
 def _timm(key: str, model: str) -> list[str]:
-    """An encoder of timm is asked for there: the list is too long to keep, and importing it takes
-    seconds."""
+    """Return a fault where timm has no such model.
+
+    timm itself is asked, since its list is too long to keep; importing it takes seconds.
+    """
     import timm
 
-    return (
-        []
-        if timm.is_model(model)
-        else [f"{key}: timm has no such model{suggestion(model, timm.list_models())}"]
-    )
+    if timm.is_model(model):
+        return []
+    return [f"{key}: timm has no such model{suggestion(model, timm.list_models())}"]
 
 
 def _weights(name: str, network: Network, known: dict[str, Any]) -> list[str]:
+    """Return faults of the weights that a network starts from. name: of the network."""
     key = f"networks.{name}.weights = {network.weights!r}"
     if isinstance(network, PerceptronNetwork) or network.weights == "none":
         return []
@@ -368,6 +378,7 @@ def _weights(name: str, network: Network, known: dict[str, Any]) -> list[str]:
 
 
 def _sequences(configuration: Configuration) -> list[str]:
+    """Return faults of sequences: unknown names, tasks given twice or not for their network."""
     faults = []
     for name, sequence in configuration.sequences.items():
         key = f"sequences.{name}"
@@ -393,48 +404,40 @@ def _known(names: Iterable[str]) -> str:
 
 
 def _fits(key: str, name: str, task: Task, network: Network) -> list[str]:
-    """Whether the network can learn the task: its kind, and the size of its images."""
+    """Return why a network cannot learn a task: its kind, or the size of its images."""
     size = f"tasks.{name}.image_size = {list(task.image_size)}"
     if task.kind == "segmentation" and not isinstance(network, DecoderNetwork):
         return [f"{key}.tasks = {name!r}: a segmentation task needs a network with a decoder"]
     if isinstance(network, PerceptronNetwork):
-        fits = task.image_size == network.image_size
-        return (
-            []
-            if fits
-            else [f"{size}: must be {list(network.image_size)}, the image_size of its perceptron"]
-        )
+        if task.image_size == network.image_size:
+            return []
+        return [f"{size}: must be {list(network.image_size)}, the image_size of its perceptron"]
     if isinstance(network, BackboneNetwork):
         return _size_faults(size, task, network.backbone)
     if network.encoder not in registry()["encoders"] and not network.encoder.startswith("tu-"):
-        return []  # a fault of its own
+        return []  # an unknown encoder is a fault of the network
     stride = 8 if network.encoder == "resnet_small" else 32
     if any(side % stride for side in task.image_size):
         fitting = [max(stride, round(side / stride) * stride) for side in task.image_size]
         return [f"{size}: must be multiples of {stride}, such as {fitting}"]
-    return (
-        _size_faults(size, task, network.decoder)
-        if stride == 32 and task.kind == "segmentation"
-        else []
-    )
+    if stride == 32 and task.kind == "segmentation":
+        return _size_faults(size, task, network.decoder)
+    return []
 
 
 def _size_faults(key: str, task: Task, architecture: str) -> list[str]:
-    """Whether images are as large as the architecture needs, or of just the size that it is made
-    for."""
+    """Return a fault where an architecture takes no images of this size. key: of their size."""
     known = registry()
     smallest, exact = known["smallest"].get(architecture, 1), known["exact"].get(architecture)
     if exact and set(task.image_size) != {exact}:
         return [f"{key}: {architecture} needs exactly {exact}"]
-    return (
-        [f"{key}: {architecture} needs {smallest} or more"]
-        if min(task.image_size) < smallest
-        else []
-    )
+    if min(task.image_size) < smallest:
+        return [f"{key}: {architecture} needs {smallest} or more"]
+    return []
 
 
 def _variants(key: str, task: Task) -> list[str]:
-    """Settings that do not go with the kind of the task, or with each other."""
+    """Return faults of settings that do not go with the kind of the task, or with each other."""
     faults = []
     if task.tile_overlap is not None:
         if task.kind == "classification":
@@ -453,6 +456,7 @@ def _variants(key: str, task: Task) -> list[str]:
 
 
 def _values(configuration: Configuration) -> list[str]:
+    """Return faults of values that the types of single keys cannot tell."""
     faults = []
     for name, task in configuration.tasks.items():
         if task.validation_share + task.test_share > 0.9:
@@ -477,8 +481,7 @@ def _values(configuration: Configuration) -> list[str]:
     if configuration.orders == "all":
         faults += [
             f"orders = all: sequences.{name} has {len(line.tasks)} tasks and so "
-            f"{factorial(len(line.tasks)):,} orders; "
-            "name a number of them, such as `6 random`"
+            f"{factorial(len(line.tasks)):,} orders; name a number of them, such as `6 random`"
             for name, line in configuration.sequences.items()
             if len(line.tasks) > MOST_TASKS_IN_ALL_ORDERS
         ]
@@ -494,7 +497,7 @@ def _values(configuration: Configuration) -> list[str]:
 
 
 def _paths(configuration: Configuration) -> list[str]:
-    """Find names and chains of tasks that are too long for a file system.
+    """Return faults of names and chains of tasks that are too long for a file system.
 
     Folders nest as prefixes do.
     """
@@ -507,16 +510,16 @@ def _paths(configuration: Configuration) -> list[str]:
             if long:
                 faults.append(
                     f"sequences.{run.sequence}: the folder {long[0][:40]}… would have a name "
-                    f"of {len(long[0])} letters, "
-                    f"more than {LONGEST_NAME}; give shorter names to its tasks"
+                    f"of {len(long[0])} letters, more than {LONGEST_NAME}; give shorter names to "
+                    "its tasks"
                 )
             if any(_longest_path(node) > LONGEST_PATH for node in nodes):
                 fitting = stage - 1
         if fitting < len(run.tasks):
             faults.append(
                 f"sequences.{run.sequence}: a chain of {len(run.tasks)} tasks makes paths that "
-                "are longer than the "
-                f"system allows; {fitting} of these tasks fit, or more with shorter names"
+                f"are longer than the system allows; {fitting} of these tasks fit, or more with "
+                "shorter names"
             )
     return list(dict.fromkeys(faults))
 
@@ -533,7 +536,7 @@ def _longest_path(node: Node) -> int:
 
 
 def _without_effect(configuration: Configuration) -> list[str]:
-    """Settings that somebody gave and nothing heeds."""
+    """Return faults of settings that are given and make no difference."""
     faults = []
     for name, method in configuration.methods.items():
         if isinstance(method, Packing) and isinstance(method.ratio, Search):
@@ -547,8 +550,7 @@ def _without_effect(configuration: Configuration) -> list[str]:
             of_a_cap = sorted(method.model_fields_set & {"expected_tasks", "tail_share", "cap"})
             faults += [
                 f"methods.{name}.{key}: has no effect on a ratio that is a number; for one "
-                "with a cap write "
-                f"`ratio: {{search: fixed, ratio: {method.ratio:g}}}`"
+                f"with a cap write `ratio: {{search: fixed, ratio: {method.ratio:g}}}`"
                 for key in of_a_cap
             ]
     return faults

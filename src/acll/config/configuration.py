@@ -60,7 +60,7 @@ class Configuration(Settings):
     training: Training = Field(Training(), description="how networks are trained")
 
     def training_of(self, task: str) -> Training:
-        """The training settings of a task, its own overrides included."""
+        """Return the training settings of a task, its own overrides included."""
         return Training.model_validate(self.training.model_dump() | self.tasks[task].training)
 
     def learned(self) -> set[str]:

@@ -22,9 +22,9 @@ from acll.training.settings import Training
 
 INTRODUCTION = """# Configurations
 
-`make run CONFIG=<name>` runs `config/<name>.yaml`. Here is every key; the file is made by `make docs` from
-the types in `src/acll`. A mistake is reported before any job starts, in a line with the key, its value and what is
-allowed; `make check CONFIG=<name>` does nothing else.
+`make run CONFIG=<name>` runs `config/<name>.yaml`. Here is every key; `make docs` makes this file
+from the types in `src/acll`. A mistake is reported before any job starts, in a line with the key,
+its value and what is allowed; `make check CONFIG=<name>` does nothing else.
 
 Names of tasks, networks, sequences and methods are made of small letters, digits and `_`.
 """
@@ -61,20 +61,19 @@ def _inner(model: type[Settings]) -> dict[type[Settings], str]:
 
 
 def reference() -> str:
-    """The whole document."""
+    """Return the whole document."""
     parts = [INTRODUCTION]
     for title, model in sections():
         words = " ".join((model.__doc__ or "").split())
-        parts.append(
-            f"## {title}\n\n{words}\n\n| key | value | default | meaning |\n| --- | --- | --- "
-            "| --- |"
-        )
-        parts[-1] += "".join(f"\n{_row(name, field)}" for name, field in _own(model).items()) + "\n"
+        parts += [f"## {title}\n", f"{words}\n"]
+        parts += ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+        parts += [_row(name, field) for name, field in _own(model).items()]
+        parts.append("")
     return "\n".join(parts)
 
 
 def _own(model: type[Settings]) -> dict[str, FieldInfo]:
-    """The keys of a section; those that all tasks have stand in theirs alone."""
+    """Return the keys of a section; what all tasks have is in the section of all tasks alone."""
     common = Task.model_fields if issubclass(model, Task) and model is not Task else {}
     return {name: field for name, field in model.model_fields.items() if name not in common}
 
@@ -94,6 +93,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _type(field: FieldInfo) -> str:
+    """Return what values a key takes, in words, with their bounds."""
     bounds = [
         f"{sign} {getattr(part, name):g}"
         for part in field.metadata

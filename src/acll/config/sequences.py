@@ -21,14 +21,17 @@ class Sequence(Settings):
 
 
 def _in_name(value: float) -> str:
+    """Return a number in letters that names may have."""
     return f"{value:g}".replace(".", "_").replace("-", "minus_").replace("+", "")
 
 
 class Series(Settings):
-    """A benchmark of the field in one line: in place of a sequence's `tasks`, tasks that are made
-    from one of them. Besides `of` it has exactly one key. The tasks are called by it: `{of: mnist,
-    permuted: 10}` is `mnist_permuted_1` to `mnist_permuted_10`, `{of: mnist, noise: [0, 0.2]}` is
-    `mnist_noise_0` and `mnist_noise_0_2`."""
+    """Tasks that are made from one, in place of the list `tasks` of a sequence.
+
+    Besides `of` there is exactly one key. The tasks are called by it: `{of: mnist, permuted: 10}`
+    is `mnist_permuted_1` to `mnist_permuted_10`, `{of: mnist, noise: [0, 0.2]}` is `mnist_noise_0`
+    and `mnist_noise_0_2`.
+    """
 
     of: str = Field(description="name of the task that they are made from")
     permuted: PartCount | None = Field(
@@ -58,8 +61,7 @@ class Series(Settings):
         return self
 
     def variants(self) -> dict[str, dict[str, Any]]:
-        """For each task, by its name, the settings in which it differs from the one that it is made
-        from."""
+        """Return for each task, by name, the settings in which it differs from the task `of`."""
         if self.permuted is not None:
             return {
                 f"{self.of}_permuted_{number}": {"permute": number}
@@ -80,6 +82,3 @@ class Series(Settings):
             if values is not None:
                 return {f"{self.of}_{name}_{_in_name(value)}": {key: value} for value in values}
         raise AssertionError  # exactly one was given
-
-
-# --------------------------------------------------------------------------------------------------

@@ -1,5 +1,4 @@
-"""Runs compared: what each came to, means with intervals over runs, and differences between
-methods."""
+"""Runs compared: figures of each, means with intervals over runs, differences of methods."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -19,99 +18,97 @@ from acll.evaluation.statistics import (
 from acll.node import TOGETHER, Run
 
 RUN_FIGURES = (
-    "mean_score", "worst_score", "mean_forgetting", "backward_transfer", "forward_transfer", "intransigence",
-    "owned_share", "free_share", "bytes", "size",
-)  # fmt: skip
-COMPARED = ("mean_score", "worst_score")
+    "mean_score",
+    "worst_score",
+    "mean_forgetting",
+    "backward_transfer",
+    "forward_transfer",
+    "intransigence",
+    "owned_share",
+    "free_share",
+    "bytes",
+    "size",
+)
+COMPARED = ("mean_score", "worst_score")  # figures in which methods are compared run by run
+# types of methods whose networks do not depend on the order of tasks
 WITHOUT_ORDER = ("individual", "joint")
 
+# rows of the table `scores`, by (network, method, seed, prefix in one word)
 Lookup = Mapping[tuple[str, str, int, str], pd.DataFrame]
 
 
 def by_node(scores: pd.DataFrame) -> Lookup:
-    """Return the rows of each node: by network, method, seed, and the tasks of its prefix in one
-    word."""
-    return dict(iter(scores.groupby(["network", "method", "seed", "prefix"])))  # type: ignore[arg-type]
+    """Return the rows of each node. scores: the table of that name."""
+    groups = scores.groupby(["network", "method", "seed", "prefix"])
+    return dict(iter(groups))  # type: ignore[arg-type]
 
 
 def _at(nodes: Lookup, run: Run, stage: int) -> list[pd.DataFrame]:
-    """Return the rows of each node whose network serves the first tasks of a run. stage: how many
-    tasks."""
+    """Return the rows of each node that serves the first tasks of a run. stage: how many tasks."""
     return [nodes[(node.network, node.method, node.seed, node.word)] for node in run.nodes(stage)]
 
 
 def rows_at(nodes: Lookup, run: Run, stage: int) -> pd.DataFrame:
-    """The rows of `scores` for a run after so many tasks, in the order of learning; empty where it
-    has no network."""
+    """Return the rows of a run after its first tasks, in the order of learning.
+
+    stage: how many tasks. Empty where the run has no network for so few.
+    """
     found = _at(nodes, run, stage)
     if not found:
         return pd.DataFrame()
-    rows = (
-        pd.concat(found, ignore_index=True)
-        .set_index("task", drop=False)
-        .loc[list(run.tasks[:stage])]
-    )
-    return rows.assign(
-        sequence=run.sequence, order=run.order, position=range(1, stage + 1)
-    ).reset_index(drop=True)
+    by_task = pd.concat(found, ignore_index=True).set_index("task", drop=False)
+    rows = by_task.loc[list(run.tasks[:stage])].reset_index(drop=True)
+    return rows.assign(sequence=run.sequence, order=run.order, position=range(1, stage + 1))
 
 
 def matrix_of(nodes: Lookup, run: Run) -> Matrix:
-    """[T, T] the score of each task (column) after each stage (row); see
-    `acll.evaluation.statistics`."""
+    """Return the score of each task (column) after each stage (row) of a run: [T, T].
+
+    `acll.evaluation.statistics` says what is NaN.
+    """
     scores = np.full((len(run.tasks), len(run.tasks)), np.nan)
     for stage in range(len(run.tasks)):
-        found = _at(nodes, run, stage + 1)
-        known = {
-            task: score
-            for rows in found
-            for task, score in zip(rows["task"], rows["score"], strict=True)
-        }
+        known: dict[str, float] = {}
+        for rows in _at(nodes, run, stage + 1):
+            known |= dict(zip(rows["task"], rows["score"], strict=True))
         if known:
             scores[stage, : stage + 1] = [known[task] for task in run.tasks[: stage + 1]]
     return scores
 
 
 def matrix_table(nodes: Lookup, runs: Sequence[Run]) -> pd.DataFrame:
-    """A row for each run, stage and task that is known by then."""
+    """Return a row for each run, stage and task that is known by then."""
     rows = []
     for run in runs:
         scores = matrix_of(nodes, run)
         for stage, task in zip(*np.nonzero(~np.isnan(scores)), strict=True):
-            names = (
-                run.sequence,
-                run.order,
-                run.method,
-                run.seed,
-                stage + 1,
-                run.tasks[task],
-                scores[stage, task],
-            )
-            rows.append(names)
-    return pd.DataFrame(
-        rows, columns=["sequence", "order", "method", "seed", "stage", "task", "score"]
-    )
+            names = (run.sequence, run.order, run.method, run.seed)
+            rows.append((*names, stage + 1, run.tasks[task], scores[stage, task]))
+    columns = ["sequence", "order", "method", "seed", "stage", "task", "score"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def runs_table(nodes: Lookup, runs: Sequence[Run], curves: pd.DataFrame) -> pd.DataFrame:
-    """A row for each run: its figures, as docs/metrics.md defines them. curves: of `curves_table`."""
+    """Return a row for each run: its figures, as docs/metrics.md defines them.
+
+    curves: the table of `curves_table`.
+    """
     learned = _listed(curves, ["network", "method", "seed", "prefix"])
     # the training of a first task is the same for all methods
     alone_curves = _listed(
         curves.drop_duplicates(["network", "seed", "prefix", "epoch"]),
         ["network", "seed", "prefix"],
     )
-    alone = {
-        (run.network, run.seed, run.sequence, run.order): rows_at(nodes, run, len(run.tasks))[
-            "score"
-        ].to_numpy()
-        for run in runs
-        if run.type == "individual"
-    }
+    alone = {}
+    for run in runs:
+        if run.type == "individual":
+            end = rows_at(nodes, run, len(run.tasks))
+            alone[run.network, run.seed, run.sequence, run.order] = end["score"].to_numpy()
     return pd.DataFrame([_figures(nodes, run, learned, alone_curves, alone) for run in runs])
 
 
 def _listed(curves: pd.DataFrame, by: list[str]) -> dict[Any, list[float]]:
+    """Return the learning curves by the values of some columns."""
     return {key: rows["score"].tolist() for key, rows in curves.groupby(by)}
 
 
@@ -122,8 +119,13 @@ def _figures(
     alone_curves: Mapping[Any, list[float]],
     alone: Mapping[tuple[str, int, str, str], Matrix],
 ) -> dict[str, object]:
+    """Return the row of a run.
+
+    learned: curves by network, method, seed, prefix. alone_curves: curves of first tasks by
+    network, seed, task. alone: scores [T] of individual networks by network, seed, sequence, order.
+    """
     end, scores = rows_at(nodes, run, len(run.tasks)), matrix_of(nodes, run)
-    known = not np.isnan(np.diag(scores)).any()
+    known = not np.isnan(np.diag(scores)).any()  # a method that learns all at once has no stages
     reference = alone.get((run.network, run.seed, run.sequence, run.order))
     # where each task was learned
     last = [TOGETHER.join(prefixes[-1]) if prefixes else "" for prefixes in run.stages]
@@ -154,8 +156,10 @@ def _figures(
 
 
 def summary_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row for each sequence and method: means over seeds and orders, with the bounds of their 95%
-    intervals."""
+    """Return a row for each sequence and method: means over runs with their 95% intervals.
+
+    runs: the table of `runs_table`. Intervals are in `<figure>_low` and `<figure>_high`.
+    """
     rows = []
     for (sequence, method), own in runs.groupby(["sequence", "method"], sort=False):
         if own["type"].iloc[0] in WITHOUT_ORDER:  # runs in other orders are the same networks
@@ -167,23 +171,20 @@ def summary_table(runs: pd.DataFrame) -> pd.DataFrame:
             "bit_exact": bool(own["bit_exact"].all()),
         }
         for figure in RUN_FIGURES:
-            row |= dict(
-                zip(
-                    (figure, f"{figure}_low", f"{figure}_high"),
-                    interval(own[figure].tolist()),
-                    strict=True,
-                )
-            )
+            mean, low, high = interval(own[figure].tolist())
+            row |= {figure: mean, f"{figure}_low": low, f"{figure}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def paired_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Differences between two methods over runs of the same sequence, order and seed, with 95%
-    intervals.
+    """Return a row for each pair of methods and figure: mean difference with its 95% interval.
 
-    A row for each pair and figure; better: in how many of the runs the first is above the second.
+    Runs of the same sequence, order and seed are compared. runs: the table of `runs_table`. Column
+    `better`: in how many of the runs the first method is above the second.
     """
+    columns = ["sequence", "method", "other", "figure", "runs", "better"]
+    columns += ["difference", "low", "high"]
     rows = []
     for sequence, own in runs.groupby("sequence", sort=False):
         wide = own.set_index(["order", "seed", "method"])[list(COMPARED)].unstack("method")
@@ -192,30 +193,11 @@ def paired_table(runs: pd.DataFrame) -> pd.DataFrame:
             # without an order there is one run a seed, whatever the number of orders
             once = types[method] in WITHOUT_ORDER and types[other] in WITHOUT_ORDER
             for figure in COMPARED:
-                differences = wide[figure][method] - wide[figure][other]
-                difference = (
-                    differences.groupby("seed").first() if once else differences
-                ).to_numpy()
-                names = (
-                    sequence,
-                    method,
-                    other,
-                    figure,
-                    len(difference),
-                    int((difference > 0).sum()),
-                )
+                by_run = wide[figure][method] - wide[figure][other]
+                if once:
+                    by_run = by_run.groupby("seed").first()
+                difference = by_run.to_numpy()
+                better = int((difference > 0).sum())
+                names = (sequence, method, other, figure, len(difference), better)
                 rows.append((*names, *interval(difference.tolist())))
-    return pd.DataFrame(
-        rows,
-        columns=[
-            "sequence",
-            "method",
-            "other",
-            "figure",
-            "runs",
-            "better",
-            "difference",
-            "low",
-            "high",
-        ],
-    )
+    return pd.DataFrame(rows, columns=columns)

@@ -10,7 +10,10 @@ LITTLE_ROOM = 0.03  # share of the shared weights; with less, a task that comes 
 
 
 def readable(final: pd.DataFrame, summary: pd.DataFrame, remarks: Sequence[str]) -> str:
-    """The tables as text for a console, and remarks below them."""
+    """Return the tables as text for a console, and remarks below them.
+
+    final, summary: the tables of these names.
+    """
     text = f"{_text(_by_task(final))}\n\n{_text(_by_method(summary))}\n"
     if summary["runs"].max() > 1:
         text += (
@@ -21,18 +24,22 @@ def readable(final: pd.DataFrame, summary: pd.DataFrame, remarks: Sequence[str])
 
 
 def for_papers(summary: pd.DataFrame, form: str) -> str:
-    """The summary as a table of a form that tabulate knows: `github` (Markdown), `latex_booktabs`."""
+    """Return the summary as a table in text.
+
+    form: one that tabulate knows, such as `github` (Markdown) or `latex_booktabs`.
+    """
     return f"{_text(_by_method(summary), form)}\n"
 
 
 def _by_task(final: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row for each sequence, method and task; means over runs."""
+    """Return a row for each sequence, method and task; means over runs."""
     rows = []
     for (sequence, method), own in final.groupby(["sequence", "method"], sort=False):
         first = final[final["sequence"] == sequence].iloc[: own["position"].max()]
         for task in first["task"]:
             runs = own[own["task"] == task]
             capped = runs["capped"].dropna()
+            forgetting = runs["forgetting"].dropna()  # empty where no task is learned in turn
             rows.append(
                 {
                     "sequence": sequence,
@@ -40,9 +47,7 @@ def _by_task(final: pd.DataFrame) -> list[dict[str, Any]]:
                     "task": task,
                     "metric": runs["metric"].iloc[0],
                     "score": f"{runs['score'].mean():.4f}",
-                    "forgetting": ""
-                    if runs["forgetting"].isna().all()
-                    else f"{runs['forgetting'].mean():.4f}",
+                    "forgetting": f"{forgetting.mean():.4f}" if len(forgetting) else "",
                     "bit exact": _yes(runs["bit_exact"].all()),
                     "ratio searched": _share(runs["ratio_searched"]),
                     "ratio": _share(runs["ratio"]),
@@ -54,7 +59,7 @@ def _by_task(final: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _by_method(summary: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row for each sequence and method; means over runs with the half of their intervals."""
+    """Return a row for each sequence and method; means over runs with half of their intervals."""
     return [
         {
             "sequence": row["sequence"],
@@ -84,6 +89,7 @@ def _share(values: pd.Series) -> str:
 
 
 def _count(flags: pd.Series) -> str:
+    """Return of how many runs a flag is set; yes or no where there is one run."""
     count = int(flags.astype(bool).sum())
     return _yes(count > 0) if len(flags) == 1 else f"{count} of {len(flags)}"
 
@@ -93,7 +99,7 @@ def _yes(value: bool) -> str:
 
 
 def _text(rows: Sequence[Mapping[str, Any]], form: str = "simple") -> str:
-    """A table in which what stands above is not repeated in the first two columns."""
+    """Return rows as a table in text; a sequence or method that stands above is not repeated."""
     shown, above = [], ("", "")
     for row in rows:
         here = (row["sequence"], row["method"])
@@ -115,11 +121,15 @@ def _text(rows: Sequence[Mapping[str, Any]], form: str = "simple") -> str:
 
 
 def remarks_of(final: pd.DataFrame, budgets: Mapping[str, float]) -> list[str]:
-    """What a person should know beside the tables. budgets: of each method that searches."""
+    """Return what a person should know beside the tables.
+
+    final: the table of that name. budgets: of each method that searches, by its name.
+    """
     return [*_capped(final), *_overdrawn(final, budgets), *_short_of_room(final)]
 
 
 def _capped(final: pd.DataFrame) -> list[str]:
+    """Return a line that names the tasks which the cap left less than they asked for."""
     rows = final[final["capped"].isin([True]) & final["ratio_searched"].notna()]
     if not len(rows):
         return []
@@ -131,27 +141,32 @@ def _capped(final: pd.DataFrame) -> list[str]:
 
 
 def _overdrawn(final: pd.DataFrame, budgets: Mapping[str, float]) -> list[str]:
+    """Return a line for each method of which searches cost more than their budget."""
     lines = []
     for method, budget in budgets.items():
         # networks of several sequences and orders share their searches
         searches = final[(final["method"] == method) & final["search_cost"].notna()]
-        places = zip(searches["order"].astype(str), searches["position"].astype(int), strict=True)
-        prefixes = ["+".join(order.split("+")[:position]) for order, position in places]
+        orders, positions = searches["order"].astype(str), searches["position"].astype(int)
+        prefixes = [
+            "+".join(order.split("+")[:position])
+            for order, position in zip(orders, positions, strict=True)
+        ]
         searches = searches.assign(learned=prefixes).drop_duplicates(["network", "seed", "learned"])
         over = searches[searches["search_cost"] > budget]
         if len(over):
             lines.append(
                 f"{method}: {len(over)} of {len(searches)} searches cost more than their "
-                f"budget of {budget:g}, at most "
-                f"{over['search_cost'].max():.2f} trainings: more shares failed than were "
-                "expected to (docs/search.md)."
+                f"budget of {budget:g}, at most {over['search_cost'].max():.2f} trainings: more "
+                "shares failed than were expected to (docs/search.md)."
             )
     return lines
 
 
 def _short_of_room(final: pd.DataFrame) -> list[str]:
-    """A line for each method at whose end little is free: how much, what each task took, what to
-    change."""
+    """Return a line for each method at whose end little is free.
+
+    It says how much is free, what each task took, and what to change.
+    """
     packed = final[final["ratio"].notna() & (final["free_share"] < LITTLE_ROOM)]
     lines = []
     for (sequence, method), own in packed.groupby(["sequence", "method"], sort=False):
@@ -159,9 +174,7 @@ def _short_of_room(final: pd.DataFrame) -> list[str]:
         took = ", ".join(f"{row.task} {row.owned_share:.1%}" for row in first.itertuples())
         lines.append(
             f"{sequence}, {method}: {first['free_share'].iloc[0]:.1%} of the weights are left "
-            "free for more tasks "
-            f"({took}). A larger network, larger ratios or a lower cap (expected_tasks, "
-            "tail_share) leave more; what "
-            "was learned stays."
+            f"free for more tasks ({took}). A larger network, larger ratios or a lower cap "
+            "(expected_tasks, tail_share) leave more; what was learned stays."
         )
     return lines

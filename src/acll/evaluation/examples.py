@@ -17,8 +17,7 @@ from acll.files import written
 
 @dataclass(frozen=True)
 class Examples:
-    """Some test images [N, C, H, W] as prepared, their masks and what a network makes of them, both
-    uint8 [N, H, W]."""
+    """Some test images as prepared [N, C, H, W], their masks and predictions (uint8 [N, H, W])."""
 
     classes: tuple[str, ...]
     images: NDArray[Any]
@@ -27,7 +26,7 @@ class Examples:
 
 
 def write_examples(path: Path, examples: Mapping[str, Examples]) -> None:
-    """Write the examples of some tasks, whole or not at all; none make a file without tensors."""
+    """Write the examples of some tasks into one file, whole or not at all."""
     from safetensors.numpy import save_file
 
     arrays = {
@@ -41,7 +40,7 @@ def write_examples(path: Path, examples: Mapping[str, Examples]) -> None:
 
 
 def read_examples(path: Path, task: str) -> Examples:
-    """Return the examples of a task, as `write` wrote them."""
+    """Return the examples of a task, as `write_examples` wrote them."""
     from safetensors import safe_open
 
     with safe_open(path, framework="np") as file:

@@ -12,13 +12,13 @@ from acll.evaluation.panels import method_panels, most_tasks
 from acll.evaluation.style import ACROSS, COLOURS, FREE, MARKERS, grid
 from acll.node import Node
 from acll.search.choice import monotone_fit
+from acll.search.trials import SCALE_PREFIX
 
 
 def scores(matrix: pd.DataFrame, final: pd.DataFrame) -> Figure:
-    """Test score of each task after each stage: a panel a method; means over seeds, in the first
-    order of a sequence.
+    """Draw the test score of each task after each stage, a panel a method.
 
-    matrix, final: the tables of these names.
+    Means over seeds, in the first order of each sequence. matrix, final: the tables of these names.
     """
     figure, parts = method_panels(matrix, height=max(2.6, 0.3 * most_tasks(matrix)), width=3.2)
     for sequence, tasks, own, panels in parts:
@@ -36,6 +36,7 @@ def scores(matrix: pd.DataFrame, final: pd.DataFrame) -> Figure:
 def _stages(panel: Axes, scores: pd.DataFrame, tasks: Sequence[str]) -> None:
     for index, task in enumerate(tasks):
         means = scores[scores["task"] == task].groupby("stage")["score"].mean()
+        # colours come again after eight tasks, with other markers
         marker = MARKERS[(index + index // 8) % 8]
         panel.plot(
             means.index, means, color=COLOURS[index % 8], marker=marker, label=task, markersize=6
@@ -52,8 +53,10 @@ def _stages(panel: Axes, scores: pd.DataFrame, tasks: Sequence[str]) -> None:
 
 
 def shares(final: pd.DataFrame) -> Figure:
-    """What each task owns of the shared weights at the end of each sequence; means over seeds and
-    orders."""
+    """Draw what each task owns of the shared weights at the end of each sequence; means over runs.
+
+    final: the table of that name.
+    """
     packed = final[final["ratio"].notna()]
     names = list(dict.fromkeys(final["sequence"]))
     figure, axes = grid(len(names), 1, height=2.2, width=7)
@@ -78,8 +81,11 @@ def shares(final: pd.DataFrame) -> Figure:
 
 
 def searches(traces: Sequence[tuple[str, pd.DataFrame, Mapping[str, Any]]]) -> Figure:
-    """Each search in a panel: validation score against kept share for brief and for full
-    retraining, the fit, reference and tolerance, the cap, the choice and its interval."""
+    """Draw each search in a panel: validation score against kept share.
+
+    It shows short and full retraining, the fit, reference and tolerance, the cap, the choice and
+    its interval. traces: of each search its node, its table of trials and its choice.
+    """
     columns = min(3, len(traces))
     height, width = (3.0, 3.6) if len(traces) > 1 else (4.8, 5.4)
     figure, axes = grid(-(-len(traces) // columns), columns, height, width)
@@ -90,7 +96,8 @@ def searches(traces: Sequence[tuple[str, pd.DataFrame, Mapping[str, Any]]]) -> F
         panel.set_visible(False)
     shown: dict[str, Any] = {}  # a search may lack what others have: a cap, trials
     for panel in panels:
-        shown |= dict(zip(*reversed(panel.get_legend_handles_labels())))
+        handles, labels = panel.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles))
     figure.legend(
         shown.values(),
         shown.keys(),
@@ -127,25 +134,50 @@ def _search(panel: Axes, name: str, trials: pd.DataFrame, choice: Mapping[str, A
 
 
 def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> None:
-    longest = trials["epochs"].max()
-    shaped = trials[[column for column in map(str, trials) if column.startswith("shape_")]]
-    same = shaped.fillna(0).eq(pd.Series(choice["shape"]).add_prefix("shape_"), axis=1).all(axis=1)
-    panel.axhspan(choice["threshold"], choice["reference_score"], color=COLOURS[0], alpha=0.12, linewidth=0,
-                  label="tolerance below the reference")  # fmt: skip
-    kinds = (
-        (trials["epochs"] == longest, "D", COLOURS[0], "full retraining"),
-        ((trials["epochs"] < longest) & same, "o", COLOURS[1], "brief retraining"),
-        ((trials["epochs"] < longest) & ~same, "x", COLOURS[4], "other ratios of the groups"),
+    panel.axhspan(
+        choice["threshold"],
+        choice["reference_score"],
+        color=COLOURS[0],
+        alpha=0.12,
+        linewidth=0,
+        label="tolerance below the reference",
     )
-    for chosen, marker, colour, label in kinds:
-        some = trials[chosen]
-        if len(some):
+    is_full = trials["epochs"] == trials["epochs"].max()
+    as_chosen = _with_chosen_scales(trials, choice["group_log_scale"])
+    kinds = (
+        (is_full, "D", COLOURS[0], "full retraining"),
+        (~is_full & as_chosen, "o", COLOURS[1], "short retraining"),
+        (~is_full & ~as_chosen, "x", COLOURS[4], "other ratios of the groups"),
+    )
+    for of_kind, marker, colour, label in kinds:
+        own = trials[of_kind]
+        if len(own):
             panel.plot(
-                some["kept_share"], some["score"], marker, color=colour, markersize=4.5, label=label
+                own["kept_share"], own["score"], marker, color=colour, markersize=4.5, label=label
             )
-    brief = trials[kinds[1][0]]
-    if len(brief):
-        panel.axhline(brief["needed"].dropna().iloc[-1], color=COLOURS[1], linestyle=":", linewidth=1,
-                      label="needed with brief retraining")  # fmt: skip
-        panel.plot(*monotone_fit(brief["kept_share"].tolist(), brief["score"].tolist()), color=COLOURS[1], linewidth=1,
-                   label="monotone fit")  # fmt: skip
+    short = trials[~is_full & as_chosen]
+    thresholds = short["threshold"].dropna()
+    if len(thresholds):
+        panel.axhline(
+            thresholds.iloc[-1],
+            color=COLOURS[1],
+            linestyle=":",
+            linewidth=1,
+            label="threshold with short retraining",
+        )
+        fit = monotone_fit(short["kept_share"].tolist(), short["score"].tolist())
+        panel.plot(*fit, color=COLOURS[1], linewidth=1, label="monotone fit")
+
+
+def _with_chosen_scales(trials: pd.DataFrame, chosen: Mapping[str, float]) -> "pd.Series[bool]":
+    """Return which trials had the scales of groups that were chosen.
+
+    chosen: logarithms of the factors; a group that is not there has the factor 1.
+    """
+    same = pd.Series(True, index=trials.index)
+    for column in trials.columns:
+        if column.startswith(SCALE_PREFIX):
+            # trials from before the scales were searched have none, which is a factor of 1
+            scales = trials[column].astype(float).fillna(0.0)
+            same &= np.isclose(scales, chosen.get(column.removeprefix(SCALE_PREFIX), 0.0))
+    return same

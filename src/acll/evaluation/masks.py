@@ -1,5 +1,4 @@
-"""Segmentation as people judge it: a few test images, the truth, and what networks make of them,
-before and after later tasks."""
+"""Masks of a few test images: the truth, and what networks predict before and after later tasks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,19 +18,21 @@ _NAMED = 24  # classes that a legend has room for
 
 @dataclass(frozen=True)
 class MethodMasks:
-    """What a method's network made of a task when it was learned, and makes of it at the end, with
-    its scores (mean IoU over the whole test split). One network alone, where the method has no
-    other or nothing came later."""
+    """What a method's networks predict of a task when it was learned, and at the end.
+
+    learned: None where there is one network alone: nothing was learned later, or the method has no
+    other. scores: mean IoU over the whole test split, when learned (if there is that) and at the
+    end.
+    """
 
     method: str
     learned: Examples | None
     end: Examples
-    scores: tuple[float, ...]  # when learned, if there is that, and at the end
+    scores: tuple[float, ...]
 
 
 def masks(title: str, methods: Sequence[MethodMasks]) -> Figure:
-    """Input and truth in the first row, then for each method the prediction when learned and at the
-    end."""
+    """Draw input and truth in the first row, then a row a method: when learned, and at the end."""
     first = methods[0].end
     count, height, width = first.masks.shape
     side = 1.35
@@ -61,14 +62,12 @@ def masks(title: str, methods: Sequence[MethodMasks]) -> Figure:
             va="center",
             fontsize=8,
         )
-        for place, examples in enumerate((method.learned, method.end)):
-            for index, picture in enumerate(pictures if examples else ()):
-                assert examples is not None
-                _show(
-                    row[2 * index + place],
-                    overlaid(picture, examples.predictions[index], colours),
-                    "",
-                )
+        for side_of, examples in enumerate((method.learned, method.end)):
+            if examples is None:
+                continue
+            for index, picture in enumerate(pictures):
+                painted = overlaid(picture, examples.predictions[index], colours)
+                _show(row[2 * index + side_of], painted, "")
     for index in range(count):
         axes[1, 2 * index].set_title("when learned", fontsize=8)
         axes[1, 2 * index + 1].set_title("at the end", fontsize=8)

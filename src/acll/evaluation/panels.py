@@ -10,9 +10,11 @@ from acll.evaluation.style import ACROSS, grid
 def method_panels(
     matrix: pd.DataFrame, height: float, width: float
 ) -> tuple[Figure, list[tuple[str, list[str], pd.DataFrame, dict[str, Axes]]]]:
-    """A figure with rows of panels for each sequence, a panel a method, and what belongs there: for
-    each sequence its name, its tasks in the first order, the rows of the table `matrix` in that
-    order, and its panels by method."""
+    """Return a figure with a panel for each sequence and method, and what belongs into the panels.
+
+    That is for each sequence (its name, its tasks in its first order, the rows of the table
+    `matrix` in that order, its panels by method). height, width: of a panel, in inches.
+    """
     orders = matrix.groupby("sequence", sort=False)["order"].first().astype(str)
     methods = list(dict.fromkeys(matrix["method"]))
     columns = min(ACROSS, len(methods))
@@ -32,5 +34,5 @@ def method_panels(
 
 
 def most_tasks(matrix: pd.DataFrame) -> int:
-    """Of any sequence in the table `matrix`."""
+    """Return the largest number of tasks of a sequence in the table `matrix`."""
     return int(matrix["stage"].max())

@@ -12,38 +12,43 @@ from acll.evaluation.style import COLOURS
 
 
 def visible(image: NDArray[Any]) -> NDArray[Any]:
-    """[C, H, W] → [H, W, 3] in 0 … 1; the first three bands, deep ones stretched to what is in the
-    image."""
+    """Return an image [C, H, W] as people see it: [H, W, 3] in 0 … 1, of its first three bands.
+
+    Images of more bits, or of more bands, are stretched: their 2nd to 98th percentile fill 0 … 1.
+    """
     bands = image[:3] if len(image) >= 3 else image[:1].repeat(3, axis=0)
     if image.dtype == np.uint8 and len(image) <= 3:
         return np.asarray(bands / 255).transpose(1, 2, 0)
     low, high = np.percentile(bands, [2, 98])
-    return (
-        np.asarray((bands.astype(np.float64) - low) / max(high - low, 1e-6))
-        .clip(0, 1)
-        .transpose(1, 2, 0)
-    )
+    stretched = (bands.astype(np.float64) - low) / max(high - low, 1e-6)
+    return np.asarray(stretched).clip(0, 1).transpose(1, 2, 0)
 
 
 def overlaid(image: NDArray[Any], mask: NDArray[np.uint8], colours: NDArray[Any]) -> NDArray[Any]:
-    """The image under its classes' colours; what is ignored stays grey."""
+    """Return an image [H, W, 3] under the colours of its classes; ignored pixels stay grey.
+
+    mask: [H, W]. colours: in 0 … 1 [classes, 3].
+    """
     grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    # little of the image, and of less contrast: a light blue in its shadows must not be taken for a
+    # little of the image, and with less contrast: in its shadows a light blue must not look like a
     # dark one
     painted = 0.4 * (0.2 + 0.6 * grey) + 0.6 * colours[np.minimum(mask, len(colours) - 1)]
     return np.asarray(np.where((mask == IGNORE)[:, :, None], grey, painted))
 
 
 def class_colours(classes: int) -> NDArray[Any]:
-    """RGB in 0 … 1 [classes, 3]: of the palette as long as it lasts."""
+    """Return a colour for each class: RGB in 0 … 1 [classes, 3].
+
+    They are of the palette where that has enough.
+    """
     if classes <= len(COLOURS):
         return np.array([to_rgb(colour) for colour in COLOURS[:classes]])
     colours: NDArray[Any] = np.array(
-        [colormaps["turbo"](place)[:3] for place in np.linspace(0.03, 0.97, classes)]
+        [colormaps["turbo"](position)[:3] for position in np.linspace(0.03, 0.97, classes)]
     )
     return colours
 
 
 def shortened(text: str, length: int) -> str:
-    """At most so many characters."""
+    """Return a text of at most `length` characters; a longer one ends with `…`."""
     return text if len(text) <= length else f"{text[: length - 1]}…"

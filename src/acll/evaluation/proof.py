@@ -1,8 +1,7 @@
-"""Proof that nothing was forgotten, from the packed files alone: no data, no trust in what the run
-said."""
+"""Proof that nothing was forgotten, from the packed files alone: no data and no log is read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from acll.node import Node
@@ -12,21 +11,23 @@ from acll.packing.ownership import PackingError, digest, task_state_dict
 
 @dataclass(frozen=True)
 class Proof:
-    """A task in a packed network: is its effective state, bit for bit, that of the file in which it
-    was learned?"""
+    """Whether the state of a task in a packed network is, bit for bit, that when it was learned.
+
+    frozen: whether the method promises it.
+    """
 
     node: Node
     task: str
-    frozen: bool  # whether the method promises it
+    frozen: bool
     equal: bool
 
 
 def proofs_of(results: Path, nodes: Sequence[Node]) -> list[Proof]:
-    """Every task in every one of the nodes (parents before children), compared with the file where
-    it was last.
+    """Compare every task in every node with the file of the node in which it was learned.
 
-    Both states are put together anew from shared weights, owner map and private state, and compared
-    by digest. Raises PackingError where a file is missing or damaged.
+    nodes: parents before children. Both states are put together anew from shared weights, owner map
+    and private state, and compared by digest. Raises PackingError where a file is missing or
+    damaged.
     """
     learned: dict[Node, str] = {}
     proofs = []
@@ -37,13 +38,10 @@ def proofs_of(results: Path, nodes: Sequence[Node]) -> list[Proof]:
             )
         packed = packed_file.read_packed(results / node.folder / "network.safetensors")
         for record in packed.tasks:
-            now = digest(task_state_dict(packed, record.name))
-            origin = Node(
-                node.network, node.method, node.seed, node.prefix[: packed.position(record.name)]
-            )
+            here = digest(task_state_dict(packed, record.name))
+            origin = replace(node, prefix=node.prefix[: packed.position(record.name)])
             if origin == node:
-                learned[node] = now
-            proofs.append(
-                Proof(node, record.name, record.frozen, now == learned[origin] == record.digest)
-            )
+                learned[node] = here
+            equal = here == learned[origin] == record.digest
+            proofs.append(Proof(node, record.name, record.frozen, equal))
     return proofs

@@ -1,9 +1,8 @@
-"""The report of a run: one HTML file that asks for no other, with figures, tables that sort and
-filter, what was run.
+"""The report of a run: figures, tables that sort and filter, and what was run, in one HTML file.
 
-Jinja2 fills the page (`report.html`), itables (DataTables) makes the tables. Everything comes from
-the tables, figures and times that the run has left, so a report can be made wherever these have
-been pulled to.
+The file needs no other. Jinja2 fills the page (`report.html`), itables (DataTables) makes the
+tables. Everything comes from the tables, figures and times that the run has left, so a report can
+be made wherever these have been pulled to.
 """
 
 import base64
@@ -32,17 +31,15 @@ CAPTIONS = {
     "layers": "Who owns which share of each layer, from the input on: for the first seed and "
     "order.",
     "difficulty": "Kept share that the searches ask for against the error of the task.",
-    "search": "Each search: validation score against kept share, for brief trials and full "
-    "retraining, fit, "
-    "tolerance, cap, choice and its interval.",
+    "search": "Each search: validation score against kept share, for short trials and full "
+    "retraining, fit, tolerance, cap, choice and its interval.",
     "curves": "How fast each task is learned in its turn: validation score after each epoch, "
     "before pruning.",
 }
 MASKS = (
     "{}: some test images of {}, the truth, and what each method's network makes of them when "
-    "the task is learned and "
-    "after all tasks. Where nothing is forgotten both are the same; one picture where there is "
-    "one network alone."
+    "the task is learned and after all tasks. Where nothing is forgotten both are the same; one "
+    "picture where there is one network alone."
 )
 REPORT_TABLES = {
     "runs": "Each run: a method, an order, a seed. docs/metrics.md defines the columns.",
@@ -53,6 +50,7 @@ REPORT_TABLES = {
     "trials": "All trials of all searches.",
     "data": "The tasks.",
 }
+# figures in the first table of the page, and whether with half of their interval
 FIRST = {
     "mean_score": True,
     "worst_score": True,
@@ -72,9 +70,9 @@ class Shown:
 
 
 def report_page(results: Path, configuration: str) -> str:
-    """The page of a run. configuration: the text of its file.
+    """Return the page of a run. configuration: the text of its file.
 
-    Raises UserError where the run has not ended.
+    Raises UserError where the run has not ended, or where another version made its tables.
     """
     from itables.javascript import generate_init_offline_itables_html
     from itables.options import dt_bundle
@@ -83,14 +81,14 @@ def report_page(results: Path, configuration: str) -> str:
     if not (results / "tables/summary.csv").is_file():
         raise UserError(f"{results}/tables/summary.csv: there is no such file; has the run ended?")
     tables = {path.stem: read_table(path) for path in sorted(results.glob("tables/*.csv"))}
-    missing = {"summary", "paired", "final", *REPORT_TABLES} - set(tables) or {
-        "size",
-        "runs",
-    } - set(tables["summary"])
+    missing = {"summary", "paired", "final", *REPORT_TABLES} - set(tables)
+    if not missing:
+        missing = {"size", "runs"} - set(tables["summary"])
     if missing:
-        raise UserError(f"{results}/tables: made by another version of this: "
-                        f"{', '.join(sorted(missing))} missing; "
-                        "`make run` makes them anew")  # fmt: skip
+        raise UserError(
+            f"{results}/tables: made by another version of this: {', '.join(sorted(missing))} "
+            "missing; `make run` makes them anew"
+        )
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(
         files("acll.evaluation").joinpath("report.html").read_text(encoding="utf-8")
@@ -130,7 +128,7 @@ def report_page(results: Path, configuration: str) -> str:
 
 
 def findings(summary: pd.DataFrame, paired: pd.DataFrame) -> list[str]:
-    """What the tables say, in a few sentences for each sequence."""
+    """Return what the tables say, in a few sentences for each sequence."""
     return [
         " ".join(_found(str(sequence), own, paired[paired["sequence"] == sequence]))
         for sequence, own in summary.groupby("sequence", sort=False)
@@ -148,10 +146,9 @@ def _found(sequence: str, summary: pd.DataFrame, paired: pd.DataFrame) -> list[s
     if kept:
         lines.append(
             "Of the methods that forget nothing, to the bit, in less than a network for each "
-            "task, it is "
-            f"{kept[0]['method']}, {kept[0]['mean_score']:.3f}, worst task "
-            f"{kept[0]['worst_score']:.3f}, in "
-            f"{kept[0]['size']:.0%} of the bytes of separate networks."
+            f"task, it is {kept[0]['method']}, {kept[0]['mean_score']:.3f}, worst task "
+            f"{kept[0]['worst_score']:.3f}, in {kept[0]['size']:.0%} of the bytes of separate "
+            "networks."
         )
     pairs = paired[(paired["figure"] == "mean_score") & paired["low"].notna()]
     clear = int(((pairs["low"] > 0) | (pairs["high"] < 0)).sum())
@@ -166,8 +163,7 @@ def _found(sequence: str, summary: pd.DataFrame, paired: pd.DataFrame) -> list[s
 
 
 def _first(summary: pd.DataFrame) -> pd.DataFrame:
-    """The table that comes first: few columns, with the half of the intervals of the most important
-    ones."""
+    """Return the table that comes first: few columns, with half of the intervals of some."""
     shown = summary[["sequence", "method", "runs"]].copy()
     for figure, with_interval in FIRST.items():
         shown[figure.replace("_", " ")] = summary[figure]
@@ -194,9 +190,8 @@ def _table(name: str, frame: pd.DataFrame) -> str:
         scrollX=True,
         classes="display nowrap compact",
     )
-    return html.replace(
-        '\\"NaN\\"', '\\"\\"'
-    )  # cells that mean nothing are empty; they still sort as numbers
+    # cells that mean nothing are empty; they still sort as numbers
+    return html.replace('\\"NaN\\"', '\\"\\"')
 
 
 def _data_uri(path: Path) -> str:
@@ -204,8 +199,7 @@ def _data_uri(path: Path) -> str:
 
 
 def _times(results: Path) -> pd.DataFrame:
-    """For each rule the number of its jobs, their seconds and the largest memory, of the jobs that
-    ran here."""
+    """Return for each rule the number of jobs that ran here, their seconds and largest memory."""
     rows = []
     for path in sorted(results.glob("benchmarks/**/*.tsv")):
         measured = pd.read_csv(path, sep="\t", na_values="-").iloc[0]

@@ -1,10 +1,10 @@
-"""Figures of runs compared: matrices of scores, score against size, learning curves, difficulty,
-layers."""
+"""Figures of runs compared: matrices of scores, sizes, learning curves, difficulty, layers."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
@@ -14,7 +14,7 @@ from acll.evaluation.style import ACROSS, COLOURS, FREE, MARKERS, grid
 
 
 def matrices(matrix: pd.DataFrame) -> Figure:
-    """The score of each task (column) after each stage (row), a panel a method.
+    """Draw the score of each task (column) after each stage (row), a panel a method.
 
     Means over seeds, in the first order of each sequence. matrix: the table of that name.
     """
@@ -42,23 +42,28 @@ def _matrix(panel: Axes, scores: pd.DataFrame, tasks: Sequence[str]) -> None:
 
 
 def sizes(summary: pd.DataFrame) -> Figure:
-    """Mean score against size, a panel a sequence; bars are 95% intervals. summary: the table of
-    that name."""
+    """Draw mean score against size, a panel a sequence; bars are 95% intervals.
+
+    summary: the table of that name.
+    """
     sequences = list(dict.fromkeys(summary["sequence"]))
     figure, axes = grid(1, len(sequences), height=4.2, width=4.6)
     for panel, sequence in zip(axes[0], sequences):
         own = summary[summary["sequence"] == sequence]
         for index, row in enumerate(own.to_dict("records")):
-            half = [
-                [
-                    0.0
-                    if pd.isna(row["mean_score_low"])
-                    else row["mean_score"] - row["mean_score_low"]
-                ]
-            ] * 2
+            half = row["mean_score"] - row["mean_score_low"]
+            half = 0.0 if pd.isna(half) else half  # of a single run
             marker, colour = MARKERS[index % 8], COLOURS[(index + index // 8) % 8]
-            panel.errorbar(row["size"], row["mean_score"], half, fmt=marker, color=colour, capsize=2, markersize=7,
-                           label=row["method"])  # fmt: skip
+            panel.errorbar(
+                row["size"],
+                row["mean_score"],
+                half,
+                fmt=marker,
+                color=colour,
+                capsize=2,
+                markersize=7,
+                label=row["method"],
+            )
         panel.set_xlim(left=0)
         # intervals of few runs may reach beyond what is possible
         panel.set_ylim(max(0.0, own["mean_score"].min() - 0.1), 1.02)
@@ -71,30 +76,25 @@ def sizes(summary: pd.DataFrame) -> Figure:
 
 
 def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
-    """How each task was learned in its turn: validation score after each epoch, a panel a task, a
-    line a method.
+    """Draw how each task was learned in its turn: validation score after each epoch.
 
-    Means over seeds, in the first order of each sequence. table: curves.csv; final: the table of
-    that name.
+    A panel a task, a line a method; means over seeds, in the first order of each sequence. table:
+    that of curves; final: the table of that name.
     """
-    places = [
-        (sequence, tasks[: place + 1])
-        for sequence, order in final.groupby("sequence", sort=False)["order"]
-        .first()
-        .astype(str)
-        .items()
-        for tasks in [order.split("+")]
-        for place in range(len(tasks))
-    ]
+    learned = []  # (sequence, a task and those before it), a panel each
+    orders = final.groupby("sequence", sort=False)["order"].first().astype(str)
+    for sequence, order in orders.items():
+        tasks = order.split("+")
+        learned += [(sequence, tasks[: count + 1]) for count in range(len(tasks))]
     methods = list(dict.fromkeys(final["method"]))
-    columns = min(ACROSS, len(places))
-    figure, axes = grid(-(-len(places) // columns), columns, height=2.6, width=3.0)
-    for panel, (sequence, tasks) in zip(axes.flatten(), places):
+    columns = min(ACROSS, len(learned))
+    figure, axes = grid(-(-len(learned) // columns), columns, height=2.6, width=3.0)
+    for panel, (sequence, tasks) in zip(axes.flatten(), learned):
         network = final.loc[final["sequence"] == sequence, "network"].iloc[0]
         here = table[table["network"] == network]
         for index, method in enumerate(methods):
             by_prefix = dict(iter(here[here["method"] == method].groupby("prefix")))
-            # a network of its own has learned nothing before
+            # individual networks have learned nothing before: their prefix is the task alone
             own = by_prefix.get("+".join(tasks), by_prefix.get(tasks[-1]))
             if own is not None:
                 means = own.groupby("epoch")["score"].mean()
@@ -115,20 +115,21 @@ def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylabel("validation score")
         panel.grid(axis="y", alpha=0.3)
-    for panel in axes.flatten()[len(places) :]:
+    for panel in axes.flatten()[len(learned) :]:
         panel.set_visible(False)
-    handles = {
-        label: handle
-        for panel in axes.flatten()
-        for handle, label in zip(*panel.get_legend_handles_labels())
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+    by_label: dict[str, Artist] = {}  # one entry a method, though many panels have it
+    for panel in axes.flatten():
+        handles, labels = panel.get_legend_handles_labels()
+        by_label |= dict(zip(labels, handles))
+    figure.legend(by_label.values(), by_label.keys(), loc="outside right upper", frameon=False)
     return figure
 
 
 def difficulty(final: pd.DataFrame) -> Figure:
-    """The kept share that searches ask for against the error of the task when learned, a panel a
-    searching method."""
+    """Draw the kept share that searches ask for against the error of the task when learned.
+
+    A panel for each method that searches. final: the table of that name.
+    """
     searched = final[final["ratio_searched"].notna()]
     methods, tasks = list(dict.fromkeys(searched["method"])), list(dict.fromkeys(searched["task"]))
     figure, axes = grid(1, len(methods), height=3.6, width=4.0)
@@ -162,7 +163,7 @@ def difficulty(final: pd.DataFrame) -> Figure:
 
 
 def layers(networks: Mapping[str, tuple[Sequence[str], Mapping[str, Sequence[int]]]]) -> Figure:
-    """Who owns which share of each layer, a panel a network.
+    """Draw who owns which share of each layer, a panel a network.
 
     networks: by a title the names of the tasks, and for each shared weight tensor, from the input
     on, how many of its weights are free and how many each task owns.

@@ -1,5 +1,4 @@
-"""A contact sheet of a prepared task: samples of its training split, and how often each class is
-there."""
+"""A contact sheet of a prepared task: training samples, and how many samples have each class."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ _NAMED = 20  # classes that have a bar and a name of their own
 
 
 def sheet(train: Path, summary: Mapping[str, Any]) -> Figure:
-    """A figure of a prepared training file and its summary.
+    """Return the sheet of a task. train: its prepared training file. summary: of its preparation.
 
     The test split is counted, never shown.
     """
@@ -71,7 +70,10 @@ def _title(header: TaskInfo, summary: Mapping[str, Any]) -> str:
 
 
 def _positions(train: Path, summary: Mapping[str, Any]) -> list[int]:
-    """Positions of samples to show: spread over the split, of as many classes as there is room for."""
+    """Return positions of samples to show, spread over the split.
+
+    They are of as many classes as there is room for.
+    """
     count = summary["samples"]["train"]
     if summary["kind"] == "segmentation":
         return spread(count, ROWS * COLUMNS // 2)
@@ -85,10 +87,10 @@ def _positions(train: Path, summary: Mapping[str, Any]) -> list[int]:
 def _counts(
     panel: Axes, header: TaskInfo, summary: Mapping[str, Any], colours: NDArray[Any]
 ) -> None:
-    """Samples with each class, in each split."""
+    """Draw how many samples of each split have each class."""
     counts: dict[str, Sequence[int]] = {split: summary["with_class"][split] for split in SPLITS}
-    places = np.arange(len(header.classes))
-    if len(places) > _NAMED:
+    rows = np.arange(len(header.classes))
+    if len(rows) > _NAMED:
         order = np.argsort(counts["train"])[::-1]
         for colour, (split, values) in zip(COLOURS, counts.items()):
             panel.plot(np.array(values)[order], color=colour, label=split)
@@ -99,9 +101,9 @@ def _counts(
         # in a sheet of masks the bars have the colours of the masks
         painted = colours if header.kind == "segmentation" else COLOURS[0]
         for offset, (split, values), alpha in zip((-0.27, 0, 0.27), counts.items(), (1, 0.6, 0.3)):
-            panel.barh(places + offset, values, 0.25, color=painted, alpha=alpha)
-            panel.barh(0, 0, color="#444444", alpha=alpha, label=split)
-        panel.set_yticks(places, [shortened(name, 22) for name in header.classes])
+            panel.barh(rows + offset, values, 0.25, color=painted, alpha=alpha)
+            panel.barh(0, 0, color="#444444", alpha=alpha, label=split)  # for the legend alone
+        panel.set_yticks(rows, [shortened(name, 22) for name in header.classes])
         panel.invert_yaxis()
         panel.set_xlabel("samples with the class")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))

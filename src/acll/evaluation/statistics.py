@@ -1,5 +1,4 @@
-"""Figures of a run, from its matrix of scores, and intervals over runs; docs/metrics.md has
-definitions and sources.
+"""Figures of a run from its matrix of scores, and intervals over runs; see docs/metrics.md.
 
 A matrix [T, T] has in row i and column j the score of task j after i + 1 tasks were learned: NaN
 above the diagonal, and where a method has no network after so few.
@@ -15,10 +14,10 @@ Matrix = NDArray[np.float64]
 
 
 def forgetting(scores: Matrix) -> float:
-    """Mean over all tasks but the last of the best score so far less that at the end (Chaudhry et
-    al. 2018, eq. 3).
+    """Return the mean forgetting of all tasks but the last (Chaudhry et al. 2018, eq. 3).
 
-    0 for a single task. NaN where scores are missing.
+    That is the best score before the last task, less the score at the end. 0 for a single task; NaN
+    where scores are missing.
     """
     earlier = scores[:-1, :-1]
     lost = [earlier[task:, task].max() - scores[-1, task] for task in range(len(earlier))]
@@ -26,23 +25,30 @@ def forgetting(scores: Matrix) -> float:
 
 
 def backward_transfer(scores: Matrix) -> float:
-    """Mean over all tasks but the last of the score at the end less that when learned (Lopez-Paz &
-    Ranzato 2017)."""
+    """Return the mean change of all tasks but the last (Lopez-Paz & Ranzato 2017).
+
+    That is the score at the end, less the score when learned. 0 for a single task.
+    """
     change = (scores[-1] - np.diag(scores))[:-1]
     return float(change.mean()) if len(change) else 0.0
 
 
 def intransigence(scores: Matrix, alone: Matrix) -> float:
-    """Mean over tasks of the score of a network of the task's own [T] less that when learned in its
-    turn (Chaudhry et al. 2018, eq. 5, with individual networks in place of joint training)."""
+    """Return the mean of the score of a task alone less its score when learned in its turn.
+
+    alone: scores [T] of networks of the tasks' own. Chaudhry et al. 2018, eq. 5, with individual
+    networks in place of joint training.
+    """
     return float((alone - np.diag(scores)).mean())
 
 
 def forward_transfer(curves: Sequence[Sequence[float]], alone: Sequence[Sequence[float]]) -> float:
-    """How much faster tasks are learned for what was learned before: mean over all tasks but the
-    first of (A − B) / (1 − B), A and B being the mean of the learning curve of the task in its
-    turn, and alone (Wołczyk et al. 2021). NaN where a curve is missing, or perfect from the start
-    alone."""
+    """Return how much faster tasks are learned for what was learned before (Wołczyk et al. 2021).
+
+    That is the mean over all tasks but the first of (A − B) / (1 − B). A is the mean of the
+    learning curve of the task in its turn, B that of the task alone. NaN where a curve is missing,
+    or B is 1. curves, alone: for each task the score after each epoch.
+    """
     gains = []
     for own, reference in zip(curves[1:], alone[1:], strict=True):
         if not own or not reference or np.mean(reference) == 1:
@@ -52,9 +58,9 @@ def forward_transfer(curves: Sequence[Sequence[float]], alone: Sequence[Sequence
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, lower, upper) of the 95% interval of the mean by Student's t.
+    """Return (mean, low, high): the mean and its 95% interval by Student's t.
 
-    NaN bounds for fewer than two values.
+    The bounds are NaN for fewer than two values.
     """
     sample = np.asarray(values, float)
     mean = float(sample.mean()) if len(sample) else float("nan")

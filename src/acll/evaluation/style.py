@@ -1,5 +1,7 @@
-"""What all figures have in common: readable in print and by the colour-blind (Okabe & Ito's
-palette, with markers)."""
+"""What all figures have in common.
+
+They are readable in print and by the colour-blind: Okabe & Ito's palette, with markers.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def grid(rows: int, columns: int, height: float, width: float = 3.2) -> tuple[Figure, Any]:
-    """A figure of panels [rows, columns], each of a height and width in inches."""
+    """Return a figure and its panels [rows, columns]. height, width: of each, in inches."""
     size = (width * columns + 1.2, height * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     return figure, axes

@@ -10,19 +10,24 @@ import pandas as pd
 from acll.evaluation.comparison import Lookup, rows_at
 from acll.node import Node, Run
 
+# of the table `scores`
 COLUMNS = (
-    "network", "method", "seed", "prefix", "task", "position", "kind", "metric", "score", "score_when_learned",
-    "forgetting", "bit_exact", "ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped", "search_cost",
-    "owned_share", "free_share", "bytes", "alone_bytes", "samples", "device",
-)  # fmt: skip
+    *("network", "method", "seed", "prefix", "task", "position", "kind", "metric"),
+    *("score", "score_when_learned", "forgetting", "bit_exact"),
+    *("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped", "search_cost"),
+    *("owned_share", "free_share", "bytes", "alone_bytes", "samples", "device"),
+)
+# of these, what comes from a task's choice.json
 CHOSEN = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped")
+# columns of any table that hold text, whatever it looks like
 NAMES = (
-    "sequence", "order", "network", "method", "other", "type", "prefix", "task", "figure", "kind", "metric", "device",
-)  # fmt: skip
+    *("sequence", "order", "network", "method", "other", "type", "prefix", "task"),
+    *("figure", "kind", "metric", "device"),
+)
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table as it was written: names are text, whatever they look like."""
+    """Return a table from its file. Names are text, also `1` or `nan`."""
     columns = pd.read_csv(path, nrows=0).columns
     names = {name: str for name in NAMES if name in columns}
     return pd.read_csv(
@@ -31,55 +36,55 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def scores_table(nodes: Mapping[Node, Mapping[str, Any]]) -> pd.DataFrame:
-    """One row for each (network, method, seed, prefix, task).
+    """Return the table `scores`: a row for each (network, method, seed, prefix, task).
 
-    nodes: what the evaluation of each node wrote, for every prefix of every sequence, so that the
-    score of a task when it was learned is found at the node where it is last. forgetting =
-    score_when_learned − score, exactly 0 where the bits are the same and so is the device.
+    nodes: what the evaluation of each node wrote. There must be a node for every prefix: the score
+    of a task when it was learned is that at the node where it is the last task. forgetting =
+    score_when_learned − score, exactly 0 where bits and device are the same.
     """
     rows = []
     for node, evaluated in nodes.items():
         for entry in evaluated["rows"]:
             learned = replace(node, prefix=node.prefix[: entry["position"]])
             when = _when_learned(nodes, learned, entry["task"])
-            rows.append(
-                {key: value for key, value in entry.items() if key not in ("choice", "curve")}
-                | {key: entry["choice"].get(key) for key in CHOSEN}
-                | {"search_cost": entry["choice"].get("cost")}
-                | {
-                    "network": node.network,
-                    "method": node.method,
-                    "seed": node.seed,
-                    "prefix": node.word,
-                }
-                | {
-                    "score_when_learned": when,
-                    "forgetting": None if when is None else when - entry["score"],
-                }
-                | {key: evaluated[key] for key in ("free_share", "bytes", "device")}
-            )
+            row = {key: value for key, value in entry.items() if key not in ("choice", "curve")}
+            row |= {key: entry["choice"].get(key) for key in CHOSEN}
+            row |= {"search_cost": entry["choice"].get("cost")} | _names_of(node)
+            row["score_when_learned"] = when
+            row["forgetting"] = None if when is None else when - entry["score"]
+            row |= {key: evaluated[key] for key in ("free_share", "bytes", "device")}
+            rows.append(row)
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.sort_values(["network", "method", "seed", "prefix", "position"], ignore_index=True)
+
+
+def _names_of(node: Node) -> dict[str, object]:
+    """Return the columns that name a node."""
+    return {
+        "network": node.network,
+        "method": node.method,
+        "seed": node.seed,
+        "prefix": node.word,
+    }
 
 
 def _when_learned(
     nodes: Mapping[Node, Mapping[str, Any]], learned: Node, task: str
 ) -> float | None:
-    """The score of a task at the node where it was learned; None where several were learned
-    together, before which there is nothing."""
+    """Return the score of a task at the node where it was learned.
+
+    None where several tasks were learned at once: then nothing was learned in turn.
+    """
     rows = nodes[learned]["rows"]
-    return (
-        None
-        if len(rows) > learned.position
-        else float(next(row["score"] for row in rows if row["task"] == task))
-    )
+    if len(rows) > learned.position:
+        return None
+    return float(next(row["score"] for row in rows if row["task"] == task))
 
 
 def curves_table(nodes: Mapping[Node, Mapping[str, Any]]) -> pd.DataFrame:
-    """One row for each node and epoch of the training in which its task was learned: the score on
-    the validation split.
+    """Return the validation score after each epoch of the training of each node's task.
 
-    Nodes whose tasks were learned together have none.
+    nodes: what the evaluation of each node wrote. Nodes whose tasks were learned at once have none.
     """
     rows = [
         (node.network, node.method, node.seed, node.word, epoch, score)
@@ -90,14 +95,13 @@ def curves_table(nodes: Mapping[Node, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def final_table(nodes: Lookup, runs: Sequence[Run]) -> pd.DataFrame:
-    """The rows of `scores` at the end of each run, with the columns `sequence` and `order` in
-    front."""
+    """Return the rows of `scores` at the end of each run, after columns `sequence` and `order`."""
     frame = pd.concat([rows_at(nodes, run, len(run.tasks)) for run in runs], ignore_index=True)
     return frame[["sequence", "order", *COLUMNS]]
 
 
 def data_table(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row for each prepared task. summaries: what preparation wrote of each."""
+    """Return a row for each prepared task. summaries: what preparation wrote of each."""
     rows = []
     for summary in summaries:
         height, width = summary["image_size"]
@@ -116,9 +120,9 @@ def data_table(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def plot_table(final: pd.DataFrame) -> pd.DataFrame:
-    """A row for each task at the end of each sequence and method, under one name; means over seeds.
+    """Return the score of each task at the end of each sequence and method, for `dvc plots`.
 
-    For dvc plots.
+    Scores are means over runs; the three names are one column, since DVC plots against one.
     """
     means = final.groupby(["sequence", "method", "task"], sort=False)["score"].mean().reset_index()
     return pd.DataFrame(
@@ -130,7 +134,7 @@ def plot_table(final: pd.DataFrame) -> pd.DataFrame:
 
 
 def metrics_of(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
-    """The summary as nested plain data, sequence → method → figure, for `dvc metrics`."""
+    """Return the summary as nested plain data, sequence → method → figure, for `dvc metrics`."""
     figures = ["mean_score", "worst_score", "mean_forgetting", "free_share", "size"]
     nested: dict[str, dict[str, dict[str, float]]] = {}
     for row in summary.to_dict("records"):
@@ -141,36 +145,29 @@ def metrics_of(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def trials_table(searches: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """All trials of all searches, in order. searches: by network/method/seed/prefix, what each
-    search wrote."""
+    """Return all trials of all searches, in order.
+
+    searches: the table of trials of each node, by its name.
+    """
     if not searches:
         return pd.DataFrame(columns=["network", "method", "seed", "prefix"])
     frames = []
     for name, trials in searches.items():
-        node = Node.of(name)
-        names = {
-            "network": node.network,
-            "method": node.method,
-            "seed": node.seed,
-            "prefix": node.word,
-        }
-        frames.append(
-            pd.DataFrame([names] * len(trials), index=trials.index, columns=list(names)).join(
-                trials
-            )
-        )
+        names = _names_of(Node.of(name))
+        columns = pd.DataFrame([names] * len(trials), index=trials.index, columns=list(names))
+        frames.append(columns.join(trials))
     return pd.concat(frames, ignore_index=True)
 
 
 def amiss(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each task of whose data something was left out, or is to be looked at."""
+    """Return a line for each task of whose data something was left out or looks wrong."""
     lines = []
     for summary in summaries:
-        found = [
-            f"{words} {', '.join(f'{count} {kind}' for kind, count in summary[key].items())}"
-            for key, words in (("left_out", "left out:"), ("warnings", "warnings:"))
-            if summary[key]
-        ]
+        found = []
+        for key, words in (("left_out", "left out:"), ("warnings", "warnings:")):
+            counts = [f"{count} {kind}" for kind, count in summary[key].items()]
+            if counts:
+                found.append(f"{words} {', '.join(counts)}")
         if found:
             lines.append(
                 f"{summary['name']}: {'; '.join(found)} (data/{summary['name']}.json has the files)"

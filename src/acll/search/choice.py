@@ -13,17 +13,18 @@ Floats = NDArray[np.float64]
 
 
 def tolerance_of(standard_error: float, z: float, lowest: float, highest: float) -> float:
-    """How far below the reference a score may lie: z standard errors, within bounds (the
-    one-standard-error rule)."""
+    """Return how far below the reference a score may lie.
+
+    That is z standard errors, within bounds (the one-standard-error rule).
+    """
     return float(np.clip(z * standard_error, lowest, highest))
 
 
 def monotone_fit(kept: Sequence[float], scores: Sequence[float]) -> tuple[Floats, Floats]:
-    """Score against kept share, monotone up to noise: (distinct kept shares, ascending; fitted
-    scores).
+    """Fit a score that rises with the kept share; return (kept shares, fitted scores).
 
-    Weighted isotonic regression; trials of the same kept share are averaged and weigh as many as
-    they are.
+    The kept shares are distinct and ascending. Weighted isotonic regression: trials of the same
+    share are averaged, and weigh as many as they are.
     """
     shares, members = np.unique(np.asarray(kept, float), return_inverse=True)
     weights = np.bincount(members).astype(float)
@@ -32,11 +33,11 @@ def monotone_fit(kept: Sequence[float], scores: Sequence[float]) -> tuple[Floats
 
 
 def crossing(kept: Sequence[float], scores: Sequence[float], threshold: float) -> float:
-    """The smallest kept share at which the fit reaches the threshold; the largest tried where it
-    never does.
+    """Return the smallest kept share at which the fit reaches the threshold.
 
-    Between neighbours the fit is linear in the log of the share. All trials must have had the same
-    retraining. Read off the fit of all together, never off one lucky trial.
+    Where it never does, return the largest share that was tried. Between neighbours the fit is
+    linear in the log of the share. All trials must have had the same retraining. The answer is read
+    off the fit of all together, never off one lucky trial.
     """
     shares, fitted = monotone_fit(kept, scores)
     passing = np.flatnonzero(fitted >= threshold - 1e-12)
@@ -45,38 +46,40 @@ def crossing(kept: Sequence[float], scores: Sequence[float], threshold: float) -
     first = passing[0]
     if first == 0:
         return float(shares[0])
-    return float(
-        np.exp(
-            np.interp(
-                threshold, fitted[first - 1 : first + 1], np.log(shares[first - 1 : first + 1])
-            )
-        )
-    )
+    around = slice(first - 1, first + 1)  # the last that fails and the first that passes
+    return float(np.exp(np.interp(threshold, fitted[around], np.log(shares[around]))))
 
 
 def crossing_below_top(kept: Sequence[float], scores: Sequence[float], tolerance: float) -> float:
-    """Where the fit is `tolerance` below its value at the largest share: brief retraining makes
-    single references unreliable, the fit pools them with their neighbours."""
-    return crossing(kept, scores, float(monotone_fit(kept, scores)[1][-1]) - tolerance)
+    """Return the kept share at which the fit is `tolerance` below its value at the largest share.
+
+    Short retraining makes a single reference unreliable; the fit averages it with its neighbours.
+    """
+    return crossing(kept, scores, top_of_fit(kept, scores) - tolerance)
+
+
+def top_of_fit(kept: Sequence[float], scores: Sequence[float]) -> float:
+    """Return the fitted score at the largest kept share."""
+    return float(monotone_fit(kept, scores)[1][-1])
 
 
 def ratio_interval(
     kept: Sequence[float], scores: Sequence[float], threshold: float, noise: float, seed: int
 ) -> tuple[float, float]:
-    """Between which kept shares the smallest one that holds lies, with a probability of about
-    COVERAGE.
+    """Return the bounds between which the smallest kept share that holds lies.
 
-    kept, scores: the trials with full retraining; noise: the deviation of the score of one
-    training. A parametric bootstrap: each resample adds noise to all scores and to the threshold,
-    and draws from between the smallest share that then holds and the largest below it that does not
-    (half of it, where there is none).
+    It does with a probability of about COVERAGE. kept, scores: the trials with full retraining.
+    noise: standard deviation of the score of one training.
+
+    A parametric bootstrap. Each resample adds noise to all scores and to the threshold. It draws
+    from between the smallest share that then holds and the next smaller one, which does not (or
+    half of the smallest, where there is no smaller one).
     """
     generator = np.random.default_rng(seed)
     order = np.argsort(kept)
-    shares, values = (
-        np.append(np.asarray(kept, float)[order], 1.0),
-        np.append(np.asarray(scores, float)[order], np.inf),
-    )
+    # keeping everything holds, whatever the noise: without it a resample might have no answer
+    shares = np.append(np.asarray(kept, float)[order], 1.0)
+    values = np.append(np.asarray(scores, float)[order], np.inf)
     found = []
     for _ in range(CHOICE_RESAMPLES):
         added = noise * generator.standard_normal(len(values) + 1)
@@ -88,7 +91,7 @@ def ratio_interval(
 
 
 def residuals_of(kept: Sequence[float], scores: Sequence[float]) -> Floats:
-    """What the fit leaves of each score: [number of scores]."""
+    """Return the difference of each score from the fit: [number of scores]."""
     shares, fitted = monotone_fit(kept, scores)
     found: Floats = (
         np.asarray(scores, float) - fitted[np.searchsorted(shares, np.asarray(kept, float))]

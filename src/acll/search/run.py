@@ -1,8 +1,8 @@
-"""The search of a task's release ratio: reference, trials at rising cost, confirmation, choice (see
-docs/search.md).
+"""The search of a task's release ratio; docs/search.md says what happens and why.
 
-Brief trials say about where the score begins to fall; full retraining, from there on, decides. The
-answer is the smallest kept share that was seen to hold.
+A reference is measured first, with nothing released. Short trials say about where the score begins
+to fall. Full retraining, from there on, decides: the answer is the smallest kept share that held
+with it.
 """
 
 import math
@@ -13,17 +13,17 @@ import numpy as np
 
 from acll.search.choice import (
     crossing_below_top,
-    monotone_fit,
     ratio_interval,
     residuals_of,
     tolerance_of,
+    top_of_fit,
 )
 from acll.search.settings import Search
-from acll.search.strategies import STEP, SUGGEST, KnownTrials, draw, objective_of
+from acll.search.strategies import SUGGEST, SWEEP_FACTOR, KnownTrials, draw, objective_of
 from acll.search.trials import (
-    CONFIRMATION,
+    FULL,
     REFERENCE,
-    TRIAL,
+    SHORT,
     Candidate,
     Cost,
     RunTrial,
@@ -34,94 +34,98 @@ from acll.search.trials import (
 from acll.seeds import derived
 
 FEWEST_SAMPLES = 50  # a validation split below this says little; the run warns
-BRIEF = 1 / 16  # length of brief retraining, in full ones
-BRIEF_SHARE = 0.25  # how much of what the reference leaves of the budget brief trials may spend
-FEWEST_TRIALS, MOST_TRIALS = 4, 12
-FULL_PER_SHORT = (
-    0.35  # what is needed with full retraining, in what is needed with brief retraining: about
-)
+SHORT_LENGTH = 1 / 16  # length of short retraining, in full ones
+SHORT_SHARE = 0.25  # how much of what the reference leaves of the budget short trials may spend
+FEWEST_TRIALS, MOST_TRIALS = 4, 12  # short trials, whatever the budget
+# kept share that holds with full retraining, over the one that holds with short retraining; about:
+# the longer the retraining, the fewer weights hold
+FULL_PER_SHORT = 0.35
 STEP_FACTOR = 1.5  # by which factor the next kept share with full retraining is smaller or larger
 RESOLUTION = 1.3  # two kept shares by a smaller factor apart are as good as one
 FAILURES_BEFORE_REMEASURE = 2  # failures in a row after which the reference is measured once more
 # larger shares that are tried, whatever the budget, when the first with full retraining fails
 FALLBACKS = 3
 LEAST_NOISE = 0.5  # of one training's score, in standard errors of the reference
-SHAPES = 16  # trials of shapes, with groups of layers
-SHAPE_RANGE = math.log(3)  # by how much the magnitudes of a group may count more or less
+GROUP_TRIALS = 16  # trials of scales, with groups of layers
+LOG_SCALE_RANGE = math.log(3)  # a group's magnitudes count from a third to three times as much
+NO_ROOM = (
+    "no weight is left free for this task: it trains its head, biases and normalisations alone; "
+    "a larger network, or larger ratios or a cap for the tasks before, would leave it some"
+)
 
 
 @dataclass(frozen=True)
 class SearchTask:
-    """What a search works on. attempt: releases, retrains and scores; full_epochs: length of the
-    retraining that follows; groups: names of the groups of layers, none for one ratio; cap: largest
-    share that the task may keep."""
+    """What a search works on.
 
-    attempt: RunTrial
+    run_trial: releases, retrains and scores. full_epochs: length of the retraining that follows the
+    search. groups: names of the groups of layers; none for one ratio. cap: the largest share of the
+    free weights that the task may keep; None: no bound. free: number of weights that are free.
+    """
+
+    run_trial: RunTrial
     cost: Cost
     full_epochs: int
     groups: tuple[str, ...]
     cap: float | None
-    free: int  # number of weights that the task may keep
+    free: int
     seed: int
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a search decided. Ratios are shares of the free weights that are released."""
+    """What a search decided; `choice.json` of a node.
 
-    ratio_searched: (
-        float | None
-    )  # what the data ask for, a bound unless it was confirmed; None: nothing was searched
-    ratio: float  # what is done: not less than the cap demands
-    ratio_low: float  # between these two the ratio lies, as far as the trials tell (90%)
+    Ratios are shares of the free weights that are released. ratio_searched: what the data ask for,
+    a bound unless it was confirmed; None: nothing was searched. ratio: what is done, which the cap
+    may make larger. ratio_low, ratio_high: between these the ratio lies with 90%, as far as the
+    trials tell. cap: the largest share of the free weights that the task may keep; None: no bound.
+    capped: whether the cap decided. confirmed: whether the share held with full retraining. cost:
+    in units of the dense training. group_log_scale: logarithm of the factor of each group of
+    layers; empty without groups.
+    """
+
+    ratio_searched: float | None
+    ratio: float
+    ratio_low: float
     ratio_high: float
-    cap: float | None  # largest share of the free weights that the task may keep; None: no bound
+    cap: float | None
     capped: bool
     confirmed: bool
     strategy: str
-    cost: float  # in units of the dense training
+    cost: float
     reference_score: float | None = None
     standard_error: float | None = None
     tolerance: float | None = None
     threshold: float | None = None
-    shape: dict[str, float] = field(default_factory=dict)  # logs of the factors of groups of layers
+    group_log_scale: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = field(default=())
 
 
 def fixed(ratio: float, cap: float | None) -> Choice:
-    """The choice that needs no search: this ratio, or what the cap demands."""
+    """Return the choice that needs no search: this ratio, or what the cap demands."""
     done = max(ratio, 0.0 if cap is None else 1 - cap)
     capped = done > ratio
-    # 0 asks for all that may be had
-    warnings = (
-        (f"a ratio of {ratio:.3f} was asked for; the cap demands {done:.3f}",)
-        if capped and ratio
-        else ()
-    )
+    warnings: tuple[str, ...] = ()
+    if capped and ratio:  # a ratio of 0 asks for all that may be had, whatever that is
+        warnings = (f"a ratio of {ratio:.3f} was asked for; the cap demands {done:.3f}",)
     return Choice(None, done, done, done, cap, capped, False, "fixed", 0.0, warnings=warnings)
 
 
 def search(settings: Search, task: SearchTask, log: TrialLog) -> tuple[Choice, list[Trial]]:
     """Find the largest ratio whose validation score is within the tolerance of the reference.
 
-    The whole range up to 1 is searched with brief trials whatever the cap, so that `ratio_searched`
-    says what the task needs and the cap what it gets.
+    Return the choice and all trials. Short trials try the whole range up to 1, whatever the cap: so
+    `ratio_searched` says what the task needs, and the cap what it gets.
     """
     if task.free == 0:
-        return replace(
-            fixed(0.0, None), strategy=settings.search, cap=task.cap, warnings=(NO_ROOM,)
-        ), []
+        nothing = fixed(0.0, None)
+        choice = replace(nothing, strategy=settings.search, cap=task.cap, warnings=(NO_ROOM,))
+        return choice, []
     if settings.search == "fixed":
         assert settings.ratio is not None  # the configuration sees to it
         return fixed(settings.ratio, task.cap), []
     return _Search(settings, task, log).result(), log.trials
-
-
-NO_ROOM = (
-    "no weight is left free for this task: it trains its head, biases and normalisations "
-    "alone; a larger network, "
-    "or larger ratios or a cap for the tasks before, would leave it some"
-)
 
 
 class _Search:
@@ -132,37 +136,47 @@ class _Search:
         self.limit = 1.0 if task.cap is None else task.cap
         self.lowest = min(settings.lower, self.limit)
         self.full_cost = task.cost(task.full_epochs)
-        self.shape: dict[str, float] = {}
+        self.group_log_scale: dict[str, float] = {}
         self.best = 1.0  # smallest kept share that seems to do, so far
 
     def result(self) -> Choice:
-        self.reference = self._measure(REFERENCE, 1.0, self.task.full_epochs)
+        """Run the whole search and return what it decided."""
+        self.reference = self._run_trial(REFERENCE, 1.0, self.task.full_epochs)
         bounds = (self.settings.min_tolerance, self.settings.max_tolerance)
         self.tolerance = tolerance_of(self.reference.standard_error, self.settings.z, *bounds)
         self.threshold = self.reference.score - self.tolerance
         self._note(self.reference, None)
-        brief = BRIEF * self.task.full_epochs
-        trials = self._brief(brief)
-        if self.task.groups and self._find_shape(brief, self.best):
-            trials = self._brief(brief)
+        epochs = SHORT_LENGTH * self.task.full_epochs
+        trials = self._short_trials(epochs)
+        if self.task.groups and self._find_group_log_scale(epochs, self.best):
+            trials = self._short_trials(epochs)  # once more, along the scales that were found
         kept, scores = _kept(trials), _scores(trials)
         estimate = crossing_below_top(kept, scores, self.tolerance)
-        wanted, confirmed = self._confirm(max(self.settings.lower, estimate * FULL_PER_SHORT))
-        full = [trial for trial in self.log.trials if trial.role == CONFIRMATION]
+        guess = max(self.settings.lower, estimate * FULL_PER_SHORT)
+        wanted, confirmed = self._full_trials(guess)
         noise = max(
             float(residuals_of(kept, scores).std()), LEAST_NOISE * self.reference.standard_error
         )
-        own = derived(self.task.seed, "bootstrap")
-        low, high = (
-            ratio_interval(_kept(full), _scores(full), self.threshold, noise, own)
-            if full
-            else (wanted, 1.0)
-        )
+        low, high = self._interval(wanted, noise)
         return self._choice(wanted, min(low, wanted), max(high, wanted), confirmed)
 
+    def _interval(self, wanted: float, noise: float) -> tuple[float, float]:
+        """Return bounds of the kept share.
+
+        noise: standard deviation of the score of one training.
+        """
+        full = [trial for trial in self.log.trials if trial.role == FULL]
+        if not full:
+            return wanted, 1.0
+        seed = derived(self.task.seed, "bootstrap")
+        return ratio_interval(_kept(full), _scores(full), self.threshold, noise, seed)
+
     def _choice(self, wanted: float, low: float, high: float, confirmed: bool) -> Choice:
+        """Return the choice. wanted, low, high: kept shares."""
         cap = self.task.cap
         capped = cap is not None and not confirmed
+        samples = self.task.cost.validation_samples
+        warnings = _warnings(samples, wanted, cap if capped else None, confirmed)
         return Choice(
             ratio_searched=1 - wanted,
             ratio=1 - min(wanted, self.limit),
@@ -177,13 +191,8 @@ class _Search:
             standard_error=self.reference.standard_error,
             tolerance=self.tolerance,
             threshold=self.threshold,
-            shape=self.shape,
-            warnings=(
-                *_warnings(
-                    self.task.cost.validation_samples, wanted, cap if capped else None, confirmed
-                ),
-                *self._overdrawn(),
-            ),
+            group_log_scale=self.group_log_scale,
+            warnings=(*warnings, *self._overdrawn()),
         )
 
     def _overdrawn(self) -> list[str]:
@@ -191,116 +200,130 @@ class _Search:
         if cost <= budget:
             return []
         why = (
-            "a reference, a few brief trials, and retrainings until one holds are made "
+            "a reference, a few short trials, and retrainings until one holds are made "
             "whatever the budget"
         )
         return [f"the search cost {cost:.3f} dense trainings, its budget is {budget:g}: {why}"]
 
     # ----------------------------------------------------------------------------------------------
-    # brief trials
+    # short trials
 
-    def _brief(self, epochs: float) -> list[Trial]:
-        """Trials of brief retraining, the reference first, as the strategy wants them and the
-        budget allows."""
-        left = (self.settings.budget - self._spent()) * BRIEF_SHARE
+    def _short_trials(self, epochs: float) -> list[Trial]:
+        """Run trials of short retraining: a reference, then what the strategy asks for.
+
+        Return them in order. Their number is what the budget allows, within bounds.
+        """
+        left = (self.settings.budget - self._spent()) * SHORT_SHARE
+        # less the reference, which is a trial, too
         number = int(np.clip(left / self.task.cost(epochs) - 1, FEWEST_TRIALS, MOST_TRIALS))
-        low, seed = self.settings.lower, derived(self.task.seed, "brief", *self.shape)
-        trials = [self._measure(REFERENCE, 1.0, epochs)]
+        low = self.settings.lower
+        # The words of a seed are part of its value: another word would draw other shares.
+        seed = derived(self.task.seed, "brief", *self.group_log_scale)
+        trials = [self._run_trial(REFERENCE, 1.0, epochs)]
         self._note(trials[0], None)
         for _ in range(number):
             kept, scores = _kept(trials), _scores(trials)
-            threshold = float(monotone_fit(kept, scores)[1][-1]) - self.tolerance
-            suggested = SUGGEST[self.settings.search](
-                KnownTrials(low, kept, scores, threshold, self.tolerance, seed)
-            )
+            # of short retraining: its scores are lower than those of full retraining
+            threshold = top_of_fit(kept, scores) - self.tolerance
+            known = KnownTrials(low, kept, scores, threshold, self.tolerance, seed)
+            suggested = SUGGEST[self.settings.search](known)
             if suggested is None:
                 break
-            trial = self._measure(TRIAL, suggested, epochs)
+            trial = self._run_trial(SHORT, suggested, epochs)
             objective = objective_of(trial.kept_share, trial.score, threshold, self.tolerance, low)
             trials.append(trial)
             self.best = crossing_below_top(_kept(trials), _scores(trials), self.tolerance)
             self._note(trial, threshold, objective)
         return trials
 
-    def _find_shape(self, epochs: float, kept: float) -> bool:
-        """Which groups' weights should count more: the best score at one kept share of all, where
-        it matters. Whether any shape is better than none. Strategies that are sweeps leave the
-        shape to TPE. Half of what the budget leaves beside one full retraining may be spent; for
-        fewer than a few trials it is not worth it."""
-        affordable = (
-            (self.settings.budget - self._spent() - self.full_cost) / 2 / self.task.cost(epochs)
-        )
+    def _find_group_log_scale(self, epochs: float, kept: float) -> bool:
+        """Find by short trials which groups' weights should count more.
+
+        All trials have one kept share, somewhat below `kept`: there it matters what is kept. Return
+        whether any scales are better than none. Half of what the budget leaves beside one full
+        retraining may be spent; where that is fewer than a few trials, none are run.
+        """
+        left = self.settings.budget - self._spent() - self.full_cost
+        affordable = left / 2 / self.task.cost(epochs)
         if affordable < FEWEST_TRIALS:
             return False
-        share = max(self.settings.lower, kept / STEP)
-        bounds = dict.fromkeys(self.task.groups, (-SHAPE_RANGE, SHAPE_RANGE))
+        share = max(self.settings.lower, kept / SWEEP_FACTOR)
+        bounds = dict.fromkeys(self.task.groups, (-LOG_SCALE_RANGE, LOG_SCALE_RANGE))
         points: list[dict[str, float]] = []
         losses: list[float] = []
-        seed = derived(self.task.seed, "shape")
+        seed = derived(self.task.seed, "shape")  # the word is part of the value of the seed
+        # sweeps know one number only: TPE finds the scales for them
         strategy = self.settings.search if self.settings.search in ("anneal", "random") else "tpe"
-        for number in range(min(SHAPES, int(affordable))):
-            shape = (
-                dict.fromkeys(self.task.groups, 0.0)
-                if number == 0
-                else draw(strategy, bounds, points, losses, seed)
-            )
-            trial = self._measure(TRIAL, share, epochs, shape)
-            points.append(shape)
+        for number in range(min(GROUP_TRIALS, int(affordable))):
+            if number == 0:  # all factors 1: what the others have to be better than
+                scales = dict.fromkeys(self.task.groups, 0.0)
+            else:
+                scales = draw(strategy, bounds, points, losses, seed)
+            trial = self._run_trial(SHORT, share, epochs, scales)
+            points.append(scales)
             losses.append(-trial.score)
             self._note(trial, None, losses[-1])
         best = int(np.argmin(losses))
-        self.shape = points[best] if best > 0 else {}
+        self.group_log_scale = points[best] if best > 0 else {}
         return best > 0
 
     # ----------------------------------------------------------------------------------------------
     # full retraining
 
-    def _confirm(self, guess: float) -> tuple[float, bool]:
-        """(kept share that is wanted, whether full retraining held with it).
+    def _full_trials(self, guess: float) -> tuple[float, bool]:
+        """Run trials of full retraining from the kept share `guess` on.
 
-        From the guess on: smaller ones while they hold, larger ones until one does, then between
-        the two. Where none may be tried or none holds it is what was asked for, or all that the
-        task may have.
+        Smaller shares are tried while they hold, larger ones until one does, then those between.
+        Return the smallest that held, and True. Where none held, return the guess, or all that the
+        task may keep if that is more, and False. Where the guess is far above the cap, none is
+        tried.
         """
         if guess > 2 * self.limit:
             return guess, False
         tried: list[Trial] = []
         share: float | None = max(self.lowest, min(guess, self.limit / RESOLUTION))
         while share is not None:
-            trial = self._measure(CONFIRMATION, share, self.task.full_epochs)
+            trial = self._run_trial(FULL, share, self.task.full_epochs)
             tried.append(trial)
             held = self._held(tried)
             self.best = min(held, default=self.best)
             self._note(trial, self.threshold)
             if len(tried) == FAILURES_BEFORE_REMEASURE and not held:
-                self._doubt()
-                held = self._held(tried)
+                self._remeasure_reference()
+                held = self._held(tried)  # with the new threshold
             share = self._next(_kept(tried), held)
         return (min(held), True) if held else (max(guess, self.limit), False)
 
     def _next(self, tried: list[float], held: list[float]) -> float | None:
-        """The share to try next with full retraining; None where the answer is settled or the
-        budget spent."""
+        """Return the kept share to try next with full retraining.
+
+        None: the answer is settled, or the budget is spent.
+        """
         affordable = self._spent() + self.full_cost <= self.settings.budget
         if not held:
+            largest = max(tried)
             # by rising steps: where the first few fail, the guess was far off
-            share = min(
-                max(tried) * STEP_FACTOR ** max(1, len(tried) - 1),
-                math.sqrt(max(tried) * self.limit),
-            )
-            worth = self.limit / max(tried) >= RESOLUTION
+            step = STEP_FACTOR ** max(1, len(tried) - 1)
+            share = min(largest * step, math.sqrt(largest * self.limit))
+            worth = self.limit / largest >= RESOLUTION
             return share if worth and (affordable or len(tried) <= FALLBACKS) else None
-        failed = [share for share in tried if share < min(held)]
-        below = max(self.lowest, min(held) / STEP_FACTOR ** len(held))
-        share = math.sqrt(min(held) * max(failed)) if failed else below
-        return share if affordable and min(held) / share >= math.sqrt(RESOLUTION) else None
+        smallest = min(held)
+        failed = [share for share in tried if share < smallest]
+        if failed:
+            share = math.sqrt(smallest * max(failed))  # the middle, on the log scale
+        else:
+            share = max(self.lowest, smallest / STEP_FACTOR ** len(held))
+        return share if affordable and smallest / share >= math.sqrt(RESOLUTION) else None
 
     def _held(self, tried: list[Trial]) -> list[float]:
         return [trial.kept_share for trial in tried if trial.score >= self.threshold - 1e-12]
 
-    def _doubt(self) -> None:
-        """Measure the reference once more: a lucky one would let everything fail."""
-        again = self._measure(REFERENCE, 1.0, self.task.full_epochs, again=1)
+    def _remeasure_reference(self) -> None:
+        """Measure the reference once more; the mean of both counts from here on.
+
+        A single reference that is too high by luck would let every share fail.
+        """
+        again = self._run_trial(REFERENCE, 1.0, self.task.full_epochs, again=1)
         score = (self.reference.score + again.score) / 2
         self.reference = replace(self.reference, score=score)
         self.threshold = score - self.tolerance
@@ -309,36 +332,41 @@ class _Search:
     # ----------------------------------------------------------------------------------------------
     # trials
 
-    def _measure(
+    def _run_trial(
         self,
         role: str,
         kept: float,
         epochs: float,
-        shape: dict[str, float] | None = None,
+        group_log_scale: dict[str, float] | None = None,
         again: int = 0,
     ) -> Trial:
-        point = Candidate(kept, self.shape if shape is None else shape)
-        settled = _decided(self.threshold, round(epochs)) if role == CONFIRMATION else None
-        # full retraining has one seed, so that reference and confirmations differ by nothing but
-        # the kept share
+        """Run one trial, or take it from the log.
+
+        group_log_scale: None: the scales that were found. again: how often full retraining of this
+        share was run before.
+        """
+        scales = self.group_log_scale if group_log_scale is None else group_log_scale
+        candidate = Candidate(kept, scales)
+        stop_rule = _stop_rule(self.threshold, round(epochs)) if role == FULL else None
+        # all full retraining has one seed, so that the reference and the others differ by nothing
+        # but the kept share
         number = again if epochs == self.task.full_epochs else len(self.log.trials)
         seed = derived(self.task.seed, "trial", number)
-        run = partial(self.task.attempt, point, epochs, seed, settled)
-        return self.log.measure(role, point, epochs, run, self.task.cost)
+        run = partial(self.task.run_trial, candidate, epochs, seed, stop_rule)
+        return self.log.measure(role, candidate, epochs, run, self.task.cost)
 
-    def _note(self, trial: Trial, needed: float | None, objective: float | None = None) -> None:
-        self.log.note(replace(trial, needed=needed, objective=objective))
-        wanted = "" if needed is None else f"  (needed {needed:.4f})"
-        factors = " ".join(f"{math.exp(value):.2f}" for value in trial.shape.values())
-        shape = f"  factors of groups {factors}" if any(trial.shape.values()) else ""
-        what = (
-            f"{trial.role:9} {trial.ran:6.2f} epochs  keep {trial.kept_share:.4f}  score "
-            f"{trial.score:.4f}"
-        )
-        so_far = (
-            f"best ratio {1 - self.best:.4f}  cost {self._spent():.2f} of {self.settings.budget:g}"
-        )
-        print(f"search: {what}{wanted}{shape}  {so_far}", flush=True)
+    def _note(self, trial: Trial, threshold: float | None, objective: float | None = None) -> None:
+        """Add to a trial in the log what the search made of it, and print a line."""
+        self.log.note(replace(trial, threshold=threshold, objective=objective))
+        score = f"score {trial.score:.4f}"
+        if threshold is not None:
+            score += f"  (threshold {threshold:.4f})"
+        if any(trial.group_log_scale.values()):
+            factors = [f"{math.exp(value):.2f}" for value in trial.group_log_scale.values()]
+            score += f"  factors of groups {' '.join(factors)}"
+        what = f"{trial.role:9} {trial.epochs_run:6.2f} epochs  keep {trial.kept_share:.4f}"
+        cost = f"cost {self._spent():.2f} of {self.settings.budget:g}"
+        print(f"search: {what}  {score}  best ratio {1 - self.best:.4f}  {cost}", flush=True)
 
     def _spent(self) -> float:
         return sum(trial.cost for trial in self.log.trials)
@@ -352,25 +380,33 @@ def _scores(trials: list[Trial]) -> list[float]:
     return [trial.score for trial in trials]
 
 
-def _decided(threshold: float, looks: int) -> StopRule:
-    """Whether a confirmation can end: it holds, since its best look counts, or it can hardly win
-    any more: half of its looks are over, and if each to come gained as much as the last one, and a
-    standard error more, it would fall short."""
+def _stop_rule(threshold: float, validations: int) -> StopRule:
+    """Return the rule that ends full retraining once its result is certain.
 
-    def decided(scores: list[float], standard_error: float) -> bool:
+    It ends when a validation reaches the threshold: the best one counts, so the share holds. It
+    ends, too, when the share can hardly hold any more: half of the validations are over, and the
+    score would stay below the threshold if each one to come gained as much as the last one did, and
+    a standard error more. validations: how many there would be.
+    """
+
+    def ends(scores: list[float], standard_error: float) -> bool:
         best = max(scores)
         if best >= threshold - 1e-12:
             return True
-        if len(scores) < max(2, looks / 2):
+        if len(scores) < max(2, validations / 2):
             return False
         gain = max(0.0, best - max(scores[:-1]))
-        return best + (looks - len(scores)) * gain + standard_error < threshold
+        return best + (validations - len(scores)) * gain + standard_error < threshold
 
-    return decided
+    return ends
 
 
 def _warnings(samples: int, wanted: float, cap: float | None, confirmed: bool) -> tuple[str, ...]:
-    """What a person should know of a choice; cap: the bound where it was hit, else None."""
+    """Return what a person should know of a choice.
+
+    samples: of the validation split. wanted: the kept share. cap: the bound where it was hit, else
+    None.
+    """
     warnings = []
     if samples < FEWEST_SAMPLES:
         warnings.append(

@@ -14,15 +14,15 @@ class Search(Settings):
 
     search: Strategy = Field(
         description="`tpe`, `anneal`, `random`: hyperopt's; `grid`: an ascending sweep of kept "
-        "shares; `decay`: a "
-        "ratio of 0.9 that shrinks until the score holds; `fixed`: no search, the same `ratio` "
-        "for every task"
+        "shares; `decay`: a ratio of 0.9 that shrinks until the score holds; `fixed`: no search, "
+        "the same `ratio` for every task"
     )
     budget: float = Field(
-        0.75, gt=0, description="what the search may cost, in units of the task's dense "
-                                "training; a reference, four "
-        "brief trials, and retrainings until one holds, are made whatever it is"
-    )  # fmt: skip
+        0.75,
+        gt=0,
+        description="what the search may cost, in units of the task's dense training; a "
+        "reference, four short trials, and retrainings until one holds, are made whatever it is",
+    )
     space: Literal["network", "groups"] = Field(
         "network",
         description="one ratio for the whole network, or one for each of up to six `groups` of "

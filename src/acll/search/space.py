@@ -1,10 +1,9 @@
-"""What is searched: one number for the whole network, or a *shape* too, by which groups of layers
-differ.
+"""What is searched: the kept share of all free weights and, with groups of layers, their scales.
 
-A shape has a factor for each group, by which the magnitudes of its weights count more than others
-when all are ranked. Along a shape everything depends on one number again, the kept share of all
-free weights together, and larger shares keep whatever smaller ones keep; with all factors 1 it is
-the search without groups.
+A group's scale is a factor. The magnitudes of its weights are multiplied by it before all weights
+are ranked together. For given scales everything depends on one number again, the kept share, and
+larger shares keep whatever smaller ones keep. With all factors 1 it is the search without groups.
+Searches and files hold the logarithms of the factors, `group_log_scale`.
 """
 
 import math
@@ -14,8 +13,10 @@ PARTS = {"encoder": 4, "decoder": 2}  # into how many groups, at most, by depth
 
 
 def groups_of(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Tensors in the order of the network → groups of neighbours: `encoder_1` … by depth, with
-    about equally many."""
+    """Return groups of neighbouring tensors, `encoder_1` … by depth, of about equal number.
+
+    names: of the tensors, in the order of the network.
+    """
     found = {}
     for part, count in PARTS.items():
         own = [name for name in names if name.split(".")[0] == part]
@@ -26,12 +27,15 @@ def groups_of(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def factors_of(names: Sequence[str], shape: Mapping[str, float]) -> dict[str, float]:
-    """The factor of each tensor. shape: the log of each group's factor; empty without groups."""
-    if not shape:
+def factors_of(names: Sequence[str], group_log_scale: Mapping[str, float]) -> dict[str, float]:
+    """Return the factor of each tensor.
+
+    group_log_scale: for each group the logarithm of its factor; empty without groups, and then the
+    result is empty, too.
+    """
+    if not group_log_scale:
         return {}
-    return {
-        name: math.exp(shape[group])
-        for group, members in groups_of(names).items()
-        for name in members
-    }
+    factors: dict[str, float] = {}
+    for group, members in groups_of(names).items():
+        factors |= dict.fromkeys(members, math.exp(group_log_scale[group]))
+    return factors

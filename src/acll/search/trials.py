@@ -10,65 +10,71 @@ import pandas as pd
 
 from acll.files import write_json
 
+# roles of trials
 REFERENCE = "reference"  # nothing released
-TRIAL = "brief"  # with brief retraining
-CONFIRMATION = "full"  # with full retraining
+SHORT = "short"  # with short retraining
+FULL = "full"  # with full retraining
+SCALE_PREFIX = "group_log_scale_"  # of the columns of groups
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A place in the search space: the kept share of all free weights and, with groups of layers,
-    the shape: the log of each group's factor."""
+    """What a trial tries: a kept share and, with groups of layers, how much each group counts.
+
+    kept: share of all free weights that is kept. group_log_scale: for each group the logarithm of
+    the factor by which its magnitudes count; empty without groups.
+    """
 
     kept: float
-    shape: dict[str, float] = field(default_factory=dict)
+    group_log_scale: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one attempt gave on the validation split: the score of its best look, and how many
-    epochs it ran (rounded to whole batches)."""
+    """What a trial gave on the validation split.
+
+    score, standard_error: of its best validation. epochs_run: how long it was, rounded to whole
+    batches.
+    """
 
     score: float
     standard_error: float
-    ran: float
+    epochs_run: float
 
 
 @dataclass(frozen=True)
 class Trial:
     """A row of the table of trials.
 
-    epochs: length of the retraining; ran: how many of them there were, in whole batches; cost: in
-    units of the dense training; needed: the score that would do; objective: what the strategy
-    minimises over brief trials.
+    epochs: length of the retraining. epochs_run: how many of them were run, in whole batches. cost:
+    in units of the dense training. threshold: the score from which on the share would have held.
+    objective: what the strategy minimises over short trials.
     """
 
     number: int
     role: str
     kept_share: float
     epochs: float
-    ran: float
+    epochs_run: float
     score: float
     standard_error: float
     cost: float
-    needed: float | None = None
+    threshold: float | None = None
     objective: float | None = None
-    shape: dict[str, float] = field(default_factory=dict)
+    group_log_scale: dict[str, float] = field(default_factory=dict)
 
 
-# Tells from the scores of the looks so far, and the standard error of the last, whether a training
-# may end.
+# (scores of the validations so far, standard error of the last) → whether a training may end
 StopRule = Callable[[list[float], float], bool]
-RunTrial = Callable[
-    [Candidate, float, int, StopRule | None], Measured
-]  # where, epochs, seed, when it may end
+# (candidate, epochs, seed, when it may end) → its result
+RunTrial = Callable[[Candidate, float, int, StopRule | None], Measured]
 
 
 class TrialLog:
-    """All trials of a search.
+    """All trials of a search, in order, and their file.
 
-    One that was killed and starts again with the same `key` takes from disk what is there, and so
-    gives the same trials and the same choice as one left alone.
+    A search that was killed and starts again with the same `key` takes its trials from the file. So
+    it has the same trials and the same choice as one left alone.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -83,59 +89,78 @@ class TrialLog:
             pass  # none yet, or one of another search: start anew
 
     def measure(
-        self, role: str, point: Candidate, epochs: float, run: Callable[[], Measured], cost: "Cost"
+        self,
+        role: str,
+        candidate: Candidate,
+        epochs: float,
+        run: Callable[[], Measured],
+        cost: "Cost",
     ) -> Trial:
-        """Make the trial, or take it from disk where it is known."""
+        """Run the trial, or take it from the file where it is known; return its row.
+
+        cost: what trainings of this task cost.
+        """
         number = len(self.trials)
         known = self._known[number] if number < len(self._known) else None
-        if known is not None and _same(known, role, point, epochs):
+        if known is not None and _is_trial_of(known, role, candidate, epochs):
             # the file stays as it is: it may hold more than has been taken from it
-            self.trials.append(replace(known, needed=None, objective=None))
+            self.trials.append(replace(known, threshold=None, objective=None))
             return self.trials[-1]
         got = run()
-        measured = (got.ran, got.score, got.standard_error, cost(got.ran))
-        self.trials.append(Trial(number, role, point.kept, epochs, *measured, shape=point.shape))
+        trial = Trial(
+            number=number,
+            role=role,
+            kept_share=candidate.kept,
+            epochs=epochs,
+            epochs_run=got.epochs_run,
+            score=got.score,
+            standard_error=got.standard_error,
+            cost=cost(got.epochs_run),
+            group_log_scale=candidate.group_log_scale,
+        )
+        self.trials.append(trial)
         self._write()
-        return self.trials[-1]
+        return trial
 
     def note(self, trial: Trial) -> None:
-        """Add what the search made of a trial."""
+        """Replace the row of this number, once the search has judged the trial."""
         self.trials[trial.number] = trial
 
     def remove(self) -> None:
-        """Forget the file; the search has ended."""
+        """Remove the file; the search has ended."""
         self.path.unlink(missing_ok=True)
 
     def _write(self) -> None:
         write_json(self.path, {"key": self.key, "trials": [asdict(trial) for trial in self.trials]})
 
 
-def _same(trial: Trial, role: str, point: Candidate, epochs: float) -> bool:
-    return (trial.role, trial.kept_share, trial.epochs, trial.shape) == (
-        role,
-        point.kept,
-        epochs,
-        point.shape,
-    )
+def _is_trial_of(trial: Trial, role: str, candidate: Candidate, epochs: float) -> bool:
+    own = (trial.role, trial.kept_share, trial.epochs, trial.group_log_scale)
+    return own == (role, candidate.kept, epochs, candidate.group_log_scale)
 
 
 def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
-    """A row for each trial; with groups of layers a column for each, the log of its factor."""
-    rows = [asdict(trial) for trial in trials]
-    flat = [
-        row | {f"shape_{group}": value for group, value in row.pop("shape").items()} for row in rows
-    ]
-    return pd.DataFrame(
-        flat, columns=None if flat else [one.name for one in fields(Trial) if one.name != "shape"]
-    )
+    """Return a row for each trial.
+
+    With groups of layers there is a column `group_log_scale_<group>` for each.
+    """
+    rows = []
+    for trial in trials:
+        row = asdict(trial)
+        scales = row.pop("group_log_scale")
+        rows.append(row | {f"{SCALE_PREFIX}{group}": value for group, value in scales.items()})
+    if rows:
+        return pd.DataFrame(rows)
+    names = [one.name for one in fields(Trial) if one.name != "group_log_scale"]
+    return pd.DataFrame(columns=names)
 
 
 @dataclass(frozen=True)
 class Cost:
     """What trainings cost, in units of the dense training.
 
-    A forward pass over an image counts 1, forward and backward 3. Counted, not timed: what is tried
-    must not depend on how busy a machine is.
+    A forward pass over an image counts 1, forward and backward 3. Costs are counted, not timed:
+    what is tried must not depend on how busy a machine is.
     """
 
     train_samples: int
@@ -143,8 +168,9 @@ class Cost:
     dense_epochs: int
 
     def __call__(self, epochs: float) -> float:
-        """Of a retraining, looks at the validation split included."""
+        """Return the cost of a retraining of so many epochs, its validations included."""
         return self._passes(epochs) / self._passes(self.dense_epochs)
 
     def _passes(self, epochs: float) -> float:
+        # one validation an epoch, and one after a last part of an epoch
         return 3 * self.train_samples * epochs + self.validation_samples * max(1, math.ceil(epochs))

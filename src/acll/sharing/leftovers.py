@@ -1,5 +1,7 @@
-"""Results that the configuration no longer names: of tasks, methods, seeds or prefixes that were
-taken out of it."""
+"""Leftovers: results of runs that the configuration does not name.
+
+They are of tasks, methods, seeds or prefixes that were taken out of it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ from pathlib import Path
 from acll.plan import Job
 from acll.sharing import records
 
-REPORT = Path("report.html")  # which `make report` writes there, and DVC leaves out
+REPORT = Path("report.html")  # of `make report`, below the results; DVC leaves it out
 _ABOUT_JOBS = {"logs", "benchmarks", "digests", ".snakemake"}
 
 
@@ -25,11 +27,12 @@ class Leftover:
 
 
 def leftovers(results: Path, jobs: Sequence[Job]) -> list[Leftover]:
-    """What runs have left in `results` and belongs to no job, in as few groups as tell it.
+    """Return what runs have left in `results` and belongs to no job, in as few groups as possible.
 
-    Unfinished work stays its job's, and what no run has made is nobody's business here.
+    Unfinished work belongs to its job. Files that no run has made are no leftovers: see `foreign`.
     """
     found, loose = _sorted_out(results, jobs)
+    # a group is the highest folder in which nothing is kept
     kept = {parent for path in set(found) - loose for parent in path.parents} | {Path()}
     groups: dict[Path, list[Path]] = {}
     for path in sorted(loose):
@@ -41,8 +44,7 @@ def leftovers(results: Path, jobs: Sequence[Job]) -> list[Leftover]:
 
 
 def foreign(results: Path, jobs: Sequence[Job]) -> list[Path]:
-    """What lies in `results` and was made by no run: nobody's business here, but DVC takes it
-    along."""
+    """Return the files in `results` that no run has made; DVC versions and shares them."""
     found, loose = _sorted_out(results, jobs)
     named = _named(jobs) | {REPORT}
     return [
@@ -53,16 +55,16 @@ def foreign(results: Path, jobs: Sequence[Job]) -> list[Path]:
 
 
 def _sorted_out(results: Path, jobs: Sequence[Job]) -> tuple[list[Path], set[Path]]:
-    """All files, and those of them that a run has left and no job names."""
+    """Return (all files, those of them that a run has left and no job names), below `results`."""
     named = _named(jobs)
     made = {Path(output) for output in records.recorded(results) | records.unfinished(results)}
     found = [path.relative_to(results) for path in sorted(results.rglob("*")) if path.is_file()]
-    return found, {
-        path for path in found if path not in named and (path in made or _of_a_run(path))
-    }
+    loose = {path for path in found if path not in named and (path in made or _of_a_run(path))}
+    return found, loose
 
 
 def _named(jobs: Sequence[Job]) -> set[Path]:
+    """Return every file that some job may leave, below the results."""
     outputs = {output for job in jobs for output in job.all_outputs}
     named = {Path(path) for job in jobs for path in (*job.all_outputs, job.digests, *job.others)}
     named |= {Path(output).with_suffix(".checkpoint") for output in outputs}
@@ -70,13 +72,14 @@ def _named(jobs: Sequence[Job]) -> set[Path]:
 
 
 def _of_a_run(path: Path) -> bool:
-    """Whether a file is a run's own, though not a result."""
+    """Return whether a file is of a run, though not a result: a log, a record, unfinished work."""
     if path.parts[0] == ".snakemake":
         return records.METADATA in path.parents
     return path.parts[0] in _ABOUT_JOBS or path.suffix in (".checkpoint", ".partial")
 
 
 def _group(path: Path, kept: set[Path]) -> Path:
+    """Return the highest folder of a file that is not in `kept`; the file where there is none."""
     if path.parts[0] in _ABOUT_JOBS:
         return Path(path.parts[0])
     above = [parent for parent in path.parents if parent not in kept]
@@ -84,7 +87,7 @@ def _group(path: Path, kept: set[Path]) -> Path:
 
 
 def remove(results: Path, found: Sequence[Leftover]) -> None:
-    """Delete the files, and folders that are left empty."""
+    """Delete leftovers, and folders that are then empty."""
     for leftover in found:
         for file in leftover.files:
             (results / file).unlink()

@@ -1,4 +1,4 @@
-"""The plan of a configuration in a checkout, with the identities of the data that it reads there."""
+"""The plan of a configuration in a checkout, with the identities of its data there."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""Raw data that a colleague does not have: what the results' own records know of them.
+"""Identities of raw data and weights, also where a colleague does not have them.
 
-Raw data are no part of what is shared, so results must be of use without them: their identity is
-then the one that was recorded when they were read. Only what has to be made from them anew cannot
-be.
+Raw data are not shared, and results must be of use without them. Where they are not here, their
+identity is the one that was recorded when they were read. Then only what is made from them directly
+cannot be made again.
 """
 
 from collections.abc import Iterable
@@ -20,18 +20,17 @@ from acll.sharing.records import read_record
 
 
 def recorded_identity(results: Path, name: str, task: Task, root: Path) -> str | None:
-    """The identity of a task's raw data when it was prepared with these settings; None where they
-    are here.
+    """Return the identity of raw data that are not here, from the record of their preparation.
 
-    None also where nothing is recorded.
+    root: of the data. None where they are here, or where no preparation of the task `name` with
+    these settings is recorded.
     """
     path = getattr(task, "path", None)
     if path is None or (root / path).exists() or tracked(root / path) is not None:
         return None
     record = read_record(results, f"data/{name}.train.safetensors")
-    if record is None or record.params["params"].get("task") != prepared_settings(task).model_dump(
-        mode="json"
-    ):
+    settings = prepared_settings(task).model_dump(mode="json")
+    if record is None or record.params["params"].get("task") != settings:
         return None
     return str(record.params["external_digest"])
 
@@ -39,9 +38,10 @@ def recorded_identity(results: Path, name: str, task: Task, root: Path) -> str |
 def raw_identities(
     configuration: Configuration, tasks: Iterable[str], root: Path, results: Path, cache: Path
 ) -> dict[str, str]:
-    """The identity of each task's raw data, by content.
+    """Return the identity of the raw data of each task, by content.
 
-    Raises UserError with a line for each that is not to be had.
+    root: of the data. cache: a file of digests that are known already. Raises UserError with a line
+    for each fault.
     """
     found: dict[str, str] = {}
     read: dict[str, str] = {}  # tasks made from one source have one identity
@@ -63,9 +63,9 @@ def raw_identities(
 
 
 def weight_identities(configuration: Configuration, root: Path, results: Path) -> dict[str, str]:
-    """The identity of the weights that each network starts from: by content where they are a file.
+    """Return the identity of the weights that each network starts from; of a file by its content.
 
-    Raises UserError with a line for each that is not to be had.
+    root: of the data. Raises UserError with a line for each file that is neither here nor recorded.
     """
     found, faults = {}, []
     for name, network in configuration.networks.items():
@@ -86,8 +86,7 @@ def weight_identities(configuration: Configuration, root: Path, results: Path) -
 
 
 def not_here(configuration: Configuration, root: Path, results: Path) -> list[str]:
-    """Tasks and networks, in words, whose raw data or weights are not here and are known from
-    records alone."""
+    """Return in words which raw data and weights are not here and are known from records alone."""
     tasks = [
         f"the raw data of {name}"
         for name, task in configuration.tasks.items()
@@ -102,14 +101,16 @@ def not_here(configuration: Configuration, root: Path, results: Path) -> list[st
 
 
 def _with_dvc_alone(task: Task, root: Path) -> bool:
-    """Whether raw data are not here, but what DVC knows of them is."""
+    """Return whether raw data are not here, and DVC knows their digest."""
     path = getattr(task, "path", None)
     return path is not None and not (root / path).exists() and tracked(root / path) is not None
 
 
 def _recorded_weights(configuration: Configuration, name: str, results: Path) -> str | None:
-    """The identity of a network's file of weights when it was last started from; None where nothing
-    is recorded."""
+    """Return the identity of a network's file of weights from the record of a training.
+
+    None where none is recorded that started from it.
+    """
     settings = configuration.networks[name].model_dump(mode="json")
     own = [node for node in tree.nodes(configuration) if node.network == name]
     # the dense network of a first task may be that of all methods

@@ -1,5 +1,4 @@
-"""What is known of how a result was made: Snakemake's record of its job, and the digest of what the
-job wrote.
+"""Records of how results were made: Snakemake's of each job, and digests of what the job wrote.
 
 Both lie among the results and are versioned with them. Snakemake keeps a record for each output, as
 JSON in a file whose path is the output's name in URL-safe base 64, cut where it is longer than a
@@ -21,7 +20,7 @@ INCOMPLETE = Path(".snakemake/incomplete")
 
 @dataclass(frozen=True)
 class Record:
-    """How an output was made."""
+    """How an output was made. params: of its job, as `Job.text` has them."""
 
     command: str  # without the values of its parameter
     inputs: Mapping[str, str]  # path → SHA-256 of its content; empty where Snakemake took none
@@ -29,31 +28,28 @@ class Record:
 
 
 def record_path(output: str) -> Path:
-    """Where Snakemake keeps the record of an output, below the results."""
+    """Return the path of Snakemake's record of an output, below the results."""
     name, length = base64.urlsafe_b64encode(output.encode()).decode(), 254
     parts = [name[start : start + length] for start in range(0, len(name), length)]
     return METADATA.joinpath(*(f"@{part}" for part in parts[:-1]), parts[-1])
 
 
 def read_record(results: Path, output: str) -> Record | None:
-    """The record of an output; None where there is none, or half of one."""
+    """Return the record of an output; None where there is none, or only a part of one."""
     try:
         content = json.loads((results / record_path(output)).read_text(encoding="utf-8"))
         params = json.loads(_unquoted(content["params"][0]))
-        digests = {
-            path: value.removeprefix("sha256:")
-            for path, value in content["input_checksums"].items()
+        checksums = content["input_checksums"]
+        inputs = {
+            path: checksums.get(path, "").removeprefix("sha256:") for path in content["input"]
         }
-        return Record(
-            content["code"], {path: digests.get(path, "") for path in content["input"]}, params
-        )
+        return Record(content["code"], inputs, params)
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
 
 
 def read_digests(path: Path) -> dict[str, str]:
-    """output → SHA-256 of what its job wrote, from the job's file of digests; empty where there is
-    none."""
+    """Return output → SHA-256 from the digests that a job wrote; empty where there are none."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
@@ -62,14 +58,14 @@ def read_digests(path: Path) -> dict[str, str]:
 
 
 def unfinished(results: Path) -> set[str]:
-    """Outputs whose job began and did not end."""
+    """Return the outputs whose job began and did not end."""
     return {
         _decoded(path.relative_to(results / INCOMPLETE)) for path in _files(results / INCOMPLETE)
     }
 
 
 def recorded(results: Path) -> set[str]:
-    """Outputs that have a record."""
+    """Return the outputs that have a record."""
     return {_decoded(path.relative_to(results / METADATA)) for path in _files(results / METADATA)}
 
 
@@ -78,18 +74,19 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _decoded(path: Path) -> str:
-    """Which output a record or marker is about, from its path; a name that is no record's comes
-    back as it is."""
+    """Return which output a record or a mark is about. path: below its folder.
+
+    A path that is not in base 64 is returned as it is.
+    """
+    encoded = "".join(part.removeprefix("@") for part in path.parts)
     try:
-        return base64.urlsafe_b64decode(
-            "".join(part.removeprefix("@") for part in path.parts)
-        ).decode()
+        return base64.urlsafe_b64decode(encoded).decode()
     except (binascii.Error, UnicodeDecodeError):
         return path.as_posix()
 
 
 def _unquoted(value: str) -> str:
-    """A text from its Python literal, as Snakemake keeps parameters."""
+    """Return a text from its Python literal: Snakemake keeps parameters as such."""
     import ast
 
     text = ast.literal_eval(value)

@@ -1,5 +1,4 @@
-"""Make the results again what this commit makes: from the DVC cache or remote where that has them,
-else by running."""
+"""Repair: damaged and missing results come from the DVC cache or remote, or are made again."""
 
 import subprocess
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from acll.sharing.verify import ResultFault, result_faults
 
 
 def verified(root: Path, name: str) -> tuple[list[Job], list[ResultFault]]:
-    """The jobs of a configuration and the faults of their outputs.
+    """Return the jobs of a configuration and the faults of their outputs.
 
     Raw data are read anew, whatever their times say.
     """
@@ -27,20 +26,22 @@ def verified(root: Path, name: str) -> tuple[list[Job], list[ResultFault]]:
 
 
 def repair_results(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int]:
-    """(how many files were put back, how many outputs had to be made again). Raises UserError.
+    """Return (how many files were put back, how many outputs were made again).
 
-    First every file that is gone or damaged is put back as it was recorded. What DVC does not have
-    is made again, and nothing else with it: what was made from it stands, since it comes back bit
-    for bit. What is stale is left to a run, with all that follows.
+    First every file that is missing or damaged is put back as it was recorded. What DVC does not
+    have is made again, and nothing else: it comes back bit for bit, so what was made from it
+    stands. What is stale is left to a run. Raises UserError where something cannot be made.
     """
     results = root / "results" / name
     with held(results):
-        about = {str(records.record_path(output)) for job in jobs for output in job.all_outputs} | {
-            job.digests for job in jobs
+        # records and digests first: they say what the outputs have to be
+        about = {job.digests for job in jobs}
+        for job in jobs:
+            about |= {str(records.record_path(output)) for output in job.all_outputs}
+        absent: dict[str, str | None] = {
+            path: None for path in about if not (results / path).exists()
         }
-        brought = transfer.restore_files(
-            root, name, {path: None for path in about if not (results / path).exists()}
-        )
+        brought = transfer.restore_files(root, name, absent)
         broken = {
             fault.output
             for fault in result_faults(results, jobs)
@@ -64,18 +65,9 @@ def repair_results(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int
 
 def _snakemake(root: Path, name: str, outputs: Sequence[str]) -> None:
     configuration, results = root / "config" / f"{name}.yaml", root / "results" / name
-    command = [
-        "snakemake",
-        "--snakefile",
-        root / "Snakefile",
-        "--configfile",
-        configuration,
-        "--directory",
-        results,
-    ]
-    if subprocess.run(
-        [*map(str, command), "--force", "--", *outputs], cwd=root, check=False
-    ).returncode:
+    command = ["snakemake", f"--snakefile={root / 'Snakefile'}", f"--configfile={configuration}"]
+    command += [f"--directory={results}", "--force", "--", *outputs]
+    if subprocess.run(command, cwd=root, check=False).returncode:
         raise UserError(
             f"results/{name}: what was damaged or missing could not be made again, see above"
         )

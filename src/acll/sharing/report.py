@@ -1,4 +1,4 @@
-"""What `make verify`, `make leftovers` and the like say, as lines of text."""
+"""Lines of text for what `make verify`, `make leftovers` and the like find."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ _SHOWN = 5  # results named for each reason
 
 
 def faults_told(faults: Sequence[ResultFault]) -> list[str]:
-    """The faults, those of one reason together; of what only follows from others the number."""
+    """Return lines on faults: those of one reason together, and how many follow from others."""
     groups: dict[tuple[str, str], list[str]] = {}
     for fault in faults:
         if fault.kind != "follows":
@@ -28,19 +28,17 @@ def faults_told(faults: Sequence[ResultFault]) -> list[str]:
 
 
 def faults_counted(faults: Sequence[ResultFault], results: int) -> str:
-    """How many of how many, by kind."""
+    """Return how many results have a fault, by kind, in a sentence. results: how many there are."""
     kinds = Counter("stale" if fault.kind == "follows" else fault.kind for fault in faults)
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     return f"{len(faults)} of {results} results are not as this commit would make them ({counts})"
 
 
 def leftovers_told(found: Sequence[Leftover]) -> list[str]:
-    """A line for each group: where, how many files, how large."""
+    """Return a line for each group of leftovers: where, how many files, how large."""
     width = max((len(str(leftover.path)) for leftover in found), default=0)
-    return [
-        (
-            f"{leftover.path!s:<{width}}  {len(leftover.files):>5} files  "
-            f"{leftover.size / 1e6:>9.2f} MB"
-        )
-        for leftover in found
-    ]
+    lines = []
+    for leftover in found:
+        count, megabytes = len(leftover.files), leftover.size / 1e6
+        lines.append(f"{leftover.path!s:<{width}}  {count:>5} files  {megabytes:>9.2f} MB")
+    return lines

@@ -1,7 +1,7 @@
 """The stage of a configuration in dvc.yaml.
 
-Only configurations that are run have one: DVC takes every stage for something whose results there
-should be, so that `dvc checkout` and `dvc exp apply` would fail over those that nobody has run.
+Only configurations that are run have one. DVC expects the results of every stage to be there, so
+`dvc checkout` and `dvc exp apply` would fail over configurations that nobody has run.
 """
 
 import io
@@ -32,24 +32,24 @@ def refuse_conflicts(root: Path) -> None:
     for name, advice in _MERGED.items():
         path = root / name
         if path.is_file() and "<<<<<<<" in path.read_text(encoding="utf-8"):
-            raise UserError(f"{name}: a merge has left conflicts in it; {advice}, `git add` "
-                            "and `git commit` it: see "
-                            "docs/sharing.md")  # fmt: skip
+            raise UserError(
+                f"{name}: a merge has left conflicts in it; {advice}, `git add` and `git commit` "
+                "it: see docs/sharing.md"
+            )
 
 
 def as_run(root: Path, name: str) -> str:
-    """The configuration of the last run, as text: its file or, where that has been edited since,
-    what dvc.lock has."""
+    """Return the configuration of the last run, as text.
+
+    That is its file or, where the file has been edited after the run, what dvc.lock has.
+    """
     from ruamel.yaml import YAML
 
     yaml, key, lock = YAML(typ="safe"), f"config/{name}.yaml", root / "dvc.lock"
     text = (root / key).read_text(encoding="utf-8")
-    stages = (
-        (yaml.load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
-        if lock.is_file()
-        else {}
-    )
-    recorded = stages.get(f"run@{name}", {}).get("params", {}).get(key)
+    content = yaml.load(lock.read_text(encoding="utf-8")) if lock.is_file() else None
+    stage = (content or {}).get("stages", {}).get(f"run@{name}", {})
+    recorded = stage.get("params", {}).get(key)
     if recorded is None or recorded == yaml.load(text):
         return text
     was = io.StringIO()
@@ -58,9 +58,9 @@ def as_run(root: Path, name: str) -> str:
 
 
 def add_stage(path: Path, name: str) -> bool:
-    """Add a stage for a configuration, its metrics and plots, unless there is one.
+    """Add a stage for a configuration, its metrics and plots; return False where there is one.
 
-    Whether anything was added.
+    path: of dvc.yaml.
     """
     from ruamel.yaml import YAML  # as DVC itself: comments stay where they are
 

@@ -1,6 +1,6 @@
-"""Results from and to the DVC cache and remote: share, pull, look, restore.
+"""Results from and to the DVC cache and remote.
 
-Thin: DVC does the work.
+DVC does the work.
 """
 
 import shutil
@@ -18,9 +18,10 @@ from acll.sharing import records
 if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
 
-LOOKED_AT = ("tables", "figures")  # folders, and below the nodes:
-LOOKED_AT_FILES = ("scores.json", "choice.json", "trials.csv")
-# not only what DVC takes along: whatever this commit's results depend on
+# what `pull_tables` brings: these folders, and these files of nodes
+TABLE_FOLDERS = ("tables", "figures")
+TABLE_FILES = ("scores.json", "choice.json", "trials.csv")
+# all that the results of a commit depend on, whether DVC keeps it or git alone
 DEPENDED_ON = (
     "Snakefile",
     "workflow",
@@ -46,12 +47,12 @@ def require_remote(root: Path) -> None:
 
 
 def has_remote(root: Path) -> bool:
-    """Whether a default remote is set."""
+    """Return whether a default remote is set."""
     return bool(_setting(root, "core.remote"))
 
 
 def missing_folder(root: Path) -> Path | None:
-    """The default remote where that is a folder which is not there, as one that is not mounted."""
+    """Return the default remote if it is a folder that is not there, such as one not mounted."""
     name = _setting(root, "core.remote")
     url = _setting(root, f"remote.{name}.url") if name else ""
     if not url or "://" in url:
@@ -61,14 +62,17 @@ def missing_folder(root: Path) -> Path | None:
 
 
 def _setting(root: Path, key: str) -> str:
-    command = ["dvc", "config", key]
-    return subprocess.run(
-        command, cwd=root, capture_output=True, text=True, check=False
-    ).stdout.strip()
+    return _printed(root, "dvc", "config", key).strip()
+
+
+def _printed(root: Path, *command: str) -> str:
+    """Return what a command prints; a failure counts as nothing."""
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return result.stdout
 
 
 def knows(root: Path, name: str) -> bool:
-    """Whether dvc.lock names results of this configuration."""
+    """Return whether dvc.lock names results of this configuration."""
     import yaml
 
     path = root / "dvc.lock"
@@ -77,11 +81,10 @@ def knows(root: Path, name: str) -> bool:
 
 
 def record(root: Path, name: str) -> None:
-    """Take the results into the DVC cache and dvc.lock, as they are: what `dvc commit` does.
+    """Take the results as they are into the DVC cache and dvc.lock, as `dvc commit` does.
 
-    Raises UserError.
-
-    Runs of other configurations in the same checkout may be doing the same: they take turns.
+    Runs of other configurations in the same checkout may be doing the same: they take turns. Raises
+    UserError.
     """
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
@@ -91,9 +94,8 @@ def record(root: Path, name: str) -> None:
     while True:
         try:
             with Repo(str(root)) as repo:
-                repo.commit(
-                    f"run@{name}", force=True
-                )  # without asking whether what has changed is meant
+                # by force: without asking whether the changes are meant
+                repo.commit(f"run@{name}", force=True)
             return
         except LockError as error:
             if time.monotonic() > deadline:
@@ -105,24 +107,14 @@ def record(root: Path, name: str) -> None:
 
 
 def push(root: Path, name: str) -> list[str]:
-    """Push the committed results.
+    """Push the results that DVC has recorded.
 
-    Returns the files that git does not know yet in this form. Raises UserError.
+    Return the files that git does not know yet as they are. Raises UserError.
     """
     _dvc(root, "push", f"run@{name}")
-    command = [
-        "git",
-        "status",
-        "--porcelain",
-        "--",
-        "dvc.lock",
-        f"config/{name}.yaml",
-        *DEPENDED_ON,
-    ]
-    lines = subprocess.run(
-        command, cwd=root, capture_output=True, text=True, check=False
-    ).stdout.splitlines()
-    return [line[3:] for line in lines]
+    paths = ("dvc.lock", f"config/{name}.yaml", *DEPENDED_ON)
+    lines = _printed(root, "git", "status", "--porcelain", "--", *paths).splitlines()
+    return [line[3:] for line in lines]  # two letters and a space say what has happened to a file
 
 
 def pull_results(root: Path, name: str) -> None:
@@ -130,8 +122,7 @@ def pull_results(root: Path, name: str) -> None:
     if not knows(root, name):
         raise UserError(
             f"dvc.lock: knows no results of {name!r}; has a colleague shared them, and is this "
-            "commit new enough "
-            "(`git pull`)?"
+            "commit new enough (`git pull`)?"
         )
     gone = missing_folder(root)
     if gone is not None:
@@ -149,36 +140,34 @@ def pull_results(root: Path, name: str) -> None:
             raise
         except Exception as error:  # what is raised depends on the kind of remote
             raise UserError(
-                f"{error}\nif the remote lacks them, whoever made them has to `make share "
-                f"CONFIG={name}`; "
-                f"if files here were damaged, `make repair CONFIG={name}` puts them right; if "
-                "a run made them and "
-                f"nobody shared them, `make share CONFIG={name}` keeps them and "
+                f"{error}\nif the remote lacks them, whoever made them has to "
+                f"`make share CONFIG={name}`; if files here were damaged, "
+                f"`make repair CONFIG={name}` puts them right; if a run made them and nobody "
+                f"shared them, `make share CONFIG={name}` keeps them and "
                 f"`.venv/bin/dvc checkout --force run@{name}` discards them"
             ) from None
-        # what was begun here has given way to what was pulled; without the folder Snakemake would
-        # think itself updated
+        # What was begun here has been replaced. The folder has to be there: without it Snakemake
+        # takes the results for those of an older version of itself.
         shutil.rmtree(results / records.INCOMPLETE, ignore_errors=True)
         (results / records.INCOMPLETE).mkdir(parents=True)
 
 
-def look(root: Path, name: str) -> tuple[Path, int]:
-    """Bring tables, figures and scores alone, as HEAD's dvc.lock names them: (where they are, how
-    many files).
+def pull_tables(root: Path, name: str) -> tuple[Path, int]:
+    """Bring tables, figures and scores alone, as HEAD's dvc.lock names them.
 
-    They go beside the results: a part of them in their own place would pass for the whole, and the
-    next run would record the rest as gone. They replace what was looked at before. Raises
-    UserError.
+    Return (their folder, how many files). They go beside the results: among them a part would pass
+    for the whole, and the next run would record the rest as gone. They replace what was brought
+    before. Raises UserError.
     """
     from dvc.api import DVCFileSystem
 
     own = f"results/{name}"
-    place = root / "results" / f"{name}-tables"
-    beside = place.with_name(f".{place.name}.partial")
+    folder = root / "results" / f"{name}-tables"
+    beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     try:
         shared = DVCFileSystem(str(root), rev="HEAD")
-        files = [file for file in _listed(shared, own) if _is_looked_at(file)]
+        files = [file for file in _listed(shared, own) if _is_table(file)]
         for file in files:
             to = beside / file
             to.parent.mkdir(parents=True, exist_ok=True)
@@ -193,19 +182,17 @@ def look(root: Path, name: str) -> tuple[Path, int]:
             f"{own}: dvc.lock of the current commit knows no results of it; has a colleague "
             "shared them?"
         )
-    shutil.rmtree(place, ignore_errors=True)
-    beside.rename(place)
-    return place, len(files)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+    return folder, len(files)
 
 
 def restore_files(root: Path, name: str, wanted: Mapping[str, str | None]) -> set[str]:
-    """Put back files from the DVC cache or remote.
+    """Put back files from the DVC cache or remote; return which.
 
-    Returns what was put back; the others are as they were.
-
-    wanted: path below the results → SHA-256 that it must have, or None. A file that DVC does not
-    have, or only in another version, is left out. Raises UserError where the remote cannot be
-    asked: what it has would else be made again, maybe for days.
+    wanted: path below the results → SHA-256 that it must have, or None for any. A file that DVC
+    does not have, or only in another version, stays as it is. Raises UserError where the remote
+    cannot be asked: otherwise what it has would be made again, maybe for days.
     """
     from dvc.api import DVCFileSystem
 
@@ -228,14 +215,14 @@ def restore_files(root: Path, name: str, wanted: Mapping[str, str | None]) -> se
 
 
 class OddNameError(UserError):
-    """What others have shared names a file that would not lie where it belongs."""
+    """Shared results name a file that would lie outside of their folder."""
 
 
 def _listed(source: "DVCFileSystem", own: str) -> list[str]:
-    """The files that DVC knows below a folder, by their names in it, sorted.
+    """Return the files that DVC knows below the folder `own`, by their names in it, sorted.
 
     The names come from a remote, to which others write. Raises OddNameError where one leads out of
-    its folder, here or on another system. Folders are looked into only after their names have been.
+    its folder, here or on another system. A folder is opened only after its name was checked.
     """
     found: list[str] = []
     for folder, folders, files in source.walk(own, dvc_only=True) if source.exists(own) else ():
@@ -249,13 +236,17 @@ def _listed(source: "DVCFileSystem", own: str) -> list[str]:
     return sorted(found)
 
 
-def _bring(source: "DVCFileSystem", path: str, place: Path, digest: str | None) -> bool:
-    """Whether a file could be written to `place`, with this digest where one is given."""
-    aside = place.with_name(f".{place.name}.damaged")  # DVC would read what is in the place itself
-    if place.exists():
-        place.rename(aside)
+def _bring(source: "DVCFileSystem", path: str, target: Path, digest: str | None) -> bool:
+    """Write a file to `target`; return False where DVC does not have it.
+
+    digest: SHA-256 that it must have; None: any.
+    """
+    # the file that is there must give way: DVC would take its content for that of the cache
+    aside = target.with_name(f".{target.name}.damaged")
+    if target.exists():
+        target.rename(aside)
     try:
-        with written(place) as beside:
+        with written(target) as beside:
             source.get_file(path, str(beside))
             if digest is not None and sha256(beside) != digest:
                 raise FileNotFoundError(f"{path}: another version")
@@ -264,24 +255,22 @@ def _bring(source: "DVCFileSystem", path: str, place: Path, digest: str | None) 
             raise
         return False
     finally:
-        if aside.exists() and not place.exists():
-            aside.rename(place)
+        if aside.exists() and not target.exists():
+            aside.rename(target)
         aside.unlink(missing_ok=True)
     return True
 
 
 def _is_absence(error: Exception) -> bool:
-    """Whether an error says that something is not there, rather than that nobody could look."""
+    """Return whether an error says that a file is not there; False where the remote failed."""
     return isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError)
 
 
-def _is_looked_at(file: str) -> bool:
-    return file.startswith(tuple(f"{folder}/" for folder in LOOKED_AT)) or file.endswith(
-        LOOKED_AT_FILES
-    )
+def _is_table(file: str) -> bool:
+    return file.split("/")[0] in TABLE_FOLDERS or file.endswith(TABLE_FILES)
 
 
 def _dvc(root: Path, *arguments: str) -> None:
-    """Run dvc with its output where ours goes. Raises UserError where it fails."""
+    """Run dvc, which prints where this process does. Raises UserError where it fails."""
     if subprocess.run(["dvc", *arguments], cwd=root, check=False).returncode:
         raise UserError(f"`dvc {' '.join(arguments)}` has failed, see above")

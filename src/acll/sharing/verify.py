@@ -1,10 +1,8 @@
-"""Are the results what this commit would make?
+"""Whether results are what this commit would make.
 
-Judged by content alone: no time of change counts.
-
-Every output is held against the digest that its job wrote, and the record of that job against the
-job as it is now: its parameters (settings, code, libraries, raw data), its command, and the content
-of its inputs.
+They are judged by content alone: times of files do not count. Every output is compared with the
+digest that its job wrote. The record of that job is compared with the job in the plan: its
+parameters (settings, code, libraries, raw data), its command, and the content of its inputs.
 """
 
 import json
@@ -23,7 +21,12 @@ _SHOWN = 3  # parameters named in a reason
 
 @dataclass(frozen=True)
 class ResultFault:
-    """What is wrong with an output. kind `follows`: sound in itself, but made from what is stale."""
+    """What is wrong with an output.
+
+    kind: `missing`; `damaged`: not what its job wrote; `unrecorded`: of a job that did not end;
+    `stale`: this commit would make another; `follows`: sound in itself, but made from what is not
+    current.
+    """
 
     output: str
     kind: ResultFaultKind
@@ -31,12 +34,11 @@ class ResultFault:
 
 
 def result_faults(results: Path, jobs: Iterable[Job]) -> list[ResultFault]:
-    """The faults of all outputs, in the order of `jobs` (those that others need first); none where
-    all is well."""
+    """Return the faults of all outputs, in the order of `jobs`: those that others need first."""
     unfinished = records.unfinished(results)
-    digests: dict[
-        str, str
-    ] = {}  # of outputs so far: only those that the job which makes them now has left
+    # of the outputs of jobs so far, from the file of the job that makes them in the plan: what
+    # another job has left under this name does not count
+    digests: dict[str, str] = {}
     faults: list[ResultFault] = []
     not_current: set[str] = set()  # outputs that this commit would make anew
     for job in jobs:
@@ -59,7 +61,7 @@ def result_faults(results: Path, jobs: Iterable[Job]) -> list[ResultFault]:
 def _damage(
     results: Path, output: str, digests: Mapping[str, str], unfinished: set[str]
 ) -> tuple[ResultFaultKind, str] | None:
-    """What is wrong with the file itself."""
+    """Return what is wrong with the file itself; None: nothing."""
     path = results / output
     if not path.is_file():
         return "missing", "the file is not there"
@@ -73,14 +75,13 @@ def _damage(
 def _stale(
     job: Job, record: records.Record | None, digests: Mapping[str, str]
 ) -> tuple[ResultFaultKind, str] | None:
-    """Why the job, as it is now, would make another output than it did when the record was written."""
+    """Return why this commit would make another output than the recorded job; else None."""
     if record is None or any(output not in digests for output in job.all_outputs):
         return "unrecorded", "there is no record of how it was made"
-    # as texts: true and 1, or no key and null, are equal as values
+    # compared as texts: as values true and 1 are equal, and so are no key and null
     if json.dumps(record.params, sort_keys=True) != job.text:
-        changes = list(_changes(record.params, json.loads(job.text), job.rule)) or [
-            "its parameters have changed"
-        ]
+        changes = list(_changes(record.params, json.loads(job.text), job.rule))
+        changes = changes or ["its parameters have changed"]
         more = [f"and {len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
         return "stale", "; ".join(changes[:_SHOWN] + more)
     if record.command != command(job.rule):
@@ -94,37 +95,31 @@ def _stale(
     return None
 
 
-def _changes(before: Any, now: Any, rule: str, key: str = "") -> Iterator[str]:
-    """What differs between two settings, a line for each value."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for name in sorted(before.keys() | now.keys()):
-            yield from _changes(
-                before.get(name), now.get(name), rule, f"{key}.{name}" if key else name
-            )
-    elif before != now:
-        if key == "code.code":
-            yield "the code of its step has changed"
-        elif isinstance(before, list) and isinstance(now, list) and max(len(before), len(now)) > 3:
-            added, removed = (
-                sum(one not in other for one in these)
-                for these, other in ((now, before), (before, now))
-            )
-            yield (
-                f"{key}: {added} added, {removed} removed"
-                if added or removed
-                else f"{key}: in another order"
-            )
-        elif key == "external_digest":
-            yield (
-                "the raw data have changed"
-                if rule == "prepare"
-                else "the weights that it starts from have changed"
-            )
-        else:
-            yield (
-                f"{key.removeprefix('code.').removeprefix('params.')} {_short(before)} → "
-                f"{_short(now)}"
-            )
+def _changes(before: Any, after: Any, rule: str, key: str = "") -> Iterator[str]:
+    """Yield what differs between two settings, a line for each value. key: of both, with dots."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in sorted(before.keys() | after.keys()):
+            inner = f"{key}.{name}" if key else name
+            yield from _changes(before.get(name), after.get(name), rule, inner)
+    elif before != after:
+        yield _change(before, after, rule, key)
+
+
+def _change(before: Any, after: Any, rule: str, key: str) -> str:
+    """Return one change in words."""
+    if key == "code.code":
+        return "the code of its step has changed"
+    if key == "external_digest":
+        what = "raw data" if rule == "prepare" else "weights that it starts from"
+        return f"the {what} have changed"
+    if isinstance(before, list) and isinstance(after, list) and max(len(before), len(after)) > 3:
+        added = sum(one not in before for one in after)
+        removed = sum(one not in after for one in before)
+        if added or removed:
+            return f"{key}: {added} added, {removed} removed"
+        return f"{key}: in another order"
+    shown = key.removeprefix("code.").removeprefix("params.")
+    return f"{shown} {_short(before)} → {_short(after)}"
 
 
 def _short(value: Any) -> str:

@@ -28,7 +28,7 @@ def main(
     if choice is not None:
         decided = json.loads(choice.read_text(encoding="utf-8"))
     free = task_state_file.free_of(parent, state, header["shared"])
-    factors = factors_of(list(free), decided.get("shape", {}))
+    factors = factors_of(list(free), decided.get("group_log_scale", {}))
     channels = _channels(params.network, task) if params.scope == "channel" else None
     after, keep = prune.pruned(state, free, decided["ratio"], params.scope, factors, channels)
     figures = {key: decided.get(key) for key in CHOICE_KEYS}

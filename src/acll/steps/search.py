@@ -10,7 +10,7 @@ from acll.networks.channels import ChannelGraph
 from acll.packing.task_state_file import free_of, load_state
 from acll.packing.tensor_file import content_key
 from acll.parameters.search import SearchParams
-from acll.search.attempt import Retraining, search_task
+from acll.search.retraining import Retraining, search_task
 from acll.search.run import search
 from acll.search.trials import TrialLog, trials_frame
 from acll.steps._run import run

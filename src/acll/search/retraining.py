@@ -1,4 +1,4 @@
-"""What a search works on: attempts to release a share of what a task has trained."""
+"""How a trial of the search is run: weights are released, the rest is retrained and scored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,15 +35,17 @@ class Retraining:
 
 
 def trial_runner(retraining: Retraining) -> RunTrial:
-    """Return a function of (point, epochs, seed, settled) that releases, retrains and scores, each
-    time anew.
+    """Return a function that runs one trial: it releases, retrains and scores.
 
-    Attempts of the same length have the same number of validations, and the best counts, as in the
-    retraining that follows the search. `settled` may end one whose outcome is certain.
+    Every trial starts from the dense state. Its score is that of its best validation, as in the
+    retraining that follows the search. Trials of the same length have the same number of
+    validations, unless a stop rule ends one whose result is certain.
     """
     learner, free = retraining.learner, retraining.free
 
-    def attempt(point: Candidate, epochs: float, seed: int, settled: StopRule | None) -> Measured:
+    def run_trial(
+        candidate: Candidate, epochs: float, seed: int, stop_rule: StopRule | None
+    ) -> Measured:
         results: list[EvalResult] = []
         scores: list[float] = []
 
@@ -51,32 +53,40 @@ def trial_runner(retraining: Retraining) -> RunTrial:
             (result,) = seen
             results.append(result)
             scores.append(score(result))
-            return settled is not None and settled(
-                scores, standard_error(result, derived(seed, "bootstrap"))
-            )
+            if stop_rule is None:
+                return False
+            return stop_rule(scores, standard_error(result, derived(seed, "bootstrap")))
 
-        factors = factors_of(list(free), point.shape)
+        ratio = 1 - candidate.kept
+        factors = factors_of(list(free), candidate.group_log_scale)
         start, keep = pruned(
-            retraining.state, free, 1 - point.kept, retraining.scope, factors, retraining.channels
+            retraining.state, free, ratio, retraining.scope, factors, retraining.channels
         )
         schedule = retraining.schedule.model_copy(update={"epochs": epochs})
-        config = FitConfig(schedule, seed, keep_state=False, label=f"  keep {point.kept:.4f}")
+        label = f"  keep {candidate.kept:.4f}"
+        config = FitConfig(schedule, seed, keep_state=False, label=label)
         fitted = fit(learner, start, config, keep, on_validation=on_validation)
         best = results[fitted.epoch - 1]
-        ran = min(steps_of(epochs, learner.batches()) / learner.batches(), float(len(results)))
-        return Measured(fitted.score, standard_error(best, derived(seed, "bootstrap")), ran)
+        # There is one validation an epoch, and one after a last part of an epoch. So an ended
+        # training had as many epochs as validations, and a whole one as many as its batches make.
+        whole = steps_of(epochs, learner.batches()) / learner.batches()
+        epochs_run = min(whole, float(len(results)))
+        return Measured(fitted.score, standard_error(best, derived(seed, "bootstrap")), epochs_run)
 
-    return attempt
+    return run_trial
 
 
 def search_task(
     retraining: Retraining, settings: Search, dense_epochs: int, cap: float | None, seed: int
 ) -> SearchTask:
-    """Return the search's view of a task. cap: the largest share of the free weights that it may
-    keep."""
+    """Return what the search has to know of a task.
+
+    dense_epochs: length of the dense training, the unit of costs. cap: the largest share of the
+    free weights that the task may keep; None: no bound.
+    """
     learner, free = retraining.learner, retraining.free
     return SearchTask(
-        attempt=trial_runner(retraining),
+        run_trial=trial_runner(retraining),
         cost=Cost(len(learner.train), len(learner.validation), dense_epochs),
         full_epochs=int(retraining.schedule.epochs),
         groups=tuple(groups_of(list(free))) if settings.space == "groups" else (),

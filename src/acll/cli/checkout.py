@@ -1,0 +1,28 @@
+"""The checkout that a configuration belongs to, and what of its data is not here."""
+
+from pathlib import Path
+
+from acll.config.checks import load_configuration
+from acll.config.configuration import Configuration
+
+
+def checkout_of(path: Path) -> tuple[Path, str]:
+    """Return (the root of the checkout that a configuration belongs to, its name).
+
+    path: of the configuration. Raises UserError where it is not sound, or where a merge has left
+    conflicts in the files of DVC.
+    """
+    from acll.sharing.stages import refuse_conflicts
+
+    root = path.resolve().parent.parent  # <root>/config/<name>.yaml
+    refuse_conflicts(root)
+    return root, load_configuration(path).name
+
+
+def tell_not_here(configuration: Configuration, data_root: Path, results: Path) -> None:
+    """Print which raw data and weights are not here and are known from records of results alone."""
+    from acll.sharing.raw import not_here
+
+    absent = ", ".join(not_here(configuration, data_root, results))
+    if absent:
+        print(f"not in {data_root}, so taken to be what they were when they were read: {absent}")
