@@ -171,7 +171,7 @@ LIES = {
     "images of no size": (set_at("tasks", 0, "image_size", value=[0, 0]), "image_size"),
     "images of any size": (set_at("tasks", 0, "image_size", value=[2**30, 4]), "image_size"),
     "pixels of no type": (set_at("tasks", 0, "pixel", value="object"), "cannot be normalised"),
-    "no deviation": (set_at("tasks", 0, "deviation", value=[0.0, 0.0, 0.0]), "cannot be "
+    "no deviation": (set_at("tasks", 0, "std", value=[0.0, 0.0, 0.0]), "cannot be "
                                                                              "normalised"),
     "mean of other channels": (set_at("tasks", 0, "mean", value=[0.5, 0.5]), "are not those of "
                                                                              "channels"),
@@ -200,10 +200,10 @@ LIES = {
     "images larger than memory": (set_at("tasks", 0, "image_size", value=[2**14, 2**14]), "pixels in all at "
                                                                                           "most"),
     "images of a million channels": (
-        lambda tensors, header: header["tasks"][0].update(mean=[0.5] * 10**6, deviation=[0.3] * 10**6), "channels"
+        lambda tensors, header: header["tasks"][0].update(mean=[0.5] * 10**6, std=[0.3] * 10**6), "channels"
     ),
     "images of other channels": (
-        lambda tensors, header: header["tasks"][0].update(mean=[0.5] * 5, deviation=[0.3] * 5), "cannot take the "
+        lambda tensors, header: header["tasks"][0].update(mean=[0.5] * 5, std=[0.3] * 5), "cannot take the "
                                                                                                 "images"
     ),
     "tiles that hardly move": (

@@ -278,7 +278,7 @@ def test_rasters_are_prepared_with_all_their_bands(tmp_path, dtype):
         images[path.relative_to(tmp_path / "pets").as_posix()] = values
     made = prepare(changed(PETS, image_size=[9, 7]), tmp_path)
     assert (made.summary["channels"], made.summary["pixel"]) == (13, dtype)
-    assert len(made.header.mean) == len(made.header.deviation) == 13
+    assert len(made.header.mean) == len(made.header.std) == 13
     every = made.every()
     assert every.keys() == images.keys()
     assert all(np.array_equal(every[name], images[name]) for name in images)

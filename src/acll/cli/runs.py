@@ -45,7 +45,7 @@ def check(path: Path) -> None:
 def download(path: Path) -> None:
     """Fetch and verify the datasets of torchvision that a configuration names."""
     fetched = _fetch(
-        path, lambda task, root: task.listing(root)
+        path, lambda task, root: task.manifest(root)
     )  # reads the lists of files, so that it notices what is incomplete
     print(f"{path}: {fetched} datasets fetched")
     check(path)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _part(value: list[int]) -> list[int]:
-    """Which part of how many."""
+    """Return [k, n]. Raises ValueError where there is no k-th of n parts."""
     if len(value) != 2 or not 1 <= value[0] <= value[1]:
         raise ValueError("must be two numbers, [k, n] with 1 ≤ k ≤ n")
     return value
@@ -47,10 +47,12 @@ class Task(Settings):
         "test split",
     )
     tile_overlap: int | None = Field(
-        None, ge=0, description="segmentation: cut images into tiles of `image_size`, "
-                                "overlapping by so many pixels, "
-        "half of it at most, instead of resizing them; scores are those of the whole images"
-    )  # fmt: skip
+        None,
+        ge=0,
+        description="segmentation: cut images into tiles of `image_size`, overlapping by so many "
+        "pixels, half of it at most, instead of resizing them; scores are those of the whole "
+        "images",
+    )
     part: ClassPart | None = Field(
         None,
         description="[k, n]: only the k-th of n parts of the classes, in their order; other "
@@ -68,18 +70,16 @@ class Task(Settings):
     )
     training: dict[str, Any] = Field({}, description="keys of `training` that this task overrides")
 
-    from_files: ClassVar[bool] = (
-        True  # whether raw data are read; else the package brings or makes the images
-    )
-    in_one_place: ClassVar[bool] = (
-        True  # whether all that is read lies at `path`, so that DVC can track it as one
-    )
+    # whether raw data are read; else the package brings or makes the images
+    from_files: ClassVar[bool] = True
+    # whether all that is read lies at `path`, so that DVC can track it as one
+    in_one_place: ClassVar[bool] = True
     if TYPE_CHECKING:  # each source has these of its own
         source: str
         kind: Kind
         path: str  # where raw data are read
 
-    def listing(self, root: Path) -> "Manifest":
+    def manifest(self, root: Path) -> "Manifest":
         """Return the samples, before a pixel is read. root: the folder of raw data.
 
         Raises DataError.
@@ -94,8 +94,7 @@ class Task(Settings):
         return []
 
     def source_key(self) -> str:
-        """Return what decides which files are read: tasks made from one and the same source have it
-        in common."""
+        """Return the settings of the source as JSON: equal for tasks that read the same files."""
         return self.model_dump_json(exclude=set(Task.model_fields))
 
 

@@ -143,9 +143,9 @@ def _refuse_unusable(record: TaskRecord) -> None:
         raise ValueError(f"{record.name}: image_size {error}") from None
     if len(record.mean) * math.prod(record.image_size) > MOST_VALUES:
         raise ValueError(f"{record.name}: images of {MOST_VALUES:,} values or more")
-    if not 1 <= len(record.mean) == len(record.deviation) <= MOST_BANDS:
-        raise ValueError(f"{record.name}: mean and deviation are not those of channels")
-    if min(record.deviation) <= 0 or record.pixel not in ("uint8", "uint16", "float32"):
+    if not 1 <= len(record.mean) == len(record.std) <= MOST_BANDS:
+        raise ValueError(f"{record.name}: mean and std are not those of channels")
+    if min(record.std) <= 0 or record.pixel not in ("uint8", "uint16", "float32"):
         raise ValueError(f"{record.name}: its images cannot be normalised")
     if overlap is not None and not (
         0 <= overlap <= min(record.image_size) // 2 and min(record.image_size) >= SMALLEST_TILE

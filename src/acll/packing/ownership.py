@@ -36,7 +36,7 @@ class TaskRecord:
     classes: tuple[str, ...]
     image_size: tuple[int, int]  # height, width in pixels
     mean: tuple[float, ...]  # a channel, of images scaled to [0, 1]
-    deviation: tuple[float, ...]
+    std: tuple[float, ...]
     metric: str
     validation_score: float
     digest: str  # of the effective state when the task was learned

@@ -36,7 +36,7 @@ from acll.packing.ownership import (
     raw_bytes,
 )
 
-FORMAT = 3
+FORMAT = 4
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")

@@ -60,17 +60,17 @@ class Whole(nn.Module):
     """A network with its normalisation: images float [N, C, H, W] in which white is 1 → logits."""
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
-    def __init__(self, network: nn.Module, header: TaskInfo) -> None:
+    def __init__(self, network: nn.Module, info: TaskInfo) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.tensor(header.mean).view(1, -1, 1, 1))
-        self.register_buffer("deviation", torch.tensor(header.deviation).view(1, -1, 1, 1))
+        self.register_buffer("mean", torch.tensor(info.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(info.std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise, and go through the network."""
-        logits: Tensor = self.network((images - self.mean) / self.deviation)
+        logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
 
 
@@ -154,11 +154,9 @@ def export_task(
     if path.resolve() == opened.tensor_file.path.resolve():
         raise UserError(f"{path}: is the network that is read; give what is written another name")
     record = opened.record(task)
-    header = task_info_of(record)
-    whole = Whole(loaded(opened, task), header).eval()
-    plain = replace(
-        header, mean=(0.0,) * len(header.mean), deviation=(1.0,) * len(header.deviation)
-    )
+    info = task_info_of(record)
+    whole = Whole(loaded(opened, task), info).eval()
+    plain = replace(info, mean=(0.0,) * len(info.mean), std=(1.0,) * len(info.std))
     example = _example(plain, validation)
     small = None if path.suffix == ".safetensors" else compacted(whole, example)
     with written(path) as beside:
@@ -169,7 +167,7 @@ def export_task(
             read = _write_program(beside, _in_precision(small, precision), example)
         else:
             read = _write_onnx(
-                beside, _in_precision(small, precision), example, header, precision == "int8"
+                beside, _in_precision(small, precision), example, info, precision == "int8"
             )
         compared, scores = _Compared(whole, read), None
         if validation is None:
@@ -194,7 +192,7 @@ def _refuse(path: Path, precision: Precision) -> None:
 
 
 def _example(plain: TaskInfo, validation: Split | None) -> Tensor:
-    """Images [2, C, H, W]: of the task, or noise. plain: a header with a normalisation that does
+    """Images [2, C, H, W]: of the task, or noise. plain: a info with a normalisation that does
     nothing."""
     if validation is not None:
         return normalised(validation.images[:_BATCH], plain, _CPU)
@@ -220,7 +218,7 @@ def _write_program(path: Path, module: nn.Module, example: Tensor) -> Computed:
 
 
 def _write_onnx(
-    path: Path, module: nn.Module, example: Tensor, header: TaskInfo, int8: bool
+    path: Path, module: nn.Module, example: Tensor, info: TaskInfo, int8: bool
 ) -> Computed:
     """Write ONNX, checked, with what a user has to know of the task in its metadata; what it
     computes, read back."""
@@ -229,7 +227,7 @@ def _write_onnx(
     total = sum(value.nbytes for value in module.state_dict().values())
     if total > _MOST_ONNX:
         raise UserError(
-            f"{header.name} has {total:,} bytes of weights, and an ONNX file holds 2 GB: write .pt2"
+            f"{info.name} has {total:,} bytes of weights, and an ONNX file holds 2 GB: write .pt2"
         )
     with (
         warnings.catch_warnings(),
@@ -250,11 +248,11 @@ def _write_onnx(
     model = onnx.load(path)
     _name_batch(model.graph)
     known = {
-        "task": header.name,
-        "kind": header.kind,
-        "classes": json.dumps(header.classes, ensure_ascii=False),
+        "task": info.name,
+        "kind": info.kind,
+        "classes": json.dumps(info.classes, ensure_ascii=False),
     }
-    onnx.helper.set_model_props(model, known | {"input": _input_of(header)})
+    onnx.helper.set_model_props(model, known | {"input": _input_of(info)})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     return OnnxSession(path)
@@ -270,8 +268,8 @@ def _name_batch(graph: Any) -> None:
                 side.dim_param = "N"
 
 
-def _input_of(header: TaskInfo) -> str:
-    shape = ", ".join(map(str, ("N", len(header.mean), *header.image_size)))
+def _input_of(info: TaskInfo) -> str:
+    shape = ", ".join(map(str, ("N", len(info.mean), *info.image_size)))
     return (
         f"float [{shape}], white is 1; not normalised; made of this size bilinearly with "
         "anti-aliasing"

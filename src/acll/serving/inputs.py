@@ -86,20 +86,20 @@ def _checked(pixels: NDArray[Any]) -> Pixels:
     return pixels
 
 
-def prepared_image(pixels: Pixels, header: TaskInfo) -> Pixels:
+def prepared_image(pixels: Pixels, info: TaskInfo) -> Pixels:
     """What preparation makes of an image [C, h, w]: [channels, *image_size] of the type of the
     task's images.
 
     Raises ImageError where its channels are not those of the task.
     """
-    whole = resized(_alike(pixels, header), header.image_size)
-    return _formed(permuted(rotated(whole, header.rotate), header.permute), header)
+    whole = resized(_alike(pixels, info), info.image_size)
+    return _formed(permuted(rotated(whole, info.rotate), info.permute), info)
 
 
-def prepared_tile(pixels: Pixels, header: TaskInfo) -> Pixels:
+def prepared_tile(pixels: Pixels, info: TaskInfo) -> Pixels:
     """The same for a tile [C, h, w] of a large image, which is not resized but filled up at its
     right and bottom."""
-    return _formed(filled_up(_alike(pixels, header), header.image_size), header)
+    return _formed(filled_up(_alike(pixels, info), info.image_size), info)
 
 
 def batch_of(images: list[Pixels]) -> Tensor:
@@ -108,12 +108,12 @@ def batch_of(images: list[Pixels]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.stack(images)))
 
 
-def _alike(pixels: Pixels, header: TaskInfo) -> Pixels:
+def _alike(pixels: Pixels, info: TaskInfo) -> Pixels:
     """An image that the task could have had: of its number of channels or grey, and of no more bits
     than its own."""
-    wanted, own = len(header.mean), len(pixels)
-    if _TYPES.index(pixels.dtype.name) > _TYPES.index(header.pixel):
-        pixels = _shallower(pixels, header)
+    wanted, own = len(info.mean), len(pixels)
+    if _TYPES.index(pixels.dtype.name) > _TYPES.index(info.pixel):
+        pixels = _shallower(pixels, info)
     if wanted == 3 and own == 4:
         return pixels[:3]  # without alpha
     if wanted == 1 and own in (3, 4):
@@ -123,22 +123,22 @@ def _alike(pixels: Pixels, header: TaskInfo) -> Pixels:
         )  # ITU-R BT.601, as image files become grey
         return np.asarray(grey if pixels.dtype == np.float32 else grey.round(), pixels.dtype)[None]
     if own not in (1, wanted):
-        raise ImageError(f"an image with {own} channels: those of {header.name} have {wanted}")
+        raise ImageError(f"an image with {own} channels: those of {info.name} have {wanted}")
     return pixels
 
 
-def _shallower(pixels: Pixels, header: TaskInfo) -> Pixels:
+def _shallower(pixels: Pixels, info: TaskInfo) -> Pixels:
     if pixels.dtype == np.float32 and (pixels.min() < 0 or pixels.max() > 1):
         raise ImageError(
             f"an image of floats from {pixels.min():g} to {pixels.max():g}: white must be 1, "
             "as the images of "
-            f"{header.name} are {header.pixel}"
+            f"{info.name} are {info.pixel}"
         )
-    values: Pixels = (pixels / np.float64(top_of(pixels.dtype)) * top_of(header.pixel)).round()
-    return values.astype(header.pixel)
+    values: Pixels = (pixels / np.float64(top_of(pixels.dtype)) * top_of(info.pixel)).round()
+    return values.astype(info.pixel)
 
 
-def _formed(pixels: Pixels, header: TaskInfo) -> Pixels:
+def _formed(pixels: Pixels, info: TaskInfo) -> Pixels:
     """In the type and with the channels of the task's images."""
-    typed = as_dtype(pixels, np.dtype(header.pixel))
-    return typed if len(typed) == len(header.mean) else np.repeat(typed, len(header.mean), axis=0)
+    typed = as_dtype(pixels, np.dtype(info.pixel))
+    return typed if len(typed) == len(info.mean) else np.repeat(typed, len(info.mean), axis=0)

@@ -1,6 +1,6 @@
 """A packed network in use: `acll.load(path)`, its tasks, their networks, predictions.
 
-What is not asked for is not read: opening a file reads its header, and a task's network the weights
+What is not asked for is not read: opening a file reads its info, and a task's network the weights
 that it needs.
 """
 
@@ -52,7 +52,7 @@ class LearnedTask:
         int, int
     ]  # height, width in pixels to which images are resized, or of their tiles
     mean: tuple[float, ...]  # of each channel, white being 1
-    deviation: tuple[float, ...]
+    std: tuple[float, ...]
     metric: str
     score: float  # on the validation split, when it was learned
     ratio: float | None  # release ratio; None where nothing was released
@@ -98,7 +98,7 @@ _ONE = str | Path | Image.Image  # what may have parts, and is an image all the 
 
 
 class PackedNetwork:
-    """A packed file in use. Nothing but its header is read before a task is asked for."""
+    """A packed file in use. Nothing but its info is read before a task is asked for."""
 
     def __init__(self, opened: packed_file.PackedFile) -> None:
         self._file = opened
@@ -189,15 +189,15 @@ class PackedNetwork:
         """What each image shows, or what is wrong with it, one after another: there may be any
         number of them."""
         record = self._file.record(task)
-        header, network = task_info_of(record), self._held(task, _usable(device))
+        info, network = task_info_of(record), self._held(task, _usable(device))
         if isinstance(images, _ONE):
             images = [images]
         if record.kind == "segmentation":
-            yield from (_segmented(network, header, image) for image in images)
+            yield from (_segmented(network, info, image) for image in images)
             return
         coming = iter(images)
-        while chunk := list(islice(coming, evaluation_batch(header))):
-            yield from _classified(network, header, chunk)
+        while chunk := list(islice(coming, evaluation_batch(info))):
+            yield from _classified(network, info, chunk)
 
     def _held(self, task: str, device: torch.device) -> TaskNetwork:
         if self._last is None or self._last[:2] != (task, device):
@@ -213,7 +213,7 @@ class PackedNetwork:
         owned = sum(layer.owned[position - 1] for layer in layers)
         ratio = record.choice.get("ratio")
         return LearnedTask(
-            record.name, record.kind, record.classes, record.image_size, record.mean, record.deviation, record.metric,
+            record.name, record.kind, record.classes, record.image_size, record.mean, record.std, record.metric,
             record.validation_score, ratio, owned / total if record.frozen else None, used / total,
         )  # fmt: skip
 
@@ -239,23 +239,23 @@ def load(path: str | Path) -> PackedNetwork:
 
 
 @torch.no_grad()
-def _logits(network: TaskNetwork, header: TaskInfo, images: Tensor) -> Tensor:
+def _logits(network: TaskNetwork, info: TaskInfo, images: Tensor) -> Tensor:
     device = next(network.parameters()).device
-    logits: Tensor = network(normalised(images, header, device))
+    logits: Tensor = network(normalised(images, info, device))
     return logits
 
 
-def _prepared(image: OneImage, header: TaskInfo) -> Pixels:
-    return prepared_image(pixels_of(image), header)
+def _prepared(image: OneImage, info: TaskInfo) -> Pixels:
+    return prepared_image(pixels_of(image), info)
 
 
 def _classified(
-    network: TaskNetwork, header: TaskInfo, images: Iterable[OneImage]
+    network: TaskNetwork, info: TaskInfo, images: Iterable[OneImage]
 ) -> Iterator[Classified | ImageError]:
-    made = [_or_error(partial(_prepared, image, header)) for image in images]
+    made = [_or_error(partial(_prepared, image, info)) for image in images]
     usable = [pixels for pixels in made if not isinstance(pixels, ImageError)]
     probabilities = iter(
-        _logits(network, header, batch_of(usable)).softmax(dim=1).cpu().numpy() if usable else ()
+        _logits(network, info, batch_of(usable)).softmax(dim=1).cpu().numpy() if usable else ()
     )
     for pixels in made:
         if isinstance(pixels, ImageError):
@@ -263,12 +263,12 @@ def _classified(
         else:
             own = next(probabilities)
             yield (
-                Classified(header.classes, own) if np.isfinite(own).all() else ImageError(_NOTHING)
+                Classified(info.classes, own) if np.isfinite(own).all() else ImageError(_NOTHING)
             )
 
 
-def _segmented(network: TaskNetwork, header: TaskInfo, image: OneImage) -> Segmented | ImageError:
-    return _or_error(lambda: Segmented(header.classes, _mask(network, header, pixels_of(image))))
+def _segmented(network: TaskNetwork, info: TaskInfo, image: OneImage) -> Segmented | ImageError:
+    return _or_error(lambda: Segmented(info.classes, _mask(network, info, pixels_of(image))))
 
 
 def _or_error(make: Callable[[], _T]) -> _T | ImageError:
@@ -278,16 +278,16 @@ def _or_error(make: Callable[[], _T]) -> _T | ImageError:
         return error
 
 
-def _mask(network: TaskNetwork, header: TaskInfo, pixels: Pixels) -> NDArray[np.uint8]:
-    if header.tile_overlap is None:
-        logits = _logits(network, header, batch_of([prepared_image(pixels, header)]))
+def _mask(network: TaskNetwork, info: TaskInfo, pixels: Pixels) -> NDArray[np.uint8]:
+    if info.tile_overlap is None:
+        logits = _logits(network, info, batch_of([prepared_image(pixels, info)]))
         return _labels(logits[0], pixels.shape[1:])
     mask = np.zeros(pixels.shape[1:], np.uint8)
     for (top, left, bottom, right), core in tiles(
-        pixels.shape[1:], header.image_size, header.tile_overlap
+        pixels.shape[1:], info.image_size, info.tile_overlap
     ):
-        tile = prepared_tile(pixels[:, top:bottom, left:right], header)
-        labels = _labels(_logits(network, header, batch_of([tile]))[0], header.image_size)
+        tile = prepared_tile(pixels[:, top:bottom, left:right], info)
+        labels = _labels(_logits(network, info, batch_of([tile]))[0], info.image_size)
         inside = labels[core[0] : core[2], core[1] : core[3]]
         mask[top + core[0] : top + core[2], left + core[1] : left + core[3]] = inside
     return mask

@@ -41,9 +41,9 @@ class Coco(RawData):
     val: CocoSplit | None = Field(None, description="of the validation split; else it is cut")
     test: CocoSplit | None = Field(None, description="of the test split; else it is cut")
 
-    def listing(self, root: Path) -> Manifest:
+    def manifest(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
-        return _listing(self, root)
+        return _manifest(self, root)
 
     def raw_files(self, root: Path) -> list[Path]:
         """Return the files that are read. Raises DataError."""
@@ -68,29 +68,29 @@ def _raw_files(task: Coco, root: Path) -> list[Path]:
     path = root / task.path
     if path.is_file() and path.name.endswith(COMPRESSED):  # which would have to be read through
         return [path]
-    place = storage_of(path)
+    storage = storage_of(path)
     if path.is_file():
         return [path]
     parts = [getattr(task, split) for split in SPLITS if getattr(task, split) is not None]
     wanted = tuple(_in(part.images, "") for part in parts)
     annotations = {_in("", part.annotations) for part in parts}
-    found = [name for name in place.names() if name.startswith(wanted) or name in annotations]
+    found = [name for name in storage.names() if name.startswith(wanted) or name in annotations]
     for part in parts:
         if _in("", part.annotations) not in found:
             raise DataError(f"{path}/{part.annotations}: there is no such file")
     return [path / name for name in found]
 
 
-def _listing(task: Coco, root: Path) -> Manifest:
+def _manifest(task: Coco, root: Path) -> Manifest:
     """The samples of all splits; `mask` holds what is drawn: (height, width, annotations).
 
     Raises DataError.
     """
     path = root / task.path
-    place = storage_of(path)
-    present = set(place.names())
+    storage = storage_of(path)
+    present = set(storage.names())
     contents = {
-        split: _content(place, part, path)
+        split: _content(storage, part, path)
         for split in SPLITS
         if (part := getattr(task, split)) is not None
     }
@@ -107,43 +107,47 @@ def _listing(task: Coco, root: Path) -> Manifest:
                         "mask can hold; "
                         "name those to use in `classes`")  # fmt: skip
     index = {name: 1 + number for number, name in enumerate(wanted)}
-    items: list[Sample] = []
+    samples: list[Sample] = []
     faults: list[DataFault] = []
     for split, content in contents.items():
         folder = getattr(task, split).images
         for name, image, drawn in _drawn(content, folder, index):
             if name in present:
                 mask = (image["height"], image["width"], drawn)
-                items.append(Sample(name, split, name, mask=mask, group=group_of(name, task.group)))
+                samples.append(
+                    Sample(name, split, name, mask=mask, group=group_of(name, task.group))
+                )
             else:
                 faults.append(DataFault("missing", name, "named in the annotations, but not there"))
 
-    image_of = reader(place, read_image)
-    drawings = {item.image: item.mask for item in items}
+    image_of = reader(storage, read_image)
+    drawings = {sample.image: sample.mask for sample in samples}
 
     @lru_cache(maxsize=1)  # neighbouring tiles are of one image
     def mask_of(name: str) -> Pixels:
         height, width, drawn = drawings[name]
         return _mask(height, width, drawn)
 
-    def read(item: Sample) -> tuple[Pixels, Pixels | None]:
-        image, size = image_of(item.image, item.box), item.mask[:2]
-        if item.box is None and image.shape[1:] != size:  # nothing is drawn, whatever size it says
+    def read(sample: Sample) -> tuple[Pixels, Pixels | None]:
+        image, size = image_of(sample.image, sample.box), sample.mask[:2]
+        if (
+            sample.box is None and image.shape[1:] != size
+        ):  # nothing is drawn, whatever size it says
             return image, np.broadcast_to(np.uint8(IGNORE), size)
-        return image, within(mask_of(item.image), item.box)
+        return image, within(mask_of(sample.image), sample.box)
 
-    def size(item: Sample) -> list[tuple[int, int]]:
-        return [size_of(place.open(item.image), item.image), item.mask[:2]]
+    def size(sample: Sample) -> list[tuple[int, int]]:
+        return [size_of(storage.open(sample.image), sample.image), sample.mask[:2]]
 
     return Manifest(
-        "segmentation", [BACKGROUND, *wanted], list(contents), items, read, size, faults
+        "segmentation", [BACKGROUND, *wanted], list(contents), samples, read, size, faults
     )
 
 
-def _content(place: Storage, part: CocoSplit, path: Path) -> dict[str, Any]:
+def _content(storage: Storage, part: CocoSplit, path: Path) -> dict[str, Any]:
     """The annotations of a split. Raises DataError where they are not in COCO's format."""
     try:
-        content = json.loads(content_of(place, part.annotations))
+        content = json.loads(content_of(storage, part.annotations))
         for key, kinds in _NEEDED.items():
             for entry in content[key]:
                 lacking = [name for name, kind in kinds.items() if not _fits(entry.get(name), kind)]

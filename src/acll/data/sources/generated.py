@@ -33,12 +33,12 @@ class Generated(Task):
 
     from_files: ClassVar[bool] = False
 
-    def listing(self, root: Path) -> Manifest:
+    def manifest(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
-        return _listing(self)
+        return _manifest(self)
 
 
-def _listing(task: Generated) -> Manifest:
+def _manifest(task: Generated) -> Manifest:
     """All samples of a generated task."""
     images, labels = generate(task)
     ids = [f"{task.source}-{task.seed}-{index:06d}" for index in range(task.samples)]

@@ -29,23 +29,23 @@ class ImageFolder(RawData):
     source: Literal["image_folder"] = Field(description="`image_folder`")
     kind: Literal["classification"] = Field("classification", description="always classification")
 
-    def listing(self, root: Path) -> Manifest:
+    def manifest(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
-        return _listing(self, root)
+        return _manifest(self, root)
 
     def raw_files(self, root: Path) -> list[Path]:
         """Return the files that are read. Raises DataError."""
         return raw_files(root / self.path, _names)
 
 
-def _listing(task: ImageFolder, root: Path) -> Manifest:
+def _manifest(task: ImageFolder, root: Path) -> Manifest:
     """The samples of `{train,val,test}/<class>/*`.
 
     Raises DataError where classes cannot be what is meant.
     """
     path = root / task.path
-    place = storage_of(path)
-    names = _names(place, path)
+    storage = storage_of(path)
+    names = _names(storage, path)
     found = [
         (*PurePosixPath(name).parts[:2], name)
         for name in names
@@ -69,7 +69,7 @@ def _listing(task: ImageFolder, root: Path) -> Manifest:
         if empty and split == "train":  # elsewhere a warning, with other sources as well
             raise DataError(f"{path}/{split}: classes without an image: {some(empty)}")
     index = {label: number for number, label in enumerate(classes)}
-    items = [
+    samples = [
         Sample(name, split, name, label=index[label], group=group_of(name, task.group))
         for split, label, name in sorted(
             found, key=lambda entry: (SPLITS.index(entry[0]), entry[1], entry[2])
@@ -84,12 +84,12 @@ def _listing(task: ImageFolder, root: Path) -> Manifest:
         for name in names
         if len(PurePosixPath(name).parts) != 3
     ]
-    return manifest_of_files(place, "classification", classes, splits_in(names), items, faults)
+    return manifest_of_files(storage, "classification", classes, splits_in(names), samples, faults)
 
 
-def _names(place: Storage, path: Path) -> list[str]:
+def _names(storage: Storage, path: Path) -> list[str]:
     """Return the images. Raises DataError where they are laid out as those of `mask_folder`."""
-    names = image_names(place, path, IMAGE_LAYOUT)
+    names = image_names(storage, path, IMAGE_LAYOUT)
     if folders_in_train(path, names) == {"images", "masks"}:
         raise DataError(
             f"{path}: not the layout of image_folder (expected: {layout(IMAGE_LAYOUT)})"

@@ -26,24 +26,24 @@ class MaskFolder(RawData):
     kind: Literal["segmentation"] = Field("segmentation", description="always segmentation")
     classes: Names = Field(description="names of the classes, in order of index")
 
-    def listing(self, root: Path) -> Manifest:
+    def manifest(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
-        return _listing(self, root)
+        return _manifest(self, root)
 
     def raw_files(self, root: Path) -> list[Path]:
         """Return the files that are read. Raises DataError."""
         return raw_files(root / self.path, _names)
 
 
-def _listing(task: MaskFolder, root: Path) -> Manifest:
+def _manifest(task: MaskFolder, root: Path) -> Manifest:
     """The samples of `{train,val,test}/{images,masks}/*`, paired by name.
 
     Raises DataError for another layout.
     """
     path = root / task.path
-    place = storage_of(path)
-    names = _names(place, path)
-    items: list[Sample] = []
+    storage = storage_of(path)
+    names = _names(storage, path)
+    samples: list[Sample] = []
     faults: list[DataFault] = []
     for split in splits_in(names):
         images, masks = (_by_stem(names, f"{split}/{part}/") for part in ("images", "masks"))
@@ -58,10 +58,12 @@ def _listing(task: MaskFolder, root: Path) -> Manifest:
                 faults.append(fault)
             else:
                 (image,), (mask,) = pair
-                items.append(
+                samples.append(
                     Sample(image, split, image, mask=mask, group=group_of(image, task.group))
                 )
-    return manifest_of_files(place, "segmentation", task.classes, splits_in(names), items, faults)
+    return manifest_of_files(
+        storage, "segmentation", task.classes, splits_in(names), samples, faults
+    )
 
 
 def _unpaired(images: list[str], masks: list[str]) -> DataFault | None:
@@ -89,9 +91,9 @@ def _by_stem(names: list[str], folder: str) -> dict[str, list[str]]:
     return found
 
 
-def _names(place: Storage, path: Path) -> list[str]:
+def _names(storage: Storage, path: Path) -> list[str]:
     """Return images and masks. Raises DataError where they are laid out otherwise."""
-    names = image_names(place, path, MASK_LAYOUT)
+    names = image_names(storage, path, MASK_LAYOUT)
     if not folders_in_train(path, names) >= {"images", "masks"}:
         raise DataError(f"{path}: not the layout of mask_folder (expected: {layout(MASK_LAYOUT)})")
     return names

@@ -37,9 +37,9 @@ class Table(RawData):
 
     in_one_place: ClassVar[bool] = False  # the images that it names may lie elsewhere
 
-    def listing(self, root: Path) -> Manifest:
+    def manifest(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
-        return _listing(self, root)
+        return _manifest(self, root)
 
     def raw_files(self, root: Path) -> list[Path]:
         """Return the files that are read. Raises DataError."""
@@ -57,7 +57,7 @@ def _raw_files(task: Table, root: Path) -> list[Path]:
     return [path, *(file for name in sorted(names) if (file := path.parent / name).is_file())]
 
 
-def _listing(task: Table, root: Path) -> Manifest:
+def _manifest(task: Table, root: Path) -> Manifest:
     """The samples of a table. Raises DataError where it is not a table of samples."""
     path = root / task.path
     rows = rows_of(task, root)
@@ -71,7 +71,7 @@ def _listing(task: Table, root: Path) -> Manifest:
             f"{path}: at least two labels are expected; there is {some(classes) or 'none'}"
         )
     index = {name: number for number, name in enumerate(classes)}
-    items, faults = [], []
+    samples, faults = [], []
     for row in sorted(rows, key=lambda row: (SPLITS.index(row["split"]), row["path"])):
         named = [row["path"], row["mask"]] if masks else [row["path"]]
         absent = [name for name in named if not (path.parent / name).is_file()]
@@ -80,12 +80,12 @@ def _listing(task: Table, root: Path) -> Manifest:
             continue
         group = group_of(row["path"], task.group)
         label, mask = (0, row["mask"]) if masks else (index[row["label"]], None)
-        items.append(
+        samples.append(
             Sample(row["path"], row["split"], row["path"], label=label, mask=mask, group=group)
         )
     splits = {row["split"] for row in rows}
     return manifest_of_files(
-        Folder(path.parent), task.kind, list(classes), sorted(splits), items, faults
+        Folder(path.parent), task.kind, list(classes), sorted(splits), samples, faults
     )
 
 

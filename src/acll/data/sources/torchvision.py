@@ -52,9 +52,9 @@ class Torchvision(Task):
             raise ValueError(f"{self.dataset} has kind {' or '.join(kinds)}, not {self.kind}")
         return self
 
-    def listing(self, root: Path) -> Manifest:
+    def manifest(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
-        return _listing(self, root)
+        return _manifest(self, root)
 
     def raw_files(self, root: Path) -> list[Path]:
         """Return the files that are read. Raises DataError."""
@@ -147,7 +147,7 @@ def _raw_files(task: Torchvision, root: Path) -> list[Path]:
     return sorted(found)
 
 
-def _listing(task: Torchvision, root: Path) -> Manifest:
+def _manifest(task: Torchvision, root: Path) -> Manifest:
     """The samples of all splits, as the dataset's own class reads them. Raises DataError."""
     folder, known = root / task.path, KNOWN[task.dataset]
     _raw_files(task, root)
@@ -170,30 +170,30 @@ def _listing(task: Torchvision, root: Path) -> Manifest:
             f"{folder}: the splits of {task.dataset} differ in their classes; files are "
             "missing, or changed"
         )
-    items = []
+    samples = []
     for split in datasets:
         labels = None if masks else [int(label) for label in _labels(datasets[split])]
         for index, name in enumerate(_ids(task, datasets[split], split, folder)):
             label = labels[index] if labels is not None else 0
-            items.append(
+            samples.append(
                 Sample(name, split, (split, index), label=label, group=group_of(name, task.group))
             )
-    items.sort(
-        key=lambda item: (SPLITS.index(item.split), item.id)
+    samples.sort(
+        key=lambda sample: (SPLITS.index(sample.split), sample.id)
     )  # some classes list files as the disk does
 
     @lru_cache(maxsize=1)  # neighbouring tiles are of one image
     def whole(split: str, index: int) -> tuple[Pixels, Pixels | None]:
         return guarded(lambda: _decoded(task, *datasets[split][index]))
 
-    def read(item: Sample) -> tuple[Pixels, Pixels | None]:
-        image, mask = whole(*item.image)
-        return within(image, item.box), None if mask is None else within(mask, item.box)
+    def read(sample: Sample) -> tuple[Pixels, Pixels | None]:
+        image, mask = whole(*sample.image)
+        return within(image, sample.box), None if mask is None else within(mask, sample.box)
 
-    def size(item: Sample) -> Sequence[tuple[int, int]]:
-        return [values.shape[-2:] for values in read(item) if values is not None]
+    def size(sample: Sample) -> Sequence[tuple[int, int]]:
+        return [values.shape[-2:] for values in read(sample) if values is not None]
 
-    return Manifest(task.kind, classes, list(datasets), items, read, size)
+    return Manifest(task.kind, classes, list(datasets), samples, read, size)
 
 
 def fetch(task: Torchvision, root: Path) -> None:
