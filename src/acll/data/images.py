@@ -198,7 +198,7 @@ def _is_raster(name: str) -> bool:
 
 
 def _read(file: File, name: str, box: Box | None) -> Pixels:
-    """Return the pixels of a file: by GDAL where Pillow would lose bands or bits, else by Pillow."""
+    """Return the pixels of a file, by GDAL where Pillow would lose bands or bits."""
     if _is_raster(name) and not _turned(file) and (pixels := _read_raster(file, box)) is not None:
         return pixels
     if _is_deep_png(file):  # of which Pillow gives 8 bits

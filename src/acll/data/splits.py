@@ -1,4 +1,4 @@
-"""Cutting a split: shuffled, stratified, groups kept together, from a seed that is not the run's."""
+"""Cutting a split: shuffled, stratified, groups kept together, from a seed of the task alone."""
 
 from collections.abc import Sequence
 from typing import Any

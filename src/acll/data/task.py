@@ -43,7 +43,7 @@ class Task(Settings):
     )
     duplicates: Literal["warn", "stop", "skip"] = Field(
         "warn",
-        description="copies across splits: `warn`, `stop`, or `skip` those that are not in the "
+        description="duplicates across splits: `warn`, `stop`, or `skip` those that are not in the "
         "test split",
     )
     tile_overlap: int | None = Field(
@@ -62,7 +62,7 @@ class Task(Settings):
         None, ge=2, description="use so many samples of the training split only"
     )
     noise: float = Field(
-        0.0, ge=0, le=1, description="deviation of noise added to pixels, 1 being white; per image"
+        0.0, ge=0, le=1, description="std of noise added to pixels, 1 being white; per image"
     )
     rotate: float = Field(0.0, description="degrees by which images are rotated, against the clock")
     permute: int | None = Field(

@@ -64,7 +64,10 @@ _NEEDED: dict[str, dict[str, tuple[type, ...]]] = {
 
 
 def _raw_files(task: Coco, root: Path) -> list[Path]:
-    """The archive, or the annotations and all files in the folders of images. Raises DataError."""
+    """Return the archive, or the annotations and all files in the folders of images.
+
+    Raises DataError.
+    """
     path = root / task.path
     if path.is_file() and path.name.endswith(COMPRESSED):  # which would have to be read through
         return [path]
@@ -82,7 +85,7 @@ def _raw_files(task: Coco, root: Path) -> list[Path]:
 
 
 def _manifest(task: Coco, root: Path) -> Manifest:
-    """The samples of all splits; `mask` holds what is drawn: (height, width, annotations).
+    """Return the samples of all splits; `mask` of a sample is (height, width, annotations).
 
     Raises DataError.
     """
@@ -103,9 +106,10 @@ def _manifest(task: Coco, root: Path) -> Manifest:
             f"{', '.join(names.values())})"
         )
     if len(wanted) > IGNORE - 1:
-        raise DataError(f"{path}: {len(wanted)} categories, more than the {IGNORE - 1} that a "
-                        "mask can hold; "
-                        "name those to use in `classes`")  # fmt: skip
+        raise DataError(
+            f"{path}: {len(wanted)} categories, more than the {IGNORE - 1} that a mask can hold; "
+            "name those to use in `classes`"
+        )
     index = {name: 1 + number for number, name in enumerate(wanted)}
     samples: list[Sample] = []
     faults: list[DataFault] = []
@@ -130,9 +134,9 @@ def _manifest(task: Coco, root: Path) -> Manifest:
 
     def read(sample: Sample) -> tuple[Pixels, Pixels | None]:
         image, size = image_of(sample.image, sample.box), sample.mask[:2]
-        if (
-            sample.box is None and image.shape[1:] != size
-        ):  # nothing is drawn, whatever size it says
+        # The annotations may state any size, so nothing is drawn before it is that of the image.
+        # A mask without memory carries the size to where the two are compared.
+        if sample.box is None and image.shape[1:] != size:
             return image, np.broadcast_to(np.uint8(IGNORE), size)
         return image, within(mask_of(sample.image), sample.box)
 
@@ -145,16 +149,17 @@ def _manifest(task: Coco, root: Path) -> Manifest:
 
 
 def _content(storage: Storage, part: CocoSplit, path: Path) -> dict[str, Any]:
-    """The annotations of a split. Raises DataError where they are not in COCO's format."""
+    """Return the annotations of a split. Raises DataError where they are not in COCO's format."""
     try:
         content = json.loads(content_of(storage, part.annotations))
         for key, kinds in _NEEDED.items():
             for entry in content[key]:
                 lacking = [name for name, kind in kinds.items() if not _fits(entry.get(name), kind)]
                 if lacking:
-                    raise DataError(f"{path}/{part.annotations}: an entry of `{key}` has no "
-                                    f"{' or '.join(lacking)}, or "
-                                    "something else there")  # fmt: skip
+                    raise DataError(
+                        f"{path}/{part.annotations}: an entry of `{key}` has no "
+                        f"{' or '.join(lacking)}, or something else there"
+                    )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
@@ -181,17 +186,17 @@ def _content(storage: Storage, part: CocoSplit, path: Path) -> dict[str, Any]:
 
 
 def _fits(value: Any, kind: tuple[type, ...]) -> bool:
-    """Whether a value is of one of these types; numbers that are no ids count pixels, and there is
-    one at least."""
+    """Return whether a value is of one of these types, and where it counts pixels, at least 1."""
     return type(value) in kind and (kind != _COUNT or value > 0)
 
 
 def _drawn(
     content: dict[str, Any], folder: str, index: dict[str, int]
 ) -> Iterator[tuple[str, dict[str, Any], Drawn]]:
-    """The images of a split by name, and what is drawn of each.
+    """Yield the images of a split by name, and what is drawn of each.
 
-    The numbers of categories are the split's own.
+    index: the class of each category that is used, by name: each split numbers its categories in
+    its own way.
     """
     labels = {category["id"]: index.get(category["name"]) for category in content["categories"]}
     drawn: dict[Any, Drawn] = defaultdict(list)
@@ -204,24 +209,27 @@ def _drawn(
 
 
 def _in(folder: str, name: str) -> str:
-    """A name in a folder, as places spell it."""
+    """Return a name in a folder as a `Storage` spells it; without a name, what names begin with."""
     path = (PurePosixPath(folder.strip("/")) / name).as_posix()
     return "" if path == "." else path if name else f"{path}/"
 
 
 def _mask(height: int, width: int, annotations: Drawn) -> Pixels:
-    """[height, width] class indices."""
+    """Return class indices [height, width], smaller objects upon larger ones.
+
+    Raises UnreadableError for an annotation that cannot be drawn.
+    """
     mask = np.zeros((height, width), np.uint8)
     shapes = []
     for annotation, label in annotations:
         try:
             area = annotation.get("area")
-            size = (
-                area if isinstance(area, int | float) else _inside(annotation, height, width).sum()
-            )
-            shapes.append((float(size), annotation, label))
+            if not isinstance(area, int | float):
+                area = _inside(annotation, height, width).sum()
+            shapes.append((float(area), annotation, label))
         except Exception as error:
             raise _undrawn(annotation, error) from None
+    # the largest first, so that the smaller ones are drawn upon them
     for _, annotation, label in sorted(shapes, key=lambda shape: -shape[0]):
         try:
             mask[_inside(annotation, height, width)] = (
@@ -237,11 +245,11 @@ def _undrawn(annotation: dict[str, Any], error: Exception) -> UnreadableError:
 
 
 def _inside(annotation: dict[str, Any], height: int, width: int) -> Pixels:
-    """Where an object is. Raises whatever there is.
+    """Return where an object is, bool [height, width].
 
-    The library draws polygons only, and only those that it can: others make it fill all memory. Of
-    run lengths that do not cover the image it leaves pixels as they were in memory, so those are
-    decoded here.
+    Raises ValueError, and whatever the library raises. The library is given sound polygons only:
+    others make it fill all memory. Run lengths are decoded here: of those that do not cover the
+    image, the library would leave pixels as they were in memory.
     """
     from pycocotools import mask as codec
 
@@ -271,8 +279,11 @@ def _inside(annotation: dict[str, Any], height: int, width: int) -> Pixels:
 
 
 def _lengths(text: str) -> list[int]:
-    """Run lengths from COCO's text: numbers of six bits, one of which says that more follow; from
-    the fourth length on each is the difference to the last but one."""
+    """Return the run lengths in COCO's text format. Raises ValueError.
+
+    A character has six bits: five of a number and one that says that more follow. From the fourth
+    length on, a number is the difference to the last length but one.
+    """
     runs: list[int] = []
     value = shift = 0
     for code in text.encode():
@@ -282,7 +293,7 @@ def _lengths(text: str) -> list[int]:
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
-            value -= (bits & 16) << (shift - 4)
+            value -= (bits & 16) << (shift - 4)  # the highest bit of a number is its sign
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value = shift = 0
     if shift:

@@ -34,7 +34,7 @@ class Cub200(RawData):
 
 
 def _raw_files(task: Cub200, root: Path) -> list[Path]:
-    """The archive, or the files of the folder. Raises DataError where there is neither."""
+    """Return the archive, or the files of the folder. Raises DataError where there is neither."""
     path = root / task.path
     if path.is_file():
         return [path]
@@ -44,7 +44,7 @@ def _raw_files(task: Cub200, root: Path) -> list[Path]:
 
 
 def _manifest(task: Cub200, root: Path) -> Manifest:
-    """The samples that `images.txt` names, with the published split into training and test.
+    """Return the samples that `images.txt` names, with the published split into train and test.
 
     Raises DataError.
     """
@@ -55,11 +55,9 @@ def _manifest(task: Cub200, root: Path) -> Manifest:
     def lines(name: str) -> dict[str, str]:
         return _numbered(storage, prefix + name, path)
 
-    images, labels, in_training = (
-        lines("images.txt"),
-        lines("image_class_labels.txt"),
-        lines("train_test_split.txt"),
-    )
+    images = lines("images.txt")
+    labels = lines("image_class_labels.txt")
+    in_training = lines("train_test_split.txt")
     names = lines("classes.txt")
     if not all(number.isdecimal() for number in names):
         raise DataError(
@@ -92,7 +90,7 @@ def _manifest(task: Cub200, root: Path) -> Manifest:
 
 
 def _prefix(storage: Storage, path: Path) -> str:
-    """The folder in which the lists lie: the published archive has a file beside it."""
+    """Return the folder in which the lists lie: the published archive has a file beside it."""
     found = [
         name for name in storage.names() if name == "images.txt" or name.endswith("/images.txt")
     ]
@@ -102,7 +100,7 @@ def _prefix(storage: Storage, path: Path) -> str:
 
 
 def _numbered(storage: Storage, name: str, path: Path) -> dict[str, str]:
-    """The lines `number text` of a file."""
+    """Return the lines `number text` of a file. Raises DataError."""
     try:
         pairs = [
             line.split(None, 1)

@@ -26,7 +26,10 @@ class Digits(Task):
 
 
 def _manifest(task: Digits) -> Manifest:
-    """1,797 grey images of ten classes (a part of UCI's optical recognition of handwritten digits)."""
+    """Return 1,797 grey images of ten classes.
+
+    They are a part of UCI's optical recognition of handwritten digits.
+    """
     from sklearn.datasets import load_digits
 
     content = load_digits()

@@ -39,13 +39,14 @@ class ImageFolder(RawData):
 
 
 def _manifest(task: ImageFolder, root: Path) -> Manifest:
-    """The samples of `{train,val,test}/<class>/*`.
+    """Return the samples of `{train,val,test}/<class>/*`.
 
-    Raises DataError where classes cannot be what is meant.
+    Raises DataError where folders cannot be the classes that are meant.
     """
     path = root / task.path
     storage = storage_of(path)
     names = _names(storage, path)
+    # (split, class, name)
     found = [
         (*PurePosixPath(name).parts[:2], name)
         for name in names
@@ -53,7 +54,7 @@ def _manifest(task: ImageFolder, root: Path) -> Manifest:
     ]
     classes = sorted(
         {label for split, label, _ in found if split == "train"}
-        | set(_empty_folders(path, "train"))
+        | set(_class_folders(path, "train"))
     )
     if len(classes) < 2:
         raise DataError(
@@ -97,7 +98,9 @@ def _names(storage: Storage, path: Path) -> list[str]:
     return names
 
 
-def _empty_folders(path: Path, split: str) -> set[str]:
-    """Classes are folders, and one without an image is a mistake that must not pass as a missing
-    class."""
+def _class_folders(path: Path, split: str) -> set[str]:
+    """Return the folders of a split, those without an image, too.
+
+    An empty folder is a mistake, which must not pass as a class that does not exist.
+    """
     return {name for name in folders_in(path / split) if not name.startswith(".")}

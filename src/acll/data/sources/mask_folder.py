@@ -36,7 +36,7 @@ class MaskFolder(RawData):
 
 
 def _manifest(task: MaskFolder, root: Path) -> Manifest:
-    """The samples of `{train,val,test}/{images,masks}/*`, paired by name.
+    """Return the samples of `{train,val,test}/{images,masks}/*`, paired by name.
 
     Raises DataError for another layout.
     """
@@ -67,6 +67,7 @@ def _manifest(task: MaskFolder, root: Path) -> Manifest:
 
 
 def _unpaired(images: list[str], masks: list[str]) -> DataFault | None:
+    """Return what is wrong with the files of one name; None for an image and its mask."""
     for several in (images, masks):
         if len(several) > 1:
             return DataFault(
@@ -76,14 +77,13 @@ def _unpaired(images: list[str], masks: list[str]) -> DataFault | None:
             )
     if not masks:
         return DataFault("partner", images[0], "an image without a mask of the same name")
-    return (
-        DataFault("partner", masks[0], "a mask without an image of the same name")
-        if not images
-        else None
-    )
+    if not images:
+        return DataFault("partner", masks[0], "a mask without an image of the same name")
+    return None
 
 
 def _by_stem(names: list[str], folder: str) -> dict[str, list[str]]:
+    """Return the files right in a folder, by name without ending."""
     found: dict[str, list[str]] = defaultdict(list)
     for name in names:
         if name.startswith(folder) and name.count("/") == 2:

@@ -50,7 +50,7 @@ Row = dict[str, str]
 
 
 def _raw_files(task: Table, root: Path) -> list[Path]:
-    """The table and all files that it names and that are there. Raises DataError."""
+    """Return the table and all files that it names and that are there. Raises DataError."""
     path = root / task.path
     columns = ["path", "mask"] if task.kind == "segmentation" else ["path"]
     names = {row[column] for row in rows_of(task, root) for column in columns}
@@ -58,7 +58,7 @@ def _raw_files(task: Table, root: Path) -> list[Path]:
 
 
 def _manifest(task: Table, root: Path) -> Manifest:
-    """The samples of a table. Raises DataError where it is not a table of samples."""
+    """Return the samples of a table. Raises DataError where it is not a table of samples."""
     path = root / task.path
     rows = rows_of(task, root)
     masks = task.kind == "segmentation"
@@ -90,7 +90,7 @@ def _manifest(task: Table, root: Path) -> Manifest:
 
 
 def rows_of(task: Table, root: Path) -> list[Row]:
-    """The rows as text, each with a split. Raises DataError."""
+    """Return the rows as text, each with a split. Raises DataError."""
     path = root / task.path
     if path.is_dir():
         raise DataError(f"{path}: a folder; a table is a .csv or .parquet file")
@@ -125,7 +125,7 @@ def rows_of(task: Table, root: Path) -> list[Row]:
 
 
 def _fault(row: Row, columns: list[str]) -> str | None:
-    """What is wrong with a row, in words."""
+    """Return what is wrong with a row, in words."""
     empty = [column for column in columns if not row[column]]
     if empty:
         return f"the column {empty[0]} is empty"
@@ -160,9 +160,7 @@ def _parquet(path: Path) -> list[Row]:
 
 
 def _in_order(labels: set[str]) -> list[str]:
-    """Sorted, as numbers where all are."""
-    return (
-        sorted(labels, key=lambda label: (int(label), label))
-        if all(label.isdecimal() for label in labels)
-        else sorted(labels)
-    )
+    """Return labels sorted, as numbers where all are."""
+    if all(label.isdecimal() for label in labels):
+        return sorted(labels, key=lambda label: (int(label), label))
+    return sorted(labels)
