@@ -238,7 +238,9 @@ def moved(names, count=16, size=(16, 24), seed=0):
     masks = torch.from_numpy(generator.integers(0, 255, (count, *size), dtype=np.uint8))
     others = torch.from_numpy(generator.integers(0, 255, (count, 2, *size), dtype=np.uint8))
     images = torch.cat([masks[:, None], others], dim=1)
-    return (images, masks), random_flip_shift(images, masks, names, torch.Generator().manual_seed(seed))
+    return (images, masks), random_flip_shift(
+        images, masks, names, torch.Generator().manual_seed(seed)
+    )
 
 
 MOVES = ["flip", "vertical_flip", "shift"]

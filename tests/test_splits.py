@@ -207,7 +207,8 @@ def test_black_images_do_not_tie_groups_together(tmp_path):
 def test_a_group_in_two_given_splits_is_a_leak(tmp_path):
     for split in ("train", "test"):
         for number in range(16):
-            name = f"pets/{split}/{'cat' if number % 2 else 'dog'}/p{number + 12 * (split == 'test')}_{split}.png"
+            label, pet = "cat" if number % 2 else "dog", number + 12 * (split == "test")
+            name = f"pets/{split}/{label}/p{pet}_{split}.png"
             save(tmp_path / name, smooth(number + 20 * (split == "test"), (12, 10)))
     grouped = changed(PETS, group=r"p\d+_", validation_share=0.4)
     assert "of the group 'p12_', which is in test too" in fault(

@@ -170,7 +170,7 @@ def test_evaluation_ignores_what_a_tile_does_not_answer_for():
 
 
 class Threshold(nn.Module):
-    """Tells the class of each pixel by its own level, so that it does not matter what is beside it."""
+    """The class of each pixel, by its own level: what is beside it does not matter."""
 
     def __init__(self, header):
         super().__init__()
@@ -209,8 +209,13 @@ def test_scores_of_tiles_are_those_of_the_whole_images(large):
 def test_rasters_of_many_bands_are_cut_into_tiles(tmp_path, dtype):
     values = np.random.default_rng(0).integers(1, 200, (8, 6, 30, 25))
     for number, bands in enumerate(values):
-        raster(tmp_path / f"streets/train/images/{number}.tif", bands.astype(dtype), tiled=True, blockxsize=16,
-               blockysize=16)  # fmt: skip
+        raster(
+            tmp_path / f"streets/train/images/{number}.tif",
+            bands.astype(dtype),
+            tiled=True,
+            blockxsize=16,
+            blockysize=16,
+        )
         save(tmp_path / f"streets/train/masks/{number}.png", picture(number % 2, 1, (30, 25)))
     made = prepare(TILED, tmp_path)
     assert made.summary["channels"] == 6
