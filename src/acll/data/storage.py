@@ -134,7 +134,7 @@ class Archive:
 
     @cached_property
     def _inner(self) -> dict[str, str]:
-        """Names without the single folder around everything → names of `members`."""
+        """Return names without the single folder around everything → names of `members`."""
         around = {PurePosixPath(name).parts[0] for name in self.members}
         inside = all("/" in name for name in self.members)
         if inside and len(around) == 1 and not around & set(SPLITS):
@@ -241,7 +241,7 @@ def _headers(read_at: ReadAt) -> Any:
 
 
 def _leads_back(folder: Path) -> bool:
-    """Whether a folder is a link to one that it lies in, so that walking would not end."""
+    """Return whether a folder is a link to one that it lies in, so that walking would not end."""
     return folder.is_symlink() and folder.resolve() in [
         parent.resolve() for parent in folder.parents
     ]
@@ -271,5 +271,5 @@ def _clean(name: str) -> str:
 
 
 def _seen(name: str) -> bool:
-    """Whether a member is read: it is not hidden, and not one that macOS adds."""
+    """Return whether a member is read: it is not hidden, and not one that macOS adds."""
     return not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)

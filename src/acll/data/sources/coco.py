@@ -29,8 +29,10 @@ class CocoSplit(Settings):
 
 
 class Coco(RawData):
-    """Annotations in COCO's format (polygons or run lengths), drawn as masks: 0 is the background,
-    smaller objects lie upon larger ones, crowds are ignored."""
+    """Annotations in COCO's format (polygons or run lengths), drawn as masks.
+
+    0 is the background, smaller objects lie upon larger ones, crowds are ignored.
+    """
 
     source: Literal["coco"] = Field(description="`coco`")
     kind: Literal["segmentation"] = Field("segmentation", description="always segmentation")

@@ -14,8 +14,10 @@ from acll.data.task import RawData
 
 
 class Cub200(RawData):
-    """CUB-200-2011 (Wah et al. 2011), 200 kinds of birds, with its own split into training and
-    test."""
+    """CUB-200-2011 (Wah et al. 2011): 200 kinds of birds.
+
+    It has its own split into training and test.
+    """
 
     source: Literal["cub200"] = Field(description="`cub200`")
     kind: Literal["classification"] = Field("classification", description="always classification")

@@ -19,8 +19,10 @@ MASK_LAYOUT = "{images,masks}/*"  # what lies in a split
 
 
 class MaskFolder(RawData):
-    """Images in `{train,val,test}/images/*` and masks of class indices (grey levels, or of a
-    palette) in `{train,val,test}/masks/*`; 255 means ignore."""
+    """Images in `{train,val,test}/images/*` and their masks in `{train,val,test}/masks/*`.
+
+    Masks hold class indices (grey levels, or of a palette); 255 means ignore.
+    """
 
     source: Literal["mask_folder"] = Field(description="`mask_folder`")
     kind: Literal["segmentation"] = Field("segmentation", description="always segmentation")

@@ -17,8 +17,11 @@ from acll.settings import Kind, Names
 
 
 class Table(RawData):
-    """A table with a row for each image: columns `path`, `label` (for segmentation `mask`), and
-    `split`, which may be absent. Paths are relative to the table."""
+    """A table with a row for each image.
+
+    Its columns are `path`, `label` (for segmentation `mask`), and `split`, which may be absent.
+    Paths are relative to the table.
+    """
 
     source: Literal["table"] = Field(description="`table`")
     kind: Kind = Field("classification", description="`classification` or `segmentation`")

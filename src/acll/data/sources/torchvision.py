@@ -29,8 +29,10 @@ TorchvisionName = Literal[
 
 
 class Torchvision(Task):
-    """A dataset of torchvision, by name, with its own splits; `make download` fetches and verifies
-    what is missing."""
+    """A dataset of torchvision, by name, with its own splits.
+
+    `make download` fetches and verifies what is missing.
+    """
 
     source: Literal["torchvision"] = Field(description="`torchvision`")
     dataset: TorchvisionName = Field(description="its class in `torchvision.datasets`")
