@@ -85,8 +85,8 @@ class Split:
     ids: list[str]
     images: np.ndarray
     labels: np.ndarray
-    cores: np.ndarray | None
-    wholes: np.ndarray | None
+    tile_valid_box: np.ndarray | None
+    tile_image_index: np.ndarray | None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -134,7 +134,7 @@ def prepare(task, root: Path, processes: int = 1, into: str = "prepared") -> Pre
             for name in names:
                 own = {
                     part: tensors.get(f"{name}_{part}")
-                    for part in ("images", "labels", "cores", "wholes")
+                    for part in ("images", "labels", "tile_valid_box", "tile_image_index")
                 }
                 arrays = {
                     part: None if values is None else values.numpy().copy()

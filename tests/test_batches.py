@@ -13,12 +13,12 @@ from acll.data import prepared
 from acll.data.batches import (
     Split,
     batches,
-    brighten,
     evaluation_batches,
+    jitter_brightness,
     normalised,
+    random_flip_shift,
     training_batches,
 )
-from acll.data.batches import moved as moved_batch
 from acll.data.errors import DataError
 from acll.data.sources.generated import generate
 from datasets import (
@@ -111,7 +111,7 @@ def test_statistics_are_those_of_the_training_split_alone(written, tmp_path, dty
     assert images.dtype == dtype
     scaled = images / {np.uint8: 255, np.uint16: 65535, np.float32: 1}[dtype]
     assert np.allclose(header.mean, scaled.mean(axis=(0, 2, 3)))
-    assert np.allclose(header.deviation, scaled.std(axis=(0, 2, 3)))
+    assert np.allclose(header.std, scaled.std(axis=(0, 2, 3)))
     images = normalised(torch.from_numpy(images), header, CPU)
     assert np.allclose(images.mean(dim=(0, 2, 3)), 0, atol=1e-4)
     assert np.allclose(images.std(dim=(0, 2, 3)), 1, atol=1e-3)
@@ -238,7 +238,9 @@ def moved(names, count=16, size=(16, 24), seed=0):
     masks = torch.from_numpy(generator.integers(0, 255, (count, *size), dtype=np.uint8))
     others = torch.from_numpy(generator.integers(0, 255, (count, 2, *size), dtype=np.uint8))
     images = torch.cat([masks[:, None], others], dim=1)
-    return (images, masks), moved_batch(images, masks, names, torch.Generator().manual_seed(seed))
+    return (images, masks), random_flip_shift(
+        images, masks, names, torch.Generator().manual_seed(seed)
+    )
 
 
 MOVES = ["flip", "vertical_flip", "shift"]
@@ -295,7 +297,7 @@ def test_a_shift_moves_the_middle_of_an_image_by_an_eighth_at_most():
 def test_brightness_changes_mean_and_contrast_of_each_image_by_shares_of_the_deviation():
     images = torch.randn(200, 3, 16, 24)
     after = images.clone()
-    brighten(after, torch.Generator().manual_seed(0))
+    jitter_brightness(after, torch.Generator().manual_seed(0))
     level = after.mean(dim=(1, 2, 3)) - images.mean(dim=(1, 2, 3))
     contrast = after.std(dim=(1, 2, 3)) / images.std(dim=(1, 2, 3))
     assert 0.35 < level.abs().max() <= 0.4001
@@ -322,7 +324,7 @@ def test_brightness_is_the_same_whatever_the_range_of_the_pixels(dtype):
 
 def test_labels_of_classes_are_not_moved():
     images = torch.zeros(6, 1, 8, 8, dtype=torch.uint8)
-    _, labels = moved_batch(images, torch.arange(6), MOVES, torch.Generator().manual_seed(0))
+    _, labels = random_flip_shift(images, torch.arange(6), MOVES, torch.Generator().manual_seed(0))
     assert labels.tolist() == list(range(6))
 
 

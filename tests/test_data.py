@@ -384,33 +384,64 @@ NOT_READABLE = "not a readable image: "
 IMAGE, MASK = "train/cat/3.png", "train/masks/3.png"
 BROKEN = {
     "empty": (IMAGE, overwritten(b""), "unreadable", NOT_READABLE + "of no known format"),
-    "text": (IMAGE, overwritten(b"not an image"), "unreadable", NOT_READABLE + ("of no known "
-                                                                               "format")),
-    "html": (IMAGE, overwritten(b"<html>404</html>" * 99), "unreadable", NOT_READABLE + ("of no known "
-                                                                                        "format")),
+    "text": (
+        IMAGE,
+        overwritten(b"not an image"),
+        "unreadable",
+        NOT_READABLE + ("of no known format"),
+    ),
+    "html": (
+        IMAGE,
+        overwritten(b"<html>404</html>" * 99),
+        "unreadable",
+        NOT_READABLE + ("of no known format"),
+    ),
     "cut png": (IMAGE, as_truncated("png"), "unreadable", NOT_READABLE),
     "cut jpg": (IMAGE, as_truncated("jpg"), "unreadable", NOT_READABLE),
     "cut tif": (IMAGE, as_truncated("tif"), "unreadable", NOT_READABLE),
     "cut bmp": (IMAGE, as_truncated("bmp"), "unreadable", NOT_READABLE),
     "cut webp": (IMAGE, as_truncated("webp"), "unreadable", NOT_READABLE),
-    "bomb": (IMAGE, overwritten(bomb()), "unreadable", "too large to be read whole, or says "
-                                                       "so; cut large images"),
+    "bomb": (
+        IMAGE,
+        overwritten(bomb()),
+        "unreadable",
+        "too large to be read whole, or says so; cut large images",
+    ),
     "link": (IMAGE, as_link_to_nothing, "unreadable", "cannot be read: No such file or directory"),
     "bands": (IMAGE, as_raster(5), "bands", "has 5 channels, most images have 3"),
-    "no mask": (MASK, lambda path: path.unlink(), "partner", "an image without a mask of the "
-                                                             "same name"),
+    "no mask": (
+        MASK,
+        lambda path: path.unlink(),
+        "partner",
+        "an image without a mask of the same name",
+    ),
     "mask cut": (MASK, lambda path: cut_off(path, 0.7), "unreadable", NOT_READABLE),
     "mask empty": (MASK, overwritten(b""), "unreadable", NOT_READABLE + "of no known format"),
-    "mask size": (MASK, mask_of(picture(0, 1, (10, 12))), "size",
-                  "the mask has 12x10 pixels, its image 10x12 pixels; they must be equal"),
-    "mask labels": (MASK, mask_of(np.arange(120).reshape(12, 10) % 5), "label",
-                    "its mask has the labels 2, 3, 4, outside the 2 classes (0 to 1; 255 means "
-                    "ignore)"),
-    "mask colour": (MASK, mask_of(picture(0)), "unreadable", "a mask has one channel of class "
-                                                             "indices, not RGB"),
-    "mask ignored": (MASK, mask_of(picture(255, 1)), "ignored", "its mask has no pixel of any "
-                                                                "class"),
-}  # fmt: skip
+    "mask size": (
+        MASK,
+        mask_of(picture(0, 1, (10, 12))),
+        "size",
+        "the mask has 12x10 pixels, its image 10x12 pixels; they must be equal",
+    ),
+    "mask labels": (
+        MASK,
+        mask_of(np.arange(120).reshape(12, 10) % 5),
+        "label",
+        "its mask has the labels 2, 3, 4, outside the 2 classes (0 to 1; 255 means ignore)",
+    ),
+    "mask colour": (
+        MASK,
+        mask_of(picture(0)),
+        "unreadable",
+        "a mask has one channel of class indices, not RGB",
+    ),
+    "mask ignored": (
+        MASK,
+        mask_of(picture(255, 1)),
+        "ignored",
+        "its mask has no pixel of any class",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -516,9 +547,12 @@ def test_a_process_that_is_killed_from_outside_is_no_fault_of_a_file_and_never_s
     read = image_files.read_image
     deadly = "train/cat/3.png"
     monkeypatch.setattr(
-        image_files, "read_image",
-        lambda file, name, box: os.kill(os.getpid(), signal.SIGKILL) if name == deadly else read(file, name, box),
-    )  # fmt: skip
+        image_files,
+        "read_image",
+        lambda file, name, box: (
+            os.kill(os.getpid(), signal.SIGKILL) if name == deadly else read(file, name, box)
+        ),
+    )
     message = fault(changed(PETS, on_error="skip"), images)
     assert f"{deadly}: its process died of SIGKILL; is there enough memory" in message
 

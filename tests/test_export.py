@@ -1,4 +1,4 @@
-"""One task for others: what is removed makes no difference, and what is written computes the same."""
+"""Exported tasks: what is removed makes no difference, and what is written computes the same."""
 
 import json
 import logging
@@ -28,15 +28,38 @@ CPU = torch.device("cpu")
 SMALL = BackboneNetwork(backbone="resnet_small")
 UNET = DecoderNetwork(decoder="unet", encoder="resnet_small")
 NETWORKS = {
-    **{name: BackboneNetwork(backbone=name) for name in (
-        "resnet_small", "lenet", "resnet18", "vgg16_bn", "densenet121", "mobilenet_v3_small", "efficientnet_b0",
-        "convnext_tiny", "swin_t", "resnext50_32x4d", "regnet_y_400mf",
-    )},
-    **{name: DecoderNetwork(decoder=name, encoder="resnet18") for name in (
-        "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "deeplabv3", "deeplabv3plus", "upernet",
-        "segformer",
-    )},
-}  # fmt: skip
+    **{
+        name: BackboneNetwork(backbone=name)
+        for name in (
+            "resnet_small",
+            "lenet",
+            "resnet18",
+            "vgg16_bn",
+            "densenet121",
+            "mobilenet_v3_small",
+            "efficientnet_b0",
+            "convnext_tiny",
+            "swin_t",
+            "resnext50_32x4d",
+            "regnet_y_400mf",
+        )
+    },
+    **{
+        name: DecoderNetwork(decoder=name, encoder="resnet18")
+        for name in (
+            "unet",
+            "unetplusplus",
+            "manet",
+            "linknet",
+            "fpn",
+            "pspnet",
+            "deeplabv3",
+            "deeplabv3plus",
+            "upernet",
+            "segformer",
+        )
+    },
+}
 # normalisations that mix channels, or convolutions in groups, end the search; LeNet has no
 # normalisation to be silent
 LITTLE = {"convnext_tiny", "swin_t", "resnext50_32x4d", "regnet_y_400mf", "lenet"}
@@ -472,8 +495,10 @@ def test_weights_for_which_an_onnx_file_has_no_room_are_refused(packed, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("suffix", "precision", "share"), [(".onnx", "float16", 0.6), (".pt2", "float16", 0.6),
-                                                            (".onnx", "int8", 0.5)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("suffix", "precision", "share"),
+    [(".onnx", "float16", 0.6), (".pt2", "float16", 0.6), (".onnx", "int8", 0.5)],
+)
 def test_lower_precision_takes_less_room_and_says_what_it_costs(
     packed, tmp_path, suffix, precision, share
 ):

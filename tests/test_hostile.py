@@ -105,14 +105,19 @@ LIES = {
     "no tasks": (set_at("tasks", value=None), "tasks"),
     "task of another form": (set_at("tasks", 0, value=7), "tasks.0"),
     "position of no task": (set_at("tasks", 0, "classes", value=3), r"tasks\.0\.classes"),
-    "a thousand tasks": (lambda tensors, header: header.update(tasks=header["tasks"] * 500), "tasks"),
+    "a thousand tasks": (
+        lambda tensors, header: header.update(tasks=header["tasks"] * 500),
+        "tasks",
+    ),
     "a task twice": (set_at("tasks", 1, "name", value="a"), "stands there twice"),
     "a task with a path": (set_at("tasks", 1, "name", value="../../b"), "the name of a task"),
-    "huge shape": (set_at("layers", 0, "shape", value=[2**20, 2**20]), "it has a tensor of "
-                                                                       "more than"),
+    "huge shape": (
+        set_at("layers", 0, "shape", value=[2**20, 2**20]),
+        "it has a tensor of more than",
+    ),
     "huge shape of one owner": (
-        lambda tensors, header: header["layers"][0].update(shape=[2**40], owned=[0, 0]), "less than or "
-                                                                                         "equal"
+        lambda tensors, header: header["layers"][0].update(shape=[2**40], owned=[0, 0]),
+        "less than or equal",
     ),
     "many large shapes": (
         lambda tensors, header: header["layers"].extend(
@@ -123,72 +128,106 @@ LIES = {
     "many dimensions": (set_at("layers", 0, "shape", value=[1] * 1000), "shape"),
     "negative shape": (set_at("layers", 0, "shape", value=[-1, 2]), "shape"),
     "shape of no numbers": (set_at("layers", 0, "shape", value=["x"]), "shape"),
-    "other shape": (set_at("layers", 0, "shape", value=[3, 3]), "own more weights than there "
-                                                                "are|cannot hold"),
+    "other shape": (
+        set_at("layers", 0, "shape", value=[3, 3]),
+        "own more weights than there are|cannot hold",
+    ),
     "a layer twice": (twice, "stands there twice"),
-    "more owned than there is": (set_at("layers", 0, "owned", value=[10**6, 0]), "own more weights than there "
-                                                                                 "are"),
-    "other counts": (set_at("layers", 0, "owned", value=[1, 1]), "does not (agree with the "
-                                                                 "header|have as many)"),
+    "more owned than there is": (
+        set_at("layers", 0, "owned", value=[10**6, 0]),
+        "own more weights than there are",
+    ),
+    "other counts": (
+        set_at("layers", 0, "owned", value=[1, 1]),
+        "does not (agree with the header|have as many)",
+    ),
     "negative counts": (set_at("layers", 0, "owned", value=[-5, 5]), "owned"),
-    "counts of other tasks": (set_at("layers", 0, "owned", value=[1]), "own more weights than "
-                                                                       "there are"),
-    "owner out of range": (replaced("owner/", lambda bits: bits | 255), "names tasks that are "
-                                                                        "not there"),
+    "counts of other tasks": (
+        set_at("layers", 0, "owned", value=[1]),
+        "own more weights than there are",
+    ),
+    "owner out of range": (
+        replaced("owner/", lambda bits: bits | 255),
+        "names tasks that are not there",
+    ),
     "owner map cut": (replaced("owner/", lambda bits: bits[:-1]), "cannot hold"),
     "owner map of floats": (replaced("owner/", lambda bits: bits.float()), "not of the form"),
     "owner map missing": (dropped("owner/"), "it lacks owner/"),
     "weights cut": (replaced("weights/", lambda values: values[:-1]), "does not have as many"),
-    "weights of bytes": (replaced("weights/", lambda values: values.to(torch.uint8)), "not of the "
-                                                                                      "form"),
-    "weights of two dimensions": (replaced("weights/", lambda values: values[None]), "not of the "
-                                                                                     "form"),
+    "weights of bytes": (
+        replaced("weights/", lambda values: values.to(torch.uint8)),
+        "not of the form",
+    ),
+    "weights of two dimensions": (
+        replaced("weights/", lambda values: values[None]),
+        "not of the form",
+    ),
     "weights missing": (dropped("weights/2"), "it lacks weights/2"),
-    "private state cut": (replaced("private/", lambda values: values[:10]), "not what its layout "
-                                                                            "says"),
+    "private state cut": (
+        replaced("private/", lambda values: values[:10]),
+        "not what its layout says",
+    ),
     "private state missing": (dropped("private/b"), "it lacks private/b"),
-    "private layout of others": (lambda tensors, header: header["private"].pop("a"), "whose private state it "
-                                                                                     "has"),
+    "private layout of others": (
+        lambda tensors, header: header["private"].pop("a"),
+        "whose private state it has",
+    ),
     "private state of no type": (
-        lambda tensors, header: header["private"]["a"][0].update(dtype="object"), "private.a.0.dtype"
+        lambda tensors, header: header["private"]["a"][0].update(dtype="object"),
+        "private.a.0.dtype",
     ),
     "private state larger than the file": (
-        lambda tensors, header: header["private"]["a"][0].update(shape=[2**50]), "less than or "
-                                                                                 "equal"
+        lambda tensors, header: header["private"]["a"][0].update(shape=[2**50]),
+        "less than or equal",
     ),
     "a layer of another name": (set_at("layers", 0, "name", value="x"), "it lacks owner/x"),
     "private state of another name": (
-        lambda tensors, header: header["private"]["a"][0].update(name="head.x"), "does not fit"
+        lambda tensors, header: header["private"]["a"][0].update(name="head.x"),
+        "does not fit",
     ),
-    "other classes than its head has": (set_at("tasks", 0, "classes", value=["x", "y"]), "does not "
-                                                                                         "fit"),
+    "other classes than its head has": (
+        set_at("tasks", 0, "classes", value=["x", "y"]),
+        "does not fit",
+    ),
     "no such network": (set_at("network", value={"backbone": "zebra"}), "it cannot be built"),
     "no network": (set_at("network", value={}), "it cannot be built"),
     "a network from elsewhere": (
-        set_at("network", value={"decoder": "unet", "encoder": "tu-hf-hub:somebody/model"}), "it cannot be "
-                                                                                             "built"
+        set_at("network", value={"decoder": "unet", "encoder": "tu-hf-hub:somebody/model"}),
+        "it cannot be built",
     ),
     "images of no size": (set_at("tasks", 0, "image_size", value=[0, 0]), "image_size"),
     "images of any size": (set_at("tasks", 0, "image_size", value=[2**30, 4]), "image_size"),
     "pixels of no type": (set_at("tasks", 0, "pixel", value="object"), "cannot be normalised"),
-    "no deviation": (set_at("tasks", 0, "deviation", value=[0.0, 0.0, 0.0]), "cannot be "
-                                                                             "normalised"),
-    "mean of other channels": (set_at("tasks", 0, "mean", value=[0.5, 0.5]), "are not those of "
-                                                                             "channels"),
+    "no deviation": (set_at("tasks", 0, "std", value=[0.0, 0.0, 0.0]), "cannot be normalised"),
+    "mean of other channels": (
+        set_at("tasks", 0, "mean", value=[0.5, 0.5]),
+        "are not those of channels",
+    ),
     "overlap of whole tiles": (set_at("tasks", 0, "tile_overlap", value=4), "tile_overlap"),
     "order of no seed": (set_at("tasks", 0, "permute", value=-1), "cannot be moved"),
-    "ratio as text": (set_at("tasks", 0, "choice", value={"ratio": "x"}), "a ratio that is no "
-                                                                          "share"),
-    "ratio of four hundred digits": (set_at("tasks", 0, "choice", "ratio", value=10**400), "a ratio that is no "
-                                                                                           "share"),
-    "score that is no number": (set_at("tasks", 0, "validation_score", value=float("nan")), "a number that is not "
-                                                                                            "fin"),
+    "ratio as text": (
+        set_at("tasks", 0, "choice", value={"ratio": "x"}),
+        "a ratio that is no share",
+    ),
+    "ratio of four hundred digits": (
+        set_at("tasks", 0, "choice", "ratio", value=10**400),
+        "a ratio that is no share",
+    ),
+    "score that is no number": (
+        set_at("tasks", 0, "validation_score", value=float("nan")),
+        "a number that is not fin",
+    ),
     "a shape that is too large but for a side of 0": (
-        lambda tensors, header: header["layers"].append({"name": "x", "shape": [2**28] * 7 + [0], "owned": [0, 0]}),
+        lambda tensors, header: header["layers"].append(
+            {"name": "x", "shape": [2**28] * 7 + [0], "owned": [0, 0]}
+        ),
         "it has a tensor of more than",
     ),
     "no layers": (
-        lambda tensors, header: (header.update(layers=[]), [tensors.pop(key) for key in [*tensors] if "owner" in key]),
+        lambda tensors, header: (
+            header.update(layers=[]),
+            [tensors.pop(key) for key in [*tensors] if "owner" in key],
+        ),
         "it has no weights",
     ),
     "thousands of layers": (
@@ -197,64 +236,80 @@ LIES = {
         ),
         "at most 5000 items",
     ),
-    "images larger than memory": (set_at("tasks", 0, "image_size", value=[2**14, 2**14]), "pixels in all at "
-                                                                                          "most"),
+    "images larger than memory": (
+        set_at("tasks", 0, "image_size", value=[2**14, 2**14]),
+        "pixels in all at most",
+    ),
     "images of a million channels": (
-        lambda tensors, header: header["tasks"][0].update(mean=[0.5] * 10**6, deviation=[0.3] * 10**6), "channels"
+        lambda tensors, header: header["tasks"][0].update(mean=[0.5] * 10**6, std=[0.3] * 10**6),
+        "channels",
     ),
     "images of other channels": (
-        lambda tensors, header: header["tasks"][0].update(mean=[0.5] * 5, deviation=[0.3] * 5), "cannot take the "
-                                                                                                "images"
+        lambda tensors, header: header["tasks"][0].update(mean=[0.5] * 5, std=[0.3] * 5),
+        "cannot take the images",
     ),
     "tiles that hardly move": (
-        lambda tensors, header: header["tasks"][0].update(image_size=[32, 32], tile_overlap=31), "tile_overlap "
-                                                                                                 "31"
+        lambda tensors, header: header["tasks"][0].update(image_size=[32, 32], tile_overlap=31),
+        "tile_overlap 31",
     ),
     "tiles of a pixel": (
-        lambda tensors, header: header["tasks"][0].update(image_size=[1, 1], tile_overlap=0), "tile_overlap "
-                                                                                              "0"
+        lambda tensors, header: header["tasks"][0].update(image_size=[1, 1], tile_overlap=0),
+        "tile_overlap 0",
     ),
     "more classes than a mask can hold": (
-        lambda tensors, header: header["tasks"][0].update(kind="segmentation", classes=["x"] * 256), "256 classes"
+        lambda tensors, header: header["tasks"][0].update(kind="segmentation", classes=["x"] * 256),
+        "256 classes",
     ),
-    "a class with terminal escapes": (set_at("tasks", 0, "classes", 0, value="\x1b[2J"), "has control "
-                                                                                         "characters"),
-    "a class of two lines": (set_at("tasks", 0, "classes", 0, value="a\nerror: b"), "has control "
-                                                                                    "characters"),
+    "a class with terminal escapes": (
+        set_at("tasks", 0, "classes", 0, value="\x1b[2J"),
+        "has control characters",
+    ),
+    "a class of two lines": (
+        set_at("tasks", 0, "classes", 0, value="a\nerror: b"),
+        "has control characters",
+    ),
     "a method of half a letter": (set_at("method", value="\ud800"), "has control characters"),
-    "a layer of ten million letters": (set_at("layers", 0, "name", value="x" * 10**7), "10,000,000 "
-                                                                                       "characters"),
-    "a task of two lines": (
-        lambda tensors, header: header["private"].update({"x\nerror: y": 3}), "private.x\N{REPLACEMENT CHARACTER}error"
+    "a layer of ten million letters": (
+        set_at("layers", 0, "name", value="x" * 10**7),
+        "10,000,000 characters",
     ),
-    "values in each other": (set_at("network", "deep", value=nested(900)), "values in too many "
-                                                                           "others"),
-    "choices in each other": (set_at("tasks", 0, "choice", value={"x": nested(900)}), "values in too many "
-                                                                                      "others"),
+    "a task of two lines": (
+        lambda tensors, header: header["private"].update({"x\nerror: y": 3}),
+        "private.x\N{REPLACEMENT CHARACTER}error",
+    ),
+    "values in each other": (
+        set_at("network", "deep", value=nested(900)),
+        "values in too many others",
+    ),
+    "choices in each other": (
+        set_at("tasks", 0, "choice", value={"x": nested(900)}),
+        "values in too many others",
+    ),
     "a network with parts from elsewhere": (
-        set_at("network", value={"backbone": "fasterrcnn_resnet50_fpn"}), "there is no "
-                                                                          "backbone 'fasterrcnn"
+        set_at("network", value={"backbone": "fasterrcnn_resnet50_fpn"}),
+        "there is no backbone 'fasterrcnn",
     ),
     "a network of two lines": (
-        set_at("network", value={"backbone": "x" * 50 + "\r"}), "has control characters"
+        set_at("network", value={"backbone": "x" * 50 + "\r"}),
+        "has control characters",
     ),
     "a network of a million channels": (
-        set_at("network", value={"decoder": "unet", "encoder": "mit_b0", "channels": 10**6}), "it cannot be "
-                                                                                              "built"
+        set_at("network", value={"decoder": "unet", "encoder": "mit_b0", "channels": 10**6}),
+        "it cannot be built",
     ),
     "a network of huge layers": (
-        set_at("network", value={"hidden": [10**9], "image_size": 4, "channels": 3}), "it cannot be "
-                                                                                      "built"
+        set_at("network", value={"hidden": [10**9], "image_size": 4, "channels": 3}),
+        "it cannot be built",
     ),
     "a network without end": (
-        set_at("network", value={"hidden": [6] * 10**5, "image_size": 4, "channels": 3}), "it cannot be "
-                                                                                          "built"
+        set_at("network", value={"hidden": [6] * 10**5, "image_size": 4, "channels": 3}),
+        "it cannot be built",
     ),
     "a network for other images": (
-        set_at("network", value={"hidden": [6], "image_size": 5, "channels": 3}), "cannot take the "
-                                                                                  "images"
+        set_at("network", value={"hidden": [6], "image_size": 5, "channels": 3}),
+        "cannot take the images",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("change", "message"), LIES.values(), ids=LIES.keys())

@@ -278,7 +278,7 @@ def test_rasters_are_prepared_with_all_their_bands(tmp_path, dtype):
         images[path.relative_to(tmp_path / "pets").as_posix()] = values
     made = prepare(changed(PETS, image_size=[9, 7]), tmp_path)
     assert (made.summary["channels"], made.summary["pixel"]) == (13, dtype)
-    assert len(made.header.mean) == len(made.header.deviation) == 13
+    assert len(made.header.mean) == len(made.header.std) == 13
     every = made.every()
     assert every.keys() == images.keys()
     assert all(np.array_equal(every[name], images[name]) for name in images)
@@ -298,13 +298,22 @@ def test_a_header_that_claims_billions_of_pixels_costs_no_memory(tmp_path):
 def valid() -> dict[str, bytes]:
     """A small file of each kind."""
     made = {}
-    for suffix, kind in (("png", "png"), ("jpg", "jpeg"), ("bmp", "bmp"), ("webp", "webp"), ("gif", "gif"),
-                         ("ppm", "ppm"), ("tif", "tiff")):  # fmt: skip
+    for suffix, kind in (
+        ("png", "png"),
+        ("jpg", "jpeg"),
+        ("bmp", "bmp"),
+        ("webp", "webp"),
+        ("gif", "gif"),
+        ("ppm", "ppm"),
+        ("tif", "tiff"),
+    ):
         buffer = io.BytesIO()
         Image.fromarray(COLOURS).save(buffer, kind)
         made[f"x.{suffix}"] = buffer.getvalue()
-    for name, options in (("deflated", {"compress": "deflate"}), ("tiled", {"tiled": True, "blockxsize": 16,
-                                                                         "blockysize": 16})):  # fmt: skip
+    for name, options in (
+        ("deflated", {"compress": "deflate"}),
+        ("tiled", {"tiled": True, "blockxsize": 16, "blockysize": 16}),
+    ):
         made[f"{name}.tif"] = _raster_bytes(bands(5, np.uint16), options)
     return made
 

@@ -46,8 +46,20 @@ BACKBONES = {
     "mnasnet0_5": 32,
     "regnet_y_400mf": 32,
 }
-DECODERS = ["unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet",
-            "segformer", "dpt"]  # fmt: skip
+DECODERS = [
+    "unet",
+    "unetplusplus",
+    "manet",
+    "linknet",
+    "fpn",
+    "pspnet",
+    "deeplabv3",
+    "deeplabv3plus",
+    "pan",
+    "upernet",
+    "segformer",
+    "dpt",
+]
 
 
 # one of each kind: plain, residual, mobile, attention; decoders that concatenate, add, and attend

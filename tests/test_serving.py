@@ -225,7 +225,7 @@ def test_masks_of_other_sizes_are_interpolated_logits(tmp_path):
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Three tasks of two kinds and several numbers of classes in one file, and the packed network."""
+    """A file with three tasks of two kinds and several numbers of classes, and its network."""
     build = building(UNET)
     packed = None
     for name, kind, classes in (
@@ -251,8 +251,11 @@ def test_the_tasks_are_told_without_reading_any_weight(mixed, monkeypatch):
     for position, (task, record) in enumerate(zip(tasks, packed.tasks), 1):
         assert (task.ratio, task.score, task.mean) == (0.6, 0.5, record.mean)
         assert task.owned_share == record.owned / total
-        used = sum(int(((owner > 0) & (owner <= position)).sum()) for name, owner in packed.owner.items()
-                   if task.kind == "segmentation" or not name.startswith("decoder."))  # fmt: skip
+        used = sum(
+            int(((owner > 0) & (owner <= position)).sum())
+            for name, owner in packed.owner.items()
+            if task.kind == "segmentation" or not name.startswith("decoder.")
+        )
         assert task.used_share == used / total
 
 

@@ -800,23 +800,37 @@ def test_an_image_that_only_the_annotations_have_is_reported(tmp_path, prepared_
         (lambda text: "[]", "not annotations in COCO's format"),
         (lambda text: "[" * 100_000, "not annotations in COCO's format"),
         (lambda text: "{}", "has no 'images'"),
-        (lambda text: text.replace('"images": [', '"images": [7, '), "not annotations in "
-                                                                     "COCO's format"),
-        (lambda text: text.replace('"height": 10', '"size": 10'), "an entry of `images` has no "
-                                                                  "height"),
-        (lambda text: text.replace('"height": 10', '"height": "10"'), "an entry of `images` "
-                                                                      "has no height"),
-        (lambda text: text.replace('"height": 10', '"height": -10'), "an entry of `images` has "
-                                                                     "no height"),
+        (
+            lambda text: text.replace('"images": [', '"images": [7, '),
+            "not annotations in COCO's format",
+        ),
+        (
+            lambda text: text.replace('"height": 10', '"size": 10'),
+            "an entry of `images` has no height",
+        ),
+        (
+            lambda text: text.replace('"height": 10', '"height": "10"'),
+            "an entry of `images` has no height",
+        ),
+        (
+            lambda text: text.replace('"height": 10', '"height": -10'),
+            "an entry of `images` has no height",
+        ),
         (lambda text: text.replace('"id": 101', '"id": [101]'), "an entry of `images` has no id"),
-        (lambda text: text.replace('"category_id": 18', '"category_id": null'), "`annotations` has no "
-                                                                                "category_id"),
-        (lambda text: text.replace('"category_id": 18', '"category_id": 90'), "categories that it does not "
-                                                                              "have: 90"),
-        (lambda text: text.replace('"name": "dog"', '"label": "dog"'), "an entry of "
-                                                                       "`categories` has no name"),
+        (
+            lambda text: text.replace('"category_id": 18', '"category_id": null'),
+            "`annotations` has no category_id",
+        ),
+        (
+            lambda text: text.replace('"category_id": 18', '"category_id": 90'),
+            "categories that it does not have: 90",
+        ),
+        (
+            lambda text: text.replace('"name": "dog"', '"label": "dog"'),
+            "an entry of `categories` has no name",
+        ),
     ],
-)  # fmt: skip
+)
 def test_annotations_in_another_format_are_refused(tmp_path, prepared_of, change, words):
     annotated(tmp_path, [outlined([LEFT])])
     path = tmp_path / "coco/annotations/train.json"

@@ -159,13 +159,13 @@ def test_a_pattern_keeps_neighbouring_files_in_one_split(tmp_path):
 @PROPERTY
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=40))
 def test_groups_are_united_where_they_share_a_twin_however_long_the_chain(members):
-    groups, twins = [f"g{group}" for group, _ in members], [twin for _, twin in members]
-    made = merge_groups(groups, np.array(twins)[:, None])
+    groups, digests = [f"g{group}" for group, _ in members], [digest for _, digest in members]
+    made = merge_groups(groups, np.array(digests)[:, None])
     links = [{index} for index in range(len(members))]
     for _ in members:
         links = [
             {other for other in range(len(members)) for one in link
-             if groups[one] == groups[other] or twins[one] == twins[other]}
+             if groups[one] == groups[other] or digests[one] == digests[other]}
             for link in links
         ]  # fmt: skip
     for one, link in enumerate(links):
@@ -207,7 +207,8 @@ def test_black_images_do_not_tie_groups_together(tmp_path):
 def test_a_group_in_two_given_splits_is_a_leak(tmp_path):
     for split in ("train", "test"):
         for number in range(16):
-            name = f"pets/{split}/{'cat' if number % 2 else 'dog'}/p{number + 12 * (split == 'test')}_{split}.png"
+            label, pet = "cat" if number % 2 else "dog", number + 12 * (split == "test")
+            name = f"pets/{split}/{label}/p{pet}_{split}.png"
             save(tmp_path / name, smooth(number + 20 * (split == "test"), (12, 10)))
     grouped = changed(PETS, group=r"p\d+_", validation_share=0.4)
     assert "of the group 'p12_', which is in test too" in fault(

@@ -110,7 +110,7 @@ def test_the_cores_of_tiles_put_together_are_the_image_and_its_mask(large):
         for index, name in enumerate(split.ids):
             whole, _, place = name.partition("#")
             row, column = map(int, place.split(","))
-            top, left, bottom, right = split.cores[index]
+            top, left, bottom, right = split.tile_valid_box[index]
             here = slice(row + top, row + bottom), slice(column + left, column + right)
             stitched[whole][here] = split.labels[index, top:bottom, left:right]
             images[whole][:, *here] = split.images[index, :, top:bottom, left:right]
@@ -130,7 +130,7 @@ def test_tiles_of_an_image_stay_in_one_split_and_are_known_as_such(large):
     where = defaultdict(set)
     for name, split in made.splits.items():
         wholes = defaultdict(set)
-        for tile, number in zip(split.ids, split.wholes, strict=True):
+        for tile, number in zip(split.ids, split.tile_image_index, strict=True):
             where[tile.partition("#")[0]].add(name)
             wholes[int(number)].add(tile.partition("#")[0])
         assert sorted(wholes) == list(range(len(wholes)))
@@ -170,15 +170,15 @@ def test_evaluation_ignores_what_a_tile_does_not_answer_for():
 
 
 class Threshold(nn.Module):
-    """Tells the class of each pixel by its own level, so that it does not matter what is beside it."""
+    """The class of each pixel, by its own level: what is beside it does not matter."""
 
     def __init__(self, header):
         super().__init__()
         self.header = header
 
     def forward(self, images):
-        mean, deviation = torch.tensor(self.header.mean)[0], torch.tensor(self.header.deviation)[0]
-        level = ((images[:, 0] * deviation + mean) * 255).round().long()
+        mean, std = torch.tensor(self.header.mean)[0], torch.tensor(self.header.std)[0]
+        level = ((images[:, 0] * std + mean) * 255).round().long()
         return torch.nn.functional.one_hot((level // 86).clamp(0, 2), 3).permute(0, 3, 1, 2).float()
 
 
@@ -193,7 +193,7 @@ def test_scores_of_tiles_are_those_of_the_whole_images(large):
     root, masks = large
     made = prepare(TILED, root)
     for split in made.splits.values():
-        tensors = (split.images, split.labels, split.cores, split.wholes)
+        tensors = (split.images, split.labels, split.tile_valid_box, split.tile_image_index)
         found = evaluated(
             Threshold(made.header), Split(*map(torch.from_numpy, tensors)), made.header, CPU
         ).confusion
@@ -209,8 +209,13 @@ def test_scores_of_tiles_are_those_of_the_whole_images(large):
 def test_rasters_of_many_bands_are_cut_into_tiles(tmp_path, dtype):
     values = np.random.default_rng(0).integers(1, 200, (8, 6, 30, 25))
     for number, bands in enumerate(values):
-        raster(tmp_path / f"streets/train/images/{number}.tif", bands.astype(dtype), tiled=True, blockxsize=16,
-               blockysize=16)  # fmt: skip
+        raster(
+            tmp_path / f"streets/train/images/{number}.tif",
+            bands.astype(dtype),
+            tiled=True,
+            blockxsize=16,
+            blockysize=16,
+        )
         save(tmp_path / f"streets/train/masks/{number}.png", picture(number % 2, 1, (30, 25)))
     made = prepare(TILED, tmp_path)
     assert made.summary["channels"] == 6

@@ -1,4 +1,4 @@
-"""Processes that decode: results in order, and nothing that a file does to them stops the others."""
+"""Processes that decode: results come in order, and no file stops those of others."""
 
 import os
 import signal

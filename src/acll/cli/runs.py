@@ -51,7 +51,7 @@ def check(path: Path) -> None:
 def download(path: Path) -> None:
     """Fetch and verify the datasets of torchvision that a configuration names."""
     # listing reads the lists of files, so that it notices what is incomplete
-    fetched = _fetch(path, lambda task, root: task.listing(root))
+    fetched = _fetch(path, lambda task, root: task.manifest(root))
     print(f"{path}: {fetched} datasets fetched")
     check(path)
 

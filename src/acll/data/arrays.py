@@ -10,15 +10,17 @@ from acll.settings import Kind
 def manifest_of_arrays(
     images: Pixels, labels: Pixels, ids: Sequence[str], classes: list[str]
 ) -> Manifest:
-    """images: [N, C, H, W]; labels: [N], or masks [N, H, W]. All are training samples, from which
-    others are cut."""
+    """Return the manifest of images [N, C, H, W] with labels [N], or masks [N, H, W].
+
+    All are training samples, from which validation and test are cut.
+    """
     masks = labels.ndim == 3
 
-    def read(item: Sample) -> tuple[Pixels, Pixels | None]:
-        mask = within(labels[item.image], item.box) if masks else None
-        return within(images[item.image], item.box), mask
+    def read(sample: Sample) -> tuple[Pixels, Pixels | None]:
+        mask = within(labels[sample.image], sample.box) if masks else None
+        return within(images[sample.image], sample.box), mask
 
-    items = [
+    samples = [
         Sample(name, "train", index, label=0 if masks else int(labels[index]), group=name)
         for index, name in enumerate(ids)
     ]
@@ -28,8 +30,8 @@ def manifest_of_arrays(
         kind,
         classes,
         ["train"],
-        items,
+        samples,
         read,
-        lambda item: [size, size] if masks else [size],
+        lambda sample: [size, size] if masks else [size],
         trusted=True,
     )

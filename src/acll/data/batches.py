@@ -1,5 +1,7 @@
-"""Batches on the device: the order of samples depends on (seed, epoch) alone, augmentation works on
-whole batches."""
+"""Batches on the device.
+
+The order of samples depends on (seed, epoch) alone. Augmentation works on whole batches.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,120 +18,129 @@ from acll.training.settings import Augmentation
 
 EVALUATION_BATCH = 64
 _MOST_PIXELS = EVALUATION_BATCH * 256**2  # of a batch in evaluation
-WHITE = {
-    torch.uint8: 255.0,
-    torch.uint16: 65535.0,
-    torch.float32: 1.0,
-}  # the value of a white pixel
+# the value of a white pixel
+WHITE = {torch.uint8: 255.0, torch.uint16: 65535.0, torch.float32: 1.0}
 
 
 @dataclass(frozen=True)
 class Split:
-    """A split of a prepared task: images uint8, uint16 or float32 [N, C, H, W], labels int64 [N] or
-    uint8 [N, H, W].
+    """A split of a prepared task.
 
-    Where large images were cut into tiles, wholes int32 [N] says which tiles are of one image, and
-    cores int32 [N, 4] for which part each answers (top, left, bottom, right; see
-    `acll.data.tiles`).
+    The last two are given where large images were cut into tiles, see `acll.data.tiles`.
     """
 
-    images: Tensor
-    labels: Tensor
-    cores: Tensor | None = None
-    wholes: Tensor | None = None
+    images: Tensor  # uint8, uint16 or float32 [N, C, H, W]
+    labels: Tensor  # classes int64 [N], or masks uint8 [N, H, W]
+    tile_valid_box: Tensor | None = None  # int32 [N, 4] top, left, bottom, right within the tile
+    tile_image_index: Tensor | None = None  # int32 [N], equal for the tiles of one image
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def originals(self) -> int:
-        """How many images there were before any were cut into tiles."""
-        return len(self) if self.wholes is None else int(self.wholes.max()) + 1
+    def image_count(self) -> int:
+        """Return the number of images before any were cut into tiles."""
+        return len(self) if self.tile_image_index is None else int(self.tile_image_index.max()) + 1
 
 
 def split_of(tensors: dict[str, Tensor], name: str) -> Split:
-    """A split from the tensors of a prepared file."""
-    own = {part: tensors.get(f"{name}_{part}") for part in ("cores", "wholes")}
-    return Split(tensors[f"{name}_images"], tensors[f"{name}_labels"], **own)
+    """Return a split from the tensors of a prepared file."""
+    return Split(
+        tensors[f"{name}_images"],
+        tensors[f"{name}_labels"],
+        tensors.get(f"{name}_tile_valid_box"),
+        tensors.get(f"{name}_tile_image_index"),
+    )
 
 
 def splits_of(path: Path) -> tuple[Split, Split, TaskInfo]:
-    """Return training split, validation split and header of a prepared task."""
-    tensors, header = read_prepared(path)
-    return split_of(tensors, "train"), split_of(tensors, "val"), header
+    """Return training split, validation split and description of a prepared task."""
+    tensors, info = read_prepared(path)
+    return split_of(tensors, "train"), split_of(tensors, "val"), info
 
 
-def normalised(images: Tensor, header: TaskInfo, device: torch.device) -> Tensor:
-    """Images [N, C, H, W] of any type → float, with the statistics of the training split."""
+def normalised(images: Tensor, info: TaskInfo, device: torch.device) -> Tensor:
+    """Return images [N, C, H, W] of any type as floats, normalised by the training split."""
     white = WHITE[images.dtype]
-    mean = torch.tensor(header.mean, device=device).view(-1, 1, 1)
-    deviation = torch.tensor(header.deviation, device=device).view(-1, 1, 1)
+    mean = torch.tensor(info.mean, device=device).view(-1, 1, 1)
+    std = torch.tensor(info.std, device=device).view(-1, 1, 1)
     # in place: on a CPU a new tensor for each operation takes several times as long as the
     # arithmetic
-    return images.to(device, torch.float32, copy=True).sub_(white * mean).div_(white * deviation)
+    return images.to(device, torch.float32, copy=True).sub_(white * mean).div_(white * std)
 
 
 def training_batches(
     split: Split,
-    header: TaskInfo,
+    info: TaskInfo,
     batch_size: int,
     augmentation: Sequence[Augmentation],
     seed: int,
     epoch: int,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of batches (float images [B, C, H, W], int64 labels [B] or [B, H, W]), all of about
-    one size."""
+    """Yield one epoch of batches, all of about one size.
+
+    A batch is float images [B, C, H, W] and int64 labels [B] or [B, H, W].
+    """
     order = np.random.default_rng(derived(seed, "order", epoch)).permutation(len(split))
     for number, indices in enumerate(np.array_split(order, batches(len(split), batch_size))):
+        # sorted: a mapped file is read front to back
         chosen = torch.from_numpy(np.sort(indices))
         images, labels = split.images[chosen].to(device), split.labels[chosen].to(device)
         generator = torch.Generator().manual_seed(derived(seed, epoch, number))
-        images, labels = moved(images, labels, augmentation, generator)
-        images = normalised(images, header, device)
+        images, labels = random_flip_shift(images, labels, augmentation, generator)
+        images = normalised(images, info, device)
         for _ in range(augmentation.count("brightness")):
-            brighten(images, generator)
+            jitter_brightness(images, generator)
         yield images, labels.long()
 
 
 def batches(samples: int, batch_size: int) -> int:
-    """How many batches an epoch has; never a last one of a single sample, which normalisation could
-    not take."""
+    """Return the number of batches of an epoch.
+
+    Each has two samples or more: batch normalisation cannot train on one.
+    """
     return max(1, min(math.ceil(samples / batch_size), samples // 2))
 
 
-def evaluation_batch(header: TaskInfo) -> int:
-    """How many images go through a network at once in evaluation: fewer of large ones, which take
-    more memory."""
-    return max(1, min(EVALUATION_BATCH, _MOST_PIXELS // math.prod(header.image_size)))
+def evaluation_batch(info: TaskInfo) -> int:
+    """Return how many images go through a network at once in evaluation.
+
+    Large images take more memory, so these are fewer.
+    """
+    return max(1, min(EVALUATION_BATCH, _MOST_PIXELS // math.prod(info.image_size)))
 
 
 def evaluation_batches(
-    split: Split, header: TaskInfo, device: torch.device
+    split: Split, info: TaskInfo, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The split in order: (float images [B, C, H, W], int64 labels); what a tile does not answer
-    for is ignored."""
-    size = evaluation_batch(header)
+    """Yield the split in order, as float images [B, C, H, W] and int64 labels [B] or [B, H, W].
+
+    Labels outside of a tile's valid box are IGNORE, so that no pixel counts twice.
+    """
+    size = evaluation_batch(info)
     for start in range(0, len(split), size):
         images = split.images[start : start + size]
         labels = split.labels[start : start + size]
-        if split.cores is not None:
-            labels = _only_cores(labels, split.cores[start : start + size])
-        yield normalised(images, header, device), labels.to(device).long()
+        if split.tile_valid_box is not None:
+            labels = _only_valid(labels, split.tile_valid_box[start : start + size])
+        yield normalised(images, info, device), labels.to(device).long()
 
 
-def _only_cores(masks: Tensor, cores: Tensor) -> Tensor:
-    """Masks [B, H, W], ignored outside of cores [B, 4]."""
+def _only_valid(masks: Tensor, boxes: Tensor) -> Tensor:
+    """Return masks [B, H, W] that are IGNORE outside of their boxes [B, 4]."""
     rows, columns = (torch.arange(side) for side in masks.shape[1:])
-    top, left, bottom, right = cores.T[:, :, None]
+    top, left, bottom, right = boxes.T[:, :, None]
     down, across = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
     return torch.where(down[:, :, None] & across[:, None, :], masks, IGNORE)
 
 
-def moved(
+def random_flip_shift(
     images: Tensor, labels: Tensor, augmentation: Sequence[Augmentation], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Images [B, C, H, W] moved at random, all moves as one; masks [B, H, W] are moved with their
-    images."""
+    """Flip and shift images [B, C, H, W] at random, and masks [B, H, W] with their images.
+
+    Brightness is left to `jitter_brightness`. The moves of an image are made as one.
+    """
     moves = [_positions(name, images, generator) for name in augmentation if name != "brightness"]
     if moves:
         rows, columns = (_composed(positions) for positions in zip(*moves))
@@ -140,7 +151,7 @@ def moved(
 
 
 def _composed(positions: Sequence[Tensor]) -> Tensor:
-    """One move for several, each [B, side]: where each pixel was before the first."""
+    """Return one move for several, each [B, side]: where each pixel was before the first."""
     composed = positions[0]
     for later in positions[1:]:
         composed = composed.gather(1, later)
@@ -150,11 +161,11 @@ def _composed(positions: Sequence[Tensor]) -> Tensor:
 def _positions(
     name: Augmentation, images: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """For each image the rows [B, H] and columns [B, W] from which its pixels are taken."""
+    """Return the rows [B, H] and columns [B, W] from which the pixels of each image are taken."""
     count, _, height, width = images.shape
     rows = torch.arange(height).expand(count, -1)
     columns = torch.arange(width).expand(count, -1)
-    if name == "shift":  # by up to an eighth, mirrored at the border
+    if name == "shift":
         rows = _mirrored(rows + _offsets(count, height, generator), height)
         columns = _mirrored(columns + _offsets(count, width, generator), width)
     else:
@@ -167,29 +178,33 @@ def _positions(
 
 
 def _offsets(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Return shifts [count, 1] of up to an eighth of a side."""
     reach = side // 8
     return torch.randint(-reach, reach + 1, (count, 1), generator=generator)
 
 
 def _mirrored(positions: Tensor, side: int) -> Tensor:
+    """Return positions that left an image, mirrored at its border."""
     positions = positions.abs()
     return torch.where(positions >= side, 2 * (side - 1) - positions, positions)
 
 
 def _gather(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """[B, C, H, W] at rows [B, H] and columns [B, W] of each image."""
-    if values.dtype == torch.uint16:  # of which GPUs can do little; these are the same bits
+    """Return values [B, C, H, W] taken at rows [B, H] and columns [B, W] of each image."""
+    if values.dtype == torch.uint16:  # GPUs cannot gather it; int16 has the same bits
         return _gather(values.view(torch.int16), rows, columns).view(torch.uint16)
     count, channels, height, width = values.shape
-    places = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, height * width)
+    positions = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, height * width)
     flat = values.reshape(count, channels, height * width)
-    return flat.gather(2, places.expand(-1, channels, -1)).view(values.shape)
+    return flat.gather(2, positions.expand(-1, channels, -1)).view(values.shape)
 
 
-def brighten(images: Tensor, generator: torch.Generator) -> None:
-    """Change normalised images [B, C, H, W] in place: contrast by a factor of 0.8 … 1.2, brightness
-    by up to 0.4, which are deviations of the training split; so it is the same for pixels of any
-    type and range."""
+def jitter_brightness(images: Tensor, generator: torch.Generator) -> None:
+    """Change contrast and brightness of normalised images [B, C, H, W] at random, in place.
+
+    Contrast by a factor of 0.8 … 1.2, brightness by up to 0.4 of the training split's std. So the
+    effect is the same for pixels of any type and range.
+    """
     count = len(images)
     factor = (0.8 + 0.4 * torch.rand(count, 1, 1, 1, generator=generator)).to(images.device)
     level = (0.8 * torch.rand(count, 1, 1, 1, generator=generator) - 0.4).to(images.device)

@@ -1,8 +1,8 @@
 """Decoded samples on disk, one after another, on their way from raw data to a prepared file.
 
-Images of one task need not be alike until all have been seen: some are grey, some in colour, some
-of 16 bits. So each is kept as it is, and given the form of all when it is read back. Memory holds a
-few numbers for each sample.
+Images of one task may differ until all have been seen: some are grey, some in colour, some of 16
+bits. So each is kept as it is, and brought to the common pixel format when it is read back. Memory
+holds a few numbers for each sample.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ _DEPTH = ("uint8", "uint16", "float32")  # each can hold the ones before
 @dataclass(frozen=True, slots=True)
 class _Entry:
     offset: int
-    form: PixelFormat
+    pixel_format: PixelFormat
 
 
 class SampleBuffer:
@@ -33,7 +33,7 @@ class SampleBuffer:
     def __init__(self, folder: Path, size: tuple[int, int]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.size = size
-        # it lives as long as the spool
+        # no `with`: the file lives as long as the buffer
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self.entries: list[_Entry] = []
 
@@ -44,34 +44,39 @@ class SampleBuffer:
         if mask is not None:
             self.file.write(mask.tobytes())
 
-    def forms(self) -> list[PixelFormat]:
-        """The form of each sample."""
-        return [entry.form for entry in self.entries]
+    def formats(self) -> list[PixelFormat]:
+        """Return the pixel format of each sample, as it was kept."""
+        return [entry.pixel_format for entry in self.entries]
 
-    def image(self, index: int, form: PixelFormat) -> Pixels:
-        """The image of a sample, in the form of all."""
+    def image(self, index: int, pixel_format: PixelFormat) -> Pixels:
+        """Return the image of a sample [C, *size], brought to a pixel format."""
         entry = self.entries[index]
-        channels, dtype = form
-        pixels = as_dtype(
-            self._read(entry.offset, entry.form[1], (entry.form[0], *self.size)), dtype
-        )
+        own_channels, own_dtype = entry.pixel_format
+        channels, dtype = pixel_format
+        kept = self._read(entry.offset, own_dtype, (own_channels, *self.size))
+        pixels = as_dtype(kept, dtype)
         return np.repeat(pixels, channels, axis=0) if len(pixels) < channels else pixels
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """The mask of a sample."""
+        """Return the mask of a sample, [*size]."""
         entry = self.entries[index]
-        image = entry.form[0] * self.size[0] * self.size[1] * np.dtype(entry.form[1]).itemsize
-        return self._read(entry.offset + image, "uint8", self.size)
+        channels, dtype = entry.pixel_format
+        # the mask lies behind the bytes of its image
+        image_bytes = channels * self.size[0] * self.size[1] * np.dtype(dtype).itemsize
+        return self._read(entry.offset + image_bytes, "uint8", self.size)
 
     def _read(self, offset: int, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
         self.file.seek(offset)
         return np.fromfile(self.file, dtype, int(np.prod(shape))).reshape(shape)
 
 
-def common_format(forms: list[PixelFormat]) -> PixelFormat:
-    """The form that most images have or can be given: grey images can be given any number of
-    channels."""
-    colours = Counter(channels for channels, _ in forms if channels > 1)
+def common_format(formats: list[PixelFormat]) -> PixelFormat:
+    """Return the pixel format that most images have or can be brought to.
+
+    The number of channels is the most frequent one of images that are not grey: grey images can be
+    given any number. The type is the deepest of the images that fit.
+    """
+    colours = Counter(channels for channels, _ in formats if channels > 1)
     channels = max(colours, key=lambda count: (colours[count], count)) if colours else 1
-    depths = {dtype for count, dtype in forms if count in (1, channels)}
+    depths = {dtype for count, dtype in formats if count in (1, channels)}
     return channels, max(depths, key=_DEPTH.index, default="uint8")

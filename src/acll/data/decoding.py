@@ -1,8 +1,7 @@
-"""Raw samples → pixels of one size, checked, by several processes; what comes out is in order
-whatever their number.
+"""Raw samples → pixels of one size, checked, by several processes.
 
-A file that makes its decoder crash, or a process that runs out of memory, costs that file and not
-the run.
+Results come in order, whatever the number of processes. A file that makes its decoder crash, or a
+process that runs out of memory, costs that file and not the run.
 """
 
 import hashlib
@@ -40,146 +39,157 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Decoder:
-    """How the samples of a task are decoded. labels: for a part of the classes of masks, old → new
-    labels."""
+    """How the samples of a task are decoded."""
 
-    listing: Manifest
+    manifest: Manifest
     task: Task
     classes: int  # that masks may hold, before a part of them is taken
-    labels: dict[int, int] | None
+    labels: dict[int, int] | None  # old → new labels, where masks keep a part of the classes
 
-    def decode(self, item: Sample) -> Decoded | DataFault:
-        """One sample, or what is wrong with it."""
+    def decode(self, sample: Sample) -> Decoded | DataFault:
+        """Return a sample decoded, or what is wrong with it."""
         try:
-            return self._decode(item)
+            return self._decode(sample)
         except MemoryError:
             return DataFault(
                 "machine",
-                item.id,
+                sample.id,
                 "there is not enough memory to read it; give it more, or fewer threads",
             )
 
-    def _decode(self, item: Sample) -> Decoded | DataFault:
+    def _decode(self, sample: Sample) -> Decoded | DataFault:
         try:
-            pixels, mask = self.listing.read(item)
+            pixels, mask = self.manifest.read(sample)
         except (UnreadableError, OSError) as error:
-            return _unreadable(item, error)
+            return _unreadable(sample, error)
         if mask is None:
-            return self._finished(item, pixels, None)
+            return self._finished(sample, pixels, None)
         if mask.shape != pixels.shape[1:]:
-            return _sizes_differ(item, pixels.shape[1:], mask.shape)
-        values = np.unique(mask)
+            return _sizes_differ(sample, pixels.shape[1:], mask.shape)
         outside = [
-            int(value) for value in values if not 0 <= value < self.classes and value != IGNORE
+            str(int(value))
+            for value in np.unique(mask)
+            if not 0 <= value < self.classes and value != IGNORE
         ]
         if outside:
             return DataFault(
-                "label", item.id, "its mask has the labels "
-                                  f"{some([str(value) for value in outside])}, outside the "
-                f"{self.classes} classes (0 to {self.classes - 1}; {IGNORE} means ignore)"
-            )  # fmt: skip
-        return self._finished(item, pixels, mask.astype(np.uint8))
+                "label",
+                sample.id,
+                f"its mask has the labels {some(outside)}, outside the {self.classes} classes "
+                f"(0 to {self.classes - 1}; {IGNORE} means ignore)",
+            )
+        return self._finished(sample, pixels, mask.astype(np.uint8))
 
     def _finished(
-        self, item: Sample, pixels: Pixels, mask: NDArray[np.uint8] | None
+        self, sample: Sample, pixels: Pixels, mask: NDArray[np.uint8] | None
     ) -> Decoded | DataFault:
-        if item.box is not None:
+        """Bring a sample that could be read to the size and the variant of the task."""
+        if sample.box is not None:
             pixels = filled_up(pixels, self.task.image_size)
             mask = None if mask is None else filled_up(mask, self.task.image_size, IGNORE)
         pixels = resized(pixels, self.task.image_size)
         if mask is not None:
             mask = resized_mask(mask, self.task.image_size)
             mask = relabelled(mask, self.labels) if self.labels is not None else mask
-        # images of one colour, such as what lies beyond the border of a scan, are no copies of each
-        # other
-        own = item.id if (pixels == pixels[:, :1, :1]).all() else ""
+        # Images of one colour, such as what lies beyond the border of a scan, are no duplicates of
+        # each other: their id makes their digests differ.
+        one_colour = (pixels == pixels[:, :1, :1]).all()
+        own = sample.id if one_colour else ""
         digest = hashlib.sha256(pixels.tobytes() + own.encode()).digest()[:16]
         small = thumbnail(pixels)
-        pixels, mask = varied(pixels, mask, self.task, item.id)
-        present = None if mask is None else np.isin(np.arange(len(self.listing.classes)), mask)
+        pixels, mask = varied(pixels, mask, self.task, sample.id)
+        present = None if mask is None else np.isin(np.arange(len(self.manifest.classes)), mask)
         if present is not None and not present.any():
-            return DataFault("ignored", item.id, "its mask has no pixel of any class")
+            return DataFault("ignored", sample.id, "its mask has no pixel of any class")
         return Decoded(pixels, mask, present, digest, small)
 
 
-def _sizes_differ(item: Sample, image: Sequence[int], mask: Sequence[int]) -> DataFault:
+def _sizes_differ(sample: Sample, image: Sequence[int], mask: Sequence[int]) -> DataFault:
+    """Return the fault of a mask and an image of unlike [height, width]."""
     of_image, of_mask = (f"{width}x{height} pixels" for height, width in (image, mask))
     return DataFault(
-        "size", item.id, f"the mask has {of_mask}, its image {of_image}; they must be equal"
+        "size", sample.id, f"the mask has {of_mask}, its image {of_image}; they must be equal"
     )
 
 
-def _unreadable(item: Sample, error: UnreadableError | OSError) -> DataFault:
+def _unreadable(sample: Sample, error: UnreadableError | OSError) -> DataFault:
+    """Return the fault of a file that cannot be read."""
     words = (
         f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
     )
-    return DataFault("unreadable", item.id, words)
+    return DataFault("unreadable", sample.id, words)
 
 
-def tiled(listing: Manifest, task: Task, processes: int) -> tuple[Manifest, dict[str, Box]]:
-    """The listing with a sample for each tile, and the core of each tile by its id; see
-    `acll.data.tiles`."""
+def tiled(manifest: Manifest, task: Task, processes: int) -> tuple[Manifest, dict[str, Box]]:
+    """Return the manifest with a sample for each tile, and the valid box of each tile by its id.
+
+    Where the task wants no tiles, the manifest stays as it is. See `acll.data.tiles`.
+    """
     if task.tile_overlap is None:
-        return listing, {}
-    items, faults, cores = [], list(listing.faults), {}
+        return manifest, {}
 
-    def size(item: Sample) -> tuple[int, int] | DataFault:
+    def size(sample: Sample) -> tuple[int, int] | DataFault:
         try:
-            of_image, *of_mask = listing.size(item)
+            of_image, *of_mask = manifest.size(sample)
         except (UnreadableError, OSError) as error:
-            return _unreadable(item, error)
-        return (
-            of_image if of_mask in ([], [of_image]) else _sizes_differ(item, of_image, of_mask[0])
-        )
+            return _unreadable(sample, error)
+        if of_mask in ([], [of_image]):
+            return of_image
+        return _sizes_differ(sample, of_image, of_mask[0])
 
-    for item, found in _each(listing, size, processes):
+    samples, faults, valid_boxes = [], list(manifest.faults), {}
+    for sample, found in _each(manifest, size, processes):
         if isinstance(found, DataFault):
             faults.append(found)
             continue
-        for box, core in tiles(found, task.image_size, task.tile_overlap):
-            name = f"{item.id}#{box[0]},{box[1]}"
-            items.append(replace(item, id=name, whole=item.id, box=box))
-            cores[name] = core
-    return replace(listing, items=items, faults=faults), cores
+        for box, valid_box in tiles(found, task.image_size, task.tile_overlap):
+            name = f"{sample.id}#{box[0]},{box[1]}"
+            samples.append(replace(sample, id=name, image_id=sample.id, box=box))
+            valid_boxes[name] = valid_box
+    return replace(manifest, samples=samples, faults=faults), valid_boxes
 
 
 def decode_all(
     decoder: Decoder, processes: int, label: str
 ) -> Iterator[tuple[Sample, Decoded | DataFault]]:
-    """Every sample of the listing in turn, decoded or with what is wrong."""
-    results = _each(decoder.listing, decoder.decode, processes)
-    return _watched(results, len(decoder.listing.items), label)
+    """Yield every sample of the manifest in turn, decoded or with what is wrong.
+
+    label: what lines about the progress begin with.
+    """
+    results = _each(decoder.manifest, decoder.decode, processes)
+    return _watched(results, len(decoder.manifest.samples), label)
 
 
 def _each(
-    listing: Manifest, function: Callable[[Sample], Result | DataFault], processes: int
+    manifest: Manifest, function: Callable[[Sample], Result | DataFault], processes: int
 ) -> Iterator[tuple[Sample, Result | DataFault]]:
-    """What a function gives for each sample, in order."""
-    items = listing.items
-    if listing.trusted:
-        yield from ((item, function(item)) for item in items)
+    """Yield each sample with what a function gives for it, in order."""
+    samples = manifest.samples
+    if manifest.trusted:  # nothing can crash or hang, so no processes are needed
+        yield from ((sample, function(sample)) for sample in samples)
         return
-    chunks = [items[begin : begin + _CHUNK] for begin in range(0, len(items), _CHUNK)]
+    chunks = [samples[begin : begin + _CHUNK] for begin in range(0, len(samples), _CHUNK)]
     with workers(function, processes) as pool:
         for chunk, results in zip(chunks, pool.map(chunks)):
-            for item, result in zip(chunk, results):
-                yield item, _lost(item, result) if isinstance(result, Lost) else result
+            for sample, result in zip(chunk, results):
+                yield sample, _lost(sample, result) if isinstance(result, Lost) else result
 
 
-def _lost(item: Sample, result: Lost) -> DataFault:
+def _lost(sample: Sample, result: Lost) -> DataFault:
+    """Return the fault of a sample whose process did not come back."""
     if result.by_machine:
         return DataFault(
-            "machine", item.id, f"{result.why}; is there enough memory for {item.image}?"
+            "machine", sample.id, f"{result.why}; is there enough memory for {sample.image}?"
         )
     return DataFault(
-        "unreadable", item.id, f"{result.why}; a damaged file that its decoder does not survive"
+        "unreadable", sample.id, f"{result.why}; a damaged file that its decoder does not survive"
     )
 
 
 def _watched(
     results: Iterator[tuple[Sample, Decoded | DataFault]], total: int, label: str
 ) -> Iterator[tuple[Sample, Decoded | DataFault]]:
-    """Yield the results, with a line in the log for each tenth of many."""
+    """Yield the results, and print a line for each tenth of many."""
     for number, result in enumerate(results, 1):
         yield result
         if total >= 1000 and number * 10 // total > (number - 1) * 10 // total:

@@ -42,18 +42,21 @@ class DataFault:
 
 
 def write_faults(path: Path, **faults: Sequence[DataFault]) -> None:
-    """Every fault as a row of a CSV file: how it was treated (the names of the arguments), kind,
-    file, message."""
+    """Write every fault as a row of a CSV file: treated, kind, file, message.
+
+    The name of an argument says how its faults were treated: `left_out=…`.
+    """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("treated", "kind", "file", "message"))
-    for treated, some_ in faults.items():
-        rows.writerows((treated.replace("_", " "), *astuple(fault)) for fault in sorted(some_))
+    for treated, of_treatment in faults.items():
+        for fault in sorted(of_treatment):
+            rows.writerow((treated.replace("_", " "), *astuple(fault)))
     write_text(path, text.getvalue())
 
 
 def in_words(faults: Sequence[DataFault]) -> list[str]:
-    """A line for each of the first few faults of each kind, in the order of the kinds."""
+    """Return a line for each of the first few faults of each kind, in the order of the kinds."""
     lines = []
     for kind in get_args(FaultKind):
         of_kind = sorted(fault for fault in faults if fault.kind == kind)
@@ -64,11 +67,11 @@ def in_words(faults: Sequence[DataFault]) -> list[str]:
 
 
 def counted(faults: Sequence[DataFault]) -> dict[str, int]:
-    """How many there are of each kind."""
+    """Return the number of faults of each kind."""
     return dict(sorted(Counter(fault.kind for fault in faults).items()))
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first few names, and how many more there are, as one text."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -1,5 +1,4 @@
-"""Images in folders of splits, in the layouts that people have at home; the folder may be an
-archive."""
+"""Images in folders of splits; the folder may be an archive."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -31,13 +30,13 @@ def raw_files(path: Path, names_of: Callable[[Storage, Path], list[str]]) -> lis
     return [path / name for name in names_of(storage_of(path), path)]
 
 
-def image_names(place: Storage, path: Path, inner: str) -> list[str]:
+def image_names(storage: Storage, path: Path, inner: str) -> list[str]:
     """Return the images below the splits, sorted by split and name.
 
     Raises DataError where there are none.
     """
     names = [
-        name for name in place.names() if name.startswith(tuple(f"{split}/" for split in SPLITS))
+        name for name in storage.names() if name.startswith(tuple(f"{split}/" for split in SPLITS))
     ]
     if not any(name.startswith("train/") for name in names) and "train" not in folders_in(path):
         raise DataError(f"{path}: has no folder `train` (expected: {layout(inner)})")
@@ -51,8 +50,7 @@ def image_names(place: Storage, path: Path, inner: str) -> list[str]:
 
 
 def folders_in_train(path: Path, images: list[str]) -> set[str]:
-    """Return the names of the folders in `train`, of those with images and, outside archives, of
-    all."""
+    """Return the names of the folders in `train`; in an archive, only of those with images."""
     found = {
         name.split("/")[1] for name in images if name.startswith("train/") and name.count("/") > 1
     }

@@ -1,9 +1,10 @@
 """Parts of a gzip file at any position, with nothing expanded on disk and little in memory.
 
-Where reading has come by, the state of the decoder is kept every few megabytes, so that a later
-reader goes on from there and not from the beginning. These points need some twenty megabytes at
-most, however large the file is: where there are many, every other one is dropped. Nothing is read
-by way of the position of an open file, so processes that are forked do not disturb each other.
+A gzip file can only be decoded from its beginning, or from a kept state of the decoder. So reading
+keeps this state every few megabytes, and a later reader goes on from the nearest one. These points
+need some twenty megabytes at most, however large the file is: where there are many, every other one
+is dropped. Nothing is read by way of the position of an open file, so forked processes do not
+disturb each other.
 """
 
 import os
@@ -17,13 +18,13 @@ _PIECE = 2**15  # bytes that are read at once
 _AT_ONCE = 2**20  # bytes that are expanded at once
 _SPACING = 2**22  # bytes between two points, at first
 _POINTS = 512  # each has some 40 KB
-_CURSORS = 4  # places at which a process goes on reading, such as images and masks
+_CURSORS = 4  # positions at which a process goes on reading, such as images and masks
 _GZIP = 31  # for zlib: a gzip header, and its checksum at the end
 
 
 @dataclass
 class _Cursor:
-    """A place in the file, and the state of the decoder there."""
+    """A position in the file, and the state of the decoder there."""
 
     position: int  # in what is expanded
     taken: int  # bytes of the file that the decoder has
@@ -43,7 +44,7 @@ class Gzipped:
         self._cursors: list[_Cursor] = []  # the last that was used is the last
 
     def read_at(self, size: int, position: int) -> bytes:
-        """The bytes of what is expanded from a position on; fewer where it ends before."""
+        """Return bytes of what is expanded from a position on; fewer where it ends before."""
         cursor = self._nearest(position)
         while cursor.position < position:
             if not self._expanded(cursor, position - cursor.position):
@@ -60,7 +61,7 @@ class Gzipped:
             pass
 
     def _nearest(self, position: int) -> _Cursor:
-        """A cursor that is at the position, or before it by as little as possible."""
+        """Return a cursor that is at the position, or before it by as little as possible."""
         point = self._points[bisect_right(self._points, position, key=lambda one: one.position) - 1]
         here = range(point.position, position + 1)
         before = [cursor for cursor in self._cursors if cursor.position in here]
@@ -73,12 +74,13 @@ class Gzipped:
         return best
 
     def _expanded(self, cursor: _Cursor, most: int) -> bytes:
-        """The next bytes, and the cursor behind them; none at the end."""
+        """Return the next bytes, at most so many, and move the cursor; none at the end."""
         while True:
             if cursor.decoder.eof and not self._next_member(cursor):
                 return b""
             packed = os.pread(self._file.fileno(), _PIECE, cursor.taken)
             found: bytes = cursor.decoder.decompress(packed, min(most, _AT_ONCE))
+            # what the decoder did not need is read again: it belongs to the next piece or member
             ended = cursor.decoder.eof
             left = cursor.decoder.unused_data if ended else cursor.decoder.unconsumed_tail
             cursor.taken += len(packed) - len(left)
@@ -90,7 +92,10 @@ class Gzipped:
                 raise EOFError("it ends before what it says is its end")
 
     def _next_member(self, cursor: _Cursor) -> bool:
-        """Go to where the next member begins; whether there is one. Zeros may fill up the file."""
+        """Go to where the next member begins; return whether there is one.
+
+        Zeros may lie between members and fill up the file.
+        """
         while packed := os.pread(self._file.fileno(), _PIECE, cursor.taken):
             filled = len(packed) - len(packed.lstrip(b"\0"))
             cursor.taken += filled
@@ -100,6 +105,7 @@ class Gzipped:
         return False
 
     def _remember(self, cursor: _Cursor) -> None:
+        """Keep a copy of the cursor where the last point is far behind."""
         if cursor.position < self._points[-1].position + self._spacing:
             return
         self._points.append(cursor.copy())

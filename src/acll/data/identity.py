@@ -17,12 +17,12 @@ FINGERPRINTS = Path(".cache/fingerprints.json")  # below the repository
 
 
 def identity(task: Task, root: Path, cache: Path) -> str:
-    """The identity of the raw data of a task: what DVC says of them, else names and content of its
-    files.
+    """Return the identity of the raw data of a task.
 
-    Empty for sources that read no file. Digests are kept in `cache` under path, size and time of
-    change, as DVC does. Raises DataError where the data are missing, or are not what the `.dvc`
-    file beside them says.
+    It is the digest in the `.dvc` file beside them, or else one of names and content of the files.
+    It is empty for sources that read no file. Digests of files are kept in `cache` under path, size
+    and time of change, as DVC does. Raises DataError where the data are missing, or are not what
+    the `.dvc` file says.
     """
     if not task.from_files:
         return ""
@@ -33,8 +33,7 @@ def identity(task: Task, root: Path, cache: Path) -> str:
             if path.exists() and not _is_tracked_content(path, recorded, digest):
                 raise DataError(
                     f"{path}: is not what {path.name}.dvc says; `dvc checkout {path}.dvc` "
-                    "brings that back, `dvc add "
-                    f"{path}` takes what is there now"
+                    f"brings that back, `dvc add {path}` takes what is there now"
                 )
             return f"dvc {recorded}"
         total = hashlib.sha256()
@@ -45,9 +44,9 @@ def identity(task: Task, root: Path, cache: Path) -> str:
 
 
 def tracked(path: Path) -> str | None:
-    """The digest of data in the `.dvc` file beside them; None where there is no such file.
+    """Return the digest of data in the `.dvc` file beside them; None where there is no such file.
 
-    Raises DataError.
+    Raises DataError for a file that is not DVC's.
     """
     import yaml
 
@@ -65,9 +64,9 @@ def tracked(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def _digests(cache: Path) -> Iterator[Callable[[Path], str]]:
-    """A function that gives the digest of a file's content, and reads only what it has not seen.
+    """Give a function that returns the MD5 of a file's content, and reads only what is not cached.
 
-    What it has read is kept, however the block ends: reading may have taken hours.
+    The cache is written however the block ends: reading may have taken hours.
     """
     known: dict[str, list[Any]] = {}
     # no cache yet, or one that was cut off
@@ -84,13 +83,8 @@ def _digests(cache: Path) -> Iterator[Callable[[Path], str]]:
         entry = known.get(key)
         if entry is None or entry[:2] != stamp:
             with path.open("rb") as file:
-                entry = [
-                    *stamp,
-                    hashlib.file_digest(
-                        file, lambda: hashlib.md5(usedforsecurity=False)
-                    ).hexdigest(),
-                ]
-            known[key] = entry
+                content = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+            known[key] = entry = [*stamp, content.hexdigest()]
             changed.append(key)
         return str(entry[2])
 
@@ -102,31 +96,22 @@ def _digests(cache: Path) -> Iterator[Callable[[Path], str]]:
 
 
 def _is_tracked_content(path: Path, recorded: str, digest: Callable[[Path], str]) -> bool:
-    """Whether data are what DVC has recorded: by the digest that it makes, or where that differs by
-    asking it."""
+    """Return whether data are what DVC has recorded."""
     if _dvc_digest(path, digest) == recorded:
         return True
-    command = [
-        sys.executable,
-        "-m",
-        "dvc",
-        "status",
-        "--quiet",
-        f"{path.name}.dvc",
-    ]  # it may leave files out
-    return (
-        subprocess.run(command, cwd=path.parent, capture_output=True, check=False).returncode == 0
-    )
+    # DVC may leave files out (.dvcignore), so a difference is asked of it; that takes seconds
+    command = [sys.executable, "-m", "dvc", "status", "--quiet", f"{path.name}.dvc"]
+    answer = subprocess.run(command, cwd=path.parent, capture_output=True, check=False)
+    return answer.returncode == 0
 
 
 def _dvc_digest(path: Path, digest: Callable[[Path], str]) -> str:
+    """Return the digest that DVC makes of a file, or of a folder with all its files."""
     if path.is_file():
         return digest(path)
     listed = [{"md5": digest(path / name), "relpath": name} for name in _all_names(path)]
-    return (
-        hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
-        + ".dir"
-    )
+    text = json.dumps(listed, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def _all_names(path: Path) -> list[str]:

@@ -11,40 +11,42 @@ from acll.settings import Kind
 
 
 def manifest_of_files(
-    place: Storage,
+    storage: Storage,
     kind: Kind,
     classes: list[str],
     splits: Sequence[str],
-    items: list[Sample],
+    samples: list[Sample],
     faults: Sequence[DataFault] = (),
 ) -> Manifest:
-    """Items whose `image` and `mask` are names of files in `place`."""
-    image, mask = reader(place, read_image), reader(place, read_mask)
+    """Return the manifest of samples whose `image` and `mask` are names of files in `storage`."""
+    image, mask = reader(storage, read_image), reader(storage, read_mask)
 
-    def read(item: Sample) -> tuple[Pixels, Pixels | None]:
-        return image(item.image, item.box), None if item.mask is None else mask(item.mask, item.box)
+    def read(sample: Sample) -> tuple[Pixels, Pixels | None]:
+        own_mask = None if sample.mask is None else mask(sample.mask, sample.box)
+        return image(sample.image, sample.box), own_mask
 
-    def size(item: Sample) -> Sequence[tuple[int, int]]:
-        return [
-            size_of(place.open(name), name) for name in (item.image, item.mask) if name is not None
-        ]
+    def size(sample: Sample) -> Sequence[tuple[int, int]]:
+        names = [sample.image] if sample.mask is None else [sample.image, sample.mask]
+        return [size_of(storage.open(name), name) for name in names]
 
-    return Manifest(kind, classes, splits, items, read, size, list(faults))
+    return Manifest(kind, classes, splits, samples, read, size, list(faults))
 
 
 def reader(
-    place: Storage, read: Callable[[File, str, Box | None], Pixels]
+    storage: Storage, read: Callable[[File, str, Box | None], Pixels]
 ) -> Callable[[str, Box | None], Pixels]:
-    """A function that reads a file of `place`, or a part of it; one that is decoded whole is kept
-    for its next part."""
+    """Return a function that reads a file of `storage`, or the part of it in a box.
+
+    A file that can only be decoded as a whole is kept for its next part.
+    """
 
     @lru_cache(maxsize=1)  # neighbouring tiles are of one image
     def whole(name: str) -> Pixels:
-        return read(place.open(name), name, None)
+        return read(storage.open(name), name, None)
 
     def part(name: str, box: Box | None) -> Pixels:
         if box is None or name.lower().endswith((".tif", ".tiff")):
-            return read(place.open(name), name, box)
+            return read(storage.open(name), name, box)
         return within(whole(name), box)
 
     return part

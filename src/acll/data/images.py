@@ -1,5 +1,4 @@
-"""Image files → arrays, as they are: grey, colour, palette, CMYK, 16 bit, EXIF orientation, rasters
-of many bands.
+"""Image files → arrays, as they are: grey, colour, palette, 16 bit, rasters of many bands.
 
 Pixels are uint8, uint16 or float32 [C, H, W]. Alpha is dropped; pixels of a raster that hold no
 data become 0.
@@ -27,16 +26,8 @@ File = Path | BytesIO
 _T = TypeVar("_T")
 Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 
-_FORMATS = (
-    "PNG",
-    "JPEG",
-    "BMP",
-    "DIB",
-    "WEBP",
-    "GIF",
-    "PPM",
-    "TIFF",
-)  # not those that run programs
+# not those for which Pillow runs programs
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "PPM", "TIFF")
 _LARGEST = 2**29  # bytes of a raster that is read whole; Pillow's own limit comes to about as many
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,11 +43,11 @@ Image.init()  # all plugins, or asking for formats that no file has needed yet f
 
 
 class Quiet:
-    """A context in which decoders neither warn nor log; what is amiss comes as an exception too.
+    """A context in which decoders neither warn nor log; faults come as exceptions anyway.
 
     Filters of warnings and levels of loggers belong to the process, and so to the program that
-    uses this library. The first of several threads that come in changes them, and the last one
-    that goes puts them back.
+    uses this library. The first of several threads that enter changes them, and the last one that
+    leaves puts them back.
     """
 
     def __init__(self) -> None:
@@ -89,14 +80,16 @@ QUIET = Quiet()
 
 
 class UnreadableError(UserError):
-    """The file is no image, is damaged, or is too large; the message says which, without the file's
-    name."""
+    """The file is no image, is damaged, or is too large.
+
+    The message says which, without the file's name.
+    """
 
 
 def guarded(read: Callable[[], _T]) -> _T:
-    """Call what decodes an image; what it raises, but for MemoryError, comes as an UnreadableError.
+    """Return what `read` returns; what libraries warn of or log meanwhile is not shown.
 
-    What libraries warn of or log meanwhile is not shown.
+    Raises UnreadableError for whatever `read` raises, but MemoryError as it is.
     """
     try:
         with QUIET:
@@ -112,7 +105,7 @@ def guarded(read: Callable[[], _T]) -> _T:
 
 
 def _in_words(error: Exception) -> str:
-    """The same on all machines and in all runs: without paths and addresses in memory."""
+    """Return a message that is the same on all machines: without paths and addresses."""
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read: {error.strerror}"
     if isinstance(error, UnidentifiedImageError):
@@ -125,12 +118,12 @@ def _in_words(error: Exception) -> str:
 
 
 def read_image(file: File, name: str, box: Box | None = None) -> Pixels:
-    """The pixels [C, H, W] of a file, or of a part of it. Raises UnreadableError."""
+    """Return the pixels [C, H, W] of a file, or of the part in a box. Raises UnreadableError."""
     return guarded(lambda: _read(file, name, box))
 
 
 def read_mask(file: File, name: str, box: Box | None = None) -> Pixels:
-    """The class indices [H, W] of a file: grey levels, or the indices of a palette.
+    """Return the class indices [H, W] of a file: grey levels, or the indices of a palette.
 
     Raises UnreadableError.
     """
@@ -138,17 +131,17 @@ def read_mask(file: File, name: str, box: Box | None = None) -> Pixels:
 
 
 def size_of(file: File, name: str) -> tuple[int, int]:
-    """Height and width of an image, from its header alone. Raises UnreadableError."""
+    """Return height and width of an image, from its header alone. Raises UnreadableError."""
     return guarded(lambda: _size(file, name))
 
 
 def bands_of(image: Image.Image) -> Pixels:
-    """The pixels [C, H, W] of an image: one channel where it is grey, else three."""
+    """Return the pixels [C, H, W] of an image: one channel where it is grey, else three."""
     if image.mode in ("1", "L", "LA", "La"):
         return np.asarray(image.convert("L"))[None]
     if image.mode == "F":
         return np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)[None]
-    if image.mode[0] == "I":
+    if image.mode[0] == "I":  # of 16 or 32 bits
         values = np.asarray(image)
         fits = int(values.min()) >= 0 and int(values.max()) <= 65535
         return values.astype(np.uint16 if fits else np.float32)[None]
@@ -157,36 +150,42 @@ def bands_of(image: Image.Image) -> Pixels:
 
 
 def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """[C, h, w] → [C, *size], bilinear with anti-aliasing."""
+    """Return pixels [C, h, w] as [C, *size], bilinear with anti-aliasing."""
     if pixels.shape[1:] == size:
         return pixels
     return each_band(pixels, lambda image: image.resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def resized_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """[h, w] → `size`, without mixing classes."""
+    """Return a mask [h, w] as [*size], by nearest neighbours, so that classes do not mix."""
     return np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
 
 
 def each_band(pixels: Pixels, change: Callable[[Image.Image], Image.Image]) -> Pixels:
-    """Apply a change to images of one to three bands as a whole, to others band by band."""
+    """Return pixels [C, H, W] changed by a function of Pillow's images.
+
+    It gets images of one or three bytes a pixel as a whole, and others band by band.
+    """
     if pixels.dtype == np.uint8 and len(pixels) in (1, 3):
         whole = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
         made = np.asarray(change(Image.fromarray(whole)))
         return made[None] if len(pixels) == 1 else np.ascontiguousarray(made.transpose(2, 0, 1))
+    # Pillow cannot resize or rotate 16 bits well, so these go through floats
     kind = np.uint8 if pixels.dtype == np.uint8 else np.float32
     bands = np.stack([np.asarray(change(Image.fromarray(band.astype(kind)))) for band in pixels])
     return bands.round().clip(0, 65535).astype(np.uint16) if pixels.dtype == np.uint16 else bands
 
 
 def top_of(dtype: Any) -> float:
-    """The value of a white pixel."""
+    """Return the value of a white pixel."""
     return {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}[np.dtype(dtype).name]
 
 
 def as_dtype(pixels: Pixels, dtype: Any) -> Pixels:
-    """The same image in a type of more bits: uint16 holds 257 levels for each of uint8, and in
-    floats white is 1."""
+    """Return an image in a type of more bits.
+
+    uint16 holds 257 levels for each of uint8, and in floats white is 1.
+    """
     if pixels.dtype == dtype:
         return pixels
     if np.dtype(dtype) == np.uint16:
@@ -199,6 +198,7 @@ def _is_raster(name: str) -> bool:
 
 
 def _read(file: File, name: str, box: Box | None) -> Pixels:
+    """Return the pixels of a file, by GDAL where Pillow would lose bands or bits."""
     if _is_raster(name) and not _turned(file) and (pixels := _read_raster(file, box)) is not None:
         return pixels
     if _is_deep_png(file):  # of which Pillow gives 8 bits
@@ -209,9 +209,10 @@ def _read(file: File, name: str, box: Box | None) -> Pixels:
 
 
 def _is_deep_png(file: File) -> bool:
-    """Whether it is a PNG of 16 bits with more than one channel."""
+    """Return whether it is a PNG of 16 bits with more than one channel."""
     with _stream(file) as stream:
         head = stream.read(26)
+    # byte 24 is the depth, byte 25 the type of colours, of which 0 is grey
     return head.startswith(b"\x89PNG\r\n") and len(head) == 26 and head[24] == 16 and head[25] != 0
 
 
@@ -220,7 +221,7 @@ def _stream(file: File) -> IO[bytes]:
 
 
 def _turned(file: File) -> bool:
-    """Whether an image does not stand upright, as far as Pillow can open it."""
+    """Return whether an image does not stand upright; False where Pillow cannot open it."""
     try:
         with _stream(file) as stream, Image.open(stream, formats=_FORMATS) as image:
             return _turn(image) is not None
@@ -229,7 +230,7 @@ def _turned(file: File) -> bool:
 
 
 def within(pixels: Pixels, box: Box | None) -> Pixels:
-    """The part of pixels [..., H, W] that lies in a box; all of them where there is none."""
+    """Return the part of pixels [..., H, W] in a box; all of them where there is none."""
     if box is None:
         return pixels
     top, left, bottom, right = box
@@ -242,14 +243,14 @@ def _picture(file: File) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """An image that stands upright. Damaged EXIF data are no reason to lose it."""
+    """Return an image turned upright; damaged EXIF data are ignored."""
     image.load()
     turn = _turn(image)
     return image if turn is None else image.transpose(turn)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes an image stand upright, where it does not and its EXIF data can be read."""
+    """Return what turns an image upright; None where it is, or its EXIF data are damaged."""
     try:
         return _UPRIGHT.get(image.getexif().get(0x0112, 1))
     except Exception:
@@ -257,10 +258,11 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _read_raster(file: File, box: Box | None, driver: str = "GTiff") -> Pixels | None:
-    """The bands of a TIFF file, or of a part of it, which alone is then decoded.
+    """Return the bands of a raster, [C, H, W]; of the part in a box, which alone is decoded.
 
-    None for a whole image in grey or colour of 8 bits, whose colours and orientation Pillow knows
-    better. Pillow would drop a fourth band that is no alpha, such as infrared.
+    Return None for a whole image in grey or colours of 8 bits: Pillow knows colours and orientation
+    better. Others are read here, because Pillow would drop a fourth band that is no alpha, such as
+    infrared. Raises UnreadableError, and whatever rasterio raises.
     """
     from rasterio.enums import MaskFlags
 
@@ -274,11 +276,8 @@ def _read_raster(file: File, box: Box | None, driver: str = "GTiff") -> Pixels |
             return None
         top, left, bottom, right = box or (0, 0, raster.height, raster.width)
         kinds = {np.dtype(raster.dtypes[index - 1]) for index in kept}
-        size = (
-            (bottom - top)
-            * (right - left)
-            * sum(np.dtype(raster.dtypes[index - 1]).itemsize for index in kept)
-        )
+        pixel_bytes = sum(np.dtype(raster.dtypes[index - 1]).itemsize for index in kept)
+        size = (bottom - top) * (right - left) * pixel_bytes
         if size > _LARGEST:
             raise UnreadableError(
                 f"too large to be read whole ({size} bytes); cut large images with tile_overlap"
@@ -297,6 +296,7 @@ def _read_raster(file: File, box: Box | None, driver: str = "GTiff") -> Pixels |
 
 
 def _opened(file: File, driver: str = "GTiff") -> Any:
+    """Return an open raster. Raises UnreadableError where it would need too much to be read."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
@@ -311,7 +311,8 @@ def _opened(file: File, driver: str = "GTiff") -> Any:
         raise UnreadableError(
             f"has {raster.count} bands, or says so; {MOST_BANDS} at most are read"
         )
-    block = max(height * width for height, width in raster.block_shapes)  # GDAL decodes no less
+    # GDAL decodes whole blocks (tiles or strips), however small the part that is asked for
+    block = max(height * width for height, width in raster.block_shapes)
     if block * sum(np.dtype(kind).itemsize for kind in raster.dtypes) > _LARGEST:
         raster.close()
         raise UnreadableError("its tiles or strips are too large to be read, or say so")
@@ -319,6 +320,7 @@ def _opened(file: File, driver: str = "GTiff") -> Any:
 
 
 def _read_mask(file: File, name: str, box: Box | None) -> Pixels:
+    # a part of a TIFF file is read alone: a mask may be as large as a map
     if box is not None and _is_raster(name) and not _turned(file):
         with _opened(file) as raster:
             if raster.count != 1:

@@ -12,39 +12,36 @@ from acll.settings import Kind
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A sample of a source.
-
-    image and mask are whatever the source's `read` understands: a file's name, a position. label:
-    the class, for classification. box: the part of the image that the sample is, all of it where
-    None. whole: the id of the image.
-    """
+    """A sample of a source, before it is read."""
 
     id: str
     split: str
-    image: Any
-    label: int = 0
-    mask: Any = None
-    group: str = ""
-    box: Box | None = None
-    whole: str = ""
+    image: Any  # whatever the source's `read` understands: a file's name, a position
+    label: int = 0  # index of the class, for classification
+    mask: Any = None  # as image, for segmentation
+    group: str = ""  # samples of equal groups stay in one split
+    box: Box | None = None  # the part of the image that a tile is; None: all of it
+    image_id: str = ""  # of a tile: the id of the image that it was cut from
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The samples of a task in the order of their splits and ids, and what was wrong with other
-    files.
+    """The samples of a task, and what is wrong with files that make none.
 
     splits: those that the source has, even where nothing in them can be used; the others are cut
-    from `train`. read: image [C, H, W] of a sample at its own size (or the part in its box), and
-    for segmentation its mask [H, W]. size: height and width of a sample's whole image and, for
-    segmentation, of its mask. Both raise UnreadableError or OSError. trusted: made by this package,
-    so neither damaged nor copied.
+        from `train`.
+    samples: in the order of their splits and ids.
+    read: gives the image [C, H, W] of a sample at its own size, or the part in its box, and for
+        segmentation its mask [H, W]. Raises UnreadableError or OSError.
+    size: gives height and width of a sample's whole image and, for segmentation, of its mask.
+        Raises as `read`.
+    trusted: whether this package made the images, so that none is damaged or a duplicate.
     """
 
     kind: Kind
     classes: list[str]
     splits: Sequence[str]
-    items: list[Sample]
+    samples: list[Sample]
     read: Callable[[Sample], tuple[Pixels, Pixels | None]]
     size: Callable[[Sample], Sequence[tuple[int, int]]]
     faults: list[DataFault] = field(default_factory=list)
@@ -52,7 +49,6 @@ class Manifest:
 
 
 def group_of(identity: str, pattern: str | None) -> str:
-    """What the pattern matches in an id, or the id itself: samples with equal groups stay in one
-    split."""
+    """Return the group of an id: what the pattern matches in it, or else the id itself."""
     match = re.search(pattern, identity) if pattern is not None else None
     return match.group() if match else identity

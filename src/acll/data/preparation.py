@@ -1,8 +1,10 @@
 """From a task's raw data to its prepared files, in one streaming pass over the images.
 
-What the processes of `decoding` hand over goes to a spool, in order. Then splits are cut, copies
-looked for, and the files written from the spool. Memory holds a few hundred bytes a sample,
-whatever the size of the images.
+1. `decoding` reads the samples with several processes; a buffer on disk takes them in order.
+2. Splits are cut, and duplicates looked for.
+3. The files are written from the buffer.
+
+Memory holds a few hundred bytes a sample, whatever the size of the images.
 """
 
 import math
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from acll.data import prepared
 from acll.data.buffer import PixelFormat, SampleBuffer, common_format
 from acll.data.decoding import Decoder, decode_all, tiled
-from acll.data.duplicates import copies
+from acll.data.duplicates import duplicates
 from acll.data.errors import DataError
 from acll.data.faults import DataFault, counted, in_words, some, write_faults
 from acll.data.images import Box, top_of
@@ -33,37 +35,40 @@ Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Samples:
-    """All samples that can be used, in the order of the listing."""
+class DecodedSamples:
+    """All samples that can be used, in the order of the manifest."""
 
-    items: list[Sample]
-    where: Positions  # [N] their places in the spool
+    samples: list[Sample]
+    where: Positions  # [N] their positions in the buffer
     present: NDArray[np.bool_] | None  # [N, classes] which classes are in each mask
     digests: NDArray[np.uint8]  # [N, 16]
     thumbnails: NDArray[np.uint8]  # [N, SIDE²]
-    cores: dict[str, Box]  # of tiles, by id
+    valid_boxes: dict[str, Box]  # of tiles, by id
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.samples)
 
-    def select(self, kept: Positions) -> "Samples":
-        """Those at these positions."""
-        items = [self.items[index] for index in kept]
-        present = None if self.present is None else self.present[kept]
-        return Samples(
-            items, self.where[kept], present, self.digests[kept], self.thumbnails[kept], self.cores
+    def select(self, kept: Positions) -> "DecodedSamples":
+        """Return the samples at these positions."""
+        return DecodedSamples(
+            [self.samples[index] for index in kept],
+            self.where[kept],
+            None if self.present is None else self.present[kept],
+            self.digests[kept],
+            self.thumbnails[kept],
+            self.valid_boxes,
         )
 
     def labels(self) -> NDArray[np.int64]:
-        """[N] the class of each sample, of a classification task."""
-        return np.array([item.label for item in self.items], np.int64)
+        """Return the class of each sample of a classification task, [N]."""
+        return np.array([sample.label for sample in self.samples], np.int64)
 
     def strata(self) -> NDArray[np.int64]:
-        """[N] what cuts are stratified by: the class, of masks the rarest one in them."""
+        """Return what splits are stratified by, [N]: the class, or the rarest class in a mask."""
         return self.labels() if self.present is None else strata_of(self.present)
 
     def with_class(self, classes: int) -> list[int]:
-        """How many samples have each class."""
+        """Return the number of samples that have each class."""
         if self.present is None:
             return [int(count) for count in np.bincount(self.labels(), minlength=classes)]
         return [int(count) for count in self.present.sum(axis=0)]
@@ -79,73 +84,66 @@ def prepare(
     processes: int,
     channels: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Write both prepared files of a task and the report of what is wrong with its raw data; return
-    the summary.
+    """Write the prepared files of a task and the report of its faults; return a summary.
 
-    channels: those of the networks that are to learn it, so that one that cannot is found before
+    root: the folder of raw data. train, test, report: what is written. channels: those of the
+    networks that are to learn the task; one that cannot take its images is found here, before
     anything is trained.
 
     Raises DataError where files cannot be used and the task says `stop`, or where what is left
     makes no task. Then the report is written and nothing else.
     """
-    listing = task.listing(root)
-    _refuse_labels(name, listing.classes)
-    spool = SampleBuffer(train.parent, task.image_size)
-    listing, samples, left_out = _read(name, task, listing, spool, report, processes)
-    forms = spool.forms()
-    form = common_format([forms[place] for place in samples.where])
-    _refuse_channels(name, form[0], channels, task.image_size)
-    samples, others = _of_form(samples, forms, form)
+    manifest = task.manifest(root)
+    _refuse_labels(name, manifest.classes)
+    buffer = SampleBuffer(train.parent, task.image_size)
+    manifest, decoded, left_out = _read(name, task, manifest, buffer, report, processes)
+    formats = buffer.formats()
+    pixel_format = common_format([formats[index] for index in decoded.where])
+    _refuse_channels(name, pixel_format[0], channels, task.image_size)
+    decoded, others = _of_format(decoded, formats, pixel_format)
     left_out += others
     _refuse(name, "on_error", _not_skipped(left_out, task), report)
-    splits = _cut(name, samples, task, listing.splits)
-    leaks = [] if listing.trusted else _leaks(samples, splits, task)
+
+    splits = _cut(name, decoded, task, manifest.splits)
+    # what this package makes holds no leaks: it is neither damaged nor copied
+    leaks = [] if manifest.trusted else _leaks(decoded, splits, task)
+    leak_faults = [fault for _, fault in leaks]
     if task.duplicates == "stop":
-        _refuse(name, "duplicates", [fault for _, fault in leaks], report)
-    warnings = [] if listing.trusted else _two_labels(samples, listing)
+        _refuse(name, "duplicates", leak_faults, report)
+    warnings = [] if manifest.trusted else _two_labels(decoded, manifest)
     if task.duplicates == "skip":
         dropped = [position for position, _ in leaks]
         splits = {split: chosen[~np.isin(chosen, dropped)] for split, chosen in splits.items()}
-        left_out += [fault for _, fault in leaks]
+        left_out += leak_faults
     else:
-        warnings += [fault for _, fault in leaks]
+        warnings += leak_faults
     counts = {
-        split: samples.select(chosen).with_class(len(listing.classes))
+        split: decoded.select(chosen).with_class(len(manifest.classes))
         for split, chosen in splits.items()
     }
-    warnings += [
-        DataFault("class", split, f"has no sample of {label}")
-        for split in SPLITS
-        for label, count in zip(listing.classes, counts[split])
-        if not count
-    ]
+    warnings += _absent_classes(manifest, counts)
     write_faults(report, left_out=left_out, warning=warnings)
-    _refuse_small(name, listing, splits, counts["train"])
-    header = TaskInfo(
+    _refuse_small(name, manifest, splits, counts["train"])
+
+    info = TaskInfo(
         name,
-        listing.kind,
-        tuple(listing.classes),
+        manifest.kind,
+        tuple(manifest.classes),
         task.image_size,
-        *_statistics(samples, splits["train"], spool, form),
-        pixel=form[1],
+        *_statistics(decoded, splits["train"], buffer, pixel_format),
+        pixel=pixel_format[1],
         tile_overlap=task.tile_overlap,
         rotate=task.rotate,
         permute=task.permute,
     )
     for path, names in ((train, ("train", "val")), (test, ("test",))):
-        contents = {
-            split: _content(samples.select(splits[split]), spool, form, listing) for split in names
-        }
-        prepared.write_prepared(path, header, contents)
-    return _summary(
-        header,
-        task,
-        form,
-        counts,
-        {split: len(splits[split]) for split in SPLITS},
-        left_out,
-        warnings,
-    )
+        contents = {}
+        for split in names:
+            own = decoded.select(splits[split])
+            contents[split] = _content(own, buffer, pixel_format, manifest)
+        prepared.write_prepared(path, info, contents)
+    sizes = {split: len(splits[split]) for split in SPLITS}
+    return _summary(info, task, pixel_format, counts, sizes, left_out, warnings)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -153,54 +151,60 @@ def prepare(
 
 
 def _read(
-    name: str, task: Task, listing: Manifest, spool: SampleBuffer, report: Path, processes: int
-) -> tuple[Manifest, Samples, list[DataFault]]:
-    """Decode all samples into the spool: the listing as the task wants it, the samples, what was
-    left out."""
-    classes, labels = len(listing.classes), None
+    name: str, task: Task, manifest: Manifest, buffer: SampleBuffer, report: Path, processes: int
+) -> tuple[Manifest, DecodedSamples, list[DataFault]]:
+    """Decode all samples into the buffer.
+
+    Return the manifest with the task's part of the classes and its tiles, the samples that can be
+    used, and what is wrong with the others. Raises DataError where no sample is left.
+    """
+    classes, labels = len(manifest.classes), None
     if task.part is not None:
-        listing, labels = part_of_classes(name, listing, task.part)
-    listing, cores = tiled(listing, task, processes)
-    decoder = Decoder(listing, task, classes, labels)
-    items, present, digests, thumbnails, faults = [], [], [], [], list(listing.faults)
-    for item, result in decode_all(decoder, processes, name):
+        manifest, labels = part_of_classes(name, manifest, task.part)
+    manifest, valid_boxes = tiled(manifest, task, processes)
+    decoder = Decoder(manifest, task, classes, labels)
+    samples, present, digests, thumbnails = [], [], [], []
+    faults = list(manifest.faults)
+    for sample, result in decode_all(decoder, processes, name):
         if isinstance(result, DataFault):
             faults.append(result)
             continue
-        spool.append(result.pixels, result.mask)
-        items.append(item)
+        buffer.append(result.pixels, result.mask)
+        samples.append(sample)
         present.append(result.present)
         digests.append(np.frombuffer(result.digest, np.uint8))
         thumbnails.append(result.thumbnail)
-    if not items:
+    if not samples:
         write_faults(report, refused=faults)
         lines = "\n".join(in_words(faults)) or "there is none"
         raise DataError(f"{name}: no sample can be used\n{lines}")
-    where = np.arange(len(items))
-    masks = [one for one in present if one is not None]
-    in_masks = np.stack(masks) if masks else None
-    samples = Samples(items, where, in_masks, np.stack(digests), np.stack(thumbnails), cores)
-    return listing, samples, faults
+    in_masks = [one for one in present if one is not None]
+    decoded = DecodedSamples(
+        samples,
+        np.arange(len(samples)),
+        np.stack(in_masks) if in_masks else None,
+        np.stack(digests),
+        np.stack(thumbnails),
+        valid_boxes,
+    )
+    return manifest, decoded, faults
 
 
-def _of_form(
-    samples: Samples, forms: Sequence[PixelFormat], form: PixelFormat
-) -> tuple[Samples, list[DataFault]]:
-    """The samples whose images can be given the form of all, and what is wrong with the others."""
-    channels = np.array([forms[place][0] for place in samples.where])
-    fits = (channels == form[0]) | (channels == 1)
-    faults = [
-        DataFault(
-            "bands",
-            samples.items[index].id,
-            f"has {channels[index]} channels, most images have {form[0]}",
-        )
-        for index in np.flatnonzero(~fits)
-    ]
-    return samples.select(np.flatnonzero(fits)), faults
+def _of_format(
+    decoded: DecodedSamples, formats: Sequence[PixelFormat], pixel_format: PixelFormat
+) -> tuple[DecodedSamples, list[DataFault]]:
+    """Return the samples whose images can be given a format, and what is wrong with the others."""
+    channels = np.array([formats[index][0] for index in decoded.where])
+    fits = (channels == pixel_format[0]) | (channels == 1)
+    faults = []
+    for index in np.flatnonzero(~fits):
+        message = f"has {channels[index]} channels, most images have {pixel_format[0]}"
+        faults.append(DataFault("bands", decoded.samples[index].id, message))
+    return decoded.select(np.flatnonzero(fits)), faults
 
 
 def _refuse_labels(name: str, classes: Sequence[str]) -> None:
+    """Raise DataError for a class whose name would disturb terminals, tables or JSON."""
     for label in classes:
         try:
             refuse_odd_text(label)
@@ -209,6 +213,10 @@ def _refuse_labels(name: str, classes: Sequence[str]) -> None:
 
 
 def _refuse_channels(name: str, own: int, channels: Sequence[int], size: tuple[int, int]) -> None:
+    """Raise DataError for images that are too large, or that a network cannot take.
+
+    own: channels of the images. channels: those of the networks.
+    """
     if own * math.prod(size) > MOST_VALUES:
         raise DataError(
             f"{name}: images of {own} channels and {list(size)} pixels; make image_size smaller"
@@ -217,15 +225,15 @@ def _refuse_channels(name: str, own: int, channels: Sequence[int], size: tuple[i
     if unfit:
         raise DataError(
             f"{name}: its images have {own} channels, a network that is to learn it takes "
-            f"{unfit[0]}: "
-            f"set channels: {own} for that network"
+            f"{unfit[0]}: set channels: {own} for that network"
         )
 
 
 def _not_skipped(faults: Sequence[DataFault], task: Task) -> list[DataFault]:
-    """What stops the task.
+    """Return the faults that stop the task.
 
-    Of tiles, and where only a part of the classes is wanted, some have to be without any.
+    Masks without any class are expected, and stop nothing, where images are cut into tiles or only
+    a part of the classes is used.
     """
     if task.on_error == "skip":
         return [fault for fault in faults if fault.kind == "machine"]
@@ -234,45 +242,43 @@ def _not_skipped(faults: Sequence[DataFault], task: Task) -> list[DataFault]:
 
 
 def _refuse(name: str, key: str, faults: Sequence[DataFault], report: Path) -> None:
-    """End the task, with all faults in its report, where there are any."""
-    if faults:
-        write_faults(report, refused=faults)
-        files = f"{len(faults)} file{'s' if len(faults) > 1 else ''}"
-        skip = (
-            f" ({key}: stop; `skip` leaves them out)"
-            if any(fault.kind != "machine" for fault in faults)
-            else ""
-        )
-        what = f"{files} cannot be used{skip}"
-        raise DataError(
-            "\n".join([f"{name}: {what}; all are named in {report.resolve()}", *in_words(faults)])
-        )
+    """Write all faults into the report and raise DataError, where there are any."""
+    if not faults:
+        return
+    write_faults(report, refused=faults)
+    files = f"{len(faults)} file{'s' if len(faults) > 1 else ''}"
+    can_skip = any(fault.kind != "machine" for fault in faults)
+    skip = f" ({key}: stop; `skip` leaves them out)" if can_skip else ""
+    what = f"{files} cannot be used{skip}"
+    raise DataError(
+        "\n".join([f"{name}: {what}; all are named in {report.resolve()}", *in_words(faults)])
+    )
 
 
 # --------------------------------------------------------------------------------------------------
 # splits
 
 
-def _cut(name: str, samples: Samples, task: Task, there: Sequence[str]) -> dict[str, Positions]:
-    """The positions of each split; what the source does not have is cut from `train`, first the
-    test, then validation.
+def _cut(
+    name: str, decoded: DecodedSamples, task: Task, there: Sequence[str]
+) -> dict[str, Positions]:
+    """Return the positions of each split.
 
-    Exact copies stay together, so that cutting cannot make a leak.
+    there: the splits that the source has. The others are cut from `train`, first the test, then
+    validation. Exact copies stay together, so that cutting cannot make a leak.
     """
-    given = np.array([item.split for item in samples.items])
+    given = np.array([sample.split for sample in decoded.samples])
     splits = {split: np.flatnonzero(given == split) for split in SPLITS}
     for split, share in (("test", task.test_share), ("val", task.validation_share)):
-        if (
-            split not in there
-        ):  # one that is there, but of which nothing can be used, is refused later
-            rest = splits["train"]
-            groups = merge_groups(
-                [samples.items[index].group for index in rest], samples.digests[rest]
-            )
-            off = stratified_group_split(
-                samples.select(rest).strata(), groups, share, task.split_seed
-            )
-            splits["train"], splits[split] = rest[~off], rest[off]
+        # a split of the source of which nothing can be used is not cut, but refused later
+        if split in there:
+            continue
+        rest = splits["train"]
+        groups = [decoded.samples[index].group for index in rest]
+        groups = merge_groups(groups, decoded.digests[rest])
+        strata = decoded.select(rest).strata()
+        off = stratified_group_split(strata, groups, share, task.split_seed)
+        splits["train"], splits[split] = rest[~off], rest[off]
     train = splits["train"]
     if task.train_samples is not None:
         if task.train_samples > len(train):
@@ -280,92 +286,102 @@ def _cut(name: str, samples: Samples, task: Task, there: Sequence[str]) -> dict[
                 f"{name}: train_samples = {task.train_samples}: there are {len(train)} "
                 "training samples"
             )
-        splits["train"] = train[
-            subset(samples.select(train).strata(), task.train_samples, task.split_seed)
-        ]
+        strata = decoded.select(train).strata()
+        splits["train"] = train[subset(strata, task.train_samples, task.split_seed)]
     return splits
 
 
 def _leaks(
-    samples: Samples, splits: dict[str, Positions], task: Task
+    decoded: DecodedSamples, splits: dict[str, Positions], task: Task
 ) -> list[tuple[int, DataFault]]:
-    """The copies, and members of a group, across splits, each with the position of the one farther
-    from the test."""
-    found = copies(samples.digests, samples.thumbnails, [splits[split] for split in SPLITS])
-    split_of = {int(index): split for split, chosen in splits.items() for index in chosen}
+    """Return the duplicates, and the members of a group, that lie in two splits.
+
+    Each comes with the position of the sample that lies farther from the test.
+    """
+    found = duplicates(decoded.digests, decoded.thumbnails, [splits[split] for split in SPLITS])
+    split_at = {int(index): split for split, chosen in splits.items() for index in chosen}
     leaks: dict[int, DataFault] = {}
     for one in found:
-        other = samples.items[one.second].id
+        other = decoded.samples[one.second].id
         words = "the same" if one.exact else "almost the same"
-        message = f"in {split_of[one.first]}: {words} as {other} in {split_of[one.second]}"
+        message = f"in {split_at[one.first]}: {words} as {other} in {split_at[one.second]}"
         fault = DataFault(
-            "exact copy" if one.exact else "near copy", samples.items[one.first].id, message
+            "exact copy" if one.exact else "near copy", decoded.samples[one.first].id, message
         )
         leaks.setdefault(one.first, fault)
     if getattr(task, "group", None) is not None:
-        for index, split, other in _divided(samples, splits):
-            message = (
-                f"in {split}: of the group {samples.items[index].group!r}, which is in {other} too"
-            )
-            leaks.setdefault(index, DataFault("group", samples.items[index].id, message))
+        for index, split, other in _divided(decoded, splits):
+            sample = decoded.samples[index]
+            message = f"in {split}: of the group {sample.group!r}, which is in {other} too"
+            leaks.setdefault(index, DataFault("group", sample.id, message))
     return sorted(leaks.items())
 
 
-def _divided(samples: Samples, splits: dict[str, Positions]) -> Iterator[tuple[int, str, str]]:
-    """Samples whose group is also in a split that is nearer to the test: (position, split, that
-    one)."""
+def _divided(
+    decoded: DecodedSamples, splits: dict[str, Positions]
+) -> Iterator[tuple[int, str, str]]:
+    """Yield each sample whose group is in a split nearer to the test, too.
+
+    As (position, split, the other split).
+    """
     groups = {
-        split: {samples.items[index].group for index in chosen} for split, chosen in splits.items()
+        split: {decoded.samples[index].group for index in chosen}
+        for split, chosen in splits.items()
     }
     for number, split in enumerate(SPLITS):
         for other in SPLITS[number + 1 :]:
             common = groups[split] & groups[other]
-            yield from (
-                (int(index), split, other)
-                for index in splits[split]
-                if samples.items[index].group in common
-            )
+            for index in splits[split]:
+                if decoded.samples[index].group in common:
+                    yield int(index), split, other
 
 
-def _two_labels(samples: Samples, listing: Manifest) -> list[DataFault]:
-    """The same image under two labels."""
-    if listing.kind == "segmentation":
+def _two_labels(decoded: DecodedSamples, manifest: Manifest) -> list[DataFault]:
+    """Return a fault for each image that also comes with another label."""
+    if manifest.kind == "segmentation":
         return []
     first: dict[bytes, int] = {}
     faults = []
-    for index, item in enumerate(samples.items):
-        other = samples.items[first.setdefault(samples.digests[index].tobytes(), index)]
-        if other.label != item.label:
-            names = listing.classes[item.label], listing.classes[other.label]
-            faults.append(
-                DataFault(
-                    "two labels",
-                    item.id,
-                    f"{names[0]}, but the same image is {names[1]}: {other.id}",
-                )
-            )
+    for index, sample in enumerate(decoded.samples):
+        other = decoded.samples[first.setdefault(decoded.digests[index].tobytes(), index)]
+        if other.label != sample.label:
+            own_name, other_name = manifest.classes[sample.label], manifest.classes[other.label]
+            message = f"{own_name}, but the same image is {other_name}: {other.id}"
+            faults.append(DataFault("two labels", sample.id, message))
     return faults
 
 
+def _absent_classes(manifest: Manifest, counts: dict[str, list[int]]) -> list[DataFault]:
+    """Return a fault for each class without a sample in a split."""
+    return [
+        DataFault("class", split, f"has no sample of {label}")
+        for split in SPLITS
+        for label, count in zip(manifest.classes, counts[split])
+        if not count
+    ]
+
+
 def _refuse_small(
-    name: str, listing: Manifest, splits: dict[str, Positions], trained: Sequence[int]
+    name: str, manifest: Manifest, splits: dict[str, Positions], trained: Sequence[int]
 ) -> None:
-    """A task needs two samples in each split, and to train on each class; of masks, some of which
-    are rare, on two."""
+    """Raise DataError for a split of fewer than two samples, or classes that cannot be learned.
+
+    trained: training samples of each class. Classification needs one of each class. Segmentation
+    needs two classes, since some may be rare.
+    """
     for split in SPLITS:
         if len(splits[split]) < 2:
             raise DataError(
                 f"{name}: the split {split} has {len(splits[split])} samples; more images, or "
                 "another share, are needed"
             )
-    lacking = [label for label, count in zip(listing.classes, trained) if not count]
-    if lacking and listing.kind == "classification":
+    lacking = [label for label, count in zip(manifest.classes, trained) if not count]
+    if lacking and manifest.kind == "classification":
         raise DataError(f"{name}: classes without a training sample: {some(lacking)}")
-    if len(lacking) > len(listing.classes) - 2:
+    if len(lacking) > len(manifest.classes) - 2:
         raise DataError(
             f"{name}: the training masks hold one class, and nothing of {some(lacking)}; masks "
-            "hold the indices of the "
-            "classes, and 255 means ignore"
+            "hold the indices of the classes, and 255 means ignore"
         )
 
 
@@ -374,22 +390,24 @@ def _refuse_small(
 
 
 def _statistics(
-    samples: Samples, train: Positions, spool: SampleBuffer, form: PixelFormat
+    decoded: DecodedSamples, train: Positions, buffer: SampleBuffer, pixel_format: PixelFormat
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel over the training split, white being 1."""
+    """Return mean and std of each channel over the training split, white being 1."""
+    channels, dtype = pixel_format
 
     def images() -> Iterator[NDArray[Any]]:
-        return (
-            spool.image(int(place), form).reshape(form[0], -1) for place in samples.where[train]
-        )
+        for index in decoded.where[train]:
+            yield buffer.image(int(index), pixel_format).reshape(channels, -1)
 
-    if form[1] == "float32":
-        pixels = len(train) * spool.size[0] * spool.size[1]
+    if dtype == "float32":
+        # two passes: the mean first, since a difference of large sums would lose digits
+        pixels = len(train) * buffer.size[0] * buffer.size[1]
         means = sum(image.sum(axis=1, dtype=np.float64) for image in images()) / pixels
         squares = sum(((image - means[:, None]) ** 2).sum(axis=1) for image in images()) / pixels
     else:
-        top = int(top_of(form[1]))
-        counts = np.zeros((form[0], top + 1), np.int64)
+        # integers have few levels: one pass counts the pixels of each
+        top = int(top_of(dtype))
+        counts = np.zeros((channels, top + 1), np.int64)
         for image in images():
             for channel, values in enumerate(image):
                 counts[channel] += np.bincount(values, minlength=top + 1)
@@ -398,57 +416,56 @@ def _statistics(
         squares = np.array(
             [np.average((levels - mean) ** 2, weights=count) for mean, count in zip(means, counts)]
         )
-    # a channel of one level has no deviation to divide by; floats may be of any size
-    least = [1e-6 * abs(float(mean)) if form[1] == "float32" else 1e-3 for mean in means]
-    deviations = [float(square) ** 0.5 for square in squares]
-    usable = [
-        deviation if deviation > limit else limit or 1.0
-        for deviation, limit in zip(deviations, least)
-    ]
-    return tuple(float(mean) for mean in means), tuple(usable)
+    stds = []
+    for mean, square in zip(means, squares):
+        std = float(square) ** 0.5
+        # a channel of one level has no std to divide by; floats may be of any size
+        least = 1e-6 * abs(float(mean)) if dtype == "float32" else 1e-3
+        stds.append(std if std > least else least or 1.0)
+    return tuple(float(mean) for mean in means), tuple(stds)
 
 
 def _content(
-    samples: Samples, spool: SampleBuffer, form: PixelFormat, listing: Manifest
+    decoded: DecodedSamples, buffer: SampleBuffer, pixel_format: PixelFormat, manifest: Manifest
 ) -> Content:
-    """What is written of a split."""
-    masks = listing.kind == "segmentation"
-    cores, wholes = None, None
-    if samples.cores:
-        cores = np.array([samples.cores[item.id] for item in samples.items], np.int32)
-        wholes = np.unique([item.whole for item in samples.items], return_inverse=True)[1].astype(
-            np.int32
-        )
+    """Return what is written of a split; images and masks are read as they are asked for."""
+    has_masks = manifest.kind == "segmentation"
+    valid_box, image_index = None, None
+    if decoded.valid_boxes:
+        boxes = [decoded.valid_boxes[sample.id] for sample in decoded.samples]
+        valid_box = np.array(boxes, np.int32)
+        image_ids = [sample.image_id for sample in decoded.samples]
+        image_index = np.unique(image_ids, return_inverse=True)[1].astype(np.int32)
     return Content(
-        ids=[item.id for item in samples.items],
-        images=(spool.image(int(place), form) for place in samples.where),
-        dtype=form[1],
-        channels=form[0],
-        labels=None if masks else samples.labels(),
-        masks=(spool.mask(int(place)) for place in samples.where) if masks else None,
-        cores=cores,
-        wholes=wholes,
+        ids=[sample.id for sample in decoded.samples],
+        images=(buffer.image(int(index), pixel_format) for index in decoded.where),
+        dtype=pixel_format[1],
+        channels=pixel_format[0],
+        labels=None if has_masks else decoded.labels(),
+        masks=(buffer.mask(int(index)) for index in decoded.where) if has_masks else None,
+        tile_valid_box=valid_box,
+        tile_image_index=image_index,
     )
 
 
 def _summary(
-    header: TaskInfo,
+    info: TaskInfo,
     task: Task,
-    form: PixelFormat,
+    pixel_format: PixelFormat,
     with_class: dict[str, list[int]],
     sizes: dict[str, int],
     left_out: Sequence[DataFault],
     warnings: Sequence[DataFault],
 ) -> dict[str, Any]:
-    """What people want to know of a prepared task, as plain data."""
+    """Return what people want to know of a prepared task, as plain data."""
     return {
-        "name": header.name,
+        "name": info.name,
         "source": task.source,
-        "kind": header.kind,
-        "classes": list(header.classes),
-        "channels": form[0],
-        "pixel": form[1],
-        "image_size": list(header.image_size),
+        "kind": info.kind,
+        "classes": list(info.classes),
+        "channels": pixel_format[0],
+        "pixel": pixel_format[1],
+        "image_size": list(info.image_size),
         "tile_overlap": task.tile_overlap,
         "samples": sizes,
         "with_class": with_class,

@@ -1,12 +1,13 @@
-"""The prepared files of a task: training and validation in one, the test split in a file of its
-own.
+"""The prepared files of a task: training and validation in one, the test split in its own.
 
 `<task>.train.safetensors` holds the tensors `train_images`, `train_labels`, `train_ids` and the
 same of `val`, `<task>.test.safetensors` those of `test`. Where images were cut into tiles,
-`…_wholes` says which tiles are of one image and `…_cores` for which part of it each answers. The
-header (JSON, under `task` in the metadata) has classes, kind, size, mean and deviation of the
-training split. Ids are lines of UTF-8. Files are mapped into memory when read, so jobs share them.
-No step but evaluation can read a test file: see `allow_test`.
+`…_tile_image_index` is equal for the tiles of one image, and `…_tile_valid_box` is the part of a
+tile that counts. The metadata have a `TaskInfo` as JSON, under `task`: classes, kind, size, mean
+and std of the training split. Ids are lines of UTF-8.
+
+Files are mapped into memory when they are read, so jobs share them. No step but evaluation can read
+a test file: see `allow_test`.
 """
 
 import json
@@ -36,38 +37,32 @@ class TestSplitError(PermissionError):
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """What is known of a prepared task; mean and deviation of each channel are shares of white."""
+    """What is known of a prepared task."""
 
     name: str
     kind: Kind
     classes: tuple[str, ...]
     image_size: tuple[int, int]
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    mean: tuple[float, ...]  # of each channel over the training split, as a share of white
+    std: tuple[float, ...]  # standard deviation of the same
     pixel: str = "uint8"  # type of a pixel: uint8, uint16 or float32
-    tile_overlap: int | None = (
-        None  # pixels by which the tiles of large images overlap; None: images are resized
-    )
+    tile_overlap: int | None = None  # pixels by which tiles overlap; None: images are resized
     rotate: float = 0.0  # degrees by which images were rotated, against the clock
     permute: int | None = None  # seed of the order in which pixels were put
 
 
 @dataclass(frozen=True)
 class Content:
-    """The samples of a split, to be written one at a time.
-
-    images: [channels, H, W] each; masks: uint8 [H, W] each; labels: int64 [N]; cores: int32 [N, 4];
-    wholes: int32 [N].
-    """
+    """The samples of a split, to be written one at a time: with labels or with masks."""
 
     ids: Sequence[str]
-    images: Iterable[NDArray[Any]]
+    images: Iterable[NDArray[Any]]  # [channels, H, W] each
     dtype: str
     channels: int
-    labels: NDArray[np.int64] | None = None
-    masks: Iterable[NDArray[np.uint8]] | None = None
-    cores: NDArray[np.int32] | None = None
-    wholes: NDArray[np.int32] | None = None
+    labels: NDArray[np.int64] | None = None  # [N]
+    masks: Iterable[NDArray[np.uint8]] | None = None  # [H, W] each
+    tile_valid_box: NDArray[np.int32] | None = None  # [N, 4]
+    tile_image_index: NDArray[np.int32] | None = None  # [N]
 
 
 def allow_test() -> None:
@@ -75,47 +70,53 @@ def allow_test() -> None:
     _allowed["test"] = True
 
 
-def write_prepared(path: Path, header: TaskInfo, contents: dict[str, Content]) -> None:
-    """Write a file of some splits, whole or not at all; one sample at a time is in memory."""
+def write_prepared(path: Path, info: TaskInfo, contents: dict[str, Content]) -> None:
+    """Write a file of some splits, whole or not at all, with one sample at a time in memory."""
     tensors = [
         tensor
         for split, content in contents.items()
-        for tensor in _tensors(split, content, header.image_size)
+        for tensor in _tensors(split, content, info.image_size)
     ]
     # the widest first, so that each begins at a multiple of its width
     tensors.sort(key=lambda tensor: (-np.dtype(tensor.dtype).itemsize, tensor.name))
     with written(path) as beside, beside.open("wb") as file:
-        file.write(_head(tensors, {"task": json.dumps(asdict(header), sort_keys=True)}))
+        file.write(_head(tensors, {"task": json.dumps(asdict(info), sort_keys=True)}))
         for tensor in tensors:
             for part in tensor.parts:
                 file.write(part.tobytes())
 
 
 def read_prepared(path: Path) -> tuple[dict[str, Any], TaskInfo]:
-    """Tensors by name, mapped into memory, and the header.
+    """Return tensors by name, mapped into memory, and the description of the task.
 
-    Raises TestSplitError, DataError for a damaged file.
+    Raises TestSplitError, and DataError for a damaged file.
     """
-    return _read(path, "pt", lambda file: {
-        # no mapping
-        name: file.get_tensor(name) for name in file.keys() if not name.endswith("_ids")  # noqa: SIM118
-    })  # fmt: skip
+
+    def tensors(file: Any) -> dict[str, Any]:
+        names = file.keys()  # an open file is no mapping, so it cannot be iterated over
+        return {name: file.get_tensor(name) for name in names if not name.endswith("_ids")}
+
+    return _read(path, "pt", tensors)
 
 
 def ids(path: Path, split: str) -> list[str]:
-    """The id of each sample of a split: the file, or the part of one, that it was read from.
+    """Return the id of each sample of a split: the file, or the part of one, that it comes from.
 
-    Raises as `read` does.
+    Raises as `read_prepared` does.
     """
-    return list(
-        _read(path, "np", lambda file: bytes(file.get_tensor(f"{split}_ids")).decode().split("\n"))[
-            0
-        ]
-    )
+
+    def lines(file: Any) -> list[str]:
+        return bytes(file.get_tensor(f"{split}_ids")).decode().split("\n")
+
+    found: list[str] = _read(path, "np", lines)[0]
+    return found
 
 
 def labels(path: Path, split: str) -> NDArray[Any]:
-    """The labels of a split, or masks, without torch. Raises as `read` does."""
+    """Return the labels of a split, or its masks, without torch.
+
+    Raises as `read_prepared` does.
+    """
     values: NDArray[Any] = _read(path, "np", lambda file: file.get_tensor(f"{split}_labels"))[0]
     return values
 
@@ -123,28 +124,32 @@ def labels(path: Path, split: str) -> NDArray[Any]:
 def some_samples(
     path: Path, split: str, positions: Sequence[int]
 ) -> tuple[list[NDArray[Any]], list[Any], TaskInfo]:
-    """Images and labels, or masks, at these positions, without torch. Raises as `read` does."""
+    """Return images, labels or masks, at these positions, and the description, without torch.
+
+    Raises as `read_prepared` does.
+    """
 
     def chosen(file: Any) -> tuple[list[NDArray[Any]], list[Any]]:
         images, labels = (file.get_slice(f"{split}_{part}") for part in ("images", "labels"))
         return [images[index] for index in positions], [labels[index] for index in positions]
 
-    (images, labels), header = _read(path, "np", chosen)
-    return images, labels, header
+    (images, labels), info = _read(path, "np", chosen)
+    return images, labels, info
 
 
-def samples(path: Path, split: str) -> int:
-    """How many a split has. Raises as `read` does."""
+def sample_count(path: Path, split: str) -> int:
+    """Return the number of samples of a split. Raises as `read_prepared` does."""
     return int(_read(path, "np", lambda file: file.get_slice(f"{split}_images").get_shape()[0])[0])
 
 
 def task_info_from(values: dict[str, Any]) -> TaskInfo:
-    """A header from its JSON."""
-    lists = ("classes", "image_size", "mean", "deviation")
+    """Return a description from its JSON, whose lists become tuples."""
+    lists = ("classes", "image_size", "mean", "std")
     return TaskInfo(**(values | {key: tuple(values[key]) for key in lists}))
 
 
 def _read(path: Path, framework: str, take: Any) -> tuple[Any, TaskInfo]:
+    """Return what `take` takes from the open file, and the description of the task."""
     from safetensors import SafetensorError, safe_open
 
     if path.name.endswith(TEST) and not _allowed["test"]:
@@ -171,6 +176,7 @@ class _Tensor:
 
 
 def _tensors(split: str, content: Content, size: tuple[int, int]) -> Iterator[_Tensor]:
+    """Yield the tensors of a split, named after it."""
     count = len(content.ids)
     yield _Tensor(
         f"{split}_images", content.dtype, (count, content.channels, *size), content.images
@@ -181,8 +187,8 @@ def _tensors(split: str, content: Content, size: tuple[int, int]) -> Iterator[_T
     whole = {
         "labels": content.labels,
         "ids": lines,
-        "cores": content.cores,
-        "wholes": content.wholes,
+        "tile_valid_box": content.tile_valid_box,
+        "tile_image_index": content.tile_image_index,
     }
     for name, values in whole.items():
         if values is not None:
@@ -190,8 +196,10 @@ def _tensors(split: str, content: Content, size: tuple[int, int]) -> Iterator[_T
 
 
 def _head(tensors: Sequence[_Tensor], metadata: dict[str, str]) -> bytes:
-    """Eight bytes with the length of the JSON that follows, padded so that the data begin at a
-    multiple of eight."""
+    """Return the head of a file: eight bytes with the length of the JSON, and the JSON.
+
+    It is padded, so that the data begin at a multiple of eight.
+    """
     entries: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for tensor in tensors:

@@ -9,8 +9,10 @@ CHANNELS_KEY = "ACLL_NETWORK_CHANNELS"
 
 
 def data_root(default: str = "data") -> Path:
-    """Return the folder of raw data, which colleagues keep in different places: `DATA=…` has set
-    it, or the default."""
+    """Return the folder of raw data: what `DATA=…` has set, or the default.
+
+    Colleagues keep raw data in different places.
+    """
     return Path(os.environ.get(ROOT_KEY, default))
 
 

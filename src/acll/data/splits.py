@@ -1,4 +1,4 @@
-"""Cutting a split: shuffled, stratified, groups kept together, from a seed that is not the run's."""
+"""Cutting a split: shuffled, stratified, groups kept together, from a seed of the task alone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 def stratified_group_split(
     strata: NDArray[Any], groups: Sequence[str], share: float, seed: int
 ) -> NDArray[np.bool_]:
-    """Choose about `share` of the samples, to be cut off: True for these.
+    """Choose about `share` of the samples to be cut off; return bool [N], True for these.
 
-    strata: [N] what to stratify by, see `strata_of`. Groups stay whole. Of each stratum with two
-    groups or more at least one goes to either side.
+    strata: [N] what to stratify by, see `strata_of`. groups: N names; a group stays whole. Of each
+    stratum with two groups or more, at least one goes to either side.
     """
     names, first, members = np.unique(np.array(groups), return_index=True, return_inverse=True)
     generator = np.random.default_rng([seed, 0x5EED])
@@ -36,8 +36,11 @@ def stratified_group_split(
 
 
 def subset(strata: NDArray[Any], count: int, seed: int) -> NDArray[np.bool_]:
-    """Choose `count` of the samples: True for these. One of each stratum [N], as far as that goes,
-    then its share."""
+    """Choose `count` of the samples; return bool [N], True for these.
+
+    First one of each stratum [N], as far as that goes, then of each its share of the rest.
+    """
+    # shuffled within each stratum, so that evenly spaced positions are a stratified sample
     order = np.lexsort((np.random.default_rng([seed, 0xF3]).random(len(strata)), strata))
     first = np.flatnonzero(np.diff(strata[order], prepend=-1))[:count]
     others = np.delete(order, first)
@@ -49,25 +52,30 @@ def subset(strata: NDArray[Any], count: int, seed: int) -> NDArray[np.bool_]:
 
 
 def strata_of(present: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """[N, classes] which classes are in a sample → [N] the one of them that is in the fewest
-    samples."""
+    """Return for each sample its rarest class, [N]: the one that is in the fewest samples.
+
+    present: [N, classes], which classes are in a sample.
+    """
     frequency = present.sum(axis=0)
     rarest: NDArray[np.int64] = np.where(present, frequency, len(present) + 1).argmin(axis=1)
     return rarest
 
 
-def merge_groups(groups: Sequence[str], twins: NDArray[Any]) -> list[str]:
-    """Groups [N] joined wherever two samples are twins (equal rows of `twins`), named by one of
-    their samples."""
-    _, first, twin = np.unique(twins, axis=0, return_index=True, return_inverse=True)
+def merge_groups(groups: Sequence[str], digests: NDArray[Any]) -> list[str]:
+    """Return the groups [N], joined wherever they have a duplicate in common.
+
+    digests: [N, …], equal rows for duplicates. A joined group has the name of one of its parts.
+    """
+    _, first, digest = np.unique(digests, axis=0, return_index=True, return_inverse=True)
     if len(first) == len(groups):
         return list(groups)
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
+    # a graph whose nodes are groups and digests, with an edge a sample: what hangs together is one
     _, group = np.unique(np.array(groups), return_inverse=True)
     count = len(groups)
-    edges = (np.ones(count), (group, group.max() + 1 + twin.ravel()))
+    edges = (np.ones(count), (group, group.max() + 1 + digest.ravel()))
     nodes = int(group.max() + 1 + len(first))
     _, component = connected_components(coo_array(edges, shape=(nodes, nodes)), directed=False)
     names: dict[int, str] = {}

@@ -34,14 +34,14 @@ class Storage(Protocol):
     """Files by name, relative and with `/`; names that begin with a dot are left out."""
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """Return all names, sorted."""
 
     def open(self, name: str) -> Path | BytesIO:
-        """What libraries can read the file from. Raises OSError."""
+        """Return what libraries can read the file from. Raises OSError."""
 
 
 def storage_of(path: Path) -> Storage:
-    """The folder or the archive at `path`. Raises DataError."""
+    """Return the folder or the archive at `path`. Raises DataError."""
     if path.is_dir():
         return Folder(path)
     if path.is_file() and path.name.endswith(ARCHIVES):
@@ -57,7 +57,7 @@ def storage_of(path: Path) -> Storage:
 
 
 def missing(path: Path) -> DataError:
-    """The fault of a path at which nothing lies, and what to do about it."""
+    """Return the error for a path at which nothing lies; its message says what to do."""
     if path.with_name(f"{path.name}.dvc").is_file():
         return DataError(f"{path}: not here, but known to DVC; `dvc pull {path}.dvc` brings it")
     what = "file" if path.name.endswith((*ARCHIVES, ".csv", ".parquet", ".json")) else "folder"
@@ -72,9 +72,9 @@ def _names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def content_of(place: Storage, name: str) -> bytes:
-    """The whole content of a file. Raises OSError."""
-    file = place.open(name)
+def content_of(storage: Storage, name: str) -> bytes:
+    """Return the whole content of a file. Raises OSError."""
+    file = storage.open(name)
     return file.read_bytes() if isinstance(file, Path) else file.read()
 
 
@@ -85,10 +85,11 @@ class Folder:
     root: Path
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """Return all names, sorted."""
         found: list[str] = []
         for folder, folders, files in os.walk(self.root, followlinks=True):
             here = Path(folder)
+            # in place: this is how os.walk is told where not to go
             folders[:] = [
                 name
                 for name in folders
@@ -99,7 +100,7 @@ class Folder:
         return _lines(found, self.root)
 
     def open(self, name: str) -> Path:
-        """The path of the file."""
+        """Return the path of the file."""
         return self.root / name
 
 
@@ -113,11 +114,11 @@ class Archive:
     _open: tuple[int, Callable[[str], bytes]] | None = None
 
     def names(self) -> list[str]:
-        """All names, sorted; a single folder around everything is left out."""
+        """Return all names, sorted, without a single folder around everything."""
         return _lines(self._inner, self.path)
 
     def open(self, name: str) -> BytesIO:
-        """The content of a member."""
+        """Return the content of a member. Raises OSError."""
         if name not in self._inner:
             raise FileNotFoundError(f"the archive has no {name}")
         inner, size = self.members[self._inner[name]]
@@ -126,12 +127,14 @@ class Archive:
                 f"says that it has {size} bytes, more than the {LARGEST_MEMBER} that are read "
                 "from an archive"
             )
+        # a handle that was forked would share its position with the other process
         if self._open is None or self._open[0] != os.getpid():
             self._open = os.getpid(), self.opener()
         return BytesIO(self._open[1](inner))
 
     @cached_property
     def _inner(self) -> dict[str, str]:
+        """Return names without the single folder around everything → names of `members`."""
         around = {PurePosixPath(name).parts[0] for name in self.members}
         inside = all("/" in name for name in self.members)
         if inside and len(around) == 1 and not around & set(SPLITS):
@@ -174,6 +177,7 @@ def _tar(path: Path) -> Archive:
         found = {
             member.name: (member.offset_data, member.size) for member in members if member.isreg()
         }
+        # a hard link has the content of another member
         found |= {
             member.name: found[member.linkname]
             for member in archive
@@ -206,12 +210,13 @@ ReadAt = Callable[[int, int], bytes]  # how many bytes, from which position on
 
 
 def _reader(path: Path) -> ReadAt:
+    """Return a function that reads bytes of a file at a position."""
     file = path.open("rb")
     return lambda size, position: os.pread(file.fileno(), size, position)
 
 
 class _Headers:
-    """What tarfile reads the headers from: a file, of which none may be of any size."""
+    """A file from which tarfile reads headers; it refuses to read one of any size into memory."""
 
     def __init__(self, read_at: ReadAt) -> None:
         self._read_at = read_at
@@ -236,14 +241,14 @@ def _headers(read_at: ReadAt) -> Any:
 
 
 def _leads_back(folder: Path) -> bool:
-    """A link to a folder that it lies in."""
+    """Return whether a folder is a link to one that it lies in, so that walking would not end."""
     return folder.is_symlink() and folder.resolve() in [
         parent.resolve() for parent in folder.parents
     ]
 
 
 def _lines(names: Iterable[str], path: Path) -> list[str]:
-    """Sorted. Raises DataError for names that cannot be written as a line of UTF-8, as ids are."""
+    """Return names sorted. Raises DataError for one that is no line of UTF-8, as ids have to be."""
     odd = [ascii(name) for name in names if "\n" in name or not _is_text(name)]
     if odd:
         raise DataError(
@@ -266,5 +271,5 @@ def _clean(name: str) -> str:
 
 
 def _seen(name: str) -> bool:
-    """Not hidden, nor what macOS adds."""
+    """Return whether a member is read: it is not hidden, and not one that macOS adds."""
     return not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _part(value: list[int]) -> list[int]:
-    """Which part of how many."""
+    """Return [k, n]. Raises ValueError where there is no k-th of n parts."""
     if len(value) != 2 or not 1 <= value[0] <= value[1]:
         raise ValueError("must be two numbers, [k, n] with 1 ≤ k ≤ n")
     return value
@@ -43,14 +43,16 @@ class Task(Settings):
     )
     duplicates: Literal["warn", "stop", "skip"] = Field(
         "warn",
-        description="copies across splits: `warn`, `stop`, or `skip` those that are not in the "
+        description="duplicates across splits: `warn`, `stop`, or `skip` those that are not in the "
         "test split",
     )
     tile_overlap: int | None = Field(
-        None, ge=0, description="segmentation: cut images into tiles of `image_size`, "
-                                "overlapping by so many pixels, "
-        "half of it at most, instead of resizing them; scores are those of the whole images"
-    )  # fmt: skip
+        None,
+        ge=0,
+        description="segmentation: cut images into tiles of `image_size`, overlapping by so many "
+        "pixels, half of it at most, instead of resizing them; scores are those of the whole "
+        "images",
+    )
     part: ClassPart | None = Field(
         None,
         description="[k, n]: only the k-th of n parts of the classes, in their order; other "
@@ -60,7 +62,7 @@ class Task(Settings):
         None, ge=2, description="use so many samples of the training split only"
     )
     noise: float = Field(
-        0.0, ge=0, le=1, description="deviation of noise added to pixels, 1 being white; per image"
+        0.0, ge=0, le=1, description="std of noise added to pixels, 1 being white; per image"
     )
     rotate: float = Field(0.0, description="degrees by which images are rotated, against the clock")
     permute: int | None = Field(
@@ -68,18 +70,16 @@ class Task(Settings):
     )
     training: dict[str, Any] = Field({}, description="keys of `training` that this task overrides")
 
-    from_files: ClassVar[bool] = (
-        True  # whether raw data are read; else the package brings or makes the images
-    )
-    in_one_place: ClassVar[bool] = (
-        True  # whether all that is read lies at `path`, so that DVC can track it as one
-    )
+    # whether raw data are read; else the package brings or makes the images
+    from_files: ClassVar[bool] = True
+    # whether all that is read lies at `path`, so that DVC can track it as one
+    in_one_place: ClassVar[bool] = True
     if TYPE_CHECKING:  # each source has these of its own
         source: str
         kind: Kind
         path: str  # where raw data are read
 
-    def listing(self, root: Path) -> "Manifest":
+    def manifest(self, root: Path) -> "Manifest":
         """Return the samples, before a pixel is read. root: the folder of raw data.
 
         Raises DataError.
@@ -94,8 +94,7 @@ class Task(Settings):
         return []
 
     def source_key(self) -> str:
-        """Return what decides which files are read: tasks made from one and the same source have it
-        in common."""
+        """Return the settings of the source as JSON: equal for tasks that read the same files."""
         return self.model_dump_json(exclude=set(Task.model_fields))
 
 

@@ -1,5 +1,4 @@
-"""What the benchmarks of the field do to a task: a part of its classes, fewer samples, noise,
-rotations, permutations.
+"""Variants of a task as benchmarks have them: a part of its classes, noise, rotation, permutation.
 
 Split, permuted and rotated tasks as in Zenke et al. 2017, Goodfellow et al. 2014 and Lopez-Paz &
 Ranzato 2017.
@@ -20,31 +19,33 @@ from acll.data.task import Task
 
 
 def part_of_classes(
-    name: str, listing: Manifest, part: list[int]
+    name: str, manifest: Manifest, part: list[int]
 ) -> tuple[Manifest, dict[int, int]]:
-    """The k-th of n parts of the classes, all of about one size: what is left of the samples, and
-    old → new labels.
+    """Return the manifest with the k-th of n parts of the classes, and old → new labels.
 
-    For segmentation all samples stay; whoever decodes them has to relabel their masks. Raises
-    DataError where a part would have less than two classes.
+    part: [k, n]; all parts are of about one size. For segmentation all samples stay, and their
+    masks have to be relabelled when they are decoded. Raises DataError where a part would have less
+    than two classes.
     """
     number, parts = part
-    chosen = np.array_split(np.arange(len(listing.classes)), parts)[number - 1].tolist()
+    chosen = np.array_split(np.arange(len(manifest.classes)), parts)[number - 1].tolist()
     if len(chosen) < 2:
-        count = len(listing.classes)
+        count = len(manifest.classes)
         raise DataError(
             f"{name}: part = {part}: {count} classes make parts of less than two; at most "
             f"{count // 2} parts of two"
         )
     labels = {old: new for new, old in enumerate(chosen)}
-    items = listing.items
-    if listing.kind == "classification":
-        items = [replace(item, label=labels[item.label]) for item in items if item.label in labels]
-    return replace(listing, classes=[listing.classes[old] for old in chosen], items=items), labels
+    samples = manifest.samples
+    if manifest.kind == "classification":
+        own = [sample for sample in samples if sample.label in labels]
+        samples = [replace(sample, label=labels[sample.label]) for sample in own]
+    classes = [manifest.classes[old] for old in chosen]
+    return replace(manifest, classes=classes, samples=samples), labels
 
 
 def relabelled(mask: NDArray[np.uint8], labels: dict[int, int]) -> NDArray[np.uint8]:
-    """A mask with new labels; pixels of other classes are ignored."""
+    """Return a mask with new labels; pixels of other classes become IGNORE."""
     table = np.full(256, IGNORE, np.uint8)
     table[list(labels)] = list(labels.values())
     return table[mask]
@@ -53,29 +54,34 @@ def relabelled(mask: NDArray[np.uint8], labels: dict[int, int]) -> NDArray[np.ui
 def varied(
     pixels: Pixels, mask: NDArray[np.uint8] | None, task: Task, identity: str
 ) -> tuple[Pixels, NDArray[np.uint8] | None]:
-    """An image [C, H, W] and its mask [H, W], rotated, under noise and permuted as the task says."""
+    """Return an image [C, H, W] and its mask [H, W] as the task varies them.
+
+    They are rotated, the image gets noise, and its pixels are permuted. identity: the id of the
+    sample, from which its noise is drawn.
+    """
     pixels = rotated(pixels, task.rotate)
     mask = _turned(mask, task.rotate) if mask is not None and task.rotate else mask
     if task.noise:
+        # a seed a sample: the noise of one does not depend on which others there are
         digest = hashlib.sha256(f"{task.split_seed} {identity}".encode()).digest()
         generator = np.random.default_rng(int.from_bytes(digest[:8]))
         top = top_of(pixels.dtype)
         noisy = pixels + generator.normal(0, task.noise * top, pixels.shape)
-        pixels = (noisy if pixels.dtype == np.float32 else noisy.round().clip(0, top)).astype(
-            pixels.dtype
-        )
+        if pixels.dtype != np.float32:
+            noisy = noisy.round().clip(0, top)
+        pixels = noisy.astype(pixels.dtype)
     return permuted(pixels, task.permute), mask
 
 
 def rotated(pixels: Pixels, degrees: float) -> Pixels:
-    """An image [C, H, W] rotated against the clock; what comes from beyond its border is black."""
+    """Return an image [C, H, W] rotated against the clock, black beyond its border."""
     if not degrees:
         return pixels
     return each_band(pixels, lambda image: image.rotate(degrees, Image.Resampling.BILINEAR))
 
 
 def permuted(pixels: Pixels, seed: int | None) -> Pixels:
-    """An image [C, H, W], its pixels in the order that a seed gives; as it is without one."""
+    """Return an image [C, H, W] with its pixels in the order of a seed; None changes nothing."""
     if seed is None:
         return pixels
     order = np.random.default_rng(seed).permutation(pixels[0].size)
@@ -83,6 +89,7 @@ def permuted(pixels: Pixels, seed: int | None) -> Pixels:
 
 
 def _turned(mask: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
+    """Return a mask [H, W] rotated against the clock, IGNORE beyond its border."""
     return np.asarray(
         Image.fromarray(mask).rotate(degrees, Image.Resampling.NEAREST, fillcolor=IGNORE)
     )

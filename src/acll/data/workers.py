@@ -1,9 +1,9 @@
 """Processes that decode files which nobody can trust.
 
 The pools of the standard library wait for ever where a process hangs, cannot say which file killed
-it, and need threads that a process at its memory limit does not get. These here are plain: a pipe
-to each process, no threads. No process outlives its master, however that ends: it holds no end of a
-pipe but its own, so reading and writing then fail.
+it, and need threads that a process at its memory limit does not get. So here there is a pipe to
+each process, and no thread. No process outlives its master, however that ends: it holds no end of a
+pipe but its own, so reading and writing fail once the master is gone.
 """
 
 import contextlib
@@ -41,8 +41,10 @@ class _Raised:
 
 
 class _Worker:
-    """One forked process: it has the function, which need not be picklable, and imports nothing
-    again."""
+    """One forked process.
+
+    It inherits the function, which need not be picklable, and imports nothing again.
+    """
 
     def __init__(self, function: Callable[[Any], Any], others: Sequence[Connection]) -> None:
         context = multiprocessing.get_context("fork")
@@ -71,7 +73,10 @@ class Workers:
             self.idle.append(self._new())
 
     def map(self, chunks: Sequence[Sequence[Any]]) -> Iterator[list[Any]]:
-        """The results of each chunk, in order; few are kept while an earlier one is not done."""
+        """Yield the results of each chunk, in order.
+
+        Few are kept while an earlier one is not done.
+        """
         ahead = _AHEAD * len(self.idle)
         waiting = deque(range(len(chunks)))
         done: dict[int, list[Any]] = {}
@@ -101,8 +106,11 @@ class Workers:
         self.busy[worker.connection] = worker, index
 
     def _results(self, chunks: Sequence[Sequence[Any]]) -> dict[int, list[Any]]:
-        """What has been done; where a process is lost with a chunk, each of its parts is tried
-        alone."""
+        """Wait for processes; return the results of their chunks.
+
+        Where a process is lost with a chunk, each part of the chunk is tried alone, so that it
+        costs only the part that is to blame.
+        """
         ready = wait(list(self.busy), WORKER_PATIENCE)
         results = {}
         for connection in ready or list(self.busy):
@@ -112,16 +120,16 @@ class Workers:
             if isinstance(answer, Lost):
                 worker.stop()
                 worker = self._new()
-                answer = (
-                    [answer]
-                    if len(chunks[index]) == 1
-                    else [self._alone(part) for part in chunks[index]]
-                )
+                if len(chunks[index]) == 1:
+                    answer = [answer]
+                else:
+                    answer = [self._alone(part) for part in chunks[index]]
             self.idle.append(worker)
             results[index] = answer
         return results
 
     def _alone(self, part: Any) -> Any:
+        """Return the result of one part, in a process of its own."""
         worker = self._new()
         _send(worker, [part])
         answer = _answer(worker) if worker.connection.poll(WORKER_PATIENCE) else _late()
@@ -131,9 +139,9 @@ class Workers:
 
 @contextlib.contextmanager
 def workers(function: Callable[[Any], Any], processes: int) -> Iterator[Workers]:
-    """Processes that apply `function` until the block ends, however it ends.
+    """Give processes that apply `function` until the block ends, however it ends.
 
-    What it raises is raised here.
+    An exception of `function` is raised here as a RuntimeError with its traceback.
     """
     pool = Workers(function, processes)
     try:
@@ -147,12 +155,13 @@ def _late() -> Lost:
 
 
 def _send(worker: _Worker, parts: Sequence[Any]) -> None:
-    """Hand over; of a process that is killed before it has taken all, the answer is Lost."""
+    """Hand over. Where the process is killed meanwhile, `_answer` will find it lost."""
     with contextlib.suppress(OSError):
         worker.connection.send(parts)
 
 
 def _answer(worker: _Worker) -> Any:
+    """Return the answer of a process, or Lost where it has died. Raises RuntimeError."""
     try:
         answer = worker.connection.recv()
     except (EOFError, OSError) as error:  # OSError: it was killed while it sent
@@ -172,10 +181,9 @@ def _answer(worker: _Worker) -> Any:
 def _work(
     function: Callable[[Any], Any], connection: Connection, inherited: Sequence[Connection]
 ) -> None:
-    """The loop of a process, which ends when its master is gone."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all of a terminal; the master answers it
+    """Answer what comes through the pipe, until the master is gone."""
+    # Ctrl-C reaches all processes of a terminal; the master answers it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for other in inherited:
         other.close()
     with contextlib.suppress(EOFError, OSError):  # OSError: in the middle of what one of them sends

@@ -35,7 +35,7 @@ def examples_of(
 def _predicted(packed: Packed, task: str, test: Path, device: torch.device) -> Examples:
     record = packed.record(task)
     images, masks, _ = prepared.some_samples(
-        test, "test", spread(prepared.samples(test, "test"), SHOWN)
+        test, "test", spread(prepared.sample_count(test, "test"), SHOWN)
     )
     batch = normalised(torch.from_numpy(np.stack(images)), task_info_of(record), device)
     network, _ = restore_network(packed, task)

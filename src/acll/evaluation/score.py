@@ -102,7 +102,7 @@ def _evaluate(
         kind=record.kind,
         metric=record.metric,
         score=score(result),
-        samples=split.originals(),
+        samples=split.image_count(),
         bit_exact=digest(state) == record.digest,
         owned_share=share if record.frozen else None,
         choice=record.choice,

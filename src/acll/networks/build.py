@@ -34,11 +34,10 @@ class NetworkError(UserError):
 
 
 class TaskNetwork(nn.Module):
-    """The network of one task.
+    """The network of one task: images [N, channels, H, W] → logits.
 
-    Images [N, channels, H, W], or grey ones [N, 1, H, W], which are repeated to fill the channels →
-    logits [N, classes] (classification) or [N, classes, H, W] (segmentation). built_from: what
-    `build` was asked for.
+    Grey images [N, 1, H, W] are repeated to fill the channels. Logits are [N, classes]
+    (classification) or [N, classes, H, W] (segmentation). built_from: what `build` was asked for.
     """
 
     def __init__(
@@ -60,13 +59,13 @@ class TaskNetwork(nn.Module):
         return logits
 
     def encode(self, images: Tensor) -> Any:
-        """What the encoder makes of images: of each kind of network its own."""
-        return self.encoder(
-            images.expand(-1, self.channels, -1, -1) if images.shape[1] == 1 else images
-        )
+        """Return what the encoder makes of images; its form depends on the network."""
+        if images.shape[1] == 1:
+            images = images.expand(-1, self.channels, -1, -1)
+        return self.encoder(images)
 
     def features(self, encoded: Any) -> Any:
-        """What the head takes, from what `encode` gives."""
+        """Return what the head takes, from what `encode` gives."""
         if self.decoder is not None:
             # a transformer's encoder also hands over its prefix tokens
             return self.decoder(*encoded) if isinstance(encoded, tuple) else self.decoder(encoded)
@@ -96,20 +95,18 @@ OWN_BACKBONES = tuple(_OWN)
 def build(
     network: Network, kind: Kind, classes: int, seed: int, pretrained: bool = True
 ) -> TaskNetwork:
-    """The network of a task, drawn from `seed`: the same seed gives the same bits.
+    """Return the network of a task, drawn from `seed`: the same seed gives the same bits.
 
-    Global random state is untouched.
-
-    With `pretrained`, the encoder starts from `network.weights`. Raises NetworkError.
+    Global random state is untouched. With `pretrained`, the encoder starts from `network.weights`.
+    Raises NetworkError.
     """
     weights = network.weights if pretrained else "none"
     if kind == "segmentation" and not isinstance(network, DecoderNetwork):
         name = network.backbone if isinstance(network, BackboneNetwork) else "a perceptron"
         raise NetworkError(f"{name} has no decoder, so it cannot learn a segmentation task")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # about names of encoders that the configuration has checked already
+        # libraries warn of names of encoders, which the configuration has checked already
+        warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         built = _built(network, kind, weights, classes)
     built.built_from = network
@@ -127,7 +124,7 @@ def _built(network: Network, kind: Kind, weights: str, classes: int) -> TaskNetw
 
 
 def body_kind(network: Network) -> Kind:
-    """The kind of task whose network has every part."""
+    """Return the kind of task whose network has every part."""
     return "segmentation" if isinstance(network, DecoderNetwork) else "classification"
 
 
@@ -155,17 +152,14 @@ def _torchvision(name: str, weights: str, channels: int, classes: int) -> TaskNe
     from torchvision import models
     from torchvision.models import MNASNet, get_model, list_models
 
-    if name not in list_models(
-        module=models
-    ):  # others come with parts that are fetched whatever is said of weights
+    # models of other modules come with parts that are fetched even where no weights are asked for
+    if name not in list_models(module=models):
         raise NetworkError(f"there is no backbone {name!r}")
 
-    # transform_input, on with ImageNet weights, would rescale three channels and drop all others
-    options = (
-        {"aux_logits": False, "transform_input": False}
-        if name in ("googlenet", "inception_v3")
-        else {}
-    )
+    options = {}
+    if name in ("googlenet", "inception_v3"):
+        # transform_input, on with ImageNet weights, would rescale three channels and drop others
+        options = {"aux_logits": False, "transform_input": False}
     model = get_model(name, weights="DEFAULT" if weights == "imagenet" else None, **options)
     if isinstance(model, MNASNet):
         # its own wants the number of a version, which only a state dict fresh from a module has
@@ -182,18 +176,16 @@ def _torchvision(name: str, weights: str, channels: int, classes: int) -> TaskNe
 
 
 def without_classifier(model: nn.Module) -> tuple[nn.Module, int, str]:
-    """A classification model less its last layer: (the model, its number of features, the name of
-    that layer).
+    """Return a model without its last layer, its number of features, and the name of that layer.
 
-    The last layer is the one linear layer or convolution with an output a class; it becomes the
-    identity, in place.
+    The last layer is the one linear layer or convolution with an output a class of ImageNet; it
+    becomes the identity, in place. Raises NetworkError where there are none or several.
     """
-    outputs = [
-        name
-        for name, module in model.named_modules()
-        if IMAGENET_CLASSES
-        in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
-    ]
+    outputs = []
+    for name, module in model.named_modules():
+        widths = getattr(module, "out_features", None), getattr(module, "out_channels", None)
+        if IMAGENET_CLASSES in widths:
+            outputs.append(name)
     if len(outputs) != 1:
         raise NetworkError(
             f"{type(model).__name__} has {len(outputs)} layers with an output a class; one is "
@@ -213,9 +205,9 @@ def without_classifier(model: nn.Module) -> tuple[nn.Module, int, str]:
 def _segmentation_models(
     network: DecoderNetwork, kind: Kind, weights: str, classes: int
 ) -> TaskNetwork:
-    """A network of the library, or its encoder with a pooled head.
+    """Return a network of the library, or for classification its encoder with a pooled head.
 
-    Both kinds have the same encoder, name by name.
+    Both have the same encoder, name by name. Raises NetworkError.
     """
     channels = network.channels
     if kind == "classification" and network.encoder == small.SMALL_RESNET:
@@ -225,6 +217,7 @@ def _segmentation_models(
     except (KeyError, ValueError, RuntimeError, AttributeError) as error:
         raise NetworkError(f"{network.encoder} with {network.decoder}: {error}") from error
     _start(model.encoder, weights, channels)
+    # the encoders that `dpt` takes have a fixed size of images
     _drop_idle(model.encoder, channels, 224 if network.decoder == "dpt" else 64)
     if kind == "classification":
         return TaskNetwork(
@@ -235,7 +228,7 @@ def _segmentation_models(
 
 
 def _architecture(decoder: str, encoder: str, weights: str) -> Any:
-    """A whole model of the library; decoders are fitted to the small encoder's depth."""
+    """Return a whole model of the library; decoders are fitted to the small encoder's depth."""
     import segmentation_models_pytorch as smp
 
     options: dict[str, Any] = {}
@@ -257,11 +250,10 @@ def _architecture(decoder: str, encoder: str, weights: str) -> Any:
 
 @torch.no_grad()
 def _drop_idle(encoder: nn.Module, channels: int, size: int) -> None:
-    """Replace what takes no part in the forward pass, such as the last stages under a decoder that
-    uses only three.
+    """Replace modules that take no part in the forward pass by the identity, in place.
 
-    Weights that do nothing would else be owned and counted. size: of a square image that the
-    encoder takes, in pixels.
+    Such as the last stages under a decoder that uses only three. Their weights would do nothing and
+    yet be owned and counted. size: of a square image that the encoder takes, in pixels.
     """
     used: set[nn.Module] = set()
     hooks = [
@@ -277,6 +269,7 @@ def _drop_idle(encoder: nn.Module, channels: int, size: int) -> None:
 
 
 def _replace_idle(module: nn.Module, used: set[nn.Module]) -> None:
+    """Replace, among the modules that did not run, the largest ones of which no part did."""
     for name, child in module.named_children():
         if child in used:
             continue
@@ -287,14 +280,19 @@ def _replace_idle(module: nn.Module, used: set[nn.Module]) -> None:
 
 
 def _segmentation_head(template: nn.Module, classes: int) -> nn.Module:
-    """A new head like the library's own, its last convolution with an output a class."""
+    """Return a new head like the library's own, its last convolution with an output a class."""
     head = copy.deepcopy(template)
     name, layer = [
         (name, module)
         for name, module in head.named_modules()
         if isinstance(module, nn.Conv2d) and module.out_channels == _TEMPLATE_CLASSES
     ][-1]
-    fresh = nn.Conv2d(layer.in_channels, classes, layer.kernel_size, padding=layer.padding)  # type: ignore[arg-type]
+    fresh = nn.Conv2d(
+        layer.in_channels,
+        classes,
+        layer.kernel_size,  # type: ignore[arg-type]
+        padding=layer.padding,  # type: ignore[arg-type]
+    )
     nn.init.xavier_uniform_(fresh.weight)
     nn.init.zeros_(fresh.bias)  # type: ignore[arg-type]
     head.set_submodule(name, fresh)
@@ -306,22 +304,19 @@ def _segmentation_head(template: nn.Module, classes: int) -> nn.Module:
 
 
 def _start(encoder: nn.Module, weights: str, channels: int, ignore: str | None = None) -> None:
-    """Give an encoder made for 3 channels its weights and its own number of input channels, in
-    place.
+    """Give an encoder made for 3 channels its weights and its number of channels, in place.
 
-    Pretrained weights of 3 channels are repeated for others; a file of weights for this number is
-    loaded as it is, and without pretrained weights the first layer is drawn anew as PyTorch draws a
-    layer of so many inputs. What the file has of the layer named `ignore` is left out. No decoder
-    reads what an encoder says of the channels of the images themselves, so that stays. Raises
-    NetworkError.
+    Pretrained weights of 3 channels are repeated for other numbers; a file of weights for this very
+    number is loaded as it is. Without pretrained weights, the first layer is drawn anew, as PyTorch
+    draws a layer of so many inputs. What the file has of the layer named `ignore` is left out.
+    Raises NetworkError.
     """
-    state = (
-        {}
-        if weights == "none"
-        else encoder.state_dict()
-        if weights == "imagenet"
-        else _read(weights, ignore)
-    )
+    # `out_channels[0]` of an encoder still says 3: no decoder reads it
+    state: dict[str, Tensor] = {}
+    if weights == "imagenet":
+        state = encoder.state_dict()
+    elif weights != "none":
+        state = _read(weights, ignore)
     if channels != IMAGENET_CHANNELS:
         for name, layer in _image_layers(encoder).items():
             known = state.get(f"{name}.weight")
@@ -338,8 +333,10 @@ def _start(encoder: nn.Module, weights: str, channels: int, ignore: str | None =
 
 
 def _image_layers(encoder: nn.Module) -> dict[str, nn.Conv2d]:
-    """The convolutions that take the images, by name: the first with 3 inputs, and its branches
-    right behind it."""
+    """Return the convolutions that take the images, by name. Raises NetworkError without one.
+
+    They are the first with 3 inputs, and those right behind it: its parallel branches.
+    """
     layers = [
         (name, layer) for name, layer in encoder.named_modules() if isinstance(layer, nn.Conv2d)
     ]
@@ -348,8 +345,7 @@ def _image_layers(encoder: nn.Module) -> dict[str, nn.Conv2d]:
     if not found:
         raise NetworkError(
             f"{type(encoder).__name__} has no convolution that takes images of "
-            f"{IMAGENET_CHANNELS} channels, "
-            "so it cannot be fitted to others"
+            f"{IMAGENET_CHANNELS} channels, so it cannot be fitted to others"
         )
     return found
 
@@ -359,7 +355,7 @@ def _takes_images(layer: nn.Conv2d) -> bool:
 
 
 def _repeated(weight: Tensor, channels: int) -> Tensor:
-    """Weights [O, 3, h, w] of a first convolution → [O, channels, h, w].
+    """Return weights [O, 3, h, w] of a first convolution as [O, channels, h, w].
 
     Input channel i gets the weights of channel i mod 3, all scaled by 3 / channels, so that
     activations keep their scale; a single channel gets the sum. This is what timm and
@@ -371,7 +367,10 @@ def _repeated(weight: Tensor, channels: int) -> Tensor:
 
 
 def _read(weights: str, ignore: str | None) -> dict[str, Tensor]:
-    """The state dict of a file, in the library's own names, less the layer named `ignore`."""
+    """Return the state dict of a file, in the library's own names, less the layer `ignore`.
+
+    Raises NetworkError.
+    """
     try:
         state = load_file(weights)
     except (OSError, SafetensorError) as error:
@@ -384,7 +383,10 @@ def _read(weights: str, ignore: str | None) -> dict[str, Tensor]:
 
 
 def _load(encoder: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load a whole state dict; counters of batches, which not every file has, may be missing."""
+    """Load a whole state dict; only counters of batches may be missing, as in some files.
+
+    source: for messages. Raises NetworkError.
+    """
     expected = encoder.state_dict()
     for name, value in state.items():
         if name in expected and value.shape != expected[name].shape:

@@ -14,26 +14,24 @@ _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 class ChannelGraph:
-    """Which normalisation reads a layer, and which weights read nothing where some channels are
-    always 0.
+    """Which layers write and read which channels, found out by running the network.
 
+    network: with any weights; it is left as it is. images: of the shape that it takes.
     layers: the convolutions and linear layers, by the names of their weights, each with the name of
     the batch normalisation that reads it, or None.
     """
 
     def __init__(self, network: nn.Module, images: Tensor) -> None:
-        """network: whatever its weights; it is left as it is. images: of the shape that it takes."""
-        self._network, self._images = (
-            network,
-            torch.ones_like(images[:1]),
-        )  # one is enough to see what is 0
-        self.layers = self._look()
+        self._network = network
+        self._images = torch.ones_like(images[:1])  # one is enough to see what is 0
+        self.layers = self._layers()
 
     @torch.no_grad()
-    def _look(self) -> dict[str, str | None]:
-        outputs: list[
-            tuple[Tensor, int, str]
-        ] = []  # they are held, so that no two have the same identity
+    def _layers(self) -> dict[str, str | None]:
+        """Return each layer with the one batch normalisation that reads it unchanged, or None."""
+        # the outputs of convolutions, with their version and the name of the weight; holding them
+        # keeps Python from giving another tensor the same identity
+        outputs: list[tuple[Tensor, int, str]] = []
         reads: Counter[str] = Counter()  # of each normalisation
         found: dict[str, str | None] = {
             f"{name}.weight": None
@@ -41,16 +39,12 @@ class ChannelGraph:
             if isinstance(module, _LAYERS)
         }
 
-        def look(norm: str, given: Tensor) -> None:
+        def note(norm: str, given: Tensor) -> None:
             reads[norm] += 1
-            # an output that has been changed in place is no longer the convolution's
-            found.update(
-                {
-                    weight: norm
-                    for output, version, weight in outputs
-                    if output is given and output._version == version
-                }
-            )
+            for output, version, weight in outputs:
+                # a higher version: something has changed the convolution's output in place
+                if output is given and output._version == version:
+                    found[weight] = norm
 
         def hook(name: str, module: nn.Module) -> Any:
             if isinstance(module, nn.Conv2d):
@@ -60,11 +54,12 @@ class ChannelGraph:
                     )
                 )
             if isinstance(module, nn.BatchNorm2d):
-                return module.register_forward_pre_hook(lambda _, inputs: look(name, inputs[0]))
+                return module.register_forward_pre_hook(lambda _, inputs: note(name, inputs[0]))
             return None
 
         with _hooked(self._network, hook):
             self._network(self._images)
+        # a normalisation that is used more than once belongs to no single layer
         return {
             weight: norm if norm is not None and reads[norm] == 1 else None
             for weight, norm in found.items()
@@ -72,13 +67,15 @@ class ChannelGraph:
 
     @torch.no_grad()
     def idle(self, silent: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Which weights read nothing but channels that are always 0: bool [O, I/groups] by the name
-        of a weight.
+        """Return which weights read nothing but channels that are always 0.
 
         silent: bool [O] by the name of a weight, the output channels that are 0 behind the layer's
-        normalisation. All others are taken for anything but 0: what all modules with parameters
-        give is replaced, and what then comes to layers is looked at. So no weight makes a
-        difference, and what is not known is taken for 0 too seldom.
+        normalisation. Returned are bool [O, I/groups] by the name of a weight.
+
+        The network runs once, and the output of every module with parameters is replaced by 0 in
+        silent channels and by random positive numbers elsewhere. A channel that a layer then finds
+        to be 0 is always 0, whatever the weights are. An operation that is not known can only hide
+        such a channel, so too little is found and never too much.
         """
         reads: dict[str, Tensor] = {}
         values = torch.Generator().manual_seed(0)
@@ -115,7 +112,7 @@ class ChannelGraph:
 
 
 def _coded(output: Tensor, silent: Tensor | None, axis: int, generator: torch.Generator) -> Tensor:
-    """Of the shape of an output, 0 in silent channels, and positive, no two alike, elsewhere."""
+    """Return a tensor like an output: 0 in silent channels, random in [1, 2) elsewhere."""
     values = (1 + torch.rand(output.shape, generator=generator)).to(output.device)
     if silent is not None:
         values.movedim(axis, 0)[silent.to(output.device)] = 0
@@ -124,7 +121,10 @@ def _coded(output: Tensor, silent: Tensor | None, axis: int, generator: torch.Ge
 
 @contextmanager
 def _hooked(network: nn.Module, hook: Callable[[str, nn.Module], Any]) -> Iterator[None]:
-    """Hooks of each module that wants one, in evaluation mode; afterwards all is as it was."""
+    """Put hooks on modules and set evaluation mode, and undo both when the block ends.
+
+    hook: gives the handle of a module's hook, or None where it wants none.
+    """
     handles = [
         handle
         for name, module in network.named_modules()

@@ -16,8 +16,10 @@ CONV_SMALL_FEATURES = 512
 
 
 def perceptron(inputs: int, hidden: list[int]) -> nn.Sequential:
-    """Images [N, C, H, W] with C·H·W = `inputs` → features [N, last of `hidden`]: a linear layer
-    and ReLU a width."""
+    """Return a perceptron: images [N, C, H, W] → features [N, last of `hidden`].
+
+    It has a linear layer and ReLU for each width of `hidden`; inputs: C·H·W.
+    """
     layers: list[nn.Module] = [nn.Flatten()]
     for before, width in pairwise([inputs, *hidden]):
         layers += [nn.Linear(before, width), nn.ReLU()]
@@ -25,10 +27,10 @@ def perceptron(inputs: int, hidden: list[int]) -> nn.Sequential:
 
 
 def lenet() -> nn.Sequential:
-    """Images [N, 3, H, W] → features [N, 84].
+    """Return LeNet-5: images [N, 3, H, W] → features [N, 84].
 
-    LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998) as it is used today: ReLU and max pooling, all
-    maps connected.
+    LeCun, Bottou, Bengio, Haffner 1998, as it is used today: ReLU and max pooling, all maps
+    connected.
     """
     return nn.Sequential(
         nn.Conv2d(3, 6, 5),
@@ -46,10 +48,9 @@ def lenet() -> nn.Sequential:
 
 
 def conv_small() -> nn.Sequential:
-    """Images [N, 3, H, W] → features [N, 512].
+    """Return the network for split CIFAR: images [N, 3, H, W] → features [N, 512].
 
-    The network for split CIFAR of Zenke, Poole, Ganguli 2017 (Continual Learning Through Synaptic
-    Intelligence).
+    Zenke, Poole, Ganguli 2017 (Continual Learning Through Synaptic Intelligence).
     """
     return nn.Sequential(
         nn.Conv2d(3, 32, 3, padding=1),

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from acll.networks.build import OWN_BACKBONES, NetworkError, build
+from acll.networks.build import OWN_BACKBONES, NetworkError, body_kind, build
 from acll.networks.partition import UnpackableError, partition
 from acll.networks.spec import BackboneNetwork, DecoderNetwork, Network
 from acll.settings import Kind
@@ -23,7 +23,7 @@ FIXED = ("vit_", "maxvit")  # the length of their sequence is part of their weig
 
 
 def main() -> None:
-    """Build every architecture once and write down what became of it."""
+    """Build every architecture once and write registry.json."""
     import segmentation_models_pytorch as smp
     import torchvision
 
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def without_imagenet(encoders: dict[str, Any]) -> dict[str, str]:
-    """Why some architectures cannot start from ImageNet weights."""
+    """Return why some architectures cannot start from ImageNet weights, by name."""
     auxiliary = "its ImageNet form has auxiliary heads and another scale of inputs"
     reasons = {"googlenet": auxiliary, "inception_v3": auxiliary}
     reasons["vit_h_14"] = "its ImageNet form is made for images of 518 pixels"
@@ -82,8 +82,8 @@ def without_imagenet(encoders: dict[str, Any]) -> dict[str, str]:
 
 
 def refusal(network: Network, kind: Kind | None = None) -> str | None:
-    """Why the network cannot be packed, or None."""
-    kind = kind or _kind(network)
+    """Return why the network cannot be packed, or None."""
+    kind = kind or body_kind(network)
     try:
         made = build(network, kind, 2, 0)
         partition(made)
@@ -99,8 +99,8 @@ def refusal(network: Network, kind: Kind | None = None) -> str | None:
 
 
 def smallest_size(network: Network) -> int:
-    """The smallest of SIZES, in pixels, with which the network trains on square images."""
-    model = build(network, _kind(network), 2, 0).train()
+    """Return the smallest of SIZES, in pixels, with which the network trains on square images."""
+    model = build(network, body_kind(network), 2, 0).train()
     with torch.no_grad():
         for size in SIZES:
             try:
@@ -109,10 +109,6 @@ def smallest_size(network: Network) -> int:
             except (RuntimeError, ValueError, AssertionError, IndexError):
                 continue
     raise NetworkError(f"{network}: none of the sizes {SIZES} fits")
-
-
-def _kind(network: Network) -> Kind:
-    return "segmentation" if isinstance(network, DecoderNetwork) else "classification"
 
 
 if __name__ == "__main__":

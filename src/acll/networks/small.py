@@ -15,7 +15,7 @@ DEPTH = len(WIDTHS) - 1  # how often the resolution is halved
 
 
 class Block(nn.Module):
-    """Two convolutions around a shortcut: [N, before, H, W] → [N, width, H / stride, W / stride]."""
+    """Two convolutions and a shortcut: [N, before, H, W] → [N, width, H / stride, W / stride]."""
 
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
@@ -28,8 +28,10 @@ class Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """Images [N, 3, H, W] → features at strides 1, 2, 4, 8 (the first are the images); H and W
-    multiples of 8."""
+    """Images [N, 3, H, W] → features at strides 1, 2, 4, 8; the first are the images.
+
+    H and W are multiples of 8.
+    """
 
     def __init__(self, depth: int = DEPTH, output_stride: int = 2**DEPTH) -> None:
         super().__init__()
@@ -55,7 +57,7 @@ class SmallResNet(nn.Module):
         return [features[0], *features[2:]]  # the first stage has the resolution of the images
 
     def set_in_channels(self, channels: int, pretrained: bool) -> None:
-        """Asked for by segmentation-models-pytorch; inputs have three channels here."""
+        """Refuse other numbers than 3; segmentation-models-pytorch calls this."""
         if channels != 3:
             raise ValueError(f"{SMALL_RESNET} takes images of 3 channels, not {channels}")
 

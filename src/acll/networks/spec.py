@@ -25,8 +25,10 @@ class BackboneNetwork(Settings):
 
 
 class DecoderNetwork(Settings):
-    """An encoder with a segmentation decoder; classification tasks use its encoder and a pooled
-    head."""
+    """An encoder with a segmentation decoder.
+
+    Classification tasks use its encoder and a pooled head.
+    """
 
     decoder: str = Field(description="a decoder of segmentation-models-pytorch, in small letters")
     encoder: str = Field(

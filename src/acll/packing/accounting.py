@@ -1,5 +1,4 @@
-"""How many bytes are needed to use tasks, in one network and in separate ones: files with
-everything in them.
+"""How many bytes tasks need, in one packed network and in separate ones, as whole files.
 
 All is known from the header of a packed file; no weight is looked at.
 """
@@ -10,19 +9,17 @@ from acll.packing.packed_file import packed_size_of
 
 
 def bytes_of_first(header: PackedHeader) -> list[int]:
-    """Of the file for the first task, the first two, and so on."""
+    """Return the bytes of a file for the first task, for the first two, and so on."""
     return [packed_size_of(_first(header, count)) for count in range(1, len(header.tasks) + 1)]
 
 
 def bytes_alone(header: PackedHeader, task: str) -> int:
-    """Of the file of a network for one task alone, of which nothing is released."""
+    """Return the bytes of a file for one task alone, of which nothing is released."""
     (record,) = (record for record in header.tasks if record.name == task)
-    layers = [
-        layer.model_copy(
-            update={"owned": [layer.count if kind_uses(record.kind, layer.name) else 0]}
-        )
-        for layer in header.layers
-    ]
+    layers = []
+    for layer in header.layers:
+        owned = layer.count if kind_uses(record.kind, layer.name) else 0
+        layers.append(layer.model_copy(update={"owned": [owned]}))
     private = {task: header.private[task]}
     return packed_size_of(
         header.model_copy(update={"tasks": [record], "layers": layers, "private": private})
@@ -30,6 +27,7 @@ def bytes_alone(header: PackedHeader, task: str) -> int:
 
 
 def _first(header: PackedHeader, count: int) -> PackedHeader:
+    """Return the header of the network as it was after its first tasks."""
     tasks = header.tasks[:count]
     layers = [layer.model_copy(update={"owned": layer.owned[:count]}) for layer in header.layers]
     private = {record.name: header.private[record.name] for record in tasks}

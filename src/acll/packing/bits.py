@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_CHUNK = (
-    1 << 16
-)  # values at a time (a multiple of 8), which stay in the cache for what is done next
+# values at a time (a multiple of 8), few enough to stay in the cache for what is done next
+_CHUNK = 1 << 16
 
 
 def bits_for(largest: int) -> int:
-    """How many bits hold the integers 0 … `largest`: ⌈log2(largest + 1)⌉, at least one."""
+    """Return the bits that hold the integers 0 … `largest`: ⌈log2(largest + 1)⌉, at least one."""
     return max(1, int(largest).bit_length())
 
 
 def pack(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Flat integers below 2**bits (bits ≤ 8) → bytes, most significant bit first, the last byte
-    filled with zeros."""
+    """Return flat integers below 2**bits (bits ≤ 8) as bytes, most significant bit first.
+
+    The last byte is filled with zeros. Raises ValueError for a larger integer.
+    """
     if values.size and int(values.max()) >= 1 << bits:
         raise ValueError(f"the value {int(values.max())} does not fit into {bits} bits")
     chunks = [
@@ -30,8 +31,10 @@ def pack(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 
 
 def unpacked(packed: NDArray[np.uint8], bits: int, count: int) -> Iterator[NDArray[np.uint8]]:
-    """The inverse of `pack`: `count` integers, piece by piece. Raises ValueError where the bytes
-    are not as many."""
+    """Yield the `count` integers that `pack` has packed, piece by piece.
+
+    Raises ValueError where the bytes are not as many as that needs.
+    """
     if packed.size != packed_size(count, bits):
         raise ValueError(f"{packed.size} bytes cannot hold {count} values of {bits} bits")
     step = _CHUNK * bits // 8
@@ -46,7 +49,10 @@ def unpacked(packed: NDArray[np.uint8], bits: int, count: int) -> Iterator[NDArr
 
 @cache
 def _table(bits: int) -> NDArray[np.unsignedinteger[Any]]:
-    """For each byte the values in it, a byte each, as one number in memory."""
+    """Return for each byte its values, a byte each, viewed as one number.
+
+    So one look-up gives all values of a byte.
+    """
     shifts = np.arange(8 - bits, -1, -bits)
     values = (np.arange(256)[:, None] >> shifts & ((1 << bits) - 1)).astype(np.uint8)
     table: NDArray[np.unsignedinteger[Any]] = values.view(f"u{8 // bits}").reshape(-1)
@@ -54,5 +60,5 @@ def _table(bits: int) -> NDArray[np.unsignedinteger[Any]]:
 
 
 def packed_size(count: int, bits: int) -> int:
-    """Number of bytes that `count` integers of `bits` bits take."""
+    """Return the number of bytes that `count` integers of `bits` bits take."""
     return (count * bits + 7) // 8

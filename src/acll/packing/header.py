@@ -1,7 +1,7 @@
 """What the header of a packed file says, and what it may say.
 
-Whatever memory, time or text somebody could ask for with a header is bounded here, before anything
-is made of it.
+A file may come from a stranger. So all that a header could ask for (memory, time, text on a
+terminal) is bounded here, before anything is made of it.
 """
 
 import math
@@ -18,11 +18,9 @@ from acll.settings import MOST_BANDS, MOST_VALUES, refuse_large, refuse_odd_text
 # the largest networks of torchvision have 6.5e8 weights, at most 1e8 in one tensor; the deepest of
 # timm has 979 tensors
 MOST_WEIGHTS, MOST_IN_A_TENSOR = 2**30, 2**28
-MOST_LAYERS, MOST_OWNERS = (
-    5000,
-    2**18,
-)  # tensors; numbers of owned weights, one of each layer and task
-MOST_DEPTH = 16  # of values in each other
+MOST_LAYERS = 5000
+MOST_OWNERS = 2**18  # numbers of owned weights: one of each layer and task
+MOST_DEPTH = 16  # of lists and dictionaries in each other
 SMALLEST_TILE = 8  # pixels; no decoder takes smaller images
 MOST_MASK_CLASSES = 255  # masks are bytes, and one means ignore
 Dtype = Literal["float64", "int64", "float32", "int32", "float16", "bfloat16", "uint8"]
@@ -39,12 +37,12 @@ class Layer(BaseModel):
 
     @property
     def count(self) -> int:
-        """Of its weights."""
+        """Number of its weights."""
         return math.prod(self.shape)
 
     @property
     def mapped(self) -> bool:
-        """Whether it needs an owner map, because it has not one owner, or none, throughout."""
+        """Whether it needs an owner map: not all of its weights have one owner, or none."""
         return sum(self.owned) > 0 and self.count not in self.owned
 
 
@@ -57,21 +55,18 @@ class PrivateTensor(BaseModel):
 
     @property
     def type(self) -> torch.dtype:
-        """Of its values."""
+        """Type of its values."""
         known: torch.dtype = getattr(torch, self.dtype)
         return known
 
     @property
     def nbytes(self) -> int:
-        """Of its values."""
+        """Number of bytes of its values."""
         return math.prod(self.shape) * self.type.itemsize
 
 
 class PackedHeader(BaseModel):
-    """What a header says.
-
-    Raises ValidationError for one that is no such thing, or that says what it may not.
-    """
+    """What a header says. Raises ValidationError for one that says what it may not."""
 
     network: dict[str, Any]
     method: str
@@ -90,6 +85,7 @@ class PackedHeader(BaseModel):
             *self.layers,
             *(part for own in self.private.values() for part in own),
         ]
+        # a side of 0 counts as 1: it would hide how large the others are
         if any(math.prod(max(1, side) for side in one.shape) > MOST_IN_A_TENSOR for one in tensors):
             raise ValueError(f"it has a tensor of more than {MOST_IN_A_TENSOR:,} values")
         if sum(counts) > MOST_WEIGHTS:
@@ -102,13 +98,12 @@ class PackedHeader(BaseModel):
                 "any network"
             )
         if any(
-            sum(layer.owned) > layer.count or len(layer.owned) != len(names)
+            len(layer.owned) != len(names) or sum(layer.owned) > layer.count
             for layer in self.layers
         ):
             raise ValueError("its tasks own more weights than there are")
-        if len({layer.name for layer in self.layers}) < len(self.layers) or len(set(names)) < len(
-            names
-        ):
+        layer_names = {layer.name for layer in self.layers}
+        if len(layer_names) < len(self.layers) or len(set(names)) < len(names):
             raise ValueError("a name stands there twice")
         if set(self.private) != set(names):
             raise ValueError("its tasks are not those whose private state it has")
@@ -120,8 +115,11 @@ class PackedHeader(BaseModel):
 
 
 def _refuse_odd(value: Any, depth: int = 0) -> None:
-    """Raise ValueError for text that is long or has control characters, numbers that are not
-    finite, and values in too many others: they would reach terminals, tables and JSON."""
+    """Raise ValueError for values that would disturb terminals, tables or JSON.
+
+    They are text that is long or has control characters, numbers that are not finite, and values in
+    too many others.
+    """
     if isinstance(value, str):
         refuse_odd_text(value)
     elif isinstance(value, float):
@@ -143,9 +141,9 @@ def _refuse_unusable(record: TaskRecord) -> None:
         raise ValueError(f"{record.name}: image_size {error}") from None
     if len(record.mean) * math.prod(record.image_size) > MOST_VALUES:
         raise ValueError(f"{record.name}: images of {MOST_VALUES:,} values or more")
-    if not 1 <= len(record.mean) == len(record.deviation) <= MOST_BANDS:
-        raise ValueError(f"{record.name}: mean and deviation are not those of channels")
-    if min(record.deviation) <= 0 or record.pixel not in ("uint8", "uint16", "float32"):
+    if not 1 <= len(record.mean) == len(record.std) <= MOST_BANDS:
+        raise ValueError(f"{record.name}: mean and std are not those of channels")
+    if min(record.std) <= 0 or record.pixel not in ("uint8", "uint16", "float32"):
         raise ValueError(f"{record.name}: its images cannot be normalised")
     if overlap is not None and not (
         0 <= overlap <= min(record.image_size) // 2 and min(record.image_size) >= SMALLEST_TILE

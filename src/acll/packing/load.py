@@ -1,5 +1,4 @@
-"""The network of one task, out of a packed one; evaluation and everybody who loads a file get it
-here."""
+"""The network of one task, out of a packed one: for evaluation, and for all who load a file."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from acll.packing.packed_file import PackedFile
 
 
 def restore_network(packed: Packed, task: str) -> tuple[TaskNetwork, State]:
-    """The network of a task, and the state that is in it.
+    """Return the network of a task, and the state that is in it.
 
     Raises PackingError for a task that was not learned.
     """
@@ -28,7 +27,7 @@ def restore_network(packed: Packed, task: str) -> tuple[TaskNetwork, State]:
 
 
 def loaded(opened: PackedFile, task: str) -> TaskNetwork:
-    """The network of a task, out of a file of which nothing else is read.
+    """Return the network of a task; of the file, nothing else is read.
 
     Raises PackingError, which names the file.
     """
@@ -38,7 +37,7 @@ def loaded(opened: PackedFile, task: str) -> TaskNetwork:
 
 @contextmanager
 def naming(opened: PackedFile) -> Iterator[None]:
-    """Errors say of which file."""
+    """Let each PackingError of the block name the file."""
     path = str(opened.tensor_file.path)
     try:
         yield
@@ -47,22 +46,21 @@ def naming(opened: PackedFile) -> Iterator[None]:
 
 
 def network_of(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
-    """An ordinary network in evaluation mode, which has this state and nothing in common with any
-    other.
+    """Return a network in evaluation mode that has this state, and no memory in common with others.
 
     packed: says what the network is built from; its weights are not looked at. Raises PackingError
     where it cannot be built, or the state is not that of such a network.
     """
     network = skeleton(packed, record, state)
+    # assign: the tensors of `state` become those of the network, which so far has none in memory
     network.load_state_dict(state, assign=True)
     return network.eval()
 
 
 def skeleton(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
-    """The network of a task, for this state but without it: where that can be built without memory,
-    without.
+    """Return the network of a task that fits a state, without having it.
 
-    Raises PackingError as `network_of`.
+    Its tensors have no memory where it can be built so. Raises PackingError as `network_of`.
     """
     spec = specification(packed)
     _refuse_images(spec, record)
@@ -77,7 +75,8 @@ def skeleton(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
             f"the network is not sound: it cannot be built: {quoted(error, 300)}"
         ) from None
     expected = {name: (value.shape, value.dtype) for name, value in network.state_dict().items()}
-    odd = expected.items() ^ {(name, (value.shape, value.dtype)) for name, value in state.items()}
+    found = {name: (value.shape, value.dtype) for name, value in state.items()}
+    odd = expected.items() ^ found.items()  # in one of both only
     if odd:
         raise PackingError(
             f"the network is not sound: {min(odd)[0]} does not fit what it says it is built from"
@@ -86,8 +85,7 @@ def skeleton(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
 
 
 def _without_memory(spec: Network, record: TaskRecord) -> TaskNetwork | None:
-    """The network of a task, all of whose tensors have no memory yet; None where it cannot be built
-    so."""
+    """Return the network of a task whose tensors have no memory; None where that is impossible."""
     try:
         with torch.device("meta"), _Undrawn():
             network = build(spec, record.kind, len(record.classes), 0, pretrained=False)
@@ -99,8 +97,11 @@ def _without_memory(spec: Network, record: TaskRecord) -> TaskNetwork | None:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves undrawn what is drawn at random: tensors without memory take no values, and to draw
-    them nevertheless imports a compiler, which takes a second."""
+    """A mode in which nothing is drawn at random.
+
+    Tensors without memory take no values, but to draw them imports a compiler, which takes a
+    second.
+    """
 
     def __torch_function__(
         self,
@@ -123,7 +124,7 @@ def _refuse_images(spec: Network, record: TaskRecord) -> None:
 
 
 def specification(packed: Packed) -> Network:
-    """What a packed network is built from. Raises PackingError."""
+    """Return what a packed network is built from. Raises PackingError."""
     try:
         spec: Network = TypeAdapter(Network).validate_python(packed.network)
     except ValidationError:
@@ -139,5 +140,5 @@ def specification(packed: Packed) -> Network:
 
 
 def task_info_of(record: TaskRecord) -> TaskInfo:
-    """How a network's record of a task says that images are prepared."""
+    """Return how the images of a task are prepared, from its record in a network."""
     return TaskInfo(**{part.name: getattr(record, part.name) for part in fields(TaskInfo)})

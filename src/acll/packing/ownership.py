@@ -1,9 +1,9 @@
 """Who owns which weight, and the one way in which that changes: commit.
 
-A `Packed` network is an immutable store. Training works on a copy of a task's state; `commit` takes
-the newly kept weights from the copy and everything else from the store, so that no optimiser,
-however it is set, can reach the weights of earlier tasks. Plain tensors and names only: this module
-knows no layers, no data and no training.
+A `Packed` network is an immutable store. Training works on a copy of a task's state. `commit` takes
+the newly kept weights from the copy and everything else from the store. So no optimiser, however it
+is set, can reach the weights of earlier tasks. This module knows tensors and names, but no layers,
+no data and no training.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ EARLIER = "earlier."
 
 
 class PackingError(UserError):
-    """A packed network is not what it says it is, or a copy of it has drifted."""
+    """A packed network is not what it says it is, or a copy of it has changed where it may not."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,17 @@ class TaskRecord:
     kind: Kind
     classes: tuple[str, ...]
     image_size: tuple[int, int]  # height, width in pixels
-    mean: tuple[float, ...]  # a channel, of images scaled to [0, 1]
-    deviation: tuple[float, ...]
+    mean: tuple[float, ...]  # of each channel, of images scaled to [0, 1]
+    std: tuple[float, ...]
     metric: str
     validation_score: float
-    digest: str  # of the effective state when the task was learned
+    digest: str  # of the task's state dict when the task was learned
     frozen: bool = True  # whether the method promises that this state never changes
     owned: int = 0  # number of shared weights that it owns
     free_before: int = 0  # number of shared weights of its parts that were free
     choice: dict[str, Any] = field(default_factory=dict)  # ratio_searched, ratio, cap, capped
-    curve: tuple[
-        float, ...
-    ] = ()  # validation score after each epoch of the training before it was pruned
+    # validation score after each epoch of the training before it was pruned
+    curve: tuple[float, ...] = ()
     # type of a pixel: uint8, uint16 or float32; these four as in `acll.data.prepared.TaskInfo`
     pixel: str = "uint8"
     tile_overlap: int | None = None
@@ -71,7 +70,7 @@ class Packed:
     seed: int = 0
 
     def record(self, task: str) -> TaskRecord:
-        """The record of a task. Raises PackingError for one that was not learned."""
+        """Return the record of a task. Raises PackingError for one that was not learned."""
         for record in self.tasks:
             if record.name == task:
                 return record
@@ -79,14 +78,17 @@ class Packed:
         raise PackingError(f"the network has not learned {task!r} (its tasks: {known})")
 
     def position(self, task: str) -> int:
-        """1 for the first task."""
+        """Return the position of a task, 1 for the first.
+
+        Raises PackingError for one that was not learned.
+        """
         return self.tasks.index(self.record(task)) + 1
 
 
 def empty(
     network: Mapping[str, Any], shared: Mapping[str, Tensor], method: str, seed: int
 ) -> Packed:
-    """A network in which every shared weight is free. `shared` gives names and shapes."""
+    """Return a network in which every shared weight is free. `shared` gives names and shapes."""
     return Packed(
         network=dict(network),
         shared={name: torch.zeros(value.shape) for name, value in shared.items()},
@@ -99,13 +101,16 @@ def empty(
 
 
 def kind_uses(kind: Kind, name: str) -> bool:
-    """Whether tasks of this kind use the part of the network in which the shared weight lies."""
+    """Return whether tasks of this kind use a shared weight: all but the decoder's, or all."""
     return kind == "segmentation" or not name.startswith("decoder.")
 
 
 def task_state_dict(packed: Packed, task: str) -> State:
-    """The state dict of a task: shared weights owned by it or earlier tasks, zero elsewhere, and
-    its private state."""
+    """Return the state dict of a task.
+
+    It has the shared weights that it or earlier tasks own, zero for the others, and its private
+    state.
+    """
     record, position = packed.record(task), packed.position(task)
     state = {
         name: torch.where((owner >= 1) & (owner <= position), packed.shared[name], 0.0)
@@ -116,26 +121,29 @@ def task_state_dict(packed: Packed, task: str) -> State:
 
 
 def extract_task(packed: Packed, task: str, shared: State, private: State) -> Packed:
-    """The network of one task by itself, with no parts but those that it uses: what is not 0 is its
-    own, the rest, of which it may have owned some, is free.
+    """Return the network of one task by itself, with only the parts that it uses.
 
-    packed: says what there is to know of the task, its state is not looked at; shared and private:
-    the effective state.
+    The task owns every shared weight that is not 0, whoever owned it before; all others are free.
+    packed: gives the record of the task; its weights are not looked at. shared, private: the two
+    parts of the task's state dict.
     """
-    # -0 is not nothing: it has a bit, and the state stays what it was to the bit
+    # by bits: -0.0 is owned, too, so that the state stays the same to the bit
     owner = {name: (value.view(torch.int32) != 0).to(torch.uint8) for name, value in shared.items()}
     own = replace(packed.record(task), owned=sum(int(owners.sum()) for owners in owner.values()))
     return replace(packed, shared=shared, owner=owner, private={task: private}, tasks=(own,))
 
 
 def free(packed: Packed, kind: Kind) -> State:
-    """Boolean masks of the free weights in the parts that this kind of task uses."""
+    """Return boolean masks of the free weights in the parts that this kind of task uses."""
     return {name: owner == 0 for name, owner in packed.owner.items() if kind_uses(kind, name)}
 
 
 def frozen_private(packed: Packed, state: Mapping[str, Tensor]) -> State:
-    """Masks that keep the features of earlier tasks as they are: of all private state that one of
-    them has had, but for the head. state: that of a new task's network."""
+    """Return masks, False throughout, for the private state that earlier tasks have, but the head.
+
+    Training under them leaves the features of earlier tasks as they are. state: that of a new
+    task's network.
+    """
     had = {
         name
         for private in packed.private.values()
@@ -148,10 +156,10 @@ def frozen_private(packed: Packed, state: Mapping[str, Tensor]) -> State:
 def starting_state(
     packed: Packed, kind: Kind, fresh: Mapping[str, Tensor], start_zero: bool = False
 ) -> State:
-    """Where a new task's training starts.
+    """Return the state dict from which a new task's training starts.
 
-    fresh: the state dict of a newly built network of the task, which gives its head and the free
-    weights (with `start_zero` these are 0). Weights owned by earlier tasks come from the store.
+    fresh: the state dict of a newly built network of the task. It gives the head and the free
+    weights; with `start_zero` these are 0. Weights owned by earlier tasks come from the store.
     Private state comes from the latest task that has it: normalisations and biases fit the weights
     that they were trained with.
     """
@@ -173,12 +181,13 @@ def starting_state(
 def commit(
     packed: Packed, record: TaskRecord, state: Mapping[str, Tensor], keep: Mapping[str, Tensor]
 ) -> Packed:
-    """The network with one more task.
+    """Return the network with one more task.
 
-    state: the trained copy, a full state dict; keep: boolean masks, True where the task keeps a
-    free weight. Raises PackingError where the copy has drifted: a weight of an earlier task that
-    changed, a weight kept that was not free, a released weight that is not zero. `owned`,
-    `free_before` and `digest` of the record are filled in here.
+    state: the trained copy, a full state dict. keep: boolean masks, True where the task keeps a
+    free weight. `owned`, `free_before` and `digest` of the record are filled in here.
+
+    Raises PackingError where the copy has changed what it may not: a weight of an earlier task
+    differs, a kept weight was not free, a released weight is not zero, a weight is not finite.
     """
     if len(packed.tasks) >= MAX_TASKS:
         raise PackingError(f"a network can hold {MAX_TASKS} tasks at most")
@@ -215,13 +224,12 @@ def commit(
 
 
 def commit_finetuned(packed: Packed, record: TaskRecord, state: Mapping[str, Tensor]) -> Packed:
-    """The network after plain fine-tuning: every weight has moved on, and of private state only the
-    heads stay.
+    """Return the network after plain fine-tuning, which may change every weight.
 
-    Every shared weight is the first task's as far as ownership goes, so that each task sees all
-    weights as they now are, and earlier tasks are given the new normalisations and biases: what
-    forgetting really is. Heads of earlier tasks that `state` has as `earlier.…` take the place of
-    the old ones.
+    All shared weights that the task uses become owned by the first task. So every task sees them as
+    fine-tuning left them. Earlier tasks also get the new normalisations and biases, and keep only
+    their heads: that is forgetting. Heads of earlier tasks that `state` has as `earlier.<number>.…`
+    replace the old ones.
     """
     used = {name for name in packed.owner if kind_uses(record.kind, name)}
     shared = {
@@ -232,7 +240,7 @@ def commit_finetuned(packed: Packed, record: TaskRecord, state: Mapping[str, Ten
         name: torch.ones_like(value) if name in used else value
         for name, value in packed.owner.items()
     }
-    moved = {
+    trained = {
         name: value
         for name, value in state.items()
         if name not in packed.owner and not name.startswith(EARLIER)
@@ -245,7 +253,7 @@ def commit_finetuned(packed: Packed, record: TaskRecord, state: Mapping[str, Ten
             if name.startswith(f"{EARLIER}{number}.")
         }
         newer = {
-            name: value for name, value in moved.items() if not name.startswith("head.")
+            name: value for name, value in trained.items() if not name.startswith("head.")
         } | heads
         private[earlier.name] = {
             name: newer.get(name, value).clone()
@@ -253,14 +261,13 @@ def commit_finetuned(packed: Packed, record: TaskRecord, state: Mapping[str, Ten
         }
     free_before = sum(int((packed.owner[name] == 0).sum()) for name in used)
     record = replace(record, owned=free_before, free_before=free_before, digest="", frozen=False)
-    return _recorded(packed, shared, owner, private | {record.name: moved}, record)
+    return _recorded(packed, shared, owner, private | {record.name: trained}, record)
 
 
 def _recorded(
     packed: Packed, shared: State, owner: State, private: dict[str, State], record: TaskRecord
 ) -> Packed:
-    """The network with its new state, and the digest of the new task's effective state in its
-    record."""
+    """Return the network with its new state, and the digest of the new task's in its record."""
     tasks = packed.tasks
     after = replace(packed, shared=shared, owner=owner, private=private, tasks=(*tasks, record))
     record = replace(record, digest=digest(task_state_dict(after, record.name)))
@@ -268,7 +275,7 @@ def _recorded(
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a state dict: names, types, shapes and bytes, whatever the order."""
+    """Return the SHA-256 of a state dict: names, types, shapes and bytes, whatever the order."""
     total = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
@@ -278,8 +285,8 @@ def digest(state: Mapping[str, Tensor]) -> str:
 
 
 def raw_bytes(value: Tensor) -> memoryview:
-    """The bytes of a contiguous tensor in main memory, without a copy."""
-    content: memoryview = (
-        value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else memoryview(b"")
-    )
+    """Return the bytes of a contiguous tensor in main memory, without a copy."""
+    if not value.numel():
+        return memoryview(b"")
+    content: memoryview = value.reshape(-1).view(torch.uint8).numpy().data
     return content

@@ -1,12 +1,15 @@
 """The packed file: one network with all its tasks, of which a task can be read without the others.
 
-Tensors: `owner/<name>` (owner map of a shared tensor, bit-packed at ⌈log2(T+1)⌉ bits a weight; left
-out where the whole tensor has one owner, or none), `weights/<t>` (the weights that the t-th task
-owns, tensor by tensor, in their order) and `private/<task>` (the bytes of its private state, whose
-layout is in the header). So a file is as large as what its tasks need, and who reads task t reads
-the weights of tasks 1 … t alone. The header has the format's version, the network, names and shapes
-of the shared tensors with how many weights each task owns, the records of the tasks, and library
-versions.
+Its tensors:
+
+- `owner/<name>`: owner map of a shared tensor, bit-packed at ⌈log2(T+1)⌉ bits a weight; left out
+  where the whole tensor has one owner, or none;
+- `weights/<t>`: the weights that the t-th task owns, tensor by tensor, in their order;
+- `private/<task>`: the bytes of a task's private state, whose layout is in the header.
+
+So a file is as large as what its tasks need, and reading task t reads the weights of tasks 1 … t
+alone. The header has the version of the format, the network, names and shapes of the shared tensors
+with how many weights each task owns, the records of the tasks, and the versions of libraries.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,7 +39,7 @@ from acll.packing.ownership import (
     raw_bytes,
 )
 
-FORMAT = 3
+FORMAT = 4
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
@@ -50,16 +53,16 @@ class PackedFile:
     header: PackedHeader
 
     def record(self, task: str) -> TaskRecord:
-        """The record of a task. Raises PackingError for one that was not learned."""
+        """Return the record of a task. Raises PackingError for one that was not learned."""
         return self.without_weights().record(task)
 
     def without_weights(self) -> Packed:
-        """The network that its tasks share, but for its state."""
+        """Return the network that its tasks share, without its state."""
         header = self.header
         return Packed(header.network, {}, {}, {}, tuple(header.tasks), header.method, header.seed)
 
     def state(self, task: str) -> State:
-        """The state dict of a task, as `task_state_dict` gives it of the whole network.
+        """Return the state dict of a task, as `task_state_dict` does of the whole network.
 
         Raises PackingError.
         """
@@ -71,12 +74,11 @@ class PackedFile:
             if kind_uses(kind, layer.name)
         ]
         placed = _each(lambda part: self._placed(part[0], self._owner(part[0]), part[1]), layers)
-        return {
-            layer.name: values for (layer, _), values in zip(layers, placed, strict=True)
-        } | self.private(task)
+        shared = {layer.name: values for (layer, _), values in zip(layers, placed, strict=True)}
+        return shared | self.private(task)
 
     def alone(self, task: str) -> Packed:
-        """The network of one task by itself, with no parts but those that it uses.
+        """Return the network of one task by itself, with only the parts that it uses.
 
         Raises PackingError.
         """
@@ -87,7 +89,7 @@ class PackedFile:
         )
 
     def whole(self) -> Packed:
-        """All of it. Raises PackingError."""
+        """Return the network with all its tasks. Raises PackingError."""
         known, shared, owners = self.without_weights(), {}, {}
         for layer, parts in self._weights(len(known.tasks)):
             owner = list(self._owner(layer))
@@ -97,7 +99,7 @@ class PackedFile:
         return replace(known, shared=shared, owner=owners, private=private)
 
     def private(self, task: str) -> State:
-        """The private state of a task. Raises PackingError."""
+        """Return the private state of a task. Raises PackingError."""
         raw, state, start = self._tensor(f"private/{task}", torch.uint8), {}, 0
         for part in self.header.private[task]:
             end = start + part.nbytes
@@ -108,8 +110,7 @@ class PackedFile:
         return state
 
     def _owner(self, layer: Layer) -> Iterator[NDArray[np.uint8]]:
-        """The owner map of a layer, flat, piece by piece: what is done with one finds it in the
-        cache."""
+        """Yield the owner map of a layer, flat, in pieces that fit into the processor's cache."""
         if not layer.mapped:
             whole = layer.owned.index(layer.count) + 1 if any(layer.owned) else 0
             yield np.full(layer.count, whole, np.uint8)
@@ -126,31 +127,38 @@ class PackedFile:
     def _placed(
         self, layer: Layer, owner: Iterable[NDArray[np.uint8]], parts: Sequence[NDArray[np.float32]]
     ) -> Tensor:
-        """The weights of a layer: those of the tasks whose parts are given in their places, zero
-        elsewhere."""
+        """Return the weights of a layer: those of the given tasks where they belong, else zero.
+
+        owner: its owner map, piece by piece. parts: the weights that each of the first tasks owns.
+        Raises PackingError where the two do not agree.
+        """
         values = np.zeros(layer.count, np.float32)
         if not layer.mapped:
             for whole in filter(len, parts):
                 values[:] = whole
             return torch.from_numpy(values).reshape(layer.shape)
+        # `done` weights of the layer have been dealt with; of each part so many have been `taken`
         done, taken = 0, [0] * len(parts)
         for piece in owner:
             for task, part in enumerate(parts):
-                places = np.flatnonzero(piece == task + 1)
-                own = part[taken[task] : taken[task] + len(places)]
-                if len(own) < len(places):
+                positions = np.flatnonzero(piece == task + 1)
+                own = part[taken[task] : taken[task] + len(positions)]
+                if len(own) < len(positions):
                     raise self._unsound(
                         f"the owner map of {layer.name} does not agree with the header"
                     )
-                values[done : done + len(piece)][places] = own
-                taken[task] += len(places)
+                values[done : done + len(piece)][positions] = own
+                taken[task] += len(positions)
             done += len(piece)
         if taken != [len(part) for part in parts]:
             raise self._unsound(f"the owner map of {layer.name} does not agree with the header")
         return torch.from_numpy(values).reshape(layer.shape)
 
     def _weights(self, last: int) -> Iterator[tuple[Layer, list[NDArray[np.float32]]]]:
-        """Each layer with the weights that each of the first tasks owns of it."""
+        """Yield each layer with the weights that each of the first `last` tasks owns of it.
+
+        Raises PackingError where their numbers are not those of the header.
+        """
         weights = _each(
             lambda name: self._tensor(name, torch.float32).numpy(),
             [f"weights/{t}" for t in range(1, last + 1)],
@@ -163,13 +171,12 @@ class PackedFile:
         starts = [0] * last
         for layer in self.header.layers:
             ends = [start + count for start, count in zip(starts, layer.owned, strict=False)]
-            yield (
-                layer,
-                [own[start:end] for own, start, end in zip(weights, starts, ends, strict=True)],
-            )
+            parts = [own[start:end] for own, start, end in zip(weights, starts, ends, strict=True)]
+            yield layer, parts
             starts = ends
 
     def _tensor(self, name: str, dtype: torch.dtype) -> Tensor:
+        """Return a flat tensor of a type. Raises PackingError where it is none, or damaged."""
         if name not in self.tensor_file.header["digests"]:
             raise self._unsound(f"it lacks {name}")
         value = self.tensor_file.tensor(name)
@@ -182,16 +189,18 @@ class PackedFile:
 
 
 def _each(function: Callable[[_S], _T], arguments: Sequence[_S]) -> list[_T]:
-    """Of each, as many at a time as torch has threads: numpy and hashlib let others run while they
-    work."""
+    """Return what a function gives for each argument, computed by as many threads as torch has.
+
+    Threads help, because numpy and hashlib release Python's lock while they work.
+    """
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         return list(pool.map(function, arguments))
 
 
 def open_packed(path: Path) -> PackedFile:
-    """Open a packed network; nothing but its header is read.
+    """Open a packed network; only its header is read.
 
-    Raises PackingError, which says what is wrong with it.
+    Raises PackingError, which says what is wrong with the file.
     """
     held = tensor_file.open_tensors(path)
     if "format" not in held.header:
@@ -200,11 +209,8 @@ def open_packed(path: Path) -> PackedFile:
         )
     if held.header["format"] != FORMAT:
         found = held.header["format"]
-        advice = (
-            "update acll"
-            if isinstance(found, int) and found > FORMAT
-            else "make it anew with `make run`"
-        )
+        newer = isinstance(found, int) and found > FORMAT
+        advice = "update acll" if newer else "make it anew with `make run`"
         raise PackingError(
             f"{path}: format {quoted(found, 20)} is not known here (known: {FORMAT}); {advice}"
         )
@@ -225,19 +231,17 @@ def read_packed(path: Path) -> Packed:
 
 
 def write_packed(path: Path, packed: Packed) -> None:
-    """Write a packed network; the file appears whole or not at all, and equal networks give equal
-    bytes."""
+    """Write a packed network, whole or not at all; equal networks give equal bytes."""
     tensor_file.save_tensors(path, *_content(packed))
 
 
 def packed_size_of(header: PackedHeader) -> int:
-    """Bytes of the file with this header: of all that is needed to use every task, and of the
-    header itself."""
+    """Return the bytes of the file that has this header, the header's own included."""
     tasks = len(header.tasks)
-    layout = {
-        f"weights/{place + 1}": ("F32", sum(layer.owned[place] for layer in header.layers))
-        for place in range(tasks)
-    }
+    layout = {}
+    for position in range(tasks):
+        owned = sum(layer.owned[position] for layer in header.layers)
+        layout[f"weights/{position + 1}"] = ("F32", owned)
     for layer in header.layers:
         if layer.mapped:
             layout[f"owner/{layer.name}"] = ("U8", packed_size(layer.count, bits_for(tasks)))
@@ -247,7 +251,7 @@ def packed_size_of(header: PackedHeader) -> int:
 
 
 def _content(packed: Packed) -> tuple[State, dict[str, Any]]:
-    """The tensors and the header of the file."""
+    """Return the tensors and the header of the file."""
     tasks, header = len(packed.tasks), header_of(packed)
     tensors = {f"private/{task}": _bytes_of(state) for task, state in packed.private.items()}
     for layer in header.layers:
@@ -261,9 +265,9 @@ def _content(packed: Packed) -> tuple[State, dict[str, Any]]:
 
 
 def header_of(packed: Packed) -> PackedHeader:
-    """What the file of a packed network says of it.
+    """Return the header of a packed network's file.
 
-    Raises PackingError where no file may say that.
+    Raises PackingError where no file may have it.
     """
     try:
         return PackedHeader(
@@ -290,7 +294,7 @@ def _layer(name: str, owner: Tensor, tasks: int) -> Layer:
 
 
 def _parts(state: State) -> list[PrivateTensor]:
-    """The layout of private state, whose bytes follow each other in this order."""
+    """Return the layout of private state, whose bytes follow each other in this order."""
     return [
         PrivateTensor(
             name=name, dtype=str(value.dtype).removeprefix("torch."), shape=list(value.shape)

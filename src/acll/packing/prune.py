@@ -19,20 +19,22 @@ class Channels(Protocol):
 
     @property
     def layers(self) -> Mapping[str, str | None]:
-        """The weights of layers whose first dimension are output channels, by name, each with the
-        name of the normalisation that reads it, if there is one."""
+        """The weights of layers by name, each with the normalisation that reads it, or None.
+
+        The first dimension of these weights is that of output channels.
+        """
 
     def idle(self, silent: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Which weights read nothing but output channels that are always 0.
+        """Return which weights read only channels that are always 0.
 
-        silent: these, bool [O] by the name of a weight → bool [O, I/groups] by the name of a
-        weight.
+        silent: the output channels that are always 0, bool [O] by the name of a weight. Returned
+        are bool [O, I/groups] by the name of a weight.
         """
 
 
 def kept_count(free: int, ratio: float) -> int:
-    """How many of `free` weights survive the release ratio; never more than their share (1 −
-    ratio)."""
+    """Return how many of `free` weights a release ratio keeps: at most a share of 1 − ratio."""
+    # the small number undoes the rounding of 1 − ratio: 10 × (1 − 0.9) is just below 1
     return min(free, math.floor(free * (1.0 - ratio) + 1e-9 * max(1.0, free)))
 
 
@@ -44,20 +46,24 @@ def keep_masks(
     factors: Mapping[str, float] = MappingProxyType({}),
     channels: Channels | None = None,
 ) -> dict[str, Tensor]:
-    """Boolean masks of the weights to keep among the free ones.
+    """Return boolean masks of the weights to keep among the free ones.
 
-    weights: tensors of any shapes; free: boolean tensors of the same shapes, True where the task
-    has trained. ratio: share of the free weights to release, in [0, 1). scope: `layer` releases
-    that share of each tensor (PackNet, Mallya & Lazebnik 2018), `global` ranks all tensors
-    together, `channel` whole output channels. factors: by what the magnitudes of a tensor count
-    more than those of others (1 where it is absent; with `channel` they make no difference). Ties
-    go to the earlier position, so the counts are exact (but with `channel`) and the masks are the
+    weights: tensors of any shapes.
+    free: boolean tensors of the same shapes, True where the task has trained.
+    ratio: share of the free weights to release, in [0, 1).
+    scope: `layer` releases that share of each tensor (PackNet, Mallya & Lazebnik 2018), `global`
+        ranks all tensors together, `channel` ranks whole output channels.
+    factors: what the magnitudes of a tensor are multiplied by, 1 where it is absent. They make no
+        difference with `channel`.
+    channels: needed for `channel`.
+
+    With `layer` and `global`, counts are exact: ties go to the earlier position, so masks are the
     same on every machine.
 
-    `channel`, which needs `channels`, ranks slices of the first dimension by their mean magnitude
-    relative to their tensor's, the first of each tensor before all others. It keeps the longest
-    beginning of this order that has room in the share. A weight that reads only channels that are
-    always 0 makes no difference: it is released, and not counted.
+    `channel` ranks slices of the first dimension by their mean magnitude relative to their
+    tensor's. The best of each tensor comes before all others. It keeps the longest beginning of
+    this order that has room in the share. A weight that reads only channels that are always 0 makes
+    no difference: it is released, and not counted.
 
     Raises ValueError for another ratio, PackingError where weights are not finite.
     """
@@ -77,16 +83,12 @@ def keep_masks(
             for name, values in magnitudes.items()
         }
     else:
-        together = (
-            np.concatenate([magnitudes[name] for name in names])
-            if names
-            else np.zeros(0, np.float32)
-        )
-        parts = np.split(
-            _largest(together, kept_count(together.size, ratio)),
-            np.cumsum([magnitudes[name].size for name in names])[:-1],
-        )
-        kept = dict(zip(names, parts))
+        together = np.zeros(0, np.float32)
+        if names:
+            together = np.concatenate([magnitudes[name] for name in names])
+        largest = _largest(together, kept_count(together.size, ratio))
+        ends = np.cumsum([magnitudes[name].size for name in names])
+        kept = dict(zip(names, np.split(largest, ends[:-1])))
     masks = {}
     for name in names:
         mask = torch.zeros(free[name].shape, dtype=torch.bool)
@@ -101,12 +103,12 @@ def released(
     keep: Mapping[str, Tensor],
     channels: Channels | None = None,
 ) -> State:
-    """The state with every free weight that is not kept set to zero.
+    """Return the state with every free weight that is not kept set to zero.
 
-    channels: given where pruning is by channel. Where all weights of an output channel are zero,
-    its bias and that of the normalisation after it then are zero, too: such a channel gives 0, and
-    may be removed from the network. Behind a ReLU it stays 0 however long it is trained on, since
-    no gradient comes through.
+    channels: given where pruning is by channel. Then an output channel whose weights are all zero
+    also loses its bias and that of the normalisation after it. So it gives 0, and may be removed
+    from the network. Behind a ReLU it stays 0 however long it is trained, since no gradient comes
+    through.
     """
     after = {
         name: torch.where(free[name] & ~keep[name], 0.0, value) if name in keep else value
@@ -116,11 +118,12 @@ def released(
         if weight not in keep:
             continue
         silent = (after[weight].flatten(1) == 0).all(dim=1)
-        for name in {
+        biases = {
             f"{weight.removesuffix('weight')}bias",
             f"{norm}.bias",
             f"{norm}.running_mean",
-        } & set(after):
+        }
+        for name in biases & set(after):
             after[name] = torch.where(silent, 0.0, after[name])
     return after
 
@@ -133,8 +136,7 @@ def pruned(
     factors: Mapping[str, float] = MappingProxyType({}),
     channels: Channels | None = None,
 ) -> tuple[State, State]:
-    """The state without what is released at this ratio, and the masks of what is kept; as
-    `keep_masks` and `released` say."""
+    """Return the state as `released` gives it, and the masks as `keep_masks` does."""
     keep = keep_masks({name: state[name] for name in free}, free, ratio, scope, factors, channels)
     return released(state, free, keep, channels), keep
 
@@ -145,8 +147,11 @@ def _by_channel(
     ratio: float,
     channels: Channels,
 ) -> dict[str, Tensor]:
-    """Masks of output channels: the useful among the free weights of those that are largest for
-    their tensor."""
+    """Return masks of the useful free weights of the best output channels.
+
+    magnitudes: of the free weights of each tensor, flat. See `keep_masks` for the order.
+    """
+    # of each channel: its free weights, their sum, and their mean relative to the tensor's mean
     counts = {name: mask.flatten(1).sum(dim=1).cpu().numpy() for name, mask in free.items()}
     sums = {
         name: np.bincount(
@@ -160,28 +165,24 @@ def _by_channel(
     }
     for own in filter(len, relative.values()):
         own[own.argmax()] = np.inf  # a layer of which nothing is left would let nothing through
+    # the rank of each channel among those of all tensors, 0 for the best
     each, values = np.concatenate(list(counts.values())), np.concatenate(list(relative.values()))
     rank = np.empty(len(each), np.int64)
     rank[np.argsort(-values, kind="stable")] = np.arange(len(each))
-    ranks = dict(
-        zip(
-            counts,
-            np.split(rank, np.cumsum([len(count) for count in counts.values()])[:-1]),
-            strict=True,
-        )
-    )
+    ends = np.cumsum([len(count) for count in counts.values()])
+    ranks = dict(zip(counts, np.split(rank, ends[:-1]), strict=True))
 
     def of_first(count: int) -> dict[str, Tensor]:
-        chosen = {name: torch.from_numpy(own < count) for name, own in ranks.items()}
-        return _useful(
-            {name: mask.cpu() & _beside(chosen[name], mask) for name, mask in free.items()},
-            free,
-            channels,
-        )
+        keep = {}
+        for name, mask in free.items():
+            chosen = torch.from_numpy(ranks[name] < count)
+            keep[name] = mask.cpu() & _beside(chosen, mask)
+        return _useful(keep, free, channels)
 
     def size(count: int) -> int:
         return sum(int(mask.sum()) for mask in of_first(count).values())
 
+    # more channels never keep fewer weights, so the largest number with room is found by bisection
     room = kept_count(int(each.sum()), ratio)
     return of_first(bisect_right(range(len(each) + 1), room, key=size) - 1)
 
@@ -189,8 +190,10 @@ def _by_channel(
 def _useful(
     keep: dict[str, Tensor], free: Mapping[str, Tensor], channels: Channels
 ) -> dict[str, Tensor]:
-    """What is kept, less the weights that read only channels that are always 0; which may make
-    others so."""
+    """Return masks without the weights that read only channels that are always 0.
+
+    Without them, other channels may become 0 in turn, so this goes on until nothing changes.
+    """
     while True:
         silent = {
             name: ~(mask | ~free[name].cpu()).flatten(1).any(dim=1) for name, mask in keep.items()
@@ -206,15 +209,17 @@ def _useful(
 
 
 def _beside(flags: Tensor, mask: Tensor) -> Tensor:
-    """Flags of the first dimensions, as a mask is laid out."""
+    """Return flags of the first dimensions, viewed so that they broadcast to a mask."""
     return flags.view(*flags.shape, *[1] * (mask.dim() - flags.dim()))
 
 
 def _mean(values: np.ndarray) -> float:
+    """Return the mean, or 1 where that is 0 or there are no values: it is divided by."""
     return float(values.mean()) or 1.0 if values.size else 1.0
 
 
 def _magnitudes(name: str, weight: Tensor, free: Tensor) -> np.ndarray:
+    """Return the absolute values of the free weights, flat. Raises PackingError."""
     values: np.ndarray = weight.detach()[free].abs().float().cpu().numpy()
     if not np.isfinite(values).all():
         raise PackingError(
@@ -224,7 +229,7 @@ def _magnitudes(name: str, weight: Tensor, free: Tensor) -> np.ndarray:
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """A boolean array with exactly `count` True, at the largest values; ties in order of position."""
+    """Return bool [N], True for the `count` largest values; of equal ones the first are taken."""
     if count <= 0:
         return np.zeros(values.size, bool)
     threshold = np.partition(values, values.size - count)[values.size - count]

@@ -1,5 +1,4 @@
-"""A task on its way into the store: its dense state, and its pruned state with the masks of what it
-keeps."""
+"""A task on its way into the store: its dense state, or its pruned state with its masks."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ def save_state(path: Path, state: State, header: dict[str, Any], keep: State | N
 
 
 def _once(state: State) -> State:
+    """Return each tensor once, under the first of its names."""
     first: dict[tuple[int, torch.Size], str] = {}
     for name, value in state.items():
         first.setdefault((value.data_ptr() or id(value), value.shape), name)
@@ -30,7 +30,7 @@ def _once(state: State) -> State:
 
 
 def load_state(path: Path) -> tuple[State, State, dict[str, Any]]:
-    """(state, masks, header) as `save_state` wrote them."""
+    """Return (state, masks, header) as `save_state` wrote them. Raises PackingError."""
     tensors, header = tensor_file.load_tensors(path)
     parts: dict[str, State] = {"state": {}, "keep": {}}
     for name, value in tensors.items():
@@ -40,8 +40,11 @@ def load_state(path: Path) -> tuple[State, State, dict[str, Any]]:
 
 
 def free_of(parent: Path | None, state: Mapping[str, Tensor], shared: Sequence[str]) -> State:
-    """Boolean masks of what a task could train: all of its shared weights, or those that its parent
-    left free."""
+    """Return boolean masks of what a task could train, of the weights named in `shared`.
+
+    parent: the packed file of the tasks before it, which left these weights free; without one, all
+    weights are free.
+    """
     if parent is None:
         return {name: torch.ones(state[name].shape, dtype=torch.bool) for name in shared}
     owner = packed_file.read_packed(parent).owner

@@ -1,8 +1,7 @@
-"""Files of tensors with a JSON header: `.safetensors`, no pickle, every part with a digest that is
-checked when read.
+"""Files of tensors with a JSON header: `.safetensors`, no pickle, digests that are checked.
 
-The header lies under `acll` in the metadata, with a digest of each tensor and of itself, so that
-what is opened can be checked by itself.
+The header lies under `acll` in the metadata. It has a digest of each tensor and of itself, so that
+each part can be checked when it is read, without the others.
 """
 
 import contextlib
@@ -43,7 +42,7 @@ class TensorFile:
     _at_opening: os.stat_result
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor, checked against its digest. Raises PackingError."""
+        """Return a tensor, checked against its digest. Raises PackingError."""
         self._refuse_cut()
         try:
             value: Tensor = self._file.get_tensor(name)
@@ -54,9 +53,11 @@ class TensorFile:
         return value
 
     def _refuse_cut(self) -> None:
-        """Raise PackingError where somebody has written a shorter file over this one: to read
-        memory that is mapped to what is no longer there ends the process. One that was put in its
-        place, or removed, does no harm."""
+        """Raise PackingError where a shorter file has been written over this one.
+
+        Reading memory that is mapped to what is not there ends the process. A file that was
+        replaced or removed does no harm: its content stays until it is closed.
+        """
         with contextlib.suppress(FileNotFoundError):
             now = self.path.stat()
             if now.st_ino == self._at_opening.st_ino and now.st_size < self._at_opening.st_size:
@@ -65,24 +66,24 @@ class TensorFile:
                 )
 
     def names(self) -> list[str]:
-        """Of all tensors, in order."""
+        """Return the names of all tensors, sorted."""
         return sorted(self.header["digests"])
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors with a JSON header and digests; beside, then renamed, so that nothing
-    half-written is left."""
+    """Write tensors with a JSON header and digests, whole or not at all."""
     content, metadata = _content(tensors, header)
     with written(path) as beside:
         save_file(content, beside, metadata=metadata)
 
 
 def tensor_file_size(layout: Mapping[str, tuple[str, int]], header: Mapping[str, Any]) -> int:
-    """Bytes of the file that `save` would write, of flat tensors of which type (U8, F32) and length
-    are known."""
-    order = sorted(
-        layout, key=lambda name: (-_WIDTHS[layout[name][0]], name)
-    )  # as the library writes them
+    """Return the bytes of the file that `save_tensors` would write.
+
+    layout: type (U8, F32) and length of each tensor, by name; tensors are flat.
+    """
+    # the order in which the library writes them
+    order = sorted(layout, key=lambda name: (-_WIDTHS[layout[name][0]], name))
     digest, start = "0" * 64, 0
     whole = {**header, "digests": dict.fromkeys(layout, digest), "digest": digest}
     entries: dict[str, Any] = {"__metadata__": {"acll": json.dumps(whole, sort_keys=True)}}
@@ -92,16 +93,17 @@ def tensor_file_size(layout: Mapping[str, tuple[str, int]], header: Mapping[str,
         entries[name] = {"dtype": dtype, "shape": [count], "data_offsets": [start, end]}
         start = end
     text = len(json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode())
-    return 8 + text + -text % 8 + start
+    padding = -text % 8
+    return 8 + text + padding + start  # the first 8 hold the length of the text
 
 
 def load_tensors(path: Path) -> tuple[State, dict[str, Any]]:
-    """The tensors and the header that `save` wrote, each checked against its digest.
+    """Return the tensors and the header that `save_tensors` wrote, checked against their digests.
 
     Raises PackingError.
     """
-    container = open_tensors(path)
-    return {name: container.tensor(name) for name in container.names()}, container.header
+    opened = open_tensors(path)
+    return {name: opened.tensor(name) for name in opened.names()}, opened.header
 
 
 def open_tensors(path: Path) -> TensorFile:
@@ -110,9 +112,8 @@ def open_tensors(path: Path) -> TensorFile:
     Raises PackingError.
     """
     try:
-        with path.open(
-            "rb"
-        ) as readable:  # what is in the way of reading it, the library would not say
+        # the library would not say why a file cannot be read
+        with path.open("rb") as readable:
             at_opening = os.fstat(readable.fileno())
     except FileNotFoundError:
         raise PackingError(f"{path}: there is no such file") from None
@@ -159,9 +160,9 @@ def _header_digest(header: Mapping[str, Any]) -> str:
 
 
 def content_key(settings: str, *paths: Path | None) -> str:
-    """What a result depends on, in one digest: its settings and the content of its input files.
+    """Return one digest of settings and the content of files, on which a result depends.
 
-    Files may be larger than memory.
+    Files may be larger than memory. None stands for a file that there is not.
     """
     total = hashlib.sha256(settings.encode())
     for path in paths:

@@ -1,12 +1,14 @@
-"""A network made smaller and faster without a change of what it computes: normalisations folded
-into the layers before them, and channels that make no difference removed.
+"""A network made smaller and faster without a change of what it computes.
 
-A channel makes no difference to a layer that reads it if all weights that read it are zero, or if
-it always has the same value and that value is 0, or the layer does not pad, so that the value can
-go into its bias. Where this holds for every layer that reads it, whatever writes it need not be
-computed. Such channels come about when whole filters are pruned. What is added, concatenated or
-multiplied channel by channel is followed; operations that are not known here end the search and
-leave all channels that they read as they are.
+Normalisations are folded into the layers before them. Channels that make no difference are removed.
+
+A channel makes no difference to a layer that reads it in three cases: all weights that read it are
+zero; or it is always 0; or it always has one other value and the layer does not pad, so that the
+value can go into the layer's bias. A channel that makes no difference to any layer need not be
+computed. Such channels come about when whole filters are pruned.
+
+Channels are followed through sums, products and concatenations. Operations that are not known here
+end the search: all channels that they read stay.
 """
 
 import operator
@@ -28,19 +30,19 @@ _CONV, _LINEAR, _NORM, _CAT = (
 _ADD = {aten.add.Tensor, aten.add_.Tensor}
 _MUL = {aten.mul.Tensor, aten.mul_.Tensor}
 _POINTWISE = {
-    aten.relu.default, aten.relu_.default, aten.hardswish.default, aten.hardswish_.default, aten.silu.default,
-    aten.silu_.default, aten.hardsigmoid.default, aten.hardsigmoid_.default, aten.sigmoid.default, aten.gelu.default,
-    aten.hardtanh.default, aten.hardtanh_.default, aten.leaky_relu.default, aten.leaky_relu_.default,
+    aten.relu.default, aten.relu_.default, aten.hardswish.default, aten.hardswish_.default,
+    aten.silu.default, aten.silu_.default, aten.hardsigmoid.default, aten.hardsigmoid_.default,
+    aten.sigmoid.default, aten.gelu.default, aten.hardtanh.default, aten.hardtanh_.default,
+    aten.leaky_relu.default, aten.leaky_relu_.default,
 }  # fmt: skip
 _SAME = {  # each channel by itself; one that is the same everywhere stays as it is
-    aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default, aten.feature_dropout_.default,
+    aten.dropout.default, aten.dropout_.default,
+    aten.feature_dropout.default, aten.feature_dropout_.default,
     aten.max_pool2d.default, aten.adaptive_avg_pool2d.default, aten.upsample_nearest2d.vec,
     aten.upsample_bilinear2d.vec, aten.clone.default, aten.contiguous.default,
 }  # fmt: skip
-_FLATTEN, _BY_VECTOR = (
-    aten.flatten.using_ints,
-    ((1,), (1, -1)),
-)  # all but the images, into one vector each
+_FLATTEN = aten.flatten.using_ints
+_BY_VECTOR = ((1,), (1, -1))  # arguments that make one vector of each image
 _IDLE = {aten.dropout_.default, aten.feature_dropout_.default}  # in evaluation mode
 _MAY_BE_ITS_INPUT = {aten.dropout.default, aten.feature_dropout.default, aten.contiguous.default}
 _ANY_NUMBER = {0: torch.export.Dim("batch", min=1, max=2**20)}  # of images
@@ -49,33 +51,30 @@ Channel = tuple[Node, int]
 
 @dataclass(frozen=True)
 class Compacted:
-    """A network without needless channels: float [N, C, H, W] → as the network that it was made
-    from; the numbers of weights of its convolutions and linear layers before and after, and of
-    channels that they write."""
+    """A network without needless channels, and how much smaller it is."""
 
-    network: GraphModule
-    weights: tuple[int, int]
-    channels: tuple[int, int]
+    network: GraphModule  # float [N, C, H, W] → as the network that it was made from
+    weights: tuple[int, int]  # of convolutions and linear layers, before and after
+    channels: tuple[int, int]  # that these write, before and after
 
 
 @torch.no_grad()
 def compacted(network: nn.Module, images: Tensor) -> Compacted:
-    """Fold and remove. network: in evaluation mode; images: an example of what it takes, two or
-    more of them.
+    """Return a network with normalisations folded and needless channels removed.
 
-    Raises UserError where what comes out does not compute the same.
+    network: in evaluation mode. images: an example of what it takes, two images or more. Raises
+    UserError where the result does not compute the same.
     """
     module = program(network, images).module()
     assert isinstance(module, GraphModule)
     before = _counts(module)
     _fold(module)
     if not any(_changes_others(node) for node in module.graph.nodes if node.target not in _IDLE):
-        while _remove(
-            module
-        ):  # what is no longer computed may have been the only reader of something else
+        # a layer that is made smaller may have been the only reader of another channel
+        while _remove(module):
             pass
     module.graph.eliminate_dead_code()
-    module = GraphModule(module, module.graph)  # with nothing but what it uses
+    module = GraphModule(module, module.graph)  # without parameters that nothing uses
     expected = network(images)
     if not bool(torch.isfinite(expected).all()):
         raise UserError("what this network gives is not finite")
@@ -90,11 +89,12 @@ def compacted(network: nn.Module, images: Tensor) -> Compacted:
 
 
 def program(network: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
-    """A network as a program of PyTorch, for any number of images such as these."""
+    """Return a network as a program of PyTorch, for any number of images such as these."""
     return torch.export.export(network, (images,), dynamic_shapes=(_ANY_NUMBER,), strict=False)
 
 
 def _counts(module: GraphModule) -> tuple[int, int]:
+    """Return the numbers of weights of its layers, and of channels that these write."""
     layers = [
         node
         for node in module.graph.nodes
@@ -109,7 +109,7 @@ def _counts(module: GraphModule) -> tuple[int, int]:
 
 
 def _tensor(module: GraphModule, node: Any) -> Tensor | None:
-    """The parameter or buffer that a node stands for."""
+    """Return the parameter or buffer that a node stands for; None where it is another node."""
     if not isinstance(node, Node) or node.op != "get_attr":
         return None
     value = operator.attrgetter(str(node.target))(module)
@@ -122,20 +122,20 @@ def _weight(module: GraphModule, node: Node) -> Tensor:
     return value
 
 
-def _argument(node: Node, place: int, default: Any) -> Any:
-    return node.args[place] if len(node.args) > place else default
+def _argument(node: Node, index: int, default: Any) -> Any:
+    return node.args[index] if len(node.args) > index else default
 
 
-def _set(module: GraphModule, node: Node, place: int, value: Tensor | None) -> None:
+def _set(module: GraphModule, node: Node, index: int, value: Tensor | None) -> None:
     """Give a node another parameter, of its own: others may share the one that it has."""
-    arguments = [*node.args, *[None] * (place + 1 - len(node.args))]
+    arguments = [*node.args, *[None] * (index + 1 - len(node.args))]
     if value is None:
-        arguments[place] = None
+        arguments[index] = None
     else:
-        name = f"_compact_{node.name}_{place}"  # as no module is called
+        name = f"_compact_{node.name}_{index}"  # no module has such a name
         module.register_buffer(name, value.contiguous())
         with module.graph.inserting_before(node):
-            arguments[place] = module.graph.get_attr(name)
+            arguments[index] = module.graph.get_attr(name)
     node.args = tuple(arguments)
 
 
@@ -144,19 +144,21 @@ def _set(module: GraphModule, node: Node, place: int, value: Tensor | None) -> N
 
 
 def _fold(module: GraphModule) -> None:
-    """Put each normalisation that alone reads a convolution into its weights (Jacob et al. 2018,
-    section 3.2)."""
+    """Put normalisations into the weights of convolutions that only they read.
+
+    Jacob et al. 2018, section 3.2.
+    """
     for node in list(module.graph.nodes):
         source = node.args[0] if node.target == _NORM else None
         if not isinstance(source, Node) or source.target != _CONV or len(source.users) > 1:
             continue
         if not (_known(module, node) and _known(module, source)):
             continue
-        places = (source.args[1], _argument(source, 2, None), *node.args[1:5])
+        given = (source.args[1], _argument(source, 2, None), *node.args[1:5])
         # in double precision, so that a weight is rounded once and not at every step
         weight, bias, gamma, beta, mean, variance = (
             None if value is None else value.double()
-            for value in (_tensor(module, place) for place in places)
+            for value in (_tensor(module, argument) for argument in given)
         )
         assert weight is not None and mean is not None and variance is not None  # noqa: PT018
         folded = fuse_conv_bn_weights(
@@ -173,14 +175,16 @@ def _fold(module: GraphModule) -> None:
 
 
 def _width(node: Node) -> int:
-    """How many channels a node's output has; 0 where it is no map or vector of channels."""
+    """Return the channels of a node's output; 0 where it is no map or vector of channels."""
     value = node.meta.get("val") if node.op in ("placeholder", "call_function") else None
     return int(value.shape[1]) if isinstance(value, Tensor) and value.dim() in (2, 4) else 0
 
 
 def _changes_others(node: Node) -> bool:
-    """Whether an operation in place may change what another one reads: all is followed as if
-    nothing were in place."""
+    """Return whether an operation in place may change what another one reads.
+
+    Channels are followed as if nothing were in place, so such a network is left as it is.
+    """
     if not _in_place(node):
         return False
     source = node.args[0]
@@ -199,28 +203,29 @@ def _in_place(node: Node) -> bool:
 
 
 def _constants(module: GraphModule) -> dict[Node, Tensor]:
-    """For each node and channel the value that it always has, everywhere; NaN where there is no
-    such value."""
+    """Return for each node the value that each channel always has everywhere, [channels].
+
+    It is NaN where there is no such value.
+    """
     known: dict[Node, Tensor] = {}
     for node in module.graph.nodes:
         if width := _width(node):
             value = _constant(module, node, known)
-            known[node] = (
-                torch.full((width,), torch.nan) if value is None or len(value) != width else value
-            )
+            if value is None or len(value) != width:
+                value = torch.full((width,), torch.nan)
+            known[node] = value
     return known
 
 
 def _constant(module: GraphModule, node: Node, known: dict[Node, Tensor]) -> Tensor | None:
+    """Return the values of a node's channels, from those of what it reads; None if not known."""
     inputs = [known[source] for source in node.all_input_nodes if source in known]
     if node.op != "call_function" or not inputs:
         return None
     if _is_layer(module, node):
         return _of_layer(module, node, inputs[0])
     if node.target == _NORM and _known(module, node):
-        gamma, beta, mean, variance = (_tensor(module, place) for place in node.args[1:5])
-        value = (inputs[0] - mean) / torch.sqrt(variance + float(node.args[7]))  # type: ignore[operator, arg-type]
-        return value * (1 if gamma is None else gamma) + (0 if beta is None else beta)
+        return _of_norm(module, node, inputs[0])
     if node.target in _POINTWISE:
         function: Callable[..., Tensor] = node.target
         return function(inputs[0].clone(), *node.args[1:], **node.kwargs)
@@ -230,36 +235,51 @@ def _constant(module: GraphModule, node: Node, known: dict[Node, Tensor]) -> Ten
         return inputs[0].repeat_interleave(_width(node) // len(inputs[0]))
     if node.target == _CAT and _argument(node, 1, 0) == 1:
         return torch.cat([known[source] for source in node.all_input_nodes])
-    if node.target in _ADD and not node.kwargs:
-        return known[node.args[0]] + known[node.args[1]] if _alike(node) else None  # type: ignore[index]
+    if node.target in _ADD and not node.kwargs and _alike(node):
+        left, right = (known[source] for source in node.args[:2])  # type: ignore[index]
+        return left + right
     if node.target in _MUL and _alike(node):
         left, right = (known[source] for source in node.args)  # type: ignore[index]
+        # 0 times a value that is not known is 0, and not NaN
         return torch.where((left == 0) | (right == 0), 0.0, left * right)
     return None
 
 
+def _of_norm(module: GraphModule, node: Node, given: Tensor) -> Tensor:
+    """Return the values that a normalisation's channels always have, from those of its input."""
+    gamma, beta, mean, variance = (_tensor(module, argument) for argument in node.args[1:5])
+    epsilon: Any = node.args[7]
+    assert mean is not None and variance is not None  # noqa: PT018
+    value = (given - mean) / torch.sqrt(variance + float(epsilon))
+    return value * (1 if gamma is None else gamma) + (0 if beta is None else beta)
+
+
 def _alike(node: Node) -> bool:
-    """Whether an operation takes two nodes of as many channels as it gives."""
+    """Return whether an operation takes two nodes of as many channels as it gives."""
     return all(
         isinstance(source, Node) and _width(source) == _width(node) for source in node.args[:2]
     )
 
 
 def _known(module: GraphModule, node: Node) -> bool:
-    """Whether a layer or normalisation has parameters that are there as they are, and no others."""
+    """Return whether all parameters of a layer or normalisation are tensors of the module.
+
+    A normalisation also has to use its running statistics.
+    """
     given = node.args[1:5] if node.target == _NORM else node.args[1:3]
-    known = (
-        all(place is None or _tensor(module, place) is not None for place in given)
-        and not node.kwargs
-    )
+    there = all(argument is None or _tensor(module, argument) is not None for argument in given)
+    known = there and not node.kwargs
     if node.target == _NORM:
-        return known and not node.args[5] and None not in node.args[3:5]
+        training, statistics = node.args[5], node.args[3:5]
+        return known and not training and None not in statistics
     return known
 
 
 def _is_layer(module: GraphModule, node: Node) -> bool:
-    """Whether a node is a convolution, or a linear layer of vectors: one of maps has its channels
-    elsewhere."""
+    """Return whether a node is a convolution, or a linear layer of vectors.
+
+    A linear layer of maps has its channels in another dimension.
+    """
     vectors = node.target == _LINEAR and len(node.meta["val"].shape) == 2
     return (node.target == _CONV or vectors) and _known(module, node)
 
@@ -269,15 +289,16 @@ def _groups(node: Node) -> int:
 
 
 def _pads(node: Node) -> bool:
-    """Whether zeros beyond the border go into what a layer computes."""
+    """Return whether zeros beyond the border go into what a layer computes."""
     padding = _argument(node, 4, 0) if node.target == _CONV else 0
     return bool(any(padding) if isinstance(padding, list | tuple) else padding)
 
 
 def _of_layer(module: GraphModule, node: Node, given: Tensor) -> Tensor | None:
+    """Return the values that a layer's channels always have, from those of its input."""
     weight, bias = _weight(module, node), _tensor(module, _argument(node, 2, None))
     start = torch.zeros(len(weight)) if bias is None else bias
-    # a value at the border of which there is padding is not the same everywhere
+    # with padding, a value other than 0 is not the same at the border
     usable = torch.where(given == 0, 0.0, torch.nan) if _pads(node) else given
     if _groups(node) != 1:
         if not _is_depthwise(module, node):
@@ -299,35 +320,37 @@ def _is_depthwise(module: GraphModule, node: Node) -> bool:
 
 
 class _Ties:
-    """Which channels are one and the same thing, because one is computed from the other, channel by
-    channel."""
+    """Sets of channels that are kept or removed together: each is computed from another alone.
+
+    A union-find structure.
+    """
 
     def __init__(self) -> None:
         self._above: dict[Channel, Channel] = {}
 
     def of(self, channel: Channel) -> Channel:
-        """The one that stands for all that are tied to it."""
+        """Return the channel that stands for all that are tied to one."""
         while (above := self._above.get(channel, channel)) != channel:
             self._above[channel] = channel = self._above.get(above, above)
         return channel
 
     def tie(self, one: Channel, other: Channel) -> None:
-        """From now on these are one."""
+        """Tie two channels, with all that are tied to either."""
         self._above[self.of(one)] = self.of(other)
 
 
 def _remove(module: GraphModule) -> bool:
-    """Remove the channels that make no difference to any that reads them; whether there were any."""
+    """Remove the channels that no layer needs; return whether there were any."""
     known, ties = _constants(module), _Ties()
     read = [channel for node in module.graph.nodes for channel in _reads(module, node, known, ties)]
     needed = {ties.of(channel) for channel in read}
-    for node in known:  # something has to be left of each
-        if not any(ties.of((node, place)) in needed for place in range(_width(node))):
+    keep = {}
+    for node in known:  # one channel has to be left of each
+        if not any(ties.of((node, channel)) in needed for channel in range(_width(node))):
             needed.add(ties.of((node, 0)))
-    keep = {
-        node: torch.tensor([ties.of((node, place)) in needed for place in range(_width(node))])
-        for node in known
-    }
+    for node in known:
+        own = [ties.of((node, channel)) in needed for channel in range(_width(node))]
+        keep[node] = torch.tensor(own)
     if all(bool(flags.all()) for flags in keep.values()):
         return False
     for node in list(module.graph.nodes):
@@ -344,31 +367,33 @@ def _remove(module: GraphModule) -> bool:
 def _reads(
     module: GraphModule, node: Node, known: dict[Node, Tensor], ties: _Ties
 ) -> Iterator[Channel]:
-    """The channels that a node needs; those that it hands on channel by channel are tied to its own
-    instead."""
+    """Yield the channels that a node needs.
+
+    Channels that it hands on one by one are tied to its own instead.
+    """
     sources = [source for source in node.all_input_nodes if source in known]
     if _is_layer(module, node) and _groups(node) == 1 and sources[:1] == [node.args[0]]:
         given, weight = known[sources[0]], _weight(module, node)
         unread = (weight.transpose(0, 1).flatten(1) == 0).all(dim=1)
         foldable = given == 0 if _pads(node) else ~given.isnan()
-        yield from (
-            (sources[0], place) for place in torch.nonzero(~unread & ~foldable).flatten().tolist()
-        )
+        for channel in torch.nonzero(~unread & ~foldable).flatten().tolist():
+            yield sources[0], channel
     elif _by_channel(module, node, known):
-        starts = 0
+        start = 0  # of a source's channels in those of the node
         for source in sources:
+            # each channel of a map becomes several of a flattened vector
             times = _width(node) // _width(source) if node.target == _FLATTEN else 1
-            for place in range(_width(source) * times):
-                ties.tie((source, place // times), (node, starts + place))
-            starts += _width(source) if node.target == _CAT else 0
+            for channel in range(_width(source) * times):
+                ties.tie((source, channel // times), (node, start + channel))
+            start += _width(source) if node.target == _CAT else 0
     else:
-        yield from (
-            (one, place) for one in (*sources, node) if one in known for place in range(_width(one))
-        )
+        for one in (*sources, node):
+            if one in known:
+                yield from ((one, channel) for channel in range(_width(one)))
 
 
 def _by_channel(module: GraphModule, node: Node, known: dict[Node, Tensor]) -> bool:
-    """Whether each channel that a node gives comes from the channels of its place in what it takes."""
+    """Return whether each channel of a node is computed from one channel of each of its inputs."""
     source = node.args[0] if node.args else None
     if node not in known:
         return False
@@ -393,30 +418,30 @@ def _by_channel(module: GraphModule, node: Node, known: dict[Node, Tensor]) -> b
 def _cut(
     module: GraphModule, node: Node, keep: dict[Node, Tensor], known: dict[Node, Tensor]
 ) -> None:
-    """Take out of a layer the channels that it no longer reads or writes; constants that it read go
-    into its bias."""
+    """Take the channels that are not kept out of a layer's weights.
+
+    Constants that it reads go into its bias.
+    """
     source = node.args[0]
     assert isinstance(source, Node)
     if node.target == _NORM:
-        for place in range(1, 5):
-            value = _tensor(module, node.args[place])
-            _set(module, node, place, None if value is None else value[keep[node]])
+        for index in range(1, 5):
+            value = _tensor(module, node.args[index])
+            _set(module, node, index, None if value is None else value[keep[node]])
         return
     weight, bias = _weight(module, node), _tensor(module, _argument(node, 2, None))
     if _groups(node) != 1 and not _is_depthwise(module, node):
         return  # all its channels are needed
     if _groups(node) == 1:
         reads, gone = keep[source], ~keep[source]
-        values = torch.nan_to_num(
-            known[source][gone]
-        )  # one that is not constant is read with weights of zero
-        folded = (
-            weight[:, gone].flatten(2).sum(dim=2) if weight.dim() > 2 else weight[:, gone]
-        ) @ values
+        # what is not constant is read with weights of zero, so any value will do for it
+        values = torch.nan_to_num(known[source][gone])
+        read = weight[:, gone]
+        folded = (read.flatten(2).sum(dim=2) if read.dim() > 2 else read) @ values
         if bool((folded != 0).any()):
             bias = folded if bias is None else bias + folded
         weight = weight[:, reads]
     _set(module, node, 1, weight[keep[node]])
     _set(module, node, 2, None if bias is None else bias[keep[node]])
     if _groups(node) != 1:
-        node.args = (*node.args[:6], int(keep[node].sum()))  # depthwise
+        node.args = (*node.args[:6], int(keep[node].sum()))  # depthwise: as many groups as channels

@@ -21,8 +21,10 @@ _ABSENT = object()  # a value of one network that the other does not have
 
 
 def tasks_compared(files: Sequence[PackedFile]) -> list[dict[str, Any]]:
-    """A row for each task of either of two: whether its weights are equal bit for bit, and what is
-    known of it."""
+    """Return a row for each task of either of two networks.
+
+    It says whether the task's weights are equal bit for bit, and what is known of the task.
+    """
     known = [{task.name: task for task in PackedNetwork(opened).tasks} for opened in files]
     rows = []
     for name in dict.fromkeys([*known[0], *known[1]]):
@@ -33,20 +35,19 @@ def tasks_compared(files: Sequence[PackedFile]) -> list[dict[str, Any]]:
         else:
             weights = f"only in {'the first' if tasks[0] else 'the second'}"
         row: dict[str, Any] = {"task": name, "weights": weights}
-        for label, (read, form) in _SHOWN.items():
+        for label, (read, pattern) in _SHOWN.items():
             found = [None if task is None else read(task) for task in tasks]
-            values = ["" if value is None else format(value, form) for value in found]
-            row[label] = (
-                values[0]
-                if values[0] == values[1]
-                else " → ".join(value or "-" for value in values)
-            )
+            values = ["" if value is None else format(value, pattern) for value in found]
+            if values[0] == values[1]:
+                row[label] = values[0]
+            else:
+                row[label] = " → ".join(value or "-" for value in values)
         rows.append(row)
     return rows
 
 
 def differences(files: Sequence[PackedFile]) -> list[str]:
-    """A line for each thing besides the tasks' weights that is not the same."""
+    """Return a line for each thing besides the tasks' weights that is not the same."""
     lines: list[str] = []
     for key in ("network", "method", "seed"):
         lines += _changed(key, *(getattr(opened.header, key) for opened in files))
@@ -65,18 +66,18 @@ def differences(files: Sequence[PackedFile]) -> list[str]:
 
 
 def _changed(name: str, before: Any, after: Any) -> Iterator[str]:
-    """A line for each part of a value, or of the parts of that, which is not the same."""
+    """Yield a line for each part of a value, at any depth, that is not the same."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in dict.fromkeys([*before, *after]):
             yield from _changed(f"{name}.{key}", before.get(key, _ABSENT), after.get(key, _ABSENT))
     elif _is_list(before) and _is_list(after) and max(len(before), len(after)) > _MOST_SAID:
+        # of a long list only the first difference is said
         pairs = enumerate(zip_longest(before, after, fillvalue=_ABSENT))
-        others = [(place, *pair) for place, pair in pairs if pair[0] != pair[1]]
+        others = [(index, *pair) for index, pair in pairs if pair[0] != pair[1]]
         if others:
-            (place, one, other), more = others[0], len(others) - 1
-            yield f"{name}[{place}]: {_said(one)} → {_said(other)}" + (
-                f" (and {more} more)" if more else ""
-            )
+            (index, one, other), more = others[0], len(others) - 1
+            counted = f" (and {more} more)" if more else ""
+            yield f"{name}[{index}]: {_said(one)} → {_said(other)}{counted}"
     elif before != after:
         yield f"{name}: {_said(before)} → {_said(after)}"
 

@@ -1,5 +1,4 @@
-"""One task, out of a packed network, for those who know nothing of packing: ONNX, torch.export, or
-a small packed file.
+"""One task, out of a packed network, for other programs: ONNX, torch.export, a small packed file.
 
 What is exported takes images float [N, C, *image_size] in which white is 1 and gives logits:
 normalisation is part of it. It is compacted first (see `acll.serving.compact`), and compared with
@@ -33,24 +32,21 @@ from acll.training.metrics import score
 
 Precision = Literal["float32", "float16", "int8"]
 EXPORT_SUFFIXES = (".onnx", ".pt2", ".safetensors")
-_BATCH = (
-    2  # images of an example; of one alone, a program could not tell that there may be any number
-)
+# images of an example: torch.export takes a batch of 1 for a fixed size
+_BATCH = 2
 _MOST_ONNX = 2**31 - 2**24  # bytes of weights; more would go into a second file
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What has been written: its bytes, the largest difference of a logit from those of the packed
-    network and the largest logit, what was removed, and the scores of both on the validation split
-    where that was given."""
+    """What has been written, compared with the packed network that it came from."""
 
     bytes: int
-    difference: float
-    largest: float
-    compacted: Compacted | None
-    scores: tuple[float, float] | None
+    difference: float  # the largest one of a logit
+    largest: float  # logit, as an absolute value
+    compacted: Compacted | None  # what was removed
+    scores: tuple[float, float] | None  # of both, where a validation split was given
 
 
 Computed = Callable[[Tensor], Tensor]  # images → logits
@@ -60,17 +56,17 @@ class Whole(nn.Module):
     """A network with its normalisation: images float [N, C, H, W] in which white is 1 → logits."""
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
-    def __init__(self, network: nn.Module, header: TaskInfo) -> None:
+    def __init__(self, network: nn.Module, info: TaskInfo) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.tensor(header.mean).view(1, -1, 1, 1))
-        self.register_buffer("deviation", torch.tensor(header.deviation).view(1, -1, 1, 1))
+        self.register_buffer("mean", torch.tensor(info.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(info.std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise, and go through the network."""
-        logits: Tensor = self.network((images - self.mean) / self.deviation)
+        logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
 
 
@@ -79,9 +75,8 @@ class _Half(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = copy.deepcopy(
-            network
-        ).half()  # a copy, since the original is what it is compared with
+        # a copy, since the original is what it is compared with
+        self.network = copy.deepcopy(network).half()
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images.half()).float()
@@ -102,23 +97,20 @@ class OnnxSession(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of images float [N, C, H, W] in which white is 1."""
+        """Return the logits of images float [N, C, H, W] in which white is 1."""
         return torch.from_numpy(self._session.run(None, {"images": images.numpy()})[0])
 
 
 class _Compared(nn.Module):
-    """What is written, as a module: it gives what that computes, and keeps how far this is from
-    what is expected.
+    """A module that computes what `found` does, and keeps how far that is from `expected`.
 
-    Exported programs have no mode but that of evaluation, and refuse to be asked for it.
+    It wraps exported programs, too, which raise where they are told to be in evaluation mode.
     """
 
     def __init__(self, expected: Computed, found: Computed) -> None:
         super().__init__()
-        self._functions = (
-            expected,
-            found,
-        )  # in a tuple, since modules would become parts of this one
+        # in a tuple, since modules would become parts of this one
+        self._functions = (expected, found)
         self.difference = self.largest = 0.0
 
     def forward(self, images: Tensor) -> Tensor:
@@ -129,10 +121,8 @@ class _Compared(nn.Module):
                 "what is written gives values that are not finite; half precision may be too "
                 "little for it"
             )
-        self.difference, self.largest = (
-            max(self.difference, difference),
-            max(self.largest, float(expected.abs().max())),
-        )
+        self.difference = max(self.difference, difference)
+        self.largest = max(self.largest, float(expected.abs().max()))
         return found
 
 
@@ -144,21 +134,18 @@ def export_task(
     precision: Precision,
     validation: Split | None,
 ) -> Exported:
-    """Write one task of a packed network; the ending of the path says as what. validation: images
-    to compare with.
+    """Write one task of a packed network; the ending of the path says in which format.
 
-    Raises UserError for an ending or a precision that cannot be, PackingError for a task that was
-    not learned.
+    validation: images on which the result is compared with the network. Raises UserError for an
+    ending or a precision that cannot be, PackingError for a task that was not learned.
     """
     _refuse(path, precision)
     if path.resolve() == opened.tensor_file.path.resolve():
         raise UserError(f"{path}: is the network that is read; give what is written another name")
     record = opened.record(task)
-    header = task_info_of(record)
-    whole = Whole(loaded(opened, task), header).eval()
-    plain = replace(
-        header, mean=(0.0,) * len(header.mean), deviation=(1.0,) * len(header.deviation)
-    )
+    info = task_info_of(record)
+    whole = Whole(loaded(opened, task), info).eval()
+    plain = replace(info, mean=(0.0,) * len(info.mean), std=(1.0,) * len(info.std))
     example = _example(plain, validation)
     small = None if path.suffix == ".safetensors" else compacted(whole, example)
     with written(path) as beside:
@@ -169,7 +156,7 @@ def export_task(
             read = _write_program(beside, _in_precision(small, precision), example)
         else:
             read = _write_onnx(
-                beside, _in_precision(small, precision), example, header, precision == "int8"
+                beside, _in_precision(small, precision), example, info, precision == "int8"
             )
         compared, scores = _Compared(whole, read), None
         if validation is None:
@@ -181,21 +168,23 @@ def export_task(
 
 
 def _refuse(path: Path, precision: Precision) -> None:
+    """Raise UserError for an ending that is not known, or that the precision cannot have."""
     if path.suffix not in EXPORT_SUFFIXES:
         raise UserError(
             f"{path}: the ending says what is written; it must be one of "
             f"{', '.join(EXPORT_SUFFIXES)}"
         )
-    possible = {"float32": EXPORT_SUFFIXES, "float16": (".onnx", ".pt2"), "int8": (".onnx",)}[
-        precision
-    ]
+    suffixes = {"float32": EXPORT_SUFFIXES, "float16": (".onnx", ".pt2"), "int8": (".onnx",)}
+    possible = suffixes[precision]
     if path.suffix not in possible:
         raise UserError(f"{path}: {precision} can be written to {' or '.join(possible)} only")
 
 
 def _example(plain: TaskInfo, validation: Split | None) -> Tensor:
-    """Images [2, C, H, W]: of the task, or noise. plain: a header with a normalisation that does
-    nothing."""
+    """Return images [2, C, H, W] in which white is 1: of the task, or noise.
+
+    plain: describes the task with a normalisation that does nothing.
+    """
     if validation is not None:
         return normalised(validation.images[:_BATCH], plain, _CPU)
     size = (_BATCH, len(plain.mean), *plain.image_size)
@@ -212,29 +201,29 @@ def _of_packed(path: Path, task: str) -> Computed:
 
 
 def _write_program(path: Path, module: nn.Module, example: Tensor) -> Computed:
-    """Write a program of PyTorch; what it computes, read back."""
-    content = io.BytesIO()  # files have to be called .pt2
+    """Write a program of PyTorch; return it as read back."""
+    content = io.BytesIO()  # torch wants files that are called .pt2, and this one is not yet
     torch.export.save(program(module, example), content)
     path.write_bytes(content.getbuffer())
     return torch.export.load(content).module()
 
 
 def _write_onnx(
-    path: Path, module: nn.Module, example: Tensor, header: TaskInfo, int8: bool
+    path: Path, module: nn.Module, example: Tensor, info: TaskInfo, int8: bool
 ) -> Computed:
-    """Write ONNX, checked, with what a user has to know of the task in its metadata; what it
-    computes, read back."""
+    """Write ONNX, checked, with what a user has to know in its metadata; return it as read back.
+
+    Raises UserError for a network that is too large for one file.
+    """
     import onnx
 
     total = sum(value.nbytes for value in module.state_dict().values())
     if total > _MOST_ONNX:
         raise UserError(
-            f"{header.name} has {total:,} bytes of weights, and an ONNX file holds 2 GB: write .pt2"
+            f"{info.name} has {total:,} bytes of weights, and an ONNX file holds 2 GB: write .pt2"
         )
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):  # it talks about its progress
+    # the exporter prints its progress
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         made = torch.onnx.export(
             program(module, example),
@@ -250,18 +239,18 @@ def _write_onnx(
     model = onnx.load(path)
     _name_batch(model.graph)
     known = {
-        "task": header.name,
-        "kind": header.kind,
-        "classes": json.dumps(header.classes, ensure_ascii=False),
+        "task": info.name,
+        "kind": info.kind,
+        "classes": json.dumps(info.classes, ensure_ascii=False),
     }
-    onnx.helper.set_model_props(model, known | {"input": _input_of(header)})
+    onnx.helper.set_model_props(model, known | {"input": _input_of(info)})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     return OnnxSession(path)
 
 
 def _name_batch(graph: Any) -> None:
-    """Call the number of images N, as the metadata does, wherever a shape has it."""
+    """Call the number of images N in all shapes, as the metadata does."""
     given = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     assert given
     for value in (*graph.input, *graph.output, *graph.value_info):
@@ -270,8 +259,9 @@ def _name_batch(graph: Any) -> None:
                 side.dim_param = "N"
 
 
-def _input_of(header: TaskInfo) -> str:
-    shape = ", ".join(map(str, ("N", len(header.mean), *header.image_size)))
+def _input_of(info: TaskInfo) -> str:
+    """Return what the network takes, in words."""
+    shape = ", ".join(map(str, ("N", len(info.mean), *info.image_size)))
     return (
         f"float [{shape}], white is 1; not normalised; made of this size bilinearly with "
         "anti-aliasing"
@@ -279,11 +269,11 @@ def _input_of(header: TaskInfo) -> str:
 
 
 def _quantise(path: Path) -> None:
-    """Weights of 8 bits, activations of 8 bits by their range at run time."""
+    """Make weights 8 bits, and activations 8 bits by their range at run time; in place."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     before = logging.root.manager.disable
-    # it advises to prepare the model, which has been done
+    # the library logs the advice to prepare the model, which has been done
     logging.disable(max(before, logging.WARNING))
     try:
         quantize_dynamic(

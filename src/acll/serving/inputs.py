@@ -1,5 +1,4 @@
-"""Images as people have them → what the network of a task takes: what preparation did to the images
-it learned from.
+"""Images as people have them → what the network of a task takes, as its images were prepared.
 
 An image is a path, an image of Pillow, an array [H, W] or [H, W, C], or a tensor [H, W] or [C, H,
 W]; of any size, of 8 or 16 bits, or floats in which white is 1.
@@ -39,7 +38,7 @@ class ImageError(UserError):
 
 
 def pixels_of(image: OneImage) -> Pixels:
-    """The pixels [C, H, W] of an image, uint8, uint16 or float32. Raises ImageError."""
+    """Return the pixels [C, H, W] of an image, uint8, uint16 or float32. Raises ImageError."""
     if isinstance(image, str | Path):
         path = Path(image)
         try:
@@ -66,11 +65,11 @@ def pixels_of(image: OneImage) -> Pixels:
 
 
 def _checked(pixels: NDArray[Any]) -> Pixels:
+    """Return pixels [C, H, W] in a type that the package knows. Raises ImageError."""
     if pixels.ndim != 3 or 0 in pixels.shape:
         raise ImageError(
             f"an image of the shape {list(pixels.shape)}: arrays are [height, width] or "
-            "[height, width, channels], "
-            "tensors [height, width] or [channels, height, width]"
+            "[height, width, channels], tensors [height, width] or [channels, height, width]"
         )
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if pixels.dtype == bool:
@@ -86,59 +85,63 @@ def _checked(pixels: NDArray[Any]) -> Pixels:
     return pixels
 
 
-def prepared_image(pixels: Pixels, header: TaskInfo) -> Pixels:
-    """What preparation makes of an image [C, h, w]: [channels, *image_size] of the type of the
-    task's images.
+def prepared_image(pixels: Pixels, info: TaskInfo) -> Pixels:
+    """Return an image [C, h, w] prepared as those of a task: [channels, *image_size].
 
     Raises ImageError where its channels are not those of the task.
     """
-    whole = resized(_alike(pixels, header), header.image_size)
-    return _formed(permuted(rotated(whole, header.rotate), header.permute), header)
+    whole = resized(_alike(pixels, info), info.image_size)
+    return _formed(permuted(rotated(whole, info.rotate), info.permute), info)
 
 
-def prepared_tile(pixels: Pixels, header: TaskInfo) -> Pixels:
-    """The same for a tile [C, h, w] of a large image, which is not resized but filled up at its
-    right and bottom."""
-    return _formed(filled_up(_alike(pixels, header), header.image_size), header)
+def prepared_tile(pixels: Pixels, info: TaskInfo) -> Pixels:
+    """Return a tile [C, h, w] of a large image prepared as those of a task.
+
+    It is not resized, but filled up at its right and bottom. Raises ImageError as `prepared_image`.
+    """
+    return _formed(filled_up(_alike(pixels, info), info.image_size), info)
 
 
 def batch_of(images: list[Pixels]) -> Tensor:
-    """[N, C, H, W], laid out as prepared files are: convolutions of other layouts differ in their
-    last bits."""
+    """Return images as a tensor [N, C, H, W], contiguous as prepared files are.
+
+    Convolutions of other layouts differ in their last bits.
+    """
     return torch.from_numpy(np.ascontiguousarray(np.stack(images)))
 
 
-def _alike(pixels: Pixels, header: TaskInfo) -> Pixels:
-    """An image that the task could have had: of its number of channels or grey, and of no more bits
-    than its own."""
-    wanted, own = len(header.mean), len(pixels)
-    if _TYPES.index(pixels.dtype.name) > _TYPES.index(header.pixel):
-        pixels = _shallower(pixels, header)
+def _alike(pixels: Pixels, info: TaskInfo) -> Pixels:
+    """Return an image as the task could have had it. Raises ImageError.
+
+    It is grey or has the task's number of channels, and has no more bits than the task's images.
+    """
+    wanted, own = len(info.mean), len(pixels)
+    if _TYPES.index(pixels.dtype.name) > _TYPES.index(info.pixel):
+        pixels = _shallower(pixels, info)
     if wanted == 3 and own == 4:
         return pixels[:3]  # without alpha
     if wanted == 1 and own in (3, 4):
         red, green, blue = pixels[:3].astype(np.float64)
-        grey = (
-            0.299 * red + 0.587 * green + 0.114 * blue
-        )  # ITU-R BT.601, as image files become grey
+        # ITU-R BT.601, by which Pillow makes images grey
+        grey = 0.299 * red + 0.587 * green + 0.114 * blue
         return np.asarray(grey if pixels.dtype == np.float32 else grey.round(), pixels.dtype)[None]
     if own not in (1, wanted):
-        raise ImageError(f"an image with {own} channels: those of {header.name} have {wanted}")
+        raise ImageError(f"an image with {own} channels: those of {info.name} have {wanted}")
     return pixels
 
 
-def _shallower(pixels: Pixels, header: TaskInfo) -> Pixels:
+def _shallower(pixels: Pixels, info: TaskInfo) -> Pixels:
+    """Return pixels in the task's type, which has fewer bits. Raises ImageError."""
     if pixels.dtype == np.float32 and (pixels.min() < 0 or pixels.max() > 1):
         raise ImageError(
             f"an image of floats from {pixels.min():g} to {pixels.max():g}: white must be 1, "
-            "as the images of "
-            f"{header.name} are {header.pixel}"
+            f"as the images of {info.name} are {info.pixel}"
         )
-    values: Pixels = (pixels / np.float64(top_of(pixels.dtype)) * top_of(header.pixel)).round()
-    return values.astype(header.pixel)
+    values: Pixels = (pixels / np.float64(top_of(pixels.dtype)) * top_of(info.pixel)).round()
+    return values.astype(info.pixel)
 
 
-def _formed(pixels: Pixels, header: TaskInfo) -> Pixels:
-    """In the type and with the channels of the task's images."""
-    typed = as_dtype(pixels, np.dtype(header.pixel))
-    return typed if len(typed) == len(header.mean) else np.repeat(typed, len(header.mean), axis=0)
+def _formed(pixels: Pixels, info: TaskInfo) -> Pixels:
+    """Return pixels in the type and with the channels of the task's images."""
+    typed = as_dtype(pixels, np.dtype(info.pixel))
+    return typed if len(typed) == len(info.mean) else np.repeat(typed, len(info.mean), axis=0)

@@ -1,7 +1,7 @@
 """A packed network in use: `acll.load(path)`, its tasks, their networks, predictions.
 
-What is not asked for is not read: opening a file reads its header, and a task's network the weights
-that it needs.
+What is not asked for is not read: opening a file reads its header, and a task's network reads the
+weights that it needs.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from acll.data.batches import evaluation_batch, normalised
-from acll.data.images import Pixels
+from acll.data.images import Pixels, within
 from acll.data.prepared import TaskInfo
 from acll.data.tiles import tiles
 from acll.errors import UserError
@@ -48,17 +48,13 @@ class LearnedTask:
     name: str
     kind: Kind
     classes: tuple[str, ...]
-    image_size: tuple[
-        int, int
-    ]  # height, width in pixels to which images are resized, or of their tiles
+    image_size: tuple[int, int]  # height, width to which images are resized, or of their tiles
     mean: tuple[float, ...]  # of each channel, white being 1
-    deviation: tuple[float, ...]
+    std: tuple[float, ...]
     metric: str
     score: float  # on the validation split, when it was learned
     ratio: float | None  # release ratio; None where nothing was released
-    owned_share: (
-        float | None
-    )  # the weights that it trained and kept; None where the method owns none
+    owned_share: float | None  # weights that it trained and kept; None where its method owns none
     used_share: float  # these, and those of the tasks before it
 
 
@@ -75,9 +71,9 @@ class Classified:
         return self.classes[int(self.probabilities.argmax())]
 
     def top(self, count: int) -> list[tuple[str, float]]:
-        """The most probable classes, the first of which is the label, with their probabilities."""
+        """Return the most probable classes with their probabilities, the label first."""
         order = np.argsort(-self.probabilities, kind="stable")[:count]
-        return [(self.classes[place], float(self.probabilities[place])) for place in order]
+        return [(self.classes[index], float(self.probabilities[index])) for index in order]
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ _ONE = str | Path | Image.Image  # what may have parts, and is an image all the 
 
 
 class PackedNetwork:
-    """A packed file in use. Nothing but its header is read before a task is asked for."""
+    """A packed file in use. Only its header is read before a task is asked for."""
 
     def __init__(self, opened: packed_file.PackedFile) -> None:
         self._file = opened
@@ -119,25 +115,24 @@ class PackedNetwork:
         )
 
     def task(self, name: str) -> LearnedTask:
-        """One of its tasks. Raises PackingError for one that was not learned."""
+        """Return one of its tasks. Raises PackingError for one that was not learned."""
         position = self._file.without_weights().position(name)
         return self.tasks[position - 1]
 
     def network(self, task: str) -> TaskNetwork:
-        """The network of a task: an ordinary module in evaluation mode, independent of all others.
+        """Return the network of a task: a module in evaluation mode, independent of all others.
 
-        Images float [N, C, *image_size], normalised with the task's mean and deviation → logits [N,
-        classes], or [N, classes, *image_size] for a segmentation task. Raises PackingError for a
-        task that was not learned, or a file that is not sound.
+        It takes images float [N, C, *image_size], normalised with the task's mean and std. It gives
+        logits [N, classes], or [N, classes, *image_size] for a segmentation task. Raises
+        PackingError for a task that was not learned, or a file that is not sound.
         """
         return loaded(self._file, task)
 
     def switch(self, network: TaskNetwork, task: str) -> None:
-        """Make a network that `network` gave one of another task, in place; its shared weights stay
-        where they are.
+        """Turn a network that `network` gave into that of another task, in place.
 
-        For services that hold one network and have many tasks. Raises PackingError; then nothing
-        has changed.
+        For services that have many tasks and memory for one network: new values are copied into the
+        tensors of the old one. Where it raises PackingError, nothing has changed.
         """
         if not isinstance(network, TaskNetwork):
             raise PackingError(
@@ -168,16 +163,17 @@ class PackedNetwork:
     def predict(
         self, task: str, images: OneImage | Iterable[OneImage], device: str | torch.device = "cpu"
     ) -> Prediction | list[Prediction]:
-        """What an image shows, or each of several, prepared as the task's images were.
+        """Return what an image shows, or a list for several images.
 
-        images: a path, an image of Pillow, an array [H, W] or [H, W, C] or a tensor [H, W] or [C,
-        H, W], of any size; or several of these, for which there is a list. Raises PackingError, and
-        ImageError for an image that cannot be used.
+        images: one or several of a path, an image of Pillow, an array [H, W] or [H, W, C], or a
+        tensor [H, W] or [C, H, W], of any size. They are prepared as the task's images were. Raises
+        PackingError, and ImageError for an image that cannot be used.
         """
         several = hasattr(images, "__getitem__") or isinstance(images, Iterable)
         one = isinstance(images, _ONE) or not several or getattr(images, "ndim", 4) < 4
         found = []
-        for prediction in self.predict_each(task, [images] if one else images, device):  # type: ignore[arg-type, list-item]
+        every: Any = [images] if one else images
+        for prediction in self.predict_each(task, every, device):
             if isinstance(prediction, ImageError):
                 raise prediction
             found.append(prediction)
@@ -186,20 +182,23 @@ class PackedNetwork:
     def predict_each(
         self, task: str, images: Iterable[OneImage], device: str | torch.device = "cpu"
     ) -> Iterator[Prediction | ImageError]:
-        """What each image shows, or what is wrong with it, one after another: there may be any
-        number of them."""
+        """Yield what each image shows, or what is wrong with it.
+
+        Images are taken one after another, so there may be any number of them.
+        """
         record = self._file.record(task)
-        header, network = task_info_of(record), self._held(task, _usable(device))
+        info, network = task_info_of(record), self._held(task, _usable(device))
         if isinstance(images, _ONE):
             images = [images]
         if record.kind == "segmentation":
-            yield from (_segmented(network, header, image) for image in images)
+            yield from (_segmented(network, info, image) for image in images)
             return
         coming = iter(images)
-        while chunk := list(islice(coming, evaluation_batch(header))):
-            yield from _classified(network, header, chunk)
+        while chunk := list(islice(coming, evaluation_batch(info))):
+            yield from _classified(network, info, chunk)
 
     def _held(self, task: str, device: torch.device) -> TaskNetwork:
+        """Return the network of a task; the last one is held."""
         if self._last is None or self._last[:2] != (task, device):
             self._last = (task, device, self.network(task).to(device))
         return self._last[2]
@@ -213,13 +212,22 @@ class PackedNetwork:
         owned = sum(layer.owned[position - 1] for layer in layers)
         ratio = record.choice.get("ratio")
         return LearnedTask(
-            record.name, record.kind, record.classes, record.image_size, record.mean, record.deviation, record.metric,
-            record.validation_score, ratio, owned / total if record.frozen else None, used / total,
-        )  # fmt: skip
+            record.name,
+            record.kind,
+            record.classes,
+            record.image_size,
+            record.mean,
+            record.std,
+            record.metric,
+            record.validation_score,
+            ratio,
+            owned / total if record.frozen else None,
+            used / total,
+        )
 
 
 def _usable(device: str | torch.device) -> torch.device:
-    """Raises UserError for a device that is not here."""
+    """Return a device. Raises UserError for one that is not here."""
     try:
         there = torch.zeros(1, device=device)
         float(there)  # what has no memory gives none back
@@ -239,36 +247,33 @@ def load(path: str | Path) -> PackedNetwork:
 
 
 @torch.no_grad()
-def _logits(network: TaskNetwork, header: TaskInfo, images: Tensor) -> Tensor:
+def _logits(network: TaskNetwork, info: TaskInfo, images: Tensor) -> Tensor:
     device = next(network.parameters()).device
-    logits: Tensor = network(normalised(images, header, device))
+    logits: Tensor = network(normalised(images, info, device))
     return logits
 
 
-def _prepared(image: OneImage, header: TaskInfo) -> Pixels:
-    return prepared_image(pixels_of(image), header)
+def _prepared(image: OneImage, info: TaskInfo) -> Pixels:
+    return prepared_image(pixels_of(image), info)
 
 
 def _classified(
-    network: TaskNetwork, header: TaskInfo, images: Iterable[OneImage]
+    network: TaskNetwork, info: TaskInfo, images: Iterable[OneImage]
 ) -> Iterator[Classified | ImageError]:
-    made = [_or_error(partial(_prepared, image, header)) for image in images]
+    made = [_or_error(partial(_prepared, image, info)) for image in images]
     usable = [pixels for pixels in made if not isinstance(pixels, ImageError)]
-    probabilities = iter(
-        _logits(network, header, batch_of(usable)).softmax(dim=1).cpu().numpy() if usable else ()
-    )
+    found = _logits(network, info, batch_of(usable)).softmax(dim=1).cpu().numpy() if usable else ()
+    probabilities = iter(found)
     for pixels in made:
         if isinstance(pixels, ImageError):
             yield pixels
-        else:
-            own = next(probabilities)
-            yield (
-                Classified(header.classes, own) if np.isfinite(own).all() else ImageError(_NOTHING)
-            )
+            continue
+        own = next(probabilities)
+        yield Classified(info.classes, own) if np.isfinite(own).all() else ImageError(_NOTHING)
 
 
-def _segmented(network: TaskNetwork, header: TaskInfo, image: OneImage) -> Segmented | ImageError:
-    return _or_error(lambda: Segmented(header.classes, _mask(network, header, pixels_of(image))))
+def _segmented(network: TaskNetwork, info: TaskInfo, image: OneImage) -> Segmented | ImageError:
+    return _or_error(lambda: Segmented(info.classes, _mask(network, info, pixels_of(image))))
 
 
 def _or_error(make: Callable[[], _T]) -> _T | ImageError:
@@ -278,37 +283,35 @@ def _or_error(make: Callable[[], _T]) -> _T | ImageError:
         return error
 
 
-def _mask(network: TaskNetwork, header: TaskInfo, pixels: Pixels) -> NDArray[np.uint8]:
-    if header.tile_overlap is None:
-        logits = _logits(network, header, batch_of([prepared_image(pixels, header)]))
+def _mask(network: TaskNetwork, info: TaskInfo, pixels: Pixels) -> NDArray[np.uint8]:
+    """Return the class of each pixel of an image [C, H, W], [H, W]. Raises ImageError."""
+    if info.tile_overlap is None:
+        logits = _logits(network, info, batch_of([prepared_image(pixels, info)]))
         return _labels(logits[0], pixels.shape[1:])
     mask = np.zeros(pixels.shape[1:], np.uint8)
-    for (top, left, bottom, right), core in tiles(
-        pixels.shape[1:], header.image_size, header.tile_overlap
-    ):
-        tile = prepared_tile(pixels[:, top:bottom, left:right], header)
-        labels = _labels(_logits(network, header, batch_of([tile]))[0], header.image_size)
-        inside = labels[core[0] : core[2], core[1] : core[3]]
-        mask[top + core[0] : top + core[2], left + core[1] : left + core[3]] = inside
+    for box, valid_box in tiles(pixels.shape[1:], info.image_size, info.tile_overlap):
+        tile = prepared_tile(within(pixels, box), info)
+        labels = _labels(_logits(network, info, batch_of([tile]))[0], info.image_size)
+        top, left, bottom, right = valid_box
+        rows = slice(box[0] + top, box[0] + bottom)
+        columns = slice(box[1] + left, box[1] + right)
+        mask[rows, columns] = within(labels, valid_box)
     return mask
 
 
 def _labels(logits: Tensor, size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The class of each pixel of an image of this size, from logits [classes, h, w], which are
-    interpolated.
+    """Return the class of each pixel of an image of this size, from logits [classes, h, w].
 
-    One class at a time: large images of many classes would not fit into memory. Raises ImageError.
+    These are interpolated one class at a time: large images of many classes would not fit into
+    memory. Raises ImageError.
     """
     if not bool(torch.isfinite(logits).all()):
         raise ImageError(_NOTHING)
     best = torch.full(size, -torch.inf, device=logits.device)
     labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
     for label, own in enumerate(logits):
-        whole = (
-            own
-            if own.shape == size
-            else F.interpolate(own[None, None], size, mode="bilinear")[0, 0]
-        )
-        better = whole > best
-        best[better], labels[better] = whole[better], label
+        if own.shape != size:
+            own = F.interpolate(own[None, None], size, mode="bilinear")[0, 0]
+        better = own > best
+        best[better], labels[better] = own[better], label
     return labels.cpu().numpy()

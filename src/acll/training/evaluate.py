@@ -28,7 +28,7 @@ def evaluated(
     if kind == "classification":
         return EvalResult(kind, correct=together)
     return EvalResult(
-        kind, confusion=together if split.wholes is None else _stitched(together, split)
+        kind, confusion=together if split.tile_image_index is None else _stitched(together, split)
     )
 
 
@@ -37,9 +37,9 @@ def _stitched(confusion: np.ndarray, split: Split) -> np.ndarray:
 
     The parts for which the tiles of an image answer cover it once.
     """
-    assert split.wholes is not None
-    matrices = np.zeros((split.originals(), *confusion.shape[1:]), confusion.dtype)
-    np.add.at(matrices, split.wholes.numpy(), confusion)
+    assert split.tile_image_index is not None
+    matrices = np.zeros((split.image_count(), *confusion.shape[1:]), confusion.dtype)
+    np.add.at(matrices, split.tile_image_index.numpy(), confusion)
     return matrices
 
 

@@ -29,8 +29,10 @@ class CocoSplit(Settings):
 
 
 class Coco(RawData):
-    """Annotations in COCO's format (polygons or run lengths), drawn as masks: 0 is the background,
-    smaller objects lie upon larger ones, crowds are ignored."""
+    """Annotations in COCO's format (polygons or run lengths), drawn as masks.
+
+    0 is the background, smaller objects lie upon larger ones, crowds are ignored.
+    """
 
     source: Literal["coco"] = Field(description="`coco`")
     kind: Literal["segmentation"] = Field("segmentation", description="always segmentation")
@@ -41,9 +43,9 @@ class Coco(RawData):
     val: CocoSplit | None = Field(None, description="of the validation split; else it is cut")
     test: CocoSplit | None = Field(None, description="of the test split; else it is cut")
 
-    def listing(self, root: Path) -> Manifest:
+    def manifest(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
-        return _listing(self, root)
+        return _manifest(self, root)
 
     def raw_files(self, root: Path) -> list[Path]:
         """Return the files that are read. Raises DataError."""
@@ -64,33 +66,36 @@ _NEEDED: dict[str, dict[str, tuple[type, ...]]] = {
 
 
 def _raw_files(task: Coco, root: Path) -> list[Path]:
-    """The archive, or the annotations and all files in the folders of images. Raises DataError."""
+    """Return the archive, or the annotations and all files in the folders of images.
+
+    Raises DataError.
+    """
     path = root / task.path
     if path.is_file() and path.name.endswith(COMPRESSED):  # which would have to be read through
         return [path]
-    place = storage_of(path)
+    storage = storage_of(path)
     if path.is_file():
         return [path]
     parts = [getattr(task, split) for split in SPLITS if getattr(task, split) is not None]
     wanted = tuple(_in(part.images, "") for part in parts)
     annotations = {_in("", part.annotations) for part in parts}
-    found = [name for name in place.names() if name.startswith(wanted) or name in annotations]
+    found = [name for name in storage.names() if name.startswith(wanted) or name in annotations]
     for part in parts:
         if _in("", part.annotations) not in found:
             raise DataError(f"{path}/{part.annotations}: there is no such file")
     return [path / name for name in found]
 
 
-def _listing(task: Coco, root: Path) -> Manifest:
-    """The samples of all splits; `mask` holds what is drawn: (height, width, annotations).
+def _manifest(task: Coco, root: Path) -> Manifest:
+    """Return the samples of all splits; `mask` of a sample is (height, width, annotations).
 
     Raises DataError.
     """
     path = root / task.path
-    place = storage_of(path)
-    present = set(place.names())
+    storage = storage_of(path)
+    present = set(storage.names())
     contents = {
-        split: _content(place, part, path)
+        split: _content(storage, part, path)
         for split in SPLITS
         if (part := getattr(task, split)) is not None
     }
@@ -103,54 +108,60 @@ def _listing(task: Coco, root: Path) -> Manifest:
             f"{', '.join(names.values())})"
         )
     if len(wanted) > IGNORE - 1:
-        raise DataError(f"{path}: {len(wanted)} categories, more than the {IGNORE - 1} that a "
-                        "mask can hold; "
-                        "name those to use in `classes`")  # fmt: skip
+        raise DataError(
+            f"{path}: {len(wanted)} categories, more than the {IGNORE - 1} that a mask can hold; "
+            "name those to use in `classes`"
+        )
     index = {name: 1 + number for number, name in enumerate(wanted)}
-    items: list[Sample] = []
+    samples: list[Sample] = []
     faults: list[DataFault] = []
     for split, content in contents.items():
         folder = getattr(task, split).images
         for name, image, drawn in _drawn(content, folder, index):
             if name in present:
                 mask = (image["height"], image["width"], drawn)
-                items.append(Sample(name, split, name, mask=mask, group=group_of(name, task.group)))
+                samples.append(
+                    Sample(name, split, name, mask=mask, group=group_of(name, task.group))
+                )
             else:
                 faults.append(DataFault("missing", name, "named in the annotations, but not there"))
 
-    image_of = reader(place, read_image)
-    drawings = {item.image: item.mask for item in items}
+    image_of = reader(storage, read_image)
+    drawings = {sample.image: sample.mask for sample in samples}
 
     @lru_cache(maxsize=1)  # neighbouring tiles are of one image
     def mask_of(name: str) -> Pixels:
         height, width, drawn = drawings[name]
         return _mask(height, width, drawn)
 
-    def read(item: Sample) -> tuple[Pixels, Pixels | None]:
-        image, size = image_of(item.image, item.box), item.mask[:2]
-        if item.box is None and image.shape[1:] != size:  # nothing is drawn, whatever size it says
+    def read(sample: Sample) -> tuple[Pixels, Pixels | None]:
+        image, size = image_of(sample.image, sample.box), sample.mask[:2]
+        # The annotations may state any size, so nothing is drawn before it is that of the image.
+        # A mask without memory carries the size to where the two are compared.
+        if sample.box is None and image.shape[1:] != size:
             return image, np.broadcast_to(np.uint8(IGNORE), size)
-        return image, within(mask_of(item.image), item.box)
+        return image, within(mask_of(sample.image), sample.box)
 
-    def size(item: Sample) -> list[tuple[int, int]]:
-        return [size_of(place.open(item.image), item.image), item.mask[:2]]
+    def size(sample: Sample) -> list[tuple[int, int]]:
+        return [size_of(storage.open(sample.image), sample.image), sample.mask[:2]]
 
     return Manifest(
-        "segmentation", [BACKGROUND, *wanted], list(contents), items, read, size, faults
+        "segmentation", [BACKGROUND, *wanted], list(contents), samples, read, size, faults
     )
 
 
-def _content(place: Storage, part: CocoSplit, path: Path) -> dict[str, Any]:
-    """The annotations of a split. Raises DataError where they are not in COCO's format."""
+def _content(storage: Storage, part: CocoSplit, path: Path) -> dict[str, Any]:
+    """Return the annotations of a split. Raises DataError where they are not in COCO's format."""
     try:
-        content = json.loads(content_of(place, part.annotations))
+        content = json.loads(content_of(storage, part.annotations))
         for key, kinds in _NEEDED.items():
             for entry in content[key]:
                 lacking = [name for name, kind in kinds.items() if not _fits(entry.get(name), kind)]
                 if lacking:
-                    raise DataError(f"{path}/{part.annotations}: an entry of `{key}` has no "
-                                    f"{' or '.join(lacking)}, or "
-                                    "something else there")  # fmt: skip
+                    raise DataError(
+                        f"{path}/{part.annotations}: an entry of `{key}` has no "
+                        f"{' or '.join(lacking)}, or something else there"
+                    )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
@@ -177,17 +188,17 @@ def _content(place: Storage, part: CocoSplit, path: Path) -> dict[str, Any]:
 
 
 def _fits(value: Any, kind: tuple[type, ...]) -> bool:
-    """Whether a value is of one of these types; numbers that are no ids count pixels, and there is
-    one at least."""
+    """Return whether a value is of one of these types, and where it counts pixels, at least 1."""
     return type(value) in kind and (kind != _COUNT or value > 0)
 
 
 def _drawn(
     content: dict[str, Any], folder: str, index: dict[str, int]
 ) -> Iterator[tuple[str, dict[str, Any], Drawn]]:
-    """The images of a split by name, and what is drawn of each.
+    """Yield the images of a split by name, and what is drawn of each.
 
-    The numbers of categories are the split's own.
+    index: the class of each category that is used, by name: each split numbers its categories in
+    its own way.
     """
     labels = {category["id"]: index.get(category["name"]) for category in content["categories"]}
     drawn: dict[Any, Drawn] = defaultdict(list)
@@ -200,24 +211,27 @@ def _drawn(
 
 
 def _in(folder: str, name: str) -> str:
-    """A name in a folder, as places spell it."""
+    """Return a name in a folder as a `Storage` spells it; without a name, what names begin with."""
     path = (PurePosixPath(folder.strip("/")) / name).as_posix()
     return "" if path == "." else path if name else f"{path}/"
 
 
 def _mask(height: int, width: int, annotations: Drawn) -> Pixels:
-    """[height, width] class indices."""
+    """Return class indices [height, width], smaller objects upon larger ones.
+
+    Raises UnreadableError for an annotation that cannot be drawn.
+    """
     mask = np.zeros((height, width), np.uint8)
     shapes = []
     for annotation, label in annotations:
         try:
             area = annotation.get("area")
-            size = (
-                area if isinstance(area, int | float) else _inside(annotation, height, width).sum()
-            )
-            shapes.append((float(size), annotation, label))
+            if not isinstance(area, int | float):
+                area = _inside(annotation, height, width).sum()
+            shapes.append((float(area), annotation, label))
         except Exception as error:
             raise _undrawn(annotation, error) from None
+    # the largest first, so that the smaller ones are drawn upon them
     for _, annotation, label in sorted(shapes, key=lambda shape: -shape[0]):
         try:
             mask[_inside(annotation, height, width)] = (
@@ -233,11 +247,11 @@ def _undrawn(annotation: dict[str, Any], error: Exception) -> UnreadableError:
 
 
 def _inside(annotation: dict[str, Any], height: int, width: int) -> Pixels:
-    """Where an object is. Raises whatever there is.
+    """Return where an object is, bool [height, width].
 
-    The library draws polygons only, and only those that it can: others make it fill all memory. Of
-    run lengths that do not cover the image it leaves pixels as they were in memory, so those are
-    decoded here.
+    Raises ValueError, and whatever the library raises. The library is given sound polygons only:
+    others make it fill all memory. Run lengths are decoded here: of those that do not cover the
+    image, the library would leave pixels as they were in memory.
     """
     from pycocotools import mask as codec
 
@@ -267,8 +281,11 @@ def _inside(annotation: dict[str, Any], height: int, width: int) -> Pixels:
 
 
 def _lengths(text: str) -> list[int]:
-    """Run lengths from COCO's text: numbers of six bits, one of which says that more follow; from
-    the fourth length on each is the difference to the last but one."""
+    """Return the run lengths in COCO's text format. Raises ValueError.
+
+    A character has six bits: five of a number and one that says that more follow. From the fourth
+    length on, a number is the difference to the last length but one.
+    """
     runs: list[int] = []
     value = shift = 0
     for code in text.encode():
@@ -278,7 +295,7 @@ def _lengths(text: str) -> list[int]:
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
-            value -= (bits & 16) << (shift - 4)
+            value -= (bits & 16) << (shift - 4)  # the highest bit of a number is its sign
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value = shift = 0
     if shift:

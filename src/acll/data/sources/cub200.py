@@ -14,8 +14,10 @@ from acll.data.task import RawData
 
 
 class Cub200(RawData):
-    """CUB-200-2011 (Wah et al. 2011), 200 kinds of birds, with its own split into training and
-    test."""
+    """CUB-200-2011 (Wah et al. 2011): 200 kinds of birds.
+
+    It has its own split into training and test.
+    """
 
     source: Literal["cub200"] = Field(description="`cub200`")
     kind: Literal["classification"] = Field("classification", description="always classification")
@@ -24,9 +26,9 @@ class Cub200(RawData):
         description="the archive as it is published, or the folder that is in it",
     )
 
-    def listing(self, root: Path) -> Manifest:
+    def manifest(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
-        return _listing(self, root)
+        return _manifest(self, root)
 
     def raw_files(self, root: Path) -> list[Path]:
         """Return the files that are read. Raises DataError."""
@@ -34,7 +36,7 @@ class Cub200(RawData):
 
 
 def _raw_files(task: Cub200, root: Path) -> list[Path]:
-    """The archive, or the files of the folder. Raises DataError where there is neither."""
+    """Return the archive, or the files of the folder. Raises DataError where there is neither."""
     path = root / task.path
     if path.is_file():
         return [path]
@@ -43,23 +45,21 @@ def _raw_files(task: Cub200, root: Path) -> list[Path]:
     return [path / name for name in Folder(path).names()]
 
 
-def _listing(task: Cub200, root: Path) -> Manifest:
-    """The samples that `images.txt` names, with the published split into training and test.
+def _manifest(task: Cub200, root: Path) -> Manifest:
+    """Return the samples that `images.txt` names, with the published split into train and test.
 
     Raises DataError.
     """
     path = root / task.path
-    place = storage_of(path)
-    prefix = _prefix(place, path)
+    storage = storage_of(path)
+    prefix = _prefix(storage, path)
 
     def lines(name: str) -> dict[str, str]:
-        return _numbered(place, prefix + name, path)
+        return _numbered(storage, prefix + name, path)
 
-    images, labels, in_training = (
-        lines("images.txt"),
-        lines("image_class_labels.txt"),
-        lines("train_test_split.txt"),
-    )
+    images = lines("images.txt")
+    labels = lines("image_class_labels.txt")
+    in_training = lines("train_test_split.txt")
     names = lines("classes.txt")
     if not all(number.isdecimal() for number in names):
         raise DataError(
@@ -67,8 +67,8 @@ def _listing(task: Cub200, root: Path) -> Manifest:
         )
     numbers = sorted(names, key=int)
     index = {number: position for position, number in enumerate(numbers)}
-    present = set(place.names())
-    items, faults = [], []
+    present = set(storage.names())
+    samples, faults = [], []
     for key, image in images.items():
         name = f"{prefix}images/{image}"
         if labels.get(key) not in index or key not in in_training:
@@ -77,34 +77,36 @@ def _listing(task: Cub200, root: Path) -> Manifest:
             faults.append(DataFault("missing", image, "named in images.txt, but not there"))
             continue
         split = "train" if in_training[key] == "1" else "test"
-        items.append(
+        samples.append(
             Sample(image, split, name, label=index[labels[key]], group=group_of(image, task.group))
         )
-    items.sort(key=lambda item: (item.split != "train", item.id))
+    samples.sort(key=lambda sample: (sample.split != "train", sample.id))
     return manifest_of_files(
-        place,
+        storage,
         "classification",
         [names[number] for number in numbers],
         ["train", "test"],
-        items,
+        samples,
         faults,
     )
 
 
-def _prefix(place: Storage, path: Path) -> str:
-    """The folder in which the lists lie: the published archive has a file beside it."""
-    found = [name for name in place.names() if name == "images.txt" or name.endswith("/images.txt")]
+def _prefix(storage: Storage, path: Path) -> str:
+    """Return the folder in which the lists lie: the published archive has a file beside it."""
+    found = [
+        name for name in storage.names() if name == "images.txt" or name.endswith("/images.txt")
+    ]
     if len(found) != 1:
         raise DataError(f"{path}: not CUB-200-2011: it has no images.txt")
     return found[0].removesuffix("images.txt")
 
 
-def _numbered(place: Storage, name: str, path: Path) -> dict[str, str]:
-    """The lines `number text` of a file."""
+def _numbered(storage: Storage, name: str, path: Path) -> dict[str, str]:
+    """Return the lines `number text` of a file. Raises DataError."""
     try:
         pairs = [
             line.split(None, 1)
-            for line in content_of(place, name).decode().splitlines()
+            for line in content_of(storage, name).decode().splitlines()
             if line.strip()
         ]
         return {number: text.strip() for number, text in pairs}

@@ -20,13 +20,16 @@ class Digits(Task):
 
     from_files: ClassVar[bool] = False
 
-    def listing(self, root: Path) -> Manifest:
+    def manifest(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
-        return _listing(self)
+        return _manifest(self)
 
 
-def _listing(task: Digits) -> Manifest:
-    """1,797 grey images of ten classes (a part of UCI's optical recognition of handwritten digits)."""
+def _manifest(task: Digits) -> Manifest:
+    """Return 1,797 grey images of ten classes.
+
+    They are a part of UCI's optical recognition of handwritten digits.
+    """
     from sklearn.datasets import load_digits
 
     content = load_digits()

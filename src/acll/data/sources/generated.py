@@ -33,13 +33,13 @@ class Generated(Task):
 
     from_files: ClassVar[bool] = False
 
-    def listing(self, root: Path) -> Manifest:
+    def manifest(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
-        return _listing(self)
+        return _manifest(self)
 
 
-def _listing(task: Generated) -> Manifest:
-    """All samples of a generated task."""
+def _manifest(task: Generated) -> Manifest:
+    """Return all samples of a generated task."""
     images, labels = generate(task)
     ids = [f"{task.source}-{task.seed}-{index:06d}" for index in range(task.samples)]
     return manifest_of_arrays(
@@ -48,8 +48,10 @@ def _listing(task: Generated) -> Manifest:
 
 
 def generate(task: Generated) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """Images uint8 [N, 3, H, W] and labels int64 [N] with classes in equal numbers, or masks uint8
-    [N, H, W]."""
+    """Return images uint8 [N, 3, H, W], and labels int64 [N] or masks uint8 [N, H, W].
+
+    Labels have all classes in about equal numbers.
+    """
     generator = np.random.default_rng([task.seed, task.classes, task.samples])
     height, width = task.image_size
     make = _textures if task.kind == "classification" else _shapes
@@ -59,12 +61,11 @@ def generate(task: Generated) -> tuple[NDArray[np.uint8], NDArray[Any]]:
 def _textures(
     generator: np.random.Generator, task: Generated, height: int, width: int
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """A class is a smooth pattern; a sample is the pattern, moved about, mixed with another, under
-    noise.
+    """Return images and labels of a classification task.
 
-    With difficulty d the patterns share a part d/2 of their variance with all others, samples move
-    by up to d/2 of the image and the noise has deviation 0.1 + 0.5 d (the patterns have deviation
-    1).
+    A class is a smooth pattern of std 1. A sample is its pattern, moved, mixed with another one,
+    under noise. With difficulty d, patterns share a part d/2 of their variance with all others,
+    samples move by up to d/2 of the image, and the noise has std 0.1 + 0.5 d.
     """
     difficulty = task.difficulty
     common = _smooth(generator, IMAGE_CHANNELS, height, width)
@@ -90,11 +91,11 @@ def _textures(
 def _shapes(
     generator: np.random.Generator, task: Generated, height: int, width: int
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """Shapes on a textured ground (class 0); a class has a form (disc, square, diamond, ring, …)
-    and a colour.
+    """Return images and masks of a segmentation task: shapes on a textured ground (class 0).
 
-    With difficulty d the colours lie closer together (contrast 1.5 − d), shapes are smaller and
-    more numerous, and ground and noise are stronger.
+    A class has a shape (disc, square, diamond, ring, …) and a colour. With difficulty d, colours
+    lie closer together (contrast 1.5 − d), shapes are smaller and more numerous, and ground and
+    noise are stronger.
     """
     difficulty = task.difficulty
     colours = generator.normal(0, 1, (task.classes, IMAGE_CHANNELS))
@@ -110,31 +111,33 @@ def _shapes(
             label = int(generator.integers(1, task.classes))
             radius = side * generator.uniform(0.25 - 0.15 * difficulty, 0.4 - 0.2 * difficulty)
             row, column = generator.uniform(0, height), generator.uniform(0, width)
-            inside = _form(label, (rows - row) / radius, (columns - column) / radius)
+            inside = _shape(label, (rows - row) / radius, (columns - column) / radius)
             image[:, inside] += (colours[label] - colours[masks[index][inside]]).T
             masks[index][inside] = label
         images[index] = _bytes(image + generator.normal(0, 0.1 + 0.3 * difficulty, image.shape))
     return images, masks
 
 
-def _form(label: int, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """The pixels of a shape of radius 1 about the origin."""
+def _shape(
+    label: int, rows: NDArray[np.float64], columns: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Return which pixels lie in the shape of a class, of radius 1 about the origin."""
     distance = np.hypot(rows, columns)
-    forms = (
+    shapes = (
         distance < 1,
         np.maximum(abs(rows), abs(columns)) < 0.85,
         abs(rows) + abs(columns) < 1.2,
         (distance < 1) & (distance > 0.5),
         np.minimum(abs(rows), abs(columns)) < 0.3 * (distance < 1),
     )
-    form: NDArray[np.bool_] = forms[(label - 1) % len(forms)]
-    return form
+    shape: NDArray[np.bool_] = shapes[(label - 1) % len(shapes)]
+    return shape
 
 
 def _smooth(
     generator: np.random.Generator, channels: int, height: int, width: int
 ) -> NDArray[np.float64]:
-    """Random patterns [channels, height, width] of low spatial frequency, mean 0 and deviation 1."""
+    """Return random patterns [channels, height, width] of low frequency, mean 0 and std 1."""
     rows, columns = np.fft.fftfreq(height)[:, None] * height, np.fft.fftfreq(width)[None, :] * width
     weight = np.exp(-(rows**2 + columns**2) / 18)
     spectrum = np.fft.fft2(generator.normal(0, 1, (channels, height, width))) * weight
@@ -145,5 +148,5 @@ def _smooth(
 
 
 def _bytes(image: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Values of deviation about 1 → 0 … 255."""
+    """Return values of mean 0 and std about 1 as 0 … 255."""
     return np.clip(127.5 + 40 * image, 0, 255).round().astype(np.uint8)

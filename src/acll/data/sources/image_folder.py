@@ -29,23 +29,24 @@ class ImageFolder(RawData):
     source: Literal["image_folder"] = Field(description="`image_folder`")
     kind: Literal["classification"] = Field("classification", description="always classification")
 
-    def listing(self, root: Path) -> Manifest:
+    def manifest(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
-        return _listing(self, root)
+        return _manifest(self, root)
 
     def raw_files(self, root: Path) -> list[Path]:
         """Return the files that are read. Raises DataError."""
         return raw_files(root / self.path, _names)
 
 
-def _listing(task: ImageFolder, root: Path) -> Manifest:
-    """The samples of `{train,val,test}/<class>/*`.
+def _manifest(task: ImageFolder, root: Path) -> Manifest:
+    """Return the samples of `{train,val,test}/<class>/*`.
 
-    Raises DataError where classes cannot be what is meant.
+    Raises DataError where folders cannot be the classes that are meant.
     """
     path = root / task.path
-    place = storage_of(path)
-    names = _names(place, path)
+    storage = storage_of(path)
+    names = _names(storage, path)
+    # (split, class, name)
     found = [
         (*PurePosixPath(name).parts[:2], name)
         for name in names
@@ -53,7 +54,7 @@ def _listing(task: ImageFolder, root: Path) -> Manifest:
     ]
     classes = sorted(
         {label for split, label, _ in found if split == "train"}
-        | set(_empty_folders(path, "train"))
+        | set(_class_folders(path, "train"))
     )
     if len(classes) < 2:
         raise DataError(
@@ -69,7 +70,7 @@ def _listing(task: ImageFolder, root: Path) -> Manifest:
         if empty and split == "train":  # elsewhere a warning, with other sources as well
             raise DataError(f"{path}/{split}: classes without an image: {some(empty)}")
     index = {label: number for number, label in enumerate(classes)}
-    items = [
+    samples = [
         Sample(name, split, name, label=index[label], group=group_of(name, task.group))
         for split, label, name in sorted(
             found, key=lambda entry: (SPLITS.index(entry[0]), entry[1], entry[2])
@@ -84,12 +85,12 @@ def _listing(task: ImageFolder, root: Path) -> Manifest:
         for name in names
         if len(PurePosixPath(name).parts) != 3
     ]
-    return manifest_of_files(place, "classification", classes, splits_in(names), items, faults)
+    return manifest_of_files(storage, "classification", classes, splits_in(names), samples, faults)
 
 
-def _names(place: Storage, path: Path) -> list[str]:
+def _names(storage: Storage, path: Path) -> list[str]:
     """Return the images. Raises DataError where they are laid out as those of `mask_folder`."""
-    names = image_names(place, path, IMAGE_LAYOUT)
+    names = image_names(storage, path, IMAGE_LAYOUT)
     if folders_in_train(path, names) == {"images", "masks"}:
         raise DataError(
             f"{path}: not the layout of image_folder (expected: {layout(IMAGE_LAYOUT)})"
@@ -97,7 +98,9 @@ def _names(place: Storage, path: Path) -> list[str]:
     return names
 
 
-def _empty_folders(path: Path, split: str) -> set[str]:
-    """Classes are folders, and one without an image is a mistake that must not pass as a missing
-    class."""
+def _class_folders(path: Path, split: str) -> set[str]:
+    """Return the folders of a split, those without an image, too.
+
+    An empty folder is a mistake, which must not pass as a class that does not exist.
+    """
     return {name for name in folders_in(path / split) if not name.startswith(".")}

@@ -19,31 +19,33 @@ MASK_LAYOUT = "{images,masks}/*"  # what lies in a split
 
 
 class MaskFolder(RawData):
-    """Images in `{train,val,test}/images/*` and masks of class indices (grey levels, or of a
-    palette) in `{train,val,test}/masks/*`; 255 means ignore."""
+    """Images in `{train,val,test}/images/*` and their masks in `{train,val,test}/masks/*`.
+
+    Masks hold class indices (grey levels, or of a palette); 255 means ignore.
+    """
 
     source: Literal["mask_folder"] = Field(description="`mask_folder`")
     kind: Literal["segmentation"] = Field("segmentation", description="always segmentation")
     classes: Names = Field(description="names of the classes, in order of index")
 
-    def listing(self, root: Path) -> Manifest:
+    def manifest(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
-        return _listing(self, root)
+        return _manifest(self, root)
 
     def raw_files(self, root: Path) -> list[Path]:
         """Return the files that are read. Raises DataError."""
         return raw_files(root / self.path, _names)
 
 
-def _listing(task: MaskFolder, root: Path) -> Manifest:
-    """The samples of `{train,val,test}/{images,masks}/*`, paired by name.
+def _manifest(task: MaskFolder, root: Path) -> Manifest:
+    """Return the samples of `{train,val,test}/{images,masks}/*`, paired by name.
 
     Raises DataError for another layout.
     """
     path = root / task.path
-    place = storage_of(path)
-    names = _names(place, path)
-    items: list[Sample] = []
+    storage = storage_of(path)
+    names = _names(storage, path)
+    samples: list[Sample] = []
     faults: list[DataFault] = []
     for split in splits_in(names):
         images, masks = (_by_stem(names, f"{split}/{part}/") for part in ("images", "masks"))
@@ -58,13 +60,16 @@ def _listing(task: MaskFolder, root: Path) -> Manifest:
                 faults.append(fault)
             else:
                 (image,), (mask,) = pair
-                items.append(
+                samples.append(
                     Sample(image, split, image, mask=mask, group=group_of(image, task.group))
                 )
-    return manifest_of_files(place, "segmentation", task.classes, splits_in(names), items, faults)
+    return manifest_of_files(
+        storage, "segmentation", task.classes, splits_in(names), samples, faults
+    )
 
 
 def _unpaired(images: list[str], masks: list[str]) -> DataFault | None:
+    """Return what is wrong with the files of one name; None for an image and its mask."""
     for several in (images, masks):
         if len(several) > 1:
             return DataFault(
@@ -74,14 +79,13 @@ def _unpaired(images: list[str], masks: list[str]) -> DataFault | None:
             )
     if not masks:
         return DataFault("partner", images[0], "an image without a mask of the same name")
-    return (
-        DataFault("partner", masks[0], "a mask without an image of the same name")
-        if not images
-        else None
-    )
+    if not images:
+        return DataFault("partner", masks[0], "a mask without an image of the same name")
+    return None
 
 
 def _by_stem(names: list[str], folder: str) -> dict[str, list[str]]:
+    """Return the files right in a folder, by name without ending."""
     found: dict[str, list[str]] = defaultdict(list)
     for name in names:
         if name.startswith(folder) and name.count("/") == 2:
@@ -89,9 +93,9 @@ def _by_stem(names: list[str], folder: str) -> dict[str, list[str]]:
     return found
 
 
-def _names(place: Storage, path: Path) -> list[str]:
+def _names(storage: Storage, path: Path) -> list[str]:
     """Return images and masks. Raises DataError where they are laid out otherwise."""
-    names = image_names(place, path, MASK_LAYOUT)
+    names = image_names(storage, path, MASK_LAYOUT)
     if not folders_in_train(path, names) >= {"images", "masks"}:
         raise DataError(f"{path}: not the layout of mask_folder (expected: {layout(MASK_LAYOUT)})")
     return names

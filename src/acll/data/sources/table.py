@@ -17,8 +17,11 @@ from acll.settings import Kind, Names
 
 
 class Table(RawData):
-    """A table with a row for each image: columns `path`, `label` (for segmentation `mask`), and
-    `split`, which may be absent. Paths are relative to the table."""
+    """A table with a row for each image.
+
+    Its columns are `path`, `label` (for segmentation `mask`), and `split`, which may be absent.
+    Paths are relative to the table.
+    """
 
     source: Literal["table"] = Field(description="`table`")
     kind: Kind = Field("classification", description="`classification` or `segmentation`")
@@ -37,9 +40,9 @@ class Table(RawData):
 
     in_one_place: ClassVar[bool] = False  # the images that it names may lie elsewhere
 
-    def listing(self, root: Path) -> Manifest:
+    def manifest(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
-        return _listing(self, root)
+        return _manifest(self, root)
 
     def raw_files(self, root: Path) -> list[Path]:
         """Return the files that are read. Raises DataError."""
@@ -50,15 +53,15 @@ Row = dict[str, str]
 
 
 def _raw_files(task: Table, root: Path) -> list[Path]:
-    """The table and all files that it names and that are there. Raises DataError."""
+    """Return the table and all files that it names and that are there. Raises DataError."""
     path = root / task.path
     columns = ["path", "mask"] if task.kind == "segmentation" else ["path"]
     names = {row[column] for row in rows_of(task, root) for column in columns}
     return [path, *(file for name in sorted(names) if (file := path.parent / name).is_file())]
 
 
-def _listing(task: Table, root: Path) -> Manifest:
-    """The samples of a table. Raises DataError where it is not a table of samples."""
+def _manifest(task: Table, root: Path) -> Manifest:
+    """Return the samples of a table. Raises DataError where it is not a table of samples."""
     path = root / task.path
     rows = rows_of(task, root)
     masks = task.kind == "segmentation"
@@ -71,7 +74,7 @@ def _listing(task: Table, root: Path) -> Manifest:
             f"{path}: at least two labels are expected; there is {some(classes) or 'none'}"
         )
     index = {name: number for number, name in enumerate(classes)}
-    items, faults = [], []
+    samples, faults = [], []
     for row in sorted(rows, key=lambda row: (SPLITS.index(row["split"]), row["path"])):
         named = [row["path"], row["mask"]] if masks else [row["path"]]
         absent = [name for name in named if not (path.parent / name).is_file()]
@@ -80,17 +83,17 @@ def _listing(task: Table, root: Path) -> Manifest:
             continue
         group = group_of(row["path"], task.group)
         label, mask = (0, row["mask"]) if masks else (index[row["label"]], None)
-        items.append(
+        samples.append(
             Sample(row["path"], row["split"], row["path"], label=label, mask=mask, group=group)
         )
     splits = {row["split"] for row in rows}
     return manifest_of_files(
-        Folder(path.parent), task.kind, list(classes), sorted(splits), items, faults
+        Folder(path.parent), task.kind, list(classes), sorted(splits), samples, faults
     )
 
 
 def rows_of(task: Table, root: Path) -> list[Row]:
-    """The rows as text, each with a split. Raises DataError."""
+    """Return the rows as text, each with a split. Raises DataError."""
     path = root / task.path
     if path.is_dir():
         raise DataError(f"{path}: a folder; a table is a .csv or .parquet file")
@@ -125,7 +128,7 @@ def rows_of(task: Table, root: Path) -> list[Row]:
 
 
 def _fault(row: Row, columns: list[str]) -> str | None:
-    """What is wrong with a row, in words."""
+    """Return what is wrong with a row, in words."""
     empty = [column for column in columns if not row[column]]
     if empty:
         return f"the column {empty[0]} is empty"
@@ -160,9 +163,7 @@ def _parquet(path: Path) -> list[Row]:
 
 
 def _in_order(labels: set[str]) -> list[str]:
-    """Sorted, as numbers where all are."""
-    return (
-        sorted(labels, key=lambda label: (int(label), label))
-        if all(label.isdecimal() for label in labels)
-        else sorted(labels)
-    )
+    """Return labels sorted, as numbers where all are."""
+    if all(label.isdecimal() for label in labels):
+        return sorted(labels, key=lambda label: (int(label), label))
+    return sorted(labels)

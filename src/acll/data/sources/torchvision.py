@@ -1,4 +1,4 @@
-"""Datasets of torchvision, read and downloaded by its own classes, which verify what they download."""
+"""Datasets of torchvision, read by its own classes, which also download and verify them."""
 
 import contextlib
 import shutil
@@ -22,14 +22,17 @@ from acll.data.task import Task
 from acll.settings import Kind
 
 TorchvisionName = Literal[
-    "MNIST", "FashionMNIST", "KMNIST", "EMNIST", "SVHN", "CIFAR10", "CIFAR100", "Flowers102", "StanfordCars",
-    "FGVCAircraft", "Food101", "DTD", "GTSRB", "EuroSAT", "OxfordIIITPet", "VOCSegmentation", "Cityscapes",
+    "MNIST", "FashionMNIST", "KMNIST", "EMNIST", "SVHN", "CIFAR10", "CIFAR100", "Flowers102",
+    "StanfordCars", "FGVCAircraft", "Food101", "DTD", "GTSRB", "EuroSAT", "OxfordIIITPet",
+    "VOCSegmentation", "Cityscapes",
 ]  # fmt: skip
 
 
 class Torchvision(Task):
-    """A dataset of torchvision, by name, with its own splits; `make download` fetches and verifies
-    what is missing."""
+    """A dataset of torchvision, by name, with its own splits.
+
+    `make download` fetches and verifies what is missing.
+    """
 
     source: Literal["torchvision"] = Field(description="`torchvision`")
     dataset: TorchvisionName = Field(description="its class in `torchvision.datasets`")
@@ -45,16 +48,18 @@ class Torchvision(Task):
 
     @model_validator(mode="after")
     def _kind_of_dataset(self) -> Self:
-        kinds = ("classification", "segmentation") if self.dataset == "OxfordIIITPet" else (
-            ("segmentation",) if self.dataset in ("VOCSegmentation", "Cityscapes") else ("classification",)
-        )  # fmt: skip
+        kinds: tuple[Kind, ...] = ("classification",)
+        if self.dataset == "OxfordIIITPet":
+            kinds = ("classification", "segmentation")
+        elif self.dataset in ("VOCSegmentation", "Cityscapes"):
+            kinds = ("segmentation",)
         if self.kind not in kinds:
             raise ValueError(f"{self.dataset} has kind {' or '.join(kinds)}, not {self.kind}")
         return self
 
-    def listing(self, root: Path) -> Manifest:
+    def manifest(self, root: Path) -> Manifest:
         """Return the samples. Raises DataError."""
-        return _listing(self, root)
+        return _manifest(self, root)
 
     def raw_files(self, root: Path) -> list[Path]:
         """Return the files that are read. Raises DataError."""
@@ -63,14 +68,13 @@ class Torchvision(Task):
 
 @dataclass(frozen=True)
 class KnownDataset:
-    """A dataset: its files below torchvision's `root`, as patterns, and the arguments that give
-    each split.
+    """What a dataset consists of.
 
-    What has no labels in its test split has its validation split as `test` here.
+    Where a test split has no labels, the validation split is `test` here.
     """
 
-    files: tuple[str, ...]
-    splits: dict[str, dict[str, Any]]
+    files: tuple[str, ...]  # patterns of names below torchvision's `root`
+    splits: dict[str, dict[str, Any]]  # the arguments of its class that give each split
     by_hand: bool = False  # torchvision has no download for it
 
 
@@ -84,7 +88,8 @@ KNOWN = {
     "KMNIST": KnownDataset(("KMNIST/raw/*",), _TRAIN),
     "EMNIST": KnownDataset(
         ("EMNIST/raw/*balanced*",),
-        {"train": {"split": "balanced", "train": True}, "test": {"split": "balanced", "train": False}},
+        {"train": {"split": "balanced", "train": True},
+         "test": {"split": "balanced", "train": False}},
     ),
     "SVHN": KnownDataset(("train_32x32.mat", "test_32x32.mat"), _NAMED),
     "CIFAR10": KnownDataset(("cifar-10-batches-py/*",), _TRAIN),
@@ -108,22 +113,18 @@ KNOWN = {
     ),
 }  # fmt: skip
 VOC = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
-    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
+    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+    "train", "tvmonitor",
 )  # fmt: skip
 _COUNTED = {"SVHN": 10, "GTSRB": 43}  # their classes have numbers only
-_FILES = (
-    "_image_files",
-    "_images",
-    "images",
-    "_samples",
-    "samples",
-)  # where the classes keep the names of files
+# attributes in which the classes keep the names of files, and the labels
+_FILES = ("_image_files", "_images", "images", "_samples", "samples")
 _LABELS = ("targets", "labels", "_labels", "_samples", "samples")
 
 
 def _raw_files(task: Torchvision, root: Path) -> list[Path]:
-    """The files that the dataset is read from, not the archives that they came in.
+    """Return the files that the dataset is read from, not the archives that they came in.
 
     Raises DataError.
     """
@@ -138,24 +139,23 @@ def _raw_files(task: Torchvision, root: Path) -> list[Path]:
     if not found and folder.with_name(f"{folder.name}.dvc").is_file():
         raise missing(folder)
     if not found:
-        how = (
-            "has to be fetched by hand"
-            if known.by_hand
-            else "`make download CONFIG=<name>` fetches it"
-        )
+        how = "`make download CONFIG=<name>` fetches it"
+        if known.by_hand:
+            how = "has to be fetched by hand"
         raise DataError(f"{folder}: {task.dataset} is not there (no {known.files[0]}); {how}")
     return sorted(found)
 
 
-def _listing(task: Torchvision, root: Path) -> Manifest:
-    """The samples of all splits, as the dataset's own class reads them. Raises DataError."""
+def _manifest(task: Torchvision, root: Path) -> Manifest:
+    """Return the samples of all splits, as the dataset's own class reads them.
+
+    Raises DataError.
+    """
     folder, known = root / task.path, KNOWN[task.dataset]
     _raw_files(task, root)
     try:
         datasets = {
-            split: _dataset(task, folder, arguments)
-            for split in known.splits
-            for arguments in [known.splits[split]]
+            split: _dataset(task, folder, arguments) for split, arguments in known.splits.items()
         }
     except MemoryError:
         raise
@@ -170,30 +170,29 @@ def _listing(task: Torchvision, root: Path) -> Manifest:
             f"{folder}: the splits of {task.dataset} differ in their classes; files are "
             "missing, or changed"
         )
-    items = []
+    samples = []
     for split in datasets:
         labels = None if masks else [int(label) for label in _labels(datasets[split])]
         for index, name in enumerate(_ids(task, datasets[split], split, folder)):
             label = labels[index] if labels is not None else 0
-            items.append(
+            samples.append(
                 Sample(name, split, (split, index), label=label, group=group_of(name, task.group))
             )
-    items.sort(
-        key=lambda item: (SPLITS.index(item.split), item.id)
-    )  # some classes list files as the disk does
+    # some classes list files in the order of the disk
+    samples.sort(key=lambda sample: (SPLITS.index(sample.split), sample.id))
 
     @lru_cache(maxsize=1)  # neighbouring tiles are of one image
     def whole(split: str, index: int) -> tuple[Pixels, Pixels | None]:
         return guarded(lambda: _decoded(task, *datasets[split][index]))
 
-    def read(item: Sample) -> tuple[Pixels, Pixels | None]:
-        image, mask = whole(*item.image)
-        return within(image, item.box), None if mask is None else within(mask, item.box)
+    def read(sample: Sample) -> tuple[Pixels, Pixels | None]:
+        image, mask = whole(*sample.image)
+        return within(image, sample.box), None if mask is None else within(mask, sample.box)
 
-    def size(item: Sample) -> Sequence[tuple[int, int]]:
-        return [values.shape[-2:] for values in read(item) if values is not None]
+    def size(sample: Sample) -> Sequence[tuple[int, int]]:
+        return [values.shape[-2:] for values in read(sample) if values is not None]
 
-    return Manifest(task.kind, classes, list(datasets), items, read, size)
+    return Manifest(task.kind, classes, list(datasets), samples, read, size)
 
 
 def fetch(task: Torchvision, root: Path) -> None:
@@ -211,9 +210,9 @@ def fetch(task: Torchvision, root: Path) -> None:
         with _patience():
             for arguments in known.splits.values():
                 _dataset(task, beside, arguments, download=True)
-        for place in _places(known):
-            if (beside / place).exists():
-                _put(beside / place, folder / place, beside / "before")
+        for part in _parts(known):
+            if (beside / part).exists():
+                _put(beside / part, folder / part, beside / "before")
     except Exception as error:  # of the network, of checksums, of archives
         raise DataError(
             f"{folder}: the download of {task.dataset} failed and nothing was kept: {_line(error)}"
@@ -224,17 +223,17 @@ def fetch(task: Torchvision, root: Path) -> None:
             folder.rmdir()
 
 
-def _places(known: KnownDataset) -> list[str]:
-    """The folders and files that are the dataset; what else lies below `root` is another's."""
+def _parts(known: KnownDataset) -> list[str]:
+    """Return the folders and files that are the dataset; others below `root` are not its own."""
     return sorted({pattern.split("/*")[0] for pattern in known.files})
 
 
-def _put(new: Path, place: Path, before: Path) -> None:
-    """Put what was fetched in the place of what was incomplete, which is only then removed."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if place.exists():
-        place.rename(before)
-    new.rename(place)
+def _put(new: Path, target: Path, before: Path) -> None:
+    """Replace what was incomplete by what was fetched; `before` holds it meanwhile."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.rename(before)
+    new.rename(target)
     if before.is_dir():
         shutil.rmtree(before)
     before.unlink(missing_ok=True)
@@ -242,7 +241,7 @@ def _put(new: Path, place: Path, before: Path) -> None:
 
 @contextlib.contextmanager
 def _patience() -> Iterator[None]:
-    """A server that says nothing for a minute is taken to be gone."""
+    """Let connections in this block fail after a minute of silence."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(60)
     try:
@@ -263,12 +262,13 @@ def _dataset(
 
 
 def _labels(dataset: Any) -> Sequence[Any]:
+    """Return the labels of a dataset, wherever its class keeps them."""
     values = next(getattr(dataset, name) for name in _LABELS if hasattr(dataset, name))
     return [value[1] if isinstance(value, tuple) else value for value in values]
 
 
 def _ids(task: Torchvision, dataset: Any, split: str, folder: Path) -> list[str]:
-    """Names of files where there are any, else the dataset's own numbering."""
+    """Return names of files where there are any, else the dataset's own numbering."""
     for name in _FILES:
         values = getattr(dataset, name, None)
         if values is not None:
@@ -281,25 +281,22 @@ def _classes(task: Torchvision, dataset: Any) -> list[str]:
     if task.kind == "segmentation":
         if task.dataset == "OxfordIIITPet":
             return ["background", "pet"]
-        return (
-            list(VOC)
-            if task.dataset == "VOCSegmentation"
-            else [name for name, _ in _cityscapes(dataset)]
-        )
+        if task.dataset == "VOCSegmentation":
+            return list(VOC)
+        return [name for name, _ in _cityscapes(dataset)]
     if task.dataset in _COUNTED:
         return [str(number) for number in range(_COUNTED[task.dataset])]
     return [str(name) for name in dataset.classes]
 
 
 def _cityscapes(dataset: Any) -> list[tuple[str, int]]:
-    """The names and numbers of the classes that are evaluated, in the order of their training
-    numbers."""
+    """Return (name, number) of the classes that are evaluated, in the order of their train ids."""
     used = [entry for entry in dataset.classes if 0 <= entry.train_id < IGNORE]
     return [(entry.name, entry.id) for entry in sorted(used, key=lambda entry: entry.train_id)]
 
 
 def _decoded(task: Torchvision, image: Any, target: Any) -> tuple[Pixels, Pixels | None]:
-    """Pixels of what a dataset gives; masks are files that have only been opened."""
+    """Return pixels and mask of what a dataset gives; its masks have only been opened so far."""
     if task.kind != "segmentation":
         return bands_of(image), None
     values = np.asarray(target)
@@ -309,7 +306,7 @@ def _decoded(task: Torchvision, image: Any, target: Any) -> tuple[Pixels, Pixels
 
 
 def _mask(task: Torchvision, values: Pixels) -> Pixels:
-    """Class indices from what the dataset's masks hold."""
+    """Return class indices [H, W] from what the dataset's masks hold."""
     if task.dataset == "VOCSegmentation":
         return values
     table = np.full(256, IGNORE, np.uint8)
@@ -324,11 +321,8 @@ def _mask(task: Torchvision, values: Pixels) -> Pixels:
 
 
 def _line(error: Exception) -> str:
+    """Return the message of an error in one line, with this project's way to download."""
     where = f" ({error.url})" if isinstance(error, HTTPError) else ""
     words = " ".join(str(error).split()) or type(error).__name__
-    return (
-        words.replace(
-            "You can use download=True to download it", "`make download CONFIG=<name>` fetches it"
-        )
-        + where
-    )
+    advice = "`make download CONFIG=<name>` fetches it"
+    return words.replace("You can use download=True to download it", advice) + where
