@@ -15,11 +15,12 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+# how large files are: that of their form, no result of learning
 FORM = (
     "bytes",
     "alone_bytes",
     "size",
-)  # how large files are: that of their form, no result of learning
+)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

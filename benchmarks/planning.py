@@ -22,10 +22,10 @@ from pathlib import Path
 import yaml
 
 from acll.config.checks import parse
+from acll.config.tree import nodes
 from acll.plan import Job, command
 from acll.sharing.planned import jobs_of
 from acll.sharing.records import record_path
-from acll.tree import nodes
 
 ROOT = Path(__file__).resolve().parent.parent
 NODES = 1000

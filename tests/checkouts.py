@@ -106,7 +106,7 @@ class Checkout:
         return self.folder / "results" / name
 
     def planned(self, configuration: dict | None = None, name: str = "tiny") -> set[str]:
-        """The jobs that Snakemake would run, with this configuration in place of the committed one."""
+        """The jobs that Snakemake would run, with this configuration in place of its own."""
         if configuration is not None:
             self.write(configuration)
         text = self.run(

@@ -130,7 +130,7 @@ def learn(
 
 
 def tiny_packed(*names: str, spec=None, kind: str = "classification", **task):
-    """The packed network of some tasks, of a perceptron with a few weights or of what `spec` says."""
+    """The packed network of some tasks; of a small perceptron, or of what `spec` says."""
     from acll.networks.build import build as built
     from acll.networks.spec import DecoderNetwork, PerceptronNetwork
 

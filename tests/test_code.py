@@ -271,12 +271,12 @@ def test_libraries_of_a_step_go_with_their_versions():
         (
             "prepare",
             {"data/splits.py", "data/task.py"},
-            {"training/loop.py", "tree.py", "data/sources/coco.py", "networks/spec.py"},
+            {"training/loop.py", "config/tree.py", "data/sources/coco.py", "networks/spec.py"},
         ),
         (
             "tables",
             {"evaluation/tables.py"},
-            {"evaluation/score.py", "training/loop.py", "tree.py", "plan.py"},
+            {"evaluation/score.py", "training/loop.py", "config/tree.py", "plan.py"},
         ),
     ],
 )
@@ -415,7 +415,7 @@ def test_the_code_of_a_step_does_not_depend_on_where_the_package_lies(copied, mo
         ("settings.py", set(LOADED)),
         ("config/checks.py", set()),
         ("config/configuration.py", set()),
-        ("tree.py", set()),
+        ("config/tree.py", set()),
         ("plan.py", set()),
         ("code.py", set()),
         ("cli/networks.py", set()),
@@ -475,7 +475,7 @@ def test_imports_within_functions_count(copied):
     [
         ("from . import prune", "steps/prune.py"),
         ("from .prune import main", "steps/prune.py"),
-        ("from .. import tree", "tree.py"),
+        ("from .. import plan", "plan.py"),
         ("from ..data import splits", "data/splits.py"),
         ("from ..data.splits import subset", "data/splits.py"),
         ("from ..data import *", "data/__init__.py"),
@@ -488,13 +488,13 @@ def test_relative_imports_are_followed(copied, line, file):
 
 def test_imports_for_type_checkers_are_not_followed_but_their_alternatives_are(copied):
     (copied / "one.py").write_text(
-        "if TYPE_CHECKING:\n    import torch\n    from acll import tree\n"
+        "if TYPE_CHECKING:\n    import torch\n    from acll import plan\n"
         "else:\n    from acll import seeds\n"
     )
     files, libraries = closure("acll.one")
     assert "torch" not in libraries
     assert copied / "seeds.py" in files
-    assert copied / "tree.py" not in files
+    assert copied / "config/tree.py" not in files
 
 
 def test_modules_that_import_each_other_are_no_trouble(copied):

@@ -37,7 +37,7 @@ training: {epochs: 2}
 
 
 def edited(**changes):
-    """Return the good configuration with values put at `tasks/easy/classes` or so, or taken away."""
+    """Return the good configuration with values put at some paths, or taken away."""
     content = yaml.safe_load(GOOD)
     for path, value in changes.items():
         *way, last = path.split("/")

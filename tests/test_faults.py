@@ -53,11 +53,16 @@ def undisturbed(tmp_path_factory) -> tuple[Checkout, dict[str, bytes], float]:
 
 def start(own: Checkout) -> subprocess.Popen:
     return subprocess.Popen(
-        own.command("run", "small"), cwd=own.folder, env=own.environment(), text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        own.command("run", "small"),
+        cwd=own.folder,
+        env=own.environment(),
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         # where the tests run in the background it is ignored, and so it would be here
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
 
 
 def share_made(own: Checkout, expected: dict[str, bytes]) -> float:

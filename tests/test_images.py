@@ -139,6 +139,7 @@ def test_grey_images_among_coloured_ones_are_grey_in_all_channels(tmp_path):
     assert (image == 50).all()
 
 
+# orientation → how an upright image [H, W, …] is stored
 UNDONE = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -148,7 +149,7 @@ UNDONE = {
     6: lambda a: np.rot90(a),
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: np.rot90(a, -1),
-}  # orientation → how an upright image [H, W, …] is stored
+}
 
 
 @pytest.mark.parametrize("orientation", UNDONE)

@@ -111,9 +111,8 @@ def test_lwf_keeps_the_outputs_of_earlier_tasks_nearer_the_stronger_it_is(first,
     network = network_of(first, second)
     before, _ = finetuned(unlearned(network), first, network)
     name = first[2].name
-    images = normalised(
-        second[0].images, second[2], CPU
-    )  # outputs are kept on the new task's images
+    # outputs are kept on the new task's images
+    images = normalised(second[0].images, second[2], CPU)
     wanted = outputs(before, name, images).softmax(dim=1)
 
     def off(strength):

@@ -173,10 +173,11 @@ def test_by_channel_whole_channels_are_kept_the_largest_first_and_no_more_than_t
         name: torch.rand(value.shape, generator=generator) < 0.7 for name, value in weights.items()
     }
     masks = keep_masks(weights, unowned, ratio, "channel", channels=Chained(()))
+    # whether it is the first of its tensor, how large it is, how many weights it has
     kept, released = (
         [],
         [],
-    )  # whether it is the first of its tensor, how large it is, how many weights it has
+    )
     for name, mask in masks.items():
         assert not bool((mask & ~unowned[name]).any())
         means = torch.where(unowned[name], weights[name], 0.0).flatten(1).sum(dim=1)
@@ -473,9 +474,8 @@ def test_bytes_of_a_network_alone_are_those_of_its_file_when_nothing_is_released
     packed_file.write_packed(tmp_path / "whole.safetensors", packed)
     pruned = learn(None, networks([40, 30]), tiny_task("a"), 0.7)
     whole = bytes_alone(packed_file.header_of(pruned), "a")
-    assert (
-        abs(whole - (tmp_path / "whole.safetensors").stat().st_size) <= 8
-    )  # the ratio has other digits
+    # the ratio has other digits
+    assert abs(whole - (tmp_path / "whole.safetensors").stat().st_size) <= 8
     assert packed_file.packed_size_of(packed_file.header_of(pruned)) < whole
 
 
@@ -595,9 +595,8 @@ def test_the_cap_always_leaves_room_and_looks_at_the_position_alone(expected, ta
         left -= owned[-1]
         assert left > 0
     for task in owned[: min(expected, tasks) - 1]:
-        assert task == pytest.approx(
-            size / expected
-        )  # the first n − 1 tasks get equal parts of the whole
+        # the first n − 1 tasks get equal parts of the whole
+        assert task == pytest.approx(size / expected)
 
 
 def test_commit_refuses_a_network_with_other_shared_weights_than_the_store(two_tasks):

@@ -17,11 +17,15 @@ from conftest import ROOT, tiny_packed
 
 NODES = "results/demo/nodes"
 DEMO = {
-    f"{NODES}/small/adaptive/seed0/textures/digits/noisy": ("classification", BackboneNetwork(backbone="resnet_small")),
-    f"{NODES}/unet/adaptive/seed0/discs/shapes/crowd": (
-        "segmentation", DecoderNetwork(decoder="unet", encoder="resnet_small"),
+    f"{NODES}/small/adaptive/seed0/textures/digits/noisy": (
+        "classification",
+        BackboneNetwork(backbone="resnet_small"),
     ),
-}  # fmt: skip
+    f"{NODES}/unet/adaptive/seed0/discs/shapes/crowd": (
+        "segmentation",
+        DecoderNetwork(decoder="unet", encoder="resnet_small"),
+    ),
+}
 
 
 def blocks(title: str) -> list[str]:

@@ -146,7 +146,8 @@ def test_a_browser_shows_all_of_it_and_asks_nobody_else(page, tmp_path, width, d
             return [cell.get_attribute("textContent").strip() for cell in found]
 
         def within(table, what):
-            return f"document.querySelector('#table_{table}').closest('.dt-container').querySelector('{what}')"
+            container = f"document.querySelector('#table_{table}').closest('.dt-container')"
+            return f"{container}.querySelector('{what}')"
 
         assert cells("first", 2) == ["half", "fine", "alone", "joint"]
         button = within("first", "thead th:nth-child(5) .dtcc-button_order")

@@ -52,10 +52,16 @@ def origin(tmp_path_factory) -> Checkout:
     shutil.rmtree(own.results("small") / "tables")
     own.run("dvc", "remote", "add", "--default", "store", str(folder / "store"))
     runs = [
-        subprocess.Popen(own.command("run", name), cwd=own.folder, env=own.environment(), stdout=subprocess.PIPE,
-                         stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            own.command("run", name),
+            cwd=own.folder,
+            env=own.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for name in ("tiny", "small")
-    ]  # fmt: skip
+    ]
     for run in runs:
         text, _ = run.communicate()
         assert run.returncode == 0, text
@@ -147,8 +153,15 @@ CHANGES = {
     ),
     "a method added": (
         lambda c: c["methods"].update(half={"ratio": 0.5}),
-        set().union(*(node(prefix, "prune", "retrain", "evaluate", method="half") for prefix in ("a", "ab", "abc")))
-        | node("ab", "train", method="half") | node("abc", "train", method="half") | ENDS,
+        set().union(
+            *(
+                node(prefix, "prune", "retrain", "evaluate", method="half")
+                for prefix in ("a", "ab", "abc")
+            )
+        )
+        | node("ab", "train", method="half")
+        | node("abc", "train", method="half")
+        | ENDS,
     ),
     "a task appended": (
         lambda c: c["sequences"]["one"].update(tasks=["a", "b", "c", "d"]),
@@ -162,7 +175,7 @@ CHANGES = {
         {job.replace("small/", "wide/") for job in node("b")} | ENDS,
     ),
     "a task that no sequence learns": (lambda c: c["tasks"]["d"].update(samples=60), set()),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -175,10 +188,15 @@ def test_one_configuration_does_not_disturb_the_other(place):
     other = copy.deepcopy(SMALL)
     other["training"]["epochs"] = 1
     assert place.planned(other, "small") == {
-        "train small/dense/seed0/a", "train small/half/seed0/a/b",
-        *(f"{step} small/half/seed0/{prefix}" for step in ("prune", "retrain", "evaluate") for prefix in ("a", "a/b")),
+        "train small/dense/seed0/a",
+        "train small/half/seed0/a/b",
+        *(
+            f"{step} small/half/seed0/{prefix}"
+            for step in ("prune", "retrain", "evaluate")
+            for prefix in ("a", "a/b")
+        ),
         *ENDS,
-    }  # fmt: skip
+    }
     place.write(other)
     assert place.planned() == set()
     place.git("checkout", "--quiet", "config/small.yaml")
@@ -252,9 +270,8 @@ def test_branches_are_switched_with_git_and_dvc_alone(origin, tmp_path):
 
 def test_an_experiment_is_run_compared_and_applied(origin, tmp_path):
     clone = origin.clone(tmp_path / "clone")
-    clone.run(
-        "dvc", "pull", "run@tiny", "run@small"
-    )  # `dvc exp apply` checks out all that dvc.lock names
+    # `dvc exp apply` checks out all that dvc.lock names
+    clone.run("dvc", "pull", "run@tiny", "run@small")
     setting = "config/tiny.yaml:tasks.c.training.epochs=3"
     text = clone.run("dvc", "exp", "run", "--temp", "--name", "longer", "-S", setting, "run@tiny")
     assert jobs_in(text) == node("abc") | ENDS
@@ -307,8 +324,15 @@ def test_without_the_default_profile_a_run_ends_before_its_first_job(place):
     profile.mkdir(exist_ok=True)
     (profile / "config.yaml").write_text("cores: 1\n")
     text = place.run(
-        "snakemake", "--configfile", "config/tiny.yaml", "--directory", "results/tiny",
-        "--workflow-profile", str(profile), "--forceall", fails=True,
-    )  # fmt: skip
+        "snakemake",
+        "--configfile",
+        "config/tiny.yaml",
+        "--directory",
+        "results/tiny",
+        "--workflow-profile",
+        str(profile),
+        "--forceall",
+        fails=True,
+    )
     assert "the default profile is not in force" in text
     assert place.planned() == set()

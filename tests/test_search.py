@@ -399,9 +399,8 @@ def test_a_curve_that_falls_and_rises_again_gives_a_share_that_holds(logs):
 
 def test_a_smooth_curve_is_read_at_the_tolerance(logs):
     def bend(kept, edge):
-        return 0.9 - 0.02 * max(
-            0.0, np.log2(2 * edge / kept)
-        )  # the tolerance is used up at the edge
+        # the tolerance is used up at the edge
+        return 0.9 - 0.02 * max(0.0, np.log2(2 * edge / kept))
 
     kept = [
         1 - find(Curve(0.05, bend=bend), logs(), Search(search="tpe", z=2), seed=seed)[0].ratio

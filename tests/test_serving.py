@@ -108,9 +108,8 @@ def test_predictions_of_files_are_what_evaluation_computes(learned):
             made.header.classes[row.argmax()] for row in expected
         ]
     else:
-        assert all(
-            one.mask.shape == (12, 10) for one in predictions
-        )  # back to the size of the images
+        # back to the size of the images
+        assert all(one.mask.shape == (12, 10) for one in predictions)
         same_size = packed.predict("x", list(torch.from_numpy(test.images)))
         assert np.array_equal(
             np.stack([one.mask for one in same_size]), logits.argmax(dim=1).numpy()
@@ -321,9 +320,8 @@ def test_a_switch_of_another_network_is_refused_and_changes_nothing(mixed, tmp_p
     path, _ = mixed
     packed_file.write_packed(tmp_path / "other.safetensors", tiny_packed("a", "b"))
     other = acll.load(tmp_path / "other.safetensors").network("a")
-    alike = acll.load(path).network(
-        "masks"
-    )  # names and shapes are the same; what is computed need not be
+    # names and shapes are the same; what is computed need not be
+    alike = acll.load(path).network("masks")
     alike.built_from = alike.built_from.model_copy(update={"encoder": "resnet_other"})
     for network in (other, alike):
         before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -223,9 +223,8 @@ def test_looking_at_tables_alone_costs_no_file_whatever_comes_next(origin, tmp_p
 def test_part_of_the_results_in_their_own_place_is_never_taken_for_the_whole(origin, tmp_path):
     own = origin.clone(tmp_path / "clone")
     before = known_to_dvc(own)
-    own.run(
-        "dvc", "pull", "results/small/tables"
-    )  # what the documentation of DVC would have one do
+    # what the documentation of DVC would have one do
+    own.run("dvc", "pull", "results/small/tables")
     assert "missing" in own.make("share", "small", fails=True)
     text = own.make("repair", "small")
     assert not jobs_in(text)
@@ -293,9 +292,8 @@ def test_two_colleagues_who_ran_different_things_merge(origin, tmp_path):
     ours.git("checkout", "--theirs", "dvc.lock")
     ours.write(small(sequences=SMALL["sequences"] | {"two": two, "three": three}))
     ours.commit("merge")
-    assert "missing" in ours.make(
-        "pull", "small", fails=True
-    )  # verify says what the merge still lacks
+    # verify says what the merge still lacks
+    assert "missing" in ours.make("pull", "small", fails=True)
     lacking = {f"{step} small/half/seed0/c" for step in ("prune", "retrain", "evaluate")}
     lacking |= {"prepare c", "sheets", "train small/dense/seed0/c"}
     assert jobs_in(ours.make("run", "small")) == lacking | ENDS
@@ -360,6 +358,7 @@ def test_a_clone_with_an_ssh_remote_has_nothing_to_do(origin, ssh_server, tmp_pa
 # cleaning
 
 
+@pytest.mark.slow
 def test_what_the_configuration_no_longer_names_is_listed_and_then_removed(clone):
     assert "nothing but what the configuration names" in clone.make("leftovers", "small")
     results = clone.results("small")
@@ -396,8 +395,14 @@ def test_of_two_runs_at_once_the_second_refuses_and_nothing_is_damaged(clone):
     longer = small()
     longer["tasks"]["b"]["training"] = {"epochs": 450}
     clone.write(longer)
-    first = subprocess.Popen(clone.command("run", "small"), cwd=clone.folder, env=clone.environment(),
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    first = subprocess.Popen(
+        clone.command("run", "small"),
+        cwd=clone.folder,
+        env=clone.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     checkpoint = clone.results("small") / NODE / "b/dense.checkpoint"
     while not checkpoint.exists() and first.poll() is None:
         time.sleep(0.05)

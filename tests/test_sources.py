@@ -576,11 +576,12 @@ def test_lists_of_birds_that_do_not_fit_are_named(birds, prepared_of, name, cont
 # COCO
 
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 3, "name": "car"}]
+# x, y, …
 WHOLE, LEFT, CORNER = (
     [0, 0, 12, 0, 12, 10, 0, 10],
     [0, 0, 6, 0, 6, 10, 0, 10],
     [0, 0, 3, 0, 3, 2, 0, 2],
-)  # x, y, …
+)
 HEIGHT, WIDTH = 10, 12
 
 
@@ -1154,9 +1155,8 @@ def tracked(tmp_path_factory):
     root = tmp_path_factory.mktemp("dvc")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     dvc(root, "init", "-q")
-    for label, value in enumerate(
-        ("a", "a-b", "ä")
-    ):  # a/… and a-b/… sort in another way as paths than as text
+    # a/… and a-b/… sort in another way as paths than as text
+    for label, value in enumerate(("a", "a-b", "ä")):
         for number in range(3):
             save(root / f"cats/train/{value}/{number}.png", miniatures.colour(label, number))
     write(root / ".dvcignore", "*.tmp\n")

@@ -104,9 +104,8 @@ def test_by_channel_no_task_owns_a_weight_that_reads_nothing(tmp_path):
         assert (
             packed.tasks[position - 1].owned <= (1 - ratio) * packed.tasks[position - 1].free_before
         )
-        assert any(
-            bool(flags.any()) for flags in idle.values()
-        )  # there is something that it could have kept
+        # there is something that it could have kept
+        assert any(bool(flags.any()) for flags in idle.values())
 
 
 @pytest.mark.parametrize(

@@ -264,9 +264,8 @@ def test_a_run_has_its_figures():
     )
     assert (half["mean_forgetting"], half["backward_transfer"], half["bit_exact"]) == (0, 0, True)
     assert half["intransigence"] == pytest.approx(((0.95 - 0.9) + (0.7 - 0.5)) / 2)
-    assert half["forward_transfer"] == pytest.approx(
-        (0.375 - 0.525) / 0.475
-    )  # curves of b: 0.25, 0.5; alone 0.35, 0.7
+    # curves of b: 0.25, 0.5; alone 0.35, 0.7
+    assert half["forward_transfer"] == pytest.approx((0.375 - 0.525) / 0.475)
     assert (fine["mean_score"], fine["mean_forgetting"], fine["bit_exact"]) == (
         0.5,
         pytest.approx(0.7),

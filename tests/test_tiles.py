@@ -78,6 +78,7 @@ def mask_of(number, size):
     return mask
 
 
+# also such that are smaller than a tile
 SIZES = [
     (40, 50),
     (16, 12),
@@ -85,7 +86,7 @@ SIZES = [
     (33, 9),
     (7, 8),
     (17, 13),
-]  # also such that are smaller than a tile
+]
 
 
 @pytest.fixture(params=["png", "tif"])

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acll.config.checks import parse
+from acll.config.tree import nodes, orders, runs
 from acll.node import Node
 from acll.plan import plan
-from acll.tree import nodes, orders, runs
 
 PROPERTY = settings(max_examples=25, deadline=None)
 NAMES = ("a", "b", "c", "d")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from acll import tree
 from acll.code import code_of
+from acll.config import tree
 from acll.config.configuration import Configuration
 from acll.methods.base import TrainingRule
 from acll.methods.individual import Individual

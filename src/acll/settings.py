@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Kind = Literal["classification", "segmentation"]
+Augmentation = Literal["flip", "vertical_flip", "shift", "brightness"]
 Scope = Literal["layer", "global", "channel"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]

@@ -1,4 +1,4 @@
-# The configuration, its plan, and what all rules share. What depends on what is said in src/acll/plan.py.
+# The configuration, its plan, and what all rules share. src/acll/plan.py says what depends on what.
 
 import contextlib
 import json
@@ -13,7 +13,8 @@ min_version("9.20")
 
 ROOT = Path(workflow.basedir)
 
-# The package of this checkout comes first, for this process and for its jobs: not an installed one from elsewhere.
+# The package of this checkout comes first, for this process and for its jobs: not one that is
+# installed from elsewhere.
 sys.path.insert(0, str(ROOT / "src"))
 os.environ["PYTHONPATH"] = str(ROOT / "src")
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -71,13 +72,13 @@ def job_name(wildcards) -> str:
 
 
 def nodes_with(rule) -> str:
-    """Return a regular expression for the nodes of the methods that have a job of the rule; for none where none has."""
+    """Return a regular expression for the nodes of the methods that have a job of the rule."""
     methods = sorted({name.split("/")[1] for one, name in JOBS if one == rule})
     return f"[a-z0-9_]+/({'|'.join(methods)})/seed[0-9]+(/[a-z0-9_+]+)+" if methods else "(?!)"
 
 
 def gpus(wildcards) -> int:
-    """Return one for each training where there is a GPU, so that the profile's `gpu` bounds how many share it."""
+    """Return 1 where there is a GPU: the profile's `gpu` says how many trainings share it."""
     return int(Path("/dev/nvidia0").exists())
 
 
@@ -85,8 +86,9 @@ def refuse_replaced_profile():
     limit = workflow.dag_settings.max_checksum_file_size
     if limit < 10**12:
         raise WorkflowError(
-            "the default profile is not in force (max-checksum-file-size is too small), so results could not be "
-            "shared: give --profile beside it, or set `max-checksum-file-size: 1TB` in your --workflow-profile"
+            "the default profile is not in force (max-checksum-file-size is too small), so "
+            "results could not be shared: give --profile beside it, or set "
+            "`max-checksum-file-size: 1TB` in your --workflow-profile"
         )
 
 

@@ -1,7 +1,8 @@
 # The network of a node: one more task in what the node before has learned.
 
 
-# The dense network. That of a first task depends on no method: it lies under `dense` and all methods share it.
+# The dense network. That of a first task depends on no method: it lies under `dense`, and all
+# methods share it.
 rule train:
     input:
         unpack(inputs_of("train")),

@@ -21,7 +21,7 @@ def check(path: Path) -> None:
 
     Raises ConfigurationError with a line for each fault.
     """
-    from acll import tree
+    from acll.config import tree
     from acll.data.identity import FINGERPRINTS
     from acll.data.root import data_root
     from acll.sharing.raw import raw_identities, weight_identities
@@ -50,7 +50,7 @@ def check(path: Path) -> None:
 
 def download(path: Path) -> None:
     """Fetch and verify the datasets of torchvision that a configuration names."""
-    # listing reads the lists of files, so that it notices what is incomplete
+    # a manifest reads the lists of files, so that it notices what is incomplete
     fetched = _fetch(path, lambda task, root: task.manifest(root))
     print(f"{path}: {fetched} datasets fetched")
     check(path)

@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from acll import tree
+from acll.config import tree
 from acll.config.configuration import Configuration
 from acll.config.sequences import Sequence, Series
 from acll.data.sources import registry as sources

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from acll.data.prepared import IGNORE, TaskInfo, read_prepared
 from acll.seeds import derived
-from acll.training.settings import Augmentation
+from acll.settings import Augmentation
 
 EVALUATION_BATCH = 64
 _MOST_PIXELS = EVALUATION_BATCH * 256**2  # of a batch in evaluation

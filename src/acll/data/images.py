@@ -29,6 +29,7 @@ Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 # not those for which Pillow runs programs
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "PPM", "TIFF")
 _LARGEST = 2**29  # bytes of a raster that is read whole; Pillow's own limit comes to about as many
+# EXIF orientation → what undoes it
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -37,7 +38,7 @@ _UPRIGHT = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # EXIF orientation → what undoes it
+}
 
 Image.init()  # all plugins, or asking for formats that no file has needed yet fails
 

@@ -8,7 +8,7 @@ cannot be made again.
 from collections.abc import Iterable
 from pathlib import Path
 
-from acll import tree
+from acll.config import tree
 from acll.config.configuration import Configuration
 from acll.data.faults import some
 from acll.data.identity import identity, tracked

@@ -9,9 +9,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from acll.settings import Kind, Positive, Settings
+from acll.settings import Augmentation, Kind, Positive, Settings
 
-Augmentation = Literal["flip", "vertical_flip", "shift", "brightness"]
 Optimizer = Literal["sgd", "adamw"]
 Decrease = Literal["cosine", "step"]
 LossName = Literal["cross_entropy", "dice", "cross_entropy_dice"]
