@@ -106,7 +106,7 @@ def tested(name: str, seed: int, data: Path, constant: float) -> list[dict[str, 
         score, _ = remembered(key, partial(own.tested, kept, scales, seed))
         values = (
             name,
-            own.learner.header.kind,
+            own.learner.info.kind,
             seed,
             strategy,
             kept,

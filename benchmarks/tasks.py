@@ -137,9 +137,9 @@ def dense(
     node = NodeParams(network=network, method="adaptive", seed=seed, prefix=[name], threads=1)
     learner = learner_of(node, files[0], own.batches(kind), pretrained=True)
     before = packed_before(node, None)
-    masks, path = free(before, learner.header.kind), folder / f"{name}.{seed}.dense.safetensors"
+    masks, path = free(before, learner.info.kind), folder / f"{name}.{seed}.dense.safetensors"
     if not path.exists():
-        start = starting_state(before, learner.header.kind, learner.network.state_dict())
+        start = starting_state(before, learner.info.kind, learner.network.state_dict())
         with quiet():
             config = FitConfig(own.for_training(), node.seed_for("train"))
             fitted = fit(learner, start, config, masks)

@@ -35,6 +35,7 @@ def own(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 def test_it_runs_through_the_pipeline(own):
     own.make("run")
     table = (own.results() / "tables/scores.csv").read_text()
@@ -47,6 +48,7 @@ def test_it_runs_through_the_pipeline(own):
     assert "all as this commit would make them" in own.make("verify")
 
 
+@pytest.mark.slow
 def test_its_setting_reruns_its_own_nodes_alone(own):
     changed = SETTINGS | {
         "methods": SETTINGS["methods"] | {"pulled": {"type": "near", "strength": 1.0}}

@@ -152,7 +152,7 @@ def test_jobs_that_do_not_end_are_waited_for_only_so_long(tmp_path, monkeypatch)
 
 
 def test_whoever_looks_at_a_lock_for_a_moment_does_not_keep_a_run_from_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "_BRIEFLY", 10.0)
+    monkeypatch.setattr(lock, "_MOMENT", 10.0)
     with contextlib.ExitStack() as looking:
         (tmp_path / ALIVE).parent.mkdir()
         file = looking.enter_context((tmp_path / ALIVE).open("a+b"))

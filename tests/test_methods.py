@@ -57,7 +57,7 @@ def unlearned(network=SMALL):
 
 
 def start_of(which, before):
-    return starting_state(before, which.header.kind, which.network.state_dict())
+    return starting_state(before, which.info.kind, which.network.state_dict())
 
 
 def learned(method, before, task, network=SMALL, config=CONFIG, memory=None):
@@ -66,7 +66,7 @@ def learned(method, before, task, network=SMALL, config=CONFIG, memory=None):
     rule = method.training_rule()
     start = rule.begin([which], start_of(which, before), Before(before, memory or {}))
     fitted = fit(start.learner, start.state, config, start.masks)
-    record = task_record(which.header, fitted.score, fitted.curve(), {})
+    record = task_record(which.info, fitted.score, fitted.curve(), {})
     return method.commit(before, [record], fitted.state), fitted, start.state
 
 

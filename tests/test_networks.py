@@ -62,9 +62,9 @@ DECODERS = [
 ]
 
 
-# one of each kind: plain, residual, mobile, attention; decoders that concatenate, add, and attend
+# one of each kind: plain, residual, mobile; decoders that concatenate, add, and attend
 QUICK = {
-    *("resnet_small", "lenet", "conv_small", "resnet18", "mobilenet_v3_small", "swin_t"),
+    *("resnet_small", "lenet", "conv_small", "resnet18", "mobilenet_v3_small"),
     *("unet", "fpn", "segformer"),
 }
 

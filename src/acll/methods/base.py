@@ -85,7 +85,7 @@ class TrainFreeWeights(TrainingRule):
         from acll.packing.ownership import free
 
         (learner,) = learners
-        return Start(learner, start, free(before.packed, learner.header.kind))
+        return Start(learner, start, free(before.packed, learner.info.kind))
 
 
 RuleClass = type[TrainingRule]  # by another name, since `type` is a field of methods

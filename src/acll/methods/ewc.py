@@ -89,7 +89,7 @@ def fisher(learner: "TaskLearner", seed: int) -> "State":
         :SAMPLES
     ]
     for index in sorted(order.tolist()):
-        image = normalised(learner.train.images[index : index + 1], learner.header, learner.device)
+        image = normalised(learner.train.images[index : index + 1], learner.info, learner.device)
         logits = network(image)
         flat = logits.detach().movedim(1, -1).reshape(-1, logits.shape[1]).softmax(dim=1).cpu()
         drawn = torch.multinomial(flat, 1, generator=generator).view(

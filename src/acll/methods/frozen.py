@@ -24,7 +24,7 @@ class Frozen(Method):
         from acll.packing.ownership import free, frozen_private
 
         (learner,) = learners
-        masks = free(before.packed, learner.header.kind) | frozen_private(before.packed, start)
+        masks = free(before.packed, learner.info.kind) | frozen_private(before.packed, start)
         return Start(learner, start, masks)
 
     @classmethod

@@ -16,7 +16,7 @@ def main(
     """Write the memory of the tasks so far."""
     learner = learner_of(params.node, train, params.batches)
     learner.network.load_state_dict(
-        task_state_dict(packed_file.read_packed(network), learner.header.name)
+        task_state_dict(packed_file.read_packed(network), learner.info.name)
     )
     earlier = tensor_file.load_tensors(memory_before)[0] if memory_before is not None else {}
     seed = params.node.seed_for("importance")

@@ -25,7 +25,7 @@ def main(
     """Write the packed network with one more task."""
     node = params.node
     learner = learner_of(node, train, params.batches)
-    name = learner.header.name
+    name = learner.info.name
     state, keep, header = load_state(pruned)
     packed = packed_before(node, parent)
     config = FitConfig(params.schedule, node.seed_for("retrain"), label=name)
@@ -33,7 +33,7 @@ def main(
         network.with_suffix(".checkpoint"), content_key(key, pruned, parent, train)
     )
     result = fit(learner, state, config, keep, checkpoint)
-    record = task_record(learner.header, result.score, header["curve"], header["choice"])
+    record = task_record(learner.info, result.score, header["curve"], header["choice"])
     after = commit(packed, record, result.state, keep)
     packed_file.write_packed(network, after)
     checkpoint.remove()

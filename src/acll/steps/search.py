@@ -38,7 +38,7 @@ def main(
     count, total = (
         sum(int(count(mask)) for mask in free.values()) for count in (torch.sum, torch.numel)
     )
-    print(f"{learner.header.name}: {count:,} of {total:,} weights are free")
+    print(f"{learner.info.name}: {count:,} of {total:,} weights are free")
     log = TrialLog(trials.with_suffix(".checkpoint"), content_key(key, dense, train, parent))
     channels = (
         ChannelGraph(learner.network, learner.some_images()) if params.scope == "channel" else None
@@ -51,11 +51,11 @@ def main(
     write_json(choice, asdict(decided))
     log.remove()
     for warning in decided.warnings:
-        print(f"warning: {learner.header.name}: {warning}")
+        print(f"warning: {learner.info.name}: {warning}")
     if decided.ratio_searched is not None:
         between = f"{decided.ratio_low:.4f} to {decided.ratio_high:.4f}"
-        print(f"{learner.header.name}: searched ratio {decided.ratio_searched:.4f} ({between})")
-    print(f"{learner.header.name}: ratio {decided.ratio:.4f}")
+        print(f"{learner.info.name}: searched ratio {decided.ratio_searched:.4f} ({between})")
+    print(f"{learner.info.name}: ratio {decided.ratio:.4f}")
 
 
 if __name__ == "__main__":

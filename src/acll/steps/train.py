@@ -40,10 +40,10 @@ def main(
     packed = packed_before(node, parent)
     remembered = tensor_file.load_tensors(memory)[0] if memory is not None else {}
     fresh = learners[0].network.state_dict()
-    state = starting_state(packed, learners[0].header.kind, fresh, start_zero=free_from == "zero")
+    state = starting_state(packed, learners[0].info.kind, fresh, start_zero=free_from == "zero")
     start = rule.begin(learners, state, Before(packed, remembered))
 
-    name = "joint" if len(learners) > 1 else learners[0].header.name
+    name = "joint" if len(learners) > 1 else learners[0].info.name
     config = FitConfig(params.schedule, node.seed_for("train"), label=name)
     checkpoint = Checkpoint(
         dense.with_suffix(".checkpoint"), content_key(key, *train, parent, memory)
@@ -55,7 +55,7 @@ def main(
         start.learner.network.load_state_dict(result.state)
         scores, curve = [score(seen) for seen in start.learner.validate()], []
     tasks = [
-        {"task": asdict(learner.header), "score": own, "curve": curve}
+        {"task": asdict(learner.info), "score": own, "curve": curve}
         for learner, own in zip(learners, scores, strict=True)
     ]
     save_state(

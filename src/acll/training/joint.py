@@ -47,7 +47,7 @@ class JointLearner:
         generator = np.random.default_rng(derived(seed, "turns", epoch))
         turns = generator.permutation(np.repeat(range(len(counts)), counts))
         sources = [
-            learner.losses(derived(seed, learner.header.name), epoch) for learner in self.learners
+            learner.losses(derived(seed, learner.info.name), epoch) for learner in self.learners
         ]
         for turn in turns:
             yield next(sources[turn])

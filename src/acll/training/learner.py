@@ -30,14 +30,14 @@ class TaskLearner:
     network: TaskNetwork
     train: Split
     validation: Split
-    header: TaskInfo
+    info: TaskInfo
     settings: Batches
     device: torch.device
     batch_loss: BatchLoss | None = None
 
     def some_images(self) -> Tensor:
         """Return two of its training images, as the network takes them."""
-        return normalised(self.train.images[:2], self.header, self.device)
+        return normalised(self.train.images[:2], self.info, self.device)
 
     def batches(self) -> int:
         """Return how many batches an epoch has."""
@@ -48,7 +48,7 @@ class TaskLearner:
         settings, kind = self.settings, self.device.type
         loader = training_batches(
             self.train,
-            self.header,
+            self.info,
             settings.batch_size,
             settings.augmentation,
             seed,
@@ -70,10 +70,10 @@ class TaskLearner:
     def task_loss(self) -> Loss:
         """The loss of the task alone, of logits and labels."""
         if self.settings.class_weights == "none":
-            return loss_of(self.header.kind, self.settings, None)
-        weights = class_weights(self.train.labels, len(self.header.classes)).to(self.device)
-        return loss_of(self.header.kind, self.settings, weights)
+            return loss_of(self.info.kind, self.settings, None)
+        weights = class_weights(self.train.labels, len(self.info.classes)).to(self.device)
+        return loss_of(self.info.kind, self.settings, weights)
 
     def validate(self) -> tuple[EvalResult, ...]:
         """Return what the network does on the validation split."""
-        return (evaluated(self.network, self.validation, self.header, self.device),)
+        return (evaluated(self.network, self.validation, self.info, self.device),)
