@@ -76,6 +76,8 @@ TABLES = tuple(
     )
 )
 
+PLAIN = Individual(type="individual")  # the training of a first task, which methods share
+
 
 @dataclass(frozen=True)
 class Job:
@@ -220,9 +222,7 @@ class _Planner:
 
     def _train(self, node: Node, dense: Node) -> Job:
         method = self.configuration.methods[node.method]
-        rule: TrainingRule = (
-            Individual(type="individual") if dense != node else method.training_rule()
-        )
+        rule: TrainingRule = PLAIN if dense != node else method.training_rule()
         # joint training has one schedule for all its tasks
         training = (
             self.configuration.training_of(node.task)
@@ -255,7 +255,7 @@ class _Planner:
         }
         method = self.configuration.methods[node.method]
         for rule in method.rules():
-            if rule in rules:
+            if rule != "train":  # planned already, and maybe shared
                 yield rules[rule](node)
         if method.remembers:
             yield self._remember(node)
@@ -374,7 +374,8 @@ class _Planner:
 
     def _packing(self, node: Node) -> Packing:
         method = self.configuration.methods[node.method]
-        assert isinstance(method, Packing)
+        if not isinstance(method, Packing):
+            raise TypeError(f"{type(method).__name__} prunes, but does not derive from Packing")
         return method
 
     def _tries(self, node: Node) -> bool:

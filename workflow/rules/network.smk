@@ -77,7 +77,7 @@ rule prune:
         command("prune")
 
 
-# What is kept, retrained: it becomes owned by the task.
+# Packing: what is kept is retrained, and then owned by the task.
 rule retrain:
     input:
         unpack(inputs_of("retrain")),
@@ -102,7 +102,7 @@ rule retrain:
         command("retrain")
 
 
-# The dense network as it is: nothing is released, or everything has moved on, as the method says.
+# Other methods: the dense network joins the store as the method says.
 rule commit:
     input:
         unpack(inputs_of("commit")),

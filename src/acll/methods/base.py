@@ -101,13 +101,14 @@ class Method(TrainingRule):
     remembers: ClassVar[bool] = False
     # whether the training of a first task is the plain one, which all methods then share
     plain_first: ClassVar[bool] = True
-    # the class of `training_rule`; None: this one
+    # the class of what `training_rule` returns; None: this one
     rule_class: "ClassVar[RuleClass | None]" = None
 
     def rules(self) -> tuple[str, ...]:
         """Return the rules of the workflow that make the network of a node, in their order.
 
-        The last one is `commit`, which calls `commit` below, or `retrain`.
+        The last one is `commit`, which calls `commit` below, or `retrain`. A method with `search`,
+        `prune` and `retrain` derives from `Packing`.
         """
         return ("train", "commit")
 
@@ -119,7 +120,7 @@ class Method(TrainingRule):
         """Return, for each number of tasks learned, the prefixes of the networks that serve these
         tasks together.
 
-        None where the method has no network for fewer than all.
+        An empty tuple stands where no network serves so few tasks.
         """
         return tuple((tasks[:count],) for count in range(1, len(tasks) + 1))
 

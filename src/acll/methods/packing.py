@@ -34,11 +34,10 @@ class Packing(Method):
     )
     scope: Scope = Field(
         "global",
-        description="release the smallest of all weights; with `layer` the same share of each "
-        "layer, as PackNet; with "
-        "`channel` whole output channels, the smallest first for the layer that they are of, "
-        "and with them the weights "
-        "that read no other",
+        description="release the smallest of all weights (`global`), or the same share of each "
+        "layer, as PackNet (`layer`), or whole output channels, the smallest mean magnitude "
+        "relative to the mean of their layer first (`channel`); weights that read only released "
+        "channels are released too",
     )
     free_weights: FreeWeights = Field(
         "fresh",

@@ -1,9 +1,10 @@
-"""Who owns which weight, and the one way in which that changes: commit.
+"""Which task owns which weight.
 
-A `Packed` network is an immutable store. Training works on a copy of a task's state. `commit` takes
-the newly kept weights from the copy and everything else from the store. So no optimiser, however it
-is set, can reach the weights of earlier tasks. This module knows tensors and names, but no layers,
-no data and no training.
+A `Packed` network is an immutable store. Training works on a copy of a task's state. `commit` adds a
+task: it takes the newly kept weights from the copy and everything else from the store, and raises
+PackingError where a weight of an earlier task differs in the copy. So no optimiser, however it is
+set, can reach the weights of earlier tasks. `commit_finetuned` is for methods that may change
+everything. This module knows tensors and names, but no data and no training.
 """
 
 import hashlib
@@ -42,11 +43,13 @@ class TaskRecord:
     digest: str  # of the task's state dict when the task was learned
     frozen: bool = True  # whether the method promises that this state never changes
     owned: int = 0  # number of shared weights that it owns
-    free_before: int = 0  # number of shared weights of its parts that were free
-    choice: dict[str, Any] = field(default_factory=dict)  # ratio_searched, ratio, cap, capped
+    # number of free shared weights in the parts that it uses, before it was learned
+    free_before: int = 0
+    # what was chosen: the keys CHOICE_KEYS of `acll.steps.prune`
+    choice: dict[str, Any] = field(default_factory=dict)
     # validation score after each epoch of the training before it was pruned
     curve: tuple[float, ...] = ()
-    # type of a pixel: uint8, uint16 or float32; these four as in `acll.data.prepared.TaskInfo`
+    # uint8, uint16 or float32; pixel to permute are those of `acll.data.prepared.TaskInfo`
     pixel: str = "uint8"
     tile_overlap: int | None = None
     rotate: float = 0.0

@@ -113,7 +113,7 @@ def fit(
     masks: by name in the state dict, True where a parameter may move; parameters without a mask
     move freely, and so does everything where `masks` is None. checkpoint: where to keep the last
     epoch; a training that was killed goes on from there and gives the same bits as one left alone.
-    Its key need not name what is given here beside it. Raises TrainingError where the loss is not
+    Its key is extended here by configuration, device, state and masks. Raises TrainingError where the loss is not
     finite.
     """
     network = learner.network
@@ -212,15 +212,15 @@ class GradientMasks:
         device: torch.device,
     ) -> None:
         self.decay, self.coupled = schedule.weight_decay, schedule.optimizer == "sgd"
-        self.masked: list[tuple[Tensor, Tensor]] = [
+        self.with_mask: list[tuple[Tensor, Tensor]] = [
             (parameter, masks[name].to(device, torch.float32))
             for name, parameter in network.named_parameters()
             if name in masks and not bool(masks[name].all())
         ]
-        masked = {id(parameter) for parameter, _ in self.masked}
+        masked = {id(parameter) for parameter, _ in self.with_mask}
         self.frozen_norms = _frozen_norms(network, masks)
         # as is usual, biases and normalisations do not decay
-        self.free: list[Tensor] = [
+        self.without_mask: list[Tensor] = [
             value for value in network.parameters() if value.ndim > 1 and id(value) not in masked
         ]
 
@@ -232,13 +232,13 @@ class GradientMasks:
         & Hutter 2019) is a step of its own. Parameters without a gradient took no part in the step
         and stay as they are.
         """
-        free = [value for value in self.free if value.grad is not None]
-        masked = [(value, mask) for value, mask in self.masked if value.grad is not None]
+        unmasked = [value for value in self.without_mask if value.grad is not None]
+        masked = [(value, mask) for value, mask in self.with_mask if value.grad is not None]
         values, masks = [value for value, _ in masked], [mask for _, mask in masked]
         if self.decay and self.coupled:
-            torch._foreach_add_(_gradients(free + values), free + values, alpha=self.decay)
+            torch._foreach_add_(_gradients(unmasked + values), unmasked + values, alpha=self.decay)
         elif self.decay:
-            torch._foreach_mul_(free, 1 - lr * self.decay)
+            torch._foreach_mul_(unmasked, 1 - lr * self.decay)
             if values:
                 torch._foreach_add_(
                     values, torch._foreach_mul(values, masks), alpha=-lr * self.decay

@@ -38,7 +38,9 @@ def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
     dice = DiceLoss(mode="multiclass", ignore_index=IGNORE)
     if settings.loss == "dice":
         return lambda logits, labels: dice(logits, labels)
-    return lambda logits, labels: cross_entropy(logits, labels) + dice(logits, labels)
+    if settings.loss == "cross_entropy_dice":
+        return lambda logits, labels: cross_entropy(logits, labels) + dice(logits, labels)
+    raise ValueError(f"there is no loss {settings.loss!r}")
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:
