@@ -1,7 +1,7 @@
 """Which task owns which weight.
 
-A `Packed` network is an immutable store. Training works on a copy of a task's state. `commit` adds a
-task: it takes the newly kept weights from the copy and everything else from the store, and raises
+A `Packed` network is an immutable store. Training works on a copy of a task's state. `commit` adds
+a task: it takes the newly kept weights from the copy and everything else from the store, and raises
 PackingError where a weight of an earlier task differs in the copy. So no optimiser, however it is
 set, can reach the weights of earlier tasks. `commit_finetuned` is for methods that may change
 everything. This module knows tensors and names, but no data and no training.

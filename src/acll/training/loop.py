@@ -113,8 +113,8 @@ def fit(
     masks: by name in the state dict, True where a parameter may move; parameters without a mask
     move freely, and so does everything where `masks` is None. checkpoint: where to keep the last
     epoch; a training that was killed goes on from there and gives the same bits as one left alone.
-    Its key is extended here by configuration, device, state and masks. Raises TrainingError where the loss is not
-    finite.
+    Its key is extended here by configuration, device, state and masks. Raises TrainingError where
+    the loss is not finite.
     """
     network = learner.network
     network.load_state_dict(state)
