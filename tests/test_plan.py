@@ -3,6 +3,9 @@
 import ast
 import copy
 import json
+import os
+import shlex
+import subprocess
 import typing
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
@@ -14,15 +17,18 @@ from pydantic import BaseModel
 
 from acll import parameters
 from acll.config.checks import load_configuration, parse
-from acll.data.sources.registry import SOURCES as SOURCES
-from acll.data.sources.registry import source
+from acll.data.sources.registry import SOURCES, source
 from acll.data.task import Task
+from acll.errors import UserError
 from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
 from acll.parameters.base import Params
 from acll.plan import ARGUMENTS, command, plan
 from acll.registry import kinds
 from acll.search.settings import Search
 from acll.settings import Settings
+from acll.sharing.planned import planned
+from acll.sharing.records import record_path
+from conftest import ROOT
 
 GENERATED = {"source": "generated", "kind": "classification", "classes": 3, "samples": 40}
 TASK = GENERATED | {"image_size": 16, "difficulty": 0.1}
@@ -618,3 +624,55 @@ def test_every_rule_has_a_step_whose_arguments_are_those_of_its_jobs():
         said = command(rule)
         assert all(f"{{input.{name}:q}}" in said for name in inputs)
         assert all(f"{{output.{name}:q}}" in said for name in outputs)
+
+
+def test_a_network_that_cannot_take_what_is_prepared_is_refused_before_anything_is_trained(
+    tmp_path,
+):
+    settings = {
+        "name": "tiny",
+        "tasks": {"a": {"source": "digits", "image_size": 8}},
+        "networks": {"grey": {"backbone": "resnet_small"}},
+        "sequences": {"one": {"network": "grey", "tasks": ["a"]}},
+        "methods": {"half": {"ratio": 0.5}},
+    }
+    path, results = tmp_path / "tiny.yaml", tmp_path / "results"
+    path.write_text(yaml.safe_dump(settings))
+    (job,) = (job for job in planned(path, tmp_path, results).jobs if job.rule == "prepare")
+    (summary,) = job.outputs["summary"]
+    (results / "data").mkdir(parents=True)
+    (results / summary).write_text(json.dumps({"channels": 3}))
+    record = results / record_path(summary)
+    record.parent.mkdir(parents=True)
+    content = {"code": "", "input": [], "input_checksums": {}, "params": [repr(job.text)]}
+    record.write_text(json.dumps(content))
+    planned(path, tmp_path, results)
+    settings["networks"]["wide"] = {"backbone": "resnet_small", "channels": 4}
+    settings["sequences"]["two"] = {"network": "wide", "tasks": ["a"]}
+    path.write_text(yaml.safe_dump(settings))
+    with pytest.raises(
+        UserError, match="tasks.a: its images have 3 channels, a network .* takes 4"
+    ):
+        planned(path, tmp_path, results)
+
+
+def test_more_paths_than_a_command_line_may_hold_reach_a_step(tmp_path):
+    paths = " ".join(
+        f"nodes/small/half/seed0/a/{number:040}/scores.json" for number in range(40_000)
+    )
+    params = {"params": {"nodes": [], "runs": [], "searches": [], "budgets": {}}}
+    filled = {"{input.scores:q}": paths, "{output.tables:q}": "tables/x.csv", "{output:q}": "x"}
+    filled |= {"{params.job:q}": shlex.quote(json.dumps(params))}
+    filled |= {"{log.text:q}": "log", "{log.digests:q}": "digests"}
+    text = command("tables").replace("{input.summaries:q}", "").replace("{input.trials:q}", "")
+    text = text.replace("{{", "{").replace("}}", "}")
+    for placeholder, value in filled.items():
+        text = text.replace(placeholder, value)
+    assert len(text) > 2**21  # what Linux takes
+    (tmp_path / "script").write_text(text)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    subprocess.run(
+        ["bash", "script"], cwd=tmp_path, env=environment, check=False, capture_output=True
+    )
+    # it was told of 40,000 files for no node
+    assert "zip() argument 2 is longer than argument 1" in (tmp_path / "log").read_text()

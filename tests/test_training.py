@@ -154,7 +154,11 @@ def test_a_checkpoint_of_another_training_of_other_code_or_a_damaged_one_is_not_
     capsys.readouterr()
     trained(*known)
     assert "goes on after epoch 2 of 2" in capsys.readouterr().out
-    for damaged in (path.read_bytes()[:1000], b"", b"no checkpoint"):
+    whole = path.read_bytes()
+    flipped = [bytearray(whole) for _ in range(4)]
+    for number, content in enumerate(flipped):
+        content[len(whole) * (number + 1) // 5] ^= 1  # one bit, in the weights or around them
+    for damaged in (whole[:1000], b"", b"no checkpoint", *map(bytes, flipped)):
         path.write_bytes(damaged)
         assert states_equal(trained(*known), trained(*known[:3]))
         assert "goes on" not in capsys.readouterr().out

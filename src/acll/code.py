@@ -131,18 +131,21 @@ def _docstrings(source: str) -> list[tuple[int, int, int, int]]:
 
 
 def _lines_inside_texts(source: str) -> set[int]:
-    """Return the lines, from 0, whose end lies inside a text of several lines: blanks there have a
-    meaning."""
-    # Python 3.12
-    opens, closes = (getattr(tokenize, name, None) for name in ("FSTRING_START", "FSTRING_END"))
+    """Return the lines, from 0, whose end lies inside a text of several lines.
+
+    Blanks there have a meaning.
+    """
+    # texts with values in them are one token before Python 3.12, then many
+    opens = {getattr(tokenize, name, None) for name in ("FSTRING_START", "TSTRING_START")} - {None}
+    closes = {getattr(tokenize, name, None) for name in ("FSTRING_END", "TSTRING_END")} - {None}
     inside: set[int] = set()
     begun: list[int] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.STRING:
             inside |= set(range(token.start[0] - 1, token.end[0] - 1))
-        elif token.type == opens:
+        elif token.type in opens:
             begun.append(token.start[0] - 1)
-        elif token.type == closes:
+        elif token.type in closes:
             inside |= set(range(begun.pop(), token.end[0] - 1))
     return inside
 
@@ -161,9 +164,8 @@ def _lines_for_checkers(source: str) -> set[int]:
 
 
 def _is_for_checkers(node: ast.AST) -> TypeGuard[ast.If]:
-    if not isinstance(node, ast.If) or not isinstance(node.test, ast.Name):
-        return False
-    return node.test.id == "TYPE_CHECKING"
+    names = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+    return isinstance(node, ast.If) and ast.unparse(node.test) in names
 
 
 @cache

@@ -54,7 +54,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "figures": (("tables", "trials", "choices", "packed", "examples", "shown"), ("figures",)),
 }
 # arguments on which no result depends
-_BESIDES = {"prepare": "--report {log.report:q} --processes {threads} "}
+_BESIDES = {"prepare": "--report {log.report:q} --processes {threads}"}
 
 TABLES = tuple(
     f"tables/{name}"
@@ -144,11 +144,13 @@ def command(rule: str) -> str:
     inputs, outputs = ARGUMENTS[rule]
     arguments = [f"--{key.replace('_', '-')} {{input.{key}:q}}" for key in inputs]
     arguments += [f"--{key.replace('_', '-')} {{output.{key}:q}}" for key in outputs]
-    # the parameters come by standard input: an argument may have 128 KiB, and those of many nodes
-    # have more
+    arguments += [_BESIDES[rule]] if rule in _BESIDES else []
+    arguments += ["--digests {log.digests:q}", "--outputs {output:q}"]
+    # Arguments are the lines of a file that bash makes, and the parameters come by standard input:
+    # those of many nodes are more than a command line may hold.
     return (
-        f"python -m acll.steps.{rule} {' '.join(arguments)} {_BESIDES.get(rule, '')}"
-        "--digests {log.digests:q} --outputs {output:q} <<< {params.job:q} > {log.text:q} 2>&1 "
+        f"python -m acll.steps.{rule} @<(printf '%s\\n' {' '.join(arguments)}) "
+        "<<< {params.job:q} > {log.text:q} 2>&1 "
         "|| {{ tail -n 15 {log.text:q} >&2; exit 1; }}"
     )
 

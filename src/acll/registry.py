@@ -14,13 +14,14 @@ from pydantic import Discriminator, Tag
 from acll.settings import Settings
 
 _T = TypeVar("_T", bound=Settings)
-_NO_KINDS = {"__init__", "base", "registry"}
+_NO_KINDS = {"base", "registry"}
 
 
 def kinds(package: str) -> list[str]:
     """Return the names of the kinds in a package, sorted."""
     folder = Path(str(import_module(package).__file__)).parent
-    return sorted(path.stem for path in folder.glob("*.py") if path.stem not in _NO_KINDS)
+    names = (path.stem for path in folder.glob("[!_.]*.py"))  # others are of editors and systems
+    return sorted(name for name in names if name.isidentifier() and name not in _NO_KINDS)
 
 
 def load_kind(package: str, key: str, name: str, base: type[_T]) -> type[_T]:

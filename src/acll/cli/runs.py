@@ -103,11 +103,12 @@ def ready(path: Path) -> None:
     from acll.lock import held
     from acll.sharing.records import recorded
     from acll.sharing.stages import add_stage
-    from acll.sharing.transfer import has_remote, knows
+    from acll.sharing.transfer import has_remote, knows, require_repository
 
     _fetch(path, lambda task, root: task.raw_files(root))
     check(path)
     root, name = checkout_of(path)
+    require_repository(root)
     results = root / "results" / name
     # Snakemake takes the results when it begins; this says sooner, and more plainly, that it will
     # not get them
@@ -123,13 +124,19 @@ def ready(path: Path) -> None:
 
 
 def finish(path: Path) -> None:
-    """Record the results of a run for DVC, print its tables and write its report."""
+    """Print the tables of a run, write its report, and record its results for DVC."""
+    from acll.lock import held
+    from acll.sharing.stages import add_stage
     from acll.sharing.transfer import record
 
     root, name = checkout_of(path)
-    record(root, name)
-    table(root / "results" / name)
+    results = root / "results" / name
+    here = Path.cwd()
+    table(results.relative_to(here) if results.is_relative_to(here) else results)
     report(path, if_changed=True)
+    add_stage(root / "dvc.yaml", name)  # where the run did not begin with `ready`
+    with held(results):  # what is recorded must not change meanwhile
+        record(root, name)
 
 
 def table(path: Path) -> None:

@@ -83,6 +83,8 @@ def load_configuration(path: Path) -> Configuration:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ConfigurationError(f"{path}: not valid YAML: {line}{error.problem}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{path}: not valid YAML: values in too many others") from None
     except yaml.YAMLError as error:
         raise ConfigurationError(
             f"{path}: not valid YAML: {' '.join(str(error).split())}"
@@ -532,7 +534,7 @@ def _longest_path(node: Node) -> int:
     """
     output = len(f"{node.folder}/examples.safetensors")
     encoded = -(-output // 3) * 4
-    return len(".snakemake/metadata/") + encoded + 2 * (encoded // 254)
+    return len(".snakemake/incomplete/") + encoded + 2 * (encoded // 254)
 
 
 def _without_effect(configuration: Configuration) -> list[str]:

@@ -4,6 +4,7 @@ Only configurations that are run have one. DVC expects the results of every stag
 `dvc checkout` and `dvc exp apply` would fail over configurations that nobody has run.
 """
 
+import fcntl
 import io
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,14 @@ def add_stage(path: Path, name: str) -> bool:
 
     path: of dvc.yaml.
     """
+    lock = path.parent / ".cache/stages.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # runs that begin at once would lose each other's stages
+        return _add_stage(path, name)
+
+
+def _add_stage(path: Path, name: str) -> bool:
     from ruamel.yaml import YAML  # as DVC itself: comments stay where they are
 
     yaml = YAML()

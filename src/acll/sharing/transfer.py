@@ -3,6 +3,8 @@
 DVC does the work.
 """
 
+import logging
+import os
 import shutil
 import subprocess
 import time
@@ -38,6 +40,17 @@ NO_REMOTE = """no DVC remote is set, so there is no place to share results. Type
   .venv/bin/dvc remote add --default store ssh://user@host/path
   .venv/bin/dvc remote add --default store s3://bucket/path
   and then `git commit .dvc/config`, so that colleagues have it too"""
+
+
+def require_repository(root: Path) -> None:
+    """Raise UserError, with what to type, where DVC could not record results here."""
+    if not (root / ".git").exists():
+        raise UserError(f"{root}: is no git repository, which DVC needs; `git init` makes it one")
+    if not (root / ".dvc").is_dir():
+        raise UserError(f"{root}: DVC is not set up; `git checkout .dvc` or `dvc init` does that")
+    for name in ("dvc.yaml", "dvc.lock"):
+        if (root / name).exists() and not os.access(root / name, os.W_OK):
+            raise UserError(f"{root / name}: cannot be written, so results could not be recorded")
 
 
 def require_remote(root: Path) -> None:
@@ -90,6 +103,7 @@ def record(root: Path, name: str) -> None:
     from dvc.lock import LockError
     from dvc.repo import Repo
 
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # not what it did, only what went wrong
     deadline = time.monotonic() + DVC_PATIENCE
     while True:
         try:
@@ -102,6 +116,7 @@ def record(root: Path, name: str) -> None:
                 raise UserError(
                     f"another DVC command is at work here: {error}; `make run` goes on after it"
                 ) from None
+            time.sleep(1)
         except DvcException as error:
             raise UserError(f"results/{name}: DVC could not record them: {error}") from None
 

@@ -21,13 +21,12 @@ def run(main: Callable[..., None]) -> None:
 
     Paths come as they are; a list or an optional one may be empty. The parameters come by standard
     input, as the plan wrote them (`acll.plan.Job.text`): `params` gets them typed, `key`, where a
-    step has it, as they are. `--digests` names the file for the digests of all outputs. A
-    `UserError` ends the step with its message and exit code 1.
+    step has it, as they are. `@file` stands for arguments, one a line. `--digests` names the file
+    for the digests of all outputs. A `UserError` ends the step with its message and exit code 1.
     """
     hints = typing.get_type_hints(main)
-    parser = argparse.ArgumentParser(
-        prog=f"acll.steps.{inspect.getmodulename(main.__code__.co_filename)}"
-    )
+    step = inspect.getmodulename(main.__code__.co_filename)
+    parser = argparse.ArgumentParser(prog=f"acll.steps.{step}", fromfile_prefix_chars="@")
     names = [name for name in inspect.signature(main).parameters if name not in ("params", "key")]
     for name in names:
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, nargs="*", required=True)

@@ -1,6 +1,7 @@
 """What a training needs to go on from its last epoch, in one file."""
 
-import pickle
+import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from acll.files import written
+
+_DIGEST = 32  # bytes of the SHA-256 in front of the rest
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,12 @@ class Checkpoint:
             "best": best,
             "progress": progress,
         }
-        with written(self.path) as beside:
-            torch.save(content, beside)
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        payload = buffer.getvalue()
+        with written(self.path) as beside, beside.open("wb") as file:
+            file.write(hashlib.sha256(payload).digest())
+            file.write(payload)
 
     def restore(
         self, network: nn.Module, optimizer: torch.optim.Optimizer
@@ -47,11 +54,15 @@ class Checkpoint:
         another training.
         """
         try:
-            # weights_only: tensors and plain data, no code
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            stored = self.path.read_bytes()
+        except OSError:
             return None
-        if not isinstance(content, dict) or content.get("key") != self.key:
+        digest, payload = stored[:_DIGEST], stored[_DIGEST:]
+        if hashlib.sha256(payload).digest() != digest:
+            return None
+        # weights_only: tensors and plain data, no code
+        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        if content["key"] != self.key:
             return None
         network.load_state_dict(content["network"])
         optimizer.load_state_dict(content["optimizer"])
