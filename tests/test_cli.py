@@ -118,6 +118,14 @@ def test_a_first_run_adds_its_stage_to_dvc_yaml_and_says_so(tmp_path, monkeypatc
     (tmp_path / "config/mine.yaml").write_text(yaml.safe_dump(demo | {"name": "mine"}))
     main(["check", "config/mine.yaml"])
     assert (tmp_path / "dvc.yaml").read_text() == before
+    with pytest.raises(SystemExit):
+        main(["ready", "config/mine.yaml"])
+    assert "is no git repository, which DVC needs; `git init`" in capsys.readouterr().err
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(SystemExit):
+        main(["ready", "config/mine.yaml"])
+    assert "DVC is not set up" in capsys.readouterr().err
+    (tmp_path / ".dvc").mkdir()
     main(["ready", "config/mine.yaml"])
     assert "dvc.yaml: a stage for mine" in capsys.readouterr().out
     after = (tmp_path / "dvc.yaml").read_text()
