@@ -1,4 +1,5 @@
-# `make help` lists what there is. Needs git, make and Python >= 3.11 with venv; everything else goes into .venv.
+# `make help` lists what there is. Needs git, make and Python >= 3.11 with venv; everything else
+# goes into .venv.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -17,10 +18,12 @@ ifdef DATA
 export ACLL_DATA_ROOT := $(abspath $(DATA))
 endif
 
-.PHONY: help run report prove plan check download verify repair share pull leftovers prune-results test test-slow test-faults lint format docs registry lock clean
+.PHONY: help run report prove plan check download verify repair share pull leftovers prune-results \
+    test test-slow test-faults lint format docs registry lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E -e 's/^([a-z-]+):.*## /\1\t/' -e 's/\$$\(CONFIG\)/$(CONFIG)/g' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
+	    | sed -E -e 's/^([a-z-]+):.*## /\1\t/' -e 's/\$$\(CONFIG\)/$(CONFIG)/g' | expand -t 16
 	@echo
 	@echo "CONFIG=name  another configuration: config/name.yaml (default: demo)"
 	@echo "DATA=folder  another place of raw data than the configuration's data_root"
@@ -30,27 +33,28 @@ run: .venv/installed  ## run the pipeline on config/$(CONFIG).yaml; only what ha
 	@$(SNAKEMAKE)
 	@acll finish config/$(CONFIG).yaml
 
-report: .venv/installed  ## write results/$(CONFIG)/report.html: what came out, with figures and tables, in one file
+report: .venv/installed  ## write results/$(CONFIG)/report.html: all that came out on one page
 	@acll report config/$(CONFIG).yaml
 
-prove: .venv/installed  ## check, in the packed files alone, that no task of the last run was forgotten
+prove: .venv/installed  ## check, in the packed files alone, that no task was forgotten
 	@acll prove $(RESULTS)
 
 plan: .venv/installed  ## say which jobs `make run` would run, and why
 	@acll check config/$(CONFIG).yaml
 	@mkdir -p $(RESULTS)
-	@$(SNAKEMAKE) --dry-run --quiet host | sed -E 's/^(Reason: Params have changed).*/\1 (`make verify` says which values)/' | cut -c 1-200
+	@$(SNAKEMAKE) --dry-run --quiet host | cut -c 1-200 \
+	    | sed -E 's/^(Reason: Params have changed).*/\1 (`make verify` says which values)/'
 
 check: .venv/installed  ## check config/$(CONFIG).yaml and its raw data, without running anything
 	@acll check config/$(CONFIG).yaml
 
-download: .venv/installed  ## fetch and verify the datasets of torchvision that config/$(CONFIG).yaml names and that are not there
+download: .venv/installed  ## fetch the datasets of torchvision that config/$(CONFIG).yaml names
 	@acll download config/$(CONFIG).yaml
 
-verify: .venv/installed  ## check by content, whatever the clock says, that all results are what this commit would make
+verify: .venv/installed  ## check by content that all results are what this commit would make
 	@acll verify config/$(CONFIG).yaml
 
-repair: .venv/installed  ## put back damaged or missing results from DVC; run again what is neither there nor current
+repair: .venv/installed  ## put back damaged or missing results from DVC, or make them again
 	@acll ready config/$(CONFIG).yaml
 	@acll repair config/$(CONFIG).yaml
 	@$(SNAKEMAKE)
@@ -61,7 +65,7 @@ share: .venv/installed  ## verify the results, commit them to DVC, push them to 
 	@acll ready config/$(CONFIG).yaml
 	@acll share config/$(CONFIG).yaml
 
-pull: .venv/installed  ## bring the results that colleagues have shared; WHAT=tables: without the networks, only to look at
+pull: .venv/installed  ## bring shared results; WHAT=tables: without the networks, to look at
 	@acll pull config/$(CONFIG).yaml --what $(WHAT)
 
 leftovers: .venv/installed  ## list results that the configuration no longer names
@@ -71,13 +75,13 @@ prune-results: .venv/installed  ## remove them, and say which
 	@acll prune-results config/$(CONFIG).yaml
 
 test: .venv/installed  ## run the tests, less those that are marked slow
-	@# tests of a file share what is costly to make (groups within files do not work with this pytest and xdist)
+	@# tests of a file share what is costly to make
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests
 
 test-slow: .venv/installed  ## run the slow tests: networks, reruns, colleagues, killed runs
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow tests
 
-test-faults: .venv/installed  ## kill runs at twenty random moments and compare what comes out (about 12 minutes)
+test-faults: .venv/installed  ## kill runs at twenty random moments and compare what comes out
 	@pytest tests/test_faults.py --faults 20
 
 lint: .venv/installed  ## ruff, mypy, snakefmt, snakemake --lint
@@ -95,23 +99,26 @@ format: .venv/installed  ## format Python and Snakemake files
 docs: .venv/installed  ## write config/README.md from the typed configuration
 	@python -m acll.config.reference > config/README.md
 
-registry: .venv/installed  ## list anew which architectures the installed libraries offer (takes minutes)
+registry: .venv/installed  ## list the architectures of the installed libraries (takes minutes)
 	@python -m acll.networks.make_registry
 
-lock: .venv/installed  ## choose versions anew: requirements.in -> lock.txt, with hashes and without addresses
-	@uv pip compile --quiet --no-header --no-emit-index-url --universal --python-version 3.11 --generate-hashes \
-	    requirements/requirements.in -o requirements/lock.txt
+lock: .venv/installed  ## choose versions: requirements.in -> lock.txt, with hashes
+	@uv pip compile --quiet --no-header --no-emit-index-url --universal --python-version 3.11 \
+	    --generate-hashes requirements/requirements.in -o requirements/lock.txt
 
 clean:  ## remove the environment and caches; results stay
 	@rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# Installed anew when what is required changes. uv installs in parallel; byte code is compiled now, since steps are
-# short processes and would otherwise spend their time on it.
+# Installed again when what is required changes. uv installs in parallel; byte code is compiled now,
+# since steps are short processes and would otherwise spend their time on it.
 .venv/installed: requirements/uv.txt requirements/lock.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=…")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) \
+	    and "Python 3.11 or newer is needed; name one with PYTHON=…")'
 	@echo "installing into .venv (some gigabytes; a few minutes on a first download)"
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	@.venv/bin/uv pip sync --quiet --python .venv --require-hashes --compile-bytecode requirements/lock.txt requirements/uv.txt
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	    -r requirements/uv.txt
+	@.venv/bin/uv pip sync --quiet --python .venv --require-hashes --compile-bytecode \
+	    requirements/lock.txt requirements/uv.txt
 	@.venv/bin/uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
 	@touch $@

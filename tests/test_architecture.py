@@ -94,7 +94,8 @@ def test_no_line_has_more_than_100_columns():
         *(ROOT / "tests").glob("*.py"),
         *(ROOT / "benchmarks").glob("*.py"),
     ]
-    paths += [ROOT / "Snakefile", *(ROOT / "workflow").rglob("*.smk")]
+    paths += [ROOT / "Snakefile", *(ROOT / "workflow").rglob("*.smk"), ROOT / "Makefile"]
+    paths += [*(ROOT / "config").glob("*.yaml"), ROOT / "pyproject.toml", ROOT / "dvc.yaml"]
     long = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in paths
