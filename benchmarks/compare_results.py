@@ -32,17 +32,22 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def scores(one: Path, other: Path) -> Iterator[str]:
-    """Yield what differs between the tables of scores, as text: each digit counts."""
+    """Yield what differs between the tables of scores and trials, as text: each digit counts.
+
+    Of columns that only one of them has, the names are told.
+    """
     for name in ("scores.csv", "curves.csv", "trials.csv"):
         left, right = rows_of(one / "tables" / name), rows_of(other / "tables" / name)
         if len(left) != len(right):
             yield f"tables/{name}: {len(left)} and {len(right)} rows"
+        columns = [set(rows[0]) if rows else set() for rows in (left, right)]
+        for column in sorted(columns[0] ^ columns[1]):
+            yield f"tables/{name}: only one has the column {column}"
+        common = sorted(columns[0] & columns[1])
         for number, (before, after) in enumerate(zip(left, right, strict=False), 1):
-            if before != after:
-                differing = {
-                    key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
-                }
-                yield f"tables/{name}: row {number}: {', '.join(sorted(differing))}"
+            differing = [key for key in common if before[key] != after[key]]
+            if differing:
+                yield f"tables/{name}: row {number}: {', '.join(differing)}"
 
 
 def tensors(one: Path, other: Path) -> Iterator[str]:

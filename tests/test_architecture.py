@@ -1,12 +1,16 @@
 """docs/architecture.md says what is so."""
 
 import ast
+import contextlib
 import re
 from collections import defaultdict
+from importlib import import_module
 
 import pytest
 
 from acll.code import _run_statements
+from acll.config.checks import load_configuration
+from acll.plan import plan
 from conftest import ROOT
 
 PACKAGE = ROOT / "src/acll"
@@ -103,3 +107,35 @@ def test_no_line_has_more_than_100_columns():
         if len(line) > 100
     ]
     assert long == []
+
+
+def test_the_way_of_a_setting_goes_through_functions_that_are_there():
+    way = TEXT.split("## The way of a setting")[1].split("If the ratio")[0]
+    named = re.findall(r"^\d\. `([\w.]+)`", way, re.MULTILINE)
+    assert 5 <= len(named) <= 7
+    homes = {"Configuration": "config.configuration", "Training": "training.settings"}
+    for name in named:
+        first, *rest = name.split(".")
+        first = {"Job": "plan.Job"}.get(
+            first, f"{homes[first]}.{first}" if first in homes else first
+        )
+        parts = [*first.split("."), *rest]
+        for count in range(len(parts), 0, -1):
+            with contextlib.suppress(ModuleNotFoundError):
+                found = import_module(".".join(("acll", *parts[:count])))
+                break
+        for attribute in parts[count:]:
+            found = getattr(found, attribute)
+        assert found is not None
+
+
+def test_documents_say_the_numbers_of_the_demo():
+    jobs = plan(load_configuration(ROOT / "config/demo.yaml"))
+    results = sum(len(job.all_outputs) for job in jobs)
+    found = []
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        found += re.findall(r"results/demo: (\d+) results, all as this commit", text)
+        found += re.findall(r"of (\d+) results are not as this commit", text)
+    assert found
+    assert set(found) == {str(results)}
