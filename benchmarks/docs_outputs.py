@@ -39,13 +39,13 @@ def output(copy: Path, command: str) -> str:
     kept = [
         line.rstrip()
         for line in text.replace(str(copy), "…").splitlines()
-        if line.strip() and not line.startswith("make: ***")
+        if line.strip() and not line.startswith(("make: ***", "installing into"))
     ]
     return "\n".join(kept)
 
 
 def shown(text: str) -> str:
-    return "".join(f"    {line}\n" for line in text.splitlines())
+    return "".join(f"    {line}".rstrip() + "\n" for line in text.splitlines())
 
 
 def put(page: str, command: str, text: str) -> str:
@@ -73,7 +73,8 @@ def main() -> None:
         page = put(page, "make verify", output(copy, "make verify"))
         experiment = f"dvc exp run --name longer -S '{LONGER}' run@demo"
         run = output(copy, experiment)
-        page = put(page, experiment, "…\n" + "\n".join(run.splitlines()[-4:]))
+        told = [line for line in run.splitlines() if "xperiment" in line]
+        page = put(page, experiment, "\n".join(["…", *told]))
         for command in ("dvc params diff", "dvc metrics diff"):
             page = put(page, command, output(copy, command))
         (copy / DAMAGED).write_bytes((copy / DAMAGED).read_bytes()[:1000])
