@@ -27,6 +27,8 @@ def output(copy: Path, command: str) -> str:
     """Run a command of the page in the copy; return what it prints, as the page shows it."""
     environment = os.environ | {"PYTHONPATH": str(copy / "src"), "COLUMNS": "100"}
     environment |= {"PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}"}
+    # the environment is that of the checkout, and must not be installed from a copy
+    command = command.replace("make ", "make --old-file=.venv/installed ")
     result = subprocess.run(
         ["bash", "-c", command],
         cwd=copy,
@@ -39,7 +41,7 @@ def output(copy: Path, command: str) -> str:
     kept = [
         line.rstrip()
         for line in text.replace(str(copy), "…").splitlines()
-        if line.strip() and not line.startswith(("make: ***", "installing into"))
+        if line.strip() and not line.startswith("make: ***")
     ]
     return "\n".join(kept)
 
