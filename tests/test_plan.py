@@ -651,7 +651,7 @@ def test_a_network_that_cannot_take_what_is_prepared_is_refused_before_anything_
     settings["sequences"]["two"] = {"network": "wide", "tasks": ["a"]}
     path.write_text(yaml.safe_dump(settings))
     with pytest.raises(
-        UserError, match="tasks.a: its images have 3 channels, a network .* takes 4"
+        UserError, match=r"tasks\.a: its images have 3 channels, a network .* takes 4"
     ):
         planned(path, tmp_path, results)
 
