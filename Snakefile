@@ -45,7 +45,5 @@ onsuccess:
 
 onerror:
     # Snakemake's own account is long, and what the steps had to say is far above
-    print(
-        "\n".join([*errors_of_steps(Path(LOCK)), "`make run` goes on where this stopped"]),
-        file=sys.stderr,
-    )
+    said = errors_of_steps(Path(LOCK))
+    print("\n".join([*said, what_to_do(said)]), file=sys.stderr)

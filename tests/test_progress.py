@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from acll.run_summary import what_to_do
 from snakemake_logger_plugin_acll.progress import Progress, earlier_seconds, shown
 
 
@@ -84,3 +85,9 @@ def test_earlier_times_come_from_benchmarks(tmp_path):
         (tmp_path / name).write_text(f"s\th:m:s\n{seconds}\t0:00:03\n")
     assert earlier_seconds(tmp_path) == {"train": 4.0, "tables": 1.0}
     assert earlier_seconds(tmp_path / "absent") == {}
+
+
+def test_after_a_run_that_failed_the_command_that_helps_is_named():
+    damaged = "evaluate/a: error: nodes/a/network.safetensors: damaged: it does not agree"
+    assert "`make repair`" in what_to_do(["train/b: error: no", damaged])
+    assert what_to_do(["train/b: error: no"]) == "`make run` goes on where this stopped"

@@ -1,6 +1,7 @@
 """What a run has to say at its end."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,3 +31,10 @@ def errors_of_steps(lock: Path) -> list[str]:
             job = path.relative_to("logs").with_suffix("")
             lines += [f"{job}: {line}" for line in said if line.startswith("error: ")]
     return lines
+
+
+def what_to_do(said: Sequence[str]) -> str:
+    """Return what to type after a run that failed. said: what its steps have said."""
+    if any(": damaged: " in line for line in said):
+        return "`make repair` puts back, or makes again, what is damaged; `make run` would not"
+    return "`make run` goes on where this stopped"

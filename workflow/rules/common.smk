@@ -24,7 +24,7 @@ from acll.data.root import CHANNELS_KEY, ROOT_KEY
 from acll.errors import UserError
 from acll.lock import LOCK, held
 from acll.plan import command
-from acll.run_summary import errors_of_steps, job_summary
+from acll.run_summary import errors_of_steps, job_summary, what_to_do
 from acll.sharing.planned import planned
 
 

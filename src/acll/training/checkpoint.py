@@ -59,6 +59,7 @@ class Checkpoint:
             return None
         digest, payload = stored[:_DIGEST], stored[_DIGEST:]
         if hashlib.sha256(payload).digest() != digest:
+            print(f"{self.path}: damaged, so the training begins again", flush=True)
             return None
         # weights_only: tensors and plain data, no code
         content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
