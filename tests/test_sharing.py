@@ -160,6 +160,7 @@ def test_repair_brings_back_lost_records(clone):
     assert contents(clone.results("small")) == before
 
 
+@pytest.mark.slow
 def test_stale_results_are_named_with_the_value_that_changed_and_repair_runs_them(clone):
     other = small()
     other["tasks"]["b"]["training"] = {"epochs": 1}
