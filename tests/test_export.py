@@ -93,7 +93,14 @@ def with_silent_filters(network: nn.Module, images: torch.Tensor, share: float =
     return network.eval()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# the largest ones take seconds each
+TRIED = [
+    pytest.param(name, marks=pytest.mark.slow if name in ("vgg16_bn", "upernet") else [])
+    for name in NETWORKS
+]
+
+
+@pytest.mark.parametrize("name", TRIED)
 def test_folding_and_removing_change_no_output(name):
     spec = NETWORKS[name]
     kind, size = (
@@ -337,7 +344,7 @@ def test_channels_released_as_a_whole_stay_silent_however_long_they_are_trained_
         assert torch.allclose(small.network(images), network(images), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", TRIED)
 def test_weights_that_are_said_to_read_silent_channels_alone_make_no_difference(name):
     spec = NETWORKS[name]
     kind, size = (

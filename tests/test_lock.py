@@ -284,7 +284,7 @@ def test_a_job_whose_results_are_elsewhere_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("how", ["plain", "deaf"])
+@pytest.mark.parametrize("how", ["plain", pytest.param("deaf", marks=pytest.mark.slow)])
 def test_a_job_of_a_killed_run_stops_by_itself_and_the_next_run_begins(tmp_path, sent, how):
     if how == "deaf" and sent == signal.SIGTERM:
         pytest.skip("takes seconds, and is the same")
