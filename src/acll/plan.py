@@ -8,7 +8,7 @@ here is run, and nothing is judged.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from acll.code import code_of
@@ -36,6 +36,7 @@ from acll.parameters.retrain import RetrainParams
 from acll.parameters.search import SearchParams
 from acll.parameters.train import TrainParams
 from acll.search.settings import Search
+from acll.training.settings import Batches
 
 Paths = Mapping[str, tuple[str, ...]]  # by what they are for a step; relative to the results
 
@@ -96,7 +97,7 @@ class Job:
         """What the job is called when it runs."""
         return f"{self.rule} {self.name}".strip()
 
-    @property
+    @cached_property
     def text(self) -> str:
         """All that the outputs depend on beside the inputs, as sorted JSON: the one parameter of
         its rule.
@@ -289,14 +290,8 @@ class _Planner:
         inputs = self._from_dense(node) | {
             "choice": _of(node if method.searches else None, "choice.json")
         }
-        return Job(
-            "prune",
-            node.name,
-            inputs,
-            {"pruned": _of(node, "pruned.safetensors")},
-            params,
-            _code("prune"),
-        )
+        outputs = {"pruned": _of(node, "pruned.safetensors")}
+        return Job("prune", node.name, inputs, outputs, params, _code("prune"))
 
     def _retrain(self, node: Node) -> Job:
         params = RetrainParams(
@@ -309,27 +304,15 @@ class _Planner:
             "parent": _of(node.parent, "network.safetensors"),
             "train": (_prepared(node.task),),
         }
-        return Job(
-            "retrain",
-            node.name,
-            inputs,
-            {"network": _of(node, "network.safetensors")},
-            params,
-            _code("retrain"),
-        )
+        outputs = {"network": _of(node, "network.safetensors")}
+        return Job("retrain", node.name, inputs, outputs, params, _code("retrain"))
 
     def _commit(self, node: Node) -> Job:
         method = self.configuration.methods[node.method]
         params = CommitParams(node=self._node_params(node), type=method.type)
         code = _code("commit", type(method).__module__)
-        return Job(
-            "commit",
-            node.name,
-            self._from_dense(node),
-            {"network": _of(node, "network.safetensors")},
-            params,
-            code,
-        )
+        outputs = {"network": _of(node, "network.safetensors")}
+        return Job("commit", node.name, self._from_dense(node), outputs, params, code)
 
     def _remember(self, node: Node) -> Job:
         method = self.configuration.methods[node.method]
@@ -342,9 +325,8 @@ class _Planner:
             "memory_before": _of(node.parent, "memory.safetensors"),
         }
         code = _code("remember", type(method).__module__)
-        return Job(
-            "remember", node.name, inputs, {"memory": _of(node, "memory.safetensors")}, params, code
-        )
+        outputs = {"memory": _of(node, "memory.safetensors")}
+        return Job("remember", node.name, inputs, outputs, params, code)
 
     def _evaluate(self, node: Node) -> Job:
         inputs = {
@@ -367,7 +349,7 @@ class _Planner:
             threads=self.configuration.threads,
         )
 
-    def _batches(self, task: str) -> Any:
+    def _batches(self, task: str) -> Batches:
         return self.configuration.training_of(task).batches(self.configuration.tasks[task].kind)
 
     def _from_dense(self, node: Node) -> dict[str, tuple[str, ...]]:
