@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from data import CLASSES as CAMVID
 
 from acll.config.checks import parse
 from acll.config.configuration import AnyTask, Configuration
@@ -39,19 +40,6 @@ from acll.training.settings import Training
 
 ROOT = Path(__file__).parents[1]
 SCOPE: Scope = "global"
-CAMVID = [
-    "sky",
-    "building",
-    "pole",
-    "road",
-    "pavement",
-    "tree",
-    "sign",
-    "fence",
-    "car",
-    "pedestrian",
-    "bicyclist",
-]
 MNIST = {"source": "image_folder", "path": "mnist", "image_size": 16}
 CIFAR = {"source": "image_folder", "path": "cifar10", "image_size": 24, "train_samples": 3000,
          "training": {"augmentation": ["flip", "shift"]}}  # fmt: skip
