@@ -37,6 +37,7 @@ rule tables_only:
 onstart:
     refuse_replaced_profile()
     acquire_run_lock()
+    take_sigterm_in_a_thread()
 
 
 onsuccess:

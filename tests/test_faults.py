@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
@@ -123,6 +124,38 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(undisturbed, tmp_path,
     assert "all as this commit would make them" in clone.make("verify", "small")
     assert clone.planned(name="small") == set()
     shutil.rmtree(clone.folder)
+
+
+# Snakemake, told to end while its main thread holds the lock that its handler of SIGTERM takes.
+INTERRUPTED = """
+import os, signal
+from snakemake.cli import main
+from snakemake.scheduling.job_scheduler import JobScheduler
+
+finish = JobScheduler._finish_jobs
+
+def interrupted(self):
+    if self._tofinish:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finish(self)
+
+JobScheduler._finish_jobs = interrupted
+main()
+"""
+
+
+def test_a_run_ends_whenever_it_is_told_to(undisturbed, tmp_path):
+    clone = undisturbed[0].clone(tmp_path / "clone")
+    arguments = ["--configfile", "config/small.yaml", "--directory", "results/small"]
+    run = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *arguments],
+        cwd=clone.folder,
+        env=clone.environment(),
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode != 0
+    assert clone.planned(name="small") != set()
 
 
 @pytest.mark.slow

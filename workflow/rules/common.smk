@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -100,6 +102,18 @@ def acquire_run_lock():
         RUN_LOCK.enter_context(held(Path.cwd()))
     except UserError as error:
         raise WorkflowError(str(error)) from None
+
+
+def take_sigterm_in_a_thread():
+    """Call Snakemake's handler of SIGTERM from a thread.
+
+    The handler takes a lock that the main thread may hold at that moment. In the main thread, where
+    Python calls handlers, it would wait for itself for ever (`JobScheduler.exit_gracefully`).
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    signal.signal(
+        signal.SIGTERM, lambda *signalled: threading.Thread(target=handler, args=signalled).start()
+    )
 
 
 wildcard_constraints:
