@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from acll.files import written
+from acll.errors import UserError
+from acll.files import write_json, written
 
 KILLED = """
 import os, signal, sys
@@ -27,6 +28,13 @@ for _ in range(50):
             file.write(sys.argv[2])
             file.flush()
 """
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_not_finite_is_no_score(tmp_path, value):
+    with pytest.raises(UserError, match="not finite"):
+        write_json(tmp_path / "scores.json", {"rows": [{"score": value}]})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_process_leaves_is_gone_after_the_next_one(tmp_path):

@@ -17,7 +17,7 @@ from torch import nn
 from acll.networks.build import TaskNetwork
 from acll.networks.build import build as build_network
 from acll.networks.spec import DecoderNetwork
-from acll.packing import packed_file, tensor_file
+from acll.packing import packed_file, task_state_file, tensor_file
 from acll.packing.accounting import bytes_alone, bytes_of_first
 from acll.packing.bits import bits_for, pack, packed_size, unpacked
 from acll.packing.cap import cap
@@ -240,6 +240,21 @@ def test_weights_that_are_not_finite_are_refused():
     weights = {"a": torch.tensor([1.0, float("nan")])}
     with pytest.raises(PackingError, match="a: weights that are not finite"):
         keep_masks(weights, {"a": torch.ones(2, dtype=torch.bool)}, 0.5, "layer")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("part", ["shared", "private"])
+def test_no_network_is_written_whose_values_are_not_finite(two_tasks, tmp_path, part, value):
+    (*_, packed), path = two_tasks, tmp_path / "network.safetensors"
+    state = packed.shared if part == "shared" else packed.private["a"]
+    name = next(name for name, one in state.items() if one.is_floating_point() and one.any())
+    spoilt = {**state, name: torch.where(state[name] != 0, value, state[name])}
+    changed = spoilt if part == "shared" else {**packed.private, "a": spoilt}
+    with pytest.raises(PackingError, match=r"network.safetensors: not written: values of .* not"):
+        packed_file.write_packed(path, replace(packed, **{part: changed}))
+    with pytest.raises(PackingError, match="not written"):
+        task_state_file.save_state(path, spoilt, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def unpack(packed, bits, count):

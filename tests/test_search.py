@@ -19,7 +19,7 @@ from acll.search.choice import (
     residuals_of,
     tolerance_of,
 )
-from acll.search.run import FALLBACKS, NO_ROOM, SHORT_LENGTH, SearchTask, search
+from acll.search.run import FALLBACKS, NO_ROOM, SHORT_LENGTH, SearchError, SearchTask, search
 from acll.search.settings import Search
 from acll.search.space import factors_of, groups_of
 from acll.search.strategies import (
@@ -343,6 +343,57 @@ def test_the_search_finds_the_edge_of_a_step(logs, strategy, answer, noise):
         assert not choice.capped
         assert choice.ratio_low <= choice.ratio <= choice.ratio_high
     assert np.median([1 - choice.ratio for choice in choices]) <= 2.2 * answer
+
+
+class Diverging(Curve):
+    """A curve on which some trials diverge. which: says of (kept share, epochs) whether."""
+
+    def __init__(self, full_answer, which):
+        super().__init__(full_answer)
+        self.which = which
+
+    def __call__(self, candidate, epochs, seed, stop_rule):
+        measured = super().__call__(candidate, epochs, seed, stop_rule)
+        if self.which(candidate.kept, epochs):
+            return Measured(0.0, 0.0, 1.0, diverged=True)
+        return measured
+
+
+@pytest.mark.parametrize("strategy", SEARCHED)
+@pytest.mark.parametrize(
+    "which",
+    [
+        lambda kept, epochs: kept < 0.3 and epochs < EPOCHS,
+        lambda kept, epochs: epochs < EPOCHS,  # the reference, too
+        lambda kept, epochs: kept < 0.1,
+    ],
+)
+def test_trials_that_diverge_count_as_failed_and_are_named(logs, strategy, which):
+    log = logs()
+    choice, trials = find(Diverging(0.1, which), log, Search(search=strategy, budget=2))
+    assert choice.confirmed
+    assert 1 - choice.ratio >= 0.1
+    assert 0 < (diverged := sum(trial.diverged for trial in trials)) < len(trials)
+    assert f"{diverged} of {len(trials)} trials diverged" in " ".join(choice.warnings)
+    known = TrialLog(log.path, "key")
+    assert find(Curve(0.1, calls=0), known, Search(search=strategy, budget=2)) == (choice, trials)
+
+
+def test_a_reference_that_diverges_leaves_nothing_to_compare_with(logs):
+    with pytest.raises(SearchError, match="lower the learning rate"):
+        find(Diverging(0.1, lambda kept, epochs: kept == 1), logs())
+
+
+def test_a_reference_that_diverges_when_measured_again_is_not_counted(logs):
+    def second(kept, epochs):
+        references.append(kept == 1 and epochs == EPOCHS)
+        return sum(references) == 2 and references[-1]
+
+    references = []
+    # all shares fail with full retraining, so that the reference is measured once more
+    choice, trials = find(Diverging(0.99, second), logs(), Search(search="tpe", budget=3))
+    assert sum(trial.diverged for trial in trials) == 1
+    assert choice.reference_score == 0.9
 
 
 @pytest.mark.parametrize("strategy", SEARCHED)

@@ -1,7 +1,10 @@
 """The loop: what may not move does not, and a training that was killed goes on to the same bits."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
 from acll.networks.build import build
 from acll.networks.partition import partition
@@ -242,6 +245,58 @@ def test_a_training_that_diverges_says_what_to_change():
     which = learner()
     with pytest.raises(TrainingError, match="lower the learning rate"):
         fit(which, start(which), fit_config(4, 1e30, 0, optimizer="sgd"), None)
+
+
+def last_layer(network):
+    return [module for module in network.head.modules() if isinstance(module, nn.Linear)][-1]
+
+
+def infinite_gradients(network, images, labels):
+    """0, whose gradient is infinite: no loss sees what the step makes of the weights."""
+    return (network(images).sum() * 0 + last_layer(network).weight.sum() * 0).sqrt()
+
+
+def infinite_statistics(network, images, labels):
+    """The loss of some images, after others that leave their mark in normalisations alone."""
+    network(torch.full_like(images, torch.inf))
+    return (last_layer(network).weight ** 2).sum()
+
+
+def extreme_outputs(network, images, labels):
+    """A loss that is finite, of weights that are so, and give what is not."""
+    with torch.no_grad():
+        last_layer(network).weight.fill_(3e38)
+    return (network.encoder(images)[-1] ** 2).mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "what"),
+    [
+        (infinite_gradients, "the weights are not finite in epoch 1"),
+        (infinite_statistics, "the weights are not finite in epoch 1"),
+        (extreme_outputs, "what the network gives is not finite in epoch 1"),
+    ],
+)
+def test_a_network_that_is_not_finite_is_no_result_though_its_loss_is(loss, what):
+    which = learner()
+    which = replace(which, batch_loss=lambda *batch: loss(which.network, *batch))
+    with pytest.raises(TrainingError, match=what):
+        fit(which, start(which), fit_config(0.1, 0.01, 0), None)  # one batch
+
+
+def test_a_trial_that_diverges_has_failed_and_ends_no_search():
+    which = learner()
+    state = start(which)
+    free = {
+        name: torch.ones(state[name].shape, dtype=torch.bool)
+        for name in partition(which.network).shared
+    }
+    schedule = fit_config(3, 1e30, 0, optimizer="sgd").schedule
+    run_trial = trial_runner(Retraining(which, schedule, state, free, "global"))
+    got = run_trial(Candidate(0.3), 3, 0, None)
+    assert (got.score, got.standard_error, got.diverged) == (0, 0, True)
+    assert got.epochs_run == 1
+    assert run_trial(Candidate(0.3), 0.4, 0, None).epochs_run == 1 / 3  # a batch of three
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "dice", "cross_entropy_dice"])

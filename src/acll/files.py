@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from acll.errors import UserError
+
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
@@ -62,7 +64,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write plain data as JSON with sorted keys, so that equal content gives equal bytes."""
-    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    try:
+        text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+    except ValueError:  # NaN and infinity are no JSON, and no score
+        raise UserError(f"{path}: not written: it would hold a number that is not finite") from None
+    write_text(path, f"{text}\n")
 
 
 def sha256(path: Path) -> str:

@@ -213,8 +213,6 @@ def commit(
             raise PackingError(f"{name}: {record.name} keeps weights that belong to earlier tasks")
         if bool((value[was_free & ~kept] != 0).any()):
             raise PackingError(f"{name}: weights that {record.name} has released are not zero")
-        if not bool(torch.isfinite(value).all()):
-            raise PackingError(f"{name}: has weights that are not finite")
         shared[name] = torch.where(kept, value, packed.shared[name])
         owner[name] = torch.where(
             kept, torch.tensor(position, dtype=torch.uint8), packed.owner[name]
@@ -285,6 +283,21 @@ def digest(state: Mapping[str, Tensor]) -> str:
         total.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
         total.update(raw_bytes(value))
     return total.hexdigest()
+
+
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that hold NaN or infinity."""
+    return [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+
+
+def refuse_not_finite(what: object, state: Mapping[str, Tensor]) -> None:
+    """Raise PackingError where a tensor holds NaN or infinity. what: the file, for the message."""
+    found = not_finite(state)
+    if found:
+        raise PackingError(
+            f"{what}: not written: values of {', '.join(found[:3])}{' …' if found[3:] else ''} are "
+            "not finite; lower the learning rate"
+        )
 
 
 def raw_bytes(value: Tensor) -> memoryview:

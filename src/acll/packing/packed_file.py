@@ -37,6 +37,7 @@ from acll.packing.ownership import (
     extract_task,
     kind_uses,
     raw_bytes,
+    refuse_not_finite,
 )
 
 FORMAT = 4
@@ -231,7 +232,12 @@ def read_packed(path: Path) -> Packed:
 
 
 def write_packed(path: Path, packed: Packed) -> None:
-    """Write a packed network, whole or not at all; equal networks give equal bytes."""
+    """Write a packed network, whole or not at all; equal networks give equal bytes.
+
+    Raises PackingError where a value is not finite.
+    """
+    for state in packed.private.values():  # which the file holds as bytes
+        refuse_not_finite(path, state)
     tensor_file.save_tensors(path, *_content(packed))
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from acll.files import sha256, written
-from acll.packing.ownership import PackingError, State, raw_bytes
+from acll.packing.ownership import PackingError, State, raw_bytes, refuse_not_finite
 
 _WIDTHS = {"U8": 1, "F32": 4}  # bytes of a value
 _DAMAGED = (
@@ -71,7 +71,11 @@ class TensorFile:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors with a JSON header and digests, whole or not at all."""
+    """Write tensors with a JSON header and digests, whole or not at all.
+
+    Raises PackingError where a value is not finite.
+    """
+    refuse_not_finite(path, tensors)
     content, metadata = _content(tensors, header)
     with written(path) as beside:
         save_file(content, beside, metadata=metadata)

@@ -13,7 +13,7 @@ from acll.search.trials import Candidate, Cost, Measured, RunTrial, StopRule
 from acll.seeds import derived
 from acll.settings import Scope
 from acll.training.learner import TaskLearner
-from acll.training.loop import FitConfig, fit, steps_of
+from acll.training.loop import FitConfig, TrainingError, fit, steps_of
 from acll.training.metrics import EvalResult, score, standard_error
 from acll.training.settings import Schedule
 
@@ -39,7 +39,8 @@ def trial_runner(retraining: Retraining) -> RunTrial:
 
     Every trial starts from the dense state. Its score is that of its best validation, as in the
     retraining that follows the search. Trials of the same length have the same number of
-    validations, unless a stop rule ends one whose result is certain.
+    validations, unless a stop rule ends one whose result is certain. One whose retraining diverges
+    has failed: it is the answer for that share, and no end of the search.
     """
     learner, free = retraining.learner, retraining.free
 
@@ -65,11 +66,14 @@ def trial_runner(retraining: Retraining) -> RunTrial:
         schedule = retraining.schedule.model_copy(update={"epochs": epochs})
         label = f"  keep {candidate.kept:.4f}"
         config = FitConfig(schedule, seed, keep_state=False, label=label)
-        fitted = fit(learner, start, config, keep, on_validation=on_validation)
+        whole = steps_of(epochs, learner.batches()) / learner.batches()
+        try:
+            fitted = fit(learner, start, config, keep, on_validation=on_validation)
+        except TrainingError as error:
+            return Measured(0.0, 0.0, min(whole, float(error.epochs)), diverged=True)
         best = results[fitted.epoch - 1]
         # There is one validation an epoch, and one after a last part of an epoch. So an ended
         # training had as many epochs as validations, and a whole one as many as its batches make.
-        whole = steps_of(epochs, learner.batches()) / learner.batches()
         epochs_run = min(whole, float(len(results)))
         return Measured(fitted.score, standard_error(best, derived(seed, "bootstrap")), epochs_run)
 

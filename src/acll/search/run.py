@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from acll.errors import UserError
 from acll.search.choice import (
     crossing_below_top,
     ratio_interval,
@@ -52,6 +53,10 @@ NO_ROOM = (
     "no weight is left free for this task: it trains its head, biases and normalisations alone; "
     "a larger network, or larger ratios or a cap for the tasks before, would leave it some"
 )
+
+
+class SearchError(UserError):
+    """There is nothing that trials could be compared with."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,11 @@ class _Search:
     def result(self) -> Choice:
         """Run the whole search and return what it decided."""
         self.reference = self._run_trial(REFERENCE, 1.0, self.task.full_epochs)
+        if self.reference.diverged:
+            raise SearchError(
+                "retraining diverges with nothing released, so there is no score to compare with; "
+                "lower the learning rate"
+            )
         bounds = (self.settings.min_tolerance, self.settings.max_tolerance)
         self.tolerance = tolerance_of(self.reference.standard_error, self.settings.z, *bounds)
         self.threshold = self.reference.score - self.tolerance
@@ -192,8 +202,17 @@ class _Search:
             tolerance=self.tolerance,
             threshold=self.threshold,
             group_log_scale=self.group_log_scale,
-            warnings=(*warnings, *self._overdrawn()),
+            warnings=(*warnings, *self._diverged(), *self._overdrawn()),
         )
+
+    def _diverged(self) -> list[str]:
+        count = sum(trial.diverged for trial in self.log.trials)
+        if not count:
+            return []
+        return [
+            f"{count} of {len(self.log.trials)} trials diverged, and count as failed: smaller "
+            "shares may do with a lower learning rate"
+        ]
 
     def _overdrawn(self) -> list[str]:
         cost, budget = self._spent(), self.settings.budget
@@ -211,7 +230,8 @@ class _Search:
     def _short_trials(self, epochs: float) -> list[Trial]:
         """Run trials of short retraining: a reference, then what the strategy asks for.
 
-        Return them in order. Their number is what the budget allows, within bounds.
+        Return them in order. Their number is what the budget allows, within bounds. Where the
+        reference diverges, short retraining says nothing, and it stays alone.
         """
         left = (self.settings.budget - self._spent()) * SHORT_SHARE
         # less the reference, which is a trial, too
@@ -221,6 +241,8 @@ class _Search:
         seed = derived(self.task.seed, "brief", *self.group_log_scale)
         trials = [self._run_trial(REFERENCE, 1.0, epochs)]
         self._note(trials[0], None)
+        if trials[0].diverged:
+            number = 0
         for _ in range(number):
             kept, scores = _kept(trials), _scores(trials)
             # of short retraining: its scores are lower than those of full retraining
@@ -324,10 +346,12 @@ class _Search:
         A single reference that is too high by luck would let every share fail.
         """
         again = self._run_trial(REFERENCE, 1.0, self.task.full_epochs, again=1)
+        self._note(again, None)
+        if again.diverged:
+            return
         score = (self.reference.score + again.score) / 2
         self.reference = replace(self.reference, score=score)
         self.threshold = score - self.tolerance
-        self._note(again, None)
 
     # ----------------------------------------------------------------------------------------------
     # trials
@@ -358,7 +382,7 @@ class _Search:
     def _note(self, trial: Trial, threshold: float | None, objective: float | None = None) -> None:
         """Add to a trial in the log what the search made of it, and print a line."""
         self.log.note(replace(trial, threshold=threshold, objective=objective))
-        score = f"score {trial.score:.4f}"
+        score = "diverged    " if trial.diverged else f"score {trial.score:.4f}"
         if threshold is not None:
             score += f"  (threshold {threshold:.4f})"
         if any(trial.group_log_scale.values()):

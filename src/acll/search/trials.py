@@ -34,12 +34,13 @@ class Measured:
     """What a trial gave on the validation split.
 
     score, standard_error: of its best validation. epochs_run: how long it was, rounded to whole
-    batches.
+    batches. diverged: whether its retraining did not come to finite values; its score is 0 then.
     """
 
     score: float
     standard_error: float
     epochs_run: float
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Trial:
 
     epochs: length of the retraining. epochs_run: how many of them were run, in whole batches. cost:
     in units of the dense training. threshold: the score from which on the share would have held.
-    objective: what the strategy minimises over short trials.
+    objective: what the strategy minimises over short trials. diverged: as of `Measured`.
     """
 
     number: int
@@ -61,6 +62,7 @@ class Trial:
     cost: float
     threshold: float | None = None
     objective: float | None = None
+    diverged: bool = False
     group_log_scale: dict[str, float] = field(default_factory=dict)
 
 
@@ -116,6 +118,7 @@ class TrialLog:
             score=got.score,
             standard_error=got.standard_error,
             cost=cost(got.epochs_run),
+            diverged=got.diverged,
             group_log_scale=candidate.group_log_scale,
         )
         self.trials.append(trial)

@@ -6,20 +6,33 @@ from torch import nn
 
 from acll.data.batches import Split, evaluation_batches
 from acll.data.prepared import IGNORE, TaskInfo
+from acll.errors import UserError
 from acll.settings import Kind
 from acll.training.metrics import EvalResult
+
+
+class NotFiniteError(UserError):
+    """What a network gives is not finite, so that the largest value means nothing."""
 
 
 @torch.no_grad()
 def evaluated(
     network: nn.Module, split: Split, header: TaskInfo, device: torch.device
 ) -> EvalResult:
-    """Run the network, in evaluation mode, over a split in order; return what it did."""
+    """Run the network, in evaluation mode, over a split in order; return what it did.
+
+    Raises NotFiniteError.
+    """
     network.eval()
     kind: Kind = header.kind
     results = []
     for images, labels in evaluation_batches(split, header, device):
-        predictions = network(images).argmax(dim=1)
+        logits = network(images)
+        if not bool(torch.isfinite(logits).all()):
+            raise NotFiniteError(
+                f"{header.name}: the network gives values that are not finite; it cannot be scored"
+            )
+        predictions = logits.argmax(dim=1)
         if kind == "classification":
             results.append((predictions == labels).cpu().numpy())
         else:

@@ -16,15 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from acll.errors import UserError
-from acll.packing.ownership import digest
+from acll.packing.ownership import digest, not_finite
 from acll.seeds import derived
 from acll.training.checkpoint import Checkpoint, snapshot
+from acll.training.evaluate import NotFiniteError
 from acll.training.metrics import EvalResult, score
 from acll.training.settings import Decrease, Schedule
 
 
 class TrainingError(UserError):
-    """Training cannot go on; the message says why and what to change."""
+    """The loss, the network or what it gives is not finite.
+
+    epochs: how many were begun.
+    """
+
+    def __init__(self, label: str, what: str, epochs: int) -> None:
+        super().__init__(f"{label}: {what} not finite in epoch {epochs}; lower the learning rate")
+        self.epochs = epochs
 
 
 class Learner(Protocol):
@@ -113,8 +121,7 @@ def fit(
     masks: by name in the state dict, True where a parameter may move; parameters without a mask
     move freely, and so does everything where `masks` is None. checkpoint: where to keep the last
     epoch; a training that was killed goes on from there and gives the same bits as one left alone.
-    Its key is extended here by configuration, device, state and masks. Raises TrainingError where
-    the loss is not finite.
+    Its key is extended here by configuration, device, state and masks. Raises TrainingError.
     """
     network = learner.network
     network.load_state_dict(state)
@@ -139,7 +146,7 @@ def fit(
     validations = math.ceil(steps_of(config.epochs, learner.batches()) / learner.batches())
     for epoch in range(progress["epoch"], validations):
         loss = _train_epoch(learner, gradient_masks, optimizer, config, epoch)
-        seen = learner.validate()
+        seen = _validated(learner, config, epoch)
         row: dict[str, float] = {
             "epoch": epoch + 1,
             "loss": loss,
@@ -190,10 +197,22 @@ def _train_epoch(
         optimizer.step()
         total += loss.item()
     if not math.isfinite(total):
-        raise TrainingError(
-            f"{config.label}: the loss is not finite in epoch {epoch + 1}; lower the learning rate"
-        )
+        raise TrainingError(config.label, "the loss is", epoch + 1)
     return total / steps
+
+
+def _validated(learner: Learner, config: FitConfig, epoch: int) -> tuple[EvalResult, ...]:
+    """Return what the network does on the validation splits.
+
+    Raises TrainingError for a network that no score can be trusted of: the last step of an epoch
+    may leave what no loss has seen, and statistics of normalisations take no part in the loss.
+    """
+    if not_finite(learner.network.state_dict()):
+        raise TrainingError(config.label, "the weights are", epoch + 1)
+    try:
+        return learner.validate()
+    except NotFiniteError:
+        raise TrainingError(config.label, "what the network gives is", epoch + 1) from None
 
 
 def steps_of(epochs: float, batches: int) -> int:
