@@ -10,8 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 import acll
 from acll.cli.main import main
@@ -237,6 +239,20 @@ def test_check_reports_a_missing_file_of_weights(tmp_path, monkeypatch, capsys):
         "networks.small.weights = 'mine.safetensors': there is no such file"
         in capsys.readouterr().err
     )
+
+
+def test_check_reports_weights_that_cannot_fit(tmp_path, monkeypatch, capsys):
+    demo = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    demo["networks"]["small"] |= {"weights": "mine.safetensors"}
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/demo.yaml").write_text(yaml.safe_dump(demo))
+    save_file({"layer.weight": torch.zeros(3)}, tmp_path / "mine.safetensors")
+    monkeypatch.setenv("ACLL_DATA_ROOT", str(tmp_path))
+    with pytest.raises(SystemExit):
+        main(["check", str(tmp_path / "config/demo.yaml")])
+    error = capsys.readouterr().err
+    assert "networks.small: " in error
+    assert "not the weights of this encoder" in error
 
 
 # --------------------------------------------------------------------------------------------------

@@ -368,8 +368,9 @@ def test_images_that_cannot_be_used_are_refused_with_the_reason(classifier, imag
 
 
 @pytest.mark.parametrize("kind", ["classification", "segmentation"])
-def test_a_network_that_gives_no_numbers_predicts_nothing(tmp_path, kind):
+def test_a_network_that_gives_no_numbers_predicts_nothing(tmp_path, kind, monkeypatch):
     packed = tiny_packed("a", spec=UNET, kind=kind, size=16)
+    monkeypatch.setattr(packed_file, "refuse_not_finite", lambda *_: None)  # as others may write it
     packed.private["a"]["head.2.bias" if kind == "classification" else "head.0.bias"][0] = torch.nan
     packed_file.write_packed(tmp_path / "network.safetensors", packed)
     with pytest.raises(ImageError, match="what the network gives for this image is not finite"):

@@ -24,7 +24,8 @@ def check(path: Path) -> None:
     from acll.config import tree
     from acll.data.identity import FINGERPRINTS
     from acll.data.root import data_root
-    from acll.sharing.raw import raw_identities, weight_identities
+    from acll.networks.buildable import SOUND_NETWORKS, faults_of
+    from acll.sharing.raw import raw_identities, wanted_networks
 
     configuration = load_configuration(path)
     root = data_root(configuration.data_root)
@@ -32,7 +33,8 @@ def check(path: Path) -> None:
     results = checkout / "results" / configuration.name
     faults = []
     try:
-        weight_identities(configuration, root, results)
+        wanted = wanted_networks(configuration, root, results)
+        faults += faults_of(wanted, checkout / SOUND_NETWORKS)
     except UserError as error:
         faults += str(error).splitlines()
     try:

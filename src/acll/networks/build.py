@@ -375,6 +375,9 @@ def _read(weights: str, ignore: str | None) -> dict[str, Tensor]:
         state = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise NetworkError(f"{weights}: not a readable .safetensors file: {error}") from None
+    spoilt = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if spoilt:
+        raise NetworkError(f"{weights}: {', '.join(spoilt[:3])}: values that are not finite")
     return {
         name: value
         for name, value in state.items()

@@ -15,7 +15,10 @@ from acll.data.identity import identity, tracked
 from acll.data.task import Task
 from acll.errors import UserError
 from acll.files import sha256
+from acll.networks.buildable import Wanted
+from acll.networks.spec import DecoderNetwork
 from acll.parameters.prepare import prepared_settings
+from acll.settings import Kind
 from acll.sharing.records import read_record
 
 
@@ -83,6 +86,27 @@ def weight_identities(configuration: Configuration, root: Path, results: Path) -
     if faults:
         raise UserError("\n".join(faults))
     return found
+
+
+def wanted_networks(configuration: Configuration, root: Path, results: Path) -> dict[str, Wanted]:
+    """Return each network with the kinds of tasks that it is to learn and its file of weights.
+
+    root: of the data. Raises UserError as `weight_identities`.
+    """
+    identities = weight_identities(configuration, root, results)
+    kinds: dict[str, list[Kind]] = {}
+    for sequence in configuration.sequences.values():
+        tasks = [configuration.tasks[task] for task in sequence.tasks]
+        kinds.setdefault(sequence.network, []).extend(task.kind for task in tasks)
+    wanted = {}
+    for name, of_tasks in kinds.items():
+        network = configuration.networks[name]
+        path = root / network.weights
+        own = path if network.weights not in ("none", "imagenet") and path.is_file() else None
+        # the one that has every part is built, too: it is what tasks share
+        body: Kind = "segmentation" if isinstance(network, DecoderNetwork) else "classification"
+        wanted[name] = Wanted(network, [*of_tasks, body], own, identities[name])
+    return wanted
 
 
 def not_here(configuration: Configuration, root: Path, results: Path) -> list[str]:

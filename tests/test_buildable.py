@@ -1,0 +1,81 @@
+"""Networks that cannot be used are found out before any data are prepared."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from acll.networks.build import build
+from acll.networks.buildable import Wanted, faults_of
+from acll.networks.spec import BackboneNetwork, DecoderNetwork
+
+SMALL = BackboneNetwork(backbone="resnet_small")
+
+
+def wanted(network, kinds=("classification",), weights=None, identity="none"):
+    return {"mine": Wanted(network, kinds, weights, identity)}
+
+
+def with_file(path, state):
+    save_file(state, path)
+    return wanted(SMALL, weights=path, identity="a digest")
+
+
+def small_state():
+    return build(SMALL, "classification", 2, 0).encoder.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("network", "kinds", "words"),
+    [
+        (
+            ("unet", "tu-poolformer_s12"),
+            ["classification"],
+            "neither a weight that tasks can share",
+        ),
+        (("unet", "tu-poolformer_s12"), ["segmentation"], "neither a weight that tasks can share"),
+        (("unet", "tu-beit_base_patch16_224"), ["segmentation"], "Unsupported"),
+        (("linknet", "mit_b0"), ["segmentation"], "not supported"),
+    ],
+)
+def test_networks_that_cannot_be_packed_or_built_are_found(tmp_path, network, kinds, words):
+    decoder, encoder = network
+    of = wanted(DecoderNetwork(decoder=decoder, encoder=encoder), kinds)
+    (line,) = faults_of(of, tmp_path / "networks.json")
+    assert line.startswith("networks.mine: ")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: {"layer.weight": torch.zeros(3)}, "not the weights of this encoder"),
+        (lambda state: dict(list(state.items())[:-8]), "tensors are missing"),
+        (lambda state: {name: value[:1] for name, value in state.items() if value.ndim}, "shape"),
+        (lambda state: {name: value * torch.nan for name, value in state.items()}, "not finite"),
+    ],
+)
+def test_weights_that_cannot_fit_are_found(tmp_path, change, words):
+    (line,) = faults_of(
+        with_file(tmp_path / "own.safetensors", change(small_state())), tmp_path / "networks.json"
+    )
+    assert words in line
+    assert "own.safetensors" in line
+
+
+def test_a_file_that_is_none_of_weights_is_found(tmp_path):
+    (tmp_path / "own.safetensors").write_text("these are no weights")
+    of = wanted(SMALL, weights=tmp_path / "own.safetensors")
+    (line,) = faults_of(of, tmp_path / "networks.json")
+    assert "not a readable .safetensors file" in line
+
+
+def test_a_sound_network_is_built_once_and_one_with_other_weights_again(tmp_path):
+    of, cache = with_file(tmp_path / "own.safetensors", small_state()), tmp_path / "networks.json"
+    assert faults_of(of, cache) == []
+    (tmp_path / "own.safetensors").write_text("spoilt, of the same identity")
+    assert faults_of(of, cache) == []
+    assert len(faults_of({"mine": replace(of["mine"], identity="another")}, cache)) == 1
+    cache.write_text("[[[")
+    assert len(faults_of(of, cache)) == 1
