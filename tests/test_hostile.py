@@ -275,7 +275,7 @@ LIES = {
     ),
     "a task of two lines": (
         lambda tensors, header: header["private"].update({"x\nerror: y": 3}),
-        "private.x\N{REPLACEMENT CHARACTER}error",
+        r"private\.x\\nerror",
     ),
     "values in each other": (
         set_at("network", "deep", value=nested(900)),

@@ -5,10 +5,11 @@ Each section's types lie beside what they configure: tasks in `acll.data`, netwo
 together. A step imports its sections only, so a new key of one reruns nothing of another.
 """
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from acll.errors import ODD_LETTER
 
 Kind = Literal["classification", "segmentation"]
 Augmentation = Literal["flip", "vertical_flip", "shift", "brightness"]
@@ -49,7 +50,7 @@ def refuse_odd_text(text: str) -> None:
         raise ValueError(
             f"{ascii(text)[:50]}… has {len(text):,} characters, more than {MOST_TEXT:,}"
         )
-    if re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text):
+    if ODD_LETTER.search(text):
         raise ValueError(f"{ascii(text)[:50]} has control characters")
 
 

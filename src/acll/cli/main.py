@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from acll.cli import networks, runs, shares
-from acll.errors import UserError
+from acll.errors import UserError, harmless
 
 EXAMPLES = """examples:
   acll check config/demo.yaml
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `acll table … | head` has read enough, which is no error
         sys.stdout = None
     except (UserError, OSError) as error:
-        for line in _words(error).splitlines():
+        for line in _words(error).split("\n"):
             print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
         sys.exit(trouble)
 
@@ -138,11 +138,11 @@ def _words(error: Exception) -> str:
     Errors of the system name the file that was asked for, where files are written beside it first.
     """
     if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
-        return str(error)
+        return str(error) if isinstance(error, UserError) else harmless(error)
     path = Path(str(error.filename2 or error.filename))
     if path.name.endswith(".partial"):  # `.<name>.partial`: see `files.written`
         path = path.with_name(path.name.removesuffix(".partial")[1:])
-    return f"{path}: {error.strerror}"
+    return f"{harmless(path)}: {error.strerror}"
 
 
 def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:

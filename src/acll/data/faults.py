@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from acll.errors import harmless
 from acll.files import write_text
 
 _SHOWN = 3  # files of a kind that a message names; the report has all
@@ -29,16 +30,26 @@ FaultKind = Literal[
     "two labels",  # the same image with two labels
     "group",  # samples of one group in two splits
     "class",  # a class without samples in a split
+    "likeness",  # classes whose names differ by their case alone
+    "annotation",  # annotations that belong to no image, or share an id
+    "unused",  # a file that is there and makes no sample
 ]
 
 
 @dataclass(frozen=True, order=True)
 class DataFault:
-    """One file that cannot be used, or that deserves a look, and why."""
+    """One file that cannot be used, or that deserves a look, and why.
+
+    Names and words come from outside, so they are made harmless here, for all who print them.
+    """
 
     kind: FaultKind
     file: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file", harmless(self.file))
+        object.__setattr__(self, "message", harmless(self.message))
 
 
 def write_faults(path: Path, **faults: Sequence[DataFault]) -> None:

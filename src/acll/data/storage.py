@@ -11,16 +11,17 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from acll.data.errors import DataError
-from acll.data.faults import some
+from acll.data.faults import DataFault, some
 from acll.data.gzipped import Gzipped
+from acll.data.names import difference, folded, split_meant
 
 COMPRESSED = (".tar.gz", ".tgz")  # as a whole
 ARCHIVES = (".zip", ".tar", *COMPRESSED)
@@ -35,6 +36,15 @@ class Storage(Protocol):
 
     def names(self) -> list[str]:
         """Return all names, sorted."""
+
+    def hidden(self) -> list[str]:
+        """Return the names in the same folders that begin with a dot, sorted."""
+
+    def near(self, name: str) -> str | None:
+        """Return a name that differs by case, blanks, Unicode form or slashes alone."""
+
+    def file_of(self, name: str) -> Hashable:
+        """Return what is equal for all names of one file."""
 
     def open(self, name: str) -> Path | BytesIO:
         """Return what libraries can read the file from. Raises OSError."""
@@ -61,11 +71,25 @@ def missing(path: Path) -> DataError:
     if path.with_name(f"{path.name}.dvc").is_file():
         return DataError(f"{path}: not here, but known to DVC; `dvc pull {path}.dvc` brings it")
     what = "file" if path.name.endswith((*ARCHIVES, ".csv", ".parquet", ".json")) else "folder"
-    near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    near = Folder(path.parent).near(path.name)
+    close = difflib.get_close_matches(path.name, _names_in(path.parent), n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    if near is not None:
+        hint = f"; {near} is, {difference(path.name, near)}"
     return DataError(
         f"{path}: there is no such {what}{hint}; set data_root, or say where it is with DATA=…"
     )
+
+
+def absent(storage: Storage, name: str, where: str) -> DataFault:
+    """Return the fault of a file that is named in `where` and is not there."""
+    words = f"named in {where}, but not there"
+    near = storage.near(name)
+    if near == name:
+        words = f"named in {where}, but a folder"
+    elif near is not None:
+        words += f"; {near} is, {difference(name, near)}"
+    return DataFault("missing", name, words)
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -83,21 +107,51 @@ class Folder:
     """A folder of the file system."""
 
     root: Path
+    _folded: dict[Path, dict[str, str]] = field(default_factory=dict, compare=False, repr=False)
 
     def names(self) -> list[str]:
-        """Return all names, sorted."""
-        found: list[str] = []
-        for folder, folders, files in os.walk(self.root, followlinks=True):
-            here = Path(folder)
-            # in place: this is how os.walk is told where not to go
-            folders[:] = [
-                name
-                for name in folders
-                if not name.startswith(".") and not _leads_back(here / name)
-            ]
-            inner = here.relative_to(self.root)
-            found += [(inner / name).as_posix() for name in files if not name.startswith(".")]
-        return _lines(found, self.root)
+        """Return all names, sorted. Raises DataError."""
+        return _lines(filter(_seen, self._walked), self.root)
+
+    def hidden(self) -> list[str]:
+        """Return the names in the same folders that begin with a dot, sorted."""
+        return sorted(filter(_hidden, self._walked))
+
+    @property
+    def _walked(self) -> list[str]:
+        try:
+            return walk(self.root)
+        except OSError as error:
+            raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+    def near(self, name: str) -> str | None:
+        """Return a name that differs by case, blanks, Unicode form or slashes alone."""
+        found = PurePosixPath()
+        parts = _parts(name)
+        if "/" in parts or ".." in parts:
+            return None
+        for part in parts:
+            if not os.path.lexists(self.root / found / part):
+                if folded(part) not in self._inner(self.root / found):
+                    return None
+                part = self._inner(self.root / found)[folded(part)]
+            found /= part
+        return found.as_posix()
+
+    def _inner(self, folder: Path) -> dict[str, str]:
+        """Return what lies in a folder: folded names → names."""
+        if folder not in self._folded:
+            names = _names_in(folder)
+            self._folded[folder] = {folded(name): name for name in names}
+        return self._folded[folder]
+
+    def file_of(self, name: str) -> Hashable:
+        """Return what is equal for all names of one file."""
+        try:
+            status = os.stat(self.root / name)
+        except OSError:  # a link to nothing
+            return name
+        return status.st_dev, status.st_ino
 
     def open(self, name: str) -> Path:
         """Return the path of the file."""
@@ -115,7 +169,19 @@ class Archive:
 
     def names(self) -> list[str]:
         """Return all names, sorted, without a single folder around everything."""
-        return _lines(self._inner, self.path)
+        return _lines(filter(_seen, self._inner), self.path)
+
+    def hidden(self) -> list[str]:
+        """Return the names in the same folders that begin with a dot, sorted."""
+        return sorted(filter(_hidden, self._inner))
+
+    def near(self, name: str) -> str | None:
+        """Return a name that differs by case, blanks, Unicode form or slashes alone."""
+        return self._folded.get("/".join(map(folded, _parts(name))))
+
+    def file_of(self, name: str) -> Hashable:
+        """Return what is equal for all names of one file."""
+        return name
 
     def open(self, name: str) -> BytesIO:
         """Return the content of a member. Raises OSError."""
@@ -135,11 +201,24 @@ class Archive:
     @cached_property
     def _inner(self) -> dict[str, str]:
         """Return names without the single folder around everything → names of `members`."""
-        around = {PurePosixPath(name).parts[0] for name in self.members}
-        inside = all("/" in name for name in self.members)
-        if inside and len(around) == 1 and not around & set(SPLITS):
-            return {name.partition("/")[2]: name for name in self.members}
-        return {name: name for name in self.members}
+        seen = [PurePosixPath(name).parts for name in self.members if _seen(name)]
+        around = {parts[0] for parts in seen}
+        if len(around) != 1 or any(len(parts) == 1 for parts in seen):
+            return {name: name for name in self.members}
+        (top,) = around
+        # a folder `Train` is not around the data, but their only split, unless it holds the splits
+        inside = {parts[1] for parts in seen} & set(SPLITS)
+        if top in SPLITS or (split_meant(top) and not inside):
+            return {name: name for name in self.members}
+        return {
+            name.removeprefix(f"{top}/"): name
+            for name in self.members
+            if name.startswith(f"{top}/")
+        }
+
+    @cached_property
+    def _folded(self) -> dict[str, str]:
+        return {folded(name): name for name in self._inner if _seen(name)}
 
 
 def _zip(path: Path) -> Archive:
@@ -160,9 +239,9 @@ def _zip(path: Path) -> Archive:
         return read
 
     members = {
-        _clean(info.filename): (info.filename, info.file_size)
+        name: (info.filename, info.file_size)
         for info in infos
-        if _seen(info.filename)
+        if _seen(name := _clean(info.filename)) or _hidden(name)
     }
     return Archive(path, members, opener)
 
@@ -202,8 +281,12 @@ def _tar(path: Path) -> Archive:
 
         return read
 
-    sizes = {_clean(name): (name, size) for name, (_, size) in found.items() if _seen(name)}
-    return Archive(path, sizes, opener)
+    members = {
+        name: (inner, size)
+        for inner, (_, size) in found.items()
+        if _seen(name := _clean(inner)) or _hidden(name)
+    }
+    return Archive(path, members, opener)
 
 
 ReadAt = Callable[[int, int], bytes]  # how many bytes, from which position on
@@ -240,11 +323,49 @@ def _headers(read_at: ReadAt) -> Any:
     return _Headers(read_at)
 
 
-def _leads_back(folder: Path) -> bool:
-    """Return whether a folder is a link to one that it lies in, so that walking would not end."""
-    return folder.is_symlink() and folder.resolve() in [
-        parent.resolve() for parent in folder.parents
-    ]
+def walk(folder: Path) -> list[str]:
+    """Return the names of all files below a folder, relative and with `/`, in no order.
+
+    Hidden folders are not entered; hidden files are named. Links to folders are followed, but not
+    to one that they lie in, and of the links that are found by way of a link one to each folder, so
+    that links in circles end. Raises OSError for a folder that cannot be read.
+    """
+    found: list[str] = []
+    # each with its name, the folders that it lies in, and what its links have led to; None: no link
+    # has led to it
+    folders: list[tuple[str, list[_Inode], set[_Inode] | None]] = [("", [_inode(folder)], None)]
+    while folders:
+        inner, above, linked = folders.pop()
+        with os.scandir(folder / inner) as listed:
+            entries = sorted(listed, key=lambda entry: entry.name)
+        for entry in entries:
+            name = f"{inner}{entry.name}"
+            if not _is_folder(entry):
+                found.append(name)
+            elif not entry.name.startswith("."):
+                own, by_link = _inode(entry.path), linked
+                if entry.is_symlink():
+                    if own in above or (linked is not None and own in linked):
+                        continue
+                    by_link = set() if linked is None else linked
+                    by_link.add(own)
+                folders.append((f"{name}/", [*above, own], by_link))
+    return found
+
+
+_Inode = tuple[int, int]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _inode(folder: Path | str) -> _Inode:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def _lines(names: Iterable[str], path: Path) -> list[str]:
@@ -270,6 +391,17 @@ def _clean(name: str) -> str:
     return PurePosixPath(name).as_posix().removeprefix("/")
 
 
+def _parts(name: str) -> tuple[str, ...]:
+    """Return the parts of a name, which may be written with backslashes."""
+    return PurePosixPath(name.replace("\\", "/")).parts
+
+
 def _seen(name: str) -> bool:
-    """Return whether a member is read: it is not hidden, and not one that macOS adds."""
+    """Return whether a file is read: it is not hidden, and not one that macOS adds."""
     return not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+
+
+def _hidden(name: str) -> bool:
+    """Return whether a file alone is hidden, not its folder, and not one that macOS adds."""
+    path = PurePosixPath(name)
+    return path.name.startswith(".") and path.name[:2] != "._" and _seen(path.parent.as_posix())

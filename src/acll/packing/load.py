@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch.overrides import TorchFunctionMode
 
 from acll.data.prepared import TaskInfo
-from acll.errors import quoted
+from acll.errors import harmless, quoted
 from acll.networks.build import TaskNetwork, build
 from acll.networks.spec import Network
 from acll.packing.ownership import Packed, PackingError, State, TaskRecord, task_state_dict
@@ -38,7 +38,7 @@ def loaded(opened: PackedFile, task: str) -> TaskNetwork:
 @contextmanager
 def naming(opened: PackedFile) -> Iterator[None]:
     """Let each PackingError of the block name the file."""
-    path = str(opened.tensor_file.path)
+    path = harmless(opened.tensor_file.path)
     try:
         yield
     except PackingError as error:

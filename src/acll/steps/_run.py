@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from acll.errors import UserError
+from acll.errors import UserError, harmless
 from acll.files import sha256, write_text
 from acll.lock import job
 
@@ -47,7 +47,8 @@ def run(main: Callable[..., None]) -> None:
             if digests is not None:
                 write_text(digests, "".join(f"{sha256(Path(path))}  {path}\n" for path in outputs))
     except (UserError, OSError) as error:
-        for line in str(error).splitlines():
+        message = str(error) if isinstance(error, UserError) else harmless(error)
+        for line in message.split("\n"):
             print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
