@@ -11,7 +11,7 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
@@ -111,7 +111,7 @@ class Folder:
 
     def names(self) -> list[str]:
         """Return all names, sorted. Raises DataError."""
-        return _lines(filter(_seen, self._walked), self.root)
+        return _lines([name for name in self._walked if _seen(name)], self.root)
 
     def hidden(self) -> list[str]:
         """Return the names in the same folders that begin with a dot, sorted."""
@@ -169,7 +169,7 @@ class Archive:
 
     def names(self) -> list[str]:
         """Return all names, sorted, without a single folder around everything."""
-        return _lines(filter(_seen, self._inner), self.path)
+        return _lines([name for name in self._inner if _seen(name)], self.path)
 
     def hidden(self) -> list[str]:
         """Return the names in the same folders that begin with a dot, sorted."""
@@ -281,12 +281,12 @@ def _tar(path: Path) -> Archive:
 
         return read
 
-    members = {
+    sizes = {
         name: (inner, size)
         for inner, (_, size) in found.items()
         if _seen(name := _clean(inner)) or _hidden(name)
     }
-    return Archive(path, members, opener)
+    return Archive(path, sizes, opener)
 
 
 ReadAt = Callable[[int, int], bytes]  # how many bytes, from which position on
@@ -368,7 +368,7 @@ def _inode(folder: Path | str) -> _Inode:
     return status.st_dev, status.st_ino
 
 
-def _lines(names: Iterable[str], path: Path) -> list[str]:
+def _lines(names: Collection[str], path: Path) -> list[str]:
     """Return names sorted. Raises DataError for one that is no line of UTF-8, as ids have to be."""
     odd = [ascii(name) for name in names if "\n" in name or not _is_text(name)]
     if odd:
