@@ -3,9 +3,11 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -433,7 +435,8 @@ def test_predict_classifies_files_folders_and_lists_in_every_form(network, capsy
     assert [(row["class"], row["probability"]) for row in one["classes"]] == [
         (name, round(value, 6)) for name, value in expected
     ]
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{images / '2.png'}\n{images / '0.png'}\n"))
+    names = f"{images / '2.png'}\n{images / '0.png'}\n".encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(names)))
     main(["predict", path, "-", "--task", "digits", "--format", "csv", "--top", "1"])
     rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
     assert rows[0] == ["image", "rank", "class", "probability"]
@@ -515,6 +518,114 @@ def test_predict_names_images_that_cannot_be_used_and_goes_on_with_the_others(
     assert "1.png" in output.out
     assert re.search(r"error: .*bad\.png: not a readable image", output.err)
     assert re.search(r"error: .*absent\.png: cannot be read: No such file", output.err)
+
+
+# names that file systems may have, and screens, tables and longer names may not
+ODD_NAMES = {
+    "not UTF-8": b"caf\xe9.png",
+    "escapes": b"red\x1b[31m.png",
+    "other direction": "\u202egnp.exe.png".encode(),
+    "two lines": b"two\nlines.png",
+    "a surrogate": b"\xed\xa0\x80.png",
+    "too long for outputs": b"x" * 251 + b".png",
+    "too long, of other letters": "é".encode() * 125 + b"x.png",
+}
+
+
+@pytest.fixture
+def odd(network, tmp_path):
+    """A folder of images with odd names, two plain ones among them."""
+    content = (network / "images/0.png").read_bytes()
+    (tmp_path / "odd").mkdir()
+    for name in [*ODD_NAMES.values(), b"first.png", b"z.png"]:
+        (tmp_path / "odd" / os.fsdecode(name)).write_bytes(content)
+    return tmp_path / "odd"
+
+
+ACLL = [sys.executable, "-c", "from acll.cli.main import main; main()"]
+
+
+def on_screen(*arguments):
+    """What `acll` writes to a pipe, as bytes, and its exit code; nothing that a terminal obeys."""
+    command = [*ACLL, *map(os.fsencode, map(str, arguments))]
+    run = subprocess.run(command, capture_output=True, check=False)
+    assert b"Traceback" not in run.stderr, run.stderr.decode()
+    assert not re.search(rb"[\x00-\x09\x0b-\x1f]", run.stderr)
+    return run.returncode, run.stdout, run.stderr
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_a_name_that_no_screen_can_show_costs_no_prediction(network, odd, form):
+    names = {str(odd / os.fsdecode(name)) for name in [*ODD_NAMES.values(), b"first.png", b"z.png"]}
+    options = ["--task", "digits", "--top", "1", "--format", form]
+    code, out, _ = on_screen("predict", network / "two.safetensors", odd, *options)
+    assert code == 0
+    if form == "csv":  # for programs: the names are those of the files
+        assert b"\r" not in out
+        rows = list(csv.reader(io.StringIO(out.decode(errors="surrogateescape"))))
+        assert {row[0] for row in rows[1:]} == names
+    elif form == "json":
+        assert {row["image"] for row in json.loads(out)} == names
+        assert out.decode().replace("\n", "").isprintable()
+    else:
+        assert out.decode().replace("\n", "").isprintable()
+        assert len(out.splitlines()) == len(names) + 2
+
+
+def test_masks_of_odd_names_are_written_and_long_names_are_cut(network, odd, tmp_path):
+    out = tmp_path / "masks"
+    code, said, _ = on_screen(
+        "predict", network / "two.safetensors", odd, "--task", "streets", "--out", out
+    )
+    assert code == 0
+    assert len(list(out.glob("*.mask.png"))) == len(list(out.glob("*.overlay.png"))) == 9
+    assert (out / os.fsdecode(b"caf\xe9.mask.png")).is_file()
+    assert said.decode().replace("\n", "").isprintable()
+    assert said.count(b".mask.png") == 2  # whose names are cut
+    assert b"9 images: masks and overlays in" in said
+
+
+def test_what_is_wrong_with_one_file_costs_no_other(network, odd, tmp_path, monkeypatch):
+    (tmp_path / "folder.png").mkdir()
+    (odd / "loop.png").symlink_to("loop.png")
+    images = ["a" * 300, odd / "loop.png", odd / "absent.png/x.png", odd / "z.png"]
+    (tmp_path / "list").write_bytes(
+        b"\r\n".join(
+            [*(os.fsencode(str(one)) for one in images), os.fsencode(odd) + b"/caf\xe9.png"]
+        )
+    )
+    command = [*ACLL, "predict", network / "two.safetensors", "-"]
+    with (tmp_path / "list").open() as names:
+        run = subprocess.run(
+            [*command, "--task", "digits", "--format", "csv", "--top", "1"],
+            stdin=names, capture_output=True, check=False,
+        )  # fmt: skip
+    assert run.returncode == 1
+    assert len(run.stdout.splitlines()) == 3
+    assert run.stderr.count(b"error: ") == 3
+    assert b"Traceback" not in run.stderr
+
+
+def test_masks_that_cannot_be_written_cost_no_other(network, tmp_path, capsys):
+    (tmp_path / "masks/1.mask.png/inside").mkdir(parents=True)  # a folder is in the way
+    command = ["predict", network / "two.safetensors", network / "images", "--task", "streets"]
+    assert ended(*command, "--out", tmp_path / "masks") == 1
+    output = capsys.readouterr()
+    assert re.search(r"error: .*1\.png: Is a directory", output.err)
+    assert "2 images: masks and overlays in" in output.out
+
+
+def test_predict_goes_into_folders_that_are_links_and_not_round_in_circles(
+    network, tmp_path, capsys
+):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/linked").symlink_to(network / "images")
+    (tmp_path / "photos/up").symlink_to(tmp_path)
+    command = ["predict", network / "two.safetensors", tmp_path / "photos", "--task", "digits"]
+    main(list(map(str, command)))
+    out = capsys.readouterr().out
+    assert out.count(".png") == 3
+    assert str(tmp_path / "photos/linked/0.png") in out
 
 
 def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acll.errors import UserError
+from acll.errors import UserError, harmless
 
 if TYPE_CHECKING:
     from acll.data.batches import Split
@@ -139,12 +139,12 @@ def predict(
     results = predictions.each(network, task, list(files), device, bad)
     if kind == "segmentation":
         assert out is not None
-        count = predictions.write_masks(results, out, files)
+        count = predictions.write_masks(results, out, files, bad)
         print(f"{count} image{'' if count == 1 else 's'}: masks and overlays in {out}")
     else:
         predictions.print_classes(results, form or "table", 3 if top is None else top)
     for line in bad:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {harmless(line)}", file=sys.stderr)
     if bad:
         sys.exit(1)
 

@@ -2,25 +2,31 @@
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from io import TextIOWrapper
+from pathlib import Path, PurePath
 
 import numpy as np
 from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
-from acll.data.images import IMAGE_SUFFIXES, resized, resized_mask
-from acll.errors import UserError
+from acll.data.images import IMAGE_SUFFIXES, resized_mask
+from acll.data.storage import walk
+from acll.errors import UserError, harmless
 from acll.evaluation.pictures import class_colours, overlaid, shortened, visible
 from acll.files import written
 from acll.progress import progress_bar
-from acll.serving.inputs import ImageError, pixels_of
+from acll.serving.inputs import ImageError, made_small
 from acll.serving.model import Classified, PackedNetwork, Prediction, Segmented
 
 Named = tuple[Path, Prediction]
 _BAR = 10  # files from which on there is a progress bar
+_COUNTED = 2**24  # pixels of a mask that are counted at once
 _LARGEST = 2048  # pixels of the longer side of an overlay
+_MADE = (".mask.png", ".overlay.png")
+_LONGEST_NAME = 255  # bytes of a name in a file system
 _LONGEST = 60  # letters of a class in its legend
 
 
@@ -36,12 +42,13 @@ def files_of(images: Sequence[str]) -> dict[Path, Path]:
         )
     names = list(images)
     if names == ["-"]:
-        names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+        lines = sys.stdin.buffer.read().split(b"\n")
+        names = [os.fsdecode(line.rstrip(b"\r")) for line in lines if line.strip()]
     found: dict[Path, Path] = {}
     for path in map(Path, names):
         inside = [path]
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if _is_input(file, path))
+        if _is_folder(path):
+            inside = [path / name for name in sorted(walk(path)) if _is_input(name)]
         if not inside:
             raise UserError(
                 f"{path}: there is no image in this folder, whose name would end with "
@@ -54,14 +61,21 @@ def files_of(images: Sequence[str]) -> dict[Path, Path]:
     return found
 
 
-def _is_input(file: Path, folder: Path) -> bool:
+def _is_folder(path: Path) -> bool:
+    """Return whether it is a folder; what is wrong with another one is said when it is read."""
+    try:
+        return path.is_dir()
+    except OSError:  # of a name that is too long, say
+        return False
+
+
+def _is_input(name: str) -> bool:
     """Return whether a file of a folder is an image to predict.
 
     Hidden files and those that `write_masks` has made are not.
     """
-    made = file.name.endswith((".mask.png", ".overlay.png"))
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and not (made or hidden)
+    hidden = PurePath(name).name.startswith(".")
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not (hidden or name.endswith(_MADE))
 
 
 def each(
@@ -77,7 +91,8 @@ def each(
         results = progress_bar(results, "", len(files), unit="image")
     for file, prediction in results:
         if isinstance(prediction, ImageError):
-            bad.append(str(prediction) if str(file) in str(prediction) else f"{file}: {prediction}")
+            words = str(prediction)
+            bad.append(words if str(file) in words else f"{file}: {words}")
         else:
             yield file, prediction
 
@@ -99,7 +114,8 @@ def _table(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
     from tabulate import tabulate
 
     cells = [
-        [file, *(f"{name} {probability:.3f}" for name, probability in top)] for file, top in rows
+        [harmless(file), *(f"{name} {probability:.3f}" for name, probability in top)]
+        for file, top in rows
     ]
     count = max((len(row) for row in cells), default=0) - 1
     if count > 0:
@@ -111,7 +127,10 @@ def _table(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
 
 
 def _csv(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
-    writer = csv.writer(sys.stdout)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # names of files as they are, whatever bytes they have
+        sys.stdout.reconfigure(errors="surrogateescape")
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["image", "rank", "class", "probability"])
     for file, top in rows:
         for rank, (name, probability) in enumerate(top, 1):
@@ -126,18 +145,27 @@ def _json(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
         }
         for file, top in rows
     ]
-    print(json.dumps(found, indent=1, ensure_ascii=False))
+    text = json.dumps(found, indent=1, ensure_ascii=False)
+    print("".join(one if one == "\n" or one.isprintable() else _escaped(one) for one in text))
+
+
+def _escaped(letter: str) -> str:
+    """Return a character as JSON writes it in ASCII: of a terminal, or a byte that is no UTF-8."""
+    return json.dumps(letter)[1:-1]
 
 
 # --------------------------------------------------------------------------------------------------
 # masks
 
 
-def write_masks(results: Iterable[Named], folder: Path, files: Mapping[Path, Path]) -> int:
+def write_masks(
+    results: Iterable[Named], folder: Path, files: Mapping[Path, Path], bad: list[str]
+) -> int:
     """Write the masks and overlays of segmentation; return of how many images.
 
     `<name>.mask.png` has indices of classes, `<name>.overlay.png` a legend. files: the name of each
-    image, as of `files_of`. Where two have one name, a line says which files are whose.
+    image, as of `files_of`. Where two have one name, or one is too long, a line says which files
+    are whose. What cannot be written is added to `bad`.
     """
     names = _names(files)
     count = 0
@@ -145,10 +173,14 @@ def write_masks(results: Iterable[Named], folder: Path, files: Mapping[Path, Pat
         assert isinstance(prediction, Segmented)
         mask, classes = prediction.mask, prediction.classes
         colours = (class_colours(len(classes)) * 255).round().astype(np.uint8)
-        _save(folder / f"{names[file]}.mask.png", _with_palette(mask, colours))
-        _save(folder / f"{names[file]}.overlay.png", _overlay(file, mask, classes, colours))
+        try:
+            _save(folder / f"{names[file]}.mask.png", _with_palette(mask, colours))
+            _save(folder / f"{names[file]}.overlay.png", _overlay(file, mask, classes, colours))
+        except (ImageError, OSError) as error:
+            bad.append(f"{file}: {getattr(error, 'strerror', None) or error}")
+            continue
         if names[file] != _bare(files[file]):
-            print(f"{file}: {folder / names[file]}.mask.png")
+            print(harmless(f"{file}: {folder / names[file]}.mask.png"))
         count += 1
     return count
 
@@ -156,15 +188,16 @@ def write_masks(results: Iterable[Named], folder: Path, files: Mapping[Path, Pat
 def _names(files: Mapping[Path, Path]) -> dict[Path, Path]:
     """Return the name of the outputs of each file, without an ending.
 
-    It is that of the file, with a number behind it where another one has it already.
+    It is that of the file, cut where outputs would have names that are too long, with a number
+    behind it where another one has it already.
     """
     names: dict[Path, Path] = {}
     taken: set[Path] = set()
     for file, called in files.items():
-        name, number = _bare(called), 1
+        name, number = _cut(_bare(called)), 1
         while name in taken:
             number += 1
-            name = called.with_name(f"{_bare(called).name}-{number}")
+            name = _cut(_bare(called), f"-{number}")
         names[file] = name
         taken.add(name)
     return names
@@ -173,6 +206,13 @@ def _names(files: Mapping[Path, Path]) -> dict[Path, Path]:
 def _bare(called: Path) -> Path:
     """Return a name without the ending of an image; other dots are a part of the name."""
     return called.with_suffix("") if called.suffix.lower() in IMAGE_SUFFIXES else called
+
+
+def _cut(name: Path, number: str = "") -> Path:
+    """Return a name with a number behind it, cut so that the names of outputs are not too long."""
+    # a file is written as `.<name>.partial` first
+    room = _LONGEST_NAME - len(f".{number}{max(_MADE, key=len)}.partial")
+    return name.with_name(os.fsdecode(os.fsencode(name.name)[:room]) + number)
 
 
 def _with_palette(mask: np.ndarray, colours: np.ndarray) -> Image.Image:
@@ -188,16 +228,19 @@ def _overlay(
 
     mask: [H, W]. colours: uint8 [classes, 3]. Large images are made smaller.
     """
-    present, counts = np.unique(mask, return_counts=True)
+    counts = np.zeros(256, np.int64)
+    for rows in np.array_split(mask, 1 + mask.size // _COUNTED):
+        counts += np.bincount(rows.ravel(), minlength=256)
+    present = np.flatnonzero(counts)
     scale = min(1, _LARGEST / max(mask.shape))
     size = tuple(max(1, round(side * scale)) for side in mask.shape)
-    pixels, small = resized(pixels_of(file), size), resized_mask(mask, size)
+    pixels, small = made_small(file, size), resized_mask(mask, size)
     picture = (overlaid(visible(pixels), small, colours / 255) * 255).round().astype(np.uint8)
     em = max(12, picture.shape[1] // 64)  # as large as letters of a figure of this width
     font, line = _font(em), em * 3 // 2
     lines = [
-        f"{share:.1%}  {shortened(classes[label], _LONGEST)}"
-        for label, share in zip(present, counts / mask.size, strict=True)
+        f"{share:.1%}  {shortened(classes[int(label)], _LONGEST)}"
+        for label, share in zip(present, counts[present] / mask.size, strict=True)
     ]
     width = max(picture.shape[1], 3 * em + int(max(map(font.getlength, lines))))
     whole = Image.new("RGB", (width, picture.shape[0] + line * len(present) + em // 2), "white")

@@ -344,8 +344,10 @@ def walk(folder: Path) -> list[str]:
                 found.append(name)
             elif not entry.name.startswith("."):
                 own, by_link = _inode(entry.path), linked
+                if own in above:  # a link has led out of the folder, and this back into it
+                    continue
                 if entry.is_symlink():
-                    if own in above or (linked is not None and own in linked):
+                    if linked is not None and own in linked:
                         continue
                     by_link = set() if linked is None else linked
                     by_link.add(own)

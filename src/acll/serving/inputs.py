@@ -4,8 +4,10 @@ An image is a path, an image of Pillow, an array [H, W] or [H, W, C], or a tenso
 W]; of any size, of 8 or 16 bits, or floats in which white is 1.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from acll.data.image_files import reader
 from acll.data.images import (
+    Box,
     Pixels,
     UnreadableError,
     as_dtype,
@@ -21,16 +25,21 @@ from acll.data.images import (
     guarded,
     read_image,
     resized,
+    size_of,
     top_of,
     upright,
+    within,
 )
 from acll.data.prepared import TaskInfo
+from acll.data.storage import Folder
 from acll.data.tiles import filled_up
 from acll.data.variants import permuted, rotated
 from acll.errors import UserError
 
+_T = TypeVar("_T")
 OneImage = str | Path | Image.Image | NDArray[Any] | Tensor
 _TYPES = ("uint8", "uint16", "float32")
+_STRIP = 2**24  # pixels of an image that are held at once to make it small
 
 
 class ImageError(UserError):
@@ -41,10 +50,7 @@ def pixels_of(image: OneImage) -> Pixels:
     """Return the pixels [C, H, W] of an image, uint8, uint16 or float32. Raises ImageError."""
     if isinstance(image, str | Path):
         path = Path(image)
-        try:
-            return read_image(path, path.name)
-        except UserError as error:
-            raise ImageError(f"{path}: {error}") from None
+        return _of_file(path, lambda: read_image(path, path.name))
     if isinstance(image, Image.Image):
         picture = image
         try:
@@ -83,6 +89,58 @@ def _checked(pixels: NDArray[Any]) -> Pixels:
             f"an image of {pixels.dtype}: must be uint8, uint16, or floats in which white is 1"
         )
     return pixels
+
+
+@dataclass(frozen=True)
+class InParts:
+    """An image of which a part is read at a time, so that it may be larger than memory.
+
+    size: height and width. read: gives the pixels [C, h, w] of a box; raises ImageError.
+    """
+
+    size: tuple[int, int]
+    read: Callable[[Box], Pixels]
+
+
+def in_parts(image: OneImage) -> InParts:
+    """Return an image whose parts are read as those of a task's large images are.
+
+    Raises ImageError.
+    """
+    if not isinstance(image, str | Path):
+        pixels = pixels_of(image)
+        return InParts((pixels.shape[1], pixels.shape[2]), lambda box: within(pixels, box))
+    path = Path(image)
+    part = reader(Folder(path.parent), read_image)
+
+    def read(box: Box) -> Pixels:
+        return _of_file(path, lambda: part(path.name, box))
+
+    return InParts(_of_file(path, lambda: size_of(path, path.name)), read)
+
+
+def _of_file(path: Path, read: Callable[[], _T]) -> _T:
+    """Return what is read of a file. Raises ImageError, which names it."""
+    try:
+        return read()
+    except UserError as error:
+        raise ImageError(f"{path}: {error}") from None
+
+
+def made_small(image: OneImage, size: tuple[int, int]) -> Pixels:
+    """Return an image as [C, *size], which is no larger, to be looked at. Raises ImageError.
+
+    Large ones are read in strips.
+    """
+    parts = in_parts(image)
+    height, width = parts.size
+    rows = max(1, _STRIP * size[0] // (height * width))  # of the small image, in a strip
+    strips = []
+    for begin in range(0, size[0], rows):
+        end = min(begin + rows, size[0])
+        box = (begin * height // size[0], 0, end * height // size[0], width)
+        strips.append(resized(parts.read(box), (end - begin, size[1])))
+    return np.concatenate(strips, axis=1)
 
 
 def prepared_image(pixels: Pixels, info: TaskInfo) -> Pixels:

@@ -4,11 +4,13 @@ What is not asked for is not read: opening a file reads its header, and a task's
 weights that it needs.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,6 +33,7 @@ from acll.serving.inputs import (
     ImageError,
     OneImage,
     batch_of,
+    in_parts,
     pixels_of,
     prepared_image,
     prepared_tile,
@@ -81,7 +84,8 @@ class Segmented:
     """Which class each pixel of an image shows."""
 
     classes: tuple[str, ...]
-    mask: NDArray[np.uint8]  # [height, width] of the image as it was given: the index of a class
+    # [height, width] of the image as it was given: the index of a class
+    mask: NDArray[np.uint8]
 
 
 Prediction = Classified | Segmented
@@ -90,6 +94,7 @@ _NOTHING = (
     "what the network gives for this image is not finite: its values are extreme, or "
     "the weights are no numbers"
 )
+_IN_MEMORY = 2**28  # pixels of a mask
 _ONE = str | Path | Image.Image  # what may have parts, and is an image all the same
 
 
@@ -273,7 +278,7 @@ def _classified(
 
 
 def _segmented(network: TaskNetwork, info: TaskInfo, image: OneImage) -> Segmented | ImageError:
-    return _or_error(lambda: Segmented(info.classes, _mask(network, info, pixels_of(image))))
+    return _or_error(lambda: Segmented(info.classes, _mask(network, info, image)))
 
 
 def _or_error(make: Callable[[], _T]) -> _T | ImageError:
@@ -283,20 +288,35 @@ def _or_error(make: Callable[[], _T]) -> _T | ImageError:
         return error
 
 
-def _mask(network: TaskNetwork, info: TaskInfo, pixels: Pixels) -> NDArray[np.uint8]:
-    """Return the class of each pixel of an image [C, H, W], [H, W]. Raises ImageError."""
+def _mask(network: TaskNetwork, info: TaskInfo, image: OneImage) -> NDArray[np.uint8]:
+    """Return the class of each pixel of an image, [H, W]. Raises ImageError.
+
+    Where the task's images are tiles, a tile of the image is read at a time.
+    """
     if info.tile_overlap is None:
+        pixels = pixels_of(image)
         logits = _logits(network, info, batch_of([prepared_image(pixels, info)]))
         return _labels(logits[0], pixels.shape[1:])
-    mask = np.zeros(pixels.shape[1:], np.uint8)
-    for box, valid_box in tiles(pixels.shape[1:], info.image_size, info.tile_overlap):
-        tile = prepared_tile(within(pixels, box), info)
+    parts = in_parts(image)
+    mask = _empty_mask(parts.size)
+    for box, valid_box in tiles(parts.size, info.image_size, info.tile_overlap):
+        tile = prepared_tile(parts.read(box), info)
         labels = _labels(_logits(network, info, batch_of([tile]))[0], info.image_size)
         top, left, bottom, right = valid_box
         rows = slice(box[0] + top, box[0] + bottom)
         columns = slice(box[1] + left, box[1] + right)
         mask[rows, columns] = within(labels, valid_box)
     return mask
+
+
+def _empty_mask(size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a mask [H, W]; one that is large is mapped to a file, which ends with it."""
+    count = size[0] * size[1]
+    if count <= _IN_MEMORY:
+        return np.zeros(size, np.uint8)
+    with TemporaryFile() as file:
+        os.posix_fallocate(file.fileno(), 0, count)  # a disk that is full says so now
+        return np.memmap(file, np.uint8, "r+", shape=size)
 
 
 def _labels(logits: Tensor, size: tuple[int, ...]) -> NDArray[np.uint8]:
