@@ -19,7 +19,7 @@ export ACLL_DATA_ROOT := $(abspath $(DATA))
 endif
 
 .PHONY: help run report prove plan check download verify repair share pull leftovers prune-results \
-    test test-slow test-faults lint format docs registry lock clean
+    test test-slow test-faults fuzz lint format docs registry lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -83,6 +83,9 @@ test-slow: .venv/installed  ## run the slow tests: networks, reruns, colleagues,
 
 test-faults: .venv/installed  ## kill runs at twenty random moments and compare what comes out
 	@pytest tests/test_faults.py --faults 20
+
+fuzz: .venv/installed  ## damage 100,000 raw files and prepare them; goes on where it was stopped
+	@cd tests && python -m fuzz
 
 lint: .venv/installed  ## ruff, mypy, snakefmt, snakemake --lint
 	@ruff check .

@@ -148,7 +148,7 @@ class Folder:
     def file_of(self, name: str) -> Hashable:
         """Return what is equal for all names of one file."""
         try:
-            status = os.stat(self.root / name)
+            status = (self.root / name).stat()
         except OSError:  # a link to nothing
             return name
         return status.st_dev, status.st_ino
@@ -366,7 +366,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _inode(folder: Path | str) -> _Inode:
-    status = os.stat(folder)
+    status = Path(folder).stat()
     return status.st_dev, status.st_ino
 
 

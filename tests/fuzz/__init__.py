@@ -1,0 +1,1 @@
+"""Damaged raw data by the thousand: `make fuzz`."""
