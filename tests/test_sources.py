@@ -1096,7 +1096,7 @@ def test_masks_of_a_table_have_to_lie_below_it(tmp_path, prepared_of, mask):
             b"path;label\nx.png;cat\n",
             "has no column path or label (there are: path;label)",
         ),
-        ("t.csv", b"path,label\nx.png\n", "the column label is empty"),
+        ("t.csv", b"path,label\nx.png\n", "row 2: has 1 values, the first row 2"),
         ("t.parquet", b"PAR1 and no more", "not a readable table"),
         ("t.parquet", b"", "not a readable table"),
     ],

@@ -1,11 +1,13 @@
 """Images in folders of splits; the folder may be an archive."""
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from acll.data.errors import DataError
+from acll.data.faults import DataFault, some
+from acll.data.image_files import may_be_image, unused
 from acll.data.images import IMAGE_SUFFIXES
+from acll.data.names import split_meant
 from acll.data.storage import ARCHIVES, COMPRESSED, SPLITS, Storage, missing, storage_of
 
 
@@ -33,34 +35,76 @@ def raw_files(path: Path, names_of: Callable[[Storage, Path], list[str]]) -> lis
 def image_names(storage: Storage, path: Path, inner: str) -> list[str]:
     """Return the images below the splits, sorted by split and name.
 
-    Raises DataError where there are none.
+    Raises DataError where there are none, or where a folder has another name than is meant.
     """
-    names = [
-        name for name in storage.names() if name.startswith(tuple(f"{split}/" for split in SPLITS))
+    names = storage.names()
+    folders = {name.split("/")[0] for name in names if "/" in name} | folders_in(path)
+    if "train" not in folders:
+        raise DataError(
+            f"{path}: has no folder `train`{_elsewhere(names, folders, path)} "
+            f"(expected: {layout(inner)})"
+        )
+    images = [
+        name
+        for name in names
+        if name.split("/")[0] in SPLITS and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
     ]
-    if not any(name.startswith("train/") for name in names) and "train" not in folders_in(path):
-        raise DataError(f"{path}: has no folder `train` (expected: {layout(inner)})")
-    images = [name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise DataError(
             f"{path}: holds no images (expected: {layout(inner)}; "
             f"{', '.join(sorted(IMAGE_SUFFIXES))})"
         )
+    empty = [split for split in SPLITS if split in folders - set(splits_in(images))]
+    if empty:
+        raise DataError(
+            f"{path}/{empty[0]}: holds no images (expected: {layout(inner)}; "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}); without this folder, {empty[0]} is cut from "
+            "train"
+        )
+    with_files = {name.split("/")[0] for name in names if "/" in name and may_be_image(name)}
+    for folder in sorted(with_files - set(SPLITS)):
+        if split_meant(folder) in set(SPLITS) - folders:
+            raise DataError(
+                f"{path}: has a folder `{folder}`, which is not read; did you mean "
+                f"`{split_meant(folder)}`? (expected: {layout(inner)})"
+            )
     return images
 
 
-def folders_in_train(path: Path, images: list[str]) -> set[str]:
-    """Return the names of the folders in `train`; in an archive, only of those with images."""
-    found = {
-        name.split("/")[1] for name in images if name.startswith("train/") and name.count("/") > 1
-    }
-    return found | folders_in(path / "train")
+def _elsewhere(names: list[str], folders: set[str], path: Path) -> str:
+    """Return in words where `train` may be; names, folders: what is there instead."""
+    above = {name.split("/train/")[0] for name in names if "/train/" in name}
+    if len(above) == 1 and not any(split_meant(part) for part in next(iter(above)).split("/")):
+        (inner,) = above
+        if path.is_dir():
+            return f", but `{inner}/train`; end the `path` of the task with `/{inner}`"
+        return f", but `{inner}/train`; pack what is in `{inner}`, and nothing else"
+    meant = sorted(folder for folder in folders if split_meant(folder) == "train")
+    if meant:
+        return f", but `{meant[0]}`; did you mean `train`?"
+    if any("\\" in name for name in names):
+        return "; its names are written with \\, so pack it again with another program"
+    there = sorted(name for name in folders or names if not name.startswith("."))
+    return f"; there is {some(there)}" if there else ""
+
+
+def unused_files(storage: Storage, accounted_for: Iterable[str], inner: str) -> list[DataFault]:
+    """Return a fault for each file that may be an image and that nothing accounts for."""
+    names = [*storage.names(), *storage.hidden()]
+    why = f"it lies elsewhere, or its ending is not one of images (expected: <split>/{inner})"
+    return unused(storage, names, accounted_for, why)
+
+
+def folders_in_split(path: Path, split: str, images: list[str]) -> set[str]:
+    """Return the names of the folders in a split; in an archive, only of those with images."""
+    within = [name.split("/") for name in images if name.startswith(f"{split}/")]
+    return {parts[1] for parts in within if len(parts) > 2} | folders_in(path / split)
 
 
 def splits_in(names: list[str]) -> list[str]:
     """Return the splits that have an image, in the order of SPLITS."""
-    present = Counter(name.split("/")[0] for name in names)
-    return [split for split in SPLITS if present[split]]
+    present = {name.split("/")[0] for name in names}
+    return [split for split in SPLITS if split in present]
 
 
 def folders_in(path: Path) -> set[str]:

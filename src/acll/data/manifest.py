@@ -35,6 +35,8 @@ class Manifest:
         segmentation its mask [H, W]. Raises UnreadableError or OSError.
     size: gives height and width of a sample's whole image and, for segmentation, of its mask.
         Raises as `read`.
+    faults: of what makes no sample.
+    warnings: of what is no matter of a sample, such as files that nothing uses.
     trusted: whether this package made the images, so that none is damaged or a duplicate.
     """
 
@@ -45,6 +47,7 @@ class Manifest:
     read: Callable[[Sample], tuple[Pixels, Pixels | None]]
     size: Callable[[Sample], Sequence[tuple[int, int]]]
     faults: list[DataFault] = field(default_factory=list)
+    warnings: list[DataFault] = field(default_factory=list)
     trusted: bool = False
 
 

@@ -11,6 +11,16 @@ _SPLIT_WORDS = {
     "val": {"val", "valid", "validate", "validation", "dev", "development", "eval", "evaluation"},
     "test": {"test", "testing", "tests", "tst"},
 }
+# what they call the folders of `mask_folder`
+_PART_WORDS = {
+    "images": {
+        "image", "images", "img", "imgs", "jpegimages", "photo", "photos", "input", "inputs",
+    },
+    "masks": {
+        "mask", "masks", "label", "labels", "annotation", "annotations", "gt", "groundtruth",
+        "segmentation", "segmentations", "segmentationclass", "target", "targets",
+    },
+}  # fmt: skip
 _BLANK = r"[\s\u200b\u2060\ufeff]"  # letters without a shape are no blanks for `str.strip`
 _ENDS = re.compile(rf"^{_BLANK}+|{_BLANK}+$")
 
@@ -52,10 +62,17 @@ def alike(names: Iterable[str]) -> list[list[str]]:
 
 def split_meant(folder: str) -> str | None:
     """Return the split that the name of a folder means, such as `val` for `Validation_set`."""
-    word = re.sub(r"[\W\d_]+", " ", folder.casefold()).split()
-    if word[1:] not in ([], ["set"], ["data"], ["split"], ["images"], ["imgs"]):
+    word, *more = _words(folder) or [""]
+    if more not in ([], ["set"], ["data"], ["split"], ["images"], ["imgs"]):
         return None
-    for split, words in _SPLIT_WORDS.items():
-        if word and word[0] in words:
-            return split
-    return None
+    return next((split for split, words in _SPLIT_WORDS.items() if word in words), None)
+
+
+def part_meant(folder: str) -> str | None:
+    """Return `images` or `masks`, where the name of a folder means one of them."""
+    word = "".join(_words(folder))
+    return next((part for part, words in _PART_WORDS.items() if word in words), None)
+
+
+def _words(folder: str) -> list[str]:
+    return re.sub(r"[\W\d_]+", " ", folder.casefold()).split()

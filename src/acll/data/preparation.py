@@ -24,6 +24,7 @@ from acll.data.errors import DataError
 from acll.data.faults import DataFault, counted, in_words, some, write_faults
 from acll.data.images import Box, top_of
 from acll.data.manifest import Manifest, Sample
+from acll.data.names import alike, in_one_form
 from acll.data.prepared import Content, TaskInfo
 from acll.data.splits import merge_groups, strata_of, stratified_group_split, subset
 from acll.data.storage import SPLITS
@@ -110,7 +111,8 @@ def prepare(
     leak_faults = [fault for _, fault in leaks]
     if task.duplicates == "stop":
         _refuse(name, "duplicates", leak_faults, report)
-    warnings = [] if manifest.trusted else _two_labels(decoded, manifest)
+    warnings = [*manifest.warnings, *_alike_classes(manifest.classes)]
+    warnings += [] if manifest.trusted else _two_labels(decoded, manifest)
     if task.duplicates == "skip":
         dropped = [position for position, _ in leaks]
         splits = {split: chosen[~np.isin(chosen, dropped)] for split, chosen in splits.items()}
@@ -204,12 +206,28 @@ def _of_format(
 
 
 def _refuse_labels(name: str, classes: Sequence[str]) -> None:
-    """Raise DataError for a class whose name would disturb terminals, tables or JSON."""
+    """Raise DataError for a class whose name would disturb terminals, tables or JSON, and for
+    classes whose names look the same."""
     for label in classes:
         try:
             refuse_odd_text(label)
         except ValueError as error:
             raise DataError(f"{name}: the class {error}; rename it") from None
+    for group in alike(classes):
+        if len({in_one_form(label) for label in group}) < len(group):
+            raise DataError(
+                f"{name}: classes that differ only by blanks or their Unicode form: "
+                f"{', '.join(map(ascii, group))}; give them one name"
+            )
+
+
+def _alike_classes(classes: Sequence[str]) -> list[DataFault]:
+    """Return a fault for each class whose name differs from another one by its case alone."""
+    return [
+        DataFault("likeness", label, f"a class, and so is {some([*group[:at], *group[at + 1 :]])}")
+        for group in alike(classes)
+        for at, label in enumerate(group)
+    ]
 
 
 def _refuse_channels(name: str, own: int, channels: Sequence[int], size: tuple[int, int]) -> None:

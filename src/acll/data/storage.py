@@ -148,10 +148,9 @@ class Folder:
     def file_of(self, name: str) -> Hashable:
         """Return what is equal for all names of one file."""
         try:
-            status = (self.root / name).stat()
+            return _inode(self.root / name)
         except OSError:  # a link to nothing
             return name
-        return status.st_dev, status.st_ino
 
     def open(self, name: str) -> Path:
         """Return the path of the file."""
@@ -343,7 +342,7 @@ def walk(folder: Path) -> list[str]:
             if not _is_folder(entry):
                 found.append(name)
             elif not entry.name.startswith("."):
-                own, by_link = _inode(entry.path), linked
+                own, by_link = _inode(folder / name), linked
                 if own in above:  # a link has led out of the folder, and this back into it
                     continue
                 if entry.is_symlink():
@@ -365,8 +364,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _inode(folder: Path | str) -> _Inode:
-    status = Path(folder).stat()
+def _inode(path: Path) -> _Inode:
+    status = path.stat()
     return status.st_dev, status.st_ino
 
 

@@ -9,14 +9,16 @@ from acll.data.errors import DataError
 from acll.data.faults import DataFault, some
 from acll.data.folders import (
     folders_in,
-    folders_in_train,
+    folders_in_split,
     image_names,
     layout,
     raw_files,
     splits_in,
+    unused_files,
 )
 from acll.data.image_files import manifest_of_files
 from acll.data.manifest import Manifest, Sample, group_of
+from acll.data.names import alike, part_meant
 from acll.data.storage import SPLITS, Storage, storage_of
 from acll.data.task import RawData
 
@@ -58,14 +60,20 @@ def _manifest(task: ImageFolder, root: Path) -> Manifest:
     )
     if len(classes) < 2:
         raise DataError(
-            f"{path}/train: a folder for each class is expected, at least two; there are "
-            f"{len(classes)}"
+            f"{path}/train: a folder for each class is expected, at least two; there is "
+            f"{some(classes) or 'none'}"
         )
     for split in splits_in(names):
         present = {label for here, label, _ in found if here == split}
         unknown = sorted(present - set(classes))
         if unknown:
-            raise DataError(f"{path}/{split}: classes that train does not have: {some(unknown)}")
+            pairs = [pair for pair in alike([*classes, *unknown]) if set(pair) & set(unknown)]
+            hint = (
+                f" (train has a name like it: {', '.join(map(ascii, pairs[0]))})" if pairs else ""
+            )
+            raise DataError(
+                f"{path}/{split}: classes that train does not have: {some(unknown)}{hint}"
+            )
         empty = [label for label in classes if label not in present]
         if empty and split == "train":  # elsewhere a warning, with other sources as well
             raise DataError(f"{path}/{split}: classes without an image: {some(empty)}")
@@ -85,15 +93,25 @@ def _manifest(task: ImageFolder, root: Path) -> Manifest:
         for name in names
         if len(PurePosixPath(name).parts) != 3
     ]
-    return manifest_of_files(storage, "classification", classes, splits_in(names), samples, faults)
+    return manifest_of_files(
+        storage,
+        "classification",
+        classes,
+        splits_in(names),
+        samples,
+        faults,
+        unused_files(storage, names, IMAGE_LAYOUT),
+    )
 
 
 def _names(storage: Storage, path: Path) -> list[str]:
     """Return the images. Raises DataError where they are laid out as those of `mask_folder`."""
     names = image_names(storage, path, IMAGE_LAYOUT)
-    if folders_in_train(path, names) == {"images", "masks"}:
+    parts = sorted(folders_in_split(path, "train", names))
+    if len(parts) == 2 and {part_meant(part) for part in parts} == {"images", "masks"}:
         raise DataError(
-            f"{path}: not the layout of image_folder (expected: {layout(IMAGE_LAYOUT)})"
+            f"{path}: not the layout of image_folder (expected: {layout(IMAGE_LAYOUT)}), but with "
+            f"`{parts[0]}` and `{parts[1]}` nearly that of mask_folder"
         )
     return names
 

@@ -8,9 +8,17 @@ from pydantic import Field
 
 from acll.data.errors import DataError
 from acll.data.faults import DataFault
-from acll.data.folders import folders_in_train, image_names, layout, raw_files, splits_in
+from acll.data.folders import (
+    folders_in_split,
+    image_names,
+    layout,
+    raw_files,
+    splits_in,
+    unused_files,
+)
 from acll.data.image_files import manifest_of_files
 from acll.data.manifest import Manifest, Sample, group_of
+from acll.data.names import alike, difference, part_meant
 from acll.data.storage import Storage, storage_of
 from acll.data.task import RawData
 from acll.settings import Names
@@ -47,15 +55,18 @@ def _manifest(task: MaskFolder, root: Path) -> Manifest:
     names = _names(storage, path)
     samples: list[Sample] = []
     faults: list[DataFault] = []
+    accounted_for: list[str] = []
     for split in splits_in(names):
         images, masks = (_by_stem(names, f"{split}/{part}/") for part in ("images", "masks"))
         if not images:
             raise DataError(
                 f"{path}/{split}/images: holds no images (expected: {layout(MASK_LAYOUT)})"
             )
+        like = _like(images, masks)
         for stem in sorted(images.keys() | masks.keys()):
             pair = images.get(stem, []), masks.get(stem, [])
-            fault = _unpaired(*pair)
+            accounted_for += [name for names_of_one in pair for name in names_of_one]
+            fault = _unpaired(*pair, near=like.get(stem, ""))
             if fault is not None:
                 faults.append(fault)
             else:
@@ -64,12 +75,35 @@ def _manifest(task: MaskFolder, root: Path) -> Manifest:
                     Sample(image, split, image, mask=mask, group=group_of(image, task.group))
                 )
     return manifest_of_files(
-        storage, "segmentation", task.classes, splits_in(names), samples, faults
+        storage,
+        "segmentation",
+        task.classes,
+        splits_in(names),
+        samples,
+        faults,
+        unused_files(storage, accounted_for, MASK_LAYOUT),
     )
 
 
-def _unpaired(images: list[str], masks: list[str]) -> DataFault | None:
-    """Return what is wrong with the files of one name; None for an image and its mask."""
+def _like(images: dict[str, list[str]], masks: dict[str, list[str]]) -> dict[str, str]:
+    """Return for stems that have no partner, but nearly one, words that say which."""
+    single = images.keys() ^ masks.keys()
+    if not single:
+        return {}
+    words = {}
+    for group in alike(images.keys() | masks.keys()):
+        for stem in single.intersection(group):
+            other = next(one for one in group if one != stem)
+            file = (images.get(other) or masks[other])[0]
+            words[stem] = f"; {file} is there, {difference(stem, other)}"
+    return words
+
+
+def _unpaired(images: list[str], masks: list[str], near: str) -> DataFault | None:
+    """Return what is wrong with the files of one name; None for an image and its mask.
+
+    near: which file has nearly the name of a partner, in words.
+    """
     for several in (images, masks):
         if len(several) > 1:
             return DataFault(
@@ -78,9 +112,9 @@ def _unpaired(images: list[str], masks: list[str]) -> DataFault | None:
                 f"has the name of {', '.join(several[1:])} but for the ending",
             )
     if not masks:
-        return DataFault("partner", images[0], "an image without a mask of the same name")
+        return DataFault("partner", images[0], f"an image without a mask of the same name{near}")
     if not images:
-        return DataFault("partner", masks[0], "a mask without an image of the same name")
+        return DataFault("partner", masks[0], f"a mask without an image of the same name{near}")
     return None
 
 
@@ -96,6 +130,17 @@ def _by_stem(names: list[str], folder: str) -> dict[str, list[str]]:
 def _names(storage: Storage, path: Path) -> list[str]:
     """Return images and masks. Raises DataError where they are laid out otherwise."""
     names = image_names(storage, path, MASK_LAYOUT)
-    if not folders_in_train(path, names) >= {"images", "masks"}:
-        raise DataError(f"{path}: not the layout of mask_folder (expected: {layout(MASK_LAYOUT)})")
+    for split in splits_in(names):
+        folders = folders_in_split(path, split, names)
+        lacking = {"images", "masks"} - folders
+        near = sorted(folder for folder in folders if part_meant(folder) in lacking)
+        if near:
+            raise DataError(
+                f"{path}/{split}: has a folder `{near[0]}`; did you mean `{part_meant(near[0])}`? "
+                f"(expected: {layout(MASK_LAYOUT)})"
+            )
+        if lacking and split == "train":
+            raise DataError(
+                f"{path}: not the layout of mask_folder (expected: {layout(MASK_LAYOUT)})"
+            )
     return names

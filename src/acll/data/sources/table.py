@@ -1,18 +1,23 @@
 """Samples that a table names, for data that are laid out in any other way."""
 
 import csv
-from collections import Counter
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from acll.data.errors import DataError
-from acll.data.faults import DataFault, some
-from acll.data.image_files import manifest_of_files
+from acll.data.faults import some
+from acll.data.image_files import manifest_of_files, unused
 from acll.data.manifest import Manifest, Sample, group_of
-from acll.data.storage import SPLITS, Folder, missing
+from acll.data.names import alike, split_meant, stripped
+from acll.data.storage import SPLITS, Folder, absent, missing
 from acll.data.task import RawData
+from acll.errors import quoted
 from acll.settings import Kind, Names
 
 
@@ -68,18 +73,25 @@ def _manifest(task: Table, root: Path) -> Manifest:
     classes = task.classes or _in_order({row["label"] for row in rows})
     unknown = [] if masks else sorted({row["label"] for row in rows} - set(classes))
     if unknown:
-        raise DataError(f"{path}: labels that are not among `classes`: {some(unknown)}")
+        near = [group for group in alike([*classes, *unknown]) if set(group) & set(unknown)]
+        hint = f" (there are names like these: {', '.join(map(ascii, near[0]))})" if near else ""
+        raise DataError(f"{path}: labels that are not among `classes`: {some(unknown)}{hint}")
+    numbers = [] if masks else _one_number({row["label"] for row in rows})
+    if numbers:
+        raise DataError(f"{path}: labels that are one number: {', '.join(numbers[0])}")
     if len(classes) < 2:
         raise DataError(
             f"{path}: at least two labels are expected; there is {some(classes) or 'none'}"
         )
     index = {name: number for number, name in enumerate(classes)}
-    samples, faults = [], []
+    storage = Folder(path.parent)
+    samples, faults, used = [], [], []
     for row in sorted(rows, key=lambda row: (SPLITS.index(row["split"]), row["path"])):
         named = [row["path"], row["mask"]] if masks else [row["path"]]
-        absent = [name for name in named if not (path.parent / name).is_file()]
-        if absent:
-            faults.append(DataFault("missing", absent[0], f"named in {path.name}, but not there"))
+        lacking = [name for name in named if not (path.parent / name).is_file()]
+        used += [name for name in named if name not in lacking]
+        if lacking:
+            faults.append(absent(storage, lacking[0], path.name))
             continue
         group = group_of(row["path"], task.group)
         label, mask = (0, row["mask"]) if masks else (index[row["label"]], None)
@@ -87,32 +99,48 @@ def _manifest(task: Table, root: Path) -> Manifest:
             Sample(row["path"], row["split"], row["path"], label=label, mask=mask, group=group)
         )
     splits = {row["split"] for row in rows}
+    warnings = unused(storage, _beside(path, used), used, f"{path.name} does not name it")
     return manifest_of_files(
-        Folder(path.parent), task.kind, list(classes), sorted(splits), samples, faults
+        storage, task.kind, list(classes), sorted(splits), samples, faults, warnings
     )
 
 
 def rows_of(task: Table, root: Path) -> list[Row]:
-    """Return the rows as text, each with a split. Raises DataError."""
+    """Return the rows as text, each with a split. Raises DataError.
+
+    Blanks at the ends of a cell are no part of it.
+    """
     path = root / task.path
     if path.is_dir():
         raise DataError(f"{path}: a folder; a table is a .csv or .parquet file")
     if not path.is_file():
         raise missing(path)
     try:
-        rows = _parquet(path) if path.suffix == ".parquet" else _csv(path)
+        _refuse_others(path)
+        header, cells = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: not a readable table: {error}") from None
-    if not rows:
+    if not cells:
         raise DataError(f"{path}: has no rows")
     columns = ["path", "mask" if task.kind == "segmentation" else "label"]
-    lacking = [column for column in columns if column not in rows[0]]
+    lacking = [column for column in columns if column not in header]
     if lacking:
         raise DataError(
-            f"{path}: has no column {' or '.join(lacking)} (there are: {', '.join(rows[0])})"
+            f"{path}: has no column {' or '.join(lacking)} (there are: {', '.join(header)})"
+            f"{_separator(header)}"
         )
-    for number, row in enumerate(rows, 2):
-        row["split"] = row.get("split") or "train"
+    twice = [name for name, count in Counter(header).items() if name and count > 1]
+    if twice:
+        raise DataError(f"{path}: has several columns of one name: {some(twice)}")
+    rows = []
+    for number, values in cells.items():
+        if len(values) != len(header):
+            raise DataError(
+                f"{path}, row {number}: has {len(values)} values, the first row {len(header)}; a "
+                f"value with a comma has to be in quotes: {quoted(','.join(values))}"
+            )
+        row = {"split": "", **dict(zip(header, values))}
+        row["split"] = row["split"] or "train"
         fault = _fault(row, columns)
         if fault:
             raise DataError(f"{path}, row {number}: {fault}")
@@ -120,6 +148,7 @@ def rows_of(task: Table, root: Path) -> list[Row]:
             column: PurePosixPath(row[column]).as_posix()
             for column in {"path", "mask"} & set(columns)
         }
+        rows.append(row)
     counts = Counter(row["path"] for row in rows)
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
@@ -133,7 +162,9 @@ def _fault(row: Row, columns: list[str]) -> str | None:
     if empty:
         return f"the column {empty[0]} is empty"
     if row["split"] not in SPLITS:
-        return f"split = {row['split']!r}: must be one of {', '.join(SPLITS)}"
+        meant = split_meant(row["split"])
+        hint = f" (did you mean {meant}?)" if meant else ""
+        return f"split = {row['split']!r}: must be one of {', '.join(SPLITS)}{hint}"
     for column in sorted({"path", "mask"} & set(columns)):
         if "\n" in row[column]:
             return f"{column} = {row[column]!r}: a name of two lines"
@@ -142,24 +173,110 @@ def _fault(row: Row, columns: list[str]) -> str | None:
     return None
 
 
-def _csv(path: Path) -> list[Row]:
+Cells = dict[int, list[str]]  # the values of each row, by its number in a spreadsheet
+
+# how files begin that are called tables, and what they are
+_BEGINNINGS = {
+    b"PK\x03\x04": "a workbook of Excel or another archive; save its sheet as a .csv file",
+    b"\xd0\xcf\x11\xe0": "a workbook of Excel; save its sheet as a .csv file",
+    b"PAR1": "a Parquet file; let its name end with .parquet",
+    b"ARROW1": "a Feather file; write it as .parquet or .csv",
+    b"\x1f\x8b": "compressed; unpack it",
+    b"\xff\xfe": "UTF-16; save it as UTF-8",
+    b"\xfe\xff": "UTF-16; save it as UTF-8",
+}
+
+
+def _refuse_others(path: Path) -> None:
+    """Raise ValueError for a file that is no text, or in another encoding than UTF-8."""
+    if path.suffix.lower() == ".parquet":
+        return
+    with path.open("rb") as file:
+        begin = file.read(2**12)
+    for beginning, words in _BEGINNINGS.items():
+        if begin.startswith(beginning):
+            raise ValueError(f"it is {words}")
+    if b"\0" in begin:
+        raise ValueError("it has NUL bytes, as UTF-16 and files that are no text have")
+
+
+def _csv(path: Path) -> tuple[list[str], Cells]:
+    """Return the names of the columns, and the rows below that are not empty."""
+    cells: Cells = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, strict=True)
-        return [
-            {key: value or "" for key, value in row.items() if isinstance(key, str)} for row in rows
-        ]
+        rows = csv.reader(file, strict=True)
+        try:
+            for number, row in enumerate(rows, 1):
+                if row:
+                    cells[number] = [stripped(value) for value in row]
+        except UnicodeDecodeError as error:
+            odd = error.object[error.start]
+            raise ValueError(f"it is not UTF-8 (it has a byte {odd:#04x}); save it so") from None
+        except csv.Error as error:
+            raise ValueError(f"line {rows.line_num}: {error}") from None
+    header = cells.pop(min(cells)) if cells else []
+    return header, cells
 
 
-def _parquet(path: Path) -> list[Row]:
+def _separator(header: list[str]) -> str:
+    """Return in words what separates columns, if it is no comma."""
+    names = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas, each line in quotes"}
+    for letter, words in names.items():
+        if len(header) <= 2 and any(letter in name for name in header):
+            return f"; its columns are separated by {words}: write it with commas"
+    return ""
+
+
+def _parquet(path: Path) -> tuple[list[str], Cells]:
+    """Return the names of the columns, and the rows as text. Raises ValueError."""
     from pyarrow import ArrowException, parquet
 
     try:
-        table = parquet.read_table(path).to_pylist()
+        table = parquet.read_table(path)
     except ArrowException as error:
         raise ValueError(str(error)) from None
-    return [
-        {key: "" if value is None else str(value) for key, value in row.items()} for row in table
+    header = [stripped(name) for name in table.column_names]
+    needed = ("path", "label", "mask", "split")
+    columns = [
+        [_text(value, name) for value in column.to_pylist()]
+        if name in needed
+        else [""] * len(column)
+        for name, column in zip(header, table.columns)
     ]
+    return header, dict(enumerate(map(list, zip(*columns)), 2))
+
+
+def _text(value: object, column: str) -> str:
+    """Return a value of a Parquet file as text; empty where there is none. Raises ValueError."""
+    if value is None or value != value:  # what is not a number is unlike itself
+        return ""
+    if isinstance(value, bytes | list | dict):
+        raise ValueError(f"its column {column} holds {type(value).__name__}, not text or numbers")
+    return stripped(str(value))
+
+
+def _one_number(labels: set[str]) -> list[list[str]]:
+    """Return the groups of labels that are one number, and not written as whole numbers alone."""
+    groups: dict[Decimal, list[str]] = defaultdict(list)
+    for label in sorted(labels):
+        if re.fullmatch(r"[+-]?\d+(\.\d*)?", label):
+            groups[Decimal(label)].append(label)
+    return [
+        group
+        for group in groups.values()
+        if len(group) > 1 and not all(label.isdecimal() for label in group)
+    ]
+
+
+def _beside(path: Path, used: Iterable[str]) -> list[str]:
+    """Return the files that lie in the folders of those that a table names."""
+    folders = {PurePosixPath(name).parent for name in used}
+    return sorted(
+        (folder / file.name).as_posix()
+        for folder in folders
+        for file in (path.parent / folder).iterdir()
+        if file.is_file()
+    )
 
 
 def _in_order(labels: set[str]) -> list[str]:
