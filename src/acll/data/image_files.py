@@ -76,7 +76,8 @@ def unused(
     for name in left:
         path = PurePosixPath(name)
         if path.name.startswith("."):
-            if path.suffix.lower() in IMAGE_SUFFIXES:
+            # macOS keeps attributes of `x.png` in `._x.png`
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.name[1] != "_":
                 faults.append(DataFault("unused", name, "not read, since its name is a hidden one"))
         elif storage.file_of(name) not in files:
             faults.append(DataFault("unused", name, f"not read: {why}"))

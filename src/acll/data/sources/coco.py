@@ -1,8 +1,9 @@
 """Annotations in COCO's format (Lin et al. 2014), drawn as masks of classes."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -12,12 +13,14 @@ from pydantic import Field
 
 from acll.data.errors import DataError
 from acll.data.faults import DataFault, some
-from acll.data.image_files import reader
+from acll.data.image_files import may_be_image, reader, unused
 from acll.data.images import Pixels, UnreadableError, read_image, size_of, within
 from acll.data.manifest import Manifest, Sample, group_of
+from acll.data.names import alike, difference, folded
 from acll.data.prepared import IGNORE
-from acll.data.storage import COMPRESSED, SPLITS, Storage, content_of, storage_of
+from acll.data.storage import COMPRESSED, SPLITS, Storage, absent, content_of, storage_of
 from acll.data.task import RawData
+from acll.errors import quoted
 from acll.settings import Names, Settings
 
 
@@ -76,14 +79,28 @@ def _raw_files(task: Coco, root: Path) -> list[Path]:
     storage = storage_of(path)
     if path.is_file():
         return [path]
-    parts = [getattr(task, split) for split in SPLITS if getattr(task, split) is not None]
+    parts = _parts(task).values()
     wanted = tuple(_in(part.images, "") for part in parts)
     annotations = {_in("", part.annotations) for part in parts}
     found = [name for name in storage.names() if name.startswith(wanted) or name in annotations]
     for part in parts:
         if _in("", part.annotations) not in found:
-            raise DataError(f"{path}/{part.annotations}: there is no such file")
+            raise _no_annotations(storage, part, path)
     return [path / name for name in found]
+
+
+def _parts(task: Coco) -> dict[str, CocoSplit]:
+    """Return the splits that a task has."""
+    parts = {split: getattr(task, split) for split in SPLITS}
+    return {split: part for split, part in parts.items() if part is not None}
+
+
+def _no_annotations(storage: Storage, part: CocoSplit, path: Path) -> DataError:
+    near = storage.near(part.annotations)
+    hint = ""
+    if near not in (None, part.annotations):
+        hint = f"; {near} is, {difference(part.annotations, str(near))}"
+    return DataError(f"{path}/{part.annotations}: there is no such file{hint}")
 
 
 def _manifest(task: Coco, root: Path) -> Manifest:
@@ -93,45 +110,39 @@ def _manifest(task: Coco, root: Path) -> Manifest:
     """
     path = root / task.path
     storage = storage_of(path)
-    present = set(storage.names())
-    contents = {
-        split: _content(storage, part, path)
-        for split in SPLITS
-        if (part := getattr(task, split)) is not None
-    }
-    names = {category["id"]: category["name"] for category in contents["train"]["categories"]}
-    wanted = task.classes or list(dict.fromkeys(names.values()))
-    unknown = sorted(set(wanted) - set(names.values()))
-    if unknown:
-        raise DataError(
-            f"{path}: no category is called {some(unknown)} (there are: "
-            f"{', '.join(names.values())})"
-        )
-    if len(wanted) > IGNORE - 1:
-        raise DataError(
-            f"{path}: {len(wanted)} categories, more than the {IGNORE - 1} that a mask can hold; "
-            "name those to use in `classes`"
-        )
+    names = storage.names()
+    present = set(names)
+    parts = _parts(task)
+    contents = {split: _content(storage, part, path) for split, part in parts.items()}
+    for part in parts.values():
+        _refuse_absent_folder(storage, part, path, names)
+    wanted = _wanted(task, contents, path)
     index = {name: 1 + number for number, name in enumerate(wanted)}
     samples: list[Sample] = []
     faults: list[DataFault] = []
     for split, content in contents.items():
-        folder = getattr(task, split).images
+        folder = parts[split].images
         for name, image, drawn in _drawn(content, folder, index):
-            if name in present:
-                mask = (image["height"], image["width"], drawn)
-                samples.append(
-                    Sample(name, split, name, mask=mask, group=group_of(name, task.group))
-                )
-            else:
-                faults.append(DataFault("missing", name, "named in the annotations, but not there"))
+            fault = _fault_of_name(storage, present, folder, name)
+            if fault is not None:
+                faults.append(fault)
+                continue
+            mask = (image["height"], image["width"], drawn)
+            samples.append(Sample(name, split, name, mask=mask, group=group_of(name, task.group)))
+    below = tuple(_in(part.images, "") for part in parts.values())
+    looked_at = [name for name in [*names, *storage.hidden()] if name.startswith(below)]
+    used = [sample.image for sample in samples]
+    warnings = unused(storage, looked_at, used, "the annotations do not list it")
+    for split, content in contents.items():
+        warnings += _doubtful(content, parts[split].annotations)
 
     image_of = reader(storage, read_image)
-    drawings = {sample.image: sample.mask for sample in samples}
+    # two splits may annotate an image, each in its own way
+    drawings = {(sample.split, sample.image): sample.mask for sample in samples}
 
     @lru_cache(maxsize=1)  # neighbouring tiles are of one image
-    def mask_of(name: str) -> Pixels:
-        height, width, drawn = drawings[name]
+    def mask_of(split: str, name: str) -> Pixels:
+        height, width, drawn = drawings[split, name]
         return _mask(height, width, drawn)
 
     def read(sample: Sample) -> tuple[Pixels, Pixels | None]:
@@ -140,51 +151,180 @@ def _manifest(task: Coco, root: Path) -> Manifest:
         # A mask without memory carries the size to where the two are compared.
         if sample.box is None and image.shape[1:] != size:
             return image, np.broadcast_to(np.uint8(IGNORE), size)
-        return image, within(mask_of(sample.image), sample.box)
+        return image, within(mask_of(sample.split, sample.image), sample.box)
 
     def size(sample: Sample) -> list[tuple[int, int]]:
         return [size_of(storage.open(sample.image), sample.image), sample.mask[:2]]
 
     return Manifest(
-        "segmentation", [BACKGROUND, *wanted], list(contents), samples, read, size, faults
+        "segmentation", [BACKGROUND, *wanted], list(contents), samples, read, size, faults, warnings
     )
 
 
+def _refuse_absent_folder(
+    storage: Storage, part: CocoSplit, path: Path, names: Sequence[str]
+) -> None:
+    """Raise DataError where a folder of images has no file, and so another one is meant."""
+    if any(name.startswith(_in(part.images, "")) for name in names):
+        return
+    near = storage.near(part.images)
+    folders = sorted({name.rpartition("/")[0] for name in names if may_be_image(name)} - {""})
+    there = f"; there is {some(folders)}" if folders else ""
+    if near not in (None, part.images):
+        there = f"; {near} is, {difference(part.images, str(near))}"
+    raise DataError(f"{path}/{part.images}: there is no such folder of images{there}")
+
+
+def _wanted(task: Coco, contents: dict[str, dict[str, Any]], path: Path) -> list[str]:
+    """Return the names of the categories that are classes, in order. Raises DataError."""
+    of_split = {
+        split: list(dict.fromkeys(category["name"] for category in content["categories"]))
+        for split, content in contents.items()
+    }
+    wanted = task.classes or of_split["train"]
+    unknown = sorted(set(wanted) - set(of_split["train"]))
+    if unknown:
+        raise DataError(
+            f"{path}: no category is called {some(unknown)} (there are: "
+            f"{', '.join(of_split['train'])})"
+        )
+    if len(wanted) > IGNORE - 1:
+        raise DataError(
+            f"{path}: {len(wanted)} categories, more than the {IGNORE - 1} that a mask can hold; "
+            "name those to use in `classes`"
+        )
+    for name in wanted:
+        if folded(name) == BACKGROUND:
+            raise DataError(
+                f"{path}: a category is called {name}, as class 0 is, which is all that nothing "
+                "covers; name the other categories in `classes`, or give it another name"
+            )
+    for split, names in of_split.items():
+        # a category that is another one by a blank alone would be background
+        near = [group for group in alike([*wanted, *names]) if not set(group) <= set(wanted)]
+        if near:
+            raise DataError(
+                f"{path}: categories of {split} whose names are nearly alike: "
+                f"{', '.join(map(ascii, near[0]))}; give them one name"
+            )
+        used = {entry["category_id"] for entry in contents[split]["annotations"]}
+        called = {entry["name"] for entry in contents[split]["categories"] if entry["id"] in used}
+        if task.classes is None and called - set(wanted):
+            raise DataError(
+                f"{path}: categories of {split} that train does not have: "
+                f"{some(sorted(called - set(wanted)))}; name those to use in `classes`"
+            )
+    return wanted
+
+
+def _fault_of_name(storage: Storage, present: set[str], folder: str, name: str) -> DataFault | None:
+    """Return what is wrong with the name of an image; None where it is there."""
+    below = PurePosixPath(_in(folder, ""))
+    if ".." in PurePosixPath(name).parts or not PurePosixPath(name).is_relative_to(below):
+        return DataFault("missing", name, f"named in the annotations, but not below {below}")
+    return None if name in present else absent(storage, name, "the annotations")
+
+
+def _doubtful(content: dict[str, Any], file: str) -> list[DataFault]:
+    """Return a fault for annotations of images that are not listed, for those that share an id, and
+    for categories that share a name."""
+    listed = {image["id"] for image in content["images"]}
+    loose = [one["image_id"] for one in content["annotations"] if one["image_id"] not in listed]
+    faults = []
+    if loose:
+        ids = some([str(one) for one in dict.fromkeys(loose)])
+        words = f"{len(loose)} annotations of images that it does not list: {ids}"
+        faults.append(DataFault("annotation", file, words))
+    counts = Counter(one["id"] for one in content["annotations"] if "id" in one)
+    twice = [str(one) for one, count in counts.items() if count > 1]
+    if twice:
+        words = f"{len(twice)} ids that several annotations have: {some(twice)}; all are drawn"
+        faults.append(DataFault("annotation", file, words))
+    counts = Counter(category["name"] for category in content["categories"])
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        words = f"several categories are called {some(twice)}; they are one class"
+        faults.append(DataFault("annotation", file, words))
+    return faults
+
+
 def _content(storage: Storage, part: CocoSplit, path: Path) -> dict[str, Any]:
-    """Return the annotations of a split. Raises DataError where they are not in COCO's format."""
+    """Return the annotations of a split.
+
+    Raises DataError where they are not in COCO's format, or contradict themselves.
+    """
+    where = f"{path}/{part.annotations}"
     try:
-        content = json.loads(content_of(storage, part.annotations))
+        content = json.loads(
+            content_of(storage, part.annotations), object_pairs_hook=_without_doubles
+        )
         for key, kinds in _NEEDED.items():
             for entry in content[key]:
                 lacking = [name for name, kind in kinds.items() if not _fits(entry.get(name), kind)]
                 if lacking:
                     raise DataError(
-                        f"{path}/{part.annotations}: an entry of `{key}` has no "
-                        f"{' or '.join(lacking)}, or something else there"
+                        f"{where}: an entry of `{key}` has no {' or '.join(lacking)}, or something "
+                        f"else there: {quoted(json.dumps(entry))}"
                     )
+        fault = _contradiction(content, part.images)
+    except FileNotFoundError:
+        raise _no_annotations(storage, part, path) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
         words = {
-            FileNotFoundError: "there is no such file",
             IsADirectoryError: "a folder, not a file of annotations",
             KeyError: f"has no {error}",
         }.get(type(error), f"not annotations in COCO's format: {error}")
-        raise DataError(f"{path}/{part.annotations}: {words}") from None
-    known = {category["id"] for category in content["categories"]}
-    unknown = sorted(
-        {
-            str(entry["category_id"])
-            for entry in content["annotations"]
-            if entry["category_id"] not in known
-        }
-    )
-    if unknown:
-        raise DataError(
-            f"{path}/{part.annotations}: annotations of categories that it does not have: "
-            f"{some(unknown)}"
-        )
+        raise DataError(f"{where}: {words}") from None
+    if fault is not None:
+        raise DataError(f"{where}: {fault}")
     return dict(content)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON. Raises ValueError where a key stands there twice."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = [key for key, count in counts.items() if count > 1]
+        raise ValueError(f"the key {some(twice)} stands there twice in one object")
+    return content
+
+
+def _contradiction(content: dict[str, Any], folder: str) -> str | None:
+    """Return in words what in a file of annotations contradicts itself; None for nothing."""
+    images, annotations = content["images"], content["annotations"]
+    categories = content["categories"]
+    for what, ids in (
+        ("image", [one["id"] for one in images] + [one["image_id"] for one in annotations]),
+        (
+            "category",
+            [one["id"] for one in categories] + [one["category_id"] for one in annotations],
+        ),
+    ):
+        texts = [one for one in ids if isinstance(one, str)]
+        if texts and len(texts) < len(ids):
+            return f"ids of {what} are numbers, and text in some places, such as {texts[0]!r}"
+    for what, named in (
+        ("images of one id", [(one["id"], one["file_name"]) for one in images]),
+        ("images of one file_name", [(_in(folder, one["file_name"]), one["id"]) for one in images]),
+        ("categories of one id", [(one["id"], one["name"]) for one in categories]),
+    ):
+        groups: dict[Any, list[str]] = defaultdict(list)
+        for key, other in named:
+            groups[key].append(str(other))
+        twice = [f"{key} ({some(others)})" for key, others in groups.items() if len(others) > 1]
+        if twice:
+            return f"has several {what}: {some(twice)}"
+    known = {category["id"] for category in categories}
+    unknown = {str(one["category_id"]) for one in annotations if one["category_id"] not in known}
+    if unknown:
+        return f"annotations of categories that it does not have: {some(sorted(unknown))}"
+    odd = [one for one in annotations if one.get("iscrowd") not in (None, 0, 1)]
+    if odd:
+        return f"an annotation whose iscrowd is neither 0 nor 1: {quoted(json.dumps(odd[0]))}"
+    return None
 
 
 def _fits(value: Any, kind: tuple[type, ...]) -> bool:
@@ -226,7 +366,7 @@ def _mask(height: int, width: int, annotations: Drawn) -> Pixels:
     for annotation, label in annotations:
         try:
             area = annotation.get("area")
-            if not isinstance(area, int | float):
+            if not isinstance(area, int | float) or not math.isfinite(area):
                 area = _inside(annotation, height, width).sum()
             shapes.append((float(area), annotation, label))
         except Exception as error:
@@ -265,6 +405,9 @@ def _inside(annotation: dict[str, Any], height: int, width: int) -> Pixels:
                 raise ValueError("a polygon needs three points or more, as x, y, x, y, …")
             if not (np.abs(polygon) <= _FAR * max(height, width)).all():
                 raise ValueError("a polygon has points far outside the image, or none at all")
+            points = polygon.reshape(-1, 2)
+            if (points.max(axis=0) < 0).any() or (points.min(axis=0) > (width, height)).any():
+                raise ValueError("a polygon lies outside of the image")
         shapes = codec.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
         inside: Pixels = codec.decode(codec.merge(shapes)).astype(bool)
         return inside

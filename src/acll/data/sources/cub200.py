@@ -6,10 +6,9 @@ from typing import Literal
 from pydantic import Field
 
 from acll.data.errors import DataError
-from acll.data.faults import DataFault
-from acll.data.image_files import manifest_of_files
+from acll.data.image_files import manifest_of_files, unused
 from acll.data.manifest import Manifest, Sample, group_of
-from acll.data.storage import Folder, Storage, content_of, missing, storage_of
+from acll.data.storage import Folder, Storage, absent, content_of, missing, storage_of
 from acll.data.task import RawData
 
 
@@ -74,12 +73,15 @@ def _manifest(task: Cub200, root: Path) -> Manifest:
         if labels.get(key) not in index or key not in in_training:
             raise DataError(f"{path}: {image} (image {key}) has no class or no split")
         if name not in present:
-            faults.append(DataFault("missing", image, "named in images.txt, but not there"))
+            faults.append(absent(storage, name, "images.txt"))
             continue
         split = "train" if in_training[key] == "1" else "test"
         samples.append(
             Sample(image, split, name, label=index[labels[key]], group=group_of(image, task.group))
         )
+    below = [name for name in present if name.startswith(f"{prefix}images/")]
+    used = [sample.image for sample in samples]
+    warnings = unused(storage, sorted(below), used, "images.txt does not name it")
     samples.sort(key=lambda sample: (sample.split != "train", sample.id))
     return manifest_of_files(
         storage,
@@ -88,6 +90,7 @@ def _manifest(task: Cub200, root: Path) -> Manifest:
         ["train", "test"],
         samples,
         faults,
+        warnings,
     )
 
 

@@ -123,15 +123,7 @@ def rows_of(task: Table, root: Path) -> list[Row]:
     if not cells:
         raise DataError(f"{path}: has no rows")
     columns = ["path", "mask" if task.kind == "segmentation" else "label"]
-    lacking = [column for column in columns if column not in header]
-    if lacking:
-        raise DataError(
-            f"{path}: has no column {' or '.join(lacking)} (there are: {', '.join(header)})"
-            f"{_separator(header)}"
-        )
-    twice = [name for name, count in Counter(header).items() if name and count > 1]
-    if twice:
-        raise DataError(f"{path}: has several columns of one name: {some(twice)}")
+    _refuse_header(path, header, columns)
     rows = []
     for number, values in cells.items():
         if len(values) != len(header):
@@ -154,6 +146,19 @@ def rows_of(task: Table, root: Path) -> list[Row]:
     if twice:
         raise DataError(f"{path}: images that stand there twice: {some(twice)}")
     return rows
+
+
+def _refuse_header(path: Path, header: list[str], columns: list[str]) -> None:
+    """Raise DataError where the names of the columns are not those that are needed."""
+    lacking = [column for column in columns if column not in header]
+    if lacking:
+        raise DataError(
+            f"{path}: has no column {' or '.join(lacking)} (there are: {', '.join(header)})"
+            f"{_separator(header)}"
+        )
+    twice = [name for name, count in Counter(header).items() if name and count > 1]
+    if twice:
+        raise DataError(f"{path}: has several columns of one name: {some(twice)}")
 
 
 def _fault(row: Row, columns: list[str]) -> str | None:
