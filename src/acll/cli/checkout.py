@@ -19,10 +19,16 @@ def checkout_of(path: Path) -> tuple[Path, str]:
     return root, load_configuration(path).name
 
 
-def tell_not_here(configuration: Configuration, data_root: Path, results: Path) -> None:
-    """Print which raw data and weights are not here and are known from records of results alone."""
+def tell_not_here(configuration: Configuration, data_root: Path, results: Path) -> bool:
+    """Print which raw data and weights are not here and are known from records of results alone.
+
+    Return whether there are any.
+    """
     from acll.sharing.raw import not_here
 
     absent = ", ".join(not_here(configuration, data_root, results))
+    if absent and not data_root.is_dir():
+        print(f"{data_root}: there is no such folder (data_root, or DATA=…)")
     if absent:
         print(f"not in {data_root}, so taken to be what they were when they were read: {absent}")
+    return bool(absent)

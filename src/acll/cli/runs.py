@@ -25,7 +25,7 @@ def check(path: Path) -> None:
     from acll.data.identity import FINGERPRINTS
     from acll.data.root import data_root
     from acll.networks.buildable import SOUND_NETWORKS, faults_of
-    from acll.sharing.raw import raw_identities, wanted_networks
+    from acll.sharing.raw import raw_identities, raw_warnings, wanted_networks
 
     configuration = load_configuration(path)
     root = data_root(configuration.data_root)
@@ -41,13 +41,21 @@ def check(path: Path) -> None:
         raw_identities(configuration, configuration.tasks, root, results, checkout / FINGERPRINTS)
     except UserError as error:
         faults += str(error).splitlines()
+    warnings = []
+    if not faults:
+        try:
+            warnings = raw_warnings(configuration, root)
+        except UserError as error:
+            faults += str(error).splitlines()
     if faults:
         raise ConfigurationError("\n".join(f"{path}: {fault}" for fault in faults))
-    tell_not_here(configuration, root, results)
+    for warning in warnings:
+        print(f"{path}: warning: {warning}")
+    partly = tell_not_here(configuration, root, results)
     nodes, runs = tree.nodes(configuration), tree.runs(configuration)
     tasks = sum(len(run.tasks) for run in runs)
     counts = f"{len(runs)} runs of {tasks} tasks in all, which share {len(nodes)} networks"
-    print(f"{path}: sound; {counts}")
+    print(f"{path}: sound{', as far as it can be told without them' if partly else ''}; {counts}")
 
 
 def download(path: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -115,4 +116,10 @@ def _dvc_digest(path: Path, digest: Callable[[Path], str]) -> str:
 
 
 def _all_names(path: Path) -> list[str]:
-    return sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    """Return the names of all files; like DVC, without those behind links to folders."""
+    return sorted(
+        (Path(folder) / name).relative_to(path).as_posix()
+        for folder, _, names in os.walk(path)
+        for name in names
+        if (Path(folder) / name).is_file()
+    )

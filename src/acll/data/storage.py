@@ -76,6 +76,9 @@ def missing(path: Path) -> DataError:
     hint = f" (did you mean {close[0]}?)" if close else ""
     if near is not None:
         hint = f"; {near} is, {difference(path.name, near)}"
+    gone = next((folder for folder in reversed(path.parents) if not folder.exists()), None)
+    if gone is not None:
+        hint = f", nor a folder {gone}"
     return DataError(
         f"{path}: there is no such {what}{hint}; set data_root, or say where it is with DATA=…"
     )

@@ -5,14 +5,15 @@ identity is the one that was recorded when they were read. Then only what is mad
 cannot be made again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from acll.config import tree
 from acll.config.configuration import Configuration
-from acll.data.faults import some
+from acll.data.faults import in_words, some
 from acll.data.identity import identity, tracked
-from acll.data.task import Task
+from acll.data.storage import COMPRESSED
+from acll.data.task import RawData, Task
 from acll.errors import UserError
 from acll.files import sha256
 from acll.networks.buildable import Wanted
@@ -58,11 +59,40 @@ def raw_identities(
             found[name] = known
         except UserError as error:
             faults.setdefault(str(error), []).append(name)
+    _refuse(faults)
+    return found
+
+
+def raw_warnings(configuration: Configuration, root: Path) -> list[str]:
+    """Return lines about raw data that are here and may not be what is meant, such as unused files.
+
+    Not a pixel is read, and no compressed archive is read through. Raises UserError with a line for
+    each fault.
+    """
+    names: dict[str, list[str]] = {}  # of the tasks that are made from one source
+    for name, task in configuration.tasks.items():
+        path = root / task.path if isinstance(task, RawData) else None
+        if path is not None and path.exists() and not path.name.endswith(COMPRESSED):
+            names.setdefault(task.source_key(), []).append(name)
+    lines: list[str] = []
+    faults: dict[str, list[str]] = {}
+    for of_source in names.values():
+        try:
+            warnings = configuration.tasks[of_source[0]].manifest(root).warnings
+        except UserError as error:
+            faults[str(error)] = of_source
+        else:
+            lines += [f"tasks.{some(of_source)}: {line}" for line in in_words(warnings)]
+    _refuse(faults)
+    return lines
+
+
+def _refuse(faults: Mapping[str, Sequence[str]]) -> None:
+    """Raise UserError with a line for each fault, where there are any. faults: with their tasks."""
     if faults:
         raise UserError(
             "\n".join(f"tasks.{some(names)}: {fault}" for fault, names in faults.items())
         )
-    return found
 
 
 def weight_identities(configuration: Configuration, root: Path, results: Path) -> dict[str, str]:

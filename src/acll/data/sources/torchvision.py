@@ -17,7 +17,7 @@ from acll.data.errors import DataError
 from acll.data.images import Pixels, UnreadableError, bands_of, guarded, within
 from acll.data.manifest import Manifest, Sample, group_of
 from acll.data.prepared import IGNORE
-from acll.data.storage import ARCHIVES, SPLITS, missing
+from acll.data.storage import ARCHIVES, SPLITS, missing, walk
 from acll.data.task import Task
 from acll.settings import Kind
 
@@ -134,7 +134,7 @@ def _raw_files(task: Torchvision, root: Path) -> list[Path]:
         raise DataError(
             f"{old}: a form that torchvision no longer makes, but would read; remove it"
         )
-    found = {path for pattern in known.files for path in folder.glob(pattern) if path.is_file()}
+    found = {path for pattern in known.files for path in _matching(folder, pattern)}
     found = {path for path in found if not path.name.endswith((*ARCHIVES, ".gz"))}
     if not found and folder.with_name(f"{folder.name}.dvc").is_file():
         raise missing(folder)
@@ -144,6 +144,16 @@ def _raw_files(task: Torchvision, root: Path) -> list[Path]:
             how = "has to be fetched by hand"
         raise DataError(f"{folder}: {task.dataset} is not there (no {known.files[0]}); {how}")
     return sorted(found)
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """Return the files that a pattern of a `KnownDataset` means, also behind links to folders."""
+    part, deep, _ = pattern.partition("/**/")
+    if not deep:
+        return [path for path in folder.glob(pattern) if path.is_file()]
+    inner = folder / part
+    names = walk(inner) if inner.is_dir() else []
+    return [path for name in names if (path := inner / name).is_file()]
 
 
 def _manifest(task: Torchvision, root: Path) -> Manifest:
