@@ -25,6 +25,7 @@ from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing import packed_file
 from acll.packing.ownership import commit_finetuned, digest, task_state_dict
 from conftest import ROOT, learn, tiny_packed, tiny_task
+from datasets import pets
 from test_packing import networks
 
 
@@ -290,6 +291,38 @@ def test_raw_data_that_only_dvc_has_do_not_stop_a_check(checkout, tmp_path, caps
     output = capsys.readouterr().out
     assert "taken to be what they were when they were read: the raw data of a" in output
     assert "sound" in output
+
+
+def test_check_says_where_the_data_root_is_not_there(checkout, tmp_path, monkeypatch, capsys):
+    path = checkout(source="image_folder", path="pets")
+    monkeypatch.setattr("acll.sharing.raw.recorded_identity", lambda *_: "as it was")
+    main(["check", str(path)])
+    output = capsys.readouterr().out
+    assert f"{tmp_path}/data: there is no such folder (data_root, or DATA=…)" in output
+    assert "so taken to be what they were when they were read: the raw data of a" in output
+    assert "sound, as far as it can be told without them" in output
+    (tmp_path / "data").mkdir()
+    main(["check", str(path)])
+    output = capsys.readouterr().out
+    assert "no such folder" not in output
+    assert "without them" in output
+
+
+def test_check_names_files_that_would_not_be_used(checkout, tmp_path, capsys):
+    path = checkout(source="image_folder", path="pets")
+    pets(tmp_path / "data")
+    for number in range(5):
+        (tmp_path / f"data/pets/train/cat/{number}.avif").touch()
+    main(["check", str(path)])
+    output = capsys.readouterr().out
+    assert "warning: tasks.a: train/cat/0.avif: not read: it lies elsewhere, or its end" in output
+    assert "warning: tasks.a: … and 2 more (unused)" in output
+    assert "sound; " in output
+    (tmp_path / "data/pets/train").rename(tmp_path / "data/pets/Train")
+    with pytest.raises(SystemExit):
+        main(["check", str(path)])
+    assert "tasks.a: " in (error := capsys.readouterr().err)
+    assert "did you mean `train`?" in error
 
 
 def test_raw_data_that_are_not_what_dvc_says_fail_a_check(checkout, tmp_path, capsys):

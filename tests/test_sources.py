@@ -921,6 +921,207 @@ def test_a_process_that_dies_while_it_draws_costs_one_image(
     assert "train2017/000000000003.png: its process died" in message
 
 
+def edited(root, change, split="train"):
+    """Write an annotation file again, after a change of its content."""
+    path = root / f"coco/annotations/{split}.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def of(key, number, **values):
+    return lambda content: content[key][number].update(values)
+
+
+def added(key, **values):
+    return lambda content: content[key].append(content[key][0] | values)
+
+
+def as_text(content):
+    for one in content["annotations"]:
+        one["image_id"] = str(one["image_id"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (of("images", 1, id=100), "has several images of one id: 100 (000000000000.png, 0"),
+        (
+            of("images", 1, file_name="000000000000.png"),
+            "has several images of one file_name: train2017/000000000000.png (100, 101)",
+        ),
+        (
+            of("images", 1, file_name="./000000000000.png"),
+            "has several images of one file_name: train2017/000000000000.png (100, 101)",
+        ),
+        (as_text, "ids of image are numbers, and text in some places, such as '100'"),
+        (of("images", 0, id="100"), "ids of image are numbers, and text in some places"),
+        (of("annotations", 0, category_id="18"), "ids of category are numbers, and text in some"),
+        (of("categories", 0, id="18"), "ids of category are numbers, and text in some"),
+        (of("images", 0, id=True), "an entry of `images` has no id, or something else there"),
+        (of("images", 0, id=100.0), "an entry of `images` has no id, or something else there"),
+        (added("categories", name="cow"), "has several categories of one id: 18 (dog, cow)"),
+        (
+            of("categories", 0, name="Background"),
+            "a category is called Background, as class 0 is",
+        ),
+        (added("categories", id=9, name="background"), "a category is called background"),
+        (of("annotations", 0, iscrowd="0"), "an annotation whose iscrowd is neither 0 nor 1"),
+        (of("annotations", 0, iscrowd=7), "an annotation whose iscrowd is neither 0 nor 1"),
+        (added("categories", id=9, name="dog "), "classes that differ only by blanks"),
+    ],
+)
+def test_annotations_that_contradict_themselves_are_refused(tmp_path, prepared_of, change, words):
+    annotated(tmp_path, [outlined([LEFT])])
+    edited(tmp_path, change)
+    assert words in fault(coco(), tmp_path, prepared_of)
+
+
+def test_ids_may_be_large_or_text(tmp_path, prepared_of):
+    annotated(tmp_path, [[outlined([LEFT])], [outlined([CORNER])], *[[outlined([LEFT])]] * 4])
+    before = prepared_of(coco()).bytes
+
+    def renumbered(content, by=lambda number: 2**53 + number):
+        for one in content["images"]:
+            one["id"] = by(one["id"])
+        for one in content["annotations"]:
+            one["image_id"] = by(one["image_id"])
+
+    edited(tmp_path, renumbered)
+    assert prepared_of(coco()).bytes == before
+    edited(tmp_path, lambda content: renumbered(content, str))
+    assert prepared_of(coco()).bytes == before
+
+
+def test_a_key_that_stands_twice_in_an_object_is_refused(tmp_path, prepared_of):
+    annotated(tmp_path, [outlined([LEFT])])
+    path = tmp_path / "coco/annotations/train.json"
+    path.write_text(path.read_text()[:-1] + ', "images": []}')
+    assert "the key images stands there twice" in fault(coco(), tmp_path, prepared_of)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            added("annotations", id=99, image_id=7),
+            "annotations of images that it does not list: 1 (of image 7)",
+        ),
+        (added("annotations"), "ids that several annotations have: 1 (0); all are drawn"),
+        (added("categories", id=9), "several categories are called dog; they are one class"),
+    ],
+)
+def test_what_is_odd_in_annotations_and_changes_nothing_is_a_warning(
+    tmp_path, prepared_of, change, words
+):
+    annotated(tmp_path, [outlined([LEFT])])
+    before = prepared_of(coco()).bytes
+    edited(tmp_path, change)
+    made = prepared_of(coco())
+    assert made.bytes == before
+    assert made.summary["warnings"]["annotation"] == 1
+    rows = [row for row in made.report if row["kind"] == "annotation"]
+    assert [(row["file"], row["message"]) for row in rows] == [("annotations/train.json", words)]
+
+
+def test_images_that_annotations_do_not_list_are_counted(tmp_path, prepared_of):
+    annotated(tmp_path, [outlined([LEFT])], images=8)
+    edited(tmp_path, lambda content: content["images"].pop())
+    save(tmp_path / "coco/unlabeled2017/0.png", np.zeros((4, 4)))
+    made = prepared_of(coco())
+    rows = [row["file"] for row in made.report if row["kind"] == "unused"]
+    assert rows == ["train2017/000000000007.png"]
+    counts = made.summary["warnings"]
+    assert (counts["annotation"], counts["unused"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("..\\train2017\\000000000001.png", "but not there"),
+        ("../val2017/000000000001.png", "but not below train2017"),
+        ("/data/000000000001.png", "but not below train2017"),
+        (".\\000000000001.png", "train2017/000000000001.png is, written with / in place of \\"),
+        ("000000000001.PNG", "train2017/000000000001.png is, written in another case"),
+        ("\ud800\x1b.png", r"train2017/\ud800\x1b.png: named in the annotations, but not there"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_image_whose_name_is_written_otherwise_is_named(
+    tmp_path, prepared_of, name, words, packed
+):
+    annotated(tmp_path, [outlined([LEFT])], images=7)
+    edited(tmp_path, of("images", 1, file_name=name))
+    task = coco()
+    if packed:
+        content = miniatures.zipped(tmp_path / "coco", "train2017", "annotations")
+        write(tmp_path / "coco.zip", content)
+        task = coco(path="coco.zip")
+    message = fault(task, tmp_path, prepared_of)
+    assert "1 file cannot be used" in message
+    assert words in message
+    assert prepared_of(task.model_copy(update={"on_error": "skip"})).summary["left_out"] == {
+        "missing": 1
+    }
+
+
+def test_a_folder_of_images_that_is_not_there_is_named(tmp_path, prepared_of):
+    annotated(tmp_path, [outlined([LEFT])])
+    near = {"images": "Train2017", "annotations": "annotations/train.json"}
+    other = near | {"images": "pictures"}
+    assert "Train2017: there is no such folder of images; train2017 is, written in" in fault(
+        coco(train=near), tmp_path, prepared_of
+    )
+    assert "pictures: there is no such folder of images; there is train2017" in fault(
+        coco(train=other), tmp_path, prepared_of
+    )
+    wrong = {"images": "train2017", "annotations": "Annotations/train.json"}
+    assert "no such file; annotations/train.json is, written in another case" in fault(
+        coco(train=wrong), tmp_path, prepared_of
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Dog", "nearly alike: 'Dog', 'dog'"),
+        ("cow", "categories of val that train does not have: c"),
+    ],
+)
+def test_categories_of_other_splits_are_those_of_train(tmp_path, prepared_of, name, words):
+    annotated(tmp_path, [outlined([LEFT])])
+    annotated(tmp_path, [outlined([LEFT])], "val")
+    edited(tmp_path, of("categories", 0, name=name), "val")
+    assert words in fault(coco(splits=["train", "val"]), tmp_path, prepared_of)
+
+
+def test_an_image_in_two_splits_has_the_mask_of_each(tmp_path, prepared_of):
+    annotated(tmp_path, [outlined([LEFT])])
+    annotated(tmp_path, [outlined([CORNER])], "test")
+    both = {"images": "train2017", "annotations": "annotations/test.json"}
+    made = prepared_of(coco(test=both))
+    assert made.summary["warnings"]["exact copy"] > 0
+    assert (made.labels["train"].sum(axis=(1, 2)) == HEIGHT * 6).all()
+    assert (made.labels["test"].sum(axis=(1, 2)) == 6).all()
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [[20, 0, 25, 0, 25, 5, 20, 5], [0, 20, 5, 20, 5, 25, 0, 25], [-9, 0, -5, 0, -5, 5, -9, 5]],
+)
+def test_an_object_outside_of_its_image_is_reported(tmp_path, prepared_of, outline):
+    annotated(tmp_path, [[outlined([outline])], *[[outlined([LEFT])]] * 6])
+    assert "cannot be drawn: a polygon lies outside of the image" in fault(
+        coco(), tmp_path, prepared_of
+    )
+
+
+def test_an_area_that_is_no_number_is_measured(tmp_path, prepared_of):
+    drawn = [outlined([CORNER], 3, area=float("nan")), outlined([WHOLE], 18, area=float("nan"))]
+    annotated(tmp_path, drawn)
+    assert (masks_of(prepared_of(coco()))[:, :2, :3] == 2).all()
+
+
 # --------------------------------------------------------------------------------------------------
 # tables
 
@@ -1096,7 +1297,11 @@ def test_masks_of_a_table_have_to_lie_below_it(tmp_path, prepared_of, mask):
             b"path;label\nx.png;cat\n",
             "has no column path or label (there are: path;label)",
         ),
-        ("t.csv", b"path,label\nx.png\n", "row 2: has 1 values, the first row 2"),
+        (
+            "t.csv",
+            b"path,label\nx.png\n",
+            "row 2: has another number of values (1) than the first row (2)",
+        ),
         ("t.parquet", b"PAR1 and no more", "not a readable table"),
         ("t.parquet", b"", "not a readable table"),
     ],
@@ -1106,6 +1311,117 @@ def test_what_is_no_table_is_refused(tmp_path, prepared_of, name, content, words
     assert words in fault(table(name), tmp_path, prepared_of)
     (tmp_path / "data" / name).unlink()
     assert "there is no such file" in fault(table(name), tmp_path, prepared_of)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        (
+            "t.csv",
+            b"path,label\na.png,cat, black\n",
+            "row 2: has another number of values (3) than the first row (2)",
+        ),
+        (
+            "t.csv",
+            b"path,label,split\na.png,cat\n",
+            "row 2: has another number of values (2) than the first row (3)",
+        ),
+        (
+            "t.csv",
+            b"path,label\n\n\na.png,cat,x\n",
+            "row 4: has another number of values (3) than the first row (2)",
+        ),
+        ("t.csv", b"path,label,label\na.png,cat,dog\n", "has several columns of one name: label"),
+        ("t.csv", b"path;label\na.png;cat\n", "separated by semicolons: write it with commas"),
+        ("t.tsv", b"path\tlabel\na.png\tcat\n", "separated by tabs: write it with commas"),
+        ("t.csv", b"path|label\na.png|cat\n", "separated by bars: write it with commas"),
+        ("t.csv", b'"path,label"\n"a.png,cat"\n', "separated by commas, each line in quotes"),
+        ("t.xlsx", b"PK\x03\x04" + bytes(99), "it is a workbook of Excel or another archive; save"),
+        ("t.csv", b"PK\x03\x04" + bytes(99), "it is a workbook of Excel or another archive; save"),
+        ("t.xls", b"\xd0\xcf\x11\xe0" + bytes(99), "it is a workbook of Excel; save its sheet"),
+        ("t.pq", b"PAR1", "it is a Parquet file; let its name end with .parquet"),
+        ("t.csv.gz", b"\x1f\x8b\x08", "it is compressed; unpack it"),
+        ("t.csv", "path,label\na.png,cat\n".encode("utf-16"), "it is UTF-16; save it as UTF-8"),
+        ("t.csv", "path,label\na.png,cat\n".encode("utf-16-le"), "it has NUL bytes, as UTF-16"),
+        ("t.csv", b"path,label\na.png,c\0t\n", "it has NUL bytes"),
+        (
+            "t.csv",
+            b"path,label\na.png,c\xe4t\n",
+            "it is not UTF-8 (it has a byte 0xe4); save it so",
+        ),
+        ("t.csv", b'path,label\na.png,"cat" black\n', "line 2: "),
+        ("t.csv", b"path,label,split\na.png,cat,valid\n", "(did you mean val?)"),
+    ],
+)
+def test_what_is_nearly_a_table_is_refused_with_what_to_do(
+    tmp_path, prepared_of, name, content, words
+):
+    write(tmp_path / "data" / name, content)
+    message = fault(table(name), tmp_path, prepared_of)
+    assert message.startswith(f"{tmp_path}/data/{name}")
+    assert words in message
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.PARQUET"])
+def test_blanks_at_the_ends_of_cells_and_empty_lines_mean_nothing(tmp_path, prepared_of, name):
+    rows = rows_with(tmp_path, splits=("train", "val", "test"))
+    tabled(tmp_path, rows, "clean.csv")
+    before = prepared_of(table("clean.csv")).bytes
+    blanks = [" {}", "{} ", "\t{}\u00a0", "\u200b{}", "{}\ufeff", "{}\u3000"]
+    odd = [
+        {
+            blanks[at % 6].format(key): blanks[(at + number) % 6].format(value)
+            for at, (key, value) in enumerate(row.items())
+        }
+        for number, row in enumerate(rows)
+    ]
+    if name == "t.PARQUET":
+        tabled(tmp_path, odd, "t.parquet").rename(tmp_path / "data/t.PARQUET")
+    else:
+        tabled(tmp_path, odd, name)
+    if name == "t.csv":
+        path = tmp_path / "data/t.csv"
+        path.write_bytes(b"\r\n" + path.read_bytes().replace(b"\r\n", b"\r\n\r\n"))
+    assert prepared_of(table(name)).bytes == before
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (("1", "1.0", "2"), "labels that are one number: 1, 1.0"),
+        (("1.50", "1.5"), "labels that are one number: 1.5, 1.50"),
+        (("caf\u00e9", "cafe\u0301"), "classes that differ only by blanks or their Unicode form"),
+        (("a b", "a\u00a0b"), "classes that differ only by blanks or their Unicode form"),
+    ],
+)
+def test_labels_that_are_one_are_refused(tmp_path, prepared_of, labels, words):
+    tabled(tmp_path, rows_with(tmp_path, labels=labels))
+    assert words in fault(table(), tmp_path, prepared_of)
+
+
+def test_labels_that_differ_by_their_case_are_a_warning(tmp_path, prepared_of):
+    tabled(tmp_path, rows_with(tmp_path, labels=("A", "a", "b")))
+    assert prepared_of(table()).summary["warnings"]["likeness"] == 2
+
+
+def test_a_label_that_is_nearly_one_of_the_classes_is_named(tmp_path, prepared_of):
+    tabled(tmp_path, rows_with(tmp_path))
+    message = fault(table(classes=["cat", "Dog"]), tmp_path, prepared_of)
+    assert "not among `classes`: dog (there are names like these: 'Dog', 'dog')" in message
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (b"cat", "its column label holds bytes"),
+        ([1], "its column label holds list"),
+        (float("nan"), "row 2: the column label is empty"),
+    ],
+)
+def test_labels_of_parquet_are_text_or_numbers(tmp_path, prepared_of, label, words):
+    path = save(tmp_path / "data/a.png", np.zeros((4, 4)))
+    tabled(tmp_path, [{"path": path.name, "label": label, "image": b"x"}], "t.parquet")
+    assert words in fault(table("t.parquet"), tmp_path, prepared_of)
 
 
 @pytest.mark.parametrize("column", ["path", "mask"])

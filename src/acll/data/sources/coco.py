@@ -233,12 +233,12 @@ def _doubtful(content: dict[str, Any], file: str) -> list[DataFault]:
     faults = []
     if loose:
         ids = some([str(one) for one in dict.fromkeys(loose)])
-        words = f"{len(loose)} annotations of images that it does not list: {ids}"
+        words = f"annotations of images that it does not list: {len(loose)} (of image {ids})"
         faults.append(DataFault("annotation", file, words))
     counts = Counter(one["id"] for one in content["annotations"] if "id" in one)
     twice = [str(one) for one, count in counts.items() if count > 1]
     if twice:
-        words = f"{len(twice)} ids that several annotations have: {some(twice)}; all are drawn"
+        words = f"ids that several annotations have: {len(twice)} ({some(twice)}); all are drawn"
         faults.append(DataFault("annotation", file, words))
     counts = Counter(category["name"] for category in content["categories"])
     twice = [name for name, count in counts.items() if count > 1]

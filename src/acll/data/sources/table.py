@@ -128,8 +128,9 @@ def rows_of(task: Table, root: Path) -> list[Row]:
     for number, values in cells.items():
         if len(values) != len(header):
             raise DataError(
-                f"{path}, row {number}: has {len(values)} values, the first row {len(header)}; a "
-                f"value with a comma has to be in quotes: {quoted(','.join(values))}"
+                f"{path}, row {number}: has another number of values ({len(values)}) than the "
+                f"first row ({len(header)}); a value with a comma has to be in quotes: "
+                f"{quoted(','.join(values))}"
             )
         row = {"split": "", **dict(zip(header, values))}
         row["split"] = row["split"] or "train"
