@@ -120,7 +120,7 @@ class Folder:
         """Return the names in the same folders that begin with a dot, sorted."""
         return sorted(filter(_hidden, self._walked))
 
-    @property
+    @cached_property
     def _walked(self) -> list[str]:
         try:
             return walk(self.root)
