@@ -37,16 +37,12 @@ def check(path: Path) -> None:
         faults += faults_of(wanted, checkout / SOUND_NETWORKS)
     except UserError as error:
         faults += str(error).splitlines()
+    warnings: list[str] = []
     try:
         raw_identities(configuration, configuration.tasks, root, results, checkout / FINGERPRINTS)
+        warnings = raw_warnings(configuration, root)
     except UserError as error:
         faults += str(error).splitlines()
-    warnings = []
-    if not faults:
-        try:
-            warnings = raw_warnings(configuration, root)
-        except UserError as error:
-            faults += str(error).splitlines()
     if faults:
         raise ConfigurationError("\n".join(f"{path}: {fault}" for fault in faults))
     for warning in warnings:
