@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import acll
+from acll.cli.predictions import write_masks
 from acll.data.batches import EVALUATION_BATCH, normalised, splits_of
 from acll.errors import UserError
 from acll.networks.build import build as build_network
@@ -19,6 +20,7 @@ from acll.packing import packed_file, tensor_file
 from acll.packing.ownership import PackingError, task_state_dict
 from acll.serving.export import export_task
 from acll.serving.inputs import ImageError, pixels_of, prepared_image
+from acll.serving.model import Segmented
 from acll.training.metrics import mean_iou
 from conftest import learn, outputs, states_equal, tiny_packed, tiny_task
 from datasets import PETS, STREETS, changed, pets, picture, prepare, raster, save, smooth, streets
@@ -201,6 +203,38 @@ def test_a_large_image_is_segmented_by_the_tiles_that_evaluation_scores(tmp_path
         truth = np.asarray(Image.open(tmp_path / f"streets/train/masks/{number}.png"))
         np.add.at(confusion, (truth.ravel(), mask.ravel()), 1)
     assert mean_iou(confusion) == expected
+
+
+@pytest.mark.parametrize(
+    "options", [{"blockysize": 8}, {"tiled": True, "blockxsize": 16, "blockysize": 16}]
+)
+def test_a_raster_that_is_too_large_to_be_read_whole_is_segmented_by_tiles(
+    tmp_path, monkeypatch, options
+):
+    for number in range(12):
+        raster(tmp_path / f"streets/train/images/{number}.tif", np.full((3, 20, 20), number * 20))
+        save(tmp_path / f"streets/train/masks/{number}.png", np.eye(20))
+    task = changed(STREETS, image_size=16, tile_overlap=6)
+    made = prepare(task, tmp_path)
+    packed = packed_of(made, tmp_path / "network.safetensors", UNET)
+    values = np.random.default_rng(0).integers(0, 256, (3, 90, 70), dtype=np.uint8)
+    path = raster(tmp_path / "large.tif", values, compress="zstd", **options)
+    expected = packed.predict("x", np.moveaxis(values, 0, 2)).mask
+    assert np.array_equal(packed.predict("x", path).mask, expected)
+    monkeypatch.setattr("acll.data.images._LARGEST", 90 * 70 * 3 - 1)
+    monkeypatch.setattr("acll.serving.model._IN_MEMORY", 100)
+    monkeypatch.setattr("acll.serving.inputs._STRIP", 70 * 16)
+    with pytest.raises(UserError, match="too large to be read whole"):
+        pixels_of(path)
+    mask = packed.predict("x", path).mask
+    assert isinstance(mask, np.memmap)
+    assert np.array_equal(mask, expected)
+    bad = []
+    found = Segmented(("road", "sky"), mask)
+    assert write_masks([(path, found)], tmp_path / "masks", {path: Path("large.tif")}, bad) == 1
+    assert bad == []
+    written = np.asarray(Image.open(tmp_path / "masks/large.mask.png"))
+    assert np.array_equal(written, expected)
 
 
 def test_masks_of_other_sizes_are_interpolated_logits(tmp_path):

@@ -58,6 +58,7 @@ class Coco(RawData):
 Drawn = list[tuple[dict[str, Any], int]]  # annotations, and the index of each one's class
 
 BACKGROUND = "background"
+_LONGEST_SIDE = 2**24  # pixels of an image
 _FAR = 10  # times the image's longer side
 _ID = (int, str)
 _COUNT = (int,)
@@ -127,7 +128,12 @@ def _manifest(task: Coco, root: Path) -> Manifest:
             if fault is not None:
                 faults.append(fault)
                 continue
-            mask = (image["height"], image["width"], drawn)
+            height, width = image["height"], image["width"]
+            if max(height, width) > _LONGEST_SIDE:
+                said = f"its annotations say {width}x{height} pixels, which is no image"
+                faults.append(DataFault("size", name, said))
+                continue
+            mask = (height, width, drawn)
             samples.append(Sample(name, split, name, mask=mask, group=group_of(name, task.group)))
     below = tuple(_in(part.images, "") for part in parts.values())
     looked_at = [name for name in [*names, *storage.hidden()] if name.startswith(below)]
