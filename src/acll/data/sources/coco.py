@@ -124,16 +124,11 @@ def _manifest(task: Coco, root: Path) -> Manifest:
     for split, content in contents.items():
         folder = parts[split].images
         for name, image, drawn in _drawn(content, folder, index):
-            fault = _fault_of_name(storage, present, folder, name)
+            fault = _fault_of_name(storage, present, folder, name) or _fault_of_size(name, image)
             if fault is not None:
                 faults.append(fault)
                 continue
-            height, width = image["height"], image["width"]
-            if max(height, width) > _LONGEST_SIDE:
-                said = f"its annotations say {width}x{height} pixels, which is no image"
-                faults.append(DataFault("size", name, said))
-                continue
-            mask = (height, width, drawn)
+            mask = (image["height"], image["width"], drawn)
             samples.append(Sample(name, split, name, mask=mask, group=group_of(name, task.group)))
     below = tuple(_in(part.images, "") for part in parts.values())
     looked_at = [name for name in [*names, *storage.hidden()] if name.startswith(below)]
@@ -165,6 +160,15 @@ def _manifest(task: Coco, root: Path) -> Manifest:
     return Manifest(
         "segmentation", [BACKGROUND, *wanted], list(contents), samples, read, size, faults, warnings
     )
+
+
+def _fault_of_size(name: str, image: dict[str, Any]) -> DataFault | None:
+    """Return the fault of an image that cannot be as large as its annotations say."""
+    height, width = image["height"], image["width"]
+    if max(height, width) <= _LONGEST_SIDE:
+        return None
+    words = f"its annotations say {width}x{height} pixels, which is no image"
+    return DataFault("size", name, words)
 
 
 def _refuse_absent_folder(
