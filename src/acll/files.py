@@ -71,6 +71,11 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, f"{text}\n")
 
 
+def checkpoint_of(output: Path) -> Path:
+    """Return where the step that makes an output keeps its unfinished work."""
+    return output.with_suffix(".checkpoint")
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:

@@ -1,7 +1,7 @@
 """What a run has to say at its end."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,14 @@ def job_summary(dag: Any) -> str:
     )
 
 
-def errors_of_steps(lock: Path) -> list[str]:
+def errors_of_steps(logs: Iterable[str]) -> list[str]:
     """Return what the failed steps of this run have said, the name of the log in front.
 
-    lock: the file to which the run wrote its name when it began. The logs lie below the current
-    folder.
+    logs: of its failed jobs, below `logs`.
     """
-    began = lock.stat().st_mtime
     lines = []
-    for path in sorted(Path("logs").rglob("*.log")):
-        if path.stat().st_mtime >= began:
+    for path in map(Path, sorted(logs)):
+        if path.suffix == ".log" and path.is_file():
             said = path.read_text(encoding="utf-8", errors="replace").splitlines()
             job = path.relative_to("logs").with_suffix("")
             lines += [f"{job}: {line}" for line in said if line.startswith("error: ")]

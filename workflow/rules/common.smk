@@ -1,6 +1,7 @@
 # The configuration, its plan, and what all rules share. src/acll/plan.py says what depends on what.
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
@@ -24,10 +26,13 @@ os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries among themselves; they w
 
 from acll.data.root import CHANNELS_KEY, ROOT_KEY
 from acll.errors import UserError
-from acll.lock import LOCK, held
+from acll.lock import held
 from acll.plan import command
+from acll.run_settings import odd_settings
 from acll.run_summary import errors_of_steps, job_summary, what_to_do
+from acll.sharing.leftovers import remove_checkpoints
 from acll.sharing.planned import planned
+from acll.sharing.times import settle_times
 
 
 def read_plan():
@@ -48,6 +53,8 @@ def read_plan():
         raise WorkflowError(
             f"results belong into a folder of that name: add --directory results/{name}"
         )
+    if workflow.is_main_process:
+        settle_times(Path.cwd(), found.jobs)
     # no parameters, since no result depends on them
     os.environ[ROOT_KEY] = str(found.data_root)
     os.environ[CHANNELS_KEY] = json.dumps(found.configuration.channels_by_task())
@@ -57,11 +64,32 @@ def read_plan():
 CONFIGURATION, JOBS = read_plan()
 
 
+async def accept_any_time(dag, job, outputs):
+    """Accept outputs that look older than their inputs.
+
+    Snakemake would call the job failed, and remove them, where a clock was set back or the inputs
+    were dated ahead.
+    """
+
+
+DAG.check_output_mtime = accept_any_time
+
+
 def inputs_of(rule):
     """Return the input function of a rule: the paths of its job, by what they are for."""
-    return lambda wildcards: {
-        key: list(paths) for key, paths in JOBS[rule, job_name(wildcards)].inputs.items()
-    }
+
+    def inputs(wildcards):
+        refuse_other_settings()
+        job = JOBS[rule, job_name(wildcards)]
+        return {key: list(paths) for key, paths in job.inputs.items()}
+
+    return inputs
+
+
+def everything(wildcards):
+    """Return all outputs, also of what is in between: a file that was deleted is made again."""
+    refuse_other_settings()
+    return [path for job in JOBS.values() for path in job.all_outputs]
 
 
 def text_of(rule):
@@ -84,14 +112,14 @@ def gpus(wildcards) -> int:
     return int(Path("/dev/nvidia0").exists())
 
 
-def refuse_replaced_profile():
-    limit = workflow.dag_settings.max_checksum_file_size
-    if limit < 10**12:
-        raise WorkflowError(
-            "the default profile is not in force (max-checksum-file-size is too small), so "
-            "results could not be shared: give --profile beside it, or set "
-            "`max-checksum-file-size: 1TB` in your --workflow-profile"
-        )
+@functools.cache
+def refuse_other_settings():
+    """End this process where Snakemake is set to something that would make results wrong."""
+    # jobs have settings of their own, and without these nothing is to be run
+    if workflow.is_main_process and workflow.execution_settings is not None:
+        odd = odd_settings(workflow)
+        if odd:
+            sys.exit(f"error: {odd}")  # of an exception Snakemake would show where it was raised
 
 
 RUN_LOCK = contextlib.ExitStack()  # as long as this process lives
