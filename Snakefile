@@ -35,6 +35,7 @@ rule tables_only:
 
 onstart:
     refuse_other_settings()
+    bear_a_full_disk()
     acquire_run_lock()
     take_sigterm_in_a_thread()
 

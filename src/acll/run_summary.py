@@ -1,9 +1,15 @@
 """What a run has to say at its end."""
 
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from acll.files import free_space
+
+_LITTLE = 2**24  # bytes: with so few left a disk may have been full
 
 
 def job_summary(dag: Any) -> str:
@@ -36,3 +42,13 @@ def what_to_do(said: Sequence[str]) -> str:
     if any(": damaged: " in line for line in said):
         return "`make repair` puts back, or makes again, what is damaged; `make run` would not"
     return "`make run` goes on where this stopped"
+
+
+def warn_of_full_disk(results: Path) -> None:
+    """Print a line where the disk of the results has next to no room.
+
+    At the end of a run, since Snakemake does not say which disk it could not write to.
+    """
+    if shutil.disk_usage(results).free < _LITTLE:
+        said = free_space(results / "file")
+        print(f"{said}: make room, and `make run` goes on where it stopped", file=sys.stderr)

@@ -1,8 +1,10 @@
 # The configuration, its plan, and what all rules share. src/acll/plan.py says what depends on what.
 
+import atexit
 import contextlib
 import functools
 import json
+import logging
 import os
 import signal
 import sys
@@ -29,8 +31,9 @@ from acll.errors import UserError
 from acll.lock import held
 from acll.plan import command
 from acll.run_settings import odd_settings
-from acll.run_summary import errors_of_steps, job_summary, what_to_do
+from acll.run_summary import errors_of_steps, job_summary, warn_of_full_disk, what_to_do
 from acll.sharing.leftovers import remove_checkpoints
+from acll.sharing.place import refuse_place
 from acll.sharing.planned import planned
 from acll.sharing.times import settle_times
 
@@ -43,18 +46,19 @@ def read_plan():
             "type `make run CONFIG=<name>`, or give one --configfile, no --config, and --directory"
         )
     try:
+        refuse_place(ROOT, Path(files[0]).stem)
         # the file and not Snakemake's reading of it, which takes 1e-4 for text
         found = planned(Path(files[0]), ROOT, Path.cwd())
+        name = found.configuration.name
+        if Path.cwd().name != name:
+            # that of another configuration, whose results would be overwritten
+            raise UserError(
+                f"results belong into a folder of that name: add --directory results/{name}"
+            )
+        if workflow.is_main_process:
+            settle_times(Path.cwd(), found.jobs)
     except UserError as error:
         raise WorkflowError(str(error)) from None
-    name = found.configuration.name
-    if Path.cwd().name != name:
-        # another folder would be that of another configuration, whose results would be overwritten
-        raise WorkflowError(
-            f"results belong into a folder of that name: add --directory results/{name}"
-        )
-    if workflow.is_main_process:
-        settle_times(Path.cwd(), found.jobs)
     # no parameters, since no result depends on them
     os.environ[ROOT_KEY] = str(found.data_root)
     os.environ[CHANNELS_KEY] = json.dumps(found.configuration.channels_by_task())
@@ -130,6 +134,12 @@ def acquire_run_lock():
         RUN_LOCK.enter_context(held(Path.cwd()))
     except UserError as error:
         raise WorkflowError(str(error)) from None
+
+
+def bear_a_full_disk():
+    """Say at the end which disk is full; a log of Snakemake that cannot be written hinders nothing."""
+    logging.raiseExceptions = False
+    atexit.register(warn_of_full_disk, Path.cwd())
 
 
 def take_sigterm_in_a_thread():

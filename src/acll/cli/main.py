@@ -10,6 +10,7 @@ from pathlib import Path
 
 from acll.cli import networks, runs, shares
 from acll.errors import UserError, harmless
+from acll.files import NO_ROOM, free_space, saying_where
 
 EXAMPLES = """examples:
   acll check config/demo.yaml
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _CONFIGURATION,
         "check a configuration and its raw data, without running anything",
     )
+    command(runs.plan, _CONFIGURATION, "say which jobs a run would run, and why")
     command(
         runs.download, _CONFIGURATION, "fetch and verify the datasets of torchvision that it names"
     )
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "write the report of a run: one HTML file with figures and tables",
     )
     report.add_argument(
-        "--if-changed", action="store_true", help="only where what it shows is newer than it is"
+        "--if-changed", action="store_true", help="only where it does not show what is there"
     )
     command(runs.prove, _RESULTS, "check in the packed files of a run that nothing was forgotten")
     inspect = command(
@@ -124,8 +126,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     del given["command"]
     try:
         function(**given)
+        with saying_where(Path("standard output")):
+            sys.stdout.flush()
     except BrokenPipeError:  # `acll table … | head` has read enough, which is no error
         sys.stdout = None
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
     except (UserError, OSError) as error:
         for line in _words(error).split("\n"):
             print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
@@ -142,7 +148,8 @@ def _words(error: Exception) -> str:
     path = Path(str(error.filename2 or error.filename))
     if path.name.endswith(".partial"):  # `.<name>.partial`: see `files.written`
         path = path.with_name(path.name.removesuffix(".partial")[1:])
-    return f"{harmless(path)}: {error.strerror}"
+    where = f"; {free_space(path)}" if error.errno in NO_ROOM else ""
+    return f"{harmless(path)}: {error.strerror}{where}"
 
 
 def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:

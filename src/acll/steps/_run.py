@@ -51,8 +51,9 @@ def run(main: Callable[..., None]) -> None:
                 write_text(digests, "".join(f"{sha256(Path(path))}  {path}\n" for path in outputs))
     except (UserError, OSError) as error:
         message = str(error) if isinstance(error, UserError) else harmless(error)
-        for line in message.split("\n"):
-            print(f"error: {line}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the log may lie on a disk that is full
+            for line in message.split("\n"):
+                print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit("interrupted")
