@@ -10,7 +10,7 @@ from pathlib import Path
 
 from acll.cli import networks, runs, shares
 from acll.errors import UserError, harmless
-from acll.files import NO_ROOM, free_space, saying_where
+from acll.files import NO_ROOM, free_space
 
 EXAMPLES = """examples:
   acll check config/demo.yaml
@@ -126,8 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     del given["command"]
     try:
         function(**given)
-        with saying_where(Path("standard output")):
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:  # `acll table … | head` has read enough, which is no error
         sys.stdout = None
     except KeyboardInterrupt:
@@ -135,6 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (UserError, OSError) as error:
         for line in _words(error).split("\n"):
             print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
+        if isinstance(error, OSError) and error.filename is None:
+            sys.stdout = None  # at its end Python would try once more, and say so
         sys.exit(trouble)
 
 
@@ -142,9 +143,12 @@ def _words(error: Exception) -> str:
     """Return what an error says.
 
     Errors of the system name the file that was asked for, where files are written beside it first.
+    Whatever writes a file names it: where none is named it was the output of this process.
     """
-    if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
+    if not isinstance(error, OSError) or error.strerror is None:
         return str(error) if isinstance(error, UserError) else harmless(error)
+    if error.filename is None:
+        return f"the output: {error.strerror}" if error.errno in NO_ROOM else harmless(error)
     path = Path(str(error.filename2 or error.filename))
     if path.name.endswith(".partial"):  # `.<name>.partial`: see `files.written`
         path = path.with_name(path.name.removesuffix(".partial")[1:])

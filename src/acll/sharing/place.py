@@ -1,5 +1,6 @@
 """Where a checkout and its results may lie."""
 
+import os
 from pathlib import Path
 
 from acll.errors import UserError, quoted
@@ -19,11 +20,14 @@ def refuse_place(root: Path, name: str) -> None:
             f"{quoted(root)}: {quoted(', '.join(odd))} in the path of a checkout cannot be; "
             "rename or move the folder"
         )
-    for path in (root / "results", root / "results" / name):
+    results = root / "results" / name
+    inside = (Path(at) / one for at, folders, _ in os.walk(results) for one in folders)
+    for path in (results.parent, results, *inside):
         if path.is_symlink():
             where = path.relative_to(root)
             raise UserError(
-                f"{where}: is a link, and DVC records nothing behind links. Put a folder in its "
-                f"place (`rm {where}`), and clone the checkout onto the disk with more room, or "
-                "keep DVC's copies there: `.venv/bin/dvc cache dir --local /large/disk/cache`"
+                f"{where}: is a link, and DVC records nothing that lies behind one. Put a folder "
+                f"in its place (`rm {where}`), and clone the checkout onto the disk with more "
+                "room, or keep DVC's copies there: "
+                "`.venv/bin/dvc cache dir --local /large/disk/cache`"
             )

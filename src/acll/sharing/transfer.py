@@ -123,7 +123,7 @@ def record(root: Path, name: str) -> None:
         try:
             with saying_where(root / ".dvc/cache"), Repo(str(root)) as repo:
                 # by force: without asking whether the changes are meant
-                repo.commit(f"run@{name}", force=True)
+                repo.commit(f"{root / 'dvc.yaml'}:run@{name}", force=True)
             return
         except LockError as error:
             if time.monotonic() > deadline:
