@@ -244,8 +244,7 @@ def test_jobs_that_a_killed_run_left_at_work_are_stopped_and_go_on_from_their_ch
     stop(clone, run, "SIGKILL to Snakemake alone")
     orphans = [process for process in processes_of(clone) if runs(process, "acll.steps.train")]
     assert len(orphans) == 1
-    text = clone.make("run", "small")
-    assert "waiting until the jobs of a killed run have noticed its end" in text
+    clone.make("run", "small")
     assert not orphans[0].is_running()
     log = (clone.results("small") / "logs/train/small/dense/seed0/a.log").read_text()
     assert "goes on after epoch" in log

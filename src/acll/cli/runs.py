@@ -65,9 +65,7 @@ def plan(path: Path) -> None:
     check(path)
     root, name = checkout_of(path)
     with tempfile.TemporaryDirectory() as folder:
-        view = Path(folder) / name
-        _link_to(root / "results" / name, view)
-        _link_to(root / "results" / name / ".snakemake", view / ".snakemake")
+        view = _view(root / "results" / name, Path(folder))
         command = ["snakemake", f"--snakefile={root / 'Snakefile'}"]
         command += [f"--configfile={root / 'config' / name}.yaml", f"--directory={view}"]
         command += ["--dry-run", "--quiet", "host"]
@@ -82,12 +80,17 @@ def plan(path: Path) -> None:
         raise UserError(f"{path}: cannot be planned, see above")
 
 
-def _link_to(folder: Path, view: Path) -> None:
-    """Make a folder with a link to all that another one has, less Snakemake's own folder."""
-    view.mkdir()
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name != ".snakemake":
-            (view / path.name).symlink_to(path)
+def _view(results: Path, folder: Path) -> Path:
+    """Make a folder that looks like the results, and in which Snakemake can keep notes."""
+    from acll.sharing.records import INCOMPLETE, METADATA
+
+    view = folder / results.name
+    (view / METADATA.parent).mkdir(parents=True)
+    records = [results / METADATA, results / INCOMPLETE]
+    for path in [*results.glob("*"), *records]:
+        if path.exists() and path.name != METADATA.parent.name:
+            (view / path.relative_to(results)).symlink_to(path)
+    return view
 
 
 def download(path: Path) -> None:
