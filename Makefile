@@ -7,18 +7,23 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 CONFIG ?= demo
-override CONFIG := $(notdir $(basename $(CONFIG)))
+override CONFIG := $(notdir $(basename $(value CONFIG)))
+QUOTED := '$(subst ','\'',$(CONFIG))'
+ifneq ($(shell printf %s $(QUOTED) | tr -d 'a-z0-9_'),)
+$(error CONFIG=$(CONFIG): a configuration is called by small letters, digits and _, such as demo)
+endif
+REQUIRED := requirements/uv.txt requirements/lock.txt pyproject.toml
 RESULTS := results/$(CONFIG)
 WHAT ?= all
 SNAKEMAKE := snakemake --configfile config/$(CONFIG).yaml --directory $(RESULTS)
 
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PATH := $(CURDIR)/.venv/bin:$(value PATH)
 export PYTHONPATH := $(CURDIR)/src
 ifdef DATA
-export ACLL_DATA_ROOT := $(abspath $(DATA))
+export ACLL_DATA_ROOT := $(value DATA)
 endif
 
-.PHONY: help run report prove plan check download verify repair share pull leftovers prune-results \
+.PHONY: help install run report prove plan check download verify repair share pull leftovers prune-results \
     test test-slow test-faults fuzz lint format docs registry lock clean
 
 help:  ## this list
@@ -28,7 +33,7 @@ help:  ## this list
 	@echo "CONFIG=name  another configuration: config/name.yaml (default: demo)"
 	@echo "DATA=folder  another place of raw data than the configuration's data_root"
 
-run: .venv/installed  ## run the pipeline on config/$(CONFIG).yaml; only what has changed is run
+run: .git .venv/installed  ## run the pipeline on config/$(CONFIG).yaml; only what has changed is run
 	@acll ready config/$(CONFIG).yaml
 	@$(SNAKEMAKE)
 	@acll finish config/$(CONFIG).yaml
@@ -40,10 +45,7 @@ prove: .venv/installed  ## check, in the packed files alone, that no task was fo
 	@acll prove $(RESULTS)
 
 plan: .venv/installed  ## say which jobs `make run` would run, and why
-	@acll check config/$(CONFIG).yaml
-	@mkdir -p $(RESULTS)
-	@$(SNAKEMAKE) --dry-run --quiet host | cut -c 1-200 \
-	    | sed -E 's/^(Reason: Params have changed).*/\1 (`make verify` says which values)/'
+	@acll plan config/$(CONFIG).yaml
 
 check: .venv/installed  ## check config/$(CONFIG).yaml and its raw data, without running anything
 	@acll check config/$(CONFIG).yaml
@@ -54,18 +56,18 @@ download: .venv/installed  ## fetch the datasets of torchvision that config/$(CO
 verify: .venv/installed  ## check by content that all results are what this commit would make
 	@acll verify config/$(CONFIG).yaml
 
-repair: .venv/installed  ## put back damaged or missing results from DVC, or make them again
+repair: .git .venv/installed  ## put back damaged or missing results from DVC, or make them again
 	@acll ready config/$(CONFIG).yaml
 	@acll repair config/$(CONFIG).yaml
 	@$(SNAKEMAKE)
 	@acll finish config/$(CONFIG).yaml
 	@acll verify config/$(CONFIG).yaml
 
-share: .venv/installed  ## verify the results, commit them to DVC, push them to its remote
+share: .git .venv/installed  ## verify the results, commit them to DVC, push them to its remote
 	@acll ready config/$(CONFIG).yaml
 	@acll share config/$(CONFIG).yaml
 
-pull: .venv/installed  ## bring shared results; WHAT=tables: without the networks, to look at
+pull: .git .venv/installed  ## bring shared results; WHAT=tables: without the networks, to look at
 	@acll pull config/$(CONFIG).yaml --what $(WHAT)
 
 leftovers: .venv/installed  ## list results that the configuration no longer names
@@ -112,9 +114,21 @@ lock: .venv/installed  ## choose versions: requirements.in -> lock.txt, with has
 clean:  ## remove the environment and caches; results stay
 	@rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# Installed again when what is required changes. uv installs in parallel; byte code is compiled now,
-# since steps are short processes and would otherwise spend their time on it.
-.venv/installed: requirements/uv.txt requirements/lock.txt pyproject.toml
+# Before gigabytes are installed.
+.git:
+	@echo 'error: this folder is no git repository, which DVC needs: `git clone` the project' >&2
+	@echo '  instead of downloading it, or make one of it: `git init && git add --all && git commit`' >&2
+	@exit 1
+
+# Installed again when what is required has another content than was installed, whatever its time.
+# uv installs in parallel; byte code is compiled now, since steps are short processes and would
+# otherwise spend their time on it.
+.venv/installed: .FORCE
+	@cat $(REQUIRED) | cmp --silent - $@ || $(MAKE) --no-print-directory install
+
+.FORCE:
+
+install:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) \
 	    and "Python 3.11 or newer is needed; name one with PYTHON=…")'
 	@echo "installing into .venv (some gigabytes; a few minutes on a first download)"
@@ -124,4 +138,4 @@ clean:  ## remove the environment and caches; results stay
 	@.venv/bin/uv pip sync --quiet --python .venv --require-hashes --compile-bytecode \
 	    requirements/lock.txt requirements/uv.txt
 	@.venv/bin/uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
-	@touch $@
+	@cat $(REQUIRED) > .venv/installed

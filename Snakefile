@@ -10,8 +10,7 @@ include: "workflow/rules/evaluation.smk"
 rule all:
     default_target: True
     input:
-        # what is in between too, so that a file that was deleted is made again
-        [path for job in JOBS.values() for path in job.all_outputs],
+        everything,
     message:
         "all results"
 
@@ -35,16 +34,18 @@ rule tables_only:
 
 
 onstart:
-    refuse_replaced_profile()
+    refuse_other_settings()
+    bear_a_full_disk()
     acquire_run_lock()
     take_sigterm_in_a_thread()
 
 
 onsuccess:
+    remove_checkpoints(Path(), JOBS.values())
     print(f"\n{job_summary(workflow.dag)}")
 
 
 onerror:
     # Snakemake's own account is long, and what the steps had to say is far above
-    said = errors_of_steps(Path(LOCK))
+    said = errors_of_steps(path for job in workflow.scheduler.failed for path in job.log)
     print("\n".join([*said, what_to_do(said)]), file=sys.stderr)

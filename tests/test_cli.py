@@ -126,7 +126,7 @@ def test_a_first_run_adds_its_stage_to_dvc_yaml_and_says_so(tmp_path, monkeypatc
     with pytest.raises(SystemExit):
         main(["ready", "config/mine.yaml"])
     assert "is no git repository, which DVC needs; `git init`" in capsys.readouterr().err
-    (tmp_path / ".git").mkdir()
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     with pytest.raises(SystemExit):
         main(["ready", "config/mine.yaml"])
     assert "DVC is not set up" in capsys.readouterr().err

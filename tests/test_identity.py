@@ -87,12 +87,31 @@ def test_a_moved_root_does_not_change_the_identity(images, tmp_path_factory):
     assert identity(PETS, elsewhere, images / "cache.json") == first
 
 
-def test_files_that_are_known_are_not_read_again(images):
+def test_files_that_are_known_are_not_read_again_unless_that_is_asked_for(images, monkeypatch):
+    first, read = own(images), []
+
+    def digest(file, how, real=hashlib.file_digest):
+        read.append(Path(file.name).name)
+        return real(file, how)
+
+    monkeypatch.setattr(hashlib, "file_digest", digest)
+    assert own(images) == first
+    assert read == []
+    assert identity(PETS, images, images / "cache.json", anew=True) == first
+    assert len(read) == len([path for path in (images / "pets").rglob("*") if path.is_file()])
+
+
+def test_another_file_of_the_same_size_and_time_is_another(images):
     first, path = own(images), images / "pets/train/cat/0.png"
     stamp = path.stat()
     path.write_bytes(b"x" * stamp.st_size)
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    assert own(images) == first
+    assert own(images) != first
+
+
+def test_a_cache_that_cannot_be_written_saves_no_time_and_that_is_all(images, tmp_path):
+    (tmp_path / "file").touch()
+    assert identity(PETS, images, tmp_path / "file/cache.json") == own(images)
 
 
 def test_a_missing_folder_has_no_own(tmp_path):

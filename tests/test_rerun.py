@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import yaml
@@ -319,20 +318,33 @@ def test_plain_dvc_repro_does_what_make_run_does(origin, tmp_path):
     assert clone.planned(name="small") == set()
 
 
-def test_without_the_default_profile_a_run_ends_before_its_first_job(place):
-    profile = Path(place.folder.parent / "own")
-    profile.mkdir(exist_ok=True)
-    (profile / "config.yaml").write_text("cores: 1\n")
-    text = place.run(
-        "snakemake",
-        "--configfile",
-        "config/tiny.yaml",
-        "--directory",
-        "results/tiny",
-        "--workflow-profile",
-        str(profile),
-        "--forceall",
-        fails=True,
-    )
-    assert "the default profile is not in force" in text
-    assert place.planned() == set()
+OWN_PROFILE = """
+rerun-triggers: [mtime]
+max-checksum-file-size: 1
+ignore-incomplete: true
+keep-incomplete: true
+drop-metadata: true
+no-hooks: true
+all-temp: true
+trust-io-cache: true
+persistence-backend: db
+latency-wait: 7
+"""
+
+
+def test_a_profile_of_ones_own_changes_nothing_that_results_depend_on(
+    origin, tmp_path, monkeypatch
+):
+    (tmp_path / "config.yaml").write_text(OWN_PROFILE)
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", str(tmp_path))
+    make, expected = CHANGES["epochs of one task"]
+    assert origin.planned() == set()
+    assert origin.planned(changed(make)) == expected
+    # one in the place of the default profile has to say the same
+    command = ["snakemake", "--configfile", "config/tiny.yaml", "--directory", "results/tiny"]
+    command += ["--cores", "1", "--dry-run"]
+    text = origin.run(*command, "--workflow-profile", str(tmp_path), fails=True)
+    assert "Snakemake is set to what would make results wrong: rerun-triggers, max-" in text
+    for setting in ("--until=prune", "--batch=all=1/2", "--consider-ancient=train=0"):
+        text = origin.run(*command, setting, fails=True)
+        assert "Snakemake is set to what would make results wrong" in text

@@ -678,15 +678,6 @@ def test_a_log_that_cannot_be_read_is_as_good_as_none(tmp_path, content):
     assert len(run_trial.seen) == len(trials)
 
 
-def test_a_log_is_gone_once_it_is_removed(tmp_path):
-    log = TrialLog(tmp_path / "deep/trials.json", "key")
-    find(Curve(0.1), log)
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["trials.json"]
-    log.remove()
-    log.remove()
-    assert list((tmp_path / "deep").iterdir()) == []
-
-
 def test_each_trial_is_a_line_with_the_best_ratio_and_the_budget(log, capsys):
     choice, trials = find(Curve(0.1), log)
     lines = capsys.readouterr().out.splitlines()

@@ -15,14 +15,13 @@ import torch
 
 from acll.config.checks import parse
 from acll.data import prepared
-from acll.files import sha256
+from acll.files import checkpoint_of, sha256
 from acll.networks.channels import ChannelGraph
 from acll.packing import packed_file
 from acll.packing.load import network_of
 from acll.packing.ownership import PackingError, task_state_dict
 from acll.plan import plan
 from acll.steps import _run
-from acll.training.checkpoint import Checkpoint
 from conftest import ROOT
 
 NETWORK = {"backbone": "resnet_small"}
@@ -136,7 +135,9 @@ def test_the_same_seed_gives_the_same_bytes_in_every_file_and_another_gives_othe
         name = name.replace("seed0", "seed1")
         assert first != other[f"nodes/small/{name}.safetensors"].read_bytes()
     left = {path for path in (tmp_path / "one").rglob("*") if path.is_file()} - set(one.values())
-    assert {path.name for path in left} == {"a.faults.csv", "b.faults.csv"}
+    # a checkpoint stays until somebody has accepted the result
+    unfinished = {f"{name}.checkpoint" for name in ("dense", "network", "choice")}
+    assert {path.name for path in left} == {"a.faults.csv", "b.faults.csv"} | unfinished
 
 
 def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
@@ -309,15 +310,24 @@ def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
     assert run_step(job, tmp_path / "alone").returncode == 0
     expected = tmp_path / "alone" / job.all_outputs[0]
     assert dense.read_bytes() == expected.read_bytes()
+    # whoever does not accept the result and removes it has it back without a training
+    dense.unlink()
+    again = run_step(job, tmp_path / "killed", "--outputs", *job.all_outputs)
+    assert "goes on after epoch 20 of 20" in again.stdout
+    assert dense.read_bytes() == expected.read_bytes()
+    assert checkpoint_of(dense).exists()
+    # whoever reads it has accepted it
+    following = jobs_of(configuration({"ratio": 0.5}, training=training))["prune small/m/seed0/a"]
+    named = ("--outputs", *following.all_outputs)
+    assert run_step(following, tmp_path / "killed", *named).returncode == 0
     left = sorted(path.name for path in dense.parent.iterdir() if path.suffix != ".partial")
     assert left == ["dense.safetensors"]
 
 
 @pytest.mark.parametrize("rule", ["train", "retrain"])
 def test_a_training_that_was_killed_does_not_go_on_with_other_data_or_another_job(
-    tmp_path, capsys, monkeypatch, rule
+    tmp_path, capsys, rule
 ):
-    monkeypatch.setattr(Checkpoint, "remove", lambda self: None)  # as if killed before its end
     jobs = jobs_of(configuration({"ratio": 0.5}))
     for title in ("prepare a", "train small/dense/seed0/a", "prune small/m/seed0/a"):
         call(jobs[title], tmp_path)

@@ -1,9 +1,11 @@
 """Files that appear whole or not at all."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,30 +13,59 @@ from typing import Any
 
 from acll.errors import UserError
 
+# what a disk says that has no room, for anybody or for this user, or takes nothing
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
     """Give a file beside `path` to write to.
 
-    It takes the path's name when all went well, and is removed otherwise.
+    It takes the path's name when all went well, and is removed otherwise. Raises UserError where
+    the disk has no room.
 
     What a killed process has left there is written over by the next one. Processes that write at
     once take turns.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
-    with _turn(beside):
-        # libraries that write may choose one that colleagues cannot read
-        mode = beside.stat().st_mode
-        try:
-            yield beside
-            beside.chmod(mode)
-            with beside.open("rb") as file:
-                os.fsync(file)  # a power cut must not leave the name without its content
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-        beside.replace(path)
+    with saying_where(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _turn(beside):
+            # libraries that write may choose one that colleagues cannot read
+            mode = beside.stat().st_mode
+            try:
+                yield beside
+                beside.chmod(mode)
+                with beside.open("rb") as file:
+                    os.fsync(file)  # a power cut must not leave the name without its content
+                beside.replace(path)
+            except BaseException:
+                beside.unlink(missing_ok=True)
+                raise
+
+
+@contextmanager
+def saying_where(path: Path) -> Iterator[None]:
+    """Raise UserError, with the file and the disk, where something fails since there is no room.
+
+    path: what is written. Libraries raise errors of their own, with the words of the system.
+    """
+    try:
+        yield
+    except Exception as error:
+        for code in NO_ROOM:
+            if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
+                words = f"cannot be written: {os.strerror(code)}; {free_space(path)}"
+                raise UserError(f"{path}: {words}") from None
+        raise
+
+
+def free_space(path: Path) -> str:
+    """Return in words how much room the disk has on which a file lies, or is to lie."""
+    folder = next(one for one in path.absolute().parents if one.exists())
+    free = shutil.disk_usage(folder).free
+    disk = next(one for one in (folder, *folder.parents) if one.is_mount())
+    return f"the disk of {disk} has {free / 1e6:,.1f} MB free"
 
 
 @contextmanager
@@ -69,6 +100,11 @@ def write_json(path: Path, content: Any) -> None:
     except ValueError:  # NaN and infinity are no JSON, and no score
         raise UserError(f"{path}: not written: it would hold a number that is not finite") from None
     write_text(path, f"{text}\n")
+
+
+def checkpoint_of(output: Path) -> Path:
+    """Return where the step that makes an output keeps its unfinished work."""
+    return output.with_suffix(".checkpoint")
 
 
 def sha256(path: Path) -> str:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from acll.errors import UserError
+from acll.files import saying_where
 
 LOCK = Path(".snakemake/run.lock")  # below the results; not versioned with them
 ALIVE = Path(".snakemake/run.alive")
@@ -53,9 +54,10 @@ def held(results: Path) -> Iterator[None]:
         if not _soon(lambda: _try(own, fcntl.LOCK_EX), _MOMENT):
             raise UserError(_who(results))
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.ctime()}
-        shared.truncate(0)
-        shared.write(json.dumps(holder | {"run": run}).encode())
-        shared.flush()
+        with saying_where(results / LOCK):
+            shared.truncate(0)
+            shared.write(json.dumps(holder | {"run": run}).encode())
+            shared.flush()
         # From alone to shared is not atomic. Another run may get LOCK in between; it finds ALIVE
         # held, and lets LOCK go at once.
         _lock(shared, fcntl.LOCK_SH)
@@ -129,7 +131,7 @@ def _wait_for_jobs(results: Path, shared: IO[bytes]) -> None:
 
     if _soon(alone, _INTERVAL):
         return
-    where = f"results/{results.resolve().name}"
+    where = f"results/{results.absolute().name}"
     print(f"{where}: waiting until the jobs of a killed run have noticed its end", flush=True)
     if not _soon(alone, STOPPING):
         raise UserError(_who(results))
@@ -214,14 +216,14 @@ def _content(file: IO[bytes]) -> dict[str, Any]:
 
 def _ended(results: Path) -> str:
     """Return the words for a job whose run has ended."""
-    name = results.resolve().name
+    name = results.absolute().name
     goes_on = f"`make run CONFIG={name}` goes on where it stopped"
     return f"results/{name}: the run that this job belongs to has ended; {goes_on}"
 
 
 def _who(results: Path) -> str:
     """Return in words who works on `results`."""
-    where, holder = f"results/{results.resolve().name}", {}
+    where, holder = f"results/{results.absolute().name}", {}
     with contextlib.suppress(OSError), (results / LOCK).open("rb") as file:
         holder = _content(file)
     if not {"host", "pid", "since"} <= holder.keys():

@@ -1,9 +1,15 @@
 """What a run has to say at its end."""
 
+import shutil
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from acll.files import free_space
+
+_LITTLE = 2**24  # bytes: with so few left a disk may have been full
 
 
 def job_summary(dag: Any) -> str:
@@ -17,16 +23,14 @@ def job_summary(dag: Any) -> str:
     )
 
 
-def errors_of_steps(lock: Path) -> list[str]:
+def errors_of_steps(logs: Iterable[str]) -> list[str]:
     """Return what the failed steps of this run have said, the name of the log in front.
 
-    lock: the file to which the run wrote its name when it began. The logs lie below the current
-    folder.
+    logs: of its failed jobs, below `logs`.
     """
-    began = lock.stat().st_mtime
     lines = []
-    for path in sorted(Path("logs").rglob("*.log")):
-        if path.stat().st_mtime >= began:
+    for path in map(Path, sorted(logs)):
+        if path.suffix == ".log" and path.is_file():
             said = path.read_text(encoding="utf-8", errors="replace").splitlines()
             job = path.relative_to("logs").with_suffix("")
             lines += [f"{job}: {line}" for line in said if line.startswith("error: ")]
@@ -38,3 +42,13 @@ def what_to_do(said: Sequence[str]) -> str:
     if any(": damaged: " in line for line in said):
         return "`make repair` puts back, or makes again, what is damaged; `make run` would not"
     return "`make run` goes on where this stopped"
+
+
+def warn_of_full_disk(results: Path) -> None:
+    """Print a line where the disk of the results has next to no room.
+
+    At the end of a run, since Snakemake does not say which disk it could not write to.
+    """
+    if shutil.disk_usage(results).free < _LITTLE:
+        said = free_space(results / "file")
+        print(f"{said}: make room, and `make run` goes on where it stopped", file=sys.stderr)

@@ -1,13 +1,17 @@
 # The configuration, its plan, and what all rules share. src/acll/plan.py says what depends on what.
 
+import atexit
 import contextlib
+import functools
 import json
+import logging
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
 
+from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
@@ -24,10 +28,14 @@ os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries among themselves; they w
 
 from acll.data.root import CHANNELS_KEY, ROOT_KEY
 from acll.errors import UserError
-from acll.lock import LOCK, held
+from acll.lock import held
 from acll.plan import command
-from acll.run_summary import errors_of_steps, job_summary, what_to_do
+from acll.run_settings import odd_settings
+from acll.run_summary import errors_of_steps, job_summary, warn_of_full_disk, what_to_do
+from acll.sharing.leftovers import remove_checkpoints
+from acll.sharing.place import refuse_place
 from acll.sharing.planned import planned
+from acll.sharing.times import settle_times
 
 
 def read_plan():
@@ -38,16 +46,19 @@ def read_plan():
             "type `make run CONFIG=<name>`, or give one --configfile, no --config, and --directory"
         )
     try:
+        refuse_place(ROOT, Path(files[0]).stem)
         # the file and not Snakemake's reading of it, which takes 1e-4 for text
         found = planned(Path(files[0]), ROOT, Path.cwd())
+        name = found.configuration.name
+        if Path.cwd().name != name:
+            # that of another configuration, whose results would be overwritten
+            raise UserError(
+                f"results belong into a folder of that name: add --directory results/{name}"
+            )
+        if workflow.is_main_process:
+            settle_times(Path.cwd(), found.jobs)
     except UserError as error:
         raise WorkflowError(str(error)) from None
-    name = found.configuration.name
-    if Path.cwd().name != name:
-        # another folder would be that of another configuration, whose results would be overwritten
-        raise WorkflowError(
-            f"results belong into a folder of that name: add --directory results/{name}"
-        )
     # no parameters, since no result depends on them
     os.environ[ROOT_KEY] = str(found.data_root)
     os.environ[CHANNELS_KEY] = json.dumps(found.configuration.channels_by_task())
@@ -57,11 +68,32 @@ def read_plan():
 CONFIGURATION, JOBS = read_plan()
 
 
+async def accept_any_time(dag, job, outputs):
+    """Accept outputs that look older than their inputs.
+
+    Snakemake would call the job failed, and remove them, where a clock was set back or the inputs
+    were dated ahead.
+    """
+
+
+DAG.check_output_mtime = accept_any_time
+
+
 def inputs_of(rule):
     """Return the input function of a rule: the paths of its job, by what they are for."""
-    return lambda wildcards: {
-        key: list(paths) for key, paths in JOBS[rule, job_name(wildcards)].inputs.items()
-    }
+
+    def inputs(wildcards):
+        refuse_other_settings()
+        job = JOBS[rule, job_name(wildcards)]
+        return {key: list(paths) for key, paths in job.inputs.items()}
+
+    return inputs
+
+
+def everything(wildcards):
+    """Return all outputs, also of what is in between: a file that was deleted is made again."""
+    refuse_other_settings()
+    return [path for job in JOBS.values() for path in job.all_outputs]
 
 
 def text_of(rule):
@@ -84,14 +116,14 @@ def gpus(wildcards) -> int:
     return int(Path("/dev/nvidia0").exists())
 
 
-def refuse_replaced_profile():
-    limit = workflow.dag_settings.max_checksum_file_size
-    if limit < 10**12:
-        raise WorkflowError(
-            "the default profile is not in force (max-checksum-file-size is too small), so "
-            "results could not be shared: give --profile beside it, or set "
-            "`max-checksum-file-size: 1TB` in your --workflow-profile"
-        )
+@functools.cache
+def refuse_other_settings():
+    """End this process where Snakemake is set to something that would make results wrong."""
+    # jobs have settings of their own, and without these nothing is to be run
+    if workflow.is_main_process and workflow.execution_settings is not None:
+        odd = odd_settings(workflow)
+        if odd:
+            sys.exit(f"error: {odd}")  # of an exception Snakemake would show where it was raised
 
 
 RUN_LOCK = contextlib.ExitStack()  # as long as this process lives
@@ -102,6 +134,12 @@ def acquire_run_lock():
         RUN_LOCK.enter_context(held(Path.cwd()))
     except UserError as error:
         raise WorkflowError(str(error)) from None
+
+
+def bear_a_full_disk():
+    """Say at the end which disk is full; a log of Snakemake that cannot be written hinders nothing."""
+    logging.raiseExceptions = False
+    atexit.register(warn_of_full_disk, Path.cwd())
 
 
 def take_sigterm_in_a_thread():

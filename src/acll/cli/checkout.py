@@ -9,14 +9,19 @@ from acll.config.configuration import Configuration
 def checkout_of(path: Path) -> tuple[Path, str]:
     """Return (the root of the checkout that a configuration belongs to, its name).
 
-    path: of the configuration. Raises UserError where it is not sound, or where a merge has left
-    conflicts in the files of DVC.
+    path: of the configuration, `<root>/config/<name>.yaml`. Where the file or `config` is a link,
+    the checkout is that of the link. Raises UserError where the configuration is not sound, where
+    results cannot lie in this checkout, or where a merge has left conflicts in the files of DVC.
     """
+    from acll.sharing.place import refuse_place
     from acll.sharing.stages import refuse_conflicts
 
-    root = path.resolve().parent.parent  # <root>/config/<name>.yaml
+    # links above are followed, as DVC does; those of the last two parts lead into other checkouts
+    root = path.absolute().parent.parent.resolve()
     refuse_conflicts(root)
-    return root, load_configuration(path).name
+    name = load_configuration(path).name
+    refuse_place(root, name)
+    return root, name
 
 
 def tell_not_here(configuration: Configuration, data_root: Path, results: Path) -> bool:

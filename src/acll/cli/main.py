@@ -10,6 +10,7 @@ from pathlib import Path
 
 from acll.cli import networks, runs, shares
 from acll.errors import UserError, harmless
+from acll.files import NO_ROOM, free_space
 
 EXAMPLES = """examples:
   acll check config/demo.yaml
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _CONFIGURATION,
         "check a configuration and its raw data, without running anything",
     )
+    command(runs.plan, _CONFIGURATION, "say which jobs a run would run, and why")
     command(
         runs.download, _CONFIGURATION, "fetch and verify the datasets of torchvision that it names"
     )
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "write the report of a run: one HTML file with figures and tables",
     )
     report.add_argument(
-        "--if-changed", action="store_true", help="only where what it shows is newer than it is"
+        "--if-changed", action="store_true", help="only where it does not show what is there"
     )
     command(runs.prove, _RESULTS, "check in the packed files of a run that nothing was forgotten")
     inspect = command(
@@ -124,11 +126,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     del given["command"]
     try:
         function(**given)
+        sys.stdout.flush()
     except BrokenPipeError:  # `acll table … | head` has read enough, which is no error
         sys.stdout = None
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
     except (UserError, OSError) as error:
         for line in _words(error).split("\n"):
             print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
+        if isinstance(error, OSError) and error.filename is None:
+            sys.stdout = None  # at its end Python would try once more, and say so
         sys.exit(trouble)
 
 
@@ -136,13 +143,17 @@ def _words(error: Exception) -> str:
     """Return what an error says.
 
     Errors of the system name the file that was asked for, where files are written beside it first.
+    Whatever writes a file names it: where none is named it was the output of this process.
     """
-    if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
+    if not isinstance(error, OSError) or error.strerror is None:
         return str(error) if isinstance(error, UserError) else harmless(error)
+    if error.filename is None:
+        return f"the output: {error.strerror}" if error.errno in NO_ROOM else harmless(error)
     path = Path(str(error.filename2 or error.filename))
     if path.name.endswith(".partial"):  # `.<name>.partial`: see `files.written`
         path = path.with_name(path.name.removesuffix(".partial")[1:])
-    return f"{harmless(path)}: {error.strerror}"
+    where = f"; {free_space(path)}" if error.errno in NO_ROOM else ""
+    return f"{harmless(path)}: {error.strerror}{where}"
 
 
 def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -4,6 +4,10 @@ What DVC, torch or matplotlib are needed for is imported where it is used: a com
 quickly.
 """
 
+import hashlib
+import os
+import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +18,8 @@ from acll.errors import UserError
 
 if TYPE_CHECKING:
     from acll.data.sources.torchvision import Torchvision
+
+_WIDTH = 200  # characters of a line of a plan: paths of many inputs say nothing more
 
 
 def check(path: Path) -> None:
@@ -27,10 +33,10 @@ def check(path: Path) -> None:
     from acll.networks.buildable import SOUND_NETWORKS, faults_of
     from acll.sharing.raw import raw_identities, raw_warnings, wanted_networks
 
+    checkout, name = checkout_of(path)
     configuration = load_configuration(path)
     root = data_root(configuration.data_root)
-    checkout = path.resolve().parent.parent
-    results = checkout / "results" / configuration.name
+    results = checkout / "results" / name
     faults = []
     try:
         wanted = wanted_networks(configuration, root, results)
@@ -52,6 +58,43 @@ def check(path: Path) -> None:
     tasks = sum(len(run.tasks) for run in runs)
     counts = f"{len(runs)} runs of {tasks} tasks in all, which share {len(nodes)} networks"
     print(f"{path}: sound{', as far as it can be told without them' if partly else ''}; {counts}")
+
+
+def plan(path: Path) -> None:
+    """Say which jobs a run would run, and why.
+
+    Snakemake keeps notes where it works. So it looks at links to the results, in a folder of its
+    own, and a checkout that may only be read can be planned too. Raises UserError.
+    """
+    check(path)
+    root, name = checkout_of(path)
+    with tempfile.TemporaryDirectory() as folder:
+        view = _view(root / "results" / name, Path(folder))
+        command = ["snakemake", f"--snakefile={root / 'Snakefile'}"]
+        command += [f"--configfile={root / 'config' / name}.yaml", f"--directory={view}"]
+        command += ["--dry-run", "--quiet", "host"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as run:
+            assert run.stdout is not None
+            for line in run.stdout:
+                shown = line.rstrip("\n")[:_WIDTH]
+                if shown.startswith("Reason: Params have changed"):
+                    shown += " (`make verify` says which values)"
+                print(shown)
+    if run.returncode:
+        raise UserError(f"{path}: cannot be planned, see above")
+
+
+def _view(results: Path, folder: Path) -> Path:
+    """Make a folder that looks like the results, and in which Snakemake can keep notes."""
+    from acll.sharing.records import INCOMPLETE, METADATA
+
+    view = folder / results.name
+    (view / METADATA.parent).mkdir(parents=True)
+    records = [results / METADATA, results / INCOMPLETE]
+    for path in [*results.glob("*"), *records]:
+        if path.exists() and path.name != METADATA.parent.name:
+            (view / path.relative_to(results)).symlink_to(path)
+    return view
 
 
 def download(path: Path) -> None:
@@ -81,7 +124,8 @@ def _fetch(path: Path, read: "Callable[[Torchvision, Path], object]") -> int:
     from acll.sharing.raw import recorded_identity
 
     root = data_root(configuration.data_root)
-    results = path.resolve().parent.parent / "results" / configuration.name
+    checkout, name = checkout_of(path)
+    results = checkout / "results" / name
     seen: set[str] = set()
     fetched = 0
     for name, task in tasks.items():
@@ -156,29 +200,46 @@ def table(path: Path) -> None:
 def report(path: Path, if_changed: bool) -> None:
     """Write the report of a run, and say where it is.
 
-    if_changed: only where what it shows is newer than it is.
+    if_changed: only where it does not show what is there.
     """
-    from acll.sharing.leftovers import REPORT
-
     root, name = checkout_of(path)
-    results = root / "results" / name
-    target = results / REPORT
-    shows = [path, *results.glob("tables/*"), *results.glob("figures/**/*.png")]
-    newest = max(shown.stat().st_mtime for shown in shows)
-    if not if_changed or not target.is_file() or target.stat().st_mtime < newest:
-        write_report_of(root, name, results)
+    target = write_report_of(root, name, root / "results" / name, if_changed)
     print(f"report: {target.relative_to(root)} ({target.stat().st_size / 1e6:.1f} MB)")
 
 
-def write_report_of(root: Path, name: str, results: Path) -> Path:
-    """Write the report of what lies in `results`; return its path."""
+def write_report_of(root: Path, name: str, results: Path, if_changed: bool = False) -> Path:
+    """Write the report of what lies in `results`; return its path.
+
+    if_changed: only where it does not show what is there. Its last line says what it shows.
+    """
     from acll.evaluation.report import report_page
     from acll.files import write_text
     from acll.sharing.leftovers import REPORT
     from acll.sharing.stages import as_run
 
-    write_text(results / REPORT, report_page(results, as_run(root, name)))
-    return results / REPORT
+    target, configuration = results / REPORT, as_run(root, name)
+    last_line = f"<!-- {_shown(results, configuration)} -->\n"
+    if not if_changed or not _ends_with(target, last_line.encode()):
+        write_text(target, f"{report_page(results, configuration)}\n{last_line}")
+    return target
+
+
+def _shown(results: Path, configuration: str) -> str:
+    """Return the digest of all that a report is made from."""
+    from acll.files import sha256
+
+    total = hashlib.sha256(f"{configuration}\n".encode())
+    for path in sorted([*results.glob("tables/*"), *results.glob("figures/**/*.png")]):
+        total.update(f"{path.relative_to(results).as_posix()} {sha256(path)}\n".encode())
+    return total.hexdigest()
+
+
+def _ends_with(path: Path, end: bytes) -> bool:
+    if not path.is_file() or path.stat().st_size < len(end):
+        return False
+    with path.open("rb") as file:
+        file.seek(-len(end), os.SEEK_END)
+        return file.read() == end
 
 
 def prove(path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acll.data.images import Pixels, as_dtype
+from acll.files import saying_where
 
 PixelFormat = tuple[int, str]  # channels, and the type of a pixel
 
@@ -32,7 +33,7 @@ class SampleBuffer:
 
     def __init__(self, folder: Path, size: tuple[int, int]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.size = size
+        self.folder, self.size = folder, size
         # no `with`: the file lives as long as the buffer
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self.entries: list[_Entry] = []
@@ -40,9 +41,11 @@ class SampleBuffer:
     def append(self, pixels: Pixels, mask: NDArray[np.uint8] | None) -> None:
         """Keep a sample."""
         self.entries.append(_Entry(self.file.tell(), (len(pixels), pixels.dtype.name)))
-        self.file.write(pixels.tobytes())
-        if mask is not None:
-            self.file.write(mask.tobytes())
+        with saying_where(self.folder):
+            self.file.write(pixels.tobytes())
+            if mask is not None:
+                self.file.write(mask.tobytes())
+            self.file.flush()  # what has no room is found here, and not when it is read
 
     def formats(self) -> list[PixelFormat]:
         """Return the pixel format of each sample, as it was kept."""

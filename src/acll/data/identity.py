@@ -12,23 +12,24 @@ from typing import Any
 
 from acll.data.errors import DataError
 from acll.data.task import Task
+from acll.errors import UserError
 from acll.files import write_json
 
 FINGERPRINTS = Path(".cache/fingerprints.json")  # below the repository
 
 
-def identity(task: Task, root: Path, cache: Path) -> str:
+def identity(task: Task, root: Path, cache: Path, anew: bool = False) -> str:
     """Return the identity of the raw data of a task.
 
     It is the digest in the `.dvc` file beside them, or else one of names and content of the files.
     It is empty for sources that read no file. Digests of files are kept in `cache` under path, size
-    and time of change, as DVC does. Raises DataError where the data are missing, or are not what
-    the `.dvc` file says.
+    and times, as DVC does. anew: read all files, whatever is kept. Raises DataError where the data
+    are missing, or are not what the `.dvc` file says.
     """
     if not task.from_files:
         return ""
     path = root / task.path
-    with _digests(cache) as digest:
+    with _digests(cache, anew) as digest:
         recorded = tracked(path) if task.in_one_place else None
         if recorded is not None:
             if path.exists() and not _is_tracked_content(path, recorded, digest):
@@ -64,36 +65,40 @@ def tracked(path: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def _digests(cache: Path) -> Iterator[Callable[[Path], str]]:
+def _digests(cache: Path, anew: bool) -> Iterator[Callable[[Path], str]]:
     """Give a function that returns the MD5 of a file's content, and reads only what is not cached.
 
-    The cache is written however the block ends: reading may have taken hours.
+    The cache is written however the block ends: reading may have taken hours. One that cannot be
+    read or written saves no time, and that is all. anew: nothing counts as cached at first.
     """
     known: dict[str, list[Any]] = {}
     # no cache yet, or one that was cut off
-    with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+    with contextlib.suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(cache.read_text(encoding="utf-8")))
-    changed: list[str] = []
+    fresh: set[str] = set()  # what was read here
 
     def digest(path: Path) -> str:
         try:
             status = path.stat()
         except FileNotFoundError:  # a link to nothing, which preparing it reports
             return "missing"
-        key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
-        entry = known.get(key)
-        if entry is None or entry[:2] != stamp:
+        # whoever writes a file can set its time of change back, but not the other
+        key = str(path.resolve())
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        entry = None if anew and key not in fresh else known.get(key)
+        if entry is None or entry[:-1] != stamp:
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
             known[key] = entry = [*stamp, content.hexdigest()]
-            changed.append(key)
-        return str(entry[2])
+            fresh.add(key)
+        return str(entry[-1])
 
     try:
         yield digest
     finally:
-        if changed:
-            write_json(cache, known)
+        if fresh:
+            with contextlib.suppress(OSError, UserError):
+                write_json(cache, known)
 
 
 def _is_tracked_content(path: Path, recorded: str, digest: Callable[[Path], str]) -> bool:

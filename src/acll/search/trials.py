@@ -129,10 +129,6 @@ class TrialLog:
         """Replace the row of this number, once the search has judged the trial."""
         self.trials[trial.number] = trial
 
-    def remove(self) -> None:
-        """Remove the file; the search has ended."""
-        self.path.unlink(missing_ok=True)
-
     def _write(self) -> None:
         write_json(self.path, {"key": self.key, "trials": [asdict(trial) for trial in self.trials]})
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from acll.files import checkpoint_of
 from acll.plan import Job
 from acll.sharing import records
 
@@ -67,7 +68,7 @@ def _named(jobs: Sequence[Job]) -> set[Path]:
     """Return every file that some job may leave, below the results."""
     outputs = {output for job in jobs for output in job.all_outputs}
     named = {Path(path) for job in jobs for path in (*job.all_outputs, job.digests, *job.others)}
-    named |= {Path(output).with_suffix(".checkpoint") for output in outputs}
+    named |= {checkpoint_of(Path(output)) for output in outputs}
     return named | {records.record_path(output) for output in outputs}
 
 
@@ -84,6 +85,15 @@ def _group(path: Path, kept: set[Path]) -> Path:
         return Path(path.parts[0])
     above = [parent for parent in path.parents if parent not in kept]
     return above[-1] if above else path
+
+
+def remove_checkpoints(results: Path, jobs: Sequence[Job]) -> None:
+    """Delete the unfinished work of jobs that have ended since."""
+    begun = records.unfinished(results)
+    for job in jobs:
+        if all((results / one).is_file() and one not in begun for one in job.all_outputs):
+            for output in job.all_outputs:
+                checkpoint_of(results / output).unlink(missing_ok=True)
 
 
 def remove(results: Path, found: Sequence[Leftover]) -> None:

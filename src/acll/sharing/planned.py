@@ -24,15 +24,16 @@ class Planned:
     data_root: Path
 
 
-def planned(path: Path, root: Path, results: Path) -> Planned:
+def planned(path: Path, root: Path, results: Path, anew: bool = False) -> Planned:
     """Return the plan of a configuration file. root: the checkout. results: where the results lie.
 
-    Raises UserError where the configuration cannot be run, or raw data are neither here nor
-    recorded.
+    anew: read raw data again, whatever their times say. Raises UserError where the configuration
+    cannot be run, or raw data are neither here nor recorded.
     """
     configuration = load_configuration(path)
     data = (root / data_root(configuration.data_root)).resolve()
-    raw = raw_identities(configuration, configuration.learned(), data, results, root / FINGERPRINTS)
+    tasks, cache = configuration.learned(), root / FINGERPRINTS
+    raw = raw_identities(configuration, tasks, data, results, cache, anew)
     weights = weight_identities(configuration, data, results)
     jobs = plan(configuration, raw, weights)
     _refuse_channels(configuration, jobs, results)
@@ -67,9 +68,9 @@ def _refuse_channels(configuration: Configuration, jobs: Sequence[Job], results:
         raise UserError("\n".join(faults))
 
 
-def jobs_of(root: Path, name: str) -> list[Job]:
+def jobs_of(root: Path, name: str, anew: bool = False) -> list[Job]:
     """Return the jobs of `config/<name>.yaml` in the checkout `root`, those that others need first.
 
-    Raises UserError as `planned` does.
+    anew, and what is raised: as of `planned`.
     """
-    return planned(root / "config" / f"{name}.yaml", root, root / "results" / name).jobs
+    return planned(root / "config" / f"{name}.yaml", root, root / "results" / name, anew).jobs

@@ -40,12 +40,17 @@ def recorded_identity(results: Path, name: str, task: Task, root: Path) -> str |
 
 
 def raw_identities(
-    configuration: Configuration, tasks: Iterable[str], root: Path, results: Path, cache: Path
+    configuration: Configuration,
+    tasks: Iterable[str],
+    root: Path,
+    results: Path,
+    cache: Path,
+    anew: bool = False,
 ) -> dict[str, str]:
     """Return the identity of the raw data of each task, by content.
 
-    root: of the data. cache: a file of digests that are known already. Raises UserError with a line
-    for each fault.
+    root: of the data. cache: a file of digests that are known already. anew: read all files again.
+    Raises UserError with a line for each fault.
     """
     found: dict[str, str] = {}
     read: dict[str, str] = {}  # tasks made from one source have one identity
@@ -55,7 +60,7 @@ def raw_identities(
         known = recorded_identity(results, name, task, root)
         try:
             if known is None and (known := read.get(task.source_key())) is None:
-                known = read[task.source_key()] = identity(task, root, cache)
+                known = read[task.source_key()] = identity(task, root, cache, anew)
             found[name] = known
         except UserError as error:
             faults.setdefault(str(error), []).append(name)

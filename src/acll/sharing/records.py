@@ -26,6 +26,14 @@ class Record:
     inputs: Mapping[str, str]  # path → SHA-256 of its content; empty where Snakemake took none
     params: Mapping[str, Any]
 
+    def other_input(self, digests: Mapping[str, str]) -> str | None:
+        """Return an input that was another one when the output was made; None: all are the same.
+
+        digests: SHA-256 of inputs as they are now, as far as they are known.
+        """
+        known = (path for path in self.inputs if path in digests)
+        return next((path for path in known if self.inputs[path] != digests[path]), None)
+
 
 def record_path(output: str) -> Path:
     """Return the path of Snakemake's record of an output, below the results."""

@@ -4,7 +4,6 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from acll.data.identity import FINGERPRINTS
 from acll.errors import UserError
 from acll.lock import held
 from acll.plan import Job
@@ -19,8 +18,7 @@ def verified(root: Path, name: str) -> tuple[list[Job], list[ResultFault]]:
 
     Raw data are read anew, whatever their times say.
     """
-    (root / FINGERPRINTS).unlink(missing_ok=True)
-    jobs = jobs_of(root, name)
+    jobs = jobs_of(root, name, anew=True)
     seen = progress_bar(jobs, f"verifying results/{name}", unit="job")
     return jobs, result_faults(root / "results" / name, seen)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acll.errors import UserError
-from acll.files import sha256, written
+from acll.files import saying_where, sha256, written
 from acll.lock import held
 from acll.sharing import records
 
@@ -46,6 +46,7 @@ def require_repository(root: Path) -> None:
     """Raise UserError, with what to type, where DVC could not record results here."""
     if not (root / ".git").exists():
         raise UserError(f"{root}: is no git repository, which DVC needs; `git init` makes it one")
+    _changed(root, "dvc.yaml")  # says what hinders git
     if not (root / ".dvc").is_dir():
         raise UserError(f"{root}: DVC is not set up; `git checkout .dvc` or `dvc init` does that")
     for name in ("dvc.yaml", "dvc.lock"):
@@ -75,12 +76,24 @@ def missing_folder(root: Path) -> Path | None:
 
 
 def _setting(root: Path, key: str) -> str:
-    return _printed(root, "dvc", "config", key).strip()
+    """Return a setting of DVC; empty where it is not set."""
+    lines = _printed(root, "dvc", "config", "--list").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line).get(key, "")
+
+
+def _changed(root: Path, *paths: str) -> list[str]:
+    """Return which of some paths git does not know as they are."""
+    lines = _printed(root, "git", "status", "--porcelain", "--", *paths).splitlines()
+    return [line[3:] for line in lines]  # two letters and a space say what has happened to a file
 
 
 def _printed(root: Path, *command: str) -> str:
-    """Return what a command prints; a failure counts as nothing."""
+    """Return what a command prints. Raises UserError, with what it says, where it fails."""
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if result.returncode:
+        said = result.stderr.strip() or f"exit code {result.returncode}"
+        lines = "\n".join(f"  {line}" for line in said.splitlines())
+        raise UserError(f"{root}: `{' '.join(command)}` has failed:\n{lines}")
     return result.stdout
 
 
@@ -103,13 +116,14 @@ def record(root: Path, name: str) -> None:
     from dvc.lock import LockError
     from dvc.repo import Repo
 
+    require_repository(root)
     logging.getLogger("dvc").setLevel(logging.WARNING)  # not what it did, only what went wrong
     deadline = time.monotonic() + DVC_PATIENCE
     while True:
         try:
-            with Repo(str(root)) as repo:
+            with saying_where(root / ".dvc/cache"), Repo(str(root)) as repo:
                 # by force: without asking whether the changes are meant
-                repo.commit(f"run@{name}", force=True)
+                repo.commit(f"{root / 'dvc.yaml'}:run@{name}", force=True)
             return
         except LockError as error:
             if time.monotonic() > deadline:
@@ -127,9 +141,7 @@ def push(root: Path, name: str) -> list[str]:
     Return the files that git does not know yet as they are. Raises UserError.
     """
     _dvc(root, "push", f"run@{name}")
-    paths = ("dvc.lock", f"config/{name}.yaml", *DEPENDED_ON)
-    lines = _printed(root, "git", "status", "--porcelain", "--", *paths).splitlines()
-    return [line[3:] for line in lines]  # two letters and a space say what has happened to a file
+    return _changed(root, "dvc.lock", f"config/{name}.yaml", *DEPENDED_ON)
 
 
 def pull_results(root: Path, name: str) -> None:
@@ -139,6 +151,7 @@ def pull_results(root: Path, name: str) -> None:
             f"dvc.lock: knows no results of {name!r}; has a colleague shared them, and is this "
             "commit new enough (`git pull`)?"
         )
+    require_repository(root)
     gone = missing_folder(root)
     if gone is not None:
         raise UserError(f"the remote {gone} is not there; is it mounted?")

@@ -89,10 +89,8 @@ def _stale(
     if set(record.inputs) != set(job.all_inputs):
         other = min(set(record.inputs) ^ set(job.all_inputs))
         return "stale", f"other inputs: {other} and maybe more"
-    for path in job.all_inputs:
-        if path in digests and record.inputs[path] != digests[path]:
-            return "stale", f"made from another {path}"
-    return None
+    made_from = record.other_input(digests)
+    return None if made_from is None else ("stale", f"made from another {made_from}")
 
 
 def _changes(before: Any, after: Any, rule: str, key: str = "") -> Iterator[str]:

@@ -2,6 +2,7 @@
 what went wrong."""
 
 import argparse
+import contextlib
 import inspect
 import json
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from acll.errors import UserError, harmless
-from acll.files import sha256, write_text
+from acll.files import checkpoint_of, sha256, write_text
 from acll.lock import job
 
 
@@ -43,16 +44,33 @@ def run(main: Callable[..., None]) -> None:
         if "key" in hints:
             arguments["key"] = text
         with job(Path.cwd()):
+            if outputs:  # they are named in a run, and may not be by a person
+                _drop_checkpoints(hints, given, outputs)
             main(**arguments)
             if digests is not None:
                 write_text(digests, "".join(f"{sha256(Path(path))}  {path}\n" for path in outputs))
     except (UserError, OSError) as error:
         message = str(error) if isinstance(error, UserError) else harmless(error)
-        for line in message.split("\n"):
-            print(f"error: {line}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the log may lie on a disk that is full
+            for line in message.split("\n"):
+                print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit("interrupted")
+
+
+def _drop_checkpoints(
+    hints: dict[str, Any], given: dict[str, list[str]], outputs: list[str]
+) -> None:
+    """Remove the unfinished work on what this step reads.
+
+    The step that wrote it keeps it: until another step begins to read it, nobody has accepted it.
+    """
+    for name, paths in given.items():
+        for path in paths if hints[name] is not int else ():
+            if path not in outputs:
+                with contextlib.suppress(OSError):  # it is only in the way
+                    checkpoint_of(Path(path)).unlink(missing_ok=True)
 
 
 def _value(hint: Any, given: list[str]) -> Any:

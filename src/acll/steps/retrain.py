@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from acll.files import checkpoint_of
 from acll.packing import packed_file
 from acll.packing.ownership import commit
 from acll.packing.task_state_file import load_state
@@ -29,14 +30,11 @@ def main(
     state, keep, header = load_state(pruned)
     packed = packed_before(node, parent)
     config = FitConfig(params.schedule, node.seed_for("retrain"), label=name)
-    checkpoint = Checkpoint(
-        network.with_suffix(".checkpoint"), content_key(key, pruned, parent, train)
-    )
+    checkpoint = Checkpoint(checkpoint_of(network), content_key(key, pruned, parent, train))
     result = fit(learner, state, config, keep, checkpoint)
     record = task_record(learner.info, result.score, header["curve"], header["choice"])
     after = commit(packed, record, result.state, keep)
     packed_file.write_packed(network, after)
-    checkpoint.remove()
     print(f"{name}: kept epoch {result.epoch}, validation {result.score:.4f}")
     left = sum(int((owner == 0).sum()) for owner in after.owner.values())
     print(f"{name}: owns {after.tasks[-1].owned:,} weights; {left:,} are left free")

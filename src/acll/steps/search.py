@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from acll.files import write_json, write_text
+from acll.files import checkpoint_of, write_json, write_text
 from acll.networks.channels import ChannelGraph
 from acll.packing.task_state_file import free_of, load_state
 from acll.packing.tensor_file import content_key
@@ -39,7 +39,7 @@ def main(
         sum(int(count(mask)) for mask in free.values()) for count in (torch.sum, torch.numel)
     )
     print(f"{learner.info.name}: {count:,} of {total:,} weights are free")
-    log = TrialLog(trials.with_suffix(".checkpoint"), content_key(key, dense, train, parent))
+    log = TrialLog(checkpoint_of(choice), content_key(key, dense, train, parent))
     channels = (
         ChannelGraph(learner.network, learner.some_images()) if params.scope == "channel" else None
     )
@@ -49,7 +49,6 @@ def main(
     decided, rows = search(params.search, task, log)
     write_text(trials, trials_frame(rows).to_csv(index=False))
     write_json(choice, asdict(decided))
-    log.remove()
     for warning in decided.warnings:
         print(f"warning: {learner.info.name}: {warning}")
     if decided.ratio_searched is not None:

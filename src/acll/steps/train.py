@@ -4,6 +4,7 @@ node."""
 from dataclasses import asdict
 from pathlib import Path
 
+from acll.files import checkpoint_of
 from acll.methods.base import Before
 from acll.networks.partition import partition
 from acll.packing import tensor_file
@@ -45,9 +46,7 @@ def main(
 
     name = "joint" if len(learners) > 1 else learners[0].info.name
     config = FitConfig(params.schedule, node.seed_for("train"), label=name)
-    checkpoint = Checkpoint(
-        dense.with_suffix(".checkpoint"), content_key(key, *train, parent, memory)
-    )
+    checkpoint = Checkpoint(checkpoint_of(dense), content_key(key, *train, parent, memory))
     result = fit(start.learner, start.state, config, start.masks, checkpoint)
 
     scores, curve = [result.score], result.curve()
@@ -61,7 +60,6 @@ def main(
     save_state(
         dense, result.state, {"shared": partition(learners[0].network).shared, "tasks": tasks}
     )
-    checkpoint.remove()
     print(f"{name}: kept epoch {result.epoch}, validation {result.score:.4f}")
 
 

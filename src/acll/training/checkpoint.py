@@ -69,10 +69,6 @@ class Checkpoint:
         optimizer.load_state_dict(content["optimizer"])
         return content["best"], content["progress"]
 
-    def remove(self) -> None:
-        """Remove the file, once what it was kept for is safe."""
-        self.path.unlink(missing_ok=True)
-
 
 def snapshot(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a copy of a state dict, on the CPU; what networks that are trained together share is

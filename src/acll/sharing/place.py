@@ -1,0 +1,33 @@
+"""Where a checkout and its results may lie."""
+
+import os
+from pathlib import Path
+
+from acll.errors import UserError, quoted
+
+# `:` separates folders in PATH, braces are fields of texts in DVC, and a name is one line
+_ODD = ":{}\n"
+
+
+def refuse_place(root: Path, name: str) -> None:
+    """Raise UserError, with what to do, where a run in this checkout could not be recorded.
+
+    root: without links. name: of the configuration.
+    """
+    odd = [letter for letter in _ODD if letter in str(root)]
+    if odd:
+        raise UserError(
+            f"{quoted(root)}: {quoted(', '.join(odd))} in the path of a checkout cannot be; "
+            "rename or move the folder"
+        )
+    results = root / "results" / name
+    inside = (Path(at) / one for at, folders, _ in os.walk(results) for one in folders)
+    for path in (results.parent, results, *inside):
+        if path.is_symlink():
+            where = path.relative_to(root)
+            raise UserError(
+                f"{where}: is a link, and DVC records nothing that lies behind one. Put a folder "
+                f"in its place (`rm {where}`), and clone the checkout onto the disk with more "
+                "room, or keep DVC's copies there: "
+                "`.venv/bin/dvc cache dir --local /large/disk/cache`"
+            )
