@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from acll.data import decoding, image_files, preparation
+from acll.data import decoding, preparation
 from acll.data.errors import DataError
+from acll.data.reading import Opener
 from acll.data.sources.digits import Digits
 from acll.data.sources.generated import generate
 from acll.data.sources.table import Table
@@ -521,11 +522,9 @@ def test_a_file_at_which_its_process_dies_is_reported_and_all_others_are_prepare
     tmp_path, monkeypatch, dying, processes
 ):
     monkeypatch.setattr(decoding, "_CHUNK", 4)
-    read = image_files.read_image
+    opened = Opener.open
     monkeypatch.setattr(
-        image_files,
-        "read_image",
-        lambda file, name, box: os._exit(9) if name in dying else read(file, name, box),
+        Opener, "open", lambda self, name: os._exit(9) if name in dying else opened(self, name)
     )
     for number in range(50):
         save(
@@ -544,13 +543,12 @@ def test_a_file_at_which_its_process_dies_is_reported_and_all_others_are_prepare
 def test_a_process_that_is_killed_from_outside_is_no_fault_of_a_file_and_never_skipped(
     images, monkeypatch
 ):
-    read = image_files.read_image
-    deadly = "train/cat/3.png"
+    opened, deadly = Opener.open, "train/cat/3.png"
     monkeypatch.setattr(
-        image_files,
-        "read_image",
-        lambda file, name, box: (
-            os.kill(os.getpid(), signal.SIGKILL) if name == deadly else read(file, name, box)
+        Opener,
+        "open",
+        lambda self, name: (
+            os.kill(os.getpid(), signal.SIGKILL) if name == deadly else opened(self, name)
         ),
     )
     message = fault(changed(PETS, on_error="skip"), images)

@@ -16,15 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from acll.data.images import (
-    QUIET,
-    UnreadableError,
-    as_dtype,
-    read_image,
-    read_mask,
-    resized,
-    size_of,
-)
+from acll.data.images import QUIET, UnreadableError, as_dtype, resized
+from acll.data.reading import read_image, read_mask, size_of
 from datasets import PETS, PROPERTY, bomb, changed, pets, prepare, raster, save
 
 OFTEN = settings(max_examples=150, deadline=None)
@@ -33,13 +26,13 @@ COLOURS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
 
 def read(path):
     """The image, which a file in memory gives as well, and so does a box of all of it."""
-    pixels = read_image(path, path.name)
-    height, width = size_of(path, path.name)
+    pixels = read_image(path)
+    height, width = size_of(path)
     memory = io.BytesIO(path.read_bytes())
-    assert pixels.shape[1:] == (height, width) == size_of(memory, path.name)
+    assert pixels.shape[1:] == (height, width) == size_of(memory)
     for again in (
-        read_image(memory, path.name),
-        read_image(path, path.name, (0, 0, height, width)),
+        read_image(memory),
+        read_image(path, (0, 0, height, width)),
     ):
         assert again.dtype == pixels.dtype
         assert np.array_equal(again, pixels)
@@ -96,7 +89,7 @@ def test_a_palette_comes_as_its_colours_transparent_or_not(tmp_path, transparenc
     options = {} if transparency is None else {"transparency": transparency}
     image.save(tmp_path / "x.png", **options)
     assert np.array_equal(read(tmp_path / "x.png").transpose(1, 2, 0), palette[indices])
-    assert np.array_equal(read_mask(tmp_path / "x.png", "x.png"), indices)
+    assert np.array_equal(read_mask(tmp_path / "x.png"), indices)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
@@ -105,7 +98,7 @@ def test_one_bit_is_black_and_white_as_an_image_and_0_and_1_as_a_mask(tmp_path, 
     path = tmp_path / f"x.{suffix}"
     Image.fromarray(bits).save(path)
     assert np.array_equal(read(path), bits[None] * 255)
-    assert np.array_equal(read_mask(path, path.name), bits)
+    assert np.array_equal(read_mask(path), bits)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -115,7 +108,7 @@ def test_sixteen_bits_stay_sixteen_bits(tmp_path, suffix):
     pixels = read(tmp_path / f"x.{suffix}")
     assert pixels.dtype == np.uint16
     assert np.array_equal(pixels[0], values)
-    assert np.array_equal(read_mask(tmp_path / f"x.{suffix}", f"x.{suffix}"), values)
+    assert np.array_equal(read_mask(tmp_path / f"x.{suffix}"), values)
 
 
 def test_images_of_8_and_16_bits_become_16_bits_of_one_white(tmp_path):
@@ -161,7 +154,7 @@ def test_images_and_masks_stand_upright_whatever_their_orientation(tmp_path, ori
     path = save(tmp_path / f"x.{suffix}", UNDONE[orientation](COLOURS), exif=exif, **options)
     assert np.array_equal(read(path).transpose(1, 2, 0), COLOURS)
     mask = save(tmp_path / "mask.png", UNDONE[orientation](COLOURS[..., 0]), exif=exif)
-    assert np.array_equal(read_mask(mask, mask.name), COLOURS[..., 0])
+    assert np.array_equal(read_mask(mask), COLOURS[..., 0])
 
 
 @pytest.mark.parametrize("orientation", UNDONE)
@@ -169,7 +162,7 @@ def test_whole_tiff_images_stand_upright(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path / "x.tif", UNDONE[orientation](COLOURS), exif=exif)
-    assert np.array_equal(read_image(path, path.name).transpose(1, 2, 0), COLOURS)
+    assert np.array_equal(read_image(path).transpose(1, 2, 0), COLOURS)
 
 
 DAMAGED = [b"rubbish", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\0\x09"]
@@ -237,7 +230,7 @@ def test_other_numbers_come_as_floats(tmp_path, dtype):
 def test_complex_numbers_are_no_pixels(tmp_path):
     path = raster(tmp_path / "x.tif", bands(2, np.complex64))
     with pytest.raises(UnreadableError, match=r"pixels of a type that is no image's \(complex64\)"):
-        read_image(path, path.name)
+        read_image(path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -245,10 +238,10 @@ def test_complex_numbers_are_no_pixels(tmp_path):
 def test_a_box_is_read_as_a_part_of_the_whole(tmp_path, suffix, box):
     top, left, bottom, right = box
     path = save(tmp_path / f"x.{suffix}", COLOURS)
-    whole = read_image(path, path.name)
-    assert np.array_equal(read_image(path, path.name, box), whole[:, top:bottom, left:right])
+    whole = read_image(path)
+    assert np.array_equal(read_image(path, box), whole[:, top:bottom, left:right])
     path = save(tmp_path / f"mask.{suffix}", COLOURS[..., 0])
-    assert np.array_equal(read_mask(path, path.name, box), COLOURS[top:bottom, left:right, 0])
+    assert np.array_equal(read_mask(path, box), COLOURS[top:bottom, left:right, 0])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -293,7 +286,7 @@ def test_a_header_that_claims_billions_of_pixels_costs_no_memory(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(bomb())
     with pytest.raises(UnreadableError, match="too large to be read whole"):
-        read_image(path, path.name)
+        read_image(path)
 
 
 def valid() -> dict[str, bytes]:
@@ -334,11 +327,11 @@ def survive(content: bytes, name: str) -> bool:
     """Each way to read gives an array or says why not, soon; whether the image could be read."""
     readable = False
     for way in (
-        lambda file: read_image(file, name),
-        lambda file: read_image(file, name, (1, 1, 5, 6)),
-        lambda file: read_mask(file, name),
-        lambda file: read_mask(file, name, (1, 1, 5, 6)),
-        lambda file: size_of(file, name),
+        lambda file: read_image(file),
+        lambda file: read_image(file, (1, 1, 5, 6)),
+        lambda file: read_mask(file),
+        lambda file: read_mask(file, (1, 1, 5, 6)),
+        lambda file: size_of(file),
     ):
         begin = time.monotonic()
         try:
@@ -414,13 +407,13 @@ def test_a_header_that_claims_huge_tiles_costs_no_memory(tmp_path):
     path = tmp_path / "x.tif"
     path.write_bytes(content)
     with pytest.raises(UnreadableError, match="its tiles or strips are too large to be read"):
-        read_image(path, path.name)
+        read_image(path)
 
 
 def test_thousands_of_bands_are_refused_before_they_cost_time(tmp_path):
     path = raster(tmp_path / "x.tif", np.ones((1001, 1, 1), np.uint8))
     with pytest.raises(UnreadableError, match="has 1001 bands, or says so; 1000 at most are read"):
-        read_image(path, path.name)
+        read_image(path)
 
 
 @pytest.mark.parametrize("box", [None, (2, 1, 7, 5)])
@@ -435,9 +428,9 @@ def test_tiff_files_are_turned_as_their_tag_says_whole_and_in_parts(tmp_path, mo
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "x.tif", exif=exif)
-    pixels = read_image(tmp_path / "x.tif", "x.tif", box)
+    pixels = read_image(tmp_path / "x.tif", box)
     expected = np.rot90(values, -1)
-    assert size_of(tmp_path / "x.tif", "x.tif") == (16, 8)
+    assert size_of(tmp_path / "x.tif") == (16, 8)
     assert np.array_equal(pixels[0], expected if box is None else expected[2:7, 1:5])
 
 
@@ -451,7 +444,7 @@ def test_png_of_16_bits_in_colour_keep_them(tmp_path, photometric):
         tmp_path / "x.png", "w", driver="PNG", height=8, width=6, count=count, dtype="uint16"
     ) as file:
         file.write(values)
-    pixels = read_image(tmp_path / "x.png", "x.png")
+    pixels = read_image(tmp_path / "x.png")
     assert pixels.dtype == np.uint16
     assert pixels.shape == (3, 8, 6)
 
@@ -475,13 +468,13 @@ def shown(category):
 before = state()
 import acll
 acll.load
-from acll.data.images import read_image, size_of
+from acll.data.reading import read_image, size_of
 from pathlib import Path
 for path in map(Path, sys.argv[1:]):
     try:
-        size_of(path, path.name)
+        size_of(path)
         if path.name != "large.png":
-            read_image(path, path.name)
+            read_image(path)
     except ValueError:
         pass
 assert state() == before, (state(), before)
@@ -509,11 +502,11 @@ def test_what_decoders_say_is_not_shown_while_images_are_read(tmp_path, recwarn,
     of_many_pixels(tmp_path / "large.png")
     raster(tmp_path / "plain.tif", np.zeros((5, 8, 8), np.uint16))
     recwarn.clear()
-    assert size_of(tmp_path / "large.png", "large.png") == (10_000, 10_000)
-    assert len(read_image(tmp_path / "plain.tif", "plain.tif")) == 5
+    assert size_of(tmp_path / "large.png") == (10_000, 10_000)
+    assert len(read_image(tmp_path / "plain.tif")) == 5
     (tmp_path / "damaged.tif").write_bytes((tmp_path / "plain.tif").read_bytes()[:-500])
     with pytest.raises(UnreadableError):
-        read_image(tmp_path / "damaged.tif", "damaged.tif")
+        read_image(tmp_path / "damaged.tif")
     assert not recwarn.list
     assert not caplog.records
 

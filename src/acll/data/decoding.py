@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from acll.data.duplicates import thumbnail
 from acll.data.faults import DataFault, some
 from acll.data.images import Box, Pixels, UnreadableError, resized, resized_mask
-from acll.data.manifest import Manifest, Sample
+from acll.data.manifest import FileNotes, Manifest, Sample
 from acll.data.prepared import IGNORE
 from acll.data.task import Task
 from acll.data.tiles import filled_up, tiles
@@ -35,6 +35,8 @@ class Decoded:
     present: NDArray[np.bool_] | None  # [classes] that are in the mask
     digest: bytes  # of the pixels before noise and permutation
     thumbnail: NDArray[np.uint8]
+    notes: FileNotes
+    used: Sequence[int]  # the indices in its mask, before a part of the classes is taken
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,16 @@ class Decoder:
     def _decode(self, sample: Sample) -> Decoded | DataFault:
         try:
             pixels, mask = self.manifest.read(sample)
+            notes = self.manifest.notes(sample)
         except (UnreadableError, OSError) as error:
             return _unreadable(sample, error)
         if mask is None:
-            return self._finished(sample, pixels, None)
+            return self._finished(sample, pixels, None, notes, ())
         if mask.shape != pixels.shape[1:]:
             return _sizes_differ(sample, pixels.shape[1:], mask.shape)
+        used = [int(value) for value in np.unique(mask)]
         outside = [
-            str(int(value))
-            for value in np.unique(mask)
-            if not 0 <= value < self.classes and value != IGNORE
+            str(value) for value in used if not 0 <= value < self.classes and value != IGNORE
         ]
         if outside:
             return DataFault(
@@ -78,10 +80,15 @@ class Decoder:
                 f"its mask has the labels {some(outside)}, outside the {self.classes} classes "
                 f"(0 to {self.classes - 1}; {IGNORE} means ignore)",
             )
-        return self._finished(sample, pixels, mask.astype(np.uint8))
+        return self._finished(sample, pixels, mask.astype(np.uint8), notes, used)
 
     def _finished(
-        self, sample: Sample, pixels: Pixels, mask: NDArray[np.uint8] | None
+        self,
+        sample: Sample,
+        pixels: Pixels,
+        mask: NDArray[np.uint8] | None,
+        notes: FileNotes,
+        used: Sequence[int],
     ) -> Decoded | DataFault:
         """Bring a sample that could be read to the size and the variant of the task."""
         if sample.box is not None:
@@ -101,7 +108,7 @@ class Decoder:
         present = None if mask is None else np.isin(np.arange(len(self.manifest.classes)), mask)
         if present is not None and not present.any():
             return DataFault("ignored", sample.id, "its mask has no pixel of any class")
-        return Decoded(pixels, mask, present, digest, small)
+        return Decoded(pixels, mask, present, digest, small, notes, used)
 
 
 def _sizes_differ(sample: Sample, image: Sequence[int], mask: Sequence[int]) -> DataFault:

@@ -23,6 +23,8 @@ FaultKind = Literal[
     "partner",  # an image without a mask, a mask without an image, or two of one name
     "size",  # an image and its mask differ in size
     "label",  # a label outside the classes
+    "palette",  # a mask whose palette gives an index another colour than the masks before it
+    "pages",  # more than one image in the file
     "ignored",  # a mask without a single pixel of any class
     "bands",  # another number of channels than most images have
     "exact copy",  # the same image in two splits

@@ -1,21 +1,12 @@
 """Samples that are files: each in an image, for segmentation with a mask beside it."""
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from acll.data.faults import DataFault
-from acll.data.images import (
-    IMAGE_SUFFIXES,
-    Box,
-    File,
-    Pixels,
-    read_image,
-    read_mask,
-    size_of,
-    within,
-)
-from acll.data.manifest import Manifest, Sample
+from acll.data.images import IMAGE_SUFFIXES, Pixels
+from acll.data.manifest import FileNotes, Manifest, Sample
+from acll.data.reading import Opener
 from acll.data.storage import Storage
 from acll.settings import Kind
 
@@ -40,17 +31,26 @@ def manifest_of_files(
     warnings: Sequence[DataFault] = (),
 ) -> Manifest:
     """Return the manifest of samples whose `image` and `mask` are names of files in `storage`."""
-    image, mask = reader(storage, read_image), reader(storage, read_mask)
+    images, masks = Opener(storage), Opener(storage)
 
     def read(sample: Sample) -> tuple[Pixels, Pixels | None]:
-        own_mask = None if sample.mask is None else mask(sample.mask, sample.box)
-        return image(sample.image, sample.box), own_mask
+        mask = None if sample.mask is None else masks.open(sample.mask).indices(sample.box)
+        return images.open(sample.image).pixels(sample.box), mask
 
     def size(sample: Sample) -> Sequence[tuple[int, int]]:
-        names = [sample.image] if sample.mask is None else [sample.image, sample.mask]
-        return [size_of(storage.open(name), name) for name in names]
+        of_image = images.open(sample.image).size
+        return [of_image] if sample.mask is None else [of_image, masks.open(sample.mask).size]
 
-    return Manifest(kind, classes, splits, samples, read, size, list(faults), list(warnings))
+    def notes(sample: Sample) -> FileNotes:
+        pages = {sample.image: images.open(sample.image).pages()}
+        if sample.mask is None:
+            return FileNotes(pages)
+        mask = masks.open(sample.mask)
+        return FileNotes(pages | {sample.mask: mask.pages()}, mask.palette())
+
+    return Manifest(
+        kind, classes, splits, samples, read, size, list(faults), list(warnings), notes=notes
+    )
 
 
 def may_be_image(name: str) -> bool:
@@ -82,23 +82,3 @@ def unused(
         elif storage.file_of(name) not in files:
             faults.append(DataFault("unused", name, f"not read: {why}"))
     return faults
-
-
-def reader(
-    storage: Storage, read: Callable[[File, str, Box | None], Pixels]
-) -> Callable[[str, Box | None], Pixels]:
-    """Return a function that reads a file of `storage`, or the part of it in a box.
-
-    A file that can only be decoded as a whole is kept for its next part.
-    """
-
-    @lru_cache(maxsize=1)  # neighbouring tiles are of one image
-    def whole(name: str) -> Pixels:
-        return read(storage.open(name), name, None)
-
-    def part(name: str, box: Box | None) -> Pixels:
-        if box is None or name.lower().endswith((".tif", ".tiff")):
-            return read(storage.open(name), name, box)
-        return within(whole(name), box)
-
-    return part

@@ -1,7 +1,6 @@
-"""Image files → arrays, as they are: grey, colour, palette, 16 bit, rasters of many bands.
+"""What pixels are, and how libraries that decode them are held: types, sizes, errors.
 
-Pixels are uint8, uint16 or float32 [C, H, W]. Alpha is dropped; pixels of a raster that hold no
-data become 0.
+Pixels are uint8, uint16 or float32 [C, H, W]. Files are read in `acll.data.reading`.
 """
 
 import contextlib
@@ -18,27 +17,30 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from acll.errors import UserError
-from acll.settings import MOST_BANDS
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+IMAGE_SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif",
+    ".tiff",
+}  # fmt: skip
+LARGEST = 2**29  # bytes of pixels that are read at once; Pillow's own limit comes to about as many
 Pixels = NDArray[Any]
 File = Path | BytesIO
 _T = TypeVar("_T")
 Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 
-# not those for which Pillow runs programs
-_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "PPM", "TIFF")
-_LARGEST = 2**29  # bytes of a raster that is read whole; Pillow's own limit comes to about as many
-# EXIF orientation → what undoes it
+# EXIF orientation → what makes a stored image [..., H, W] stand upright: whether to swap its axes,
+# then whether to turn rows and columns round
 _UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+    1: (False, False, False),
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
 }
+ORIENTATION = 0x0112  # the tag in EXIF data and in TIFF files
 
 Image.init()  # all plugins, or asking for formats that no file has needed yet fails
 
@@ -118,24 +120,6 @@ def _in_words(error: Exception) -> str:
     return f"not a readable image: {words}"
 
 
-def read_image(file: File, name: str, box: Box | None = None) -> Pixels:
-    """Return the pixels [C, H, W] of a file, or of the part in a box. Raises UnreadableError."""
-    return guarded(lambda: _read(file, name, box))
-
-
-def read_mask(file: File, name: str, box: Box | None = None) -> Pixels:
-    """Return the class indices [H, W] of a file: grey levels, or the indices of a palette.
-
-    Raises UnreadableError.
-    """
-    return guarded(lambda: _read_mask(file, name, box))
-
-
-def size_of(file: File, name: str) -> tuple[int, int]:
-    """Return height and width of an image, from its header alone. Raises UnreadableError."""
-    return guarded(lambda: _size(file, name))
-
-
 def bands_of(image: Image.Image) -> Pixels:
     """Return the pixels [C, H, W] of an image: one channel where it is grey, else three."""
     if image.mode in ("1", "L", "LA", "La"):
@@ -194,42 +178,6 @@ def as_dtype(pixels: Pixels, dtype: Any) -> Pixels:
     return pixels.astype(np.float32) / np.float32(top_of(pixels.dtype))
 
 
-def _is_raster(name: str) -> bool:
-    return name.lower().endswith((".tif", ".tiff"))
-
-
-def _read(file: File, name: str, box: Box | None) -> Pixels:
-    """Return the pixels of a file, by GDAL where Pillow would lose bands or bits."""
-    if _is_raster(name) and not _turned(file) and (pixels := _read_raster(file, box)) is not None:
-        return pixels
-    if _is_deep_png(file):  # of which Pillow gives 8 bits
-        pixels = _read_raster(file, box, "PNG")
-        assert pixels is not None
-        return pixels
-    return within(bands_of(_picture(file)), box)
-
-
-def _is_deep_png(file: File) -> bool:
-    """Return whether it is a PNG of 16 bits with more than one channel."""
-    with _stream(file) as stream:
-        head = stream.read(26)
-    # byte 24 is the depth, byte 25 the type of colours, of which 0 is grey
-    return head.startswith(b"\x89PNG\r\n") and len(head) == 26 and head[24] == 16 and head[25] != 0
-
-
-def _stream(file: File) -> IO[bytes]:
-    return file.open("rb") if isinstance(file, Path) else BytesIO(file.getbuffer())
-
-
-def _turned(file: File) -> bool:
-    """Return whether an image does not stand upright; False where Pillow cannot open it."""
-    try:
-        with _stream(file) as stream, Image.open(stream, formats=_FORMATS) as image:
-            return _turn(image) is not None
-    except Exception:
-        return False
-
-
 def within(pixels: Pixels, box: Box | None) -> Pixels:
     """Return the part of pixels [..., H, W] in a box; all of them where there is none."""
     if box is None:
@@ -238,113 +186,39 @@ def within(pixels: Pixels, box: Box | None) -> Pixels:
     return pixels[..., top:bottom, left:right]
 
 
-def _picture(file: File) -> Image.Image:
-    with _stream(file) as stream, Image.open(stream, formats=_FORMATS) as image:
-        return upright(image)
+def stream_of(file: File) -> IO[bytes]:
+    """Return a file opened for reading from its beginning; one in memory is not copied."""
+    return file.open("rb") if isinstance(file, Path) else BytesIO(file.getvalue())
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Return an image turned upright; damaged EXIF data are ignored."""
-    image.load()
-    turn = _turn(image)
-    return image if turn is None else image.transpose(turn)
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return what turns an image upright; None where it is, or its EXIF data are damaged."""
+def orientation_of(image: Image.Image) -> int:
+    """Return how an image of Pillow has to be turned, 1 to 8; damaged EXIF data are ignored."""
     try:
-        return _UPRIGHT.get(image.getexif().get(0x0112, 1))
+        found = image.getexif().get(ORIENTATION, 1)
     except Exception:
-        return None
+        return 1
+    return found if found in _UPRIGHT else 1
 
 
-def _read_raster(file: File, box: Box | None, driver: str = "GTiff") -> Pixels | None:
-    """Return the bands of a raster, [C, H, W]; of the part in a box, which alone is decoded.
-
-    Return None for a whole image in grey or colours of 8 bits: Pillow knows colours and orientation
-    better. Others are read here, because Pillow would drop a fourth band that is no alpha, such as
-    infrared. Raises UnreadableError, and whatever rasterio raises.
-    """
-    from rasterio.enums import MaskFlags
-
-    with _opened(file, driver) as raster:
-        names = [colour.name for colour in raster.colorinterp]
-        kept = [index for index, name in zip(raster.indexes, names) if name != "alpha"]
-        special = names[0] in ("palette", "cyan")
-        colours = [names[index - 1] for index in kept]
-        plain = colours in (["gray"], ["red", "green", "blue"]) and raster.nodata is None
-        if set(raster.dtypes) == {"uint8"} and (special or (plain and box is None)):
-            return None
-        top, left, bottom, right = box or (0, 0, raster.height, raster.width)
-        kinds = {np.dtype(raster.dtypes[index - 1]) for index in kept}
-        pixel_bytes = sum(np.dtype(raster.dtypes[index - 1]).itemsize for index in kept)
-        size = (bottom - top) * (right - left) * pixel_bytes
-        if size > _LARGEST:
-            raise UnreadableError(
-                f"too large to be read whole ({size} bytes); cut large images with tile_overlap"
-            )
-        if any(kind.kind not in "uif" for kind in kinds):
-            raise UnreadableError(
-                f"has pixels of a type that is no image's ({', '.join(map(str, kinds))})"
-            )
-        window = ((top, bottom), (left, right))
-        values: Pixels = raster.read(kept, window=window)
-        if any(MaskFlags.all_valid not in raster.mask_flag_enums[index - 1] for index in kept):
-            values[raster.read_masks(kept, window=window) == 0] = 0
-    if values.dtype in (np.uint8, np.uint16):
-        return values
-    return np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Return pixels [..., H, W] that are stored in an orientation as they stand upright."""
+    swapped, rows, columns = _UPRIGHT[orientation]
+    if swapped:
+        pixels = pixels.swapaxes(-1, -2)
+    return pixels[..., :: -1 if rows else 1, :: -1 if columns else 1]
 
 
-def _opened(file: File, driver: str = "GTiff") -> Any:
-    """Return an open raster. Raises UnreadableError where it would need too much to be read."""
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
-
-    if isinstance(file, Path):
-        file.stat()  # says better than GDAL that there is no such file
-    warnings.simplefilter("ignore", NotGeoreferencedWarning)  # within QUIET
-    raster = rasterio.open(
-        file if isinstance(file, Path) else BytesIO(file.getbuffer()), driver=driver
-    )
-    if raster.count > MOST_BANDS:  # asking for each takes the time of all
-        raster.close()
-        raise UnreadableError(
-            f"has {raster.count} bands, or says so; {MOST_BANDS} at most are read"
-        )
-    # GDAL decodes whole blocks (tiles or strips), however small the part that is asked for
-    block = max(height * width for height, width in raster.block_shapes)
-    if block * sum(np.dtype(kind).itemsize for kind in raster.dtypes) > _LARGEST:
-        raster.close()
-        raise UnreadableError("its tiles or strips are too large to be read, or say so")
-    return raster
+def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Return height and width of an image that is stored with this size in an orientation."""
+    return size[::-1] if _UPRIGHT[orientation][0] else size
 
 
-def _read_mask(file: File, name: str, box: Box | None) -> Pixels:
-    # a part of a TIFF file is read alone: a mask may be as large as a map
-    if box is not None and _is_raster(name) and not _turned(file):
-        with _opened(file) as raster:
-            if raster.count != 1:
-                raise UnreadableError(
-                    f"a mask has one channel of class indices, not {raster.count}"
-                )
-            if np.dtype(raster.dtypes[0]).kind not in "ui":
-                raise UnreadableError(
-                    f"a mask has one channel of class indices, not of {raster.dtypes[0]}"
-                )
-            return np.asarray(raster.read(1, window=((box[0], box[2]), (box[1], box[3]))))
-    image = _picture(file)
-    if image.mode not in ("1", "L", "P") and image.mode[0] != "I":
-        raise UnreadableError(f"a mask has one channel of class indices, not {image.mode}")
-    return within(np.asarray(image).astype(np.int64), box)
-
-
-def _size(file: File, name: str) -> tuple[int, int]:
-    if _is_raster(name) and not _turned(file):
-        with _opened(file) as raster:
-            return raster.height, raster.width
-    with _stream(file) as stream, Image.open(stream, formats=_FORMATS) as image:
-        lies = [_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]
-        turned = image.format != "TIFF" and _turn(image) in lies  # Pillow turns TIFF files itself
-        width, height = image.size
-        return (width, height) if turned else (height, width)
+def stored_box(box: Box, size: tuple[int, int], orientation: int) -> Box:
+    """Return where a box of an upright image of this size is stored."""
+    swapped, rows, columns = _UPRIGHT[orientation]
+    top, left, bottom, right = box
+    if rows:
+        top, bottom = size[0] - bottom, size[0] - top
+    if columns:
+        left, right = size[1] - right, size[1] - left
+    return (left, top, right, bottom) if swapped else (top, left, bottom, right)

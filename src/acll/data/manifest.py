@@ -1,9 +1,12 @@
 """What a source offers, before a pixel is read: plain samples, and how to read one."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from acll.data.faults import DataFault
 from acll.data.images import Box, Pixels
@@ -24,6 +27,16 @@ class Sample:
     image_id: str = ""  # of a tile: the id of the image that it was cut from
 
 
+@dataclass(frozen=True, slots=True)
+class FileNotes:
+    """What the files of a sample hold beside the pixels that are used."""
+
+    # of each file: how many pages or frames it has, of which the first is used
+    pages: Mapping[str, int] = field(default_factory=dict)
+    # [entries, 3] the colours of the indices of the mask; None where these are grey levels
+    palette: NDArray[np.uint8] | None = None
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The samples of a task, and what is wrong with files that make none.
@@ -37,6 +50,8 @@ class Manifest:
         Raises as `read`.
     faults: of what makes no sample.
     warnings: of what is no matter of a sample, such as files that nothing uses.
+    notes: gives what the files of a sample hold beside its pixels, once it was read. Raises as
+        `read`.
     trusted: whether this package made the images, so that none is damaged or a duplicate.
     """
 
@@ -49,6 +64,7 @@ class Manifest:
     faults: list[DataFault] = field(default_factory=list)
     warnings: list[DataFault] = field(default_factory=list)
     trusted: bool = False
+    notes: Callable[[Sample], FileNotes] = lambda sample: FileNotes()
 
 
 def group_of(identity: str, pattern: str | None) -> str:

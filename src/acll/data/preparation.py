@@ -25,6 +25,7 @@ from acll.data.faults import DataFault, counted, in_words, some, write_faults
 from acll.data.images import Box, top_of
 from acll.data.manifest import Manifest, Sample
 from acll.data.names import alike, in_one_form
+from acll.data.palettes import PaletteCheck
 from acll.data.prepared import Content, TaskInfo
 from acll.data.splits import merge_groups, strata_of, stratified_group_split, subset
 from acll.data.storage import SPLITS
@@ -33,6 +34,8 @@ from acll.data.variants import part_of_classes
 from acll.settings import MOST_VALUES, refuse_odd_text
 
 Positions = NDArray[np.int64]
+# Data would depend on the machine; and which of two palettes is the right one, nobody knows.
+_NEVER_SKIPPED = ("machine", "palette")
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def prepare(
     manifest = task.manifest(root)
     _refuse_labels(name, manifest.classes)
     buffer = SampleBuffer(train.parent, task.image_size)
-    manifest, decoded, left_out = _read(name, task, manifest, buffer, report, processes)
+    manifest, decoded, left_out, doubtful = _read(name, task, manifest, buffer, report, processes)
     formats = buffer.formats()
     pixel_format = common_format([formats[index] for index in decoded.where])
     _refuse_channels(name, pixel_format[0], channels, task.image_size)
@@ -111,7 +114,7 @@ def prepare(
     leak_faults = [fault for _, fault in leaks]
     if task.duplicates == "stop":
         _refuse(name, "duplicates", leak_faults, report)
-    warnings = [*manifest.warnings, *_alike_classes(manifest.classes)]
+    warnings = [*manifest.warnings, *_alike_classes(manifest.classes), *doubtful]
     warnings += [] if manifest.trusted else _two_labels(decoded, manifest)
     if task.duplicates == "skip":
         dropped = [position for position, _ in leaks]
@@ -154,11 +157,12 @@ def prepare(
 
 def _read(
     name: str, task: Task, manifest: Manifest, buffer: SampleBuffer, report: Path, processes: int
-) -> tuple[Manifest, DecodedSamples, list[DataFault]]:
+) -> tuple[Manifest, DecodedSamples, list[DataFault], list[DataFault]]:
     """Decode all samples into the buffer.
 
     Return the manifest with the task's part of the classes and its tiles, the samples that can be
-    used, and what is wrong with the others. Raises DataError where no sample is left.
+    used, what is wrong with the others, and what deserves a look. Raises DataError where no sample
+    is left.
     """
     classes, labels = len(manifest.classes), None
     if task.part is not None:
@@ -167,15 +171,24 @@ def _read(
     decoder = Decoder(manifest, task, classes, labels)
     samples, present, digests, thumbnails = [], [], [], []
     faults = list(manifest.faults)
+    palettes = PaletteCheck()
+    pages: dict[str, int] = {}
+    mixed: dict[str, DataFault] = {}
     for sample, result in decode_all(decoder, processes, name):
         if isinstance(result, DataFault):
             faults.append(result)
             continue
+        fault = palettes.fault(sample, result.used, result.notes.palette)
+        if fault is not None:
+            mixed.setdefault(fault.file, fault)  # one for all tiles of an image
+            continue
+        pages.update({file: count for file, count in result.notes.pages.items() if count > 1})
         buffer.append(result.pixels, result.mask)
         samples.append(sample)
         present.append(result.present)
         digests.append(np.frombuffer(result.digest, np.uint8))
         thumbnails.append(result.thumbnail)
+    faults += mixed.values()
     if not samples:
         write_faults(report, refused=faults)
         lines = "\n".join(in_words(faults)) or "there is none"
@@ -189,7 +202,11 @@ def _read(
         np.stack(thumbnails),
         valid_boxes,
     )
-    return manifest, decoded, faults
+    doubtful = [
+        DataFault("pages", file, f"holds {count} images (pages, frames); the first is used")
+        for file, count in pages.items()
+    ]
+    return manifest, decoded, faults, doubtful + palettes.warnings()
 
 
 def _of_format(
@@ -254,7 +271,7 @@ def _not_skipped(faults: Sequence[DataFault], task: Task) -> list[DataFault]:
     a part of the classes is used.
     """
     if task.on_error == "skip":
-        return [fault for fault in faults if fault.kind == "machine"]
+        return [fault for fault in faults if fault.kind in _NEVER_SKIPPED]
     partly = task.tile_overlap is not None or task.part is not None
     return [fault for fault in faults if not (partly and fault.kind == "ignored")]
 
@@ -265,7 +282,7 @@ def _refuse(name: str, key: str, faults: Sequence[DataFault], report: Path) -> N
         return
     write_faults(report, refused=faults)
     files = f"{len(faults)} file{'s' if len(faults) > 1 else ''}"
-    can_skip = any(fault.kind != "machine" for fault in faults)
+    can_skip = any(fault.kind not in _NEVER_SKIPPED for fault in faults)
     skip = f" ({key}: stop; `skip` leaves them out)" if can_skip else ""
     what = f"{files} cannot be used{skip}"
     raise DataError(

@@ -1,43 +1,45 @@
 """Images as people have them → what the network of a task takes, as its images were prepared.
 
-An image is a path, an image of Pillow, an array [H, W] or [H, W, C], or a tensor [H, W] or [C, H,
-W]; of any size, of 8 or 16 bits, or floats in which white is 1.
+An image is a path, a file open for reading bytes, an image of Pillow, an array [H, W] or [H, W, C],
+or a tensor [H, W] or [C, H, W]; of any size, of 8 or 16 bits, or floats in which white is 1. Files
+are read as preparation reads them, and so is an image of Pillow that has only been opened. Of one
+that Pillow has decoded, what it holds counts: of some files that is less (8 bits of 16, say).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
-from acll.data.image_files import reader
 from acll.data.images import (
     Box,
+    File,
     Pixels,
-    UnreadableError,
     as_dtype,
     bands_of,
     guarded,
-    read_image,
+    orientation_of,
     resized,
-    size_of,
     top_of,
     upright,
     within,
 )
 from acll.data.prepared import TaskInfo
-from acll.data.storage import Folder
+from acll.data.reading import OpenImage, read_image
+from acll.data.storage import LARGEST_MEMBER
 from acll.data.tiles import filled_up
 from acll.data.variants import permuted, rotated
 from acll.errors import UserError
 
 _T = TypeVar("_T")
-OneImage = str | Path | Image.Image | NDArray[Any] | Tensor
+OneImage = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
 _TYPES = ("uint8", "uint16", "float32")
 _STRIP = 2**24  # pixels of an image that are held at once to make it small
 
@@ -48,19 +50,16 @@ class ImageError(UserError):
 
 def pixels_of(image: OneImage) -> Pixels:
     """Return the pixels [C, H, W] of an image, uint8, uint16 or float32. Raises ImageError."""
-    if isinstance(image, str | Path):
-        path = Path(image)
-        return _of_file(path, lambda: read_image(path, path.name))
+    file = _file_of(image)
+    if file is not None:
+        return _of_file(file, lambda: read_image(file))
     if isinstance(image, Image.Image):
         picture = image
-        try:
-            return _checked(guarded(lambda: bands_of(upright(picture))))
-        except UnreadableError as error:
-            raise ImageError(str(error)) from None
+        return _checked(_of_file(None, lambda: guarded(lambda: _held(picture))))
     if not hasattr(image, "__array__"):
         raise ImageError(
-            f"{type(image).__name__} is no image: must be a path, an image of Pillow, an array "
-            "or a tensor"
+            f"{type(image).__name__} is no image: must be a path, an open file, an image of "
+            "Pillow, an array or a tensor"
         )
     if isinstance(image, Tensor):
         image = image.float() if image.is_floating_point() else image
@@ -107,24 +106,62 @@ def in_parts(image: OneImage) -> InParts:
 
     Raises ImageError.
     """
-    if not isinstance(image, str | Path):
+    file = _file_of(image)
+    if file is None:
         pixels = pixels_of(image)
         return InParts((pixels.shape[1], pixels.shape[2]), lambda box: within(pixels, box))
-    path = Path(image)
-    part = reader(Folder(path.parent), read_image)
-
-    def read(box: Box) -> Pixels:
-        return _of_file(path, lambda: part(path.name, box))
-
-    return InParts(_of_file(path, lambda: size_of(path, path.name)), read)
+    opened = _of_file(file, lambda: OpenImage(file))
+    return InParts(opened.size, lambda box: _of_file(file, lambda: opened.pixels(box)))
 
 
-def _of_file(path: Path, read: Callable[[], _T]) -> _T:
+def _of_file(file: File | None, read: Callable[[], _T]) -> _T:
     """Return what is read of a file. Raises ImageError, which names it."""
     try:
         return read()
     except UserError as error:
-        raise ImageError(f"{path}: {error}") from None
+        words = f"{file}: {error}" if isinstance(file, Path) else str(error)
+        raise ImageError(words) from None
+
+
+def _file_of(image: OneImage) -> File | None:
+    """Return the file that an image is read from; None where what it holds in memory counts.
+
+    Raises ImageError.
+    """
+    if isinstance(image, str | Path):
+        return Path(image)
+    # Pillow decodes all other formats as preparation does
+    if isinstance(image, ImageFile.ImageFile) and image.format in ("PNG", "PPM", "TIFF"):
+        untouched = image.tile and image.tell() == 0
+        if untouched and image.fp is not None:
+            return _content(image.fp)
+    return _content(cast(IO[bytes], image)) if hasattr(image, "read") else None
+
+
+def _content(file: IO[bytes]) -> BytesIO:
+    """Return a whole file, from its beginning where it has one. Raises ImageError."""
+
+    def read() -> bytes:
+        position = file.tell() if file.seekable() else None
+        if position is not None:
+            file.seek(0)
+        content = file.read(LARGEST_MEMBER + 1)
+        if position is not None:
+            file.seek(position)
+        return content
+
+    content = _of_file(None, lambda: guarded(read))
+    if not isinstance(content, bytes):
+        raise ImageError('a file open as text: open it with "rb"')
+    if len(content) > LARGEST_MEMBER:
+        raise ImageError(f"a file of more than {LARGEST_MEMBER} bytes: give its path")
+    return BytesIO(content)
+
+
+def _held(image: Image.Image) -> Pixels:
+    """Return the pixels of an image of Pillow, upright. Raises whatever there is."""
+    image.load()  # which turns TIFF files
+    return upright(bands_of(image), orientation_of(image))
 
 
 def made_small(image: OneImage, size: tuple[int, int]) -> Pixels:

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -95,7 +95,6 @@ _NOTHING = (
     "the weights are no numbers"
 )
 _IN_MEMORY = 2**28  # pixels of a mask
-_ONE = str | Path | Image.Image  # what may have parts, and is an image all the same
 
 
 class PackedNetwork:
@@ -170,12 +169,14 @@ class PackedNetwork:
     ) -> Prediction | list[Prediction]:
         """Return what an image shows, or a list for several images.
 
-        images: one or several of a path, an image of Pillow, an array [H, W] or [H, W, C], or a
-        tensor [H, W] or [C, H, W], of any size. They are prepared as the task's images were. Raises
-        PackingError, and ImageError for an image that cannot be used.
+        images: one or several of a path, a file open for reading bytes, an image of Pillow, an
+            array [H, W] or [H, W, C], or a tensor [H, W] or [C, H, W], of any size.
+
+        They are prepared as the task's images were. Raises PackingError, and ImageError for an
+        image that cannot be used.
         """
         several = hasattr(images, "__getitem__") or isinstance(images, Iterable)
-        one = isinstance(images, _ONE) or not several or getattr(images, "ndim", 4) < 4
+        one = _is_one(images) or not several or getattr(images, "ndim", 4) < 4
         found = []
         every: Any = [images] if one else images
         for prediction in self.predict_each(task, every, device):
@@ -193,8 +194,8 @@ class PackedNetwork:
         """
         record = self._file.record(task)
         info, network = task_info_of(record), self._held(task, _usable(device))
-        if isinstance(images, _ONE):
-            images = [images]
+        if _is_one(images):
+            images = [cast(OneImage, images)]
         if record.kind == "segmentation":
             yield from (_segmented(network, info, image) for image in images)
             return
@@ -229,6 +230,11 @@ class PackedNetwork:
             owned / total if record.frozen else None,
             used / total,
         )
+
+
+def _is_one(images: Any) -> bool:
+    """Return whether something that may have parts is an image all the same."""
+    return isinstance(images, str | Path | Image.Image) or hasattr(images, "read")
 
 
 def _usable(device: str | torch.device) -> torch.device:

@@ -13,11 +13,12 @@ from pydantic import Field
 
 from acll.data.errors import DataError
 from acll.data.faults import DataFault, some
-from acll.data.image_files import may_be_image, reader, unused
-from acll.data.images import Pixels, UnreadableError, read_image, size_of, within
-from acll.data.manifest import Manifest, Sample, group_of
+from acll.data.image_files import may_be_image, unused
+from acll.data.images import Pixels, UnreadableError, within
+from acll.data.manifest import FileNotes, Manifest, Sample, group_of
 from acll.data.names import alike, difference, folded
 from acll.data.prepared import IGNORE
+from acll.data.reading import Opener
 from acll.data.storage import COMPRESSED, SPLITS, Storage, absent, content_of, storage_of
 from acll.data.task import RawData
 from acll.errors import quoted
@@ -137,7 +138,7 @@ def _manifest(task: Coco, root: Path) -> Manifest:
     for split, content in contents.items():
         warnings += _doubtful(content, parts[split].annotations)
 
-    image_of = reader(storage, read_image)
+    images = Opener(storage)
     # two splits may annotate an image, each in its own way
     drawings = {(sample.split, sample.image): sample.mask for sample in samples}
 
@@ -147,7 +148,7 @@ def _manifest(task: Coco, root: Path) -> Manifest:
         return _mask(height, width, drawn)
 
     def read(sample: Sample) -> tuple[Pixels, Pixels | None]:
-        image, size = image_of(sample.image, sample.box), sample.mask[:2]
+        image, size = images.open(sample.image).pixels(sample.box), sample.mask[:2]
         # The annotations may state any size, so nothing is drawn before it is that of the image.
         # A mask without memory carries the size to where the two are compared.
         if sample.box is None and image.shape[1:] != size:
@@ -155,10 +156,18 @@ def _manifest(task: Coco, root: Path) -> Manifest:
         return image, within(mask_of(sample.split, sample.image), sample.box)
 
     def size(sample: Sample) -> list[tuple[int, int]]:
-        return [size_of(storage.open(sample.image), sample.image), sample.mask[:2]]
+        return [images.open(sample.image).size, sample.mask[:2]]
 
     return Manifest(
-        "segmentation", [BACKGROUND, *wanted], list(contents), samples, read, size, faults, warnings
+        "segmentation",
+        [BACKGROUND, *wanted],
+        list(contents),
+        samples,
+        read,
+        size,
+        faults,
+        warnings,
+        notes=lambda sample: FileNotes({sample.image: images.open(sample.image).pages()}),
     )
 
 

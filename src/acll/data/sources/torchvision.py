@@ -14,7 +14,15 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from acll.data.errors import DataError
-from acll.data.images import Pixels, UnreadableError, bands_of, guarded, within
+from acll.data.images import (
+    Pixels,
+    UnreadableError,
+    bands_of,
+    guarded,
+    orientation_of,
+    upright,
+    within,
+)
 from acll.data.manifest import Manifest, Sample, group_of
 from acll.data.prepared import IGNORE
 from acll.data.storage import ARCHIVES, SPLITS, missing, walk
@@ -308,7 +316,7 @@ def _cityscapes(dataset: Any) -> list[tuple[str, int]]:
 def _decoded(task: Torchvision, image: Any, target: Any) -> tuple[Pixels, Pixels | None]:
     """Return pixels and mask of what a dataset gives; its masks have only been opened so far."""
     if task.kind != "segmentation":
-        return bands_of(image), None
+        return upright(bands_of(image), orientation_of(image)), None
     values = np.asarray(target)
     if values.ndim != 2:
         raise UnreadableError(f"a mask has one channel of class indices, not {target.mode}")
