@@ -122,7 +122,9 @@ def _in_words(error: Exception) -> str:
 
 def bands_of(image: Image.Image) -> Pixels:
     """Return the pixels [C, H, W] of an image: one channel where it is grey, else three."""
-    if image.mode in ("1", "L", "LA", "La"):
+    if image.mode == "La":  # which Pillow converts to nothing else
+        image = image.convert("LA")
+    if image.mode in ("1", "L", "LA"):
         return np.asarray(image.convert("L"))[None]
     if image.mode == "F":
         return np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)[None]

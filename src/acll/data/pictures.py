@@ -2,6 +2,7 @@
 
 import re
 import struct
+import zlib
 from contextlib import suppress
 from io import BytesIO
 from typing import IO
@@ -32,7 +33,7 @@ _LARGEST_PNG = 2**30  # bytes; more than any has whose pixels are read
 # of some programs holds the orientation.
 _MEANT = (b"tRNS", b"eXIf")
 _ORIENTED = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
-_LONGEST_TEXT = 2**20  # bytes
+_LONGEST_TEXT, _MOST_TEXTS = 2**20, 8  # bytes; Pillow refuses more than 64 such texts
 _PGM = re.compile(rb"P[25](?:(?:\s|#[^\r\n]*[\r\n])+\d+){2}(?:\s|#[^\r\n]*[\r\n])+(\d+)\s")
 
 
@@ -129,7 +130,7 @@ class _Png:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.frames, self.oriented = 1, False
-        kept, size = [_PNG], 0
+        kept, size, texts = [_PNG], 0, 0
         stream.seek(len(_PNG))
         while len(head := stream.read(8)) == 8:
             length, name = struct.unpack(">I4s", head)
@@ -138,7 +139,8 @@ class _Png:
             content = stream.read(length + 4)  # with its checksum
             if name == b"acTL" and len(content) >= 4:
                 self.frames = max(1, struct.unpack(">I", content[:4])[0])
-            text = length <= _LONGEST_TEXT and content.startswith(_ORIENTED)
+            text = content.startswith(_ORIENTED) and _is_short(name, content[:-4])
+            text, texts = text and texts < _MOST_TEXTS, texts + text
             self.oriented |= text or name == b"eXIf"
             # the first letter of what no image can do without is large
             if name[:1].isupper() or name in _MEANT or text:
@@ -150,6 +152,20 @@ class _Png:
         # byte 8 is the depth, byte 9 the type of colours, of which 0 is grey
         self.deep = len(header) > 9 and header[8] == 16 and header[9] != 0
         self.content = BytesIO(b"".join(kept))
+
+
+def _is_short(name: bytes, content: bytes) -> bool:
+    """Return whether the text in a chunk of a PNG is as short as Pillow wants it, expanded."""
+    _, _, rest = content.partition(b"\0")
+    if name == b"tEXt" or (name == b"iTXt" and rest[:1] == b"\0"):
+        return len(rest) <= _LONGEST_TEXT
+    packed = rest[1:] if name == b"zTXt" else b"".join(rest[2:].split(b"\0", 2)[2:])
+    decoder = zlib.decompressobj()
+    try:
+        decoder.decompress(packed, _LONGEST_TEXT)
+    except zlib.error:
+        return False
+    return not decoder.unconsumed_tail
 
 
 def _white(head: bytes) -> int | None:
