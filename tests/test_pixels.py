@@ -490,6 +490,20 @@ def levels_of_10_bits(path):
     return np.rint(values * (65535 / 1023)).astype(np.uint16)[None], values
 
 
+def _deep_ppm(white):
+    def write(path):
+        values = DEEP.astype(int) % (white + 1)
+        head = f"P6\n# a remark\n7 9\n{white}\n".encode()
+        path.write_bytes(head + last(values).astype(">u2").tobytes())
+        return np.rint(values * (65535 / white)).astype(np.uint16), None
+
+    return write
+
+
+CASES["deep.ppm"] = _deep_ppm(65535)
+CASES["of_10_bits.ppm"] = _deep_ppm(1023)
+
+
 @case
 def black_is_1(path):
     path.write_bytes(b"P4\n7 9\n" + np.packbits(GREY <= 100, axis=1).tobytes())
@@ -563,7 +577,7 @@ def for_prediction(path):
         yield pixels_of(image)
     with path.open("rb") as file, Image.open(file) as image:
         yield pixels_of(image)
-        if image.format not in ("TIFF", "PNG"):
+        if image.format not in ("PNG", "PPM", "TIFF"):
             image.load()
             yield pixels_of(image)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from acll.data.images import (
+    LARGEST,
     Box,
     File,
     Pixels,
@@ -27,6 +28,7 @@ from acll.data.rasters import lossy, pixels_of_png
 
 # not those for which Pillow runs programs
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "PPM")
+_HEAD_BYTES = 2**12  # in which what is looked for at the beginning of a file lies
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LARGEST_PNG = 2**30  # bytes; more than any has whose pixels are read
 # Chunks of a PNG that mean something here, beside those without which there is no image. The text
@@ -34,7 +36,8 @@ _LARGEST_PNG = 2**30  # bytes; more than any has whose pixels are read
 _MEANT = (b"tRNS", b"eXIf")
 _ORIENTED = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 _LONGEST_TEXT, _MOST_TEXTS = 2**20, 8  # bytes; Pillow refuses more than 64 such texts
-_PGM = re.compile(rb"P[25](?:(?:\s|#[^\r\n]*[\r\n])+\d+){2}(?:\s|#[^\r\n]*[\r\n])+(\d+)\s")
+# the head of a PGM or PPM; its last number is the highest level
+_HEAD = re.compile(rb"P([2356])(?:(?:\s|#[^\r\n]*[\r\n])+(\d+)){3}\s")
 
 
 class Picture:
@@ -43,10 +46,11 @@ class Picture:
     def __init__(self, file: File) -> None:
         self._file, self._stream = file, stream_of(file)
         try:
-            head = self._stream.read(2**12)
+            head = self._stream.read(_HEAD_BYTES)
             self._png = _Png(self._stream) if head.startswith(_PNG) else None
             self._image: Image.Image | None = self._opened()
             self._format, self._white = self._image.format, _white(head)
+            self._deep_ppm = head.startswith(b"P6") and (self._white or 0) > 255
             # for PNG files without it, Pillow would decode the image to look behind it
             oriented = self._png is None or self._png.oriented
             self._orientation = orientation_of(self._image) if oriented else 1
@@ -79,6 +83,8 @@ class Picture:
         if self._pixels is None:
             if self._png is not None and self._png.deep:
                 stored = pixels_of_png(self._png.content)
+            elif self._deep_ppm:
+                stored = self._pixels_of_ppm()
             else:
                 stored = bands_of(self._loaded())
             self._pixels = upright(stored, self._orientation)
@@ -108,6 +114,22 @@ class Picture:
         if self._white is None or self._white == spread:
             return values
         return np.rint(values * (self._white / spread)).astype(np.int64)
+
+    def _pixels_of_ppm(self) -> Pixels:
+        """Return the pixels of a PPM of more than 8 bits, white being 65535."""
+        height, width = self.size
+        if 6 * height * width > LARGEST:
+            raise UnreadableError(f"too large to be read ({6 * height * width} bytes)")
+        self._stream.seek(0)
+        head = _HEAD.match(self._stream.read(_HEAD_BYTES))
+        assert head is not None
+        assert self._white is not None
+        self._stream.seek(head.end())
+        content = self._stream.read(6 * height * width)
+        values = np.frombuffer(content, ">u2").reshape(height, width, 3).transpose(2, 0, 1)
+        if self._white < 65535:
+            values = np.rint(values.clip(0, self._white) * (65535 / self._white))
+        return values.astype(np.uint16)
 
     def _opened(self) -> Image.Image:
         content = self._stream if self._png is None else self._png.content
@@ -172,5 +194,5 @@ def _white(head: bytes) -> int | None:
     """Return the highest level of a grey PNG or PGM, from its first bytes; None of others."""
     if head.startswith(_PNG):
         return 2 ** head[24] - 1 if len(head) > 25 and head[24] <= 16 else None
-    found = _PGM.match(head)
-    return int(found[1]) if found else None
+    found = _HEAD.match(head)
+    return int(found[2]) if found else None
