@@ -914,6 +914,25 @@ def test_long_texts_cost_neither_the_image_nor_memory(tmp_path):
         tracemalloc.stop()
 
 
+def test_a_chunk_that_claims_a_gigabyte_costs_no_memory(tmp_path):
+    import tracemalloc
+
+    save(tmp_path / "x.png", last(COLOUR))
+    content = bytearray((tmp_path / "x.png").read_bytes())
+    place = content.index(b"IDAT") - 4
+    content[place : place + 4] = struct.pack(">I", 2**30 - 100)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableError):
+            read_image(io.BytesIO(content))
+        (tmp_path / "x.png").write_bytes(content)
+        with pytest.raises(UnreadableError):
+            read_image(tmp_path / "x.png")
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_the_orientation_that_a_text_holds_counts(tmp_path, orientation):
     info = PngImagePlugin.PngInfo()

@@ -1,8 +1,10 @@
 """A packed network in use: what is loaded gives what evaluation gave, from images as people have
 them."""
 
+import io
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +163,18 @@ def test_an_image_of_pillow_stands_upright_and_arrays_may_have_any_byte_order(tm
     assert np.array_equal(packed.predict("x", deep.astype(">u2")).probabilities, expected)
     half = torch.from_numpy(smooth(3).copy()).permute(2, 0, 1).to(torch.bfloat16) / 255
     assert packed.predict("x", half).label == packed.predict("x", smooth(3)).label
+
+
+def test_an_open_file_is_one_image_and_several_are_several(tmp_path):
+    packed = packed_of(prepare(PETS, pets(tmp_path)), tmp_path / "network.safetensors")
+    path = save(tmp_path / "x.png", smooth(3))
+    expected = packed.predict("x", path).probabilities
+    with path.open("rb") as file, tempfile.NamedTemporaryFile() as other:
+        other.write(path.read_bytes())
+        for one in (file, other, io.BytesIO(path.read_bytes())):
+            assert np.array_equal(packed.predict("x", one).probabilities, expected)
+        found = packed.predict("x", [file, path])
+    assert [np.array_equal(one.probabilities, expected) for one in found] == [True, True]
 
 
 def test_colours_become_grey_where_the_task_is(tmp_path):

@@ -1,5 +1,6 @@
 """Images of all formats but TIFF, decoded by Pillow: always as a whole."""
 
+import os
 import re
 import struct
 import zlib
@@ -31,9 +32,8 @@ _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "PPM")
 _HEAD_BYTES = 2**12  # in which what is looked for at the beginning of a file lies
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LARGEST_PNG = 2**30  # bytes; more than any has whose pixels are read
-# Chunks of a PNG that mean something here, beside those without which there is no image. The text
-# of some programs holds the orientation.
-_MEANT = (b"tRNS", b"eXIf")
+# texts in a PNG, and the beginnings of those that hold the orientation
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ORIENTED = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 _LONGEST_TEXT, _MOST_TEXTS = 2**20, 8  # bytes; Pillow refuses more than 64 such texts
 # the head of a PGM or PPM; its last number is the highest level
@@ -153,23 +153,30 @@ class _Png:
     def __init__(self, stream: IO[bytes]) -> None:
         self.frames, self.oriented = 1, False
         kept, size, texts = [_PNG], 0, 0
-        stream.seek(len(_PNG))
+        end = stream.seek(0, os.SEEK_END)
+        position = stream.seek(len(_PNG))
         while len(head := stream.read(8)) == 8:
             length, name = struct.unpack(">I4s", head)
-            if size + length > _LARGEST_PNG:
-                raise UnreadableError(f"too large to be read, or says so ({length} bytes)")
-            content = stream.read(length + 4)  # with its checksum
-            if name == b"acTL" and len(content) >= 4:
-                self.frames = max(1, struct.unpack(">I", content[:4])[0])
-            text = content.startswith(_ORIENTED) and _is_short(name, content[:-4])
-            text, texts = text and texts < _MOST_TEXTS, texts + text
-            self.oriented |= text or name == b"eXIf"
+            position += 8 + length + 4  # with the checksum
             # the first letter of what no image can do without is large
-            if name[:1].isupper() or name in _MEANT or text:
-                kept += [head, content]
-                size += length
+            meant = name[:1].isupper() or name in (b"tRNS", b"eXIf")
+            text = name in _TEXTS and length <= _LONGEST_TEXT and texts < _MOST_TEXTS
+            if meant or text or name == b"acTL":
+                if size + length > _LARGEST_PNG:
+                    raise UnreadableError(f"too large to be read, or says so ({length} bytes)")
+                # what a file only claims to have asks for no memory
+                content = stream.read(min(length + 4, end))
+                text = text and content.startswith(_ORIENTED) and _is_short(name, content[:-4])
+                if name == b"acTL" and len(content) >= 4:
+                    (self.frames,) = struct.unpack(">I", content[:4])
+                if meant or text:
+                    kept += [head, content]
+                    size += length
+                texts += text
+                self.oriented |= text or name == b"eXIf"
             if name == b"IEND":
                 break
+            stream.seek(position)
         header = kept[2] if len(kept) > 2 else b""
         # byte 8 is the depth, byte 9 the type of colours, of which 0 is grey
         self.deep = len(header) > 9 and header[8] == 16 and header[9] != 0
