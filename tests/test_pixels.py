@@ -923,11 +923,9 @@ def test_a_chunk_that_claims_a_gigabyte_costs_no_memory(tmp_path):
     content[place : place + 4] = struct.pack(">I", 2**30 - 100)
     tracemalloc.start()
     try:
-        with pytest.raises(UnreadableError):
-            read_image(io.BytesIO(content))
+        same(read_image(io.BytesIO(content)), COLOUR)
         (tmp_path / "x.png").write_bytes(content)
-        with pytest.raises(UnreadableError):
-            read_image(tmp_path / "x.png")
+        same(read_image(tmp_path / "x.png"), COLOUR)
         assert tracemalloc.get_traced_memory()[1] < 2**23
     finally:
         tracemalloc.stop()

@@ -174,7 +174,7 @@ def test_an_open_file_is_one_image_and_several_are_several(tmp_path):
         for one in (file, other, io.BytesIO(path.read_bytes())):
             assert np.array_equal(packed.predict("x", one).probabilities, expected)
         found = packed.predict("x", [file, path])
-    assert [np.array_equal(one.probabilities, expected) for one in found] == [True, True]
+    assert all(np.allclose(one.probabilities, expected) for one in found)
 
 
 def test_colours_become_grey_where_the_task_is(tmp_path):
