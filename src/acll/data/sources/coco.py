@@ -59,7 +59,7 @@ class Coco(RawData):
 Drawn = list[tuple[dict[str, Any], int]]  # annotations, and the index of each one's class
 
 BACKGROUND = "background"
-_LONGEST_SIDE = 2**24  # pixels of an image
+_LONGEST = 2**31  # pixels of a side, more than any format has
 _FAR = 10  # times the image's longer side
 _ID = (int, str)
 _COUNT = (int,)
@@ -125,7 +125,7 @@ def _manifest(task: Coco, root: Path) -> Manifest:
     for split, content in contents.items():
         folder = parts[split].images
         for name, image, drawn in _drawn(content, folder, index):
-            fault = _fault_of_name(storage, present, folder, name) or _fault_of_size(name, image)
+            fault = _fault_of_name(storage, present, folder, name)
             if fault is not None:
                 faults.append(fault)
                 continue
@@ -169,15 +169,6 @@ def _manifest(task: Coco, root: Path) -> Manifest:
         warnings,
         notes=lambda sample: FileNotes({sample.image: images.open(sample.image).pages()}),
     )
-
-
-def _fault_of_size(name: str, image: dict[str, Any]) -> DataFault | None:
-    """Return the fault of an image that cannot be as large as its annotations say."""
-    height, width = image["height"], image["width"]
-    if max(height, width) <= _LONGEST_SIDE:
-        return None
-    words = f"its annotations say {width}x{height} pixels, which is no image"
-    return DataFault("size", name, words)
 
 
 def _refuse_absent_folder(
@@ -254,7 +245,8 @@ def _doubtful(content: dict[str, Any], file: str) -> list[DataFault]:
         ids = some([str(one) for one in dict.fromkeys(loose)])
         words = f"annotations of images that it does not list: {len(loose)} (of image {ids})"
         faults.append(DataFault("annotation", file, words))
-    counts = Counter(one["id"] for one in content["annotations"] if "id" in one)
+    # these ids are needed for nothing else, so they may be absent, or anything
+    counts = Counter(one["id"] for one in content["annotations"] if type(one.get("id")) in _ID)
     twice = [str(one) for one, count in counts.items() if count > 1]
     if twice:
         words = f"ids that several annotations have: {len(twice)} ({some(twice)}); all are drawn"
@@ -347,8 +339,8 @@ def _contradiction(content: dict[str, Any], folder: str) -> str | None:
 
 
 def _fits(value: Any, kind: tuple[type, ...]) -> bool:
-    """Return whether a value is of one of these types, and where it counts pixels, at least 1."""
-    return type(value) in kind and (kind != _COUNT or value > 0)
+    """Return whether a value is of one of these types, and a number of pixels one of an image."""
+    return type(value) in kind and (kind != _COUNT or 0 < value < _LONGEST)
 
 
 def _drawn(
