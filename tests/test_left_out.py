@@ -306,6 +306,7 @@ def test_a_class_that_train_has_under_nearly_that_name_is_named(images, train, t
         (f"pets/train/{NFD}/0.png", "written in another Unicode form"),
         ("pets/train/cat/0 .png", None),
         ("pets/train/emu/0.png", None),
+        ("x" * 5000, None),
     ],
 )
 def test_a_file_of_nearly_the_name_in_a_table_is_named(images, name, words):

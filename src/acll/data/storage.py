@@ -120,6 +120,13 @@ class Folder:
         """Return the names in the same folders that begin with a dot, sorted."""
         return sorted(filter(_hidden, self._walked))
 
+    def has(self, name: str) -> bool:
+        """Return whether there is a file of this name, which may be one that no file can have."""
+        try:
+            return (self.root / name).is_file()
+        except (OSError, ValueError):
+            return False
+
     @cached_property
     def _walked(self) -> list[str]:
         try:

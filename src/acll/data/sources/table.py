@@ -62,7 +62,7 @@ def _raw_files(task: Table, root: Path) -> list[Path]:
     path = root / task.path
     columns = ["path", "mask"] if task.kind == "segmentation" else ["path"]
     names = {row[column] for row in rows_of(task, root) for column in columns}
-    return [path, *(file for name in sorted(names) if (file := path.parent / name).is_file())]
+    return [path, *(path.parent / name for name in sorted(names) if Folder(path.parent).has(name))]
 
 
 def _manifest(task: Table, root: Path) -> Manifest:
@@ -88,7 +88,7 @@ def _manifest(task: Table, root: Path) -> Manifest:
     samples, faults, used = [], [], []
     for row in sorted(rows, key=lambda row: (SPLITS.index(row["split"]), row["path"])):
         named = [row["path"], row["mask"]] if masks else [row["path"]]
-        lacking = [name for name in named if not (path.parent / name).is_file()]
+        lacking = [name for name in named if not storage.has(name)]
         used += [name for name in named if name not in lacking]
         if lacking:
             faults.append(absent(storage, lacking[0], path.name))
