@@ -23,8 +23,8 @@ ifdef DATA
 export ACLL_DATA_ROOT := $(value DATA)
 endif
 
-.PHONY: help install run report prove plan check download verify repair share pull leftovers prune-results \
-    test test-slow test-faults fuzz lint format docs registry lock clean
+.PHONY: help install run report prove plan check download verify repair share pull leftovers \
+    prune-results test test-slow test-faults fuzz lint format docs registry lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -33,7 +33,7 @@ help:  ## this list
 	@echo "CONFIG=name  another configuration: config/name.yaml (default: demo)"
 	@echo "DATA=folder  another place of raw data than the configuration's data_root"
 
-run: .git .venv/installed  ## run the pipeline on config/$(CONFIG).yaml; only what has changed is run
+run: .git .venv/installed  ## run config/$(CONFIG).yaml; only what has changed is run
 	@acll ready config/$(CONFIG).yaml
 	@$(SNAKEMAKE)
 	@acll finish config/$(CONFIG).yaml
@@ -117,7 +117,7 @@ clean:  ## remove the environment and caches; results stay
 # Before gigabytes are installed.
 .git:
 	@echo 'error: this folder is no git repository, which DVC needs: `git clone` the project' >&2
-	@echo '  instead of downloading it, or make one of it: `git init && git add --all && git commit`' >&2
+	@echo '  instead of downloading it, or make one of it: `git init && git add . && git commit`' >&2
 	@exit 1
 
 # Installed again when what is required has another content than was installed, whatever its time.

@@ -14,7 +14,7 @@ from typing import Any
 from acll.errors import UserError
 
 # what a disk says that has no room, for anybody or for this user, or takes nothing
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def saying_where(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        for code in NO_ROOM:
+        for code in DISK_REFUSES:
             if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
                 words = f"cannot be written: {os.strerror(code)}; {free_space(path)}"
                 raise UserError(f"{path}: {words}") from None

@@ -137,7 +137,7 @@ def acquire_run_lock():
 
 
 def bear_a_full_disk():
-    """Say at the end which disk is full; a log of Snakemake that cannot be written hinders nothing."""
+    """Say at the end which disk is full; a log that Snakemake cannot write hinders nothing."""
     logging.raiseExceptions = False
     atexit.register(warn_of_full_disk, Path.cwd())
 

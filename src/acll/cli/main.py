@@ -10,7 +10,7 @@ from pathlib import Path
 
 from acll.cli import networks, runs, shares
 from acll.errors import UserError, harmless
-from acll.files import NO_ROOM, free_space
+from acll.files import DISK_REFUSES, free_space
 
 EXAMPLES = """examples:
   acll check config/demo.yaml
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _CONFIGURATION,
         "check a configuration and its raw data, without running anything",
     )
-    command(runs.plan, _CONFIGURATION, "say which jobs a run would run, and why")
+    command(runs.list_plan, _CONFIGURATION, "say which jobs a run would run, and why")
     command(
         runs.download, _CONFIGURATION, "fetch and verify the datasets of torchvision that it names"
     )
@@ -148,11 +148,11 @@ def _words(error: Exception) -> str:
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error) if isinstance(error, UserError) else harmless(error)
     if error.filename is None:
-        return f"the output: {error.strerror}" if error.errno in NO_ROOM else harmless(error)
+        return f"the output: {error.strerror}" if error.errno in DISK_REFUSES else harmless(error)
     path = Path(str(error.filename2 or error.filename))
     if path.name.endswith(".partial"):  # `.<name>.partial`: see `files.written`
         path = path.with_name(path.name.removesuffix(".partial")[1:])
-    where = f"; {free_space(path)}" if error.errno in NO_ROOM else ""
+    where = f"; {free_space(path)}" if error.errno in DISK_REFUSES else ""
     return f"{harmless(path)}: {error.strerror}{where}"
 
 

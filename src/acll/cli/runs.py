@@ -60,7 +60,7 @@ def check(path: Path) -> None:
     print(f"{path}: sound{', as far as it can be told without them' if partly else ''}; {counts}")
 
 
-def plan(path: Path) -> None:
+def list_plan(path: Path) -> None:
     """Say which jobs a run would run, and why.
 
     Snakemake keeps notes where it works. So it looks at links to the results, in a folder of its
@@ -183,10 +183,10 @@ def finish(path: Path) -> None:
     results = root / "results" / name
     here = Path.cwd()
     table(results.relative_to(here) if results.is_relative_to(here) else results)
-    report(path, if_changed=True)
     add_stage(root / "dvc.yaml", name)  # where the run did not begin with `ready`
     with held(results):  # what is recorded must not change meanwhile
         record(root, name)
+    report(path, if_changed=True)  # it shows the configuration that has been recorded
 
 
 def table(path: Path) -> None:
