@@ -235,7 +235,7 @@ def test_a_raster_that_is_too_large_to_be_read_whole_is_segmented_by_tiles(
     path = raster(tmp_path / "large.tif", values, compress="zstd", **options)
     expected = packed.predict("x", np.moveaxis(values, 0, 2)).mask
     assert np.array_equal(packed.predict("x", path).mask, expected)
-    monkeypatch.setattr("acll.data.images._LARGEST", 90 * 70 * 3 - 1)
+    monkeypatch.setattr("acll.data.rasters.LARGEST", 90 * 70 * 3 - 1)
     monkeypatch.setattr("acll.serving.model._IN_MEMORY", 100)
     monkeypatch.setattr("acll.serving.inputs._STRIP", 70 * 16)
     with pytest.raises(UserError, match="too large to be read whole"):
