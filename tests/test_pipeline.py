@@ -290,7 +290,7 @@ def test_without_the_default_profile_the_run_refuses_and_says_why(tmp_path):
     (profile / "config.yaml").write_text("cores: 1\n")
     result = snakemake(TINY, tmp_path / "tiny", "--workflow-profile", str(profile))
     assert result.returncode != 0
-    assert "the default profile is not in force" in result.stdout + result.stderr
+    assert "what profiles/default/config.yaml says" in result.stdout + result.stderr
 
 
 def test_results_are_refused_in_the_repository_itself():
