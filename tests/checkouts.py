@@ -1,16 +1,19 @@
 """Checkouts of this project as users have them: a git repository with two tiny configurations, DVC,
 and raw data."""
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from filelock import FileLock
 from PIL import Image
@@ -139,6 +142,19 @@ class Checkout:
         (self.folder / ".venv").symlink_to(BIN.parent)
         (self.folder / ".git/info").mkdir(exist_ok=True)
         (self.folder / ".git/info/exclude").write_text(".venv\n")
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[None]:
+    """Make a folder a disk of so many bytes; skip the test where that is not allowed."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be made here: {mounted.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def jobs_in(text: str) -> set[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from checkouts import SMALL, Checkout, contents, finished, jobs_in
+from checkouts import SMALL, Checkout, contents, finished, jobs_in, small_disk
 
 LATEST = 0.7  # of the time that an undisturbed run takes
 HOW = (
@@ -123,12 +123,8 @@ def place(tmp_path, how):
     if how != "the disk full":
         yield path
         return
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "none", path]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be made here: {mounted.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", "--lazy", path], check=True)
+    with small_disk(path, ROOM):
+        yield path
 
 
 def set_back(own: Checkout) -> None:

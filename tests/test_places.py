@@ -22,7 +22,7 @@ from acll.packing.tensor_file import save_tensors
 from acll.sharing.place import refuse_place
 from acll.sharing.transfer import has_remote, push, record, require_repository
 from acll.training.checkpoint import Checkpoint
-from checkouts import SMALL, Checkout, checkout, finished, raw_images
+from checkouts import SMALL, Checkout, checkout, finished, raw_images, small_disk
 from conftest import ROOT
 from test_transfer import STAGES, commit
 
@@ -219,12 +219,8 @@ def disk(tmp_path):
     """A disk with room for a megabyte."""
     path = tmp_path / "disk"
     path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", path]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be made here: {mounted.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", "--lazy", path], check=True)
+    with small_disk(path, 2**20):
+        yield path
 
 
 def write_plainly(path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import TextIOWrapper
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 from matplotlib import get_data_path
@@ -74,7 +74,7 @@ def _is_input(name: str) -> bool:
 
     Hidden files and those that `write_masks` has made are not.
     """
-    hidden = PurePath(name).name.startswith(".")
+    hidden = Path(name).name.startswith(".")
     return Path(name).suffix.lower() in IMAGE_SUFFIXES and not (hidden or name.endswith(_MADE))
 
 

@@ -123,11 +123,6 @@ def _built(network: Network, kind: Kind, weights: str, classes: int) -> TaskNetw
     return _torchvision(network.backbone, weights, network.channels, classes)
 
 
-def body_kind(network: Network) -> Kind:
-    """Return the kind of task whose network has every part."""
-    return "segmentation" if isinstance(network, DecoderNetwork) else "classification"
-
-
 # --------------------------------------------------------------------------------------------------
 # our own; to import a library would take longer than all the rest
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from acll.settings import MOST_BANDS, Settings, Size
+from acll.settings import MOST_BANDS, Kind, Settings, Size
 
 Width = Annotated[int, Field(gt=0, le=2**20)]
 CHANNELS_HELP = "channels (bands) of its images; grey images are repeated to fill them"
@@ -68,3 +68,8 @@ Network = Annotated[
     | Annotated[PerceptronNetwork, Tag("perceptron")],
     Discriminator(_network_kind),
 ]
+
+
+def body_kind(network: Network) -> Kind:
+    """Return the kind of task whose network has every part."""
+    return "segmentation" if isinstance(network, DecoderNetwork) else "classification"

@@ -17,7 +17,7 @@ from acll.data.task import RawData, Task
 from acll.errors import UserError
 from acll.files import sha256
 from acll.networks.buildable import Wanted
-from acll.networks.spec import DecoderNetwork
+from acll.networks.spec import body_kind
 from acll.parameters.prepare import prepared_settings
 from acll.settings import Kind
 from acll.sharing.records import read_record
@@ -139,8 +139,8 @@ def wanted_networks(configuration: Configuration, root: Path, results: Path) -> 
         path = root / network.weights
         own = path if network.weights not in ("none", "imagenet") and path.is_file() else None
         # the one that has every part is built, too: it is what tasks share
-        body: Kind = "segmentation" if isinstance(network, DecoderNetwork) else "classification"
-        wanted[name] = Wanted(network, [*of_tasks, body], own, identities[name])
+        kinds_built = [*of_tasks, body_kind(network)]
+        wanted[name] = Wanted(network, kinds_built, own, identities[name])
     return wanted
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from acll.data.batches import splits_of
 from acll.data.prepared import TaskInfo
 from acll.data.root import data_root
-from acll.networks.build import NetworkError, body_kind, build
+from acll.networks.build import NetworkError, build
 from acll.networks.partition import partition
+from acll.networks.spec import body_kind
 from acll.packing import packed_file
 from acll.packing.ownership import Packed, TaskRecord, empty
 from acll.parameters.node import NodeParams
