@@ -15,7 +15,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 import pytest
@@ -63,11 +65,11 @@ def undisturbed(tmp_path_factory) -> tuple[Checkout, dict[str, bytes], float]:
     return own, contents(own.results("small")), seconds
 
 
-def start(own: Checkout) -> subprocess.Popen:
+def start(own: Checkout, more: Mapping[str, str] = MappingProxyType({})) -> subprocess.Popen:
     return subprocess.Popen(
         own.command("run", "small"),
         cwd=own.folder,
-        env=own.environment(),
+        env=own.environment() | more,
         text=True,
         start_new_session=True,
         stdout=subprocess.PIPE,
@@ -232,7 +234,8 @@ def test_jobs_that_a_killed_run_left_at_work_are_stopped_and_go_on_from_their_ch
     longer = copy.deepcopy(SMALL)
     longer["tasks"]["a"]["training"] = {"epochs": 300}
     clone.write(longer)
-    run = start(clone)
+    # without a server of steps, which would end them with the run
+    run = start(clone, {"ACLL_STEP_SERVER": ""})
     checkpoint = clone.results("small") / "nodes/small/dense/seed0/a/dense.checkpoint"
     deadline = time.time() + 60
     while not checkpoint.exists() and time.time() < deadline:

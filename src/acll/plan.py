@@ -150,7 +150,7 @@ def command(rule: str) -> str:
     # Arguments are the lines of a file that bash makes, and the parameters come by standard input:
     # those of many nodes are more than a command line may hold.
     return (
-        f"python -m acll.steps.{rule} @<(printf '%s\\n' {' '.join(arguments)}) "
+        f"python -S -m acll.steps._client {rule} @<(printf '%s\\n' {' '.join(arguments)}) "
         "<<< {params.job:q} > {log.text:q} 2>&1 "
         "|| {{ tail -n 15 {log.text:q} >&2; exit 1; }}"
     )

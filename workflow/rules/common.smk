@@ -29,13 +29,15 @@ os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries among themselves; they w
 from acll.data.root import CHANNELS_KEY, ROOT_KEY
 from acll.errors import UserError
 from acll.lock import held
-from acll.plan import command
+from acll.plan import ARGUMENTS, command
 from acll.run_settings import odd_settings
 from acll.run_summary import errors_of_steps, job_summary, warn_of_full_disk, what_to_do
 from acll.sharing.leftovers import remove_checkpoints
 from acll.sharing.place import refuse_place
 from acll.sharing.planned import planned
 from acll.sharing.times import settle_times
+from acll.steps._client import SERVER
+from acll.steps._server import StepServer, libraries_of
 
 
 def read_plan():
@@ -134,6 +136,14 @@ def acquire_run_lock():
         RUN_LOCK.enter_context(held(Path.cwd()))
     except UserError as error:
         raise WorkflowError(str(error)) from None
+
+
+def start_step_server():
+    """Start the process that forks steps, where jobs run on this machine."""
+    if workflow.local_exec and SERVER not in os.environ:  # set by whoever brings another, or none
+        rules = {job.rule.name for job in workflow.dag.needrun_jobs()} & set(ARGUMENTS)
+        server = StepServer(sorted(rules), libraries_of(CONFIGURATION), CONFIGURATION.threads)
+        atexit.register(server.stop)
 
 
 def bear_a_full_disk():
