@@ -15,7 +15,9 @@ endif
 REQUIRED := requirements/uv.txt requirements/lock.txt pyproject.toml
 RESULTS := results/$(CONFIG)
 WHAT ?= all
-SNAKEMAKE := snakemake --configfile config/$(CONFIG).yaml --directory $(RESULTS)
+# Where it is interrupted make ends as of Ctrl-C, too, with exit code 130 and no words of its own.
+RUN = acll run config/$(CONFIG).yaml $(if $(V),--verbose) \
+    || { [ $$? -eq 130 ] && kill -INT $$PPID || exit 1; }
 
 export PATH := $(CURDIR)/.venv/bin:$(value PATH)
 export PYTHONPATH := $(CURDIR)/src
@@ -30,13 +32,12 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
 	    | sed -E -e 's/^([a-z-]+):.*## /\1\t/' -e 's/\$$\(CONFIG\)/$(CONFIG)/g' | expand -t 16
 	@echo
+	@echo "V=1          show all that Snakemake says"
 	@echo "CONFIG=name  another configuration: config/name.yaml (default: demo)"
 	@echo "DATA=folder  another place of raw data than the configuration's data_root"
 
 run: .git .venv/installed  ## run config/$(CONFIG).yaml; only what has changed is run
-	@acll ready config/$(CONFIG).yaml
-	@$(SNAKEMAKE)
-	@acll finish config/$(CONFIG).yaml
+	@$(RUN)
 
 report: .venv/installed  ## write results/$(CONFIG)/report.html: all that came out on one page
 	@acll report config/$(CONFIG).yaml
@@ -59,8 +60,7 @@ verify: .venv/installed  ## check by content that all results are what this comm
 repair: .git .venv/installed  ## put back damaged or missing results from DVC, or make them again
 	@acll ready config/$(CONFIG).yaml
 	@acll repair config/$(CONFIG).yaml
-	@$(SNAKEMAKE)
-	@acll finish config/$(CONFIG).yaml
+	@$(RUN)
 	@acll verify config/$(CONFIG).yaml
 
 share: .git .venv/installed  ## verify the results, commit them to DVC, push them to its remote

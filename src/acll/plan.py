@@ -138,10 +138,7 @@ class Job:
 
 
 def command(rule: str) -> str:
-    """Return the shell command of a rule's jobs, as Snakemake fills it in.
-
-    One that fails shows the end of its log.
-    """
+    """Return the shell command of a rule's jobs, as Snakemake fills it in."""
     inputs, outputs = ARGUMENTS[rule]
     arguments = [f"--{key.replace('_', '-')} {{input.{key}:q}}" for key in inputs]
     arguments += [f"--{key.replace('_', '-')} {{output.{key}:q}}" for key in outputs]
@@ -151,8 +148,7 @@ def command(rule: str) -> str:
     # those of many nodes are more than a command line may hold.
     return (
         f"python -S -m acll.steps._client {rule} @<(printf '%s\\n' {' '.join(arguments)}) "
-        "<<< {params.job:q} > {log.text:q} 2>&1 "
-        "|| {{ tail -n 15 {log.text:q} >&2; exit 1; }}"
+        "<<< {params.job:q} > {log.text:q} 2>&1"
     )
 
 

@@ -24,16 +24,21 @@ def job_summary(dag: Any) -> str:
 
 
 def errors_of_steps(logs: Iterable[str]) -> list[str]:
-    """Return what the failed steps of this run have said, the name of the log in front.
+    """Return for each failed step of this run what it has said, and where its log lies.
 
-    logs: of its failed jobs, below `logs`.
+    That is its errors or, of a step that ended without a word for the user, its last line. logs: of
+    the failed jobs, below `logs` in the results, where this process works.
     """
     lines = []
     for path in map(Path, sorted(logs)):
-        if path.suffix == ".log" and path.is_file():
-            said = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            job = path.relative_to("logs").with_suffix("")
-            lines += [f"{job}: {line}" for line in said if line.startswith("error: ")]
+        if path.suffix != ".log" or not path.is_file():
+            continue
+        said = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        said = [line for line in said if line.strip()]
+        errors = [line for line in said if line.startswith("error: ")]
+        job = path.relative_to("logs").with_suffix("")
+        lines += [f"{job}: {line}" for line in errors or said[-1:] or ["has said nothing"]]
+        lines.append(f"  log: results/{Path.cwd().name}/{path}")
     return lines
 
 

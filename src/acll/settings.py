@@ -20,6 +20,7 @@ MOST_BANDS = 1000  # of an image
 MOST_PIXELS = 2**24  # of an image that goes through a network whole
 MOST_VALUES = 2**27  # of one in all its channels
 MOST_TEXT = 1000  # characters of a name
+FEWEST_SAMPLES = 50  # a validation split below this says little; a run warns
 
 
 def _sides(value: Any) -> Any:

@@ -1,24 +1,34 @@
-"""A logger plugin of Snakemake: a line for each job that starts or ends, with the time left.
+"""A logger plugin of Snakemake: a live display in a terminal, a line for each job in a log.
 
-Snakemake finds the plugin by the name of this package and expects the class `LogHandler` here; the
-default profile asks for it. All other messages, those of dry runs and errors included, are
-Snakemake's own.
+Snakemake finds the plugin by the name of this package and expects the classes `LogHandler` and
+`LogHandlerSettings` here; the default profile asks for it. Dry runs, and runs with
+`--logger-acll-verbose`, show Snakemake's own messages.
 """
 
 import logging
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from snakemake.logging import ColorizingTextHandler, DefaultFormatter
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
+from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
-from snakemake_logger_plugin_acll.progress import Progress, earlier_seconds
+from snakemake_logger_plugin_acll.display import Display
+from snakemake_logger_plugin_acll.progress import Progress, earlier_seconds, warnings_in
 
-_SAID_HERE = {LogEvent.JOB_INFO, LogEvent.JOB_FINISHED, LogEvent.JOB_STARTED, LogEvent.PROGRESS}
+_SUMMARY = "At least one job did not complete successfully"  # after each job that failed was named
+
+
+@dataclass
+class LogHandlerSettings(LogHandlerSettingsBase):
+    """What the command line may set."""
+
+    verbose: bool = field(default=False, metadata={"help": "show all that Snakemake says"})
 
 
 class LogHandler(LogHandlerBase):
@@ -27,38 +37,64 @@ class LogHandler(LogHandlerBase):
     def __post_init__(self) -> None:
         settings = self.common_settings
         formatter = DefaultFormatter(settings.quiet, settings.show_failed_logs)
-        stream = sys.stdout if settings.stdout else sys.stderr
-        self._console = ColorizingTextHandler(settings.nocolor, stream, formatter)
+        self._stream = sys.stdout if settings.stdout else sys.stderr
+        self._console = ColorizingTextHandler(settings.nocolor, self._stream, formatter)
+        own = self.settings
+        self._plain = settings.dryrun or (isinstance(own, LogHandlerSettings) and own.verbose)
         self._progress: Progress | None = None
+        self._display: Display | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record, or what is said in its place."""
-        line = None if self.common_settings.dryrun else self._line(record.__dict__)
-        if line:
-            self._console.emit(_plain(line))
-        elif line is None:
+        if self._plain:
             self._console.emit(record)
+            return
+        lines = self._lines(record.__dict__)
+        if lines is None:
+            self._console.emit(record)
+        for line in lines or []:
+            print(line, file=sys.stdout if self._stream is sys.stdout else sys.stderr, flush=True)
 
-    def _line(self, record: Mapping[str, Any]) -> str | None:
-        """Return the line in place of a record: empty for nothing, None for the record itself."""
+    def close(self) -> None:
+        """Take the display off the screen."""
+        if self._display is not None:
+            self._display.stop()
+            self._display = None
+        super().close()
+
+    def _lines(self, record: Mapping[str, Any]) -> list[str] | None:
+        """Return the lines in place of a record, or None for the record itself."""
         event, now = record.get("event"), time.monotonic()
         if event == LogEvent.RUN_INFO:
-            planned = {
-                rule: count
-                for rule, count in record["stats"].items()
-                if rule not in ("total", "all")
-            }
-            self._progress = Progress(planned, earlier_seconds(Path("benchmarks")), now)
-        if self._progress is None:
+            return self._begin(record["stats"], now)
+        progress = self._progress
+        if progress is not None and event == LogEvent.JOB_INFO and record["rule_name"] != "all":
+            logs = [path for path in record["log"] if path.endswith(".log")]
+            log = Path(logs[0]) if logs else None
+            progress.start(record["jobid"], record["rule_name"], record["rule_msg"], log, now)
+        elif progress is not None and event == LogEvent.JOB_FINISHED:
+            return self._end(progress, record["job_id"], now)
+        elif progress is not None and event == LogEvent.JOB_ERROR:
+            return progress.fail(record["jobid"], now)
+        elif record["levelno"] >= logging.WARNING and _SUMMARY not in str(record["msg"]):
             return None
-        if event == LogEvent.JOB_INFO and record["rule_name"] != "all":
-            return self._progress.start(
-                record["jobid"], record["rule_name"], record["rule_msg"], now
-            )
-        if event == LogEvent.JOB_FINISHED and self._progress.is_running(record["job_id"]):
-            return self._progress.end(record["job_id"], now)
-        needless = event in _SAID_HERE or str(record["msg"]).startswith("Select jobs")
-        return "" if needless else None
+        return []
+
+    def _begin(self, stats: Mapping[str, int], now: float) -> list[str]:
+        planned = {rule: count for rule, count in stats.items() if rule not in ("total", "all")}
+        self._progress = Progress(planned, earlier_seconds(Path("benchmarks")), now)
+        if self._stream.isatty():
+            self._display = Display(self._progress, self._stream)
+            return []
+        return [f"{self._progress.total} jobs to run"]
+
+    def _end(self, progress: Progress, number: int, now: float) -> list[str]:
+        if not progress.is_running(number):
+            return []
+        job = progress.running[number]
+        line = progress.end(number, now)
+        warnings = warnings_in(job.log) if job.rule == "prepare" and job.log is not None else []
+        return [*([] if self._display is not None else [line]), *warnings]
 
     # what Snakemake asks of a plugin
     writes_to_stream = True
@@ -66,7 +102,3 @@ class LogHandler(LogHandlerBase):
     has_filter = False
     has_formatter = True
     needs_rulegraph = False
-
-
-def _plain(line: str) -> logging.LogRecord:
-    return logging.LogRecord("snakemake", logging.INFO, "", 0, line, None, None)

@@ -3,11 +3,23 @@
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 # share of the jobs left whose rule has a known time, from which on the time left is told
 _KNOWN = 0.25
+_END = 4096  # bytes of a log in which its last line is looked for
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job that has started and not ended. log: the file in which its step says how far it is."""
+
+    rule: str
+    message: str
+    log: Path | None
+    began: float
 
 
 class Progress:
@@ -30,28 +42,31 @@ class Progress:
         self._left = Counter(planned)  # jobs of each rule that have not ended
         self._earlier = earlier
         self._seconds: dict[str, list[float]] = defaultdict(list)
-        # by the number of a job: its rule, its message, when it started
-        self._running: dict[int, tuple[str, str, float]] = {}
-        self._began = now
+        self.running: dict[int, Running] = {}  # by the number of a job
+        self.began = now
 
-    def start(self, job: int, rule: str, message: str, now: float) -> str:
-        """Return the line for a job that starts."""
-        self._running[job] = (rule, message, now)
-        return f"started  {message}"
+    def start(self, number: int, rule: str, message: str, log: Path | None, now: float) -> None:
+        """Take note of a job that starts."""
+        self.running[number] = Running(rule, message, log, now)
 
-    def is_running(self, job: int) -> bool:
+    def is_running(self, number: int) -> bool:
         """Return whether a job has started and not ended."""
-        return job in self._running
+        return number in self.running
 
-    def end(self, job: int, now: float) -> str:
+    def end(self, number: int, now: float) -> str:
         """Return the line for a job that has ended."""
-        rule, message, start = self._running.pop(job)
-        self._seconds[rule].append(now - start)
-        self._left[rule] -= 1
+        job = self.running.pop(number)
+        self._seconds[job.rule].append(now - job.began)
+        self._left[job.rule] -= 1
         self.done += 1
         left = self.seconds_left(now)
         about = f"; about {shown(left)} left" if left is not None else ""
-        return f"{self.done} of {self.total}  {message} ({shown(now - start)}){about}"
+        return f"{self.done} of {self.total}  {job.message} ({shown(now - job.began)}){about}"
+
+    def fail(self, number: int, now: float) -> list[str]:
+        """Return the line for a job that has failed, if it has not been given already."""
+        job = self.running.pop(number, None)
+        return [] if job is None else [f"failed  {job.message} ({shown(now - job.began)})"]
 
     def seconds_left(self, now: float) -> float | None:
         """Return the seconds left of the run, if as many jobs go on side by side as so far.
@@ -66,12 +81,10 @@ class Progress:
         ended = [second for seconds in self._seconds.values() for second in seconds]
         other = fmean(ended)  # for rules of which nothing is known
         work = sum(count * known.get(rule, other) for rule, count in self._left.items())
-        so_far = {job: now - start for job, (_, _, start) in self._running.items()}
-        work -= sum(
-            min(so_far[job], known.get(rule, other)) for job, (rule, _, _) in self._running.items()
-        )
-        spent = sum(ended) + sum(so_far.values())
-        side_by_side = max(spent / max(now - self._began, 1e-9), 1e-9)
+        running = list(self.running.values())  # a copy: the display reads in a thread of its own
+        work -= sum(min(now - job.began, known.get(job.rule, other)) for job in running)
+        spent = sum(ended) + sum(now - job.began for job in running)
+        side_by_side = max(spent / max(now - self.began, 1e-9), 1e-9)
         return work / side_by_side
 
 
@@ -91,3 +104,23 @@ def earlier_seconds(benchmarks: Path) -> dict[str, float]:
         with path.open(encoding="utf-8") as file:
             seconds[rule] += [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
     return {rule: fmean(each) for rule, each in seconds.items() if each}
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log that is still written; empty where there is none yet."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(log.stat().st_size - _END, 0))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip() if lines else ""
+
+
+def warnings_in(log: Path) -> list[str]:
+    """Return the lines of a log that are warnings."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return [line for line in lines if line.startswith("warning: ")]

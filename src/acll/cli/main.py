@@ -62,6 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command(
         runs.download, _CONFIGURATION, "fetch and verify the datasets of torchvision that it names"
     )
+    run = command(
+        runs.run,
+        _CONFIGURATION,
+        "run it: only what has changed; print its tables and write its report",
+    )
+    run.add_argument("--verbose", "-v", action="store_true", help="show all that Snakemake says")
     command(
         runs.ready,
         _CONFIGURATION,

@@ -7,6 +7,7 @@ quickly.
 import hashlib
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -171,6 +172,24 @@ def ready(path: Path) -> None:
             f"dvc.lock knows results of this: `make pull CONFIG={name}` brings them, where a "
             "run makes them anew"
         )
+
+
+def run(path: Path, verbose: bool) -> None:
+    """Run a configuration, which does only what has changed; print its tables, write its report.
+
+    Ctrl-C ends it with exit code 130. verbose: show all that Snakemake says. Raises UserError.
+    """
+    from acll.cli.interrupts import end_on_interrupt
+
+    end_on_interrupt(f"interrupted: `make run CONFIG={path.stem}` goes on where this stopped")
+    ready(path)
+    root, name = checkout_of(path)
+    command = [sys.executable, "-m", "snakemake", f"--configfile=config/{name}.yaml"]
+    command += [f"--directory=results/{name}", *(["--logger-acll-verbose"] if verbose else [])]
+    code = subprocess.run(command, cwd=root, check=False).returncode
+    if code:  # the run has said why
+        sys.exit(1)
+    finish(path)
 
 
 def finish(path: Path) -> None:

@@ -33,8 +33,8 @@ from acll.search.trials import (
     TrialLog,
 )
 from acll.seeds import derived
+from acll.settings import FEWEST_SAMPLES
 
-FEWEST_SAMPLES = 50  # a validation split below this says little; the run warns
 SHORT_LENGTH = 1 / 16  # length of short retraining, in full ones
 SHORT_SHARE = 0.25  # how much of what the reference leaves of the budget short trials may spend
 FEWEST_TRIALS, MOST_TRIALS = 4, 12  # short trials, whatever the budget

@@ -6,6 +6,7 @@ from acll.data.preparation import prepare
 from acll.data.root import data_root, networks_channels
 from acll.files import write_json
 from acll.parameters.prepare import PrepareParams
+from acll.settings import FEWEST_SAMPLES
 from acll.steps._run import run
 
 
@@ -22,7 +23,10 @@ def main(
     for what in ("left_out", "warnings"):
         kinds = ", ".join(f"{kind} {count}" for kind, count in found[what].items())
         if kinds:
-            print(f"{params.name}: {what.replace('_', ' ')}: {kinds}; see {report}")
+            print(f"warning: {params.name}: {what.replace('_', ' ')}: {kinds}; see {report}")
+    if found["samples"]["val"] < FEWEST_SAMPLES:
+        few = f"{found['samples']['val']} validation samples"
+        print(f"warning: {params.name}: {few}; below {FEWEST_SAMPLES} a score of them says little")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,46 @@
+"""Ctrl-C during a run: one line, exit code 130, no process left behind.
+
+Whatever is killed goes on from its checkpoint with the next run, so nothing has to be cleared up.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+
+import psutil
+
+CODE = 128 + signal.SIGINT
+_PATIENCE = 1.0  # seconds in which killed processes must have ended
+_SHOW_CURSOR = "\x1b[?25h"  # which the live display hides
+
+
+def end_on_interrupt(words: str) -> None:
+    """From now on end this process, and all that it has started, where it is interrupted.
+
+    SIGINT is blocked in this thread and in the processes that it starts, so that none of them
+    reacts by itself. Whatever thread gets the signal, it wakes one that waits for it: the main
+    thread may be waiting for a process. words: what to say.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    # this thread does nothing more, whatever it was waiting for
+    signal.signal(signal.SIGINT, lambda *_: threading.Event().wait())
+    threading.Thread(target=_wait, args=(reading, words), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+def _wait(reading: int, words: str) -> None:
+    while signal.SIGINT not in os.read(reading, 1):  # other signals come here, too
+        pass
+    started = psutil.Process().children(recursive=True)
+    for process in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(started, timeout=_PATIENCE)
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{_SHOW_CURSOR}\n")
+    print(words, file=sys.stderr, flush=True)
+    os._exit(CODE)
