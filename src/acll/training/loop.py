@@ -182,7 +182,8 @@ def _train_epoch(
     for module in gradient_masks.frozen_norms:
         module.eval()
     torch.manual_seed(derived(config.seed, "dropout", epoch))
-    an_epoch, total = learner.batches(), 0.0
+    an_epoch = learner.batches()
+    seen: list[Tensor] = []
     whole = steps_of(config.epochs, an_epoch)
     steps = min(an_epoch, whole - epoch * an_epoch)
     losses = islice(learner.losses(config.seed, epoch), steps)
@@ -195,7 +196,9 @@ def _train_epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         gradient_masks.before_step(lr)
         optimizer.step()
-        total += loss.item()
+        seen.append(loss.detach())
+    # read once: to ask a GPU for each loss would let it wait for the next batch
+    total: float = sum(torch.stack(seen).tolist())
     if not math.isfinite(total):
         raise TrainingError(config.label, "the loss is", epoch + 1)
     return total / steps
