@@ -687,12 +687,12 @@ def data(bench: Bench) -> None:
                 )
             fed = means["prepared_file"] / means["on_card"]
             bench.rows.add("data", case.name, dtype, "prepared_file", "fed", fed, "ratio")
-            start_time = bench.synchronised()
-            evaluated(network, train, info, bench.device)
-            speed = len(train) / (bench.synchronised() - start_time)
-            bench.rows.add(
-                "data", case.name, "default", "prepared_file", "evaluation", speed, "1/s"
-            )
+        taken = [
+            bench.seconds(lambda: evaluated(network, train, info, bench.device))  # noqa: B023
+            for _ in range(2)
+        ]
+        speed = len(train) / min(taken)
+        bench.rows.add("data", case.name, "default", "prepared_file", "evaluation", speed, "1/s")
         path.unlink()
 
 
