@@ -21,6 +21,9 @@ same bits. Steps are timed by events on the card: medians of all steps but the f
 A group that fails writes a row `failed` and its traceback to standard error; the exit code is 1.
 """
 
+# functions that use the variable of a loop are called at once
+# ruff: noqa: B023
+
 import argparse
 import contextlib
 import csv
@@ -488,7 +491,7 @@ def _repeat(bench: Bench, case: Case, dtype: str) -> None:
         schedule = schedule_of(2, optimizer="adamw", learning_rate=1e-3)
 
         def run(**more: Any) -> FitResult:
-            return fitted(learner, state, masks, keep_state=True, schedule=schedule, **more)  # noqa: B023
+            return fitted(learner, state, masks, keep_state=True, schedule=schedule, **more)
 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -657,7 +660,7 @@ def data(bench: Bench) -> None:
         for augmentation in ([], ["flip", "shift"], ALL_AUGMENTATION):
             said = "+".join(augmentation) or "no augmentation"
             taken = [
-                bench.seconds(lambda: _epoch_of(bench, case, train, info, augmentation))  # noqa: B023
+                bench.seconds(lambda: _epoch_of(bench, case, train, info, augmentation))
                 for _ in range(2)
             ]
             speed = len(train) / min(taken)
@@ -688,8 +691,7 @@ def data(bench: Bench) -> None:
             fed = means["prepared_file"] / means["on_card"]
             bench.rows.add("data", case.name, dtype, "prepared_file", "fed", fed, "ratio")
         taken = [
-            bench.seconds(lambda: evaluated(network, train, info, bench.device))  # noqa: B023
-            for _ in range(2)
+            bench.seconds(lambda: evaluated(network, train, info, bench.device)) for _ in range(2)
         ]
         speed = len(train) / min(taken)
         bench.rows.add("data", case.name, "default", "prepared_file", "evaluation", speed, "1/s")
@@ -730,12 +732,12 @@ def serve(bench: Bench) -> None:
             packed, _ = _learned(bench, case, packed, seed, name)
         assert packed is not None
         path = bench.folder / f"{case.name}.safetensors"
-        taken = bench.seconds(lambda: write_packed(path, packed))  # noqa: B023
+        taken = bench.seconds(lambda: write_packed(path, packed))
         add("serve", case.name, "float32", "two tasks", "write", taken, "s")
         add("serve", case.name, "float32", "two tasks", "file", path.stat().st_size / 2**20, "MiB")
         bench.peak_begins()
         loads = [
-            bench.seconds(lambda: acll.load(path).network("second").to(bench.device))  # noqa: B023
+            bench.seconds(lambda: acll.load(path).network("second").to(bench.device))
             for _ in range(3)
         ]
         add("serve", case.name, "float32", "second task", "load_to_device", min(loads), "s")
@@ -787,12 +789,12 @@ def search(bench: Bench) -> None:
             for name in partition(network).shared
         }
         for scope in ("global", "layer"):
-            taken = bench.seconds(lambda: pruned(state, masks, 0.7, scope))  # noqa: B023
+            taken = bench.seconds(lambda: pruned(state, masks, 0.7, scope))
             add("search", case.name, "float32", scope, "release", taken, "s")
         network.to(bench.device)
-        copies = [bench.seconds(lambda: network.load_state_dict(state)) for _ in range(3)]  # noqa: B023
+        copies = [bench.seconds(lambda: network.load_state_dict(state)) for _ in range(3)]
         add("search", case.name, "float32", "state", "copy_to_device", min(copies), "s")
-        copies = [bench.seconds(lambda: snapshot(network.state_dict())) for _ in range(3)]  # noqa: B023
+        copies = [bench.seconds(lambda: snapshot(network.state_dict())) for _ in range(3)]
         add("search", case.name, "float32", "state", "copy_kept", min(copies), "s")
         retraining = Retraining(learner, schedule_of(), state, masks, "global")
         run_trial = trial_runner(retraining)
@@ -812,7 +814,7 @@ def search(bench: Bench) -> None:
         add("search", case.name, "float32", "global", "commit", taken_by["commit"], "s")
         path = bench.folder / "network.safetensors"
         write_packed(path, packed)
-        taken = bench.seconds(lambda: read_packed(path))  # noqa: B023
+        taken = bench.seconds(lambda: read_packed(path))
         add("search", case.name, "float32", "one task", "read_packed", taken, "s")
         path.unlink()
 

@@ -73,7 +73,8 @@ def moved(values: Tensor, device: torch.device) -> Tensor:
     """Return values on the device; a GPU gets them while this process goes on."""
     if device.type != "cuda" or values.is_cuda:
         return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)
+    # contiguous: what has been expanded cannot be pinned
+    return values.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 def _chosen(values: Tensor, indices: Tensor, device: torch.device) -> Tensor:
