@@ -97,9 +97,8 @@ class FitResult:
 def prepare_process(threads: int) -> torch.device:
     """Make torch repeatable, with this number of threads; the device is a GPU where there is one.
 
-    On a CPU results are equal bit for bit. On a GPU a few operations (cross-entropy of masks,
-    bilinear upsampling) have no repeatable form, and results may differ in the last bits from run
-    to run.
+    On a CPU results are equal bit for bit. On a GPU a few operations (adaptive pooling to several
+    values, say) have no repeatable form, and results may differ in the last bits from run to run.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
