@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acll.training.evaluate import _confusion
-from acll.training.losses import class_weights, loss_of
+from acll.training.losses import class_weights, loss_of, repeatable_cross_entropy
 from acll.training.metrics import EvalResult, mean_iou, score, standard_error
 from conftest import batches
 
@@ -197,6 +197,23 @@ def test_a_batch_of_ignored_pixels_alone_has_no_loss(name, weights):
     value, slope = gradient(loss, torch.randn(2, 3, 4, 4), torch.full((2, 4, 4), 255))
     assert value == 0
     assert (slope == 0).all()
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.1, 2.0, 0.5])])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("valid_rows", [4, 1, 0])
+def test_the_loss_that_a_gpu_takes_for_masks_is_that_of_pytorch(weights, smoothing, valid_rows):
+    settings = batches("segmentation", label_smoothing=smoothing)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 4, generator=generator)
+    labels = torch.randint(0, 3, (2, 4, 4), generator=generator)
+    labels[:, valid_rows:] = 255
+    found = gradient(
+        lambda *given: repeatable_cross_entropy(*given, weights, smoothing), logits, labels
+    )
+    torch.testing.assert_close(
+        found, gradient(loss_of("segmentation", settings, weights), logits, labels)
+    )
 
 
 @pytest.mark.parametrize("name", LOSSES)

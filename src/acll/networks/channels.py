@@ -58,7 +58,7 @@ class ChannelGraph:
             return None
 
         with _hooked(self._network, hook):
-            self._network(self._images)
+            self._run()
         # a normalisation that is used more than once belongs to no single layer
         return {
             weight: norm if norm is not None and reads[norm] == 1 else None
@@ -107,8 +107,13 @@ class ChannelGraph:
             return None
 
         with _hooked(self._network, hook):
-            self._network(self._images)
+            self._run()
         return reads
+
+    def _run(self) -> None:
+        """Run the network where it is now: a training between two calls may have moved it."""
+        device = next((value.device for value in self._network.parameters()), self._images.device)
+        self._network(self._images.to(device))
 
 
 def _coded(output: Tensor, silent: Tensor | None, axis: int, generator: torch.Generator) -> Tensor:

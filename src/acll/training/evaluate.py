@@ -26,18 +26,21 @@ def evaluated(
     network.eval()
     kind: Kind = header.kind
     results = []
+    # read once, at the end: to ask a GPU would let it wait for the next batch
+    finite = torch.ones((), dtype=torch.bool, device=device)
     for images, labels in evaluation_batches(split, header, device):
         logits = network(images)
-        if not bool(torch.isfinite(logits).all()):
-            raise NotFiniteError(
-                f"{header.name}: the network gives values that are not finite; it cannot be scored"
-            )
+        finite &= torch.isfinite(logits).all()
         predictions = logits.argmax(dim=1)
         if kind == "classification":
-            results.append((predictions == labels).cpu().numpy())
+            results.append(predictions == labels)
         else:
             results.append(_confusion(predictions, labels, len(header.classes)))
-    together = np.concatenate(results)
+    if not finite:
+        raise NotFiniteError(
+            f"{header.name}: the network gives values that are not finite; it cannot be scored"
+        )
+    together = torch.cat(results).cpu().numpy()
     if kind == "classification":
         return EvalResult(kind, correct=together)
     return EvalResult(
@@ -56,11 +59,10 @@ def _stitched(confusion: np.ndarray, split: Split) -> np.ndarray:
     return matrices
 
 
-def _confusion(predictions: torch.Tensor, labels: torch.Tensor, classes: int) -> np.ndarray:
+def _confusion(predictions: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
     """Return matrices int64 [B, C, C] of predictions and labels [B, H, W], less ignored pixels."""
     valid = labels != IGNORE
     image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1).expand_as(labels)
     cell = (image * classes + labels) * classes + predictions
     counts = torch.bincount(cell[valid], minlength=len(labels) * classes * classes)
-    matrices: np.ndarray = counts.view(-1, classes, classes).cpu().numpy()
-    return matrices
+    return counts.view(-1, classes, classes)

@@ -97,13 +97,14 @@ class FitResult:
 def prepare_process(threads: int) -> torch.device:
     """Make torch repeatable, with this number of threads; the device is a GPU where there is one.
 
-    On a CPU results are equal bit for bit. On a GPU a few operations (cross-entropy of masks,
-    bilinear upsampling) have no repeatable form, and results may differ in the last bits from run
-    to run.
+    On a CPU results are equal bit for bit. On a GPU a few operations (adaptive pooling to several
+    values, say) have no repeatable form, and results may differ in the last bits from run to run.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # nothing reads memory before it is written; to fill it first takes a part of every step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -182,7 +183,8 @@ def _train_epoch(
     for module in gradient_masks.frozen_norms:
         module.eval()
     torch.manual_seed(derived(config.seed, "dropout", epoch))
-    an_epoch, total = learner.batches(), 0.0
+    an_epoch = learner.batches()
+    seen: list[Tensor] = []
     whole = steps_of(config.epochs, an_epoch)
     steps = min(an_epoch, whole - epoch * an_epoch)
     losses = islice(learner.losses(config.seed, epoch), steps)
@@ -195,7 +197,9 @@ def _train_epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         gradient_masks.before_step(lr)
         optimizer.step()
-        total += loss.item()
+        seen.append(loss.detach())
+    # read once: to ask a GPU for each loss would let it wait for the next batch
+    total: float = sum(torch.stack(seen).tolist())
     if not math.isfinite(total):
         raise TrainingError(config.label, "the loss is", epoch + 1)
     return total / steps

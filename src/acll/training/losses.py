@@ -20,6 +20,8 @@ def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
     ignored = IGNORE if kind == "segmentation" else -1
 
     def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+        if kind == "segmentation" and logits.is_cuda:
+            return repeatable_cross_entropy(logits, labels, weights, settings.label_smoothing)
         # a batch of ignored pixels alone has a mean over nothing: no loss then, rather than NaN
         if kind == "segmentation" and not bool((labels != ignored).any()):
             return logits.sum() * 0.0
@@ -41,6 +43,28 @@ def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
     if settings.loss == "cross_entropy_dice":
         return lambda logits, labels: cross_entropy(logits, labels) + dice(logits, labels)
     raise ValueError(f"there is no loss {settings.loss!r}")
+
+
+def repeatable_cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """Return the cross-entropy of masks, with the same bits each time on a GPU, too.
+
+    PyTorch's own adds up pixels there in any order. None of this waits for the GPU. Ignored pixels
+    alone give 0.
+    """
+    each = F.cross_entropy(
+        logits,
+        labels,
+        weight=weights,
+        ignore_index=IGNORE,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
+    valid = labels != IGNORE
+    counts = valid if weights is None else weights[torch.where(valid, labels, 0)] * valid
+    total = counts.sum()
+    return each.sum() / torch.where(total > 0, total, 1)
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:
