@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "docs/benchmarks"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n)(?:.*?\n)??(?=<!-- end of table -->)", re.DOTALL)
+PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 METHODS = {
     "individual": "individual: a network for each task",
     "joint": "joint: all tasks at once",
@@ -118,7 +119,7 @@ def summary(name: str) -> str:
 
 def with_half(row: dict, figure: str) -> str:
     half = row[f"{figure}_high"] - row[figure]
-    return number(row[figure]) + ("" if pd.isna(half) else f" ± {half:.3f}")
+    return number(row[figure]) + ("" if pd.isna(half) else f"{PLUS_MINUS}{half:.3f}")
 
 
 def paired(name: str) -> str:
@@ -221,7 +222,7 @@ def permuted_mnist() -> str:
 
 def mean_and_half(values: "pd.Series[float]", sign: str = "") -> str:
     mean, _, high = interval(values.tolist())
-    return f"{number(mean, 3, sign)} ± {high - mean:.3f}"
+    return f"{number(mean, 3, sign)}{PLUS_MINUS}{high - mean:.3f}"
 
 
 def data_loading() -> str:
