@@ -79,6 +79,9 @@ def fault_of(block: Block) -> str:
             return f"{block}: {test.name} does not read this page"
     elif block.marker and not re.fullmatch(r"not run: \S.{8,}", block.marker):
         return f"{block}: <!-- {block.marker} --> gives no reason"
+    for name in re.findall(r"\b(?:tests|benchmarks)/\w+\.py", block.marker):
+        if not (ROOT / name).is_file():
+            return f"{block}: there is no {name}"
     return ""
 
 

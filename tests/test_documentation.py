@@ -72,6 +72,7 @@ def test_every_block_is_run_or_says_why_not(page):
         ("<!-- not run: needs a GPU -->\n```sh\nmake run\n```\n", ""),
         ("<!-- not run:  -->\n```sh\nmake run\n```\n", "gives no reason"),
         ("<!-- not run -->\n```sh\nmake run\n```\n", "gives no reason"),
+        ("<!-- not run: see tests/test_none.py -->\n```sh\nmake\n```\n", "there is no tests/"),
         ("```console\n$ make run\nyes\n```\n", "output needs a comment"),
         ("<!-- run by: tests/test_none.py -->\n```sh\nmake\n```\n", "does not read this page"),
         ("<!-- run by: tests/test_tables.py -->\n```sh\nmake\n```\n", "does not read this page"),
