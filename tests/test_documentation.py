@@ -245,6 +245,26 @@ def test_a_broken_link_is_found(tmp_path, monkeypatch):
     assert broken_links(page) == ["page.md: none.md", "page.md: other.md#no", "page.md: #f"]
 
 
+@pytest.mark.slow
+def test_the_site_fetches_nothing(tmp_path):
+    """Pages link to other sites, but what they show lies beside them."""
+    command = ["-m", "sphinx", "--quiet", "--fail-on-warning", "-d", tmp_path / "read"]
+    typed(ROOT, sys.executable, *command, "-c", "docs/site", ".", tmp_path / "site", text="")
+    fetched = re.compile(
+        r"""(?:<link[^>]*\shref=|\ssrc=|@import |url\(|fetch\()["']?((?:https?:)?//[^"')\s>]+)"""
+    )
+    found = [
+        f"{path.name}: {address}"
+        for path in (tmp_path / "site").rglob("*")
+        if path.suffix in (".html", ".css", ".js")
+        for address in fetched.findall(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+    first = (tmp_path / "site/README.html").read_text(encoding="utf-8")
+    assert fetched.findall(f'{first}<img src="https://example.org/a.png">')
+    assert 'href="docs/site/api.html"' in first
+
+
 def test_tables_are_what_the_rows_say():
     typed(ROOT, sys.executable, "benchmarks/docs_tables.py", "--check", text="")
 
