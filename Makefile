@@ -26,7 +26,7 @@ export ACLL_DATA_ROOT := $(value DATA)
 endif
 
 .PHONY: help install run report prove plan check download verify repair share pull leftovers \
-    prune-results test test-slow test-faults fuzz lint format docs registry lock clean
+    prune-results test test-slow test-faults fuzz lint format docs site registry lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -101,8 +101,14 @@ format: .venv/installed  ## format Python and Snakemake files
 	@ruff format .
 	@snakefmt Snakefile workflow
 
-docs: .venv/installed  ## write config/README.md from the typed configuration
+docs: .venv/installed  ## write config/README.md, and the tables in README.md and docs/
 	@python -m acll.config.reference > config/README.md
+	@python benchmarks/docs_tables.py
+
+site: .venv/installed  ## make a site of the documentation, site/index.html; warnings are errors
+	@rm -rf site
+	@sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -d .cache/site -c docs/site . site
+	@echo "site/index.html"
 
 registry: .venv/installed  ## list the architectures of the installed libraries (takes minutes)
 	@python -m acll.networks.make_registry
@@ -112,7 +118,7 @@ lock: .venv/installed  ## choose versions: requirements.in -> lock.txt, with has
 	    --generate-hashes requirements/requirements.in -o requirements/lock.txt
 
 clean:  ## remove the environment and caches; results stay
-	@rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .cache site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Before gigabytes are installed.
 .git:

@@ -106,7 +106,7 @@ def draw(table: pd.DataFrame) -> plt.Figure:
         panel.set_yscale("log")
         panel.set_yticks([0.01, 0.03, 0.1, 0.3, 1], ["0.01", "0.03", "0.1", "0.3", "1"])
         panel.set_xlim(-0.4, len(levels) - 0.6)
-        panel.set_xlabel(factor if factor != "noise" else "noise (deviation; white is 1)")
+        panel.set_xlabel(factor if factor != "noise" else "noise (std; white is 1)")
         panel.set_title(
             f"rank correlation {correlation(rows)[0]:+.2f} (p = {correlation(rows)[1]:.2f})",
             fontsize=9,

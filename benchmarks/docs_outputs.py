@@ -3,8 +3,9 @@
     make run && python benchmarks/docs_outputs.py
 
 Works in a copy of the checkout, since it changes a setting, damages a file and runs an experiment
-(some minutes). Puts the output of each command behind its line `    $ …` in docs/sharing.md, and
-the tables of the demo between the marks in README.md.
+(some minutes). Puts the output of each command behind its line `$ …` in docs/sharing.md, the
+figures of each method into docs/benchmarks/demo.csv, and the figures that the pages show into
+docs/. benchmarks/docs_tables.py makes the table of README.md.
 """
 
 import os
@@ -15,10 +16,17 @@ import sys
 import tempfile
 from pathlib import Path
 
+import docs_tables
+import pandas as pd
+from docs_tables import ROWS
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/sharing.md"
-README = ROOT / "README.md"
-MARKS = ("<!-- the tables of the demo -->\n", "<!-- made by benchmarks/docs_outputs.py -->\n")
+DEMO = ROOT / "results/demo"
+# of tables/summary.csv; those that README shows
+COLUMNS = ["sequence", "method", "mean_score", "worst_score", "mean_forgetting", "bit_exact"]
+COLUMNS += ["free_share", "bytes", "size"]
+FIGURES = {"scores": "demo_scores", "search": "demo_search", "data/crowd": "demo_sheet"}
 DAMAGED = "results/demo/nodes/unet/packnet50/seed0/discs/network.safetensors"
 LONGER = "config/demo.yaml:+tasks.digits.training.epochs=20"
 
@@ -46,27 +54,22 @@ def output(copy: Path, command: str) -> str:
     return "\n".join(kept)
 
 
-def shown(text: str) -> str:
-    return "".join(f"    {line}".rstrip() + "\n" for line in text.splitlines())
-
-
 def put(page: str, command: str, text: str) -> str:
-    """Return the page with this output behind the first line of the command."""
-    pattern = re.compile(rf"(    \$ {re.escape(command)}\n)(?:    (?!\$ ).*\n)*")
+    """Return the page with this output behind the line of the command."""
+    pattern = re.compile(rf"^(\$ {re.escape(command)}\n)(?:(?!\$ |```).+\n)*", re.MULTILINE)
     if not pattern.search(page):
-        sys.exit(f"{PAGE.name}: has no line `    $ {command}`")
-    return pattern.sub(lambda found: found.group(1) + shown(text), page, count=1)
+        sys.exit(f"{PAGE.name}: has no line `$ {command}`")
+    return pattern.sub(lambda found: f"{found.group(1)}{text}\n", page, count=1)
 
 
 def main() -> None:
-    tables = ROOT / "results/demo/tables/tables.txt"
-    if not tables.is_file():
-        sys.exit(f"{tables}: there is no such file; `make run` makes it")
-    readme = README.read_text(encoding="utf-8")
-    before, rest = readme.split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    text = shown(tables.read_text(encoding="utf-8").strip())
-    README.write_text(before + MARKS[0] + "\n" + text + "\n" + MARKS[1] + after, encoding="utf-8")
+    summary = DEMO / "tables/summary.csv"
+    if not summary.is_file():
+        sys.exit(f"{summary}: there is no such file; `make run` makes it")
+    pd.read_csv(summary)[COLUMNS].to_csv(ROWS / "demo.csv", index=False)
+    for name, shown in FIGURES.items():
+        shutil.copyfile(DEMO / f"figures/{name}.png", ROOT / f"docs/{shown}.png")
+    docs_tables.main()
     page = PAGE.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "checkout"

@@ -159,7 +159,13 @@ def small_disk(folder: Path, size: int) -> Iterator[None]:
 
 def jobs_in(text: str) -> set[str]:
     """The jobs that are named in what a run, or a dry run, prints."""
-    return set(re.findall(r"^(?:Job \d+:|started ) (.*)$", text, re.MULTILINE)) - {"all results"}
+    planned = re.findall(r"^Job \d+: (.*)$", text, re.MULTILINE)
+    return {*planned, *ended(text)} - {"all results"}
+
+
+def ended(text: str) -> list[str]:
+    """The jobs that a run says have ended, in the order of their ends."""
+    return re.findall(r"^\d+ of \d+  (.*?) \(", text, re.MULTILINE)
 
 
 def checkout(folder: Path, data: Path) -> Checkout:

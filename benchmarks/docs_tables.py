@@ -1,0 +1,377 @@
+"""Write the tables of README and docs/ from the rows in docs/benchmarks/.
+
+    python benchmarks/docs_tables.py
+
+A page has the table NAME between the lines `<!-- table: NAME -->` and `<!-- end of table -->`.
+Nothing is measured here: each page says by which command its rows were. With `--check` no file is
+written, and the exit code is 1 if a table is not what its rows say.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from acll.config.checks import load_configuration
+from acll.config.tree import runs as runs_of
+from acll.evaluation.comparison import by_node, paired_table, runs_table, summary_table
+from acll.evaluation.statistics import interval
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = ROOT / "docs/benchmarks"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n)(?:.*?\n)??(?=<!-- end of table -->)", re.DOTALL)
+PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
+METHODS = {
+    "individual": "individual: a network for each task",
+    "joint": "joint: all tasks at once",
+    "adaptive": "**adaptive**: the ratio is searched",
+    "packnet50": "packnet50: half of each layer is released",
+    "packnet75": "packnet75: three quarters are",
+    "packnet90": "packnet90: nine tenths are",
+    "decay": "decay: the rule of CLsurvey and FACIL",
+    "lwf": "lwf",
+    "ewc": "ewc",
+    "frozen": "frozen: new heads only",
+    "finetune": "finetune: plain fine-tuning",
+}
+
+
+def rows(name: str) -> pd.DataFrame:
+    return pd.read_csv(ROWS / f"{name}.csv")
+
+
+def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A table; its first line is empty, as Markdown wants it behind a comment."""
+    lines = [head, ["---"] * len(head), *body]
+    return "\n" + "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+
+
+def number(value: float, digits: int = 3, sign: str = "") -> str:
+    if pd.isna(value):
+        return ""
+    text = f"{value:{sign}.{digits}f}"
+    return "0" if value == 0 else text.replace("-", "−")
+
+
+def percent(value: float) -> str:
+    return "" if pd.isna(value) else f"{100 * value + 1e-9:.0f}%"
+
+
+def demo() -> str:
+    tasks = {"classify": "classification (accuracy)", "segment": "segmentation (mean IoU)"}
+    methods = {
+        "adaptive": "**adaptive**",
+        "packnet50": "a fixed half",
+        "finetune": "fine-tuning",
+    }
+    body = [
+        (
+            tasks[row.sequence],
+            methods[row.method],
+            number(row.mean_score),
+            number(row.worst_score),
+            "nothing" if row.bit_exact else number(row.mean_forgetting),
+            percent(row.free_share),
+            percent(row.size),
+        )
+        for row in rows("demo").itertuples()
+    ]
+    head = ("three tasks", "method", "mean score", "worst task", "forgotten", "free", "file")
+    return markdown(head, body)
+
+
+@cache
+def compared(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The summary and the paired differences of a configuration whose scores are in docs/."""
+    runs = runs_of(load_configuration(ROOT / f"config/{name}.yaml"))
+    curves = pd.DataFrame(columns=["network", "method", "seed", "prefix", "epoch", "score"])
+    each = runs_table(by_node(rows(name)), runs, curves)
+    # the file says 0 for tasks that were learned at once: nothing can be forgotten of them
+    each.loc[each["type"] == "joint", "mean_forgetting"] = np.nan
+    return summary_table(each), paired_table(each)
+
+
+def summary(name: str) -> str:
+    found, _ = compared(name)
+    order = found.sort_values("mean_score", ascending=False, kind="stable")
+    body = [
+        (
+            METHODS[row["method"]],
+            with_half(row, "mean_score"),
+            with_half(row, "worst_score"),
+            number(row["mean_forgetting"]),
+            number(row["size"], 2),
+            percent(row["free_share"]),
+        )
+        for row in order.to_dict("records")
+    ]
+    return markdown(
+        ("method", "mean score", "worst task", "forgetting", "size, in separate networks", "free"),
+        body,
+    )
+
+
+def with_half(row: dict, figure: str) -> str:
+    half = row[f"{figure}_high"] - row[figure]
+    return number(row[figure]) + ("" if pd.isna(half) else f"{PLUS_MINUS}{half:.3f}")
+
+
+def paired(name: str) -> str:
+    """Adaptive less each other method."""
+    _, found = compared(name)
+    one = found[(found["method"] == "adaptive") | (found["other"] == "adaptive")]
+    body = []
+    others = dict.fromkeys([*one["method"], *one["other"]])
+    for other in METHODS:
+        if other == "adaptive" or other not in others:
+            continue
+        cells = [f"`{other}`"]
+        for figure in ("mean_score", "worst_score"):
+            both = (one["method"] == other) | (one["other"] == other)
+            row = one[both & (one["figure"] == figure)].iloc[0]
+            values = row[["difference", "low", "high"]].astype(float)
+            if row["method"] == other:
+                values = -values[["difference", "high", "low"]]
+            mean, low, high = values
+            cells.append(f"{number(mean, 3, '+')} ({number(low)} to {number(high)})")
+        body.append(cells)
+    return markdown(("adaptive less", "mean score", "worst task"), body)
+
+
+def search_quality() -> str:
+    table = rows("search_quality")
+    factor = table["kept"] / table["sweep_kept"]
+    table = table.assign(
+        factor=np.exp(np.log(factor).abs()),
+        near=factor.between(1 / 1.5, 1.5),
+        holds=table["score"] >= table["reference_score"] - 2 * table["standard_error"],
+    )
+    constant = table.loc[table["strategy"] == "constant", "kept"].iloc[0]
+    names = {
+        "sweep_again": "one sweep against the other: the noise",
+        "sweep": "both sweeps: the answer",
+        "constant": f"the best constant ({constant:.3f})",
+        "tpe_groups": "tpe, groups (budget 1)",
+        "tpe": "**tpe**",
+    }
+    body = []
+    strategies = [name for name in dict.fromkeys(table["strategy"]) if name not in names]
+    for name in ("sweep_again", "sweep", "constant", "tpe", *strategies, "tpe_groups"):
+        own = table[table["strategy"] == name]
+        of_itself = name == "sweep"
+        body.append(
+            (
+                names.get(name, name),
+                "" if of_itself else f"{own['near'].sum()} of {len(own)}",
+                "" if of_itself else f"{own['factor'].median():.2f}",
+                f"{own['holds'].sum()} of {len(own)}",
+                number(own["cost"].median(), 2),
+            )
+        )
+    head = ("kept share chosen by", "within a factor of 1.5 of the sweeps", "median factor")
+    return markdown((*head, "test score holds", "median cost"), body)
+
+
+def search_kept() -> str:
+    """The median share over seeds, by task and strategy."""
+    table = rows("search_quality")
+    wide = table.pivot_table(index="task", columns="strategy", values="kept", aggfunc="median")
+    columns = ["sweep", "tpe", "tpe_groups"]
+    body = [(task, *(number(wide.loc[task, name]) for name in columns)) for task in wide.index]
+    return markdown(("task", "both sweeps", "tpe", "tpe, groups"), body)
+
+
+def adaptivity() -> str:
+    named = {"dataset": {0.0: "mnist", 1.0: "cifar10"}}
+    body = []
+    for factor, own in rows("adaptivity").groupby("factor", sort=False):
+        medians = own.groupby("level")["kept_share"].median()
+        levels = [named.get(factor, {}).get(level, f"{level:,g}") for level in medians.index]
+        found = spearmanr(own["level"], own["kept_share"])
+        body.append(
+            (
+                factor,
+                ", ".join(levels),
+                ", ".join(number(share) for share in medians),
+                number(found.statistic, 2, "+"),
+                number(found.pvalue, 2),
+            )
+        )
+    head = ("varied", "levels", "median kept share, in this order", "rank correlation")
+    return markdown((*head, "its p-value"), body)
+
+
+def permuted_mnist() -> str:
+    table = rows("permuted_mnist")
+    runs = table.groupby(["method", "seed"])["score"].agg(["mean", "min"])
+    body = [
+        (name, *(mean_and_half(runs.loc[name][column]) for column in ("mean", "min")))
+        for name in dict.fromkeys(table["method"])
+    ]
+    difference = runs.loc["adaptive"] - runs.loc["equal"]
+    paired_cells = (mean_and_half(difference[column], "+") for column in ("mean", "min"))
+    body.append(("adaptive less equal, run by run", *paired_cells))
+    return markdown(("method", "mean of ten tasks", "worst task"), body)
+
+
+def mean_and_half(values: "pd.Series[float]", sign: str = "") -> str:
+    mean, _, high = interval(values.tolist())
+    return f"{number(mean, 3, sign)}{PLUS_MINUS}{high - mean:.3f}"
+
+
+def data_loading() -> str:
+    table = rows("data")
+    medians = table.groupby(["dataset", "loader"])["images_per_second"].median().unstack()
+    body = [
+        (
+            dataset,
+            f"{own['acll']:,.0f}",
+            f"{own['imagefolder_dataloader_2']:,.0f}",
+            f"{own['acll'] / own['imagefolder_dataloader_2']:.1f}",
+        )
+        for dataset, own in medians.iterrows()
+    ]
+    return markdown(("images a second", "acll", "ImageFolder and DataLoader", "ratio"), body)
+
+
+def data_preparing() -> str:
+    body = [
+        (
+            f"{row.images:,}",
+            f"{row.folder_mb:,} MB",
+            str(row.processes),
+            f"{row.limit_mb:,} MB",
+            f"{row.peak_mb:,} MB",
+            f"{row.seconds:.0f} s",
+        )
+        for row in rows("preparation").itertuples()
+    ]
+    head = ("images", "folder", "processes that decode", "memory allowed", "memory used at most")
+    return markdown((*head, "time"), body)
+
+
+@cache
+def inference() -> "pd.Series[float]":
+    """Values by (network, task, variant, quantity)."""
+    table = rows("inference")
+    return table.set_index(["network", "task", "variant", "quantity"])["value"]
+
+
+def measured(*place: str) -> float:
+    return float(inference().get(place, float("nan")))
+
+
+def networks(variant: str, quantity: str) -> list[tuple[str, str]]:
+    """The networks and tasks of which this was measured."""
+    table = rows("inference")
+    own = table[(table["variant"] == variant) & (table["quantity"] == quantity)]
+    return list(own[["network", "task"]].itertuples(index=False, name=None))
+
+
+def inference_loading() -> str:
+    body = []
+    for network, task in networks("packed", "load_ms"):
+        body.append(
+            (
+                network,
+                task,
+                number(measured(network, task, "state_dict", "load_ms"), 0),
+                number(measured(network, task, "packed", "load_ms"), 0),
+                number(measured(network, task, "packed", "load_ratio"), 2),
+                number(measured(network, task, "packed", "load_ratio_one_thread"), 2),
+                number(measured(network, task, "packed", "switch_ms"), 0),
+                megabytes(measured(network, task, "packed", "bytes_so_far")),
+                number(measured(network, task, "packed", "size_ratio"), 2),
+            )
+        )
+    head = ("network, pruned by", "task", "state dict, ms", "packed, ms", "ratio")
+    head += ("ratio, one thread", "switch, ms", "bytes so far", "of separate networks")
+    return markdown(head, body)
+
+
+def inference_ten() -> str:
+    names = {
+        "packed": "the file",
+        "packed_nothing_free": "the file, if every weight were owned",
+        "owner_bits": "owner bits alone",
+        "private_state": "private state of ten tasks alone",
+    }
+    body = [
+        (words, number(measured("resnet18 weights", "ten tasks", name, "ten_task_size_ratio")))
+        for name, words in names.items()
+    ]
+    return markdown(("ten tasks on one ResNet-18", "in float32 networks"), body)
+
+
+def inference_speed() -> str:
+    body = []
+    for network, task in networks("compact", "latency_ms"):
+        cells = [network, task]
+        for quantity in ("channels_left", "weights_left"):
+            cells.append(percent(measured(network, task, "compact", quantity)))
+        for variant in ("dense", "masked", "compact", "onnx", "onnx_int8"):
+            latency = measured(network, task, variant, "latency_ms")
+            rate = measured(network, task, variant, "images_per_second")
+            cells.append(f"{latency:.1f} ({rate:.0f})")
+        body.append(cells)
+    head = ("network, pruned by", "task", "channels left", "weights left", "dense", "masked")
+    return markdown((*head, "compact", "ONNX", "ONNX int8"), body)
+
+
+def inference_scores() -> str:
+    body = []
+    for network, task in networks("masked", "validation_score"):
+        cells = [network, task, number(measured(network, task, "masked", "validation_score"), 4)]
+        for variant in ("onnx", "onnx_half", "onnx_int8"):
+            score = measured(network, task, variant, "validation_score")
+            size = megabytes(measured(network, task, variant, "bytes"))
+            cells.append(f"{score:.4f}, {size}")
+        cells.append(megabytes(measured(network, task, "packed_alone", "bytes")))
+        body.append(cells)
+    head = ("network, pruned by", "task", "as it is", "ONNX", "ONNX, half precision")
+    return markdown((*head, "ONNX int8", "`.safetensors`"), body)
+
+
+def megabytes(value: float) -> str:
+    return "" if pd.isna(value) else f"{value / 1e6:.1f} MB"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    made.__name__: made
+    for made in (
+        *(demo, search_quality, search_kept, adaptivity, permuted_mnist, data_loading),
+        *(data_preparing, inference_loading, inference_ten, inference_speed, inference_scores),
+    )
+}
+for _name in ("comparison", "segmentation"):
+    TABLES[_name] = lambda name=_name: summary(name)
+    TABLES[f"{_name}_paired"] = lambda name=_name: paired(name)
+
+
+def renewed(page: str) -> str:
+    """A page with its tables as the rows are now."""
+    return TABLE.sub(lambda found: f"{found[1]}{found[2]}{TABLES[found[1]]()}\n\n", page)
+
+
+def main() -> None:
+    stale = []
+    for path in PAGES:
+        before = path.read_text(encoding="utf-8")
+        after = renewed(before)
+        if after == before:
+            continue
+        stale.append(path.relative_to(ROOT).as_posix())
+        if "--check" not in sys.argv:
+            path.write_text(after, encoding="utf-8")
+    if stale and "--check" in sys.argv:
+        sys.exit(f"{', '.join(stale)}: tables are not what docs/benchmarks/ says; `make docs`")
+
+
+if __name__ == "__main__":
+    main()
