@@ -9,7 +9,6 @@ import contextlib
 import copy
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess

@@ -68,7 +68,7 @@ def test_the_time_left_is_not_judged_by_jobs_of_other_kinds_and_at_the_end_there
 def test_the_time_left_is_never_negative(jobs, more):
     planned = {rule: sum(own == rule for own, _ in jobs) + more for rule in "abc"}
     progress = after(jobs, planned, dict.fromkeys("abc", 7.0))
-    progress.start(-1, "a", "a", progress.now)
+    progress.start(-1, "a", "a", None, progress.now)
     for later in (0.0, 1e9):
         assert progress.seconds_left(progress.now + later) >= 0
 
