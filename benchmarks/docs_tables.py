@@ -338,6 +338,27 @@ def inference_scores() -> str:
     return markdown((*head, "ONNX int8", "`.safetensors`"), body)
 
 
+def gpu() -> str:
+    """The median time of a step, and what masks, channels-last and prepared files cost."""
+    table = rows("gpu").set_index(["network", "dtype", "variant", "measure"])["value"]
+    body = []
+    for network in ("resnet50", "unet_resnet34", "resnet_small"):
+        for dtype in ("float32", "tf32", "bfloat16"):
+            fed = (network, "bfloat16" if dtype == "bfloat16" else "default", "prepared_file")
+            body.append(
+                (
+                    f"{network} {dtype}",
+                    number(table[network, dtype, "plain", "step"], 1),
+                    number(table[network, dtype, "masked", "step_over_plain"], 2),
+                    number(table[network, dtype, "masked channels_last", "step"], 1),
+                    "" if dtype == "float32" else percent(table[(*fed, "fed")]),
+                )
+            )
+    (device,) = rows("gpu")["device"].unique()
+    head = (device, "plain step, ms", "masked step, of it", "channels-last, ms", "fed")
+    return markdown(head, body)
+
+
 def megabytes(value: float) -> str:
     return "" if pd.isna(value) else f"{value / 1e6:.1f} MB"
 
@@ -346,7 +367,7 @@ TABLES: dict[str, Callable[[], str]] = {
     made.__name__: made
     for made in (
         *(demo, search_quality, search_kept, adaptivity, permuted_mnist, data_loading),
-        *(data_preparing, inference_loading, inference_ten, inference_speed, inference_scores),
+        *(data_preparing, inference_loading, inference_ten, inference_speed, inference_scores, gpu),
     )
 }
 for _name in ("comparison", "segmentation"):

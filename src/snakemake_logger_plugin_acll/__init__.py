@@ -21,7 +21,8 @@ from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 from snakemake_logger_plugin_acll.display import Display
 from snakemake_logger_plugin_acll.progress import Progress, earlier_seconds, warnings_in
 
-_SUMMARY = "At least one job did not complete successfully"  # after each job that failed was named
+# what follows when each job that failed has been named
+_NEEDLESS = ("At least one job did not complete", "Exiting because a job execution failed")
 
 
 @dataclass
@@ -76,7 +77,9 @@ class LogHandler(LogHandlerBase):
             return self._end(progress, record["job_id"], now)
         elif progress is not None and event == LogEvent.JOB_ERROR:
             return progress.fail(record["jobid"], now)
-        elif record["levelno"] >= logging.WARNING and _SUMMARY not in str(record["msg"]):
+        elif record["levelno"] >= logging.WARNING and not any(
+            words in str(record["msg"]) for words in _NEEDLESS
+        ):
             return None
         return []
 

@@ -1,0 +1,142 @@
+"""What a person sees of a run: in a terminal, in a log, after Ctrl-C, where a job has failed."""
+
+import copy
+import fcntl
+import os
+import pty
+import re
+import signal
+import subprocess
+import termios
+import time
+
+import psutil
+import pytest
+
+from checkouts import SMALL, checkout, ended
+from snakemake_logger_plugin_acll.progress import Progress, last_line, warnings_in
+
+pytestmark = pytest.mark.slow
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Terminal:
+    """A command that runs in a terminal of its own."""
+
+    def __init__(self, command, **how):
+        self._master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (40, 100))
+
+        def take_it():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        self.process = subprocess.Popen(
+            command,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=take_it,
+            **how,
+        )
+        os.close(slave)
+        self.said = ""
+
+    def read_until(self, word, seconds=120):
+        """Read what it shows until a word comes, or to its end where there is none."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                part = os.read(self._master, 4096)
+            except OSError:  # it has ended
+                assert word is None, self.said
+                return
+            self.said += part.decode(errors="replace")
+            if word is not None and word in self.said:
+                return
+        pytest.fail(f"no {word!r} in {self.said}")
+
+    def type(self, text):
+        os.write(self._master, text.encode())
+
+
+def works(process):
+    """Whether a process lives, and not only waits for somebody to take note of its end."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def own(tmp_path):
+    found = checkout(tmp_path / "checkout", tmp_path / "nowhere")
+    longer = copy.deepcopy(SMALL)
+    longer["tasks"]["a"]["training"] = {"epochs": 300}
+    found.write(longer)
+    found.commit()
+    return found
+
+
+def test_a_terminal_shows_what_runs_and_ctrl_c_ends_it_in_two_seconds_with_a_line(own):
+    terminal = Terminal(own.command("run", "small"), cwd=own.folder, env=own.environment())
+    terminal.read_until("/300")
+    assert "train small/dense/seed0/a" in terminal.said
+    assert re.search(r"\d+ of \d+ jobs", terminal.said)
+    at_work = psutil.Process(terminal.process.pid).children(recursive=True)
+    terminal.said, start = "", time.monotonic()
+    terminal.type("\x03")
+    terminal.read_until(None)
+    assert terminal.process.wait() == -signal.SIGINT  # a shell calls this 130
+    assert time.monotonic() - start < 2
+    assert [process for process in at_work if works(process)] == []
+    # the display may have been drawn once more before
+    *_, last = [line for line in ESCAPES.sub("", terminal.said).splitlines() if line.strip()]
+    assert last == "interrupted: `make run CONFIG=small` goes on where this stopped"
+    own.write(SMALL)
+    assert "train small/dense/seed0/a" in ended(own.make("run", "small"))
+
+
+def test_a_log_has_a_line_a_job_and_no_words_of_snakemake(own):
+    own.write(SMALL)
+    text = own.make("run", "small")
+    assert len(ended(text)) == len(set(ended(text))) > 10
+    for word in (
+        "Building DAG",
+        "Job stats",
+        "rule train",
+        "Select jobs",
+        "started",
+        "Complete log",
+    ):
+        assert word not in text
+    said = own.make("run", "small", "V=1")
+    assert "Nothing to be done" in said or "Building DAG" in said
+
+
+def test_a_job_that_fails_is_named_with_its_reason_and_its_log_and_nothing_else(own):
+    broken = copy.deepcopy(SMALL)
+    broken["training"] = broken.get("training", {}) | {"learning_rate": 1e9, "optimizer": "sgd"}
+    own.write(broken)
+    text = own.make("run", "small", fails=True)
+    failing = text[text.index("failed  ") :].splitlines()
+    rest = [line for line in failing if not re.match(r"(failed|\d+ of \d+)  ", line)]
+    assert re.fullmatch(r"train/small/dense/seed0/\w+: error: .* lower the learning rate", rest[0])
+    assert re.fullmatch(r"  log: results/small/logs/train/small/dense/seed0/\w+\.log", rest[1])
+    assert "`make run` goes on where this stopped" in rest
+    assert len(rest) <= 8, text
+    assert (own.folder / rest[1].removeprefix("  log: ")).is_file()
+
+
+def test_the_display_reads_logs_that_are_absent_growing_or_of_other_bytes(tmp_path):
+    log = tmp_path / "a.log"
+    assert last_line(log) == ""
+    assert warnings_in(log) == []
+    log.write_bytes(b"warning: a: few\nan \xff epoch\n\n")
+    assert last_line(log) in ("", "an \N{REPLACEMENT CHARACTER} epoch")
+    assert warnings_in(log) == ["warning: a: few"]
+    progress = Progress({"train": 1}, {}, 0.0)
+    progress.start(1, "train", "train a", log, 0.0)
+    assert progress.fail(1, 3.0) == ["failed  train a (3 s)"]
+    assert progress.fail(1, 3.0) == []
