@@ -46,7 +46,7 @@ def test_a_checkout_and_data_whose_paths_have_odd_letters_work(tmp_path):
     own.make("run", "small", f"DATA={data}")
     for given in (f"DATA={data}", "DATA=../data"):
         assert "all as this commit" in own.make("verify", "small", given)
-        assert "Nothing to be done" in own.make("plan", "small", given)
+        assert "nothing to run" in own.make("plan", "small", given)
 
 
 @pytest.mark.parametrize("letter", [":", "{", "}", "\n"])
@@ -327,7 +327,7 @@ def test_what_only_looks_needs_no_right_to_write(tmp_path_factory, tmp_path):
         with pytest.raises(OSError, match="Read-only"):
             (seen / "file").touch()
         assert "sound" in looked_at.make("check", "small")
-        assert "Nothing to be done" in looked_at.make("plan", "small")
+        assert "nothing to run" in looked_at.make("plan", "small")
         assert "all as this commit would make them" in looked_at.make("verify", "small")
         assert "nothing but what the configuration names" in looked_at.make("leftovers", "small")
         assert "dvc.yaml: cannot be written" in looked_at.make("run", "small", fails=True)

@@ -93,7 +93,7 @@ def place(request, origin, colleague) -> Checkout:
 def test_nothing_changed_runs_nothing_and_stays_fast_to_say(place):
     assert place.planned() == set()
     text = place.make("run")
-    assert "Nothing to be done" in text
+    assert "nothing to run" in text
     assert not jobs_in(text)
     assert place.git("status", "--porcelain") == ""
 
@@ -110,7 +110,7 @@ def test_a_clone_without_raw_data_has_nothing_to_do_either(origin, tmp_path):
     text = clone.make("run")
     assert "taken to be what they were when they were read: the raw data of b" in text
     assert "taken to be what they were" in clone.make("verify")
-    assert "Nothing to be done" in text
+    assert "nothing to run" in text
     # what must be made from raw data anew still cannot be
     clone.write(changed(lambda c: c["tasks"]["b"].update(image_size=16)))
     assert "tasks.b: " in (text := clone.make("run", fails=True))

@@ -166,7 +166,7 @@ def test_stale_results_are_named_with_the_value_that_changed_and_repair_runs_the
     other["tasks"]["b"]["training"] = {"epochs": 1}
     clone.write(other)
     text = clone.make("verify", "small", fails=True)
-    assert f"stale       schedule.epochs 3 → 1\n              {NODE}/b/dense.safetensors" in text
+    assert f"stale       training.epochs 3 → 1\n              {NODE}/b/dense.safetensors" in text
     assert "follows     24 more were made from what is stale" in text
     assert "25 of 38 results are not as this commit would make them (25 stale)" in text
     assert "`make run CONFIG=small` makes them anew" in text

@@ -68,6 +68,8 @@ class LogHandler(LogHandlerBase):
         event, now = record.get("event"), time.monotonic()
         if event == LogEvent.RUN_INFO:
             return self._begin(record["stats"], now)
+        if str(record["msg"]).startswith("Nothing to be done"):
+            return ["nothing to run: all results are there"]
         progress = self._progress
         if progress is not None and event == LogEvent.JOB_INFO and record["rule_name"] != "all":
             logs = [path for path in record["log"] if path.endswith(".log")]

@@ -6,6 +6,7 @@ quickly.
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,8 +20,6 @@ from acll.errors import UserError
 
 if TYPE_CHECKING:
     from acll.data.sources.torchvision import Torchvision
-
-_WIDTH = 200  # characters of a line of a plan: paths of many inputs say nothing more
 
 
 def check(path: Path) -> None:
@@ -67,22 +66,24 @@ def list_plan(path: Path) -> None:
     Snakemake keeps notes where it works. So it looks at links to the results, in a folder of its
     own, and a checkout that may only be read can be planned too. Raises UserError.
     """
+    from acll.sharing.planned import jobs_of
+    from acll.sharing.report import reasons_told
+    from acll.sharing.verify import reasons_to_run
+
     check(path)
     root, name = checkout_of(path)
+    results = root / "results" / name
     with tempfile.TemporaryDirectory() as folder:
-        view = _view(root / "results" / name, Path(folder))
+        view = _view(results, Path(folder))
         command = ["snakemake", f"--snakefile={root / 'Snakefile'}"]
         command += [f"--configfile={root / 'config' / name}.yaml", f"--directory={view}"]
         command += ["--dry-run", "--quiet", "host"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as run:
-            assert run.stdout is not None
-            for line in run.stdout:
-                shown = line.rstrip("\n")[:_WIDTH]
-                if shown.startswith("Reason: Params have changed"):
-                    shown += " (`make verify` says which values)"
-                print(shown)
+        run = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     if run.returncode:
-        raise UserError(f"{path}: cannot be planned, see above")
+        raise UserError(f"{run.stderr.strip()}\n{path}: cannot be planned, see above")
+    titles = set(re.findall(r"^Job \d+: (.*)$", run.stdout, re.MULTILINE))
+    jobs = jobs_of(root, name)
+    print("\n".join(reasons_told(reasons_to_run(results, jobs, titles), len(jobs))))
 
 
 def _view(results: Path, folder: Path) -> Path:

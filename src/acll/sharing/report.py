@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 from acll.sharing.leftovers import Leftover
-from acll.sharing.verify import ResultFault
+from acll.sharing.verify import Reason, ResultFault
 
 _SHOWN = 5  # results named for each reason
 
@@ -32,6 +34,26 @@ def faults_counted(faults: Sequence[ResultFault], results: int) -> str:
     kinds = Counter("stale" if fault.kind == "follows" else fault.kind for fault in faults)
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     return f"{len(faults)} of {results} results are not as this commit would make them ({counts})"
+
+
+def reasons_told(reasons: Sequence[Reason], jobs: int) -> list[str]:
+    """Return a table of the jobs that a run would run, and why. jobs: how many there are in all.
+
+    Jobs that have made nothing yet, and those that only follow others, are counted by rule.
+    """
+    if not reasons:
+        return [f"nothing to run: the results of all {jobs} jobs are there"]
+    lines = [f"{len(reasons)} of {jobs} jobs would run"]
+    own = [reason for reason in reasons if reason.kind in ("changed", "missing")]
+    if own:
+        rows = [("", "job", "why")] + [("", one.job.title, one.words) for one in own]
+        lines += tabulate(rows, headers="firstrow", tablefmt="plain").splitlines()
+    for kind, words in (("new", "have no results yet"), ("follows", "follow from others")):
+        rules = Counter(reason.job.rule for reason in reasons if reason.kind == kind)
+        if rules:
+            counts = ", ".join(f"{count} {rule}" for rule, count in rules.items())
+            lines.append(f"{rules.total()} {words}: {counts}")
+    return lines
 
 
 def leftovers_told(found: Sequence[Leftover]) -> list[str]:

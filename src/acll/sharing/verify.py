@@ -17,6 +17,8 @@ from acll.sharing import records
 
 ResultFaultKind = Literal["missing", "damaged", "unrecorded", "stale", "follows"]
 _SHOWN = 3  # parameters named in a reason
+# sections of a job's parameters whose values stand elsewhere in the configuration
+_SECTIONS = {"schedule": "training", "batches": "training", "search": "ratio", "task": "tasks"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,62 @@ def result_faults(results: Path, jobs: Iterable[Job]) -> list[ResultFault]:
             if stale is not None or follows is not None:
                 not_current.add(output)
     return faults
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a job of a plan is to run.
+
+    kind: `new`: it has made nothing yet; `changed`; `missing`: a result is not there; `follows`:
+    what it reads is made anew.
+    """
+
+    job: Job
+    kind: Literal["new", "changed", "missing", "follows"]
+    words: str
+
+
+def reasons_to_run(results: Path, jobs: Iterable[Job], titles: set[str]) -> list[Reason]:
+    """Return why jobs are to run, in the order of `jobs`.
+
+    titles: of those that Snakemake would run. Contents of results are not read.
+    """
+    unfinished = records.unfinished(results)
+    digests: dict[str, str] = {}
+    by_output: dict[str, Job] = {}  # the jobs that are to run
+    reasons = []
+    for job in jobs:
+        digests |= records.read_digests(results / job.digests)
+        if job.title not in titles:
+            continue
+        reasons.append(_reason(results, job, digests, unfinished, by_output))
+        by_output |= dict.fromkeys(job.all_outputs, job)
+    return reasons
+
+
+def _reason(
+    results: Path,
+    job: Job,
+    digests: Mapping[str, str],
+    unfinished: set[str],
+    by_output: Mapping[str, Job],
+) -> Reason:
+    found = {output: records.read_record(results, output) for output in job.all_outputs}
+    absent = [output for output in found if not (results / output).is_file()]
+    before = next((by_output[path] for path in job.all_inputs if path in by_output), None)
+    if not any(found.values()) and absent:
+        return Reason(job, "new", "not made yet")
+    if unfinished & set(found):
+        return Reason(job, "missing", "it was stopped before its end")
+    if absent:
+        return Reason(job, "missing", f"{absent[0]} is not there")
+    for record in found.values():
+        stale = _stale(job, record, digests)
+        if stale is not None and record is not None:
+            return Reason(job, "changed", stale[1])
+    if before is not None:
+        return Reason(job, "follows", f"after {before.title}")
+    return Reason(job, "changed", "its inputs or its command have changed")
 
 
 def _damage(
@@ -99,8 +157,18 @@ def _changes(before: Any, after: Any, rule: str, key: str = "") -> Iterator[str]
         for name in sorted(before.keys() | after.keys()):
             inner = f"{key}.{name}" if key else name
             yield from _changes(before.get(name), after.get(name), rule, inner)
+    elif _alike(before, after):
+        for one, other in zip(before, after, strict=True):
+            yield from _changes(one, other, rule, key)
     elif before != after:
         yield _change(before, after, rule, key)
+
+
+def _alike(before: Any, after: Any) -> bool:
+    """Return whether both are lists of as many mappings."""
+    if not (isinstance(before, list) and isinstance(after, list) and len(before) == len(after)):
+        return False
+    return all(isinstance(one, Mapping) for one in [*before, *after])
 
 
 def _change(before: Any, after: Any, rule: str, key: str) -> str:
@@ -116,8 +184,18 @@ def _change(before: Any, after: Any, rule: str, key: str) -> str:
         if added or removed:
             return f"{key}: {added} added, {removed} removed"
         return f"{key}: in another order"
-    shown = key.removeprefix("code.").removeprefix("params.")
-    return f"{shown} {_short(before)} → {_short(after)}"
+    return f"{_shown(key, rule)} {_short(before)} → {_short(after)}"
+
+
+def _shown(key: str, rule: str) -> str:
+    """Return a key of a job's parameters as the configuration has it."""
+    key = key.removeprefix("code.").removeprefix("params.")
+    if key == "schedule.epochs" and rule in ("search", "retrain"):
+        return "training.retrain_epochs"
+    if key == "dense_epochs":
+        return "training.epochs"
+    section, dot, rest = key.partition(".")
+    return _SECTIONS.get(section, section) + dot + rest
 
 
 def _short(value: Any) -> str:
