@@ -103,7 +103,7 @@ def stop(own: Checkout, run: subprocess.Popen, how: str) -> None:
     """Stop a run, as a person, a batch system or a power cut would, and wait until it is gone."""
     if how == "SIGKILL to Snakemake alone":  # as the kernel does where memory ends: its jobs go on
         while not (
-            found := [process for process in processes_of(own) if runs(process, "bin/snakemake")]
+            found := [process for process in processes_of(own) if runs(process, "snakemake")]
         ):
             time.sleep(0.05)
         for process in found:

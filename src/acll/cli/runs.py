@@ -7,6 +7,7 @@ quickly.
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -188,6 +189,9 @@ def run(path: Path, verbose: bool) -> None:
     command = [sys.executable, "-m", "snakemake", f"--configfile=config/{name}.yaml"]
     command += [f"--directory=results/{name}", *(["--logger-acll-verbose"] if verbose else [])]
     code = subprocess.run(command, cwd=root, check=False).returncode
+    if code < 0:
+        how = signal.Signals(-code).name
+        raise UserError(f"the run was ended by {how}; `make run CONFIG={name}` goes on")
     if code:  # the run has said why
         sys.exit(1)
     finish(path)
