@@ -1,62 +1,99 @@
-"""How much of a run's time goes into starting processes.
+"""How much of the time of a run's jobs is spent on starting their steps.
 
-    python benchmarks/startup.py results/demo
+    python benchmarks/startup.py demo
 
-Reads how long each job took (results/<name>/benchmarks, written by Snakemake) and measures, three
-times and by the median, the processor time in which each step imports what it uses, the libraries
-of its network included: that is what starting takes on a machine with nothing else to do.
+Reads how long each job took (results/<name>/benchmarks, written by Snakemake), and measures, three
+times and by the median, how long each step takes from its command to its first own line: with the
+server that a run on one machine starts (`acll.steps._server`), and started by itself, with the
+libraries of its network. The server's own start is counted once. Run it on a machine that has
+nothing else to do.
 """
 
-import resource
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-NETWORKS = {
-    "small": "from acll.networks.build import build; from acll.networks.spec import "
-    "BackboneNetwork as N; "
-    "build(N(backbone='resnet_small'), 'classification', 2, 0)",
-    "unet": "from acll.networks.build import build; from acll.networks.spec import "
-    "DecoderNetwork as N; "
-    "build(N(decoder='unet', encoder='resnet_small'), 'segmentation', 2, 0)",
-}
+from acll.config.checks import load_configuration
+from acll.steps._client import SERVER, THREADS
+from acll.steps._server import StepServer, libraries_of
+
+ROOT = Path(__file__).resolve().parent.parent
+REPEATED = 3
 
 
-def seconds(code: str) -> float:
-    """Median processor time of three runs of Python with this code."""
+def median_seconds(call: Callable[[], object]) -> float:
     times = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", code], check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    for _ in range(REPEATED):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 
+def asked_for_help(step: str, environment: dict[str, str]) -> None:
+    """Start a step that imports all and then says how it is used."""
+    command = [sys.executable, "-S", "-m", "acll.steps._client", step, "--help"]
+    subprocess.run(
+        command,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+
+
 def main() -> None:
-    folder = Path(sys.argv[1]) / "benchmarks"
+    name = sys.argv[1]
+    folder = ROOT / f"results/{name}/benchmarks"
     if not folder.is_dir():
         sys.exit(f"{folder}: there is no such folder; run the pipeline first")
-    rows, known = [], {}
-    for path in sorted(folder.rglob("*.tsv")):
-        parts = path.relative_to(folder).parts
-        step = parts[0].removesuffix(".tsv")
-        network = (
-            parts[1] if len(parts) > 2 and parts[1] in NETWORKS and step not in ("prune",) else None
-        )
-        if (step, network) not in known:
-            code = f"import acll.steps.{step}" + (f"; {NETWORKS[network]}" if network else "")
-            known[step, network] = seconds(code)
-        rows.append((step, float(pd.read_csv(path, sep="\t")["s"].iloc[0]), known[step, network]))
-    table = pd.DataFrame(rows, columns=["step", "job_s", "start_s"]).groupby("step", sort=False)
-    summary = table.agg(jobs=("job_s", "size"), job_s=("job_s", "sum"), start_s=("start_s", "sum"))
+    configuration = load_configuration(ROOT / f"config/{name}.yaml")
+    paths = sorted(folder.rglob("*.tsv"))
+    steps = [path.relative_to(folder).parts[0].removesuffix(".tsv") for path in paths]
+    threads = dict.fromkeys(THREADS, str(configuration.threads))
+    libraries = libraries_of(configuration)
+    imports = "; ".join(f"import {library}" for library in libraries) or "pass"
+    late = median_seconds(lambda: subprocess.run([sys.executable, "-c", imports], check=True))
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
+        Path(".snakemake").mkdir()
+        start = time.perf_counter()
+        server = StepServer(sorted(set(steps)), libraries, configuration.threads)
+        asked_for_help("train", threads)
+        first = time.perf_counter() - start
+        found = {}
+        for step in dict.fromkeys(steps):
+            forked = median_seconds(lambda step=step: asked_for_help(step, threads))
+            by_itself = median_seconds(
+                lambda step=step: asked_for_help(step, threads | {SERVER: ""})
+            )
+            found[step] = forked, by_itself + (late if step in ("train", "search") else 0.0)
+        server.stop()
+        os.chdir(ROOT)
+    for step, path in zip(steps, paths, strict=True):
+        seconds = float(pd.read_csv(path, sep="\t")["s"].iloc[0])
+        rows.append((step, seconds, *found[step]))
+    columns = ["step", "job_s", "start_s", "start_alone_s"]
+    table = pd.DataFrame(rows, columns=columns).groupby("step", sort=False)
+    summary = table.agg(
+        jobs=("job_s", "size"),
+        job_s=("job_s", "sum"),
+        start_s=("start_s", "sum"),
+        start_alone_s=("start_alone_s", "sum"),
+    )
+    summary.loc["the server"] = [0, 0.0, first, 0.0]
     summary.loc["all"] = summary.sum()
-    summary["start_share"] = summary["start_s"] / summary["job_s"]
+    summary["share"] = summary["start_s"] / summary["job_s"]
     summary["jobs"] = summary["jobs"].astype(int)
-    print(summary.round(2).to_string())
+    print(summary.round(3).to_string())
 
 
 if __name__ == "__main__":

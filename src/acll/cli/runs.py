@@ -4,6 +4,7 @@ What DVC, torch or matplotlib are needed for is imported where it is used: a com
 quickly.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -188,7 +190,10 @@ def run(path: Path, verbose: bool) -> None:
     root, name = checkout_of(path)
     command = [sys.executable, "-m", "snakemake", f"--configfile=config/{name}.yaml"]
     command += [f"--directory=results/{name}", *(["--logger-acll-verbose"] if verbose else [])]
-    code = subprocess.run(command, cwd=root, check=False).returncode
+    with subprocess.Popen(command, cwd=root) as process:
+        with contextlib.suppress(ImportError):
+            import_module("dvc.repo")  # takes as long as planning: meanwhile, for `finish`
+        code = process.wait()
     if code < 0:
         how = signal.Signals(-code).name
         raise UserError(f"the run was ended by {how}; `make run CONFIG={name}` goes on")
