@@ -116,6 +116,11 @@ registry: .venv/installed  ## list the architectures of the installed libraries 
 lock: .venv/installed  ## choose versions: requirements.in -> lock.txt, with hashes
 	@uv pip compile --quiet --no-header --no-emit-index-url --universal --python-version 3.11 \
 	    --generate-hashes requirements/requirements.in -o requirements/lock.txt
+	@mkdir -p .cache
+	@uv pip compile --quiet --no-header --format pylock.toml --python-version 3.11 \
+	    --python-platform x86_64-unknown-linux-gnu requirements/requirements.in \
+	    --constraint requirements/lock.txt -o .cache/pylock.toml
+	@python requirements/download_size.py .cache/pylock.toml > requirements/download_size.txt
 
 clean:  ## remove the environment and caches; results stay
 	@rm -rf .venv .cache site .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -137,7 +142,8 @@ clean:  ## remove the environment and caches; results stay
 install:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) \
 	    and "Python 3.11 or newer is needed; name one with PYTHON=…")'
-	@echo "installing into .venv (some gigabytes; a few minutes on a first download)"
+	@echo "installing into .venv: $$(cat requirements/download_size.txt) to download at most; what has"
+	@echo "come stays in uv's cache, so that another try goes on where one has broken off"
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 	    -r requirements/uv.txt
