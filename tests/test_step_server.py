@@ -15,6 +15,7 @@ from acll.config.checks import parse
 from acll.steps import _server
 from acll.steps._client import SERVER, THREADS
 from acll.steps._server import StepServer, libraries_of
+from checkouts import contents, finished
 from conftest import ROOT
 from test_steps import configuration, jobs_of
 
@@ -249,3 +250,25 @@ def test_a_server_that_still_imports_ends_at_once(tmp_path):
     with serving(tmp_path, "train", "search"):
         pass
     assert time.monotonic() - start < _server._ENDING + 2
+
+
+@pytest.mark.slow
+def test_a_run_gives_the_same_bytes_with_and_without_server_on_one_core_and_on_all(
+    tmp_path, tmp_path_factory
+):
+    own, _ = finished(tmp_path_factory)  # with the server, on all cores
+    clone = own.clone(tmp_path / "clone")
+    command = ["snakemake", "--configfile", "config/small.yaml", "--directory", "results/small"]
+    environment = clone.environment() | {SERVER: ""}
+    result = subprocess.run(
+        [*command, "--cores", "1"],
+        cwd=clone.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert not (clone.results("small") / _server.LOG).exists()
+    assert (own.results("small") / _server.LOG).exists()
+    assert contents(clone.results("small")) == contents(own.results("small"))
