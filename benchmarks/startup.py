@@ -1,12 +1,12 @@
 """How much of the time of a run's jobs is spent on starting their steps.
 
-    python benchmarks/startup.py demo
+    python benchmarks/startup.py demo [--share]
 
 Reads how long each job took (results/<name>/benchmarks, written by Snakemake), and measures, three
 times and by the median, how long each step takes from its command to its first own line: with the
 server that a run on one machine starts (`acll.steps._server`), and started by itself, with the
 libraries of its network. The server's own start is counted once. Run it on a machine that has
-nothing else to do.
+nothing else to do. `--share` prints the share alone.
 """
 
 import os
@@ -93,7 +93,10 @@ def main() -> None:
     summary.loc["all"] = summary.sum()
     summary["share"] = summary["start_s"] / summary["job_s"]
     summary["jobs"] = summary["jobs"].astype(int)
-    print(summary.round(3).to_string())
+    if "--share" in sys.argv:
+        print(summary.loc["all", "share"])
+    else:
+        print(summary.round(3).to_string())
 
 
 if __name__ == "__main__":
