@@ -142,8 +142,9 @@ def start_step_server():
     """Start the process that forks steps, where jobs run on this machine."""
     if workflow.local_exec and SERVER not in os.environ:  # set by whoever brings another, or none
         rules = {job.rule.name for job in workflow.dag.needrun_jobs()} & set(ARGUMENTS)
-        server = StepServer(sorted(rules), libraries_of(CONFIGURATION), CONFIGURATION.threads)
-        atexit.register(server.stop)
+        with contextlib.suppress(OSError):  # steps start without it, too
+            server = StepServer(sorted(rules), libraries_of(CONFIGURATION), CONFIGURATION.threads)
+            atexit.register(server.stop)
 
 
 def bear_a_full_disk():

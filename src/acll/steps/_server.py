@@ -5,7 +5,8 @@ and ends it with itself. `acll.steps._client` asks it for a step; a step that wa
 the same bytes as one that was started. The server has one thread, has not touched a GPU and has
 drawn no random number. One connection stands for one step: the server answers with the number of
 the step's process, or null where it does not fork it, and then with its exit code; bytes from the
-client are signals for the step, and the step ends when its client is gone.
+client are signals for the step, and the step ends when its client is gone. Snakemake's benchmarks
+have the time of a forked step, not its memory.
 """
 
 import contextlib
