@@ -140,7 +140,7 @@ def test_a_first_run_adds_its_stage_to_dvc_yaml_and_says_so(tmp_path, monkeypatc
         "- results/mine/tables/metrics.json",
         "- results/mine/tables/plot.csv:",
         "- results/mine/tables/summary.csv:",
-        "- results/mine/figures/scores.png",
+        "- results/mine/figures/scores.svg",
     ]
     assert set(before.splitlines()) <= set(after.splitlines())  # comments too
     parts = yaml.safe_load(after)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acll.training.evaluate import _confusion
+from acll.training.evaluate import confusions
 from acll.training.losses import class_weights, loss_of, repeatable_cross_entropy
 from acll.training.metrics import EvalResult, mean_iou, score, standard_error
 from conftest import batches
@@ -79,7 +79,7 @@ def test_a_confusion_has_truth_in_rows_and_leaves_ignored_pixels_out():
     truth = torch.tensor([[[0, 0, 1], [1, 255, 255]], [[2, 2, 2], [2, 2, 255]]])
     predicted = torch.tensor([[[0, 1, 1], [2, 0, 1]], [[2, 2, 0], [2, 2, 2]]])
     expected = [[[1, 1, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [0, 0, 0], [1, 0, 4]]]
-    assert _confusion(predicted, truth, 3).tolist() == expected
+    assert confusions(predicted, truth, 3).tolist() == expected
 
 
 @PROPERTY
@@ -90,11 +90,11 @@ def test_what_is_predicted_at_ignored_pixels_changes_nothing(images, classes, se
     predicted, other = torch.randint(0, classes, (2, images, 4, 5), generator=generator)
     ignored = torch.rand(truth.shape, generator=generator) < 0.5
     truth[ignored] = 255
-    confusion = _confusion(predicted, truth, classes)
+    confusion = confusions(predicted, truth, classes)
     assert confusion.shape == (images, classes, classes)
     assert confusion.sum(axis=(1, 2)).tolist() == (~ignored).sum(dim=(1, 2)).tolist()
     assert np.array_equal(
-        _confusion(torch.where(ignored, other, predicted), truth, classes), confusion
+        confusions(torch.where(ignored, other, predicted), truth, classes), confusion
     )
 
 

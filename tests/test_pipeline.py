@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pandas as pd
@@ -95,8 +96,9 @@ def test_one_command_runs_all_and_a_second_has_nothing_to_do(finished):
     assert set(columns.split()) <= set(table.columns)
     assert table["score"].between(0, 1).all()
     for figure in ("scores", "shares", "search"):
-        with Image.open(finished / f"figures/{figure}.png") as image:
-            assert min(image.size) > 200
+        drawn = ET.parse(finished / f"figures/{figure}.svg").getroot()
+        assert min(float(drawn.get(side).removesuffix("pt")) for side in ("width", "height")) > 100
+        assert any(one.tag.endswith("title") for one in drawn.iter())
     assert len(list(finished.rglob("network.safetensors"))) == 13
     runs = pd.read_csv(finished / "tables/runs.csv").set_index("method")
     assert runs.loc["individual", "size"] == 1

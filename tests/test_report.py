@@ -38,7 +38,7 @@ def results(tmp_path_factory):
     (folder / "tables").mkdir(parents=True)
     for name, table in tables.items():
         table.to_csv(folder / f"tables/{name}.csv", index=False)
-    save_figure(figures.scores(tables["matrix"], final), folder / "figures/scores.png")
+    save_figure(figures.scores(tables["matrix"], final), folder / "figures/scores.svg")
     save_figure(
         figures.shares(final[final["method"] == "half"].assign(ratio=0.5)),
         folder / "figures/shares.png",

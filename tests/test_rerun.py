@@ -284,7 +284,7 @@ def test_an_experiment_is_run_compared_and_applied(origin, tmp_path):
         "dvc", "plots", "diff", "HEAD", "longer", "--out", "plots"
     )
     page = (clone.folder / "plots/index.html").read_text().replace("_", "/")
-    for name in ("tables/plot.csv", "tables/summary.csv", "figures/scores.png"):
+    for name in ("tables/plot.csv", "tables/summary.csv", "figures/scores.svg"):
         assert f"results/tiny/{name}" in page
     clone.run("dvc", "exp", "apply", "longer")
     assert (

@@ -177,7 +177,7 @@ def test_an_edited_step_makes_its_results_stale(clone):
     path = clone.folder / "src/acll/evaluation/figures.py"
     path.write_text(path.read_text() + "\n_EDITED = True\n")
     text = clone.make("verify", "small", fails=True)
-    assert "stale       the code of its step has changed\n              figures/scores.png" in text
+    assert "stale       the code of its step has changed\n              figures/scores.svg" in text
     assert "6 of 38 results are not as this commit would make them (6 stale)" in text
 
 

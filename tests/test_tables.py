@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acll.evaluation.class_tables import classes_table, confusion_table, mistakes_table
 from acll.evaluation.comparison import (
     by_node,
     matrix_of,
@@ -18,7 +19,7 @@ from acll.evaluation.comparison import (
     runs_table,
     summary_table,
 )
-from acll.evaluation.console import for_papers, readable, remarks_of
+from acll.evaluation.console import for_papers, readable, remarks_of, warnings_of
 from acll.evaluation.statistics import (
     backward_transfer,
     forgetting,
@@ -38,6 +39,7 @@ from acll.evaluation.tables import (
     scores_table,
 )
 from acll.node import Node, Run
+from acll.training.metrics import mean_iou
 
 PROPERTY = settings(max_examples=25, deadline=None)
 NAN = math.nan
@@ -115,7 +117,22 @@ def row(task, position, score, exact=True, choice=None, owned=0.25):
         "choice": choice or {},
         "curve": [score / 2, score],
         "alone_bytes": 100,
+        "classes": [counted("p", 8, 10, 8), counted("q", 2, 0, 0)],
+        "confused": [[1, 0, 2]],
+        "mistakes": [
+            {
+                "position": 3,
+                "image": f"{task}/3.png",
+                "truth": "q",
+                "predicted": "p",
+                "badness": 0.75,
+            }
+        ],
     }
+
+
+def counted(name, present, predicted, correct):
+    return {"name": name, "present": present, "predicted": predicted, "correct": correct}
 
 
 def node(*rows, free=0.5, size=150):
@@ -429,33 +446,190 @@ def test_what_was_left_out_of_the_data_is_counted_in_the_tables():
 
 
 # --------------------------------------------------------------------------------------------------
+# classes
+
+
+def classes_of(found=FOUND, seeds=(0,)):
+    return classes_table(found, runs_of(seeds))
+
+
+def segmented(task, position, score, classes, mistakes=(), **changes):
+    """A row of a segmentation task. classes: (name, pixels, predicted, correct) of each."""
+    return row(task, position, score, **changes) | {
+        "kind": "segmentation",
+        "metric": "mean_iou",
+        "classes": [counted(*one) for one in classes],
+        "confused": [],
+        "mistakes": list(mistakes),
+    }
+
+
+CRACKS = (("ground", 900, 990, 895), ("crack", 100, 10, 5))
+NOT_THERE = ("snow", 0, 0, 0)
+MIXED = {  # b is of segmentation, and useless under the first method
+    Node("small", "half", 0, ("a",)): FOUND[Node("small", "half", 0, ("a",))],
+    Node("small", "half", 0, ("a", "b")): node(
+        row("a", 1, 0.9), segmented("b", 2, 0.47, [*CRACKS, NOT_THERE])
+    ),
+}
+
+
+def test_a_class_has_its_counts_and_scores():
+    table = classes_of(FOUND)
+    assert len(table) == 4 * 2 * 2  # methods, tasks, classes
+    p, q = table.iloc[:2].to_dict("records")
+    names = ("sequence", "order", "method", "seed", "task", "kind", "class")
+    assert [p[name] for name in names] == ["both", "a+b", "half", 0, "a", "classification", "p"]
+    assert (p["present"], p["predicted"], p["correct"]) == (8, 10, 8)
+    assert (p["recall"], p["precision"], p["iou"], p["score"]) == (1, 0.8, 0.8, 1)
+    assert (q["recall"], q["iou"], q["score"]) == (0, 0, 0)
+    assert math.isnan(q["precision"])  # never predicted
+
+
+def test_the_score_of_a_class_is_the_iou_where_pixels_are_classified():
+    table = classes_table(MIXED, runs_of(methods=("half",)))
+    ground, crack, snow = table[table["task"] == "b"].to_dict("records")
+    assert ground["score"] == ground["iou"] == pytest.approx(895 / 995)
+    assert crack["score"] == crack["iou"] == pytest.approx(5 / 105)
+    assert (crack["recall"], crack["precision"]) == (0.05, 0.5)
+    assert math.isnan(snow["score"])
+
+
+@PROPERTY
+@given(st.integers(2, 6), st.integers(0, 1000))
+def test_scores_of_classes_agree_with_the_score_of_the_task(classes, seed):
+    confusion = np.random.default_rng(seed).integers(0, 5, (classes, classes))
+    counts = [
+        (f"c{one}", *map(int, (confusion[one].sum(), confusion[:, one].sum(), confusion[one, one])))
+        for one in range(classes)
+    ]
+    found = {Node("small", "half", 0, ("a",)): node(segmented("a", 1, 0.5, counts))}
+    run = Run("both", "small", "half", "packing", 0, ("a",), ((("a",),),))
+    table = classes_table(found, [run])
+    if len(table["score"].dropna()):
+        assert table["score"].mean() == pytest.approx(mean_iou(confusion))
+    weighted = (table["recall"] * table["present"]).sum() / max(confusion.sum(), 1)
+    assert weighted == pytest.approx(np.trace(confusion) / max(confusion.sum(), 1))
+
+
+def test_confusions_and_mistakes_are_those_of_the_first_run():
+    found = FOUND | with_seed(1)
+    table = confusion_table(found, runs_of((0, 1)))
+    assert set(table["seed"]) == {0}
+    first = table[table["method"] == "fine"].to_numpy().tolist()
+    assert first == [["both", "a+b", "fine", 0, task, "q", "p", 2] for task in ("a", "b")]
+    worst = mistakes_table(found, runs_of((0, 1)))
+    assert set(worst["seed"]) == {0}
+    one = worst[(worst["method"] == "half") & (worst["task"] == "b")].iloc[0]
+    assert one[["rank", "image", "truth", "predicted", "probability"]].tolist() == [
+        1, "b/3.png", "q", "p", 0.75,
+    ]  # fmt: skip
+    assert math.isnan(one["mean_iou"])
+
+
+def test_names_of_classes_stay_names(tmp_path):
+    table = confusion_table(FOUND, runs_of()).assign(truth="1", predicted="nan")
+    table.to_csv(tmp_path / "confusion.csv", index=False)
+    again = read_table(tmp_path / "confusion.csv")
+    assert (again["truth"].iloc[0], again["predicted"].iloc[0]) == ("1", "nan")
+    classes_of().to_csv(tmp_path / "classes.csv", index=False)
+    assert read_table(tmp_path / "classes.csv")["predicted"].iloc[0] == 10
+
+
+def mixed():
+    """The tables final, summary and classes of a run of both kinds."""
+    lookup, runs = by_node(scores_table(MIXED)), runs_of(methods=("half",))
+    each = runs_table(lookup, runs, curves_table(MIXED))
+    return final_table(lookup, runs), summary_table(each), classes_table(MIXED, runs)
+
+
+def test_a_class_that_is_never_found_is_a_warning_with_what_to_try():
+    final, _, classes = mixed()
+    task_a, task_b = warnings_of(final, classes)
+    assert task_b.startswith("Warning: both, b: (nearly) never found: half crack (IoU 0.048).\n")
+    assert "`class_weights: balanced`" in task_b
+    assert "`loss: cross_entropy_dice`" in task_b
+    assert task_a.startswith("Warning: both, a: (nearly) never found: half q (recall 0.000).\n")
+    assert "cross_entropy_dice" not in task_a  # there is no such loss for classification
+    assert "snow" not in task_b  # there is none in the test split
+    found = classes.assign(score=classes["score"].fillna(1).clip(lower=0.05))
+    assert warnings_of(final, found) == []
+
+
+def test_a_forgotten_task_is_one_warning_for_each_method():
+    lines = [line for line in warnings_of(final_of(), classes_of()) if "forgets" in line]
+    assert lines == [
+        "both: fine forgets; at the end it (nearly) never finds classes of a (1 of 2 classes)."
+    ]
+    others = [line for line in warnings_of(final_of(), classes_of()) if "forgets" not in line]
+    assert [" fine " in line for line in others] == [False, True]  # a and b
+
+
+def test_many_missed_classes_are_counted():
+    final, _, classes = mixed()
+    many = pd.concat(
+        [classes.iloc[:1].assign(score=0.0, **{"class": f"c{one}"}) for one in range(9)]
+    )
+    (line,) = warnings_of(final, many)
+    assert "half 9 of 9 classes (recall below 0.05)" in line
+
+
+def test_a_mean_over_accuracies_and_ious_says_that_it_is_mixed():
+    final, summary, classes = mixed()
+    assert summary["metric"].tolist() == ["mixed"]
+    text = readable(final, summary, classes, [])
+    assert "mixed: the mean of accuracies and mean IoUs, which are different measures." in text
+    assert "mixed" not in text_of()
+    assert summary_table(each_of())["metric"].unique().tolist() == ["accuracy"]
+
+
+# --------------------------------------------------------------------------------------------------
 # the console
 
 
 def text_of(found=FOUND, seeds=(0,), remarks=()):
-    return readable(final_of(found, seeds), summary_table(each_of(found, seeds)), remarks)
+    final, summary = final_of(found, seeds), summary_table(each_of(found, seeds))
+    return readable(final, summary, classes_of(found, seeds), remarks)
 
 
 def test_the_readable_tables_hold_the_scores_and_leave_empty_what_means_nothing():
     text = text_of(remarks=["a remark"])
-    lines = [line.split() for line in text.splitlines() if "accuracy" in line]
+    lines = [line.split() for line in text.splitlines() if " accuracy 0" in line]
+    assert lines[0] == ["both", "half", "a", "accuracy", "0.900", "0.000", "25.0%", "q", "0.00"]
+    assert lines[2] == ["fine", "a", "accuracy", "0.250", "0.700", "q", "0.00"]
+    methods = [line.split() for line in text.splitlines() if " accuracy " in line][8:]
+    assert methods[0] == [
+        "both", "half", "accuracy", "0.700", "0.500", "0.000", "yes", "50.0%", "75.0%",
+    ]  # fmt: skip
     assert len(lines) == 8
-    assert lines[0][:6] == ["both", "half", "a", "accuracy", "0.9000", "0.0000"]
-    assert lines[0][6:] == ["yes", "0.900", "0.750", "yes", "0.250"]
-    assert lines[2] == ["fine", "a", "accuracy", "0.2500", "0.7000", "no"]
     assert "nan" not in text.lower()
     assert "None" not in text
     assert "interval" not in text
-    assert text.endswith("\na remark\n")
+    assert text.endswith("\n\na remark\n")
 
 
 def test_several_runs_are_shown_as_means_with_intervals():
     text = text_of(FOUND | with_seed(1, 0.5), seeds=(0, 1))
     lines = [line.split() for line in text.splitlines() if "accuracy" in line]
-    assert lines[0][4] == "0.6750"
-    assert lines[0][-6:] == ["0.900", "0.750", "2", "of", "2", "0.250"]
+    assert lines[0][4] == "0.675"
     assert " ± " in text
-    assert "intervals" in text
+    assert "interval" in text
+
+
+@PROPERTY
+@given(
+    st.text("abcdefghijklmnop_", min_size=1, max_size=60),
+    st.text("abcdefghijklmnop_", min_size=1, max_size=60),
+    st.integers(1, 2),
+)
+def test_the_tables_on_the_console_have_at_most_100_columns(sequence, task, seeds):
+    found = FOUND | with_seed(1, 0.5)
+    final = final_of(found, range(seeds)).replace({"sequence": {"both": sequence}})
+    final = final.replace({"task": {"a": task}})
+    summary = summary_table(each_of(found, range(seeds))).assign(sequence=sequence)
+    classes = classes_of(found, range(seeds)).assign(sequence=sequence)
+    text = readable(final, summary, classes, ["a long remark " * 20])
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_the_summary_comes_as_markdown_and_latex():
@@ -463,7 +637,7 @@ def test_the_summary_comes_as_markdown_and_latex():
     lines = for_papers(summary, "github").splitlines()
     assert len(lines) == 2 + 4
     cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
-    assert cells[:4] == ["both", "half", "2", "0.5250 ± 2.2236"]
+    assert cells[:5] == ["both", "half", "2", "accuracy", "0.5250 ± 2.2236"]
     assert cells[-2:] == ["150", "0.75"]
     latex = for_papers(summary, "latex_booktabs")
     assert "\\toprule" in latex
@@ -471,15 +645,17 @@ def test_the_summary_comes_as_markdown_and_latex():
 
 
 def test_searches_that_cost_more_than_their_budget_are_told():
-    assert not any("budget" in line for line in remarks_of(final_of(), {"half": 0.8}))
-    (line,) = [line for line in remarks_of(final_of(), {"half": 0.75}) if "budget" in line]
+    assert not any("budget" in line for line in remarks_of(final_of(), classes_of(), {"half": 0.8}))
+    (line,) = [
+        line for line in remarks_of(final_of(), classes_of(), {"half": 0.75}) if "budget" in line
+    ]
     assert line.startswith(
         "half: 1 of 1 searches cost more than their budget of 0.75, at most 0.80 trainings"
     )
 
 
 def test_a_cap_that_decided_is_told_with_what_to_change():
-    (line,) = remarks_of(final_of(), {})
+    (line,) = [one for one in remarks_of(final_of(), classes_of(), {}) if "cap left" in one]
     assert line.startswith("The cap left these tasks less than they asked for: a (half).")
     assert "tail_share" in line
 
@@ -487,7 +663,11 @@ def test_a_cap_that_decided_is_told_with_what_to_change():
 def test_a_run_that_is_short_of_room_says_what_each_task_took():
     end = Node("small", "half", 0, ("a", "b"))
     short = {end: node(*FOUND[end]["rows"][:1], row("b", 2, 0.5, choice={"ratio": 0.5}), free=0.01)}
-    (line,) = [line for line in remarks_of(final_of(FOUND | short), {}) if "left free" in line]
+    (line,) = [
+        line
+        for line in remarks_of(final_of(FOUND | short), classes_of(), {})
+        if "left free" in line
+    ]
     assert line.startswith(
         "both, half: 1.0% of the weights are left free for more tasks (a 25.0%, b 25.0%)."
     )

@@ -28,6 +28,7 @@ from acll.parameters.prune import PruneParams
 from acll.parameters.report import (
     FiguresParams,
     MaskedTask,
+    MistakenTask,
     PackedName,
     SheetsParams,
     TablesParams,
@@ -52,7 +53,10 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "remember": (("network", "train", "memory_before"), ("memory",)),
     "evaluate": (("network", "test"), ("scores", "examples")),
     "tables": (("scores", "summaries", "trials"), ("tables",)),
-    "figures": (("tables", "trials", "choices", "packed", "examples", "shown"), ("figures",)),
+    "figures": (
+        ("tables", "trials", "choices", "packed", "examples", "shown", "mistakes", "mistaken"),
+        ("figures",),
+    ),
 }
 # arguments on which no result depends
 _BESIDES = {"prepare": "--report {log.report:q} --processes {threads}"}
@@ -67,6 +71,9 @@ TABLES = tuple(
         "runs.csv",
         "summary.csv",
         "paired.csv",
+        "classes.csv",
+        "confusion.csv",
+        "mistakes.csv",
         "data.csv",
         "plot.csv",
         "trials.csv",
@@ -401,6 +408,8 @@ class _Planner:
         shown = [
             node for methods in masked.values() for nodes in methods.values() for node in nodes
         ]
+        mistaken = self._mistaken(runs)
+        ends = [node for nodes in mistaken.values() for node in nodes.values()]
         params = FiguresParams(
             searches=[node.name for node in searched],
             packed=[
@@ -415,6 +424,10 @@ class _Planner:
                 )
                 for (sequence, task), methods in masked.items()
             ],
+            mistaken=[
+                MistakenTask(sequence=sequence, task=task, methods=list(methods))
+                for (sequence, task), methods in mistaken.items()
+            ],
         )
         inputs = {
             "tables": TABLES,
@@ -423,6 +436,8 @@ class _Planner:
             "packed": _of_all(packed.values(), "scores.json"),
             "examples": _of_all(shown, "examples.safetensors"),
             "shown": _of_all(shown, "scores.json"),
+            "mistakes": _of_all(ends, "examples.safetensors"),
+            "mistaken": _of_all(ends, "scores.json"),
         }
         return Job("figures", "", inputs, {"figures": figures(params)}, params, _code("figures"))
 
@@ -454,6 +469,18 @@ class _Planner:
                     methods.setdefault(run.method, list(dict.fromkeys(serving)))
         return found
 
+    def _mistaken(self, runs: Sequence[Run]) -> dict[tuple[str, str], dict[str, Node]]:
+        """Return, for each task of a sequence, the network of each method whose mistakes are shown.
+
+        The one at the end, in the first order and for the first seed.
+        """
+        found: dict[tuple[str, str], dict[str, Node]] = {}
+        for run in runs:
+            for node in run.nodes(len(run.tasks)):
+                for task in node.tasks:
+                    found.setdefault((run.sequence, task), {}).setdefault(run.method, node)
+        return found
+
 
 def figures(params: FiguresParams) -> tuple[str, ...]:
     """Return the files of all figures."""
@@ -461,8 +488,12 @@ def figures(params: FiguresParams) -> tuple[str, ...]:
     names += ["shares", "layers"] if params.packed else []
     names += ["search", "difficulty"] if params.searches else []
     names += [f"searches/{search}" for search in params.searches]
-    names += [f"masks/{shown.sequence}.{shown.task}" for shown in params.masked]
-    return tuple(f"figures/{name}.png" for name in names)
+    pictures = [f"masks/{shown.sequence}.{shown.task}" for shown in params.masked]
+    pictures += [f"mistakes/{shown.sequence}.{shown.task}" for shown in params.mistaken]
+    return (
+        *(f"figures/{name}.svg" for name in names),
+        *(f"figures/{name}.png" for name in pictures),
+    )
 
 
 def _prepared(task: str, split: str = "train") -> str:

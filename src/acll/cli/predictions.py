@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from acll.data.images import IMAGE_SUFFIXES, resized_mask
 from acll.data.storage import walk
 from acll.errors import UserError, harmless
-from acll.evaluation.pictures import class_colours, overlaid, shortened, visible
+from acll.evaluation.pictures import class_colours, overlaid, visible
+from acll.evaluation.words import shortened
 from acll.files import written
 from acll.progress import progress_bar
 from acll.serving.inputs import ImageError, made_small
@@ -240,6 +241,7 @@ def _overlay(
     font, line = _font(em), em * 3 // 2
     lines = [
         f"{share:.1%}  {shortened(classes[int(label)], _LONGEST)}"
+        f"{'' if label else ' (not painted)'}"
         for label, share in zip(present, counts[present] / mask.size, strict=True)
     ]
     width = max(picture.shape[1], 3 * em + int(max(map(font.getlength, lines))))
@@ -249,7 +251,8 @@ def _overlay(
     for row, (label, words) in enumerate(zip(present, lines, strict=True)):
         top = picture.shape[0] + em // 3 + row * line
         box = (em // 2, top + em // 6, em // 2 + em, top + em // 6 + em)
-        draw.rectangle(box, fill=tuple(map(int, colours[label])), outline="black")
+        fill = tuple(map(int, colours[label])) if label else "white"
+        draw.rectangle(box, fill=fill, outline="black")
         draw.text((2 * em, top), words, fill="black", font=font)
     return whole
 

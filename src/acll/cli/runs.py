@@ -258,7 +258,8 @@ def _shown(results: Path, configuration: str) -> str:
     from acll.files import sha256
 
     total = hashlib.sha256(f"{configuration}\n".encode())
-    for path in sorted([*results.glob("tables/*"), *results.glob("figures/**/*.png")]):
+    made = ("tables/*", "figures/**/*.svg", "figures/**/*.png")
+    for path in sorted(path for pattern in made for path in results.glob(pattern)):
         total.update(f"{path.relative_to(results).as_posix()} {sha256(path)}\n".encode())
     return total.hexdigest()
 

@@ -30,6 +30,7 @@ RUN_FIGURES = (
     "size",
 )
 COMPARED = ("mean_score", "worst_score")  # figures in which methods are compared run by run
+MIXED = "mixed"  # metric of a mean over tasks of both kinds
 # types of methods whose networks do not depend on the order of tasks
 WITHOUT_ORDER = ("individual", "joint")
 
@@ -139,6 +140,7 @@ def _figures(
         "method": run.method,
         "type": run.type,
         "seed": run.seed,
+        "metric": _metric_of(end["metric"]),
         "mean_score": end["score"].mean(),
         "worst_score": end["score"].min(),
         "mean_forgetting": forgetting(scores) if known else np.nan,
@@ -155,6 +157,12 @@ def _figures(
     }
 
 
+def _metric_of(metrics: "pd.Series[str]") -> str:
+    """Return the metric of a mean over tasks; `mixed` where it is one of several metrics."""
+    different = metrics.unique()
+    return str(different[0]) if len(different) == 1 else MIXED
+
+
 def summary_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each sequence and method: means over runs with their 95% intervals.
 
@@ -168,6 +176,7 @@ def summary_table(runs: pd.DataFrame) -> pd.DataFrame:
             "sequence": sequence,
             "method": method,
             "runs": len(own),
+            "metric": own["metric"].iloc[0],
             "bit_exact": bool(own["bit_exact"].all()),
         }
         for figure in RUN_FIGURES:

@@ -1,26 +1,61 @@
 """The tables as text: what a run says at its end, and what goes into a paper."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
 
+from acll.evaluation.class_tables import MISSED, class_means, missed_classes
+from acll.evaluation.comparison import MIXED
+from acll.evaluation.words import METRIC_WORDS, listed, shortened
+
 LITTLE_ROOM = 0.03  # share of the shared weights; with less, a task that comes can learn little
+FORGOTTEN = 0.05  # a task that lost more than this has been forgotten
+WIDTH = 100  # columns of a terminal
+_LEAST = 8  # characters that a name keeps, however many columns there are
+
+_ABOUT_TASKS = (
+    "score: of the test images. forgotten: the score when the task was learned, less that at the "
+    "end. owns: the share of the network's weights that only this task may change. lowest class: "
+    "the class with the lowest recall (of segmentation: IoU)."
+)
+_ABOUT_METHODS = (
+    "mean, worst: over the tasks. exact: whether the weights of every task are, bit for bit, those "
+    "with which it was learned. free: the share of weights that is left for more tasks. size: in "
+    "bytes of a network for each task."
+)
+_ABOUT_MIXED = (
+    "mixed: the mean of accuracies and mean IoUs, which are different measures. It compares "
+    "methods on these tasks and means nothing else."
+)
 
 
-def readable(final: pd.DataFrame, summary: pd.DataFrame, remarks: Sequence[str]) -> str:
+def readable(
+    final: pd.DataFrame, summary: pd.DataFrame, classes: pd.DataFrame, remarks: Sequence[str]
+) -> str:
     """Return the tables as text for a console, and remarks below them.
 
-    final, summary: the tables of these names.
+    final, summary, classes: the tables of these names. A line has at most `WIDTH` columns; names
+    are cut where they are too long for that.
     """
-    text = f"{_text(_by_task(final))}\n\n{_text(_by_method(summary))}\n"
+    about = [_ABOUT_METHODS]
+    if (summary["metric"] == MIXED).any():
+        about.append(_ABOUT_MIXED)
     if summary["runs"].max() > 1:
-        text += (
-            "\nMeans over runs (seeds, orders), 95% intervals; tables/paired.csv compares "
-            "methods run by run.\n"
+        about.append(
+            "Scores are means over runs (seeds, orders), ± half of the 95% interval; "
+            "tables/paired.csv compares methods run by run."
         )
-    return text + "".join(f"\n{remark}\n" for remark in remarks)
+    parts = [
+        _narrow(_by_task(final, class_means(classes))),
+        fill(_ABOUT_TASKS, WIDTH),
+        _narrow(_by_method(summary)),
+        *(fill(text, WIDTH) for text in about),
+        *("\n".join(fill(line, WIDTH) for line in remark.splitlines()) for remark in remarks),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def for_papers(summary: pd.DataFrame, form: str) -> str:
@@ -28,46 +63,15 @@ def for_papers(summary: pd.DataFrame, form: str) -> str:
 
     form: one that tabulate knows, such as `github` (Markdown) or `latex_booktabs`.
     """
-    return f"{_text(_by_method(summary), form)}\n"
-
-
-def _by_task(final: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a row for each sequence, method and task; means over runs."""
-    rows = []
-    for (sequence, method), own in final.groupby(["sequence", "method"], sort=False):
-        first = final[final["sequence"] == sequence].iloc[: own["position"].max()]
-        for task in first["task"]:
-            runs = own[own["task"] == task]
-            capped = runs["capped"].dropna()
-            forgetting = runs["forgetting"].dropna()  # empty where no task is learned in turn
-            rows.append(
-                {
-                    "sequence": sequence,
-                    "method": method,
-                    "task": task,
-                    "metric": runs["metric"].iloc[0],
-                    "score": f"{runs['score'].mean():.4f}",
-                    "forgetting": f"{forgetting.mean():.4f}" if len(forgetting) else "",
-                    "bit exact": _yes(runs["bit_exact"].all()),
-                    "ratio searched": _share(runs["ratio_searched"]),
-                    "ratio": _share(runs["ratio"]),
-                    "capped": _count(capped) if len(capped) else "",
-                    "owned share": _share(runs["owned_share"]),
-                }
-            )
-    return rows
-
-
-def _by_method(summary: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a row for each sequence and method; means over runs with half of their intervals."""
-    return [
+    rows = [
         {
             "sequence": row["sequence"],
             "method": row["method"],
             "runs": row["runs"],
-            "mean score": _with_half(row, "mean_score"),
-            "worst score": _with_half(row, "worst_score"),
-            "forgetting": _with_half(row, "mean_forgetting"),
+            "metric": METRIC_WORDS[row["metric"]],
+            "mean score": _with_half(row, "mean_score", 4),
+            "worst score": _with_half(row, "worst_score", 4),
+            "forgetting": _with_half(row, "mean_forgetting", 4),
             "bit exact": _yes(row["bit_exact"]),
             "free share": "" if pd.isna(row["free_share"]) else f"{row['free_share']:.3f}",
             "bytes": f"{row['bytes']:,.0f}",
@@ -75,27 +79,99 @@ def _by_method(summary: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for row in summary.to_dict("records")
     ]
+    return f"{_text(rows, form)}\n"
 
 
-def _with_half(row: Mapping[Any, Any], figure: str) -> str:
+def _by_task(final: pd.DataFrame, means: pd.DataFrame) -> list[dict[str, str]]:
+    """Return a row for each sequence, method and task; means over runs.
+
+    means: the scores of classes, of `class_means`.
+    """
+    lowest = _lowest_classes(means)
+    rows = []
+    for (sequence, method), own in final.groupby(["sequence", "method"], sort=False):
+        first = final[final["sequence"] == sequence].iloc[: own["position"].max()]
+        for task in first["task"]:
+            runs = own[own["task"] == task]
+            forgetting = runs["forgetting"].dropna()  # empty where no task is learned in turn
+            metric = METRIC_WORDS[runs["metric"].iloc[0]]
+            rows.append(
+                {
+                    "sequence": sequence,
+                    "method": method,
+                    "task": task,
+                    "score": f"{metric} {runs['score'].mean():.3f}",
+                    "forgotten": f"{forgetting.mean():.3f}" if len(forgetting) else "",
+                    "owns": _percent(runs["owned_share"].mean()),
+                    "lowest class": lowest.get((sequence, method, task), ""),
+                }
+            )
+    return rows
+
+
+def _lowest_classes(means: pd.DataFrame) -> dict[Any, str]:
+    """Return the name and score of the lowest class by (sequence, method, task)."""
+    if not len(means):
+        return {}
+    lowest = means.loc[means.groupby(["sequence", "method", "task"])["score"].idxmin()]
+    return {
+        (row["sequence"], row["method"], row["task"]): (
+            f"{shortened(row['class'], 10)} {row['score']:.2f}"
+        )
+        for row in lowest.to_dict("records")
+    }
+
+
+def _by_method(summary: pd.DataFrame) -> list[dict[str, str]]:
+    """Return a row for each sequence and method; means over runs with half of their intervals."""
+    return [
+        {
+            "sequence": row["sequence"],
+            "method": row["method"],
+            "metric": METRIC_WORDS[row["metric"]],
+            "mean": _with_half(row, "mean_score", 3),
+            "worst": _with_half(row, "worst_score", 3),
+            "forgotten": _with_half(row, "mean_forgetting", 3),
+            "exact": _yes(row["bit_exact"]),
+            "free": _percent(row["free_share"]),
+            "size": _percent(row["size"]),
+        }
+        for row in summary.to_dict("records")
+    ]
+
+
+def _with_half(row: Mapping[Any, Any], figure: str, digits: int) -> str:
     if pd.isna(row[figure]):
         return ""
     half = row[f"{figure}_high"] - row[figure]
-    return f"{row[figure]:.4f}" + ("" if pd.isna(half) else f" ± {half:.4f}")
+    text = f"{row[figure]:.{digits}f}"
+    return text if pd.isna(half) else f"{text} ± {half:.{digits}f}"
 
 
-def _share(values: pd.Series) -> str:
-    return "" if values.isna().all() else f"{values.mean():.3f}"
-
-
-def _count(flags: pd.Series) -> str:
-    """Return of how many runs a flag is set; yes or no where there is one run."""
-    count = int(flags.astype(bool).sum())
-    return _yes(count > 0) if len(flags) == 1 else f"{count} of {len(flags)}"
+def _percent(share: float) -> str:
+    return "" if pd.isna(share) else f"{share:.1%}"
 
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def _narrow(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as a table of at most `WIDTH` columns; long names are cut as far as that takes.
+
+    Where even short names leave it wider, it is wider.
+    """
+    names = ("sequence", "method", "task")
+    longest = max(len(str(row[name])) for row in rows for name in names if name in row)
+    for length in range(max(longest, _LEAST), _LEAST - 1, -1):
+        cut = [
+            {key: shortened(value, length) if key in names else value for key, value in row.items()}
+            for row in rows
+        ]
+        text = _text(cut)
+        if max(map(len, text.splitlines())) <= WIDTH:
+            break
+    return text
 
 
 def _text(rows: Sequence[Mapping[str, Any]], form: str = "simple") -> str:
@@ -111,7 +187,7 @@ def _text(rows: Sequence[Mapping[str, Any]], form: str = "simple") -> str:
             }
         )
         above = here
-    text = ("sequence", "method", "task", "metric", "bit exact", "capped")
+    text = ("sequence", "method", "task", "metric", "bit exact", "exact", "lowest class")
     align = ["left" if name in text else "right" for name in rows[0]]
     cells = [list(row.values()) for row in shown]
     table: str = tabulate(
@@ -120,12 +196,74 @@ def _text(rows: Sequence[Mapping[str, Any]], form: str = "simple") -> str:
     return table
 
 
-def remarks_of(final: pd.DataFrame, budgets: Mapping[str, float]) -> list[str]:
-    """Return what a person should know beside the tables.
+def remarks_of(
+    final: pd.DataFrame, classes: pd.DataFrame, budgets: Mapping[str, float]
+) -> list[str]:
+    """Return what a person should know beside the tables, warnings first.
 
-    final: the table of that name. budgets: of each method that searches, by its name.
+    final, classes: the tables of these names. budgets: of each method that searches, by its name.
     """
-    return [*_capped(final), *_overdrawn(final, budgets), *_short_of_room(final)]
+    return [
+        *warnings_of(final, classes),
+        *_capped(final),
+        *_overdrawn(final, budgets),
+        *_short_of_room(final),
+    ]
+
+
+def warnings_of(final: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
+    """Return a warning for each task of which a class is (nearly) never found, and what to try.
+
+    final, classes: the tables of these names. Tasks that a method has forgotten are one warning a
+    method: there the remedy is another one.
+    """
+    lost = final.groupby(["sequence", "method", "task"])["forgetting"].mean() > FORGOTTEN
+    missed = missed_classes(classes)
+    names = pd.MultiIndex.from_frame(missed[["sequence", "method", "task"]])
+    forgotten = lost.reindex(names, fill_value=False).to_numpy(bool)
+    count = classes.drop_duplicates(["task", "class"])["task"].value_counts().to_dict()
+    warnings = []
+    for (sequence, task), own in missed[~forgotten].groupby(["sequence", "task"], sort=False):
+        kind = own["kind"].iloc[0]
+        by_method = [
+            f"{method} {_told(rows, count[task])}"
+            for method, rows in own.groupby("method", sort=False)
+        ]
+        remedy = _REMEDIES[kind]
+        warnings.append(
+            f"Warning: {sequence}, {task}: (nearly) never found: {'; '.join(by_method)}.\n{remedy}"
+        )
+    for (sequence, method), own in missed[forgotten].groupby(["sequence", "method"], sort=False):
+        tasks = [
+            f"{task} ({len(rows)} of {count[task]} classes)"
+            for task, rows in own.groupby("task", sort=False)
+        ]
+        warnings.append(
+            f"{sequence}: {method} forgets; at the end it (nearly) never finds classes of "
+            f"{listed(tasks)}."
+        )
+    return warnings
+
+
+_REMEDIES = {
+    "segmentation": "The score of the task hides this. What may help: `class_weights: balanced`, "
+    "`loss: cross_entropy_dice`, more epochs, a larger image_size, more images with the class.",
+    "classification": "The score of the task hides this. What may help: `class_weights: balanced`, "
+    "more epochs, a larger image_size, more images of the class.",
+}
+
+
+def _told(rows: pd.DataFrame, count: int) -> str:
+    """Return in words which classes are missed; of many, how many."""
+    word = "IoU" if rows["kind"].iloc[0] == "segmentation" else "recall"
+    if len(rows) > 3:
+        return f"{len(rows)} of {count} classes ({word} below {MISSED:g})"
+    return listed(
+        [
+            f"{row['class']} ({word} {row['score']:.3f})"
+            for row in rows[["class", "score"]].to_dict("records")
+        ]
+    )
 
 
 def _capped(final: pd.DataFrame) -> list[str]:
@@ -157,7 +295,8 @@ def _overdrawn(final: pd.DataFrame, budgets: Mapping[str, float]) -> list[str]:
             lines.append(
                 f"{method}: {len(over)} of {len(searches)} searches cost more than their "
                 f"budget of {budget:g}, at most {over['search_cost'].max():.2f} trainings: more "
-                "shares failed than were expected to (docs/search.md)."
+                "shares failed than were expected to. Their ratios hold; nothing needs to be done "
+                "(docs/search.md)."
             )
     return lines
 

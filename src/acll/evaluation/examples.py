@@ -1,4 +1,6 @@
-"""The file of what a segmentation network makes of a few test images, to look at.
+"""The file of what a network makes of a few test images, to look at.
+
+Of segmentation: some that are spread over the test split. Of both kinds: those it does worst on.
 
 `acll.evaluation.predicted` makes what is in it. To read it takes no torch.
 """
@@ -14,10 +16,16 @@ from numpy.typing import NDArray
 
 from acll.files import written
 
+SPREAD, MISTAKES = "spread", "mistakes"
+WORST = 8  # mistakes that are kept of a task
+
 
 @dataclass(frozen=True)
 class Examples:
-    """Some test images as prepared [N, C, H, W], their masks and predictions (uint8 [N, H, W])."""
+    """Some test images as prepared [N, C, H, W], their masks and predictions (uint8 [N, H, W]).
+
+    Of classification there are images alone: masks and predictions are empty [0, H, W].
+    """
 
     classes: tuple[str, ...]
     images: NDArray[Any]
@@ -25,27 +33,31 @@ class Examples:
     predictions: NDArray[np.uint8]
 
 
-def write_examples(path: Path, examples: Mapping[str, Examples]) -> None:
-    """Write the examples of some tasks into one file, whole or not at all."""
+def write_examples(
+    path: Path, examples: Mapping[str, Examples], mistakes: Mapping[str, Examples]
+) -> None:
+    """Write examples and worst mistakes of some tasks into one file, whole or not at all."""
     from safetensors.numpy import save_file
 
     arrays = {
-        f"{task}/{name}": getattr(one, name)
-        for task, one in examples.items()
+        f"{task}/{what}/{name}": getattr(one, name)
+        for what, of_tasks in ((SPREAD, examples), (MISTAKES, mistakes))
+        for task, one in of_tasks.items()
         for name in ("images", "masks", "predictions")
     }
-    classes = {task: one.classes for task, one in examples.items()}
+    classes = {task: one.classes for task, one in {**examples, **mistakes}.items()}
     with written(path) as beside:
         save_file(arrays, beside, metadata={"classes": json.dumps(classes, sort_keys=True)})
 
 
-def read_examples(path: Path, task: str) -> Examples:
-    """Return the examples of a task, as `write_examples` wrote them."""
+def read_examples(path: Path, task: str, what: str) -> Examples:
+    """Return what `write_examples` wrote of a task. what: SPREAD or MISTAKES."""
     from safetensors import safe_open
 
     with safe_open(path, framework="np") as file:
         classes = json.loads(file.metadata()["classes"])[task]
         arrays = {
-            name: file.get_tensor(f"{task}/{name}") for name in ("images", "masks", "predictions")
+            name: file.get_tensor(f"{task}/{what}/{name}")
+            for name in ("images", "masks", "predictions")
         }
         return Examples(tuple(classes), **arrays)

@@ -7,9 +7,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from acll.evaluation.panels import method_panels, most_tasks
-from acll.evaluation.style import ACROSS, COLOURS, FREE, MARKERS, grid
+from acll.evaluation.style import (
+    ACROSS,
+    COLOURS,
+    FREE,
+    MARKERS,
+    grid,
+    heading,
+    hover,
+    log_ticks,
+)
+from acll.evaluation.words import METRIC_WORDS
 from acll.node import Node
 from acll.search.choice import monotone_fit
 from acll.search.trials import SCALE_PREFIX
@@ -21,25 +32,42 @@ def scores(matrix: pd.DataFrame, final: pd.DataFrame) -> Figure:
     Means over seeds, in the first order of each sequence. matrix, final: the tables of these names.
     """
     figure, parts = method_panels(matrix, height=max(2.6, 0.3 * most_tasks(matrix)), width=3.2)
+    heading(figure, "Test score of each task after each stage: a line that falls is forgotten")
     for sequence, tasks, own, panels in parts:
+        rows = final[final["sequence"] == sequence]
+        metrics = {
+            task: METRIC_WORDS[metric]
+            for task, metric in zip(rows["task"], rows["metric"], strict=True)
+        }
         for method, panel in panels.items():
-            _stages(panel, own[own["method"] == method], tasks)
-        metric = final.loc[final["sequence"] == sequence, "metric"].iloc[0]
+            _stages(panel, own[own["method"] == method], tasks, metrics)
         in_order = list(panels.values())
         for panel in in_order[::ACROSS]:
-            panel.set_ylabel("test mean IoU" if metric == "mean_iou" else "test accuracy")
+            panel.set_ylabel(" or ".join(dict.fromkeys(metrics.values())))
         last = in_order[:ACROSS][-1]
         last.legend(title="task", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 
 
-def _stages(panel: Axes, scores: pd.DataFrame, tasks: Sequence[str]) -> None:
+def _stages(
+    panel: Axes, scores: pd.DataFrame, tasks: Sequence[str], metrics: Mapping[str, str]
+) -> None:
+    """Draw the scores of tasks after each stage. metrics: of each task, in words."""
+    mixed = len(set(metrics.values())) > 1
     for index, task in enumerate(tasks):
         means = scores[scores["task"] == task].groupby("stage")["score"].mean()
         # colours come again after eight tasks, with other markers
         marker = MARKERS[(index + index // 8) % 8]
-        panel.plot(
-            means.index, means, color=COLOURS[index % 8], marker=marker, label=task, markersize=6
+        label = f"{task} ({metrics[task]})" if mixed else task
+        (line,) = panel.plot(
+            means.index, means, color=COLOURS[index % 8], marker=marker, label=label, markersize=6
+        )
+        hover(
+            line,
+            [
+                f"{task} after {tasks[stage - 1]}: {metrics[task]} {value:.3f}"
+                for stage, value in zip(means.index, means, strict=True)
+            ],
         )
     stages = range(1, len(tasks) + 1)
     if sum(map(len, tasks)) > 30:  # too long to stand side by side
@@ -59,7 +87,9 @@ def shares(final: pd.DataFrame) -> Figure:
     """
     packed = final[final["ratio"].notna()]
     names = list(dict.fromkeys(final["sequence"]))
-    figure, axes = grid(len(names), 1, height=2.2, width=7)
+    methods_shown = packed.groupby("sequence")["method"].nunique().max()
+    figure, axes = grid(len(names), 1, height=1.2 + 0.35 * methods_shown, width=8)
+    heading(figure, "What each task owns of the weights at the end, and what is free for more")
     for (panel,), name in zip(axes, names):
         end = packed[packed["sequence"] == name]
         methods = list(dict.fromkeys(end["method"]))
@@ -67,11 +97,15 @@ def shares(final: pd.DataFrame) -> Figure:
         for index, task in enumerate(dict.fromkeys(end["task"])):
             owned = end[end["task"] == task].groupby("method", sort=False)["owned_share"].mean()
             width = np.array([owned[method] for method in methods])
-            panel.barh(
+            bars = panel.barh(
                 methods, width, left=left, color=COLOURS[index % 8], label=task, edgecolor="white"
             )
+            for bar, method, share in zip(bars, methods, width):
+                hover(bar, [f"{method}: {task} owns {share:.1%}"])
             left += width
-        panel.barh(methods, 1 - left, left=left, color=FREE, label="free", edgecolor="white")
+        bars = panel.barh(methods, 1 - left, left=left, color=FREE, label="free", edgecolor="white")
+        for bar, method, share in zip(bars, methods, 1 - left):
+            hover(bar, [f"{method}: {share:.1%} free"])
         panel.set_xlim(0, 1)
         panel.invert_yaxis()
         panel.set_title(name)
@@ -89,6 +123,7 @@ def searches(traces: Sequence[tuple[str, pd.DataFrame, Mapping[str, Any]]]) -> F
     columns = min(3, len(traces))
     height, width = (3.0, 3.6) if len(traces) > 1 else (4.8, 5.4)
     figure, axes = grid(-(-len(traces) // columns), columns, height, width)
+    heading(figure, "Each search: validation score of what was tried against the share kept")
     panels = axes.flatten()
     for panel, (name, trials, choice) in zip(panels, traces):
         _search(panel, name, trials, choice)
@@ -124,8 +159,9 @@ def _search(panel: Axes, name: str, trials: pd.DataFrame, choice: Mapping[str, A
     )
     panel.set_xscale("log")
     panel.set_xlim(0.8 * min([1 - choice["ratio_high"], *trials["kept_share"]]), 1.15)
-    ticks = [tick for tick in (0.01, 0.03, 0.1, 0.3, 1) if tick >= panel.get_xlim()[0]]
+    ticks = log_ticks(*panel.get_xlim())
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.xaxis.set_minor_locator(NullLocator())
     node = Node.of(name)
     words = " + ".join(node.prefix) if node.position < 4 else f"{node.task}, task {node.position}"
     panel.set_title(f"{node.network}, {node.method}, seed{node.seed}\n{words}", fontsize=9)
@@ -144,18 +180,28 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
     )
     is_full = trials["epochs"] == trials["epochs"].max()
     as_chosen = _with_chosen_scales(trials, choice["group_log_scale"])
+    # what diverged has the score 0, which would press everything else together: it stands below
+    diverged = trials["diverged"].astype(bool)
+    measured = [choice["threshold"], choice["reference_score"], *trials.loc[~diverged, "score"]]
+    low, high = min(measured), max(measured)
+    room = max(0.02, 0.12 * (high - low))
+    bottom = low - room
     kinds = (
-        (is_full, "D", COLOURS[0], "full retraining"),
-        (~is_full & as_chosen, "o", COLOURS[1], "short retraining"),
-        (~is_full & ~as_chosen, "x", COLOURS[4], "other ratios of the groups"),
+        (~diverged & is_full, "D", COLOURS[0], "full retraining"),
+        (~diverged & ~is_full & as_chosen, "o", COLOURS[1], "short retraining"),
+        (~diverged & ~is_full & ~as_chosen, "x", COLOURS[4], "other ratios of the groups"),
+        (diverged, "v", COLOURS[7], "diverged: no score"),
     )
     for of_kind, marker, colour, label in kinds:
         own = trials[of_kind]
         if len(own):
-            panel.plot(
-                own["kept_share"], own["score"], marker, color=colour, markersize=4.5, label=label
+            scores = own["score"].where(~diverged[of_kind], bottom)
+            (points,) = panel.plot(
+                own["kept_share"], scores, marker, color=colour, markersize=5, label=label
             )
-    short = trials[~is_full & as_chosen]
+            hover(points, [_trial(row) for row in own.to_dict("records")])
+    panel.set_ylim(bottom - room / 2, min(high + room, max(1.0, high) + 0.02))
+    short = trials[~diverged & ~is_full & as_chosen]
     thresholds = short["threshold"].dropna()
     if len(thresholds):
         panel.axhline(
@@ -167,6 +213,12 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
         )
         fit = monotone_fit(short["kept_share"].tolist(), short["score"].tolist())
         panel.plot(*fit, color=COLOURS[1], linewidth=1, label="monotone fit")
+
+
+def _trial(row: Mapping[Any, Any]) -> str:
+    """Return a trial in words."""
+    came = "diverged" if row["diverged"] else f"validation score {row['score']:.4f}"
+    return f"trial {row['number']}: kept {row['kept_share']:.3g}, {row['epochs']:g} epochs, {came}"
 
 
 def _with_chosen_scales(trials: pd.DataFrame, chosen: Mapping[str, float]) -> "pd.Series[bool]":

@@ -25,15 +25,16 @@ def visible(image: NDArray[Any]) -> NDArray[Any]:
 
 
 def overlaid(image: NDArray[Any], mask: NDArray[np.uint8], colours: NDArray[Any]) -> NDArray[Any]:
-    """Return an image [H, W, 3] under the colours of its classes; ignored pixels stay grey.
+    """Return an image [H, W, 3] under the colours of its classes.
 
-    mask: [H, W]. colours: in 0 … 1 [classes, 3].
+    Class 0, by custom the background, is not painted, so that the image can be seen. Ignored pixels
+    are grey and pale. mask: [H, W]. colours: in 0 … 1 [classes, 3].
     """
     grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    # little of the image, and with less contrast: in its shadows a light blue must not look like a
-    # dark one
-    painted = 0.4 * (0.2 + 0.6 * grey) + 0.6 * colours[np.minimum(mask, len(colours) - 1)]
-    return np.asarray(np.where((mask == IGNORE)[:, :, None], grey, painted))
+    # of the image less contrast: in its shadows a light blue must not look like a dark one
+    painted = 0.5 * (0.2 + 0.6 * grey) + 0.5 * colours[np.minimum(mask, len(colours) - 1)]
+    seen = np.where((mask == 0)[:, :, None], image, painted)
+    return np.asarray(np.where((mask == IGNORE)[:, :, None], 0.6 + 0.4 * grey, seen))
 
 
 def class_colours(classes: int) -> NDArray[Any]:
@@ -47,8 +48,3 @@ def class_colours(classes: int) -> NDArray[Any]:
         [colormaps["turbo"](position)[:3] for position in np.linspace(0.03, 0.97, classes)]
     )
     return colours
-
-
-def shortened(text: str, length: int) -> str:
-    """Return a text of at most `length` characters; a longer one ends with `…`."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -4,13 +4,26 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from acll.evaluation.comparison import MIXED
 from acll.evaluation.panels import method_panels, most_tasks
-from acll.evaluation.style import ACROSS, COLOURS, FREE, MARKERS, grid
+from acll.evaluation.style import (
+    ACROSS,
+    COLOURS,
+    FREE,
+    MARKERS,
+    grid,
+    heading,
+    hover,
+    log_ticks,
+)
+from acll.evaluation.words import METRIC_WORDS, listed
 
 
 def matrices(matrix: pd.DataFrame) -> Figure:
@@ -20,6 +33,7 @@ def matrices(matrix: pd.DataFrame) -> Figure:
     """
     longest = most_tasks(matrix)
     figure, parts = method_panels(matrix, height=1.4 + 0.35 * longest, width=1.6 + 0.45 * longest)
+    heading(figure, "Test score of each task (column) after each stage (row)")
     for _, tasks, scores, panels in parts:
         for method, panel in panels.items():
             _matrix(panel, scores[scores["method"] == method], tasks)
@@ -29,15 +43,19 @@ def matrices(matrix: pd.DataFrame) -> Figure:
 def _matrix(panel: Axes, scores: pd.DataFrame, tasks: Sequence[str]) -> None:
     values = scores.pivot_table(index="stage", columns="task", values="score")
     values = values.reindex(index=range(1, len(tasks) + 1), columns=list(tasks))
-    panel.imshow(values, vmin=0, vmax=1, cmap="cividis", aspect="auto")
     for (row, column), value in np.ndenumerate(values.to_numpy()):
         if not np.isnan(value):
             colour = "white" if value < 0.5 else "black"
+            cell = Rectangle((column - 0.5, row - 0.5), 1, 1, color=colormaps["cividis"](value))
+            hover(cell, [f"{tasks[column]} after {tasks[row]}: {value:.4f}"])
+            panel.add_patch(cell)
             panel.text(
-                column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour
+                column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour
             )
-    panel.set_xticks(range(len(tasks)), tasks, rotation=30, ha="right", fontsize=8)
-    panel.set_yticks(range(len(tasks)), [f"+ {task}" for task in tasks], fontsize=8)
+    panel.set_xlim(-0.5, len(tasks) - 0.5)
+    panel.set_ylim(len(tasks) - 0.5, -0.5)
+    panel.set_xticks(range(len(tasks)), tasks, rotation=30, ha="right", fontsize=9)
+    panel.set_yticks(range(len(tasks)), [f"+ {task}" for task in tasks], fontsize=9)
     panel.set_ylabel("after")
 
 
@@ -47,14 +65,18 @@ def sizes(summary: pd.DataFrame) -> Figure:
     summary: the table of that name.
     """
     sequences = list(dict.fromkeys(summary["sequence"]))
-    figure, axes = grid(1, len(sequences), height=4.2, width=4.6)
-    for panel, sequence in zip(axes[0], sequences):
+    columns = min(2, len(sequences))
+    figure, axes = grid(-(-len(sequences) // columns), columns, height=3.8, width=4.6)
+    heading(figure, "Mean test score against size: up and to the left is better")
+    for panel in axes.flatten()[len(sequences) :]:
+        panel.set_visible(False)
+    for panel, sequence in zip(axes.flatten(), sequences):
         own = summary[summary["sequence"] == sequence]
         for index, row in enumerate(own.to_dict("records")):
             half = row["mean_score"] - row["mean_score_low"]
             half = 0.0 if pd.isna(half) else half  # of a single run
             marker, colour = MARKERS[index % 8], COLOURS[(index + index // 8) % 8]
-            panel.errorbar(
+            bar = panel.errorbar(
                 row["size"],
                 row["mean_score"],
                 half,
@@ -64,15 +86,25 @@ def sizes(summary: pd.DataFrame) -> Figure:
                 markersize=7,
                 label=row["method"],
             )
+            metric = METRIC_WORDS[row["metric"]]
+            hover(
+                bar.lines[0],
+                [f"{row['method']}: {metric} {row['mean_score']:.4f}, size {row['size']:.0%}"],
+            )
         panel.set_xlim(left=0)
         # intervals of few runs may reach beyond what is possible
         panel.set_ylim(max(0.0, own["mean_score"].min() - 0.1), 1.02)
         panel.grid(alpha=0.3)
         panel.set_title(str(sequence))
-        panel.set_xlabel("size, in networks of each task's own together")
-        panel.set_ylabel("mean test score")
+        panel.set_xlabel("size (1: a network for each task)")
+        panel.set_ylabel(_mean_of(own["metric"].iloc[0]))
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
+
+
+def _mean_of(metric: str) -> str:
+    """Return the label of an axis of means over tasks."""
+    return "mean of accuracies and IoUs" if metric == MIXED else f"mean {METRIC_WORDS[metric]}"
 
 
 def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
@@ -88,7 +120,8 @@ def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
         learned += [(sequence, tasks[: count + 1]) for count in range(len(tasks))]
     methods = list(dict.fromkeys(final["method"]))
     columns = min(ACROSS, len(learned))
-    figure, axes = grid(-(-len(learned) // columns), columns, height=2.6, width=3.0)
+    figure, axes = grid(-(-len(learned) // columns), columns, height=2.6, width=3.2)
+    heading(figure, "How fast each task is learned: validation score after each epoch")
     for panel, (sequence, tasks) in zip(axes.flatten(), learned):
         network = final.loc[final["sequence"] == sequence, "network"].iloc[0]
         here = table[table["network"] == network]
@@ -99,7 +132,7 @@ def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
             if own is not None:
                 means = own.groupby("epoch")["score"].mean()
                 marker, colour = MARKERS[index % 8], COLOURS[(index + index // 8) % 8]
-                panel.plot(
+                (line,) = panel.plot(
                     means.index,
                     means,
                     color=colour,
@@ -108,6 +141,7 @@ def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
                     linewidth=1,
                     label=method,
                 )
+                hover(line, [f"{method}, epoch {epoch}: {x:.4f}" for epoch, x in means.items()])
         panel.set_title(
             f"{sequence}: {tasks[-1]}" + (f" after {len(tasks) - 1}" if len(tasks) > 1 else "")
         )
@@ -133,49 +167,62 @@ def difficulty(final: pd.DataFrame) -> Figure:
     searched = final[final["ratio_searched"].notna()]
     methods, tasks = list(dict.fromkeys(searched["method"])), list(dict.fromkeys(searched["task"]))
     figure, axes = grid(1, len(methods), height=3.6, width=4.0)
+    heading(figure, "Kept share that searches ask for, against the error of the task")
+    metrics = listed([METRIC_WORDS[metric] for metric in dict.fromkeys(searched["metric"])])
     for panel, method in zip(axes[0], methods):
         for index, task in enumerate(tasks):
             own = searched[(searched["method"] == method) & (searched["task"] == task)]
             marker, colour = MARKERS[(index + index // 8) % 8], COLOURS[index % 8]
-            panel.plot(
+            (points,) = panel.plot(
                 1 - own["score_when_learned"],
                 1 - own["ratio_searched"],
                 marker,
                 color=colour,
                 label=task,
             )
+            hover(
+                points,
+                [
+                    f"{task}: error {1 - row['score_when_learned']:.4f}, "
+                    f"kept {1 - row['ratio_searched']:.3g}"
+                    for row in own.to_dict("records")
+                ],
+            )
         panel.set_yscale("log")
         kept = 1 - searched.loc[searched["method"] == method, "ratio_searched"]
         low, high = kept.min() / 1.4, min(kept.max() * 1.4, 1.1)
-        ticks = [
-            tick for tick in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if low <= tick <= high
-        ]
+        ticks = log_ticks(low, high)
         panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         panel.yaxis.set_minor_locator(NullLocator())
         panel.set_ylim(low, high)
         panel.set_xlim(left=0)
         panel.set_title(method)
-        panel.set_xlabel("error on the test split when learned")
+        panel.set_xlabel(f"1 − {metrics} on the test split when learned")
         panel.set_ylabel("kept share asked for (log)")
         panel.grid(alpha=0.3)
     axes[0][-1].legend(title="task", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 
 
-def layers(networks: Mapping[str, tuple[Sequence[str], Mapping[str, Sequence[int]]]]) -> Figure:
+def layers(
+    networks: Mapping[str, tuple[Sequence[str], Sequence[tuple[str, Sequence[int]]]]],
+) -> Figure:
     """Draw who owns which share of each layer, a panel a network.
 
     networks: by a title the names of the tasks, and for each shared weight tensor, from the input
-    on, how many of its weights are free and how many each task owns.
+    on, its name, and how many of its weights are free and how many each task owns.
     """
-    columns = min(3, len(networks))
+    columns = min(2, len(networks))
     most = max(len(counts) for _, counts in networks.values())
-    figure, axes = grid(-(-len(networks) // columns), columns, height=1.2 + 0.14 * most, width=4.2)
+    height = 1.3 + 0.18 * most
+    figure, axes = grid(-(-len(networks) // columns), columns, height, width=5.0)
+    heading(figure, "Who owns which share of each layer, from the input (top) to the output")
     for panel, (title, (tasks, counts)) in zip(axes.flatten(), networks.items()):
-        table = np.array([np.array(one) / sum(one) for one in counts.values()])
+        table = np.array([np.array(one) / sum(one) for _, one in counts])
+        names = [name.removesuffix(".weight") for name, _ in counts]
         left = np.zeros(len(table))
         for index, task in enumerate(tasks):
-            panel.barh(
+            bars = panel.barh(
                 range(len(table)),
                 table[:, index + 1],
                 left=left,
@@ -183,17 +230,16 @@ def layers(networks: Mapping[str, tuple[Sequence[str], Mapping[str, Sequence[int
                 label=task,
                 height=1,
             )
+            for bar, name, share in zip(bars, names, table[:, index + 1]):
+                hover(bar, [f"{name}: {task} owns {share:.1%}"])
             left += table[:, index + 1]
         panel.barh(range(len(table)), 1 - left, left=left, color=FREE, label="free", height=1)
-        names = [name.removesuffix(".weight") for name in counts]
-        panel.set_yticks(range(len(table)), names, fontsize=6 if most > 12 else 7)
+        panel.set_yticks(range(len(table)), names, fontsize=8)
         panel.invert_yaxis()
         panel.set_xlim(0, 1)
-        panel.set_title(title, fontsize=9)
+        panel.set_title(title)
         panel.set_xlabel("share of the layer's weights")
-        panel.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3, frameon=False, fontsize=7
-        )
+        panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     for panel in axes.flatten()[len(networks) :]:
         panel.set_visible(False)
     return figure

@@ -9,13 +9,34 @@ import torch
 
 from acll.data import prepared
 from acll.data.batches import split_of
+from acll.evaluation.answers import (
+    Answers,
+    ClassCounts,
+    answers_of,
+    class_counts,
+    confused,
+    worst,
+)
 from acll.packing import packed_file
 from acll.packing.accounting import bytes_alone
 from acll.packing.load import restore_network, task_info_of
-from acll.packing.ownership import Packed, digest
+from acll.packing.ownership import Packed, TaskRecord, digest
 from acll.settings import Kind
-from acll.training.evaluate import evaluated
-from acll.training.metrics import score
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A test sample that is among the worst of a network.
+
+    position: in the split. image: the file, or the part of one, that it comes from. truth,
+    predicted: classes; None for segmentation. badness: as `acll.evaluation.answers` defines it.
+    """
+
+    position: int
+    image: str
+    truth: str | None
+    predicted: str | None
+    badness: float
 
 
 @dataclass(frozen=True)
@@ -25,7 +46,8 @@ class TaskScore:
     bit_exact: whether its state is, bit for bit, what it was when the task was learned.
     owned_share: of all shared weights of the network; None where tasks own none. choice: of the
     search, as in `choice.json`. curve: validation score after each epoch of its training.
-    alone_bytes: of a network of this task alone.
+    alone_bytes: of a network of this task alone. confused: (truth, predicted, count) by positions
+    of classes. mistakes: the worst first.
     """
 
     task: str
@@ -39,6 +61,9 @@ class TaskScore:
     choice: dict[str, Any]
     curve: tuple[float, ...]
     alone_bytes: int
+    classes: tuple[ClassCounts, ...]
+    confused: tuple[tuple[int, ...], ...]
+    mistakes: tuple[Mistake, ...]
 
 
 @dataclass(frozen=True)
@@ -46,7 +71,8 @@ class Evaluated:
     """The scores of all tasks of a network, and how much of it is left.
 
     free_share: of all shared weights; None where tasks own none. bytes: of the file. layers: for
-    each shared tensor, from the input on, how many weights are free, owned by task 1, 2, ….
+    each shared tensor, from the input on, its name, and how many of its weights are free, owned by
+    task 1, 2, ….
     """
 
     method: str
@@ -54,7 +80,7 @@ class Evaluated:
     device: str
     free_share: float | None
     bytes: int
-    layers: dict[str, list[int]]
+    layers: tuple[tuple[str, tuple[int, ...]], ...]  # JSON would sort the keys of a dict
     rows: tuple[TaskScore, ...]
 
 
@@ -65,9 +91,11 @@ def evaluate(packed: Packed, tests: Mapping[str, Path], device: torch.device) ->
     """
     header = packed_file.header_of(packed)
     alone = {record.name: bytes_alone(header, record.name) for record in packed.tasks}
-    layers = {layer.name: [layer.count - sum(layer.owned), *layer.owned] for layer in header.layers}
+    layers = tuple(
+        (layer.name, (layer.count - sum(layer.owned), *layer.owned)) for layer in header.layers
+    )
     total = sum(layer.count for layer in header.layers)
-    shares = [sum(counts) / total for counts in zip(*layers.values(), strict=True)]
+    shares = [sum(counts) / total for counts in zip(*(own for _, own in layers), strict=True)]
     rows = [
         _evaluate(packed, name, tests[name], device, share, size)
         for share, (name, size) in zip(shares[1:], alone.items(), strict=True)
@@ -95,17 +123,35 @@ def _evaluate(
     record = packed.record(task)
     network, state = restore_network(packed, task)
     split = split_of(prepared.read_prepared(test)[0], "test")
-    result = evaluated(network.to(device), split, task_info_of(record), device)
+    answers = answers_of(network.to(device), split, task_info_of(record), device)
     return TaskScore(
         task=task,
         position=packed.position(task),
         kind=record.kind,
         metric=record.metric,
-        score=score(result),
+        score=answers.score,
         samples=split.image_count(),
         bit_exact=digest(state) == record.digest,
         owned_share=share if record.frozen else None,
         choice=record.choice,
         curve=record.curve,
         alone_bytes=alone_bytes,
+        classes=class_counts(answers.confusion, record.classes),
+        confused=confused(answers.confusion),
+        mistakes=_mistakes(record, test, answers),
     )
+
+
+def _mistakes(record: TaskRecord, test: Path, answers: Answers) -> tuple[Mistake, ...]:
+    """Return the samples of a test split that are answered worst."""
+    positions = worst(answers.badness)
+    images, labels = prepared.ids(test, "test"), prepared.labels(test, "test")
+    found = []
+    for position in positions:
+        truth = predicted = None
+        if answers.labels is not None:
+            truth = record.classes[int(labels[position])]
+            predicted = record.classes[int(answers.labels[position])]
+        badness = float(answers.badness[position])
+        found.append(Mistake(position, images[position], truth, predicted, badness))
+    return tuple(found)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from acll.data import prepared
 from acll.data.prepared import TaskInfo
 from acll.data.storage import SPLITS
-from acll.evaluation.pictures import class_colours, overlaid, shortened, visible
+from acll.evaluation.pictures import class_colours, overlaid, visible
 from acll.evaluation.spread import spread
 from acll.evaluation.style import COLOURS
+from acll.evaluation.words import shortened
 
 COLUMNS, ROWS = 8, 6
 _NAMED = 20  # classes that have a bar and a name of their own

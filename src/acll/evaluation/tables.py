@@ -22,7 +22,7 @@ CHOSEN = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped")
 # columns of any table that hold text, whatever it looks like
 NAMES = (
     *("sequence", "order", "network", "method", "other", "type", "prefix", "task"),
-    *("figure", "kind", "metric", "device"),
+    *("figure", "kind", "metric", "device", "class", "image", "truth"),
 )
 
 
@@ -30,6 +30,8 @@ def read_table(path: Path) -> pd.DataFrame:
     """Return a table from its file. Names are text, also `1` or `nan`."""
     columns = pd.read_csv(path, nrows=0).columns
     names = {name: str for name in NAMES if name in columns}
+    if "truth" in columns:  # elsewhere a count
+        names["predicted"] = str
     return pd.read_csv(
         path, dtype=names, na_values={name: [""] for name in columns}, keep_default_na=False
     )

@@ -35,12 +35,21 @@ class MaskedTask(Settings):
     networks: list[int]
 
 
+class MistakenTask(Settings):
+    """A task of a sequence, and the worst mistakes of the network that each method ends with."""
+
+    sequence: str
+    task: str
+    methods: list[str]
+
+
 class FiguresParams(Params):
     """What is drawn."""
 
     searches: list[str]  # network/method/seed/prefix of each search that tried something
     packed: list[PackedName]
     masked: list[MaskedTask]
+    mistaken: list[MistakenTask]
 
 
 class SheetsParams(Params):

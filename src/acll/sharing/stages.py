@@ -85,7 +85,7 @@ def _add_stage(path: Path, name: str) -> bool:
     content["plots"] += [
         {f"results/{name}/tables/{table}": dict(plot)} for table, plot in PLOTS.items()
     ]
-    content["plots"].append(f"results/{name}/figures/scores.png")
+    content["plots"].append(f"results/{name}/figures/scores.svg")
     text = io.StringIO()
     yaml.dump(content, text)
     write_text(path, text.getvalue())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from acll.data import prepared
 from acll.evaluation.examples import write_examples
-from acll.evaluation.predicted import examples_of
+from acll.evaluation.predicted import examples_of, mistakes_of
 from acll.evaluation.score import evaluate
 from acll.files import write_json
 from acll.packing import packed_file
@@ -34,7 +34,8 @@ def main(
         raise PackingError(
             f"{network}: the weights of {', '.join(changed)} are not what they were when learned"
         )
-    write_examples(examples, examples_of(packed, tests, device))
+    mistakes = mistakes_of(packed, tests, evaluated.rows, device)
+    write_examples(examples, examples_of(packed, tests, device), mistakes)
     write_json(scores, asdict(evaluated))
     for row in evaluated.rows:
         print(

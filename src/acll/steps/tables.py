@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from acll.evaluation.class_tables import classes_table, confusion_table, mistakes_table
 from acll.evaluation.comparison import (
     by_node,
     matrix_table,
@@ -46,7 +47,7 @@ def main(
     all_scores, curves = scores_table(nodes), curves_table(nodes)
     lookup, runs = by_node(all_scores), params.runs
     final, each = final_table(lookup, runs), runs_table(lookup, runs, curves)
-    summary = summary_table(each)
+    summary, classes = summary_table(each), classes_table(nodes, runs)
     tasks = [json.loads(path.read_text(encoding="utf-8")) for path in summaries]
     searches = {name: pd.read_csv(path) for name, path in zip(params.searches, trials, strict=True)}
     frames = {
@@ -57,6 +58,9 @@ def main(
         "runs": each,
         "summary": summary,
         "paired": paired_table(each),
+        "classes": classes,
+        "confusion": confusion_table(nodes, runs),
+        "mistakes": mistakes_table(nodes, runs),
         "data": data_table(tasks),
         "plot": plot_table(final),
         "trials": trials_table(searches),
@@ -66,8 +70,8 @@ def main(
     write_json(folder / "metrics.json", metrics_of(summary))
     for name, form in (("summary.md", "github"), ("summary.tex", "latex_booktabs")):
         write_text(folder / name, for_papers(summary, form))
-    remarks = [*remarks_of(final, params.budgets), *amiss(tasks)]
-    write_text(folder / "tables.txt", readable(final, summary, remarks))
+    remarks = [*remarks_of(final, classes, params.budgets), *amiss(tasks)]
+    write_text(folder / "tables.txt", readable(final, summary, classes, remarks))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What a network does on a split."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import nn
@@ -23,29 +25,41 @@ def evaluated(
 
     Raises NotFiniteError.
     """
-    network.eval()
     kind: Kind = header.kind
     results = []
-    # read once, at the end: to ask a GPU would let it wait for the next batch
-    finite = torch.ones((), dtype=torch.bool, device=device)
-    for images, labels in evaluation_batches(split, header, device):
-        logits = network(images)
-        finite &= torch.isfinite(logits).all()
+    for logits, labels in outputs(network, split, header, device):
         predictions = logits.argmax(dim=1)
         if kind == "classification":
             results.append(predictions == labels)
         else:
-            results.append(_confusion(predictions, labels, len(header.classes)))
-    if not finite:
-        raise NotFiniteError(
-            f"{header.name}: the network gives values that are not finite; it cannot be scored"
-        )
+            results.append(confusions(predictions, labels, len(header.classes)))
     together = torch.cat(results).cpu().numpy()
     if kind == "classification":
         return EvalResult(kind, correct=together)
     return EvalResult(
         kind, confusion=together if split.tile_image_index is None else _stitched(together, split)
     )
+
+
+@torch.no_grad()
+def outputs(
+    network: nn.Module, split: Split, header: TaskInfo, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield logits [B, C, …] and labels [B, …] of a split in order, in evaluation mode.
+
+    Raises NotFiniteError, after the last.
+    """
+    network.eval()
+    # read once, at the end: to ask a GPU would let it wait for the next batch
+    finite = torch.ones((), dtype=torch.bool, device=device)
+    for images, labels in evaluation_batches(split, header, device):
+        logits = network(images)
+        finite &= torch.isfinite(logits).all()
+        yield logits, labels
+    if not finite:
+        raise NotFiniteError(
+            f"{header.name}: the network gives values that are not finite; it cannot be scored"
+        )
 
 
 def _stitched(confusion: np.ndarray, split: Split) -> np.ndarray:
@@ -59,7 +73,7 @@ def _stitched(confusion: np.ndarray, split: Split) -> np.ndarray:
     return matrices
 
 
-def _confusion(predictions: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
+def confusions(predictions: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
     """Return matrices int64 [B, C, C] of predictions and labels [B, H, W], less ignored pixels."""
     valid = labels != IGNORE
     image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1).expand_as(labels)

@@ -1,0 +1,119 @@
+"""Tables of the classes of each task at the end of runs: scores, confusions, worst mistakes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from acll.node import Node, Run
+from acll.settings import Kind
+
+MISSED = 0.05  # of a class that is scored lower, the network knows next to nothing
+# the score of a class: for segmentation the terms of the mean IoU; for classification the recall,
+# whose mean over samples is the accuracy
+CLASS_SCORE: dict[Kind, str] = {"classification": "recall", "segmentation": "iou"}
+
+Nodes = Mapping[Node, Mapping[str, Any]]  # what the evaluation of each node wrote
+
+
+def _at_end(nodes: Nodes, run: Run) -> Iterator[tuple[dict[str, object], Mapping[str, Any]]]:
+    """Yield for each task, in the order of learning, the columns that name it and its row."""
+    rows = {row["task"]: row for node in run.nodes(len(run.tasks)) for row in nodes[node]["rows"]}
+    for task in run.tasks:
+        names = {
+            "sequence": run.sequence,
+            "order": run.order,
+            "method": run.method,
+            "seed": run.seed,
+            "task": task,
+        }
+        yield names, rows[task]
+
+
+def classes_table(nodes: Nodes, runs: Sequence[Run]) -> pd.DataFrame:
+    """Return a row for each run, task and class, at the end: its counts and its scores.
+
+    docs/metrics.md defines them. Empty where nothing is known: recall and IoU of a class that is
+    not in the test split, precision of one that is never predicted.
+    """
+    columns = ["sequence", "order", "method", "seed", "task", "kind", "class"]
+    columns += ["present", "predicted", "correct", "recall", "precision", "iou", "score"]
+    found = []
+    for run in runs:
+        for names, row in _at_end(nodes, run):
+            for counts in row["classes"]:
+                one = {key: counts[key] for key in ("present", "predicted", "correct")}
+                scores = _class_scores(**one)
+                kind = {"kind": row["kind"], "score": scores[CLASS_SCORE[row["kind"]]]}
+                found.append(names | {"class": counts["name"]} | one | scores | kind)
+    return pd.DataFrame(found, columns=columns)
+
+
+def _class_scores(present: int, predicted: int, correct: int) -> dict[str, float | None]:
+    return {
+        "recall": correct / present if present else None,
+        "precision": correct / predicted if predicted else None,
+        "iou": correct / (present + predicted - correct) if present else None,
+    }
+
+
+def _first_of_each(runs: Sequence[Run]) -> list[Run]:
+    """Return the first run of each sequence and method."""
+    first: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        first.setdefault((run.sequence, run.method), run)
+    return list(first.values())
+
+
+def confusion_table(nodes: Nodes, runs: Sequence[Run]) -> pd.DataFrame:
+    """Return how often each class is taken for each other one, at the end of the first runs.
+
+    Of each sequence and method that of the first order and seed. Pairs of classes that are never
+    confused have no row; of a task with many classes the most frequent pairs have one.
+    """
+    columns = ["sequence", "order", "method", "seed", "task", "truth", "predicted", "count"]
+    found = []
+    for run in _first_of_each(runs):
+        for names, row in _at_end(nodes, run):
+            classes = [counts["name"] for counts in row["classes"]]
+            for truth, predicted, count in row["confused"]:
+                pair = {"truth": classes[truth], "predicted": classes[predicted], "count": count}
+                found.append(names | pair)
+    return pd.DataFrame(found, columns=columns)
+
+
+def mistakes_table(nodes: Nodes, runs: Sequence[Run]) -> pd.DataFrame:
+    """Return the worst mistakes of each task at the end of the first runs, the worst first.
+
+    Of classification the truth, the answer and its probability, of segmentation the mean IoU.
+    """
+    columns = ["sequence", "order", "method", "seed", "task", "rank", "image"]
+    columns += ["truth", "predicted", "probability", "mean_iou"]
+    found = []
+    for run in _first_of_each(runs):
+        for names, row in _at_end(nodes, run):
+            for rank, mistake in enumerate(row["mistakes"], 1):
+                told = {key: mistake[key] for key in ("image", "truth", "predicted")}
+                value = (
+                    {"probability": mistake["badness"]}
+                    if row["kind"] == "classification"
+                    else {"mean_iou": 1 - mistake["badness"]}
+                )
+                found.append(names | {"rank": rank} | told | value)
+    return pd.DataFrame(found, columns=columns)
+
+
+def class_means(classes: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean score over runs of each class: sequence, method, task, kind, class, score.
+
+    classes: the table of that name. Classes that are not in the test split are left out.
+    """
+    names = ["sequence", "method", "task", "kind", "class"]
+    means = classes.groupby(names, sort=False)["score"].mean().dropna()
+    return means.reset_index()
+
+
+def missed_classes(classes: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `class_means` of the classes that are (nearly) never found."""
+    means = class_means(classes)
+    return means[means["score"] < MISSED]
