@@ -246,9 +246,9 @@ def warnings_of(final: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
 
 
 _REMEDIES = {
-    "segmentation": "The score of the task hides this. What may help: `class_weights: balanced`, "
-    "`loss: cross_entropy_dice`, more epochs, a larger image_size, more images with the class.",
-    "classification": "The score of the task hides this. What may help: `class_weights: balanced`, "
+    "segmentation": "The score of the task hides this. What may help: balanced `class_weights`, "
+    "the loss `cross_entropy_dice`, more epochs, a larger image_size, more images with the class.",
+    "classification": "The score of the task hides this. What may help: balanced `class_weights`, "
     "more epochs, a larger image_size, more images of the class.",
 }
 

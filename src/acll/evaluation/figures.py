@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -70,11 +71,14 @@ def _stages(
             ],
         )
     stages = range(1, len(tasks) + 1)
-    if sum(map(len, tasks)) > 30:  # too long to stand side by side
+    letters = sum(len(task) + 2 for task in tasks)
+    if letters > 60:  # too long to stand side by side
         panel.set_xticks(stages)
         panel.set_xlabel("tasks learned")
     else:
         panel.set_xticks(stages, [f"+ {task}" for task in tasks])
+        if letters > 28:
+            plt.setp(panel.get_xticklabels(), rotation=30, ha="right")
     panel.set_xlim(0.7, len(tasks) + 0.3)
     panel.set_ylim(0, 1.03)
     panel.grid(axis="y", alpha=0.3)
@@ -87,8 +91,10 @@ def shares(final: pd.DataFrame) -> Figure:
     """
     packed = final[final["ratio"].notna()]
     names = list(dict.fromkeys(final["sequence"]))
-    methods_shown = packed.groupby("sequence")["method"].nunique().max()
-    figure, axes = grid(len(names), 1, height=1.2 + 0.35 * methods_shown, width=8)
+    by_sequence = packed.groupby("sequence")
+    bars_shown, tasks_shown = (by_sequence[name].nunique().max() for name in ("method", "task"))
+    height = max(1.2 + 0.35 * bars_shown, 0.6 + 0.22 * tasks_shown)
+    figure, axes = grid(len(names), 1, height, width=8)
     heading(figure, "What each task owns of the weights at the end, and what is free for more")
     for (panel,), name in zip(axes, names):
         end = packed[packed["sequence"] == name]

@@ -1,11 +1,12 @@
-"""The report of a run: figures, tables that sort and filter, and what was run, in one HTML file.
+"""The report of a run: what came out, figures, tables and what was run, in one HTML file.
 
 The file needs no other. Jinja2 fills the page (`report.html`), itables (DataTables) makes the
-tables. Everything comes from the tables, figures and times that the run has left, so a report can
-be made wherever these have been pulled to.
+tables that sort and filter. Everything comes from the tables, figures and times that the run has
+left, so a report can be made wherever these have been pulled to.
 """
 
 import base64
+import io
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,50 +14,94 @@ from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
 from acll.errors import UserError
+from acll.evaluation.class_tables import class_means
+from acll.evaluation.comparison import MIXED
+from acll.evaluation.console import warnings_of
+from acll.evaluation.findings import findings
+from acll.evaluation.report_tasks import scoreboards, task_parts
 from acll.evaluation.tables import read_table
 from acll.libraries import OF_NETWORKS, versions
 
 SHOWN_VERSIONS = (*OF_NETWORKS, "hyperopt", "snakemake", "dvc", "pandas", "numpy")
 CAPTIONS = {
-    "sizes": "Mean test score against size. Up and to the left is better. Bars are 95% "
-    "intervals over runs.",
-    "scores": "Test score of each task after each stage. Flat lines are tasks that are not "
-    "forgotten.",
-    "matrix": "The same as numbers: each task (column) after each stage (row). Down a column: "
-    "what is forgotten.",
-    "shares": "What each task owns of the shared weights at the end of each sequence, and what "
-    "is left free for more.",
-    "layers": "Who owns which share of each layer, from the input on: for the first seed and "
-    "order.",
-    "difficulty": "Kept share that the searches ask for against the error of the task.",
-    "search": "Each search: validation score against kept share, for short trials and full "
-    "retraining, fit, tolerance, cap, choice and its interval.",
-    "curves": "How fast each task is learned in its turn: validation score after each epoch, "
-    "before pruning.",
+    "scores": "Flat lines are tasks that are not forgotten. The mouse over a point shows its "
+    "value.",
+    "sizes": "Bars are 95% intervals over runs. Size: bytes of all that is needed to use every "
+    "task, in those of a network for each.",
+    "shares": "What is free has room for more tasks.",
+    "matrix": "The same as the first figure, as numbers. Down a column: what is forgotten.",
+    "layers": "For the first seed and order.",
+    "difficulty": "Harder tasks tend to need more of the network, unless they are hardly learned "
+    "at all.",
+    "search": "Short trials and full retraining, fit, tolerance, cap, choice and its interval.",
+    "curves": "Each task in its turn, before pruning.",
 }
 MASKS = (
-    "{}: some test images of {}, the truth, and what each method's network makes of them when "
-    "the task is learned and after all tasks. Where nothing is forgotten both are the same; one "
-    "picture where there is one network alone."
+    "Some test images, the truth, and what each method's network makes of them when the task is "
+    "learned and after all tasks. Where nothing is forgotten both are the same."
 )
+MISTAKES = (
+    "The test images that each network does worst on, after all tasks. tables/mistakes.csv has "
+    "their names: a look at them often finds wrong labels."
+)
+# of each table, what it is, and the columns that are shown; the files have all
 REPORT_TABLES = {
-    "runs": "Each run: a method, an order, a seed. docs/metrics.md defines the columns.",
-    "paired": "Methods compared run by run: the first less the other, 95% interval, runs in "
-    "which the first is better.",
-    "final": "Each task at the end of each run.",
-    "summary": "Means over runs with the bounds of their 95% intervals.",
-    "trials": "All trials of all searches.",
-    "data": "The tasks.",
+    "summary": (
+        "Means over runs with the bounds of their 95% intervals.",
+        "sequence method runs metric mean_score mean_score_low mean_score_high worst_score "
+        "mean_forgetting free_share size",
+    ),
+    "runs": (
+        "Each run: a method, an order, a seed. docs/metrics.md defines the columns.",
+        "sequence order method seed metric mean_score worst_score mean_forgetting "
+        "backward_transfer forward_transfer intransigence free_share size",
+    ),
+    "paired": (
+        "Methods compared run by run: the first less the other, 95% interval, runs in which the "
+        "first is better.",
+        "sequence method other figure runs better difference low high",
+    ),
+    "final": (
+        "Each task at the end of each run.",
+        "sequence order method seed task metric score score_when_learned forgetting owned_share "
+        "ratio samples",
+    ),
+    "classes": (
+        "Each class at the end, means over runs, the lowest scores first: IoU of segmentation, "
+        "recall of classification.",
+        "sequence method task class score",
+    ),
+    "mistakes": (
+        "The worst mistakes of the first run of each method.",
+        "sequence method task rank image truth predicted probability mean_iou",
+    ),
+    "trials": (
+        "All trials of all searches.",
+        "network method seed prefix role kept_share epochs score threshold cost diverged",
+    ),
+    "data": (
+        "The tasks.",
+        "task source kind classes channels height width train val test left_out warnings",
+    ),
 }
-# figures in the first table of the page, and whether with half of their interval
-FIRST = {
-    "mean_score": True,
-    "worst_score": True,
-    "mean_forgetting": False,
-    "free_share": False,
-    "size": False,
+NEEDED = ("summary", "paired", "final", "runs", "classes", "confusion", "mistakes")
+_MOST_ROWS = 2000  # of a table
+_NAMES = ("sequence", "order", "network", "method", "seed", "metric", "kind")
+RULES = {
+    "prepare": "reading and checking the data",
+    "sheets": "contact sheets of the data",
+    "train": "training",
+    "search": "searching how much to release",
+    "prune": "pruning",
+    "retrain": "retraining what is kept",
+    "commit": "putting tasks into the network",
+    "remember": "what methods take along",
+    "evaluate": "scoring test images",
+    "tables": "tables",
+    "figures": "figures",
 }
 
 
@@ -78,100 +123,81 @@ def report_page(results: Path, configuration: str) -> str:
     from itables.options import dt_bundle
     from jinja2 import Environment
 
-    if not (results / "tables/summary.csv").is_file():
-        raise UserError(f"{results}/tables/summary.csv: there is no such file; has the run ended?")
-    tables = {path.stem: read_table(path) for path in sorted(results.glob("tables/*.csv"))}
-    missing = {"summary", "paired", "final", *REPORT_TABLES} - set(tables)
-    if not missing:
-        missing = {"size", "runs"} - set(tables["summary"])
-    if missing:
-        raise UserError(
-            f"{results}/tables: made by another version of this: {', '.join(sorted(missing))} "
-            "missing; `make run` makes them anew"
-        )
+    tables = _tables(results)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(
         files("acll.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     )
+    final, summary, classes = (tables[name] for name in ("final", "summary", "classes"))
     times = _times(results)
     return page.render(
         name=results.name,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        summary=_table("first", _first(tables["summary"])),
-        findings=findings(tables["summary"], tables["paired"]),
+        findings=findings(final, tables["runs"], summary, tables["paired"]),
+        warnings=warnings_of(final, classes),
+        boards=scoreboards(final, summary),
+        mixed=(summary["metric"] == MIXED).any(),
         figures=[
-            Shown(name, caption, _data_uri(results / f"figures/{name}.png"))
+            Shown(name, caption, _drawing(results / f"figures/{name}.svg"))
             for name, caption in CAPTIONS.items()
-            if (results / f"figures/{name}.png").is_file()
-        ]
-        + [
-            Shown(f"masks_{path.stem}", MASKS.format(*path.stem.split(".")), _data_uri(path))
-            for path in sorted(results.glob("figures/masks/*.png"))
+            if (results / f"figures/{name}.svg").is_file()
+        ],
+        tasks=[
+            (part, _pictures(results, f"{part.sequence}.{part.task}"))
+            for part in task_parts(final, classes, tables["confusion"])
         ],
         tables=[
-            Shown(name, caption, _table(name, tables[name]))
-            for name, caption in REPORT_TABLES.items()
+            Shown(name, caption, _table(name, _narrowed(tables[name], columns.split())))
+            for name, (caption, columns) in REPORT_TABLES.items()
             if len(tables[name])
         ],
         sheets=[
             Shown(path.stem, f"images of {path.stem}", _data_uri(path))
             for path in sorted(results.glob("figures/data/*.png"))
         ],
-        times=_table("times", times) if len(times) else "",
-        hours=times["seconds"].sum() / 3600,
+        times=times,
         configuration=configuration,
-        devices=sorted(map(str, tables["final"]["device"].unique())),
+        devices=sorted(map(str, final["device"].unique())),
         machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         versions=versions(SHOWN_VERSIONS),
         script=generate_init_offline_itables_html(dt_bundle),
     )
 
 
-def findings(summary: pd.DataFrame, paired: pd.DataFrame) -> list[str]:
-    """Return what the tables say, in a few sentences for each sequence."""
-    return [
-        " ".join(_found(str(sequence), own, paired[paired["sequence"] == sequence]))
-        for sequence, own in summary.groupby("sequence", sort=False)
-    ]
-
-
-def _found(sequence: str, summary: pd.DataFrame, paired: pd.DataFrame) -> list[str]:
-    ranked = summary.sort_values("mean_score", ascending=False).to_dict("records")
-    lines = [
-        f"{sequence}: the highest mean score is that of {ranked[0]['method']}, "
-        f"{ranked[0]['mean_score']:.3f}."
-    ]
-    learned_in_turn = [row for row in ranked if pd.notna(row["mean_forgetting"])]
-    kept = [row for row in learned_in_turn if row["bit_exact"] and row["size"] < 1]
-    if kept:
-        lines.append(
-            "Of the methods that forget nothing, to the bit, in less than a network for each "
-            f"task, it is {kept[0]['method']}, {kept[0]['mean_score']:.3f}, worst task "
-            f"{kept[0]['worst_score']:.3f}, in {kept[0]['size']:.0%} of the bytes of separate "
-            "networks."
+def _tables(results: Path) -> dict[str, pd.DataFrame]:
+    """Return the tables of a run by name. Raises as `report_page` does."""
+    if not (results / "tables/summary.csv").is_file():
+        raise UserError(f"{results}/tables/summary.csv: there is no such file; has the run ended?")
+    tables = {path.stem: read_table(path) for path in sorted(results.glob("tables/*.csv"))}
+    missing = {*NEEDED, *REPORT_TABLES} - set(tables)
+    if not missing:
+        missing = {"size", "runs", "metric"} - set(tables["summary"])
+    if missing:
+        raise UserError(
+            f"{results}/tables: made by another version of this: {', '.join(sorted(missing))} "
+            "missing; `make run` makes them anew"
         )
-    pairs = paired[(paired["figure"] == "mean_score") & paired["low"].notna()]
-    clear = int(((pairs["low"] > 0) | (pairs["high"] < 0)).sum())
-    if len(pairs):
-        lines.append(
-            f"{clear} of {len(pairs)} pairs of methods differ in mean score by more than their "
-            "95% interval."
-        )
-    elif len(paired):
-        lines.append("With one run of each method no difference has an interval.")
-    return lines
+    return tables
 
 
-def _first(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the table that comes first: few columns, with half of the intervals of some."""
-    shown = summary[["sequence", "method", "runs"]].copy()
-    for figure, with_interval in FIRST.items():
-        shown[figure.replace("_", " ")] = summary[figure]
-        half = summary[f"{figure}_high"] - summary[figure]
-        if with_interval and half.notna().any():
-            shown[f"± {figure.split('_')[0]}"] = half
-    shown.insert(3, "bit exact", summary["bit_exact"].map({True: "yes", False: "no"}))
-    return shown
+def _narrowed(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Return what the page shows of a table.
+
+    That is these columns, less names that are the same in every row, so that the score is on the
+    screen. Of classes the means over runs, the lowest first.
+    """
+    if "class" in columns:
+        table = class_means(table).sort_values("score", kind="stable")
+    shown = [
+        name
+        for name in columns
+        if name in table and (name not in _NAMES or table[name].nunique() > 1)
+    ]
+    narrow = table[shown].head(_MOST_ROWS)
+    for name in ("order", "prefix"):
+        if name in shown:  # with spaces, so that it can be broken into lines
+            narrow = narrow.assign(**{name: narrow[name].str.replace("+", " + ")})
+    return narrow.rename(columns=lambda name: name.replace("_", " "))
 
 
 def _table(name: str, frame: pd.DataFrame) -> str:
@@ -186,31 +212,69 @@ def _table(name: str, frame: pd.DataFrame) -> str:
         maxBytes=0,
         columnControl=["order", "searchDropdown"],
         ordering={"indicators": False, "handler": False},
-        pageLength=25,
-        scrollX=True,
-        classes="display nowrap compact",
+        pageLength=10,
+        classes="display compact",
     )
     # cells that mean nothing are empty; they still sort as numbers
     return html.replace('\\"NaN\\"', '\\"\\"')
 
 
+def _drawing(path: Path) -> str:
+    """Return an SVG to stand in a page."""
+    return path.read_text(encoding="utf-8").replace("<svg ", '<svg role="img" ', 1)
+
+
+def _pictures(results: Path, name: str) -> list[Shown]:
+    """Return the pictures of a task of a sequence."""
+    found = []
+    for folder, caption in (("mistakes", MISTAKES), ("masks", MASKS)):
+        path = results / f"figures/{folder}/{name}.png"
+        if path.is_file():
+            found.append(Shown(f"{folder}_{name}", caption, _data_uri(path)))
+    return found
+
+
 def _data_uri(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    """Return a picture to stand in a page: as WebP where that is smaller."""
+    content, kind = path.read_bytes(), "png"
+    with Image.open(path) as picture:
+        packed = io.BytesIO()
+        picture.convert("RGB").save(packed, "WEBP", quality=80, method=2)
+    if packed.tell() < len(content):
+        content, kind = packed.getvalue(), "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _times(results: Path) -> pd.DataFrame:
-    """Return for each rule the number of jobs that ran here, their seconds and largest memory."""
+@dataclass(frozen=True)
+class Time:
+    """How long the jobs of a rule took that ran here. seconds: together."""
+
+    what: str
+    jobs: int
+    seconds: float
+    longest: float
+    share: float  # of all seconds
+    megabytes: float  # the most that one used
+
+
+def _times(results: Path) -> list[Time]:
+    """Return the time of each rule, the longest first."""
     rows = []
     for path in sorted(results.glob("benchmarks/**/*.tsv")):
         measured = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
         rule = path.relative_to(results / "benchmarks").parts[0].removesuffix(".tsv")
         rows.append((rule, measured["s"], measured["max_rss"]))
-    by_rule = pd.DataFrame(rows, columns=["rule", "seconds", "megabytes"]).groupby("rule")
-    times = pd.DataFrame(
-        {
-            "jobs": by_rule.size(),
-            "seconds": by_rule["seconds"].sum(),
-            "megabytes": by_rule["megabytes"].max(),
-        }
-    )
-    return times.reset_index()
+    table = pd.DataFrame(rows, columns=["rule", "seconds", "megabytes"])
+    total = table["seconds"].sum()
+    found = [
+        Time(
+            RULES.get(str(rule), str(rule)),
+            len(own),
+            own["seconds"].sum(),
+            own["seconds"].max(),
+            own["seconds"].sum() / total,
+            own["megabytes"].max(),
+        )
+        for rule, own in table.groupby("rule")
+    ]
+    return sorted(found, key=lambda one: -one.seconds)

@@ -142,9 +142,7 @@ def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
                     label=method,
                 )
                 hover(line, [f"{method}, epoch {epoch}: {x:.4f}" for epoch, x in means.items()])
-        panel.set_title(
-            f"{sequence}: {tasks[-1]}" + (f" after {len(tasks) - 1}" if len(tasks) > 1 else "")
-        )
+        panel.set_title(f"{sequence}: {tasks[-1]} (task {len(tasks)})")
         panel.set_xlabel("epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylabel("validation score")
@@ -197,7 +195,7 @@ def difficulty(final: pd.DataFrame) -> Figure:
         panel.set_ylim(low, high)
         panel.set_xlim(left=0)
         panel.set_title(method)
-        panel.set_xlabel(f"1 − {metrics} on the test split when learned")
+        panel.set_xlabel(f"1 − {metrics}, on the test split when learned")
         panel.set_ylabel("kept share asked for (log)")
         panel.grid(alpha=0.3)
     axes[0][-1].legend(title="task", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

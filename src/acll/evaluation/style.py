@@ -26,6 +26,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F
 MARKERS = "os^DvP*X"
 FREE = "#E5E5E5"
 ACROSS = 3  # panels side by side: a page of 1200 pixels shows them at their own size
+_LETTER = 0.098  # inches that a letter of a heading is wide
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 plt.rcParams.update(
@@ -96,7 +97,9 @@ def grid(rows: int, columns: int, height: float, width: float = 3.2) -> tuple[Fi
 
 
 def heading(figure: Figure, text: str) -> None:
-    """Put a heading over a figure, so that it is understood by itself."""
+    """Put a heading over a figure, so that it is understood by itself; widen it if need be."""
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(max(width, _LETTER * len(text) + 0.4), height)
     figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold")
 
 

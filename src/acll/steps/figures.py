@@ -102,8 +102,14 @@ def _draw_mistakes(
             )
             captions = [caption_of(one["truth"], one["predicted"], one["badness"]) for one in found]
             rows.append(MethodMistakes(method, examples, tuple(captions)))
+        told = (
+            "lowest mean IoU first"
+            if any(one.examples is not None and len(one.examples.masks) for one in rows)
+            else "truth → answer, with its probability"
+        )
+        title = f"{shown.sequence}: {shown.task}, worst mistakes at the end ({told})"
         save_figure(
-            mistakes(f"{shown.sequence}: {shown.task}, the worst mistakes at the end", rows),
+            mistakes(title, rows),
             folder / f"{shown.sequence}.{shown.task}.png",
         )
 

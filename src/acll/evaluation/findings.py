@@ -1,0 +1,102 @@
+"""What the tables of a run say, in sentences for people who were not there."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from acll.evaluation.words import METRIC_WORDS, listed
+
+_NAMED = 8  # tasks that are named one by one
+
+
+def findings(
+    final: pd.DataFrame, runs: pd.DataFrame, summary: pd.DataFrame, paired: pd.DataFrame
+) -> list[str]:
+    """Return a paragraph for each sequence: what was learned, and how much better it is than what.
+
+    final, runs, summary, paired: the tables of these names.
+    """
+    types = dict(zip(runs["method"], runs["type"], strict=True))
+    return [
+        " ".join(
+            [
+                _learned(str(sequence), final[final["sequence"] == sequence]),
+                *_compared(own, types),
+                *_certainty(paired[paired["sequence"] == sequence]),
+            ]
+        )
+        for sequence, own in summary.groupby("sequence", sort=False)
+    ]
+
+
+def _learned(sequence: str, final: pd.DataFrame) -> str:
+    tasks = list(dict.fromkeys(final["task"]))
+    named = listed(tasks) if len(tasks) <= _NAMED else f"{tasks[0]}, …, {tasks[-1]}"
+    word = "task" if len(tasks) == 1 else "tasks, one after the other"
+    return (
+        f"{sequence}: the network {final['network'].iloc[0]} learned {len(tasks)} {word} ({named})."
+    )
+
+
+def _compared(summary: pd.DataFrame, types: dict[str, str]) -> list[str]:
+    """Return how the best method that forgets nothing compares; without one, which is best."""
+    ranked = summary.sort_values("mean_score", ascending=False, kind="stable")
+    kept = ranked[ranked["bit_exact"] & ranked["mean_forgetting"].notna() & (ranked["size"] < 1)]
+    if not len(kept):
+        best = ranked.iloc[0].to_dict()
+        return [f"The highest {_mean(best)} is that of {best['method']}."]
+    ours = kept.iloc[0].to_dict()
+    room = (
+        ""
+        if pd.isna(ours["free_share"])
+        else f"; {ours['free_share']:.0%} of the network is still free"
+    )
+    lines = [
+        f"{ours['method']} forgets nothing, bit for bit, in {ours['size']:.0%} of the bytes of a "
+        f"network for each task{room}. It reaches a {_mean(ours)}, its lowest task "
+        f"{ours['worst_score']:.3f}."
+    ]
+    others = ranked[ranked["method"] != ours["method"]]
+    forgetful = others[~others["bit_exact"]]
+    exact = others[others["bit_exact"]]
+    shown = [forgetful.head(1), exact]
+    told = [
+        _against(ours["mean_score"] - row["mean_score"], row, types[row["method"]])
+        for rows in shown
+        for row in rows.to_dict("records")
+    ]
+    return [*lines, *([f"That is {'; '.join(told)}."] if told else [])]
+
+
+def _mean(row: Mapping[Any, Any]) -> str:
+    """Return the mean score of a method in words; that of different metrics says so."""
+    value = f"{row['mean_score']:.3f}"
+    if row["metric"] == "mixed":
+        return f"mean of accuracies and mean IoUs together of {value}"
+    return f"mean {METRIC_WORDS[str(row['metric'])].removeprefix('mean ')} of {value}"
+
+
+def _against(difference: float, row: Mapping[Any, Any], kind: str) -> str:
+    """Return how far a method is from another one. kind: the type of the other."""
+    what = {
+        "individual": ", a network for each task",
+        "joint": ", which learns all tasks at once",
+    }.get(kind, "")
+    if not row["bit_exact"]:
+        what = ", which forgets"
+    if round(abs(difference), 3) == 0:
+        return f"as much as {row['method']}{what}"
+    word = "more" if difference > 0 else "less"
+    return f"{abs(difference):.3f} {word} than {row['method']}{what}"
+
+
+def _certainty(paired: pd.DataFrame) -> list[str]:
+    pairs = paired[(paired["figure"] == "mean_score") & paired["low"].notna()]
+    clear = int(((pairs["low"] > 0) | (pairs["high"] < 0)).sum())
+    if len(pairs):
+        return [
+            f"{clear} of {len(pairs)} pairs of methods differ in mean score by more than their 95% "
+            "interval."
+        ]
+    return ["With one run of each method no difference has an interval."] if len(paired) else []
