@@ -1,57 +1,91 @@
 """The report: what it says, and that a browser shows it without asking anybody else."""
 
 import json
+import re
 import shutil
+from contextlib import contextmanager
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from acll.errors import UserError
 from acll.evaluation import figures, run_figures
+from acll.evaluation.class_tables import classes_table, confusion_table, mistakes_table
 from acll.evaluation.comparison import by_node, matrix_table, paired_table, summary_table
-from acll.evaluation.report import CAPTIONS, findings, report_page
+from acll.evaluation.findings import findings
+from acll.evaluation.mistakes import MethodMistakes, mistakes
+from acll.evaluation.report import CAPTIONS, REPORT_TABLES, report_page
+from acll.evaluation.report_tasks import MOST_CLASSES, scoreboards, task_parts
 from acll.evaluation.style import save_figure
-from acll.evaluation.tables import curves_table, data_table
-from test_tables import FOUND, SUMMARY, each_of, final_of, runs_of, scores_of, with_seed
+from acll.evaluation.tables import curves_table, data_table, final_table, scores_table
+from acll.node import Node, Run
+from test_tables import (
+    FOUND,
+    SUMMARY,
+    counted,
+    each_of,
+    final_of,
+    mixed,
+    node,
+    row,
+    runs_of,
+    scores_of,
+    with_seed,
+)
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 CONFIGURATION = "name: both  # <script>alert(1)</script>\n"
+
+
+TITLE = "Test score of each task after each stage"
+
+
+def tables_of(found, seeds):
+    """The tables of a run, by name."""
+    lookup, runs = by_node(scores_of(found)), runs_of(seeds)
+    each = each_of(found, seeds)
+    return {
+        "scores": scores_of(found),
+        "final": final_of(found, seeds),
+        "runs": each,
+        "summary": summary_table(each),
+        "paired": paired_table(each),
+        "curves": curves_table(found),
+        "data": data_table([SUMMARY]),
+        "matrix": matrix_table(lookup, runs),
+        "classes": classes_table(found, runs),
+        "confusion": confusion_table(found, runs),
+        "mistakes": mistakes_table(found, runs),
+        "trials": pd.DataFrame(columns=["network"]),
+    }
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """The tables and figures of a run of four methods with two seeds, and what it took."""
     folder = tmp_path_factory.mktemp("report") / "both"
-    found, seeds = FOUND | with_seed(1, 0.9), (0, 1)
-    each, final = each_of(found, seeds), final_of(found, seeds)
-    tables = {
-        "scores": scores_of(found),
-        "final": final,
-        "runs": each,
-        "summary": summary_table(each),
-        "paired": paired_table(each),
-        "curves": curves_table(found),
-        "data": data_table([SUMMARY]),
-        "matrix": matrix_table(by_node(scores_of(found)), runs_of(seeds)),
-        "trials": pd.DataFrame(columns=["network"]),
-    }
+    tables = tables_of(FOUND | with_seed(1, 0.9), (0, 1))
     (folder / "tables").mkdir(parents=True)
     for name, table in tables.items():
         table.to_csv(folder / f"tables/{name}.csv", index=False)
-    save_figure(figures.scores(tables["matrix"], final), folder / "figures/scores.svg")
-    save_figure(
-        figures.shares(final[final["method"] == "half"].assign(ratio=0.5)),
-        folder / "figures/shares.png",
-    )
-    save_figure(run_figures.matrices(tables["matrix"]), folder / "figures/matrix.png")
-    save_figure(run_figures.sizes(tables["summary"]), folder / "figures/sizes.png")
-    save_figure(run_figures.curves(tables["curves"], final), folder / "figures/curves.png")
-    save_figure(run_figures.difficulty(final), folder / "figures/difficulty.png")
-    owned = {
-        "both: half": (["a", "b"], {"encoder.0.weight": [5, 3, 2], "encoder.1.weight": [0, 9, 1]})
+    final = tables["final"]
+    owned = {"both: half": (["a", "b"], [("encoder.0.weight", [5, 3, 2]), ("x.weight", [0, 9, 1])])}
+    half = final[final["method"] == "half"].assign(ratio=0.5)
+    made = {
+        "scores.svg": figures.scores(tables["matrix"], final),
+        "shares.svg": figures.shares(half),
+        "matrix.svg": run_figures.matrices(tables["matrix"]),
+        "sizes.svg": run_figures.sizes(tables["summary"]),
+        "curves.svg": run_figures.curves(tables["curves"], final),
+        "difficulty.svg": run_figures.difficulty(final),
+        "layers.svg": run_figures.layers(owned),
+        "mistakes/both.a.png": mistakes("both: a", [MethodMistakes("half", None, ())]),
     }
-    save_figure(run_figures.layers(owned), folder / "figures/layers.png")
-    for rule, seconds in (("train/a", 2.0), ("train/b", 4.0), ("tables", 1.0)):
+    for name, figure in made.items():
+        save_figure(figure, folder / "figures" / name)
+    for rule, seconds in (("train/a", 2.0), ("train/b", 4.0), ("tables", 2.0)):
         path = folder / f"benchmarks/{rule}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:02\t{100 * seconds}\n")
@@ -79,16 +113,117 @@ def test_results_of_an_older_version_have_no_report_and_say_why(results, tmp_pat
         report_page(tmp_path / "old", "")
 
 
-def test_the_findings_name_the_best_and_what_it_takes(results):
-    summary, paired = (
-        pd.read_csv(results / f"tables/{name}.csv") for name in ("summary", "paired")
+def found_in(found=FOUND, seeds=(0,)):
+    tables = tables_of(found, seeds)
+    return findings(*(tables[name] for name in ("final", "runs", "summary", "paired")))
+
+
+def test_the_findings_say_what_was_learned_and_how_much_better_it_is_than_what():
+    (line,) = found_in()
+    assert line == (
+        "both: the network small learned 2 tasks, one after the other (a and b). half forgets "
+        "nothing, bit for bit, in 75% of the bytes of a network for each task; 50% of the network "
+        "is still free. It reaches a mean accuracy of 0.700, its lowest task 0.500. That is 0.200 "
+        "more than fine, which forgets; 0.150 less than joint, which learns all tasks at once; "
+        "0.125 less than alone, a network for each task. With one run of each method no difference "
+        "has an interval."
     )
-    (line,) = findings(summary, paired)
-    assert line.startswith("both: the highest mean score is that of joint, 0.808. ")
-    assert "to the bit, in less than a network for each task, it is half" in line
-    assert "of 6 pairs of methods differ in mean score by more than their 95% interval." in line
-    (alone,) = findings(summary, paired.assign(low=float("nan"), high=float("nan")))
-    assert alone.endswith("With one run of each method no difference has an interval.")
+    (line,) = found_in(FOUND | with_seed(1, 0.9), (0, 1))
+    assert line.endswith("pairs of methods differ in mean score by more than their 95% interval.")
+
+
+def test_the_findings_name_the_highest_where_every_method_forgets():
+    tables = tables_of(FOUND, (0,))
+    summary = tables["summary"].assign(bit_exact=False)
+    (line,) = findings(tables["final"], tables["runs"], summary, tables["paired"])
+    assert "The highest mean accuracy of 0.850 is that of joint." in line
+    assert "forgets nothing" not in line
+
+
+def test_a_mean_of_both_metrics_says_so_in_the_findings_and_the_scoreboard():
+    final, summary, _ = mixed()
+    runs = pd.DataFrame({"method": ["half"], "type": ["packing"]})
+    none = pd.DataFrame(columns=["sequence", "figure", "low", "high"])
+    (line,) = findings(final, runs, summary, none)
+    assert "It reaches a mean of accuracies and mean IoUs together of 0.685" in line
+    (board,) = scoreboards(final, summary)
+    assert [name for name, _ in board.rows[:3]] == [
+        "a (accuracy)", "b (mean IoU)", "mean of different metrics",
+    ]  # fmt: skip
+
+
+def test_the_scoreboard_has_tasks_by_methods_with_what_was_forgotten():
+    tables = tables_of(FOUND, (0,))
+    (board,) = scoreboards(tables["final"], tables["summary"])
+    assert board.columns == ["half", "fine", "alone", "joint"]
+    rows = dict(board.rows)
+    assert [cell.text for cell in rows["a (accuracy)"]] == ["0.900", "0.250", "0.950", "0.800"]
+    assert rows["a (accuracy)"][1].tip == "accuracy 0.2500; 0.9500 when learned, 0.7000 forgotten"
+    assert rows["a (accuracy)"][3].tip == "accuracy 0.8000"  # nothing was learned in turn
+    assert [cell.text for cell in rows["mean accuracy"]] == ["0.700", "0.500", "0.825", "0.850"]
+    assert [cell.text for cell in rows["weights still free"]] == ["50%", "", "", ""]
+
+
+def test_a_task_has_the_scores_of_its_classes_and_the_confusion_of_each_method():
+    tables = tables_of(FOUND, (0,))
+    part = task_parts(tables["final"], tables["classes"], tables["confusion"])[0]
+    assert (part.sequence, part.task, part.missed, part.note) == ("both", "a", True, "")
+    assert part.classes.title == "recall of each class"
+    assert [(name, cells[0].text, cells[0].bad) for name, cells in part.classes.rows] == [
+        ("p", "1.000", False),
+        ("q", "0.000", True),
+    ]
+    confusion = part.confusions[0]
+    assert confusion.title == "half"
+    (p, q) = (cells for _, cells in confusion.rows)
+    assert [(cell.text, cell.bad) for cell in p] == [("100", False), ("", False)]
+    assert [(cell.text, cell.bad) for cell in q] == [("100", True), ("", False)]
+    assert q[0].tip == "q taken for p: 2 of 2 (100.0%)"
+
+
+def test_of_many_classes_the_lowest_are_shown_in_their_order():
+    names = [f"c{number:03}" for number in range(100)]
+    counts = [counted(name, 10, 10, number % 10) for number, name in enumerate(names)]
+    confused = [[number, (number + 1) % 100, 1] for number in range(100)]
+    one = row("a", 1, 0.5) | {"classes": counts, "confused": confused}
+    found = {Node("small", "half", 0, ("a",)): node(one)}
+    run = Run("both", "small", "half", "packing", 0, ("a",), ((("a",),),))
+    final = final_table(by_node(scores_table(found)), [run])
+    classes, confusion = classes_table(found, [run]), confusion_table(found, [run])
+    (part,) = task_parts(final, classes, confusion)
+    shown = [name for name, _ in part.classes.rows]
+    assert len(shown) == MOST_CLASSES
+    assert shown == sorted(shown)
+    assert {f"c{number:03}" for number in range(0, 100, 10)} <= set(shown)  # those of score 0
+    assert part.note.startswith("The 16 classes with the lowest scores, of 100;")
+
+
+def test_the_page_has_each_picture_once_and_no_large_one_as_png(results, tmp_path):
+    shutil.copytree(results, tmp_path / "both")
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3)).astype(np.uint8)
+    (tmp_path / "both/figures/data").mkdir()
+    Image.fromarray(noise).save(tmp_path / "both/figures/data/a.png")
+    text = report_page(tmp_path / "both", CONFIGURATION)
+    assert text.count("data:image/") == 2  # the sheet and the mistakes of a
+    assert text.count(TITLE) == 1
+    assert "data:image/webp" in text
+    size = (tmp_path / "both/figures/data/a.png").stat().st_size
+    assert len(text) - len(report_page(results, CONFIGURATION)) < size
+
+
+def test_the_page_says_how_long_each_part_took(page):
+    text = page.read_text()
+    assert "took 0.1 minutes together" in text
+    found = re.search(r'<table class="grid" id="times">.*?</table>', text, re.DOTALL)
+    rows = re.findall(r"<tr><th>(.*?)</th><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>", found[0])
+    assert rows == [("training", "2", "0.1", "4.0"), ("tables", "1", "0.0", "2.0")]
+    assert "75%" in found[0]
+
+
+def test_the_page_warns_of_classes_that_are_never_found(page):
+    text = page.read_text()
+    assert "both, a: (nearly) never found: half q (recall 0.000)" in text
+    assert '<a href="#warnings">' in text
 
 
 def test_what_was_run_is_told_and_names_of_the_user_are_only_text(page):
@@ -99,13 +234,11 @@ def test_what_was_run_is_told_and_names_of_the_user_are_only_text(page):
     assert "Evaluated on cpu" in text
 
 
-@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="there is no chromium with its driver")
-@pytest.mark.parametrize(("width", "dark"), [(1300, False), (420, True)])
-def test_a_browser_shows_all_of_it_and_asks_nobody_else(page, tmp_path, width, dark):
+@contextmanager
+def browser_on(page, folder, width, dark=False):
+    """A headless browser that shows a page; the test fails where it complains."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
@@ -118,7 +251,7 @@ def test_a_browser_shows_all_of_it_and_asks_nobody_else(page, tmp_path, width, d
         "disable-sync",
         "disable-background-networking",
         "disable-component-update",
-        f"user-data-dir={tmp_path / 'profile'}",
+        f"user-data-dir={folder / 'profile'}",
         f"window-size={width},900",
     ):
         options.add_argument(f"--{flag}")
@@ -127,17 +260,43 @@ def test_a_browser_shows_all_of_it_and_asks_nobody_else(page, tmp_path, width, d
     try:
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.get(page.as_uri())
-        wait = WebDriverWait(browser, 20)
-        wait.until(
-            lambda one: one.find_elements(By.CSS_SELECTOR, "#table_first tbody tr td:nth-child(2)")
-        )
+        yield browser
+        assert browser.get_log("browser") == []
+    finally:
+        browser.quit()
 
-        drawn = browser.execute_script(
-            "return [...document.images].map(i => [i.complete, i.naturalWidth])"
+
+IN_A_BROWSER = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="there is no chromium with its driver"
+)
+OPENED = "document.querySelectorAll('details').forEach(one => one.open = true)"
+
+
+@IN_A_BROWSER
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
+def test_a_browser_shows_all_of_it_and_asks_nobody_else(page, tmp_path, width, dark):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    with browser_on(page, tmp_path, width, dark) as browser:
+        wait = WebDriverWait(browser, 20)
+        browser.execute_script(OPENED)
+        wait.until(
+            lambda one: one.find_elements(By.CSS_SELECTOR, "#table_final tbody tr td:nth-child(2)")
         )
-        assert len(drawn) == len(CAPTIONS) - 1  # no search was run
-        assert all(complete and size > 200 for complete, size in drawn)
+        drawings = browser.execute_script(
+            "return [...document.querySelectorAll('.drawing svg')]"
+            ".map(one => one.getBoundingClientRect().width)"
+        )
+        assert len(drawings) == len(CAPTIONS) - 1  # no search was run
+        # at their own size, whatever the window: their letters are as large as those of the page
+        assert all(300 < wide < 1200 for wide in drawings)
+        assert browser.execute_script(
+            "return [...document.images].every(i => i.complete && i.naturalWidth > 200)"
+        )
 
         def cells(table, column):
             found = browser.find_elements(
@@ -149,24 +308,24 @@ def test_a_browser_shows_all_of_it_and_asks_nobody_else(page, tmp_path, width, d
             container = f"document.querySelector('#table_{table}').closest('.dt-container')"
             return f"{container}.querySelector('{what}')"
 
-        assert cells("first", 2) == ["half", "fine", "alone", "joint"]
-        button = within("first", "thead th:nth-child(5) .dtcc-button_order")
+        # names that are the same in every row have no column: sequence, order, metric
+        assert cells("runs", 1)[::2] == ["half", "fine", "alone", "joint"]
+        button = within("runs", "thead th:nth-child(3) .dtcc-button_order")
         browser.execute_script(f"{button}.click()")
-        wait.until(lambda _: cells("first", 2) == ["fine", "half", "alone", "joint"])
-        scores = [float(score) for score in cells("first", 5)]
+        wait.until(lambda _: cells("runs", 1)[0] == "fine")
+        scores = [float(score) for score in cells("runs", 3)]
         assert scores == sorted(scores)
 
-        assert set(cells("final", 4)) == {"half", "fine", "alone", "joint"}
+        assert set(cells("final", 1)) == {"half", "fine", "alone", "joint"}
         field = browser.execute_script(f"return {within('final', 'input[type=search]')}")
         field.send_keys("joint")
-        wait.until(lambda _: set(cells("final", 4)) == {"joint"})
+        wait.until(lambda _: set(cells("final", 1)) == {"joint"})
 
         assert browser.execute_script(
             "return document.documentElement.scrollWidth <= window.innerWidth"
         )
         ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert ground == ("rgb(22, 24, 27)" if dark else "rgb(255, 255, 255)")
-        assert browser.get_log("browser") == []
         sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
         asked = {
             one["params"]["request"]["url"].split(":")[0]
@@ -174,5 +333,50 @@ def test_a_browser_shows_all_of_it_and_asks_nobody_else(page, tmp_path, width, d
             if one["method"] == "Network.requestWillBeSent"
         }
         assert asked <= {"file", "data", "blob", "chrome"}  # the last: pages of the browser itself
-    finally:
-        browser.quit()
+
+
+@IN_A_BROWSER
+def test_on_a_wide_screen_every_table_shows_its_score_and_the_mouse_shows_values(page, tmp_path):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+
+    with browser_on(page, tmp_path, 1280) as browser:
+        browser.execute_script(OPENED)
+        widths = browser.execute_script(
+            "return [...document.querySelectorAll('.table table, table.grid')]"
+            ".map(t => [t.id, t.getBoundingClientRect().right])"
+        )
+        assert len(widths) > len(REPORT_TABLES)
+        assert {name: right for name, right in widths if right > 1280} == {}
+
+        def told_at(selector):
+            element = browser.find_element(By.CSS_SELECTOR, selector)
+            browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+            ActionChains(browser).move_to_element(element).perform()
+            tip = browser.find_element(By.ID, "tip")
+            return tip.text if tip.is_displayed() else None
+
+        assert (
+            told_at("#board_both tbody td")
+            == "accuracy 0.8550; 0.8550 when learned, 0.0000 forgotten"
+        )
+        assert told_at("#figure_scores use[data-tip]") == "a after a: accuracy 0.855"
+        assert told_at("h1") is None
+
+
+@IN_A_BROWSER
+def test_in_print_all_parts_are_open_without_the_tables_to_search_in(page, tmp_path):
+    with browser_on(page, tmp_path, 1280, dark=True) as browser:
+        browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        assert browser.execute_script(
+            "return [...document.querySelectorAll('details')].every(one => one.open)"
+        )
+        style = "getComputedStyle(document.querySelector('{}')).{}"
+        assert browser.execute_script(f"return {style.format('#tables', 'display')}") == "none"
+        assert (
+            browser.execute_script(f"return {style.format('body', 'backgroundColor')}")
+            == "rgb(255, 255, 255)"
+        )
+        pages = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"]
+        assert len(pages) > 10_000

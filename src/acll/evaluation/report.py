@@ -212,7 +212,7 @@ def _table(name: str, frame: pd.DataFrame) -> str:
         maxBytes=0,
         columnControl=["order", "searchDropdown"],
         ordering={"indicators": False, "handler": False},
-        pageLength=10,
+        pageLength=20,
         classes="display compact",
     )
     # cells that mean nothing are empty; they still sort as numbers

@@ -168,6 +168,7 @@ def difficulty(final: pd.DataFrame) -> Figure:
     heading(figure, "Kept share that searches ask for, against the error of the task")
     metrics = listed([METRIC_WORDS[metric] for metric in dict.fromkeys(searched["metric"])])
     for panel, method in zip(axes[0], methods):
+        panel.set_yscale("log")
         for index, task in enumerate(tasks):
             own = searched[(searched["method"] == method) & (searched["task"] == task)]
             marker, colour = MARKERS[(index + index // 8) % 8], COLOURS[index % 8]
@@ -186,7 +187,6 @@ def difficulty(final: pd.DataFrame) -> Figure:
                     for row in own.to_dict("records")
                 ],
             )
-        panel.set_yscale("log")
         kept = 1 - searched.loc[searched["method"] == method, "ratio_searched"]
         low, high = kept.min() / 1.4, min(kept.max() * 1.4, 1.1)
         ticks = log_ticks(low, high)
