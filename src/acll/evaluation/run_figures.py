@@ -168,7 +168,10 @@ def difficulty(final: pd.DataFrame) -> Figure:
     heading(figure, "Kept share that searches ask for, against the error of the task")
     metrics = listed([METRIC_WORDS[metric] for metric in dict.fromkeys(searched["metric"])])
     for panel, method in zip(axes[0], methods):
+        kept = 1 - searched.loc[searched["method"] == method, "ratio_searched"]
+        low, high = kept.min() / 1.4, min(kept.max() * 1.4, 1.1)
         panel.set_yscale("log")
+        panel.set_ylim(low, high)
         for index, task in enumerate(tasks):
             own = searched[(searched["method"] == method) & (searched["task"] == task)]
             marker, colour = MARKERS[(index + index // 8) % 8], COLOURS[index % 8]
@@ -187,12 +190,9 @@ def difficulty(final: pd.DataFrame) -> Figure:
                     for row in own.to_dict("records")
                 ],
             )
-        kept = 1 - searched.loc[searched["method"] == method, "ratio_searched"]
-        low, high = kept.min() / 1.4, min(kept.max() * 1.4, 1.1)
         ticks = log_ticks(low, high)
         panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         panel.yaxis.set_minor_locator(NullLocator())
-        panel.set_ylim(low, high)
         panel.set_xlim(left=0)
         panel.set_title(method)
         panel.set_xlabel(f"1 − {metrics}, on the test split when learned")
