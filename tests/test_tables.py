@@ -546,10 +546,14 @@ def mixed():
 def test_a_class_that_is_never_found_is_a_warning_with_what_to_try():
     final, _, classes = mixed()
     task_a, task_b = warnings_of(final, classes)
-    assert task_b.startswith("Warning: both, b: (nearly) never found: half crack (IoU 0.048).\n")
+    assert task_b.startswith(
+        "Warning: both, b: (nearly) never found: crack (IoU 0.048 with half).\n"
+    )
     assert "balanced `class_weights`" in task_b
     assert "`cross_entropy_dice`" in task_b
-    assert task_a.startswith("Warning: both, a: (nearly) never found: half q (recall 0.000).\n")
+    assert task_a.startswith(
+        "Warning: both, a: (nearly) never found: q (recall 0.000 with half).\n"
+    )
     assert "cross_entropy_dice" not in task_a  # there is no such loss for classification
     assert "snow" not in task_b  # there is none in the test split
     found = classes.assign(score=classes["score"].fillna(1).clip(lower=0.05))
@@ -562,7 +566,7 @@ def test_a_forgotten_task_is_one_warning_for_each_method():
         "both: fine forgets; at the end it (nearly) never finds classes of a (1 of 2 classes)."
     ]
     others = [line for line in warnings_of(final_of(), classes_of()) if "forgets" not in line]
-    assert [" fine " in line for line in others] == [False, True]  # a and b
+    assert ["with fine" in line for line in others] == [False, True]  # a and b
 
 
 def test_many_missed_classes_are_counted():
@@ -571,7 +575,7 @@ def test_many_missed_classes_are_counted():
         [classes.iloc[:1].assign(score=0.0, **{"class": f"c{one}"}) for one in range(9)]
     )
     (line,) = warnings_of(final, many)
-    assert "half 9 of 9 classes (recall below 0.05)" in line
+    assert "never found: classes whose recall is below 0.05, 9 of 9 with half." in line
 
 
 def test_a_mean_over_accuracies_and_ious_says_that_it_is_mixed():

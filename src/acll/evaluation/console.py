@@ -14,6 +14,7 @@ from acll.evaluation.words import METRIC_WORDS, listed, shortened
 LITTLE_ROOM = 0.03  # share of the shared weights; with less, a task that comes can learn little
 FORGOTTEN = 0.05  # a task that lost more than this has been forgotten
 WIDTH = 100  # columns of a terminal
+_NAMED = 3  # classes that a warning names one by one
 _LEAST = 8  # characters that a name keeps, however many columns there are
 
 _ABOUT_TASKS = (
@@ -224,15 +225,9 @@ def warnings_of(final: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
     count = classes.drop_duplicates(["task", "class"])["task"].value_counts().to_dict()
     warnings = []
     for (sequence, task), own in missed[~forgotten].groupby(["sequence", "task"], sort=False):
-        kind = own["kind"].iloc[0]
-        by_method = [
-            f"{method} {_told(rows, count[task])}"
-            for method, rows in own.groupby("method", sort=False)
-        ]
-        remedy = _REMEDIES[kind]
-        warnings.append(
-            f"Warning: {sequence}, {task}: (nearly) never found: {'; '.join(by_method)}.\n{remedy}"
-        )
+        told = _told(own, count[task])
+        remedy = _REMEDIES[own["kind"].iloc[0]]
+        warnings.append(f"Warning: {sequence}, {task}: (nearly) never found: {told}.\n{remedy}")
     for (sequence, method), own in missed[forgotten].groupby(["sequence", "method"], sort=False):
         tasks = [
             f"{task} ({len(rows)} of {count[task]} classes)"
@@ -253,17 +248,24 @@ _REMEDIES = {
 }
 
 
-def _told(rows: pd.DataFrame, count: int) -> str:
-    """Return in words which classes are missed; of many, how many."""
-    word = "IoU" if rows["kind"].iloc[0] == "segmentation" else "recall"
-    if len(rows) > 3:
-        return f"{len(rows)} of {count} classes ({word} below {MISSED:g})"
-    return listed(
-        [
-            f"{row['class']} ({word} {row['score']:.3f})"
-            for row in rows[["class", "score"]].to_dict("records")
+def _told(missed: pd.DataFrame, count: int) -> str:
+    """Return in words which classes of a task are missed under which methods; of many, how many.
+
+    missed: of `missed_classes`, its rows of a task. count: how many classes the task has.
+    """
+    word = "IoU" if missed["kind"].iloc[0] == "segmentation" else "recall"
+    if missed["class"].nunique() > _NAMED:
+        by_method = missed["method"].value_counts(sort=False).to_dict()
+        told = [f"{missing} of {count} with {method}" for method, missing in by_method.items()]
+        return f"classes whose {word} is below {MISSED:g}, {listed(told)}"
+    told = []
+    for name, own in missed.groupby("class", sort=False):
+        scores = [
+            f"{score:.3f} with {method}"
+            for score, method in zip(own["score"], own["method"], strict=True)
         ]
-    )
+        told.append(f"{name} ({word} {', '.join(scores)})")
+    return listed(told)
 
 
 def _capped(final: pd.DataFrame) -> list[str]:

@@ -183,15 +183,17 @@ def _tables(results: Path) -> dict[str, pd.DataFrame]:
 def _narrowed(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """Return what the page shows of a table.
 
-    That is these columns, less names that are the same in every row, so that the score is on the
-    screen. Of classes the means over runs, the lowest first.
+    That is these columns, less names that are the same in every row and what is empty in all, so
+    that the score is on the screen. Of classes the means over runs, the lowest first.
     """
     if "class" in columns:
         table = class_means(table).sort_values("score", kind="stable")
     shown = [
         name
         for name in columns
-        if name in table and (name not in _NAMES or table[name].nunique() > 1)
+        if name in table
+        and table[name].notna().any()
+        and (name not in _NAMES or table[name].nunique() > 1)
     ]
     narrow = table[shown].head(_MOST_ROWS)
     for name in ("order", "prefix"):
