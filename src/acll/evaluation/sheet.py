@@ -99,8 +99,9 @@ def _counts(
         panel.set_ylabel("samples with the class")
         panel.set_ylim(bottom=0)
     else:
-        # in a sheet of masks the bars have the colours of the masks
-        painted = colours if header.kind == "segmentation" else COLOURS[0]
+        # in a sheet of masks the bars have the colours of the masks, where class 0 has none
+        of_masks = ["#bbbbbb", *map(tuple, colours[1:])]
+        painted = of_masks if header.kind == "segmentation" else COLOURS[0]
         for offset, (split, values), alpha in zip((-0.27, 0, 0.27), counts.items(), (1, 0.6, 0.3)):
             panel.barh(rows + offset, values, 0.25, color=painted, alpha=alpha)
             panel.barh(0, 0, color="#444444", alpha=alpha, label=split)  # for the legend alone
