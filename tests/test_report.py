@@ -148,7 +148,7 @@ def test_a_mean_of_both_metrics_says_so_in_the_findings_and_the_scoreboard():
     assert "It reaches a mean of accuracies and mean IoUs together of 0.685" in line
     (board,) = scoreboards(final, summary)
     assert [name for name, _ in board.rows[:3]] == [
-        "a (accuracy)", "b (mean IoU)", "mean of different metrics",
+        "a (accuracy)", "b (mean IoU)", "mean over tasks, of different metrics",
     ]  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def test_the_scoreboard_has_tasks_by_methods_with_what_was_forgotten():
     assert [cell.text for cell in rows["a (accuracy)"]] == ["0.900", "0.250", "0.950", "0.800"]
     assert rows["a (accuracy)"][1].tip == "accuracy 0.2500; 0.9500 when learned, 0.7000 forgotten"
     assert rows["a (accuracy)"][3].tip == "accuracy 0.8000"  # nothing was learned in turn
-    assert [cell.text for cell in rows["mean accuracy"]] == ["0.700", "0.500", "0.825", "0.850"]
+    assert [cell.text for cell in rows["mean over tasks"]] == ["0.700", "0.500", "0.825", "0.850"]
     assert [cell.text for cell in rows["weights still free"]] == ["50%", "", "", ""]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from acll.evaluation.class_tables import MISSED, class_means
+from acll.evaluation.comparison import MIXED
 from acll.evaluation.words import METRIC_WORDS
 
 MOST_CLASSES = 16  # that are shown of a task
@@ -61,9 +62,9 @@ def scoreboards(final: pd.DataFrame, summary: pd.DataFrame) -> list[Grid]:
             cells = [_score_cell(means.loc[(task, method)], metric) for method in methods]
             rows.append((f"{task} ({metric})", cells))
         of_method = summary[summary["sequence"] == sequence].set_index("method")
-        mean = METRIC_WORDS[of_method["metric"].iloc[0]].removeprefix("mean ")
-        mean = "of different metrics" if mean == "mixed" else mean
-        rows.append((f"mean {mean}", [_mean_cell(of_method.loc[name]) for name in methods]))
+        mixed = of_method["metric"].iloc[0] == MIXED
+        label = "mean over tasks" + (", of different metrics" if mixed else "")
+        rows.append((label, [_mean_cell(of_method.loc[name]) for name in methods]))
         for label, column, form in (
             ("forgotten, on average", "mean_forgetting", "{:.3f}"),
             ("weights still free", "free_share", "{:.0%}"),

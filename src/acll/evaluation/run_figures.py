@@ -104,7 +104,9 @@ def sizes(summary: pd.DataFrame) -> Figure:
 
 def _mean_of(metric: str) -> str:
     """Return the label of an axis of means over tasks."""
-    return "mean of accuracies and IoUs" if metric == MIXED else f"mean {METRIC_WORDS[metric]}"
+    if metric == MIXED:
+        return "mean of accuracies and IoUs"
+    return f"mean {METRIC_WORDS[metric].removeprefix('mean ')} over tasks"
 
 
 def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
