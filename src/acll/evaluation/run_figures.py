@@ -145,6 +145,9 @@ def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
                 )
                 hover(line, [f"{method}, epoch {epoch}: {x:.4f}" for epoch, x in means.items()])
         panel.set_title(f"{sequence}: {tasks[-1]} (task {len(tasks)})")
+        low, high = panel.get_ylim()
+        if high > 1.02:  # more than any score
+            panel.set_ylim(min(low, 0.95), 1.02)
         panel.set_xlabel("epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylabel("validation score")
