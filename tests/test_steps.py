@@ -177,6 +177,42 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
     assert (prepared_tasks[["train", "val", "test"]].sum(axis=1) == 60).all()
 
 
+def test_tasks_of_both_kinds_are_scored_by_class_tabled_and_drawn(tmp_path):
+    shapes = GENERATED | {"kind": "segmentation", "classes": 3, "difficulty": 0.3}
+    both = configuration(
+        {"ratio": 0.5},
+        tasks=TASKS | {"b": shapes},
+        networks={"small": {"decoder": "unet", "encoder": "resnet_small"}},
+        methods={"m": {"ratio": 0.5}, "alone": {"type": "individual"}},
+    )
+    done = made(both, tmp_path, set())
+    assert all(path.is_file() for path in done.values())
+    packed = packed_file.read_packed(network_in(tmp_path))
+    scores = json.loads(done["nodes/small/m/seed0/a/b/scores.json"].read_text())
+    in_order = [layer.name for layer in packed_file.header_of(packed).layers]
+    assert [name for name, _ in scores["layers"]] == in_order != sorted(in_order)
+
+    classes = pd.read_csv(tmp_path / "tables/classes.csv")
+    final = pd.read_csv(tmp_path / "tables/final.csv").set_index(["method", "task"])["score"]
+    for (method, task), own in classes.groupby(["method", "task"]):
+        if task == "a":
+            mean = own["correct"].sum() / own["present"].sum()
+        else:
+            mean = own["iou"].mean()
+            assert own["present"].sum() == 12 * 8 * 8  # every pixel of the test split
+        assert final[method, task] == pytest.approx(mean)
+
+    worst = pd.read_csv(tmp_path / "tables/mistakes.csv")
+    assert worst.groupby(["method", "task"]).size().max() <= 8
+    for _, own in worst.groupby(["method", "task"]):
+        assert own["rank"].tolist() == list(range(1, len(own) + 1))
+        assert (own["probability"].dropna().diff().dropna() <= 0).all()
+        assert (own["mean_iou"].dropna().diff().dropna() >= 0).all()
+    text = (tmp_path / "tables/tables.txt").read_text()
+    assert max(map(len, text.splitlines())) <= 100
+    assert "mixed: the mean of accuracies and mean IoUs" in text
+
+
 def test_fine_tuning_overwrites_and_evaluation_says_so(tmp_path):
     made(configuration({"type": "finetuning"}), tmp_path)
     rows = json.loads((network_in(tmp_path).parent / "scores.json").read_text())["rows"]
