@@ -14,6 +14,7 @@ from acll.errors import UserError
 from acll.evaluation import figures, run_figures
 from acll.evaluation.class_tables import classes_table, confusion_table, mistakes_table
 from acll.evaluation.comparison import by_node, matrix_table, paired_table, summary_table
+from acll.evaluation.drawings import for_page
 from acll.evaluation.findings import findings
 from acll.evaluation.mistakes import MethodMistakes, mistakes
 from acll.evaluation.report import CAPTIONS, REPORT_TABLES, report_page
@@ -209,6 +210,40 @@ def test_the_page_has_each_picture_once_and_no_large_one_as_png(results, tmp_pat
     assert "data:image/webp" in text
     size = (tmp_path / "both/figures/data/a.png").stat().st_size
     assert len(text) - len(report_page(results, CONFIGURATION)) < size
+
+
+FORGED = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"
+     width="100pt" onload="alert(1)">
+<script>alert(1)</script><style>@import "http://x.example/a.css";</style>
+<foreignObject><p xmlns="http://www.w3.org/1999/xhtml">text</p></foreignObject>
+<image xlink:href="http://x.example/a.png"/><a xlink:href="javascript:alert(1)"><path d="M0"/></a>
+<g clip-path="url(#p1)" style="fill: url(http://x.example/b)"><use xlink:href="#m1" ONCLICK="f()"/>
+<use xlink:href="http://x.example/c.svg#m"/><text>a &lt;b&gt;</text><title>told</title></g></svg>"""
+
+
+def test_a_drawing_from_elsewhere_brings_nothing_that_runs_or_asks_others(tmp_path):
+    (tmp_path / "x.svg").write_text(FORGED)
+    text = for_page(tmp_path / "x.svg")
+    assert "x.example" not in text
+    assert "alert" not in text
+    assert not re.search(r"script|style|foreign|image|onload|onclick|<a", text, re.IGNORECASE)
+    assert 'clip-path="url(#p1)"' in text
+    assert '<use xlink:href="#m1" />' in text
+    assert "<text>a &lt;b&gt;</text><title>told</title>" in text
+
+
+@pytest.mark.parametrize("content", ["", "<html/>", "<svg", "\0\0"])
+def test_a_figure_that_is_no_drawing_is_told(tmp_path, content):
+    (tmp_path / "x.svg").write_text(content)
+    with pytest.raises(UserError, match=r"x\.svg: not a drawing; `make run` makes it anew"):
+        for_page(tmp_path / "x.svg")
+
+
+def test_what_matplotlib_draws_is_all_there(results):
+    path = results / "figures/scores.svg"
+    before, after = path.read_text(), for_page(path)
+    for mark in ("<path", "<use", "<text", "<title", "clip-path", "style="):
+        assert before.count(mark) == after.count(mark) > 0
 
 
 def test_the_page_says_how_long_each_part_took(page):

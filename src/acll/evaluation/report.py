@@ -20,6 +20,7 @@ from acll.errors import UserError
 from acll.evaluation.class_tables import class_means
 from acll.evaluation.comparison import MIXED
 from acll.evaluation.console import warnings_of
+from acll.evaluation.drawings import for_page
 from acll.evaluation.findings import findings
 from acll.evaluation.report_tasks import scoreboards, task_parts
 from acll.evaluation.tables import read_table
@@ -138,7 +139,7 @@ def report_page(results: Path, configuration: str) -> str:
         boards=scoreboards(final, summary),
         mixed=(summary["metric"] == MIXED).any(),
         figures=[
-            Shown(name, caption, _drawing(results / f"figures/{name}.svg"))
+            Shown(name, caption, for_page(results / f"figures/{name}.svg"))
             for name, caption in CAPTIONS.items()
             if (results / f"figures/{name}.svg").is_file()
         ],
@@ -219,11 +220,6 @@ def _table(name: str, frame: pd.DataFrame) -> str:
     )
     # cells that mean nothing are empty; they still sort as numbers
     return html.replace('\\"NaN\\"', '\\"\\"')
-
-
-def _drawing(path: Path) -> str:
-    """Return an SVG to stand in a page."""
-    return path.read_text(encoding="utf-8").replace("<svg ", '<svg role="img" ', 1)
 
 
 def _pictures(results: Path, name: str) -> list[Shown]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib as mpl
 
+from acll.evaluation.drawings import SVG
 from acll.files import written
 
 mpl.use("Agg")
@@ -27,7 +28,6 @@ MARKERS = "os^DvP*X"
 FREE = "#E5E5E5"
 ACROSS = 3  # panels side by side: a page of 1200 pixels shows them at their own size
 _LETTER = 0.098  # inches that a letter of a heading is wide
-_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 plt.rcParams.update(
     {
@@ -67,12 +67,10 @@ def _svg(figure: Figure) -> str:
     several."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
-    ET.register_namespace("", _SVG)
-    ET.register_namespace("xlink", _XLINK)
     root = ET.fromstring(file.getvalue())  # noqa: S314  what matplotlib has just written
-    for metadata in root.findall(f"{{{_SVG}}}metadata"):
+    for metadata in root.findall(f"{{{SVG}}}metadata"):
         root.remove(metadata)
-    for group in root.iter(f"{{{_SVG}}}g"):
+    for group in root.iter(f"{{{SVG}}}g"):
         name = group.attrib.pop("id", "")
         if name.startswith("["):
             _say(group, json.loads(name))
@@ -81,10 +79,10 @@ def _svg(figure: Figure) -> str:
 
 def _say(group: ET.Element, texts: list[str]) -> None:
     """Put titles, which browsers show under the mouse, into the points of a group, or into it."""
-    points = list(group.iter(f"{{{_SVG}}}use"))
+    points = list(group.iter(f"{{{SVG}}}use"))
     told = points if len(texts) == len(points) else [group]
     for element, text in zip(told, texts, strict=True):
-        title = ET.Element(f"{{{_SVG}}}title")
+        title = ET.Element(f"{{{SVG}}}title")
         title.text = text
         element.insert(0, title)
 
