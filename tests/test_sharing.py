@@ -95,9 +95,9 @@ def test_what_was_cut_changed_or_deleted_is_named_whatever_its_time(clone):
     text = clone.make("verify", "small", fails=True)
     for output in broken:
         assert re.search(rf"^ +{output}$", text, re.MULTILINE), text
-    assert "3 of 38 results are not as this commit would make them (2 damaged, 1 missing)" in text
+    assert "3 of 43 results are not as this commit would make them (2 damaged, 1 missing)" in text
     assert "make repair CONFIG=small" in text
-    assert "3 of 38" in clone.make("share", "small", fails=True)
+    assert "3 of 43" in clone.make("share", "small", fails=True)
 
 
 def test_repair_puts_back_from_the_cache_what_was_broken_and_runs_nothing(clone):
@@ -167,8 +167,8 @@ def test_stale_results_are_named_with_the_value_that_changed_and_repair_runs_the
     clone.write(other)
     text = clone.make("verify", "small", fails=True)
     assert f"stale       training.epochs 3 → 1\n              {NODE}/b/dense.safetensors" in text
-    assert "follows     24 more were made from what is stale" in text
-    assert "25 of 38 results are not as this commit would make them (25 stale)" in text
+    assert "follows     29 more were made from what is stale" in text
+    assert "30 of 43 results are not as this commit would make them (30 stale)" in text
     assert "`make run CONFIG=small` makes them anew" in text
     assert jobs_in(clone.make("repair", "small")) == last_task() | ENDS
 
@@ -178,7 +178,7 @@ def test_an_edited_step_makes_its_results_stale(clone):
     path.write_text(path.read_text() + "\n_EDITED = True\n")
     text = clone.make("verify", "small", fails=True)
     assert "stale       the code of its step has changed\n              figures/scores.svg" in text
-    assert "6 of 38 results are not as this commit would make them (6 stale)" in text
+    assert "8 of 43 results are not as this commit would make them (8 stale)" in text
 
 
 def test_before_anything_has_run_verify_says_what_brings_results(origin, tmp_path):
