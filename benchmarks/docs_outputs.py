@@ -26,7 +26,11 @@ DEMO = ROOT / "results/demo"
 # of tables/summary.csv; those that README shows
 COLUMNS = ["sequence", "method", "mean_score", "worst_score", "mean_forgetting", "bit_exact"]
 COLUMNS += ["free_share", "bytes", "size"]
-FIGURES = {"scores": "demo_scores", "search": "demo_search", "data/crowd": "demo_sheet"}
+FIGURES = {
+    "scores.svg": "demo_scores.svg",
+    "search.svg": "demo_search.svg",
+    "data/crowd.png": "demo_sheet.png",
+}
 DAMAGED = "results/demo/nodes/unet/packnet50/seed0/discs/network.safetensors"
 LONGER = "config/demo.yaml:+tasks.digits.training.epochs=20"
 
@@ -68,7 +72,7 @@ def main() -> None:
         sys.exit(f"{summary}: there is no such file; `make run` makes it")
     pd.read_csv(summary)[COLUMNS].to_csv(ROWS / "demo.csv", index=False)
     for name, shown in FIGURES.items():
-        shutil.copyfile(DEMO / f"figures/{name}.png", ROOT / f"docs/{shown}.png")
+        shutil.copyfile(DEMO / "figures" / name, ROOT / "docs" / shown)
     docs_tables.main()
     page = PAGE.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
