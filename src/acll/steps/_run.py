@@ -17,7 +17,7 @@ from acll.files import checkpoint_of, sha256, write_text
 from acll.lock import job
 
 
-def run(main: Callable[..., None]) -> None:
+def run_step(main: Callable[..., None]) -> None:
     """Call `main` with the command line's `--name value` pairs, typed as its signature says.
 
     Paths come as they are; a list or an optional one may be empty. The parameters come by standard

@@ -8,7 +8,7 @@ from acll.methods.registry import method
 from acll.packing import packed_file
 from acll.packing.task_state_file import load_state
 from acll.parameters.commit import CommitParams
-from acll.steps._run import run
+from acll.steps._run import run_step
 from acll.steps._setup import packed_before, task_record
 
 
@@ -25,4 +25,4 @@ def main(*, dense: Path, parent: Path | None, network: Path, params: CommitParam
 
 
 if __name__ == "__main__":
-    run(main)
+    run_step(main)

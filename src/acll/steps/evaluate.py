@@ -14,7 +14,7 @@ from acll.files import write_json
 from acll.packing import packed_file
 from acll.packing.ownership import PackingError
 from acll.parameters.evaluate import EvaluateParams
-from acll.steps._run import run
+from acll.steps._run import run_step
 from acll.training.loop import prepare_process
 
 
@@ -45,4 +45,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_step(main)

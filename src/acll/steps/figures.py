@@ -15,7 +15,7 @@ from acll.evaluation.mistakes import MethodMistakes, caption_of, mistakes
 from acll.evaluation.style import save_figure
 from acll.evaluation.tables import read_table
 from acll.parameters.report import FiguresParams, MaskedTask, MistakenTask
-from acll.steps._run import run
+from acll.steps._run import run_step
 
 
 def main(
@@ -128,4 +128,4 @@ def _json(path: Path) -> Any:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_step(main)

@@ -7,7 +7,7 @@ from acll.data.root import data_root, networks_channels
 from acll.files import write_json
 from acll.parameters.prepare import PrepareParams
 from acll.settings import FEWEST_SAMPLES
-from acll.steps._run import run
+from acll.steps._run import run_step
 
 
 def main(
@@ -30,4 +30,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_step(main)

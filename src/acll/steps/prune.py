@@ -12,7 +12,7 @@ from acll.networks.spec import Network
 from acll.packing import prune, task_state_file
 from acll.parameters.prune import PruneParams
 from acll.search.space import factors_of
-from acll.steps._run import run
+from acll.steps._run import run_step
 
 CHOICE_KEYS = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped", "cost")
 
@@ -54,4 +54,4 @@ def _channels(network: Network, task: dict[str, Any]) -> ChannelGraph:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_step(main)

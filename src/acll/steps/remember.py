@@ -6,7 +6,7 @@ from acll.methods.registry import method
 from acll.packing import packed_file, tensor_file
 from acll.packing.ownership import task_state_dict
 from acll.parameters.commit import RememberParams
-from acll.steps._run import run
+from acll.steps._run import run_step
 from acll.steps._setup import learner_of
 
 
@@ -24,4 +24,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_step(main)

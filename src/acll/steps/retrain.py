@@ -8,7 +8,7 @@ from acll.packing.ownership import commit
 from acll.packing.task_state_file import load_state
 from acll.packing.tensor_file import content_key
 from acll.parameters.retrain import RetrainParams
-from acll.steps._run import run
+from acll.steps._run import run_step
 from acll.steps._setup import learner_of, packed_before, task_record
 from acll.training.checkpoint import Checkpoint
 from acll.training.loop import FitConfig, fit
@@ -46,4 +46,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_step(main)

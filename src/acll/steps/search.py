@@ -13,7 +13,7 @@ from acll.parameters.search import SearchParams
 from acll.search.retraining import Retraining, search_task
 from acll.search.run import search
 from acll.search.trials import TrialLog, trials_frame
-from acll.steps._run import run
+from acll.steps._run import run_step
 from acll.steps._setup import learner_of
 
 
@@ -58,4 +58,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_step(main)

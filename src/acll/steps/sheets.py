@@ -6,7 +6,7 @@ from pathlib import Path
 from acll.evaluation.sheet import sheet
 from acll.evaluation.style import save_figure
 from acll.parameters.report import SheetsParams
-from acll.steps._run import run
+from acll.steps._run import run_step
 
 
 def main(
@@ -18,4 +18,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_step(main)

@@ -27,7 +27,7 @@ from acll.evaluation.tables import (
 from acll.files import write_json, write_text
 from acll.node import Node
 from acll.parameters.report import TablesParams
-from acll.steps._run import run
+from acll.steps._run import run_step
 
 
 def main(
@@ -75,4 +75,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_step(main)

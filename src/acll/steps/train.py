@@ -12,7 +12,7 @@ from acll.packing.ownership import starting_state
 from acll.packing.task_state_file import save_state
 from acll.packing.tensor_file import content_key
 from acll.parameters.train import TrainParams
-from acll.steps._run import run
+from acll.steps._run import run_step
 from acll.steps._setup import learner_of, packed_before
 from acll.training.checkpoint import Checkpoint
 from acll.training.loop import FitConfig, fit
@@ -64,4 +64,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_step(main)
