@@ -21,7 +21,7 @@ from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing import packed_file, tensor_file
 from acll.packing.ownership import PackingError, task_state_dict
 from acll.serving.export import export_task
-from acll.serving.inputs import ImageError, pixels_of, prepared_image
+from acll.serving.inputs import ImageError, pixels_of, prepared_image, prepared_tile
 from acll.serving.model import Segmented
 from acll.training.metrics import mean_iou
 from conftest import learn, outputs, states_equal, tiny_packed, tiny_task
@@ -79,6 +79,13 @@ def learned(request, tmp_path):
     made = prepare(task, root)
     spec = UNET if task.kind == "segmentation" else SMALL.model_copy(update=more)
     return root, task, made, packed_of(made, tmp_path / "network.safetensors", spec)
+
+
+class OnlyRead:
+    """A binary file of which nothing but its reading is known."""
+
+    def __init__(self, file):
+        self.read = file.read
 
 
 def files_of(root, task, ids):
@@ -174,6 +181,8 @@ def test_an_open_file_is_one_image_and_several_are_several(tmp_path):
         for one in (file, other, io.BytesIO(path.read_bytes())):
             assert np.array_equal(packed.predict("x", one).probabilities, expected)
         found = packed.predict("x", [file, path])
+        pipe = OnlyRead(io.BytesIO(path.read_bytes()))
+        assert np.array_equal(packed.predict("x", pipe).probabilities, expected)
     assert all(np.allclose(one.probabilities, expected) for one in found)
 
 
@@ -243,6 +252,16 @@ def test_a_raster_that_is_too_large_to_be_read_whole_is_segmented_by_tiles(
     mask = packed.predict("x", path).mask
     assert isinstance(mask, np.memmap)
     assert np.array_equal(mask, expected)
+    # softmax of the tiles' logits, in the places of the mask; mapped to a file, too
+    found = packed.predict("x", path, probabilities=True)
+    assert isinstance(found.probabilities, np.memmap)
+    assert np.allclose(found.probabilities.sum(axis=0), 1, atol=1e-6)
+    assert np.array_equal(found.probabilities.argmax(axis=0), expected)
+    first = torch.from_numpy(prepared_tile(values[:, :16, :16], made.header))[None]
+    with torch.no_grad():
+        logits = packed.network("x")(normalised(first, made.header, CPU))
+    corner = logits.softmax(dim=1)[0, :, :13, :13].numpy()
+    assert np.allclose(found.probabilities[:, :13, :13], corner, atol=1e-6)
     bad = []
     found = Segmented(("road", "sky"), mask)
     assert write_masks([(path, found)], tmp_path / "masks", {path: Path("large.tif")}, bad) == 1
@@ -264,6 +283,12 @@ def test_masks_of_other_sizes_are_interpolated_logits(tmp_path):
         logits = packed.network("x")(normalised(made[None], header, CPU))
     whole = torch.nn.functional.interpolate(logits, (40, 60), mode="bilinear")
     assert np.array_equal(packed.predict("x", image).mask, whole.argmax(dim=1)[0].numpy())
+    found = packed.predict("x", image, probabilities=True)
+    assert np.array_equal(found.mask, whole.argmax(dim=1)[0].numpy())
+    assert found.probabilities.dtype == np.float32
+    assert found.probabilities.shape == (2, 40, 60)
+    assert np.allclose(found.probabilities, whole.softmax(dim=1)[0].numpy(), atol=1e-6)
+    assert packed.predict("x", image).probabilities is None
 
 
 # --------------------------------------------------------------------------------------------------

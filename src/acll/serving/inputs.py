@@ -142,7 +142,8 @@ def _content(file: IO[bytes]) -> BytesIO:
     """Return a whole file, from its beginning where it has one. Raises ImageError."""
 
     def read() -> bytes:
-        position = file.tell() if file.seekable() else None
+        # of what can only be read, all that is left
+        position = file.tell() if hasattr(file, "seekable") and file.seekable() else None
         if position is not None:
             file.seek(0)
         content = file.read(LARGEST_MEMBER + 1)

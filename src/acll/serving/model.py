@@ -4,6 +4,7 @@ What is not asked for is not read: opening a file reads its header, and a task's
 weights that it needs.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from acll.data.batches import evaluation_batch, normalised
-from acll.data.images import Pixels, within
+from acll.data.images import Box, Pixels, within
 from acll.data.prepared import TaskInfo
 from acll.data.tiles import tiles
 from acll.errors import UserError
@@ -86,6 +87,8 @@ class Segmented:
     classes: tuple[str, ...]
     # [height, width] of the image as it was given: the index of a class
     mask: NDArray[np.uint8]
+    # [classes, height, width], if they were asked for: softmax of the logits that gave the mask
+    probabilities: NDArray[np.float32] | None = None
 
 
 Prediction = Classified | Segmented
@@ -94,7 +97,7 @@ _NOTHING = (
     "what the network gives for this image is not finite: its values are extreme, or "
     "the weights are no numbers"
 )
-_IN_MEMORY = 2**28  # pixels of a mask
+_IN_MEMORY = 2**28  # bytes of what is found in an image
 
 
 class PackedNetwork:
@@ -165,12 +168,18 @@ class PackedNetwork:
         network.to(device).eval()
 
     def predict(
-        self, task: str, images: OneImage | Iterable[OneImage], device: str | torch.device = "cpu"
+        self,
+        task: str,
+        images: OneImage | Iterable[OneImage],
+        device: str | torch.device = "cpu",
+        probabilities: bool = False,
     ) -> Prediction | list[Prediction]:
         """Return what an image shows, or a list for several images.
 
         images: one or several of a path, a file open for reading bytes, an image of Pillow, an
             array [H, W] or [H, W, C], or a tensor [H, W] or [C, H, W], of any size.
+        probabilities: whether a segmentation task gives those of each pixel, too. They take 4 bytes
+            a pixel and class. (A classification task always gives them.)
 
         They are prepared as the task's images were. Raises PackingError, and ImageError for an
         image that cannot be used.
@@ -179,16 +188,20 @@ class PackedNetwork:
         one = _is_one(images) or not several or getattr(images, "ndim", 4) < 4
         found = []
         every: Any = [images] if one else images
-        for prediction in self.predict_each(task, every, device):
+        for prediction in self.predict_each(task, every, device, probabilities):
             if isinstance(prediction, ImageError):
                 raise prediction
             found.append(prediction)
         return found[0] if one else found
 
     def predict_each(
-        self, task: str, images: Iterable[OneImage], device: str | torch.device = "cpu"
+        self,
+        task: str,
+        images: Iterable[OneImage],
+        device: str | torch.device = "cpu",
+        probabilities: bool = False,
     ) -> Iterator[Prediction | ImageError]:
-        """Yield what each image shows, or what is wrong with it.
+        """Yield what each image shows, as `predict` gives it, or what is wrong with it.
 
         Images are taken one after another, so there may be any number of them.
         """
@@ -197,7 +210,7 @@ class PackedNetwork:
         if _is_one(images):
             images = [cast(OneImage, images)]
         if record.kind == "segmentation":
-            yield from (_segmented(network, info, image) for image in images)
+            yield from (_segmented(network, info, probabilities, image) for image in images)
             return
         coming = iter(images)
         while chunk := list(islice(coming, evaluation_batch(info))):
@@ -283,8 +296,10 @@ def _classified(
         yield Classified(info.classes, own) if np.isfinite(own).all() else ImageError(_NOTHING)
 
 
-def _segmented(network: TaskNetwork, info: TaskInfo, image: OneImage) -> Segmented | ImageError:
-    return _or_error(lambda: Segmented(info.classes, _mask(network, info, image)))
+def _segmented(
+    network: TaskNetwork, info: TaskInfo, with_probabilities: bool, image: OneImage
+) -> Segmented | ImageError:
+    return _or_error(lambda: _segment(network, info, with_probabilities, image))
 
 
 def _or_error(make: Callable[[], _T]) -> _T | ImageError:
@@ -294,50 +309,98 @@ def _or_error(make: Callable[[], _T]) -> _T | ImageError:
         return error
 
 
-def _mask(network: TaskNetwork, info: TaskInfo, image: OneImage) -> NDArray[np.uint8]:
-    """Return the class of each pixel of an image, [H, W]. Raises ImageError.
+def _segment(
+    network: TaskNetwork, info: TaskInfo, with_probabilities: bool, image: OneImage
+) -> Segmented:
+    """Return the class of each pixel of an image. Raises ImageError.
 
     Where the task's images are tiles, a tile of the image is read at a time.
     """
     if info.tile_overlap is None:
         pixels = pixels_of(image)
+        canvas = _Canvas(info, pixels.shape[1:], with_probabilities)
         logits = _logits(network, info, batch_of([prepared_image(pixels, info)]))
-        return _labels(logits[0], pixels.shape[1:])
+        canvas.put(logits[0], canvas.size, (0, 0), (0, 0, *canvas.size))
+        return canvas.segmented()
     parts = in_parts(image)
-    mask = _empty_mask(parts.size)
+    canvas = _Canvas(info, parts.size, with_probabilities)
     for box, valid_box in tiles(parts.size, info.image_size, info.tile_overlap):
         tile = prepared_tile(parts.read(box), info)
-        labels = _labels(_logits(network, info, batch_of([tile]))[0], info.image_size)
+        logits = _logits(network, info, batch_of([tile]))
+        canvas.put(logits[0], info.image_size, box[:2], valid_box)
+    return canvas.segmented()
+
+
+class _Canvas:
+    """What is found in an image of this size (height, width), put together from its boxes."""
+
+    def __init__(self, info: TaskInfo, size: tuple[int, ...], with_probabilities: bool) -> None:
+        height, width = size
+        self.size = (height, width)
+        self._classes = info.classes
+        self._mask = _empty(self.size, np.dtype(np.uint8))
+        shape = (len(info.classes), *self.size)
+        self._probabilities = _empty(shape, np.dtype(np.float32)) if with_probabilities else None
+
+    def put(
+        self, logits: Tensor, size: tuple[int, int], corner: tuple[int, int], valid_box: Box
+    ) -> None:
+        """Put in what the network gives for a part of the image.
+
+        logits: [classes, h, w], interpolated to this size. corner: top and left of the part.
+        valid_box: what of the part is taken. Raises ImageError.
+        """
+        if not bool(torch.isfinite(logits).all()):
+            raise ImageError(_NOTHING)
         top, left, bottom, right = valid_box
-        rows = slice(box[0] + top, box[0] + bottom)
-        columns = slice(box[1] + left, box[1] + right)
-        mask[rows, columns] = within(labels, valid_box)
-    return mask
+        rows = slice(corner[0] + top, corner[0] + bottom)
+        columns = slice(corner[1] + left, corner[1] + right)
+        labels, best = _labels(logits, size)
+        self._mask[rows, columns] = within(labels.cpu().numpy(), valid_box)
+        if self._probabilities is None:
+            return
+        total = torch.zeros_like(best)
+        for own in _interpolated(logits, size):
+            total += (own - best).exp_()
+        for label, own in enumerate(_interpolated(logits, size)):
+            found = ((own - best).exp_() / total).cpu().numpy()
+            self._probabilities[label, rows, columns] = within(found, valid_box)
+
+    def segmented(self) -> Segmented:
+        """Return what was put in."""
+        return Segmented(self._classes, self._mask, self._probabilities)
 
 
-def _empty_mask(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return a mask [H, W]; one that is large is mapped to a file, which ends with it."""
-    count = size[0] * size[1]
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array of zeros; one that is large is mapped to a file, which ends with it."""
+    count = math.prod(shape) * dtype.itemsize
     if count <= _IN_MEMORY:
-        return np.zeros(size, np.uint8)
+        return np.zeros(shape, dtype)
     with TemporaryFile() as file:
         os.posix_fallocate(file.fileno(), 0, count)  # a disk that is full says so now
-        return np.memmap(file, np.uint8, "r+", shape=size)
+        return np.memmap(file, dtype, "r+", shape=shape)
 
 
-def _labels(logits: Tensor, size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return the class of each pixel of an image of this size, from logits [classes, h, w].
+def _labels(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the class of each pixel of an image of this size, uint8 [H, W], and its logit.
 
-    These are interpolated one class at a time: large images of many classes would not fit into
-    memory. Raises ImageError.
+    logits: [classes, h, w].
     """
-    if not bool(torch.isfinite(logits).all()):
-        raise ImageError(_NOTHING)
     best = torch.full(size, -torch.inf, device=logits.device)
     labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
-    for label, own in enumerate(logits):
-        if own.shape != size:
-            own = F.interpolate(own[None, None], size, mode="bilinear")[0, 0]
+    for label, own in enumerate(_interpolated(logits, size)):
         better = own > best
         best[better], labels[better] = own[better], label
-    return labels.cpu().numpy()
+    return labels, best
+
+
+def _interpolated(logits: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
+    """Yield the logits [H, W] of each class at this size, from logits [classes, h, w].
+
+    One class at a time: large images of many classes would not fit into memory.
+    """
+    for own in logits:
+        if own.shape == size:
+            yield own
+        else:
+            yield F.interpolate(own[None, None], size, mode="bilinear")[0, 0]
