@@ -51,7 +51,9 @@ def test_a_report_of_a_run_that_has_not_ended_is_refused(tmp_path, capsys):
 
 def test_prove_counts_what_is_bit_for_bit_as_learned(results, capsys):
     main(["prove", str(results)])
-    assert "3 tasks in 2 networks, 3 bit for bit as learned" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "3 tasks in 2 networks, 3 bit for bit as learned" in output
+    assert output.endswith("\n\nproved: adaptive: promised that no task changes, and none has\n")
 
 
 def test_prove_finds_a_task_that_was_changed_even_if_its_own_file_says_otherwise(results, capsys):
@@ -71,6 +73,8 @@ def test_prove_finds_a_task_that_was_changed_even_if_its_own_file_says_otherwise
     assert ended.value.code == 1
     output = capsys.readouterr()
     assert "changed: a in nodes/small/adaptive/seed0/a/b" in output.out
+    assert "\nBROKEN: adaptive: promised that no task changes, but some have\n" in output.out
+    assert "proved" not in output.out
     assert "1 tasks are not what they were" in output.err
 
 
@@ -89,7 +93,12 @@ def test_prove_reports_fine_tuning_without_failing(results, capsys):
     packed_file.write_packed(folder / "network.safetensors", first)
     packed_file.write_packed(folder / "b/network.safetensors", second)
     main(["prove", str(results)])
-    assert "changed: a in nodes/small/finetune/seed0/a/b" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "changed: " not in output
+    assert output.endswith(
+        "\n\nproved: adaptive: promised that no task changes, and none has\n"
+        "no promise, so no failure: finetune (1 of 3 tasks changed)\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from acll.errors import UserError
 
 if TYPE_CHECKING:
     from acll.data.sources.torchvision import Torchvision
+    from acll.evaluation.proof import Proof
 
 
 def check(path: Path) -> None:
@@ -286,16 +287,38 @@ def prove(path: Path) -> None:
     if not nodes:
         raise UserError(f"{path}: there is no packed network; has the run ended?")
     proofs = proofs_of(path, sorted(nodes, key=lambda node: node.position))
-    for method in sorted({node.method for node in nodes}):
-        own = [proof for proof in proofs if proof.node.method == method]
-        changed = [proof for proof in own if not proof.equal]
+    by_method: dict[str, list[Proof]] = {}
+    for proof in sorted(proofs, key=lambda proof: proof.node.method):
+        by_method.setdefault(proof.node.method, []).append(proof)
+    for method, own in by_method.items():
         networks = len({proof.node for proof in own})
-        print(
-            f"{method}: {len(own)} tasks in {networks} networks, {len(own) - len(changed)} bit "
-            "for bit as learned"
-        )
-        for proof in changed:
-            print(f"  changed: {proof.task} in {proof.node.folder}")
+        equal = sum(proof.equal for proof in own)
+        print(f"{method}: {len(own)} tasks in {networks} networks, {equal} bit for bit as learned")
+        for proof in own:
+            if proof.frozen and not proof.equal:
+                print(f"  changed: {proof.task} in {proof.node.folder}")
+    print(f"\n{_verdict(by_method)}")
     broken = [proof for proof in proofs if proof.frozen and not proof.equal]
     if broken:
         raise UserError(f"{len(broken)} tasks are not what they were when they were learned")
+
+
+def _verdict(by_method: "Mapping[str, Sequence[Proof]]") -> str:
+    """Return in words which methods promise that no task changes, and what came of it."""
+    held, broken, others = [], [], []
+    for method, own in by_method.items():
+        changed = sum(not proof.equal for proof in own)
+        if not all(proof.frozen for proof in own):
+            others.append(f"{method} ({changed} of {len(own)} tasks changed)")
+        elif changed:
+            broken.append(method)
+        else:
+            held.append(method)
+    lines = []
+    if broken:
+        lines.append(f"BROKEN: {', '.join(broken)}: promised that no task changes, but some have")
+    if held:
+        lines.append(f"proved: {', '.join(held)}: promised that no task changes, and none has")
+    if others:
+        lines.append(f"no promise, so no failure: {', '.join(others)}")
+    return "\n".join(lines)
