@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import acll
 from acll.sharing.records import recorded
 from checkouts import SMALL, Checkout, contents, finished, jobs_in
 
@@ -267,6 +268,25 @@ def test_files_of_ones_own_are_named_and_left_alone(clone):
     assert own.read_text() == "mine"
 
 
+def test_final_networks_have_short_names_which_are_none_of_dvcs(clone):
+    name = "results/small/networks/one-half-seed0.safetensors"
+    link = clone.folder / name
+    assert link.readlink().as_posix() == f"../{NODE}/b/network.safetensors"  # `pull` made it
+    assert "half" in clone.run("acll", "inspect", name)
+    assert [task.name for task in acll.load(link).tasks] == ["a", "b"]
+    link.unlink()
+    text = clone.make("run", "small")
+    assert f"\nnetworks: {name}\n" in text
+    assert link.is_symlink()
+    assert not [file for file in known_to_dvc(clone) if file.startswith("networks")]
+    for target in ("verify", "leftovers", "share", "prune-results", "repair"):
+        text = clone.make(target, "small")
+        assert ".safetensors" not in text.replace(name, "")
+        assert link.is_symlink()
+    clone.run("dvc", "checkout", "--force", "run@small")
+    assert link.is_symlink()
+
+
 def test_pull_before_anybody_has_shared_says_so(origin, tmp_path):
     own = origin.clone(tmp_path / "clone")
     assert "dvc.lock: knows no results of 'tiny'" in own.make("pull", fails=True)
@@ -367,6 +387,8 @@ def test_what_the_configuration_no_longer_names_is_listed_and_then_removed(clone
     shorter = small(sequences={"one": {"network": "small", "tasks": ["a"]}})
     clone.write(shorter)
     assert jobs_in(clone.make("run", "small")) == {"sheets"} | ENDS
+    link = results / "networks/one-half-seed0.safetensors"
+    assert link.readlink().as_posix() == f"../{NODE}/network.safetensors"
     text = clone.make("leftovers", "small")
     assert re.search(rf"^{NODE}/b +\d+ files", text, re.MULTILINE)
     assert re.search(r"^data/b.train.safetensors +1 files", text, re.MULTILINE)

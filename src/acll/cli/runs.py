@@ -206,6 +206,7 @@ def run(path: Path, verbose: bool) -> None:
 def finish(path: Path) -> None:
     """Print the tables of a run, write its report, and record its results for DVC."""
     from acll.lock import held
+    from acll.sharing.short_names import link_networks
     from acll.sharing.stages import add_stage
     from acll.sharing.transfer import record
 
@@ -215,8 +216,15 @@ def finish(path: Path) -> None:
     table(results.relative_to(here) if results.is_relative_to(here) else results)
     add_stage(root / "dvc.yaml", name)  # where the run did not begin with `ready`
     with held(results):  # what is recorded must not change meanwhile
+        links = link_networks(results, load_configuration(path))
         record(root, name)
+    print(f"networks: results/{name}/{links[0]}{_more(links[1:])}")
     report(path, if_changed=True)  # it shows the configuration that has been recorded
+
+
+def _more(others: Sequence[object]) -> str:
+    """Return in words that there are others."""
+    return f" and {len(others)} more" if others else ""
 
 
 def table(path: Path) -> None:

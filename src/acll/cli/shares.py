@@ -114,6 +114,7 @@ def pull(path: Path, what: str) -> None:
 
     what: `all`, or `tables` for tables, figures and scores alone, beside the results.
     """
+    from acll.sharing.short_names import link_networks
     from acll.sharing.transfer import pull_results, pull_tables, require_remote
 
     root, name = checkout_of(path)
@@ -129,6 +130,7 @@ def pull(path: Path, what: str) -> None:
         print(f"report: {write_report_of(root, name, folder).relative_to(root)}")
         return
     pull_results(root, name)
+    link_networks(root / "results" / name, load_configuration(root / "config" / f"{name}.yaml"))
     _verify_results(root, name)
 
 
@@ -159,12 +161,14 @@ def prune_results(path: Path) -> None:
     from acll.sharing.leftovers import leftovers, remove
     from acll.sharing.planned import jobs_of
     from acll.sharing.report import leftovers_told
+    from acll.sharing.short_names import link_networks
 
     root, name = checkout_of(path)
     results = root / "results" / name
     with held(results):
         found = leftovers(results, jobs_of(root, name))
         remove(results, found)
+        link_networks(results, load_configuration(root / "config" / f"{name}.yaml"))
     for line in leftovers_told(found):
         print(f"removed  {line}")
     count = sum(len(group.files) for group in found)

@@ -10,6 +10,7 @@ from pathlib import Path
 from acll.files import checkpoint_of
 from acll.plan import Job
 from acll.sharing import records
+from acll.sharing.short_names import NETWORKS
 
 REPORT = Path("report.html")  # of `make report`, below the results; DVC leaves it out
 _ABOUT_JOBS = {"logs", "benchmarks", "digests", ".snakemake"}
@@ -60,6 +61,7 @@ def _sorted_out(results: Path, jobs: Sequence[Job]) -> tuple[list[Path], set[Pat
     named = _named(jobs)
     made = {Path(output) for output in records.recorded(results) | records.unfinished(results)}
     found = [path.relative_to(results) for path in sorted(results.rglob("*")) if path.is_file()]
+    found = [path for path in found if path.parts[0] != NETWORKS.name]  # links to what is there
     loose = {path for path in found if path not in named and (path in made or _of_a_run(path))}
     return found, loose
 
