@@ -5,6 +5,16 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
+# A variable of another name would be left out without a word: `make run config=mine` ran the demo.
+VARIABLES := CONFIG DATA PYTHON V WHAT
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+UNKNOWN := $(firstword $(filter-out $(VARIABLES) SHELL MAKEFLAGS,$(GIVEN)))
+ifneq ($(UNKNOWN),)
+MEANT := $(filter $(VARIABLES),$(shell printf %s '$(subst ','\'',$(UNKNOWN))' | tr a-z A-Z))
+$(error $(UNKNOWN)=…: there is no such variable; $(if $(MEANT),write $(MEANT)=…,there are: \
+$(VARIABLES)))
+endif
+
 PYTHON ?= python3
 CONFIG ?= demo
 override CONFIG := $(notdir $(basename $(value CONFIG)))
@@ -134,7 +144,12 @@ clean:  ## remove the environment and caches; results stay
 # Installed again when what is required has another content than was installed, whatever its time.
 # uv installs in parallel; byte code is compiled now, since steps are short processes and would
 # otherwise spend their time on it.
+# Scripts name the place in which they were installed: where the folder was moved, none would run.
 .venv/installed: .FORCE
+	@if [ -e .venv/bin/acll ] && ! head -n 2 .venv/bin/acll | grep -qF "$$(cd .venv && pwd -P)/"; then \
+	    echo "this folder was moved or copied, and .venv does not run in another place: it is made anew"; \
+	    rm -rf .venv; \
+	fi
 	@cat $(REQUIRED) | cmp --silent - $@ || $(MAKE) --no-print-directory install
 
 .FORCE:

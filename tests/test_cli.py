@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -99,6 +101,37 @@ def test_prove_reports_fine_tuning_without_failing(results, capsys):
         "\n\nproved: adaptive: promised that no task changes, and none has\n"
         "no promise, so no failure: finetune (1 of 3 tasks changed)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage", "message"),
+    [
+        (
+            ["predict", "n", "--task", "x", "--output", "o", "y"],
+            "usage: acll predict",
+            "there is no option --output; did you mean --out?",
+        ),
+        (
+            ["predict", "n", "y", "--tsk", "x"],
+            "usage: acll predict",
+            "there is no option --tsk; did you mean --task?",
+        ),
+        (["report", "x", "--if-change=1", "--nonsense"], "usage: acll report", "option --nonsense"),
+        (["run", "x", "--verbos", "y"], "usage: acll run", "not understood: y"),
+        (["--halp"], "usage: acll ", "there is no option --halp; did you mean --help?"),
+        (["predikt", "x"], "usage: acll ", "there is no command predikt; did you mean predict?"),
+        (["xyz"], "usage: acll ", "there is no command xyz\n"),
+    ],
+)
+def test_what_is_not_known_ends_with_the_nearest_name_and_the_usage_of_its_command(
+    capsys, arguments, usage, message
+):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(usage)
+    assert message in said
 
 
 @pytest.mark.parametrize(
@@ -655,6 +688,57 @@ def test_masks_that_cannot_be_written_cost_no_other(network, tmp_path, capsys):
     output = capsys.readouterr()
     assert re.search(r"error: .*1\.png: Is a directory", output.err)
     assert "2 images: masks and overlays in" in output.out
+
+
+def test_an_interrupted_prediction_says_how_many_images_are_done_and_where(network, tmp_path):
+    for number in range(3, 300):
+        shutil.copy(network / "images/1.png", network / f"images/{number}.png")
+    out = tmp_path / "masks"
+    command = [*ACLL, "predict", str(network / "two.safetensors"), str(network / "images")]
+    with subprocess.Popen(
+        [*command, "--task", "streets", "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as run:
+        while len([*out.glob("*.overlay.png")]) < 2:
+            assert run.poll() is None
+            time.sleep(0.01)
+        run.send_signal(signal.SIGINT)
+        written, said = run.communicate()
+    assert run.returncode == 130
+    assert written == ""
+    (count,) = re.fullmatch(
+        rf"interrupted: (\d+) of 300 images are done, masks and overlays in {out}\n", said
+    ).groups()
+    assert 0 <= len([*out.glob("*.overlay.png")]) - int(count) <= 1
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("form", "rows", "where"),
+    [
+        ("csv", 2, "printed"),
+        ("table", 0, "none is printed (with --format csv each is, as it is done)"),
+    ],
+)
+def test_interrupted_classes_are_printed_as_far_as_their_form_allows(
+    network, capsys, monkeypatch, form, rows, where
+):
+    two = acll.load(network / "one.safetensors").predict("digits", [network / "images/1.png"] * 2)
+
+    def predict_each(*_):
+        yield from two
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("acll.serving.model.PackedNetwork.predict_each", predict_each)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    options = ["--task", "digits", "--top", "1", "--format", form]
+    assert ended("predict", network / "two.safetensors", network / "images", *options) == 130
+    said = capsys.readouterr()
+    assert said.err == f"interrupted: 2 of 3 images are done, {where}\n"
+    assert len(said.out.splitlines()[1:]) == rows
 
 
 def test_predict_goes_into_folders_that_are_links_and_not_round_in_circles(

@@ -73,6 +73,7 @@ def test_odd_names_of_configurations_are_refused_before_anything_is_done(tmp_pat
 
 def makefile(folder: Path) -> Path:
     """A checkout of which nothing but what is required has been installed."""
+    folder.mkdir(exist_ok=True)
     shutil.copy(ROOT / "Makefile", folder)
     shutil.copytree(ROOT / "requirements", folder / "requirements")
     shutil.copy(ROOT / "pyproject.toml", folder)
@@ -105,6 +106,46 @@ def test_requirements_of_another_content_are_installed_whatever_their_times(tmp_
     (folder / "pyproject.toml").write_text("other")
     os.utime(folder / "pyproject.toml", (1e9, 1e9))
     assert make(folder, ".venv/installed").returncode  # PYTHON=false is asked for its version
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("config=mine", "config=…: there is no such variable; write CONFIG=…"),
+        ("Config=mine", "Config=…: there is no such variable; write CONFIG=…"),
+        ("data=/a b", "data=…: there is no such variable; write DATA=…"),
+        ("CONFG=mine", "CONFG=…: there is no such variable; there are: CONFIG DATA "),
+        ("x'y=$(touch made)", "x'y=…: there is no such variable; there are: CONFIG DATA "),
+    ],
+)
+def test_variables_of_other_names_are_refused_with_the_right_one(tmp_path, given, said):
+    ended = make(makefile(tmp_path), "run", given)
+    assert ended.returncode
+    assert said in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert not (tmp_path / "made").exists()
+
+
+def test_variables_of_the_right_names_are_taken(tmp_path):
+    given = ["CONFIG=mine", "DATA=/a b=c", "V=1", "WHAT=tables"]
+    ended = make(makefile(tmp_path), "--dry-run", "check", *given)
+    assert ended.stdout.splitlines()[-1] == "acll check config/mine.yaml"
+    assert not ended.stderr
+
+
+@pytest.mark.parametrize("head", ["#!{}/bin/python\n", "#!/bin/sh\n'exec' \"{}/bin/python\" …"])
+def test_an_environment_of_another_place_is_made_anew(tmp_path, head):
+    folder = makefile(tmp_path / "a b" if "exec" in head else tmp_path)
+    script = folder / ".venv/bin/acll"
+    script.parent.mkdir()
+    script.write_text(head.format(folder / ".venv"))
+    assert make(folder, ".venv/installed").returncode == 0
+    script.write_text(head.format("/elsewhere/.venv"))
+    ended = make(folder, ".venv/installed")
+    assert ended.returncode  # PYTHON=false
+    assert "this folder was moved or copied" in ended.stdout
+    assert "it is made anew" in ended.stdout
+    assert not (folder / ".venv").exists()
 
 
 # --------------------------------------------------------------------------------------------------

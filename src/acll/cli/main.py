@@ -4,11 +4,13 @@
 """
 
 import argparse
+import difflib
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from acll.cli import networks, runs, shares
 from acll.errors import UserError, harmless
 from acll.files import DISK_REFUSES, free_space
 
@@ -24,13 +26,61 @@ _RESULTS = "results/<name>"
 _NETWORK = "network.safetensors"
 
 
+_INTERRUPTED = 128 + signal.SIGINT
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run a command.
 
     Errors that the user can mend end with their message and exit code 1 (of `compare` 2, as of
-    `diff`). arguments: None: those of the process.
+    `diff`), an interrupt (Ctrl-C) with a line and exit code 130. arguments: None: those of the
+    process.
     """
-    parser = argparse.ArgumentParser(
+    try:
+        _run(_parser(), arguments)
+    except KeyboardInterrupt as interrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+        print(f"interrupted{interrupt}", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that names the nearest option or command where there is none of a name."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse all arguments; end with the usage of this command where one is not known."""
+        given = sys.argv[1:] if args is None else list(args)
+        commands = [one for one in self._actions if isinstance(one, argparse._SubParsersAction)]
+        for word in given:
+            if word == "--":
+                break
+            if word.startswith("--"):
+                self._require("option", word.partition("=")[0], self._option_string_actions)
+            elif commands:  # what follows is for the command's own parser
+                if not word.startswith("-"):
+                    self._require("command", word, commands[0].choices)
+                break
+        found, unknown = super().parse_known_args(given, namespace)
+        if unknown:
+            self.error(f"not understood: {' '.join(unknown)}")
+        return found, unknown
+
+    def _require(self, what: str, name: str, known: Iterable[str]) -> None:
+        """End where a name is not known, nor, of an option, the beginning of one that is."""
+        if name in known or (what == "option" and any(one.startswith(name) for one in known)):
+            return
+        nearest = difflib.get_close_matches(name, known, 1)
+        self.error(
+            f"there is no {what} {name}" + "".join(f"; did you mean {one}?" for one in nearest)
+        )
+
+
+def _parser() -> _Parser:
+    """Return the parser of all commands; what is parsed has `function`, and its arguments."""
+    # here, since an interrupt meanwhile must not end in a traceback
+    from acll.cli import networks, runs, shares
+
+    parser = _Parser(
         prog="acll",
         description="Lifelong learning by adaptive compression.",
         epilog=EXAMPLES,
@@ -127,6 +177,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _CONFIGURATION,
         "remove results that the configuration does not name",
     )
+    return parser
+
+
+def _run(parser: _Parser, arguments: Sequence[str] | None) -> None:
+    """Run a command."""
     given = vars(parser.parse_args(arguments))
     function, trouble = given.pop("function"), given.pop("trouble", 1)
     del given["command"]
@@ -135,8 +190,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # `acll table … | head` has read enough, which is no error
         sys.stdout = None
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
     except (UserError, OSError) as error:
         for line in _words(error).split("\n"):
             print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
@@ -163,6 +216,8 @@ def _words(error: Exception) -> str:
 
 
 def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:
+    from acll.cli import networks
+
     examples = """examples:
   acll predict network.safetensors --task digits scans/*.png
   acll predict network.safetensors --task digits --top 1 --format csv scans > classes.csv
@@ -191,6 +246,8 @@ def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _add_export(command: Callable[..., argparse.ArgumentParser]) -> None:
+    from acll.cli import networks
+
     examples = """examples:
   acll export network.safetensors digits.onnx --task digits
   acll export network.safetensors digits.onnx --task digits --precision int8 \\

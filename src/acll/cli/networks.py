@@ -115,7 +115,7 @@ def predict(
 
     images: files or folders, or `-`. top, form: of classes; None: 3, `table`. out: the folder for
     masks. Raises UserError where options do not go with the kind of the task. Images that cannot be
-    used are named and left out, and the exit code is 1.
+    used are named and left out, and the exit code is 1. An interrupt says how many images are done.
     """
     import acll
     from acll.cli import predictions
@@ -136,13 +136,20 @@ def predict(
             f"{task} is a segmentation task: say with --out into which folder its masks go"
         )
     bad: list[str] = []
-    results = predictions.each(network, task, list(files), device, bad)
-    if kind == "segmentation":
-        assert out is not None
-        count = predictions.write_masks(results, out, files, bad)
-        print(f"{count} image{'' if count == 1 else 's'}: masks and overlays in {out}")
-    else:
-        predictions.print_classes(results, form or "table", 3 if top is None else top)
+    done: list[Path] = []
+    results = predictions.each(network, task, list(files), device, bad, done)
+    try:
+        if kind == "segmentation":
+            assert out is not None
+            count = predictions.write_masks(results, out, files, bad)
+            print(f"{count} image{'' if count == 1 else 's'}: masks and overlays in {out}")
+        else:
+            predictions.print_classes(results, form or "table", 3 if top is None else top)
+    except KeyboardInterrupt:
+        where = f"masks and overlays in {out}" if out is not None else "printed"
+        if kind == "classification" and form != "csv":
+            where = "none is printed (with --format csv each is, as it is done)"
+        raise KeyboardInterrupt(f": {len(done)} of {len(files)} images are done, {where}") from None
     for line in bad:
         print(f"error: {harmless(line)}", file=sys.stderr)
     if bad:

@@ -80,11 +80,17 @@ def _is_input(name: str) -> bool:
 
 
 def each(
-    network: PackedNetwork, task: str, files: Sequence[Path], device: str, bad: list[str]
+    network: PackedNetwork,
+    task: str,
+    files: Sequence[Path],
+    device: str,
+    bad: list[str],
+    done: list[Path],
 ) -> Iterator[Named]:
     """Yield each file with its prediction, under a progress bar where there are many.
 
-    Files that cannot be used are left out; what is wrong with them is added to `bad`.
+    Files that cannot be used are left out; what is wrong with them is added to `bad`. The others
+    are added to `done` when the next one is asked for.
     """
     results: Iterable[tuple[Path, Prediction | ImageError]]
     results = zip(files, network.predict_each(task, files, device), strict=True)
@@ -96,6 +102,7 @@ def each(
             bad.append(words if str(file) in words else f"{file}: {words}")
         else:
             yield file, prediction
+            done.append(file)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ CHANNELS_KEY = "ACLL_NETWORK_CHANNELS"
 def data_root(default: str = "data") -> Path:
     """Return the folder of raw data: what `DATA=…` has set, or the default.
 
-    Colleagues keep raw data in different places.
+    Colleagues keep raw data in different places. `~` is the home of who runs this.
     """
-    return Path(os.environ.get(ROOT_KEY, default))
+    return Path(os.environ.get(ROOT_KEY, default)).expanduser()
 
 
 def networks_channels(task: str) -> list[int]:
