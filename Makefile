@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-# A variable of another name would be left out without a word: `make run config=mine` ran the demo.
+# Without this, make takes no note of other names: `make run config=mine` would run the demo.
 VARIABLES := CONFIG DATA PYTHON V WHAT
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 UNKNOWN := $(firstword $(filter-out $(VARIABLES) SHELL MAKEFLAGS,$(GIVEN)))
@@ -146,10 +146,9 @@ clean:  ## remove the environment and caches; results stay
 # otherwise spend their time on it.
 # Scripts name the place in which they were installed: where the folder was moved, none would run.
 .venv/installed: .FORCE
-	@if [ -e .venv/bin/acll ] && ! head -n 2 .venv/bin/acll | grep -qF "$$(cd .venv && pwd -P)/"; then \
-	    echo "this folder was moved or copied, and .venv does not run in another place: it is made anew"; \
-	    rm -rf .venv; \
-	fi
+	@test ! -e .venv/bin/acll || head -n 2 .venv/bin/acll | grep -qF "$$(cd .venv && pwd -P)/" || { \
+	    echo "this folder was moved or copied; .venv runs in its old place only: it is made anew"; \
+	    rm -rf .venv; }
 	@cat $(REQUIRED) | cmp --silent - $@ || $(MAKE) --no-print-directory install
 
 .FORCE:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from acll.config.checks import ConfigurationError, load_configuration, parse
+from acll.data.root import data_root
 
 ROOT = Path(__file__).resolve().parent.parent
 MISSING = object()
@@ -218,6 +219,15 @@ def test_channels_are_three_unless_they_are_named_and_one_for_a_perceptron():
         "unet": 13,
         "mlp": 1,
     }
+
+
+def test_raw_data_may_lie_in_the_home_of_who_runs_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me and you")
+    monkeypatch.delenv("ACLL_DATA_ROOT", raising=False)
+    root = parse(edited(data_root="~/raw data")).data_root
+    assert data_root(root) == Path("/home/me and you/raw data")
+    monkeypatch.setenv("ACLL_DATA_ROOT", "~/elsewhere")  # of DATA='~/elsewhere'
+    assert data_root(root) == Path("/home/me and you/elsewhere")
 
 
 def test_weights_may_be_a_file_below_the_data_root():
@@ -502,6 +512,11 @@ def test_long_values_are_shortened():
         ),
         (
             "tasks/birds/path",
+            "~/birds",
+            "tasks.birds.path = '~/birds': must lie below data_root, which `DATA=…` can set",
+        ),
+        (
+            "tasks/birds/path",
             "../birds",
             "tasks.birds.path = '../birds': must lie below data_root, which `DATA=…` can set",
         ),
@@ -572,6 +587,7 @@ def test_a_perceptron_is_refused_a_segmentation_task():
             "must be none, imagenet or the path of a .safetensors file",
         ),
         ("networks/small/weights", "../w.safetensors", "must lie below data_root"),
+        ("networks/small/weights", "~/w.safetensors", "must lie below data_root"),
         ("networks/small/weights", "/nowhere/w.safetensors", "must lie below data_root"),
     ],
 )

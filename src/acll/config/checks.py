@@ -362,6 +362,11 @@ def _timm(key: str, model: str) -> list[str]:
     return [f"{key}: timm has no such model{suggestion(model, timm.list_models())}"]
 
 
+def _leads_out(path: Path) -> bool:
+    """Return whether a path leads out of the folder that it is to lie below: `~` means home."""
+    return path.is_absolute() or ".." in path.parts or path.parts[:1] == ("~",)
+
+
 def _weights(name: str, network: Network, known: dict[str, Any]) -> list[str]:
     """Return faults of the weights that a network starts from. name: of the network."""
     key = f"networks.{name}.weights = {network.weights!r}"
@@ -373,8 +378,7 @@ def _weights(name: str, network: Network, known: dict[str, Any]) -> list[str]:
         return [f"{key}: {reason}; use none or a file"] if reason else []
     if not network.weights.endswith(".safetensors"):
         return [f"{key}: must be none, imagenet or the path of a .safetensors file"]
-    path = Path(network.weights)
-    if path.is_absolute() or ".." in path.parts:
+    if _leads_out(Path(network.weights)):
         return [f"{key}: must lie below data_root, which `DATA=…` can set"]
     return []
 
@@ -475,7 +479,7 @@ def _values(configuration: Configuration) -> list[str]:
             faults.append(f"tasks.{name}.classes = {_short(classes)}: a class stands there twice")
         faults += _variants(f"tasks.{name}", task)
         path = Path(getattr(task, "path", "."))
-        if path.is_absolute() or ".." in path.parts:
+        if _leads_out(path):
             faults.append(
                 f"tasks.{name}.path = {str(path)!r}: must lie below data_root, which `DATA=…` "
                 "can set"

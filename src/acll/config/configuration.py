@@ -36,7 +36,9 @@ class Configuration(Settings):
 
     name: str = Field(description="name of the configuration, equal to the name of its file")
     data_root: str = Field(
-        "data", description="folder of raw data, relative to the repository; `DATA=…` overrides it"
+        "data",
+        description="folder of raw data, relative to the repository (`~`: your home); `DATA=…` "
+        "overrides it",
     )
     threads: Positive = Field(
         1, description="threads of a job; results depend on it bit for bit, so it is set here"

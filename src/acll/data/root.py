@@ -13,7 +13,7 @@ def data_root(default: str = "data") -> Path:
 
     Colleagues keep raw data in different places. `~` is the home of who runs this.
     """
-    return Path(os.environ.get(ROOT_KEY, default)).expanduser()
+    return Path(os.path.expanduser(os.environ.get(ROOT_KEY, default)))
 
 
 def networks_channels(task: str) -> list[int]:
