@@ -13,7 +13,8 @@ def data_root(default: str = "data") -> Path:
 
     Colleagues keep raw data in different places. `~` is the home of who runs this.
     """
-    return Path(os.path.expanduser(os.environ.get(ROOT_KEY, default)))
+    path = Path(os.environ.get(ROOT_KEY, default))
+    return path.expanduser() if path.parts[:1] == ("~",) else path
 
 
 def networks_channels(task: str) -> list[int]:
