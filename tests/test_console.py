@@ -10,8 +10,10 @@ import subprocess
 import termios
 import time
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from checkouts import SMALL, checkout, ended
 from snakemake_logger_plugin_acll.progress import Progress, last_line, warnings_in
@@ -124,9 +126,33 @@ def test_a_job_that_fails_is_named_with_its_reason_and_its_log_and_nothing_else(
     rest = [line for line in failing if not re.match(r"(failed|\d+ of \d+)  ", line)]
     assert re.fullmatch(r"train/small/dense/seed0/\w+: error: .* lower the learning rate", rest[0])
     assert re.fullmatch(r"  log: results/small/logs/train/small/dense/seed0/\w+\.log", rest[1])
-    assert "`make run` goes on where this stopped" in rest
+    assert "mend this, and `make run` goes on where this stopped" in rest
     assert len(rest) <= 8, text
     assert (own.folder / rest[1].removeprefix("  log: ")).is_file()
+
+
+def test_faults_of_all_tasks_are_told_by_one_run_and_nothing_else_begins_after_the_first(own):
+    raw = own.data
+    for task in ("a", "b", "c"):
+        for name in ("x", "y"):
+            (raw / task / "train" / name).mkdir(parents=True)
+            for number in range(10):
+                values = np.full((8, 8), 20 * number + (name == "y"), np.uint8)
+                Image.fromarray(values).save(raw / task / "train" / name / f"{number}.png")
+    for task in ("a", "c"):
+        (raw / task / "train/x/3.png").write_bytes(b"rubbish")
+    folder = {"source": "image_folder", "image_size": 8}
+    broken = copy.deepcopy(SMALL) | {
+        "tasks": {task: folder | {"path": task} for task in ("a", "b", "c")},
+        "sequences": {"one": {"network": "small", "tasks": ["a", "b", "c"]}},
+    }
+    own.write(broken)
+    own.commit()
+    text = own.make("run", "small", fails=True)
+    for task in ("a", "c"):
+        assert f"prepare/{task}: error: " in text
+    assert ended(text) == ["prepare b"]
+    assert text.count("mend this, and `make run` goes on where this stopped") == 1
 
 
 def test_the_display_reads_logs_that_are_absent_growing_or_of_other_bytes(tmp_path):

@@ -46,7 +46,9 @@ def what_to_do(said: Sequence[str]) -> str:
     """Return what to type after a run that failed. said: what its steps have said."""
     if any(": damaged: " in line for line in said):
         return "`make repair` puts back, or makes again, what is damaged; `make run` would not"
-    return "`make run` goes on where this stopped"
+    if any(": error: " in line for line in said):
+        return "mend this, and `make run` goes on where this stopped"
+    return "`make run` goes on where this stopped; what fails again is told in its log"
 
 
 def warn_of_full_disk(results: Path) -> None:

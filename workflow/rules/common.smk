@@ -13,6 +13,7 @@ from pathlib import Path
 
 from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
+from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.utils import min_version
 
 min_version("9.20")
@@ -79,6 +80,34 @@ async def accept_any_time(dag, job, outputs):
 
 
 DAG.check_output_mtime = accept_any_time
+
+
+def prepares(job) -> bool:
+    return not job.is_group() and job.rule.name == "prepare"
+
+
+def goes_on(scheduler) -> bool:
+    """Return whether to go on after failures: where nothing but preparation has failed."""
+    failed = scheduler.failed
+    return execution_goes_on() or (bool(failed) and all(map(prepares, failed)))
+
+
+def execution_goes_on() -> bool:
+    return workflow.execution_settings.keep_going
+
+
+def jobs_to_run(scheduler) -> list:
+    """Return the jobs that may start: after a failure the preparation of other tasks alone.
+
+    So the faults of all raw data are told at once, and not those of one task a run.
+    """
+    ready = list(workflow.dag.ready_jobs)
+    stopped = scheduler.failed and not execution_goes_on()
+    return [job for job in ready if prepares(job)] if stopped else ready
+
+
+JobScheduler.keepgoing = property(goes_on, lambda scheduler, value: None)
+JobScheduler.open_jobs = property(jobs_to_run)
 
 
 def inputs_of(rule):
