@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # Without this, make takes no note of other names: `make run config=mine` would run the demo.
-VARIABLES := CONFIG DATA PYTHON V WHAT
+VARIABLES := CONFIG DATA IMAGES PYTHON V WHAT
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 UNKNOWN := $(firstword $(filter-out $(VARIABLES) SHELL MAKEFLAGS,$(GIVEN)))
 ifneq ($(UNKNOWN),)
@@ -58,8 +58,8 @@ prove: .venv/installed  ## check, in the packed files alone, that no task was fo
 plan: .venv/installed  ## say which jobs `make run` would run, and why
 	@acll plan config/$(CONFIG).yaml
 
-check: .venv/installed  ## check config/$(CONFIG).yaml and its raw data, without running anything
-	@acll check config/$(CONFIG).yaml
+check: .venv/installed  ## check config/$(CONFIG).yaml and its raw data; IMAGES=1: decode them, too
+	@acll check config/$(CONFIG).yaml $(if $(IMAGES),--images)
 
 download: .venv/installed  ## fetch the datasets of torchvision that config/$(CONFIG).yaml names
 	@acll download config/$(CONFIG).yaml

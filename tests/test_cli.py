@@ -367,6 +367,57 @@ def test_check_names_files_that_would_not_be_used(checkout, tmp_path, capsys):
     assert "did you mean `train`?" in error
 
 
+def test_check_decodes_images_if_asked_and_says_if_not(checkout, tmp_path, capsys):
+    path = checkout(source="image_folder", path="pets")
+    pets(tmp_path / "data")
+    main(["check", str(path)])
+    said = "what is in images and masks; `make check CONFIG=mine IMAGES=1` decodes them all"
+    assert said in capsys.readouterr().out
+    main(["check", str(path), "--images"])
+    output = capsys.readouterr().out
+    assert said not in output
+    assert re.search(r"^a: \d+ images decoded$", output, re.MULTILINE)
+    cut = tmp_path / "data/pets/train/cat/1.png"
+    cut.write_bytes(cut.read_bytes()[:-30])
+    main(["check", str(path)])
+    assert ended("check", path, "--images") == 1
+    error = capsys.readouterr().err
+    assert f"error: {path}: a: 1 file cannot be used" in error
+    assert "train/cat/1.png: " in error
+    left = [file.name for file in (tmp_path / ".cache/check").iterdir()]
+    assert left == ["mine.a.faults.csv"]
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.full((16, 16), 7, np.uint8), "its mask has the labels 7, outside the 2 classes"),
+        (
+            np.eye(16, dtype=np.uint8) * 255,
+            "hold one class, and nothing of road; masks hold the indices of the classes",
+        ),
+        (np.full((8, 8), 1, np.uint8), "the mask has 8x8 pixels, its image 16x16 pixels"),
+    ],
+)
+def test_check_of_images_finds_what_is_wrong_with_masks(checkout, tmp_path, capsys, mask, message):
+    path = checkout(source="mask_folder", path="roads", classes=["no", "road"])
+    content = yaml.safe_load(path.read_text())
+    content["networks"] = {"n": {"decoder": "unet", "encoder": "resnet_small"}}
+    content["tasks"]["a"]["image_size"] = 32
+    path.write_text(yaml.safe_dump(content))
+    for part in ("images", "masks"):
+        (tmp_path / "data/roads/train" / part).mkdir(parents=True)
+    for number in range(12):
+        image = np.full((16, 16, 3), number, np.uint8)
+        Image.fromarray(image).save(tmp_path / f"data/roads/train/images/{number}.png")
+        values = mask if number == 5 or mask.max() > 8 else np.eye(16, dtype=np.uint8)
+        Image.fromarray(values).save(tmp_path / f"data/roads/train/masks/{number}.png")
+    main(["check", str(path)])
+    assert ended("check", path, "--images") == 1
+    assert message in capsys.readouterr().err
+
+
 def test_raw_data_that_are_not_what_dvc_says_fail_a_check(checkout, tmp_path, capsys):
     path = checkout(source="image_folder", path="pets")
     (tmp_path / "data/pets/train/cat").mkdir(parents=True)

@@ -103,10 +103,13 @@ def _parser() -> _Parser:
         own.set_defaults(function=function)
         return own
 
-    command(
+    check = command(
         runs.check,
         _CONFIGURATION,
         "check a configuration and its raw data, without running anything",
+    )
+    check.add_argument(
+        "--images", action="store_true", help="decode all images and masks, too, as a run would"
     )
     command(runs.list_plan, _CONFIGURATION, "say which jobs a run would run, and why")
     command(

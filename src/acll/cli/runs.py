@@ -26,11 +26,37 @@ if TYPE_CHECKING:
     from acll.evaluation.proof import Proof
 
 
-def check(path: Path) -> None:
+def check(path: Path, images: bool) -> None:
     """Check a configuration and its raw data, without running anything.
 
-    Raises ConfigurationError with a line for each fault.
+    images: decode all images and masks, too, as their preparation would. Raises ConfigurationError
+    with a line for each fault.
     """
+    from acll.config.images import decode_images, tasks_of_files
+
+    _check(path)
+    configuration = load_configuration(path)
+    checkout, name = checkout_of(path)
+    if not tasks_of_files(configuration):
+        return
+    if not images:
+        print(
+            f"not looked at: what is in images and masks; `make check CONFIG={name} IMAGES=1` "
+            "decodes them all"
+        )
+        return
+    faults = []
+    for line, is_fault in decode_images(checkout, configuration):
+        if is_fault:
+            faults.append(f"{path}: {line}")
+        else:
+            print(line, flush=True)
+    if faults:
+        raise ConfigurationError("\n".join(faults))
+
+
+def _check(path: Path) -> None:
+    """Check all but what is in images and masks. Raises ConfigurationError."""
     from acll.config import tree
     from acll.data.identity import FINGERPRINTS
     from acll.data.root import data_root
@@ -74,7 +100,7 @@ def list_plan(path: Path) -> None:
     from acll.sharing.report import reasons_told
     from acll.sharing.verify import reasons_to_run
 
-    check(path)
+    _check(path)
     root, name = checkout_of(path)
     results = root / "results" / name
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +134,7 @@ def download(path: Path) -> None:
     # a manifest reads the lists of files, so that it notices what is incomplete
     fetched = _fetch(path, lambda task, root: task.manifest(root))
     print(f"{path}: {fetched} datasets fetched")
-    check(path)
+    _check(path)
 
 
 def _fetch(path: Path, read: "Callable[[Torchvision, Path], object]") -> int:
@@ -162,7 +188,7 @@ def ready(path: Path) -> None:
     from acll.sharing.transfer import has_remote, knows, require_repository
 
     _fetch(path, lambda task, root: task.raw_files(root))
-    check(path)
+    _check(path)
     root, name = checkout_of(path)
     require_repository(root)
     results = root / "results" / name

@@ -1,0 +1,52 @@
+"""Whether all images and masks of a configuration can be used, before anything is run."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from acll.config.configuration import Configuration
+from acll.data.preparation import prepare
+from acll.data.root import data_root
+from acll.errors import UserError
+from acll.parameters.prepare import prepared_settings
+
+_FOLDER = Path(".cache/check")  # of the reports of faults, below the checkout
+
+
+def tasks_of_files(configuration: Configuration) -> list[str]:
+    """Return the tasks whose images lie in files."""
+    return [name for name, task in configuration.tasks.items() if task.from_files]
+
+
+def decode_images(checkout: Path, configuration: Configuration) -> Iterator[tuple[str, bool]]:
+    """Prepare each task of files as a run would, and throw away what comes out.
+
+    Yield lines, each with whether it is a fault. Tasks whose raw data are not here are left out:
+    `acll check` says whether they were prepared before.
+    """
+    root = checkout / data_root(configuration.data_root)
+    channels = configuration.channels_by_task()
+    (checkout / _FOLDER).mkdir(parents=True, exist_ok=True)
+    for name in tasks_of_files(configuration):
+        task = prepared_settings(configuration.tasks[name])
+        if not (root / task.path).exists():
+            continue
+        report = checkout / _FOLDER / f"{configuration.name}.{name}.faults.csv"
+        # beside the reports: the folder of temporary files may be in memory
+        with tempfile.TemporaryDirectory(dir=checkout / _FOLDER) as folder:
+            train, test = Path(folder) / "train.safetensors", Path(folder) / "test.safetensors"
+            processes = len(os.sched_getaffinity(0))
+            try:
+                found = prepare(
+                    name, task, root, train, test, report, processes, channels.get(name, ())
+                )
+            except UserError as error:
+                yield from ((line, True) for line in str(error).splitlines())
+                continue
+        yield f"{name}: {sum(found['samples'].values())} images decoded", False
+        for what in ("left_out", "warnings"):
+            kinds = ", ".join(f"{kind} {count}" for kind, count in found[what].items())
+            if kinds:
+                words = what.replace("_", " ")
+                yield f"warning: {name}: {words}: {kinds}; see {report}", False
