@@ -282,6 +282,8 @@ def test_final_networks_have_short_names_which_are_none_of_dvcs(clone):
     for target in ("verify", "leftovers", "share", "prune-results", "repair"):
         text = clone.make(target, "small")
         assert ".safetensors" not in text.replace(name, "")
+        for hint in ("dvc push", "autostage"):  # of DVC; the documentation says `make share`
+            assert hint not in text
         assert link.is_symlink()
     clone.run("dvc", "checkout", "--force", "run@small")
     assert link.is_symlink()

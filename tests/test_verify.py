@@ -113,6 +113,19 @@ def test_another_job_makes_its_results_stale_and_what_follows_from_them(results,
     assert found == dict.fromkeys(PRUNE.all_outputs, ("follows", "made from nodes/a/dense"))
 
 
+def test_a_job_that_makes_one_file_more_makes_the_others_stale_and_none_unrecorded(results):
+    more = replace(PRUNE, outputs={**PRUNE.outputs, "seen": ("nodes/a/seen.png",)})
+    expected = {"pruned": "stale", "kept.csv": "stale", "seen.png": "missing"}
+    for params, reason in (
+        (PRUNE.params, "its job now makes nodes/a/seen.png, too"),
+        (Given(ratio=0.6), "ratio 0.5 → 0.6"),
+    ):
+        faults = result_faults(results, [TRAIN, replace(more, params=params)])
+        found = {fault.output.removeprefix("nodes/a/"): fault.kind for fault in faults}
+        assert found == expected
+        assert {fault.reason for fault in faults if fault.kind == "stale"} == {reason}
+
+
 def test_another_command_makes_results_stale(results):
     run(results, TRAIN, code="train it well")
     assert told(results)["nodes/a/dense"] == ("stale", "the command of its rule has changed")

@@ -48,7 +48,7 @@ def result_faults(results: Path, jobs: Iterable[Job]) -> list[ResultFault]:
         follows = next((path for path in job.all_inputs if path in not_current), None)
         for output in job.all_outputs:
             damage = _damage(results, output, digests, unfinished)
-            stale = _stale(job, records.read_record(results, output), digests)
+            stale = _stale(job, output, records.read_record(results, output), digests)
             found = damage or stale
             if found is None and follows is not None:
                 found = ("follows", f"made from {follows}")
@@ -107,8 +107,8 @@ def _reason(
         return Reason(job, "missing", "it was stopped before its end")
     if absent:
         return Reason(job, "missing", f"{absent[0]} is not there")
-    for record in found.values():
-        stale = _stale(job, record, digests)
+    for output, record in found.items():
+        stale = _stale(job, output, record, digests)
         if stale is not None and record is not None:
             return Reason(job, "changed", stale[1])
     if before is not None:
@@ -131,10 +131,10 @@ def _damage(
 
 
 def _stale(
-    job: Job, record: records.Record | None, digests: Mapping[str, str]
+    job: Job, output: str, record: records.Record | None, digests: Mapping[str, str]
 ) -> tuple[ResultFaultKind, str] | None:
     """Return why this commit would make another output than the recorded job; else None."""
-    if record is None or any(output not in digests for output in job.all_outputs):
+    if record is None or output not in digests:
         return "unrecorded", "there is no record of how it was made"
     # compared as texts: as values true and 1 are equal, and so are no key and null
     if json.dumps(record.params, sort_keys=True) != job.text:
@@ -148,7 +148,10 @@ def _stale(
         other = min(set(record.inputs) ^ set(job.all_inputs))
         return "stale", f"other inputs: {other} and maybe more"
     made_from = record.other_input(digests)
-    return None if made_from is None else ("stale", f"made from another {made_from}")
+    if made_from is not None:
+        return "stale", f"made from another {made_from}"
+    other = next((one for one in job.all_outputs if one not in digests), None)
+    return None if other is None else ("stale", f"its job now makes {other}, too")
 
 
 def _changes(before: Any, after: Any, rule: str, key: str = "") -> Iterator[str]:
