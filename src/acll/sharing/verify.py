@@ -150,8 +150,8 @@ def _stale(
     made_from = record.other_input(digests)
     if made_from is not None:
         return "stale", f"made from another {made_from}"
-    other = next((one for one in job.all_outputs if one not in digests), None)
-    return None if other is None else ("stale", f"its job now makes {other}, too")
+    added = next((one for one in job.all_outputs if one not in digests), None)
+    return None if added is None else ("stale", f"its job now makes {added}, too")
 
 
 def _changes(before: Any, after: Any, rule: str, key: str = "") -> Iterator[str]:
