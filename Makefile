@@ -35,8 +35,8 @@ ifdef DATA
 export ACLL_DATA_ROOT := $(value DATA)
 endif
 
-.PHONY: help install run report prove plan check download verify repair share pull leftovers \
-    prune-results test test-slow test-faults fuzz lint format docs site registry lock clean
+.PHONY: help install run report prove plan check download verify accept repair share pull \
+    leftovers prune-results test test-slow test-faults fuzz lint format docs site registry lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -66,6 +66,9 @@ download: .venv/installed  ## fetch the datasets of torchvision that config/$(CO
 
 verify: .venv/installed  ## check by content that all results are what this commit would make
 	@acll verify config/$(CONFIG).yaml
+
+accept: .git .venv/installed  ## keep results that were made with other code or libraries
+	@acll accept config/$(CONFIG).yaml
 
 repair: .git .venv/installed  ## put back damaged or missing results from DVC, or make them again
 	@acll ready config/$(CONFIG).yaml

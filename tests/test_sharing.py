@@ -182,6 +182,30 @@ def test_an_edited_step_makes_its_results_stale(clone):
     assert "8 of 43 results are not as this commit would make them (8 stale)" in text
 
 
+@pytest.mark.slow
+def test_results_of_other_code_are_kept_shared_and_left_alone_by_runs(clone, tmp_path):
+    path = clone.folder / "src/acll/training/loop.py"
+    path.write_text(path.read_text() + "\n_EDITED = True\n")
+    before = contents(clone.results("small"))
+    assert "`make accept CONFIG=small` keeps those" in clone.make("verify", "small", fails=True)
+    assert clone.planned(name="small")
+    text = clone.make("accept", "small")
+    assert re.search(r"^results/small: \d+ results .* are kept now$", text, re.MULTILINE)
+    assert re.search(r"^kept +the code of its step has changed$", text, re.MULTILINE)
+    assert clone.planned(name="small") == set()
+    assert not jobs_in(clone.make("run", "small"))
+    assert contents(clone.results("small")) == before
+    clone.make("share", "small")
+    clone.commit()
+    other = clone.clone(tmp_path / "other")
+    text = other.make("pull", "small")
+    assert re.search(r"all as this commit would make them, but for \d+ that are kept", text)
+    assert not jobs_in(other.make("run", "small"))
+    # parameters are no matter of opinion
+    other.write(small(training=SMALL["training"] | {"retrain_epochs": 1}))
+    assert "0 results made with other code" in other.make("accept", "small", fails=True)
+
+
 def test_before_anything_has_run_verify_says_what_brings_results(origin, tmp_path):
     own = origin.clone(tmp_path / "clone")
     text = own.make("verify", "small", fails=True)

@@ -163,6 +163,11 @@ def _parser() -> _Parser:
         "check by content that all results are what this commit would make",
     )
     command(
+        shares.accept,
+        _CONFIGURATION,
+        "keep results that differ in code or versions of libraries alone from what it would make",
+    )
+    command(
         shares.repair,
         _CONFIGURATION,
         "put back, or make again, results that are damaged or missing",

@@ -34,6 +34,7 @@ def _verify_results(root: Path, name: str) -> None:
     from acll.sharing.leftovers import leftovers
     from acll.sharing.repair import verified
     from acll.sharing.report import faults_counted, faults_told
+    from acll.sharing.verify import kept_results
 
     where, configuration = f"results/{name}", load_configuration(root / "config" / f"{name}.yaml")
     if not any((root / where).glob("[!.]*")):
@@ -51,11 +52,15 @@ def _verify_results(root: Path, name: str) -> None:
             f"{loose} files belong to nothing that the configuration names: "
             f"see `make leftovers CONFIG={name}`"
         )
+    kept = kept_results(root / where, jobs)
+    for line in faults_told(kept):
+        print(line)
     _tell_foreign(root, name, jobs)
     tell_not_here(configuration, root / data_root(configuration.data_root), root / where)
     if faults:
         raise UserError(f"{where}: {faults_counted(faults, outputs)}\n{_remedy(faults, name)}")
-    print(f"{where}: {outputs} results, all as this commit would make them")
+    but = f", but for {len(kept)} that are kept (`make accept`)" if kept else ""
+    print(f"{where}: {outputs} results, all as this commit would make them{but}")
 
 
 def _remedy(faults: "Sequence[ResultFault]", name: str) -> str:
@@ -63,7 +68,8 @@ def _remedy(faults: "Sequence[ResultFault]", name: str) -> str:
     if all(fault.kind in ("stale", "follows") for fault in faults):
         return (
             f"`make run CONFIG={name}` makes them anew; after a change of branch "
-            f"`.venv/bin/dvc checkout run@{name}` may have them"
+            f"`.venv/bin/dvc checkout run@{name}` may have them; `make accept CONFIG={name}` keeps "
+            "those that are stale by code or libraries alone"
         )
     return f"`make repair CONFIG={name}` mends this"
 
@@ -79,6 +85,28 @@ def _tell_foreign(root: Path, name: str, jobs: "Sequence[Job]") -> None:
             f"made by no run, but versioned and shared with results/{name}: "
             f"{', '.join(map(str, files[:3]))}{more}"
         )
+
+
+def accept(path: Path) -> None:
+    """Keep results that are stale by nothing but their code and libraries.
+
+    Raises UserError where others are not as this commit would make them.
+    """
+    from acll.lock import held
+    from acll.sharing.accept import accept_results
+    from acll.sharing.planned import jobs_of
+    from acll.sharing.stages import add_stage
+    from acll.sharing.transfer import record
+
+    root, name = checkout_of(path)
+    results = root / "results" / name
+    with held(results):
+        kept = accept_results(results, jobs_of(root, name))
+        if kept:
+            add_stage(root / "dvc.yaml", name)
+            record(root, name)
+    print(f"results/{name}: {len(kept)} results made with other code or libraries are kept now")
+    _verify_results(root, name)
 
 
 def repair(path: Path) -> None:

@@ -16,15 +16,23 @@ from typing import Any
 
 METADATA = Path(".snakemake/metadata")
 INCOMPLETE = Path(".snakemake/incomplete")
+# where `accept` notes with what code and libraries a result was made; when its job runs, Snakemake
+# writes a record without it
+MADE_WITH = "acll_made_with"
 
 
 @dataclass(frozen=True)
 class Record:
-    """How an output was made. params: of its job, as `Job.text` has them."""
+    """How an output was made.
+
+    params: of its job, as `Job.text` has them. made_with: the code and libraries, where a person
+    has kept what those of `params` would make anew.
+    """
 
     command: str  # without the values of its parameter
     inputs: Mapping[str, str]  # path → SHA-256 of its content; empty where Snakemake took none
     params: Mapping[str, Any]
+    made_with: Mapping[str, Any] | None = None
 
     def other_input(self, digests: Mapping[str, str]) -> str | None:
         """Return an input that was another one when the output was made; None: all are the same.
@@ -46,14 +54,19 @@ def read_record(results: Path, output: str) -> Record | None:
     """Return the record of an output; None where there is none, or only a part of one."""
     try:
         content = json.loads((results / record_path(output)).read_text(encoding="utf-8"))
-        params = json.loads(_unquoted(content["params"][0]))
+        params = params_of(content)
         checksums = content["input_checksums"]
         inputs = {
             path: checksums.get(path, "").removeprefix("sha256:") for path in content["input"]
         }
-        return Record(content["code"], inputs, params)
+        return Record(content["code"], inputs, params, content.get(MADE_WITH))
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
+
+
+def params_of(content: Mapping[str, Any]) -> Any:
+    """Return the parameters in a record. Raises whatever a record that is none leads to."""
+    return json.loads(_unquoted(content["params"][0]))
 
 
 def read_digests(path: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from acll.files import sha256
 from acll.plan import Job, command
 from acll.sharing import records
 
-ResultFaultKind = Literal["missing", "damaged", "unrecorded", "stale", "follows"]
+ResultFaultKind = Literal["missing", "damaged", "unrecorded", "stale", "follows", "kept"]
 _SHOWN = 3  # parameters named in a reason
 # sections of a job's parameters whose values stand elsewhere in the configuration
 _SECTIONS = {"schedule": "training", "batches": "training", "search": "ratio", "task": "tasks"}
@@ -27,7 +27,7 @@ class ResultFault:
 
     kind: `missing`; `damaged`: not what its job wrote; `unrecorded`: of a job that did not end;
     `stale`: this commit would make another; `follows`: sound in itself, but made from what is not
-    current.
+    current; `kept`: made with other code or libraries, and kept on purpose, which is no fault.
     """
 
     output: str
@@ -114,6 +114,19 @@ def _reason(
     if before is not None:
         return Reason(job, "follows", f"after {before.title}")
     return Reason(job, "changed", "its inputs or its command have changed")
+
+
+def kept_results(results: Path, jobs: Iterable[Job]) -> list[ResultFault]:
+    """Return the outputs that `acll accept` has kept, each with what it was made with."""
+    found = []
+    for job in jobs:
+        for output in job.all_outputs:
+            record = records.read_record(results, output)
+            if record is not None and record.made_with is not None:
+                changes = list(_changes(record.made_with, record.params["code"], job.rule, "code"))
+                words = "; ".join(changes) or "the command of its rule has changed"
+                found.append(ResultFault(output, "kept", words))
+    return found
 
 
 def _damage(
