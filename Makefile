@@ -36,7 +36,8 @@ export ACLL_DATA_ROOT := $(value DATA)
 endif
 
 .PHONY: help install run report prove plan check download verify accept repair share pull \
-    leftovers prune-results test test-slow test-faults fuzz lint format docs site registry lock clean
+    leftovers prune-results test test-slow test-faults fuzz lint format docs site registry lock \
+    clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -59,7 +60,7 @@ plan: .venv/installed  ## say which jobs `make run` would run, and why
 	@acll plan config/$(CONFIG).yaml
 
 check: .venv/installed  ## check config/$(CONFIG).yaml and its raw data; IMAGES=1: decode them, too
-	@acll check config/$(CONFIG).yaml $(if $(IMAGES),--images)
+	@acll check config/$(CONFIG).yaml$(if $(IMAGES), --images)
 
 download: .venv/installed  ## fetch the datasets of torchvision that config/$(CONFIG).yaml names
 	@acll download config/$(CONFIG).yaml
