@@ -4,12 +4,14 @@
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from acll.cli import networks, runs, shares
+from acll.cli import networks, new, runs, shares
 from acll.errors import UserError, harmless
+from acll.extras import advice_for
 from acll.files import DISK_REFUSES, free_space
 
 EXAMPLES = """examples:
@@ -54,6 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return own
 
     command(
+        new.new,
+        "FOLDER",
+        "lay out a project of your own: a configuration with comments, a Makefile, a repository",
+    )
+    command(
         runs.check,
         _CONFIGURATION,
         "check a configuration and its raw data, without running anything",
@@ -68,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "run it: only what has changed; print its tables and write its report",
     )
     run.add_argument("--verbose", "-v", action="store_true", help="show all that Snakemake says")
+    command(runs.snakemake, _CONFIGURATION, "run Snakemake alone, as `dvc repro` does")
     command(
         runs.ready,
         _CONFIGURATION,
@@ -130,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = vars(parser.parse_args(arguments))
     function, trouble = given.pop("function"), given.pop("trouble", 1)
     del given["command"]
+    _own_programs_first()
     try:
         function(**given)
         sys.stdout.flush()
@@ -137,12 +146,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout = None
     except KeyboardInterrupt:
         sys.exit("interrupted")
+    except ModuleNotFoundError as error:
+        advice = advice_for(error)
+        if advice is None:
+            raise
+        print(f"error: {advice}", file=sys.stderr)
+        sys.exit(trouble)
     except (UserError, OSError) as error:
         for line in _words(error).split("\n"):
             print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
         if isinstance(error, OSError) and error.filename is None:
             sys.stdout = None  # at its end Python would try once more, and say so
         sys.exit(trouble)
+
+
+def _own_programs_first() -> None:
+    """Let programs such as `dvc` be those of this environment, also where it is not activated."""
+    own, path = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)
+    if path.split(os.pathsep)[0] != own:
+        os.environ["PATH"] = f"{own}{os.pathsep}{path}"
 
 
 def _words(error: Exception) -> str:
