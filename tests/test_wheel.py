@@ -24,9 +24,11 @@ from acll.libraries import WITH_EFFECT, WITHOUT_EFFECT
 from acll.networks.spec import DecoderNetwork
 from acll.packing import packed_file
 from conftest import ROOT, tiny_packed
+from pages import blocks
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements/lock.txt").read_text()
+INSTALL = ROOT / "docs/install.md"
 TEMPLATES = ROOT / "src/acll/cli/project"
 
 
@@ -250,20 +252,17 @@ def test_a_project_of_ones_own_comes_to_the_results_of_a_checkout(wheel, tmp_pat
     from checkouts import checkout, contents
 
     programs = environment(wheel, "[pipeline]", tmp_path / "environment")
-    ended([programs / "acll", "new", "own"], tmp_path)
-    text = (tmp_path / "own/config/mine.yaml").read_text()
-    text = re.sub(r"(samples|epochs): \d+", lambda found: f"{found[1]}: {SHORT[found[1]]}", text)
-    (tmp_path / "own/config/mine.yaml").write_text(text)
+    lay_out, run = (block.text for block in blocks(INSTALL) if "test_wheel.py" in block.marker)
+    shorten = r"sed -i -E 's/samples: [0-9]+/samples: 60/; s/epochs: [0-9]+/epochs: 1/g'"
     path = f"{programs}:/usr/bin:/bin"
-    out = ended(["make", "run"], tmp_path / "own", PATH=path)
+    typed = f"{lay_out}\n{shorten} config/mine.yaml\n{run}"
+    out = ended(["bash", "-euc", typed], tmp_path, PATH=path)
     assert "report: results/mine/report.html" in out
-    assert "Nothing to be done" in ended(["make", "run"], tmp_path / "own", PATH=path)
-    assert "all as" in ended(["make", "verify"], tmp_path / "own", PATH=path)
-    ended(["dvc", "repro"], tmp_path / "own", PATH=path)
-    other = checkout(tmp_path / "checkout", tmp_path / "own/data")
+    text = (tmp_path / "birds/config/mine.yaml").read_text()
+    assert "nothing to run" in ended(["make", "run"], tmp_path / "birds", PATH=path)
+    assert "all as" in ended(["make", "verify"], tmp_path / "birds", PATH=path)
+    ended(["dvc", "repro"], tmp_path / "birds", PATH=path)
+    other = checkout(tmp_path / "checkout", tmp_path / "birds/data")
     (other.folder / "config/mine.yaml").write_text(text)
     other.make("run", "mine")
-    assert contents(other.results("mine")) == contents(tmp_path / "own/results/mine")
-
-
-SHORT = {"samples": 60, "epochs": 1}
+    assert contents(other.results("mine")) == contents(tmp_path / "birds/results/mine")
