@@ -36,8 +36,8 @@ export ACLL_DATA_ROOT := $(value DATA)
 endif
 
 .PHONY: help install run report prove plan check download verify accept repair share pull \
-    leftovers prune-results test test-slow test-faults fuzz lint format docs site registry lock \
-    clean
+    leftovers prune-results test test-slow test-faults fuzz lint format docs site registry \
+    wheel lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -127,17 +127,23 @@ site: .venv/installed  ## make a site of the documentation, site/index.html; war
 registry: .venv/installed  ## list the architectures of the installed libraries (takes minutes)
 	@python -m acll.networks.make_registry
 
-lock: .venv/installed  ## choose versions: requirements.in -> lock.txt, with hashes
+wheel: .venv/installed  ## build dist/acll-….whl, which can be installed anywhere
+	@uv build --quiet --wheel --no-build-isolation --out-dir dist
+	@ls dist/*.whl
+
+lock: .venv/installed  ## choose versions: pyproject.toml, pins.in -> lock.txt, with hashes
+	@# of each library one version for all versions of Python: results depend on it
 	@uv pip compile --quiet --no-header --no-emit-index-url --universal --python-version 3.11 \
-	    --generate-hashes requirements/requirements.in -o requirements/lock.txt
+	    --fork-strategy fewest --generate-hashes --extra dev --constraint requirements/pins.in \
+	    pyproject.toml -o requirements/lock.txt
 	@mkdir -p .cache
 	@uv pip compile --quiet --no-header --format pylock.toml --python-version 3.11 \
-	    --python-platform x86_64-unknown-linux-gnu requirements/requirements.in \
+	    --python-platform x86_64-unknown-linux-gnu --extra dev pyproject.toml \
 	    --constraint requirements/lock.txt -o .cache/pylock.toml
 	@python requirements/download_size.py .cache/pylock.toml > requirements/download_size.txt
 
 clean:  ## remove the environment and caches; results stay
-	@rm -rf .venv .cache site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .cache dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Before gigabytes are installed.
 .git:

@@ -359,6 +359,28 @@ def gpu() -> str:
     return markdown(head, body)
 
 
+def wheel() -> str:
+    """How many packages each extra brings, and how large all of them are."""
+    body = [
+        (
+            row.what if row.what == "the wheel" else f"`{row.what}`",
+            str(row.packages),
+            megabytes(row.bytes) if row.bytes < 1e8 else f"{row.bytes / 1e9:.2f} GB",
+        )
+        for row in rows("wheel").itertuples()
+    ]
+    return markdown(("", "packages", "size"), body)
+
+
+def wheel_imports() -> str:
+    """How long importing takes, in seconds and against `import torch`."""
+    body = [
+        (f"`{row.what}`", number(row.seconds, 2), number(row.to_torch, 2))
+        for row in rows("wheel_imports").itertuples()
+    ]
+    return markdown(("", "s", "of `import torch`"), body)
+
+
 def megabytes(value: float) -> str:
     return "" if pd.isna(value) else f"{value / 1e6:.1f} MB"
 
@@ -367,7 +389,16 @@ TABLES: dict[str, Callable[[], str]] = {
     made.__name__: made
     for made in (
         *(demo, search_quality, search_kept, adaptivity, permuted_mnist, data_loading),
-        *(data_preparing, inference_loading, inference_ten, inference_speed, inference_scores, gpu),
+        *(
+            data_preparing,
+            inference_loading,
+            inference_ten,
+            inference_speed,
+            inference_scores,
+            gpu,
+            wheel,
+        ),
+        wheel_imports,
     )
 }
 for _name in ("comparison", "segmentation"):

@@ -18,12 +18,13 @@ from snakemake.utils import min_version
 
 min_version("9.20")
 
-ROOT = Path(workflow.basedir)
+BASE = Path(workflow.basedir)
 
-# The package of this checkout comes first, for this process and for its jobs: not one that is
-# installed from elsewhere.
-sys.path.insert(0, str(ROOT / "src"))
-os.environ["PYTHONPATH"] = str(ROOT / "src")
+# The package that these rules belong to comes first, for this process and for its jobs: that of
+# this checkout, or the one that these rules are installed with (acll/workflow/Snakefile).
+SOURCE = BASE / "src" if (BASE / "src").is_dir() else BASE.parent.parent
+sys.path.insert(0, str(SOURCE))
+os.environ["PYTHONPATH"] = str(SOURCE)
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries among themselves; they would fill the logs
 
@@ -48,10 +49,14 @@ def read_plan():
         raise WorkflowError(
             "type `make run CONFIG=<name>`, or give one --configfile, no --config, and --directory"
         )
+    configuration = Path(files[0]).absolute()
+    # `config/` of a project that these rules may not lie in
+    in_project = configuration.parent.name == "config"
+    root = configuration.parent.parent.resolve() if in_project else BASE
     try:
-        refuse_place(ROOT, Path(files[0]).stem)
+        refuse_place(root, configuration.stem)
         # the file and not Snakemake's reading of it, which takes 1e-4 for text
-        found = planned(Path(files[0]), ROOT, Path.cwd())
+        found = planned(configuration, root, Path.cwd())
         name = found.configuration.name
         if Path.cwd().name != name:
             # that of another configuration, whose results would be overwritten

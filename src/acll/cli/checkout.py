@@ -13,9 +13,11 @@ def checkout_of(path: Path) -> tuple[Path, str]:
     the checkout is that of the link. Raises UserError where the configuration is not sound, where
     results cannot lie in this checkout, or where a merge has left conflicts in the files of DVC.
     """
+    from acll.extras import require_extra
     from acll.sharing.place import refuse_place
     from acll.sharing.stages import refuse_conflicts
 
+    require_extra("pipeline")
     # links above are followed, as DVC does; those of the last two parts lead into other checkouts
     root = path.absolute().parent.parent.resolve()
     refuse_conflicts(root)

@@ -5,6 +5,7 @@
 
 import argparse
 import difflib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from acll.errors import UserError, harmless
+from acll.extras import advice_for
 from acll.files import DISK_REFUSES, free_space
 
 EXAMPLES = """examples:
@@ -78,7 +80,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     """Return the parser of all commands; what is parsed has `function`, and its arguments."""
     # here, since an interrupt meanwhile must not end in a traceback
-    from acll.cli import networks, runs, shares
+    from acll.cli import networks, new, runs, shares
 
     parser = _Parser(
         prog="acll",
@@ -103,6 +105,11 @@ def _parser() -> _Parser:
         own.set_defaults(function=function)
         return own
 
+    command(
+        new.new,
+        "FOLDER",
+        "lay out a project of your own: a configuration with comments, a Makefile, a repository",
+    )
     check = command(
         runs.check,
         _CONFIGURATION,
@@ -121,6 +128,7 @@ def _parser() -> _Parser:
         "run it: only what has changed; print its tables and write its report",
     )
     run.add_argument("--verbose", "-v", action="store_true", help="show all that Snakemake says")
+    command(runs.snakemake, _CONFIGURATION, "run Snakemake alone, as `dvc repro` does")
     command(
         runs.ready,
         _CONFIGURATION,
@@ -193,17 +201,31 @@ def _run(parser: _Parser, arguments: Sequence[str] | None) -> None:
     given = vars(parser.parse_args(arguments))
     function, trouble = given.pop("function"), given.pop("trouble", 1)
     del given["command"]
+    _own_programs_first()
     try:
         function(**given)
         sys.stdout.flush()
     except BrokenPipeError:  # `acll table … | head` has read enough, which is no error
         sys.stdout = None
+    except ModuleNotFoundError as error:
+        advice = advice_for(error)
+        if advice is None:
+            raise
+        print(f"error: {advice}", file=sys.stderr)
+        sys.exit(trouble)
     except (UserError, OSError) as error:
         for line in _words(error).split("\n"):
             print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
         if isinstance(error, OSError) and error.filename is None:
             sys.stdout = None  # at its end Python would try once more, and say so
         sys.exit(trouble)
+
+
+def _own_programs_first() -> None:
+    """Let programs such as `dvc` be those of this environment, also where it is not activated."""
+    own, path = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)
+    if path.split(os.pathsep)[0] != own:
+        os.environ["PATH"] = f"{own}{os.pathsep}{path}"
 
 
 def _words(error: Exception) -> str:

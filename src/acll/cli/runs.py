@@ -96,6 +96,7 @@ def list_plan(path: Path) -> None:
     Snakemake keeps notes where it works. So it looks at links to the results, in a folder of its
     own, and a checkout that may only be read can be planned too. Raises UserError.
     """
+    from acll.sharing.place import snakefile_of
     from acll.sharing.planned import jobs_of
     from acll.sharing.report import reasons_told
     from acll.sharing.verify import reasons_to_run
@@ -105,7 +106,7 @@ def list_plan(path: Path) -> None:
     results = root / "results" / name
     with tempfile.TemporaryDirectory() as folder:
         view = _view(results, Path(folder))
-        command = ["snakemake", f"--snakefile={root / 'Snakefile'}"]
+        command = ["snakemake", f"--snakefile={snakefile_of(root)}"]
         command += [f"--configfile={root / 'config' / name}.yaml", f"--directory={view}"]
         command += ["--dry-run", "--quiet", "host"]
         run = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
@@ -215,8 +216,7 @@ def run(path: Path, verbose: bool) -> None:
     end_on_interrupt(f"interrupted: `make run CONFIG={path.stem}` goes on where this stopped")
     ready(path)
     root, name = checkout_of(path)
-    command = [sys.executable, "-m", "snakemake", f"--configfile=config/{name}.yaml"]
-    command += [f"--directory=results/{name}", *(["--logger-acll-verbose"] if verbose else [])]
+    command = [*_snakemake(root, name), *(["--logger-acll-verbose"] if verbose else [])]
     with subprocess.Popen(command, cwd=root) as process:
         with contextlib.suppress(ImportError):
             import_module("dvc.repo")  # takes as long as planning: meanwhile, for `finish`
@@ -227,6 +227,23 @@ def run(path: Path, verbose: bool) -> None:
     if code:  # the run has said why
         sys.exit(1)
     finish(path)
+
+
+def _snakemake(root: Path, name: str) -> list[str]:
+    """Return the command that runs a configuration in the folder `root`."""
+    from acll.sharing.place import snakefile_of
+
+    command = [sys.executable, "-m", "snakemake", f"--snakefile={snakefile_of(root)}"]
+    return [*command, f"--configfile=config/{name}.yaml", f"--directory=results/{name}"]
+
+
+def snakemake(path: Path) -> None:
+    """Run Snakemake alone, as the stages of DVC do in a project of one's own.
+
+    Ends with the exit code of Snakemake.
+    """
+    root, name = checkout_of(path)
+    sys.exit(subprocess.run(_snakemake(root, name), cwd=root, check=False).returncode)
 
 
 def finish(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where a checkout and its results may lie."""
+"""Where a checkout and its results may lie, and where the rules of a run are."""
 
 import os
 from pathlib import Path
@@ -31,3 +31,17 @@ def refuse_place(root: Path, name: str) -> None:
                 "room, or keep DVC's copies there: "
                 "`.venv/bin/dvc cache dir --local /large/disk/cache`"
             )
+
+
+def snakefile_of(root: Path) -> Path:
+    """Return the Snakefile by which configurations of the folder `root` are run.
+
+    A checkout has its own. Other projects have that of the package: in an installed package it lies
+    in a folder of it, in one that is edited at the top of its repository.
+    """
+    package = Path(__file__).resolve().parents[1]
+    places = [root, package / "workflow", package.parents[1]]
+    found = [place / "Snakefile" for place in places if (place / "Snakefile").is_file()]
+    if not found:
+        raise UserError(f"{package}: there is no Snakefile with it; install acll anew")
+    return found[0]

@@ -9,6 +9,7 @@ from acll.lock import held
 from acll.plan import Job
 from acll.progress import progress_bar
 from acll.sharing import records, transfer
+from acll.sharing.place import snakefile_of
 from acll.sharing.planned import jobs_of
 from acll.sharing.verify import ResultFault, result_faults
 
@@ -63,7 +64,7 @@ def repair_results(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int
 
 def _snakemake(root: Path, name: str, outputs: Sequence[str]) -> None:
     configuration, results = root / "config" / f"{name}.yaml", root / "results" / name
-    command = ["snakemake", f"--snakefile={root / 'Snakefile'}", f"--configfile={configuration}"]
+    command = ["snakemake", f"--snakefile={snakefile_of(root)}", f"--configfile={configuration}"]
     command += [f"--directory={results}", "--force", "--", *outputs]
     if subprocess.run(command, cwd=root, check=False).returncode:
         raise UserError(
