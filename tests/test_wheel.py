@@ -165,6 +165,18 @@ def test_what_a_project_has_in_common_with_the_repository_is_equal():
     )
     differ = {name: words for name, words in own.items() if repository.get(name) != words}
     assert set(differ) == {"verify"}
+    about_others = {"install", "lint", "format", "docs", "site", "registry", "lock", "wheel"}
+    about_others |= {"test", "test-slow", "test-faults", "fuzz", "clean"}
+    assert set(repository) - set(own) <= about_others
+
+
+def test_a_project_knows_the_variables_of_make(project):
+    make = ["make", "--directory", project, "help"]
+    right = subprocess.run([*make, "CONFIG=other"], capture_output=True, text=True, check=True)
+    assert "config/other.yaml" in right.stdout
+    wrong = subprocess.run([*make, "config=other"], capture_output=True, text=True, check=False)
+    assert wrong.returncode
+    assert "write CONFIG=…" in wrong.stderr
 
 
 def test_every_target_that_messages_name_is_in_a_project():
