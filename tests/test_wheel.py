@@ -165,6 +165,11 @@ def test_what_a_project_has_in_common_with_the_repository_is_equal():
     )
     differ = {name: words for name, words in own.items() if repository.get(name) != words}
     assert set(differ) == {"verify"}
+    refused = [
+        re.search(r"^GIVEN := .*?^endif$", path.read_text(), re.MULTILINE | re.DOTALL)[0]
+        for path in (TEMPLATES / "Makefile", ROOT / "Makefile")
+    ]
+    assert refused[0] == refused[1]  # variables of other names
 
 
 def test_every_target_that_messages_name_is_in_a_project():
