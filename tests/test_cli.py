@@ -742,10 +742,11 @@ def test_masks_that_cannot_be_written_cost_no_other(network, tmp_path, capsys):
 
 
 def test_an_interrupted_prediction_says_how_many_images_are_done_and_where(network, tmp_path):
-    for number in range(3, 300):
-        shutil.copy(network / "images/1.png", network / f"images/{number}.png")
-    out = tmp_path / "masks"
-    command = [*ACLL, "predict", str(network / "two.safetensors"), str(network / "images")]
+    images, out = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    for number in range(300):
+        shutil.copy(network / "images/1.png", images / f"{number}.png")
+    command = [*ACLL, "predict", str(network / "two.safetensors"), str(images)]
     with subprocess.Popen(
         [*command, "--task", "streets", "--out", str(out)],
         stdout=subprocess.PIPE,
@@ -912,3 +913,19 @@ def test_export_says_what_was_written_and_what_it_scores(network, tmp_path, caps
     assert f"streets.onnx: streets, {(tmp_path / 'streets.onnx').stat().st_size:,} bytes" in out
     assert "largest difference of a logit" in out
     assert "name them with --data" in out
+
+
+@pytest.mark.parametrize("place", ["config/sub/mine.yaml", "mine.yaml"])
+def test_a_configuration_in_another_folder_is_told_where_it_belongs(tmp_path, capsys, place):
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("name: mine")
+    for command in ("check", "plan", "run"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, str(path)])
+        assert ended.value.code == 1
+        said = capsys.readouterr().err
+        assert said == (
+            f"error: {path}: a configuration lies in the folder config of its checkout: "
+            "config/<name>.yaml\n"
+        )

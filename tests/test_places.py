@@ -49,7 +49,7 @@ def test_a_checkout_and_data_whose_paths_have_odd_letters_work(tmp_path):
         assert "nothing to run" in own.make("plan", "small", given)
 
 
-@pytest.mark.parametrize("letter", [":", "{", "}", "\n"])
+@pytest.mark.parametrize("letter", [":", "{", "}", "\n", "\\"])
 def test_letters_with_which_nothing_could_be_recorded_are_refused(tmp_path, letter):
     with pytest.raises(UserError, match="in the path of a checkout cannot be") as refused:
         refuse_place(tmp_path / f"a{letter}b", "small")
@@ -180,6 +180,18 @@ def test_where_a_configuration_is_a_link_its_checkout_is_that_of_the_link(
             main([command, CONFIGURATION])
     assert "results/small: nothing is there" in capsys.readouterr().err
     assert sorted(elsewhere.rglob("*")) == before
+
+
+@pytest.mark.parametrize("linked", [".dvc", ".dvc/config"])
+def test_links_to_what_dvc_knows_are_refused_at_once(two, linked, capsys):
+    here, elsewhere = two
+    (here / linked).parent.mkdir(exist_ok=True)
+    (here / linked).symlink_to(elsewhere / "config")
+    with pytest.raises(SystemExit):
+        main(["check", str(here / CONFIGURATION)])
+    said = capsys.readouterr().err
+    assert f"error: {linked}: is a link, and DVC takes what lies behind it for no part" in said
+    assert "Put a copy in its place" in said
 
 
 def test_a_link_above_the_checkout_makes_no_difference(two, tmp_path):

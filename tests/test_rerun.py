@@ -348,3 +348,18 @@ def test_a_profile_of_ones_own_changes_nothing_that_results_depend_on(
     for setting in ("--until=prune", "--batch=all=1/2", "--consider-ancient=train=0"):
         text = origin.run(*command, setting, fails=True)
         assert "Snakemake is set to what would make results wrong" in text
+
+
+def test_a_profile_that_does_not_run_is_refused_before_anything_is_done(
+    origin, tmp_path, monkeypatch
+):
+    clone = origin.clone(tmp_path / "clone")
+    clone.make("pull", "tiny")
+    clone.write(changed(CHANGES["epochs of one task"][0]))
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", str(tmp_path))
+    before = contents(clone.results()), (clone.folder / "dvc.lock").read_bytes()
+    for setting in ("dry-run: true", "list-rules: true", "delete-all-output: true"):
+        (tmp_path / "config.yaml").write_text(setting)
+        text = clone.make("run", "tiny", fails=True)
+        assert "Snakemake is set to do something else than to run" in text
+        assert (contents(clone.results()), (clone.folder / "dvc.lock").read_bytes()) == before

@@ -15,6 +15,13 @@ _SHARED = {
     SharedFSUsage.SOFTWARE_DEPLOYMENT,
     SharedFSUsage.SOURCES,
 }
+# The variable of the environment that names a file, which a run makes when it plans its jobs: where
+# a profile makes Snakemake do something else (a dry run, a list), `make run` must not go on.
+MARK = "ACLL_RUN_MARK"
+NO_RUN = (
+    "Snakemake is set to do something else than to run (a dry run, a list, a clean-up, say); take "
+    "that out of the profile that --profile or SNAKEMAKE_PROFILE names"
+)
 _LARGEST = 10**12  # bytes of a file that needs a checksum
 
 

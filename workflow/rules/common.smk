@@ -32,7 +32,7 @@ from acll.data.root import CHANNELS_KEY, ROOT_KEY
 from acll.errors import UserError
 from acll.lock import held
 from acll.plan import ARGUMENTS, command
-from acll.run_settings import odd_settings
+from acll.run_settings import MARK, NO_RUN, odd_settings
 from acll.run_summary import errors_of_steps, job_summary, warn_of_full_disk, what_to_do
 from acll.sharing.leftovers import remove_checkpoints
 from acll.sharing.place import refuse_place
@@ -155,11 +155,17 @@ def gpus(wildcards) -> int:
 @functools.cache
 def refuse_other_settings():
     """End this process where Snakemake is set to something that would make results wrong."""
-    # jobs have settings of their own, and without these nothing is to be run
-    if workflow.is_main_process and workflow.execution_settings is not None:
-        odd = odd_settings(workflow)
-        if odd:
-            sys.exit(f"error: {odd}")  # of an exception Snakemake would show where it was raised
+    if not workflow.is_main_process:  # jobs have settings of their own
+        return
+    mark = os.environ.get(MARK)
+    is_run = workflow.execution_settings is not None and not workflow.dryrun
+    if mark is not None and not is_run:
+        sys.exit(f"error: {NO_RUN}")  # of an exception Snakemake would show where it was raised
+    odd = odd_settings(workflow) if workflow.execution_settings is not None else ""
+    if odd:
+        sys.exit(f"error: {odd}")
+    if mark is not None:
+        Path(mark).touch()
 
 
 RUN_LOCK = contextlib.ExitStack()  # as long as this process lives

@@ -4,20 +4,26 @@ from pathlib import Path
 
 from acll.config.checks import load_configuration
 from acll.config.configuration import Configuration
+from acll.errors import UserError
 
 
 def checkout_of(path: Path) -> tuple[Path, str]:
     """Return (the root of the checkout that a configuration belongs to, its name).
 
     path: of the configuration, `<root>/config/<name>.yaml`. Where the file or `config` is a link,
-    the checkout is that of the link. Raises UserError where the configuration is not sound, where
-    results cannot lie in this checkout, or where a merge has left conflicts in the files of DVC.
+    the checkout is that of the link. Raises UserError where the configuration is not sound or lies
+    elsewhere, where results cannot lie in this checkout, or where a merge has left conflicts in the
+    files of DVC.
     """
     from acll.extras import require_extra
     from acll.sharing.place import refuse_place
     from acll.sharing.stages import refuse_conflicts
 
     require_extra("pipeline")
+    if path.absolute().parent.name != "config":
+        raise UserError(
+            f"{path}: a configuration lies in the folder config of its checkout: config/<name>.yaml"
+        )
     # links above are followed, as DVC does; those of the last two parts lead into other checkouts
     root = path.absolute().parent.parent.resolve()
     refuse_conflicts(root)

@@ -184,19 +184,22 @@ def ready(path: Path) -> None:
     where there is none. Raises UserError.
     """
     from acll.lock import held
-    from acll.sharing.records import recorded
+    from acll.sharing.planned import jobs_of
+    from acll.sharing.records import recorded, unfinished
     from acll.sharing.stages import add_stage
     from acll.sharing.transfer import has_remote, knows, require_repository
+    from acll.sharing.verify import settle_marks
 
+    root, name = checkout_of(path)
     _fetch(path, lambda task, root: task.raw_files(root))
     _check(path)
-    root, name = checkout_of(path)
     require_repository(root)
     results = root / "results" / name
     # Snakemake takes the results when it begins; this says sooner, and more plainly, that it will
     # not get them
     with held(results):
-        pass
+        if unfinished(results):
+            settle_marks(results, jobs_of(root, name))
     if add_stage(root / "dvc.yaml", name):
         print(f"dvc.yaml: a stage for {name}, its metrics and plots have been added")
     if not recorded(results) and knows(root, name) and has_remote(root):
@@ -212,20 +215,26 @@ def run(path: Path, verbose: bool) -> None:
     Ctrl-C ends it with exit code 130. verbose: show all that Snakemake says. Raises UserError.
     """
     from acll.cli.interrupts import end_on_interrupt
+    from acll.run_settings import MARK, NO_RUN
 
     end_on_interrupt(f"interrupted: `make run CONFIG={path.stem}` goes on where this stopped")
     ready(path)
     root, name = checkout_of(path)
     command = [*_snakemake(root, name), *(["--logger-acll-verbose"] if verbose else [])]
-    with subprocess.Popen(command, cwd=root) as process:
-        with contextlib.suppress(ImportError):
-            import_module("dvc.repo")  # takes as long as planning: meanwhile, for `finish`
-        code = process.wait()
+    with tempfile.TemporaryDirectory() as folder:
+        mark = Path(folder) / "mark"
+        with subprocess.Popen(command, cwd=root, env=os.environ | {MARK: str(mark)}) as process:
+            with contextlib.suppress(ImportError):
+                import_module("dvc.repo")  # takes as long as planning: meanwhile, for `finish`
+            code = process.wait()
+        has_run = mark.exists()
     if code < 0:
         how = signal.Signals(-code).name
         raise UserError(f"the run was ended by {how}; `make run CONFIG={name}` goes on")
     if code:  # the run has said why
         sys.exit(1)
+    if not has_run:
+        raise UserError(NO_RUN)
     finish(path)
 
 

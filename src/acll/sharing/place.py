@@ -5,8 +5,9 @@ from pathlib import Path
 
 from acll.errors import UserError, quoted
 
-# `:` separates folders in PATH, braces are fields of texts in DVC, and a name is one line
-_ODD = ":{}\n"
+# `:` separates folders in PATH, braces are fields of texts in DVC, which takes `\` for `/`, and a
+# name is one line
+_ODD = ":{}\\\n"
 
 
 def refuse_place(root: Path, name: str) -> None:
@@ -20,6 +21,14 @@ def refuse_place(root: Path, name: str) -> None:
             f"{quoted(root)}: {quoted(', '.join(odd))} in the path of a checkout cannot be; "
             "rename or move the folder"
         )
+    for path in (root / ".dvc", root / ".dvc/config"):
+        if path.is_symlink():
+            where = path.relative_to(root)
+            raise UserError(
+                f"{where}: is a link, and DVC takes what lies behind it for no part of the "
+                "checkout. Put a copy in its place; only its cache may lie elsewhere: "
+                "`.venv/bin/dvc cache dir --local /large/disk/cache`"
+            )
     results = root / "results" / name
     inside = (Path(at) / one for at, folders, _ in os.walk(results) for one in folders)
     for path in (results.parent, results, *inside):
