@@ -13,8 +13,16 @@ from acll.lock import held, in_use
 from acll.parameters.base import Params
 from acll.plan import Job, command
 from acll.sharing.leftovers import leftovers, remove
-from acll.sharing.records import INCOMPLETE, METADATA, read_record, record_path, recorded
-from acll.sharing.verify import result_faults
+from acll.sharing.records import (
+    INCOMPLETE,
+    METADATA,
+    mark_path,
+    read_record,
+    record_path,
+    recorded,
+    unfinished,
+)
+from acll.sharing.verify import result_faults, settle_marks
 
 
 class Given(Params):
@@ -156,6 +164,18 @@ def test_without_its_record_or_digest_nothing_is_known_of_a_result(results, lost
 def test_what_a_killed_job_left_is_not_trusted(results):
     put(results, INCOMPLETE / record_path("nodes/a/pruned").relative_to(METADATA), "{}")
     assert told(results) == {"nodes/a/pruned": ("unrecorded", "its job was killed")}
+
+
+def test_marks_of_stopped_jobs_go_where_their_results_are_back(results):
+    (again,), (pruned, _) = TRAIN.all_outputs, PRUNE.all_outputs
+    for output in (again, pruned):
+        put(results, mark_path(output), "{}")
+    put(results, again, "half of it")
+    settle_marks(results, JOBS)
+    assert unfinished(results) == {again}
+    put(results, mark_path(pruned), "{}")
+    settle_marks(results, [TRAIN, replace(PRUNE, params=Given(ratio=0.6))])
+    assert unfinished(results) == {again, pruned}
 
 
 def test_digests_of_a_rule_that_no_longer_makes_the_output_do_not_count(results):

@@ -184,9 +184,11 @@ def ready(path: Path) -> None:
     where there is none. Raises UserError.
     """
     from acll.lock import held
-    from acll.sharing.records import recorded
+    from acll.sharing.planned import jobs_of
+    from acll.sharing.records import recorded, unfinished
     from acll.sharing.stages import add_stage
     from acll.sharing.transfer import has_remote, knows, require_repository
+    from acll.sharing.verify import settle_marks
 
     _fetch(path, lambda task, root: task.raw_files(root))
     _check(path)
@@ -196,7 +198,8 @@ def ready(path: Path) -> None:
     # Snakemake takes the results when it begins; this says sooner, and more plainly, that it will
     # not get them
     with held(results):
-        pass
+        if unfinished(results):
+            settle_marks(results, jobs_of(root, name))
     if add_stage(root / "dvc.yaml", name):
         print(f"dvc.yaml: a stage for {name}, its metrics and plots have been added")
     if not recorded(results) and knows(root, name) and has_remote(root):

@@ -85,6 +85,11 @@ def unfinished(results: Path) -> set[str]:
     }
 
 
+def mark_path(output: str) -> Path:
+    """Return the path of Snakemake's mark that a job has begun to make an output."""
+    return INCOMPLETE / record_path(output).relative_to(METADATA)
+
+
 def recorded(results: Path) -> set[str]:
     """Return the outputs that have a record."""
     return {_decoded(path.relative_to(results / METADATA)) for path in _files(results / METADATA)}

@@ -116,6 +116,24 @@ def _reason(
     return Reason(job, "changed", "its inputs or its command have changed")
 
 
+def settle_marks(results: Path, jobs: Iterable[Job]) -> None:
+    """Remove the marks of jobs that were stopped, where their results are there all the same.
+
+    DVC brings results back, and no mark of a job that was stopped meanwhile. A result whose content
+    is what its recorded job wrote, and whose record is that of `jobs`, is no unfinished one. No run
+    may be on.
+    """
+    unfinished = records.unfinished(results)
+    digests: dict[str, str] = {}
+    for job in jobs:
+        digests |= records.read_digests(results / job.digests)
+        for output in unfinished & set(job.all_outputs):
+            record = records.read_record(results, output)
+            if _damage(results, output, digests, set()) or _stale(job, output, record, digests):
+                continue
+            (results / records.mark_path(output)).unlink(missing_ok=True)
+
+
 def kept_results(results: Path, jobs: Iterable[Job]) -> list[ResultFault]:
     """Return the outputs that `acll accept` has kept, each with what it was made with."""
     found = []
