@@ -742,10 +742,11 @@ def test_masks_that_cannot_be_written_cost_no_other(network, tmp_path, capsys):
 
 
 def test_an_interrupted_prediction_says_how_many_images_are_done_and_where(network, tmp_path):
-    for number in range(3, 300):
-        shutil.copy(network / "images/1.png", network / f"images/{number}.png")
-    out = tmp_path / "masks"
-    command = [*ACLL, "predict", str(network / "two.safetensors"), str(network / "images")]
+    images, out = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    for number in range(300):
+        shutil.copy(network / "images/1.png", images / f"{number}.png")
+    command = [*ACLL, "predict", str(network / "two.safetensors"), str(images)]
     with subprocess.Popen(
         [*command, "--task", "streets", "--out", str(out)],
         stdout=subprocess.PIPE,
