@@ -185,7 +185,9 @@ def write_masks(
             _save(folder / f"{names[file]}.mask.png", _with_palette(mask, colours))
             _save(folder / f"{names[file]}.overlay.png", _overlay(file, mask, classes, colours))
         except (ImageError, OSError) as error:
-            bad.append(f"{file}: {getattr(error, 'strerror', None) or error}")
+            written = getattr(error, "filename", None)  # it may be this, and not the image
+            where = f"{written}: " if written is not None else ""
+            bad.append(f"{file}: {where}{getattr(error, 'strerror', None) or error}")
             continue
         if names[file] != _bare(files[file]):
             print(harmless(f"{file}: {folder / names[file]}.mask.png"))
