@@ -11,9 +11,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from acll.config.checks import parse
+from acll.config.checks import load_configuration, parse
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing import packed_file
+from acll.sharing.short_names import link_networks
 from checkouts import GENERATED, checkout
 from conftest import ROOT, tiny_packed
 from datasets import generated, paths, prepare
@@ -109,6 +110,7 @@ def finished(tmp_path_factory):
     made, *_ = paths(folder)
     (folder / "results/demo/data").mkdir()
     made.rename(folder / "results/demo/data/digits.train.safetensors")
+    link_networks(folder / "results/demo", load_configuration(ROOT / "config/demo.yaml"))
     return folder
 
 
