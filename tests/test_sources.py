@@ -1379,6 +1379,101 @@ def test_what_is_nearly_a_table_is_refused_with_what_to_do(
     assert words in message
 
 
+def renamed(rows, column, values=SPLITS):
+    """These rows, with a column of another name that holds values in place of the splits."""
+    instead = dict(zip(SPLITS, values))
+    return [
+        {key: value for key, value in row.items() if key != "split"}
+        | {column: instead[row["split"]]}
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+@pytest.mark.parametrize("column", ["Split", "SPLIT", "splits", "Splits", "split_", "split1"])
+@pytest.mark.parametrize("values", [SPLITS, ("0", "1", "2")])
+def test_a_split_column_of_nearly_that_name_is_refused(tmp_path, prepared_of, name, column, values):
+    path = tabled(tmp_path, renamed(rows_with(tmp_path, splits=SPLITS), column, values), name)
+    message = fault(table(name), tmp_path, prepared_of)
+    assert message == f"{path}: has a column `{column}`; did you mean `split`?"
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+@pytest.mark.parametrize("column", ["set", "subset", "partition", "fold", "data_split", "phase"])
+@pytest.mark.parametrize("values", [SPLITS, ("training", "Valid", ""), ("train", "TRAIN", "test")])
+def test_splits_in_a_column_of_another_name_are_refused(
+    tmp_path, prepared_of, name, column, values
+):
+    path = tabled(tmp_path, renamed(rows_with(tmp_path, splits=SPLITS), column, values), name)
+    message = fault(table(name), tmp_path, prepared_of)
+    assert message.startswith(f"{path}: has a column `{column}` with ")
+    assert message.endswith("but none called `split`; rename it `split`, or remove it")
+
+
+def test_splits_in_categories_of_parquet_are_refused(tmp_path, prepared_of):
+    import pyarrow
+    from pyarrow import parquet
+
+    path = tabled(tmp_path, renamed(rows_with(tmp_path, splits=SPLITS), "part"), "t.parquet")
+    read = parquet.read_table(path)
+    part = read["part"].dictionary_encode()
+    parquet.write_table(pyarrow.table({**{n: read[n] for n in ("path", "label")}, "part": part}),
+                        path)  # fmt: skip
+    assert "has a column `part` with test, train, val" in fault(
+        table("t.parquet"), tmp_path, prepared_of
+    )
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+@pytest.mark.parametrize("column", ["set", "Subset", "partitions", "fold"])
+def test_a_column_that_may_say_the_split_is_a_warning(tmp_path, prepared_of, name, column):
+    tabled(tmp_path, renamed(rows_with(tmp_path, splits=SPLITS), column, (0, 1, 2)), name)
+    made = prepared_of(table(name))
+    assert made.summary["warnings"]["column"] == 1
+    (row,) = (row for row in made.report if row["kind"] == "column")
+    assert (row["treated"], row["file"]) == ("warning", name)
+    assert row["message"].startswith(f"its column `{column}` is not read; if it says the split, re")
+
+
+@pytest.mark.parametrize("column", ["fold", "original_split", "camera", "Split"])
+def test_beside_a_split_column_others_mean_nothing(tmp_path, prepared_of, column):
+    rows = rows_with(tmp_path, splits=SPLITS)
+    tabled(tmp_path, rows)
+    before = prepared_of(table())
+    tabled(tmp_path, [row | {column: row["split"]} for row in rows])
+    made = prepared_of(table())
+    assert made.bytes == before.bytes
+    assert "column" not in made.summary["warnings"]
+
+
+@pytest.mark.parametrize("values", [("train", "train", "train"), ("a", "train", "test"), ("",) * 3])
+def test_a_column_that_gives_no_splits_means_nothing(tmp_path, prepared_of, values):
+    rows = rows_with(tmp_path, splits=SPLITS)
+    tabled(tmp_path, renamed(rows, "camera", values))
+    assert "column" not in prepared_of(table()).summary["warnings"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+@pytest.mark.parametrize("empty", ["", None])
+def test_a_split_that_only_some_rows_have_is_refused(tmp_path, prepared_of, name, empty):
+    rows = rows_with(tmp_path, splits=SPLITS)
+    for at in (1, 4):
+        rows[at]["split"] = empty
+    path = tabled(tmp_path, rows, name)
+    assert fault(table(name), tmp_path, prepared_of) == (
+        f"{path}, row 3: has no split (2 of 6 rows have none); write one of train, val, test in "
+        "each row, or in none"
+    )
+
+
+def test_a_split_column_that_is_empty_is_as_none(tmp_path, prepared_of):
+    rows = rows_with(tmp_path)
+    tabled(tmp_path, rows)
+    before = prepared_of(table()).bytes
+    tabled(tmp_path, [row | {"split": ""} for row in rows])
+    assert prepared_of(table()).bytes == before
+
+
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.PARQUET"])
 def test_blanks_at_the_ends_of_cells_and_empty_lines_mean_nothing(tmp_path, prepared_of, name):
     rows = rows_with(tmp_path, splits=("train", "val", "test"))

@@ -34,6 +34,7 @@ FaultKind = Literal[
     "class",  # a class without samples in a split
     "likeness",  # classes whose names differ by their case alone
     "annotation",  # annotations that belong to no image, or share an id
+    "column",  # a column of a table that is not read, and may say the split
     "unused",  # a file that is there and makes no sample
 ]
 

@@ -68,6 +68,11 @@ def split_meant(folder: str) -> str | None:
     return next((split for split, words in _SPLIT_WORDS.items() if word in words), None)
 
 
+def is_split_column(name: str) -> bool:
+    """Return whether a name is `split` but for case, number and other signs than letters."""
+    return "".join(_words(name)) in ("split", "splits")
+
+
 def part_meant(folder: str) -> str | None:
     """Return `images` or `masks`, where the name of a folder means one of them."""
     word = "".join(_words(folder))

@@ -6,15 +6,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from acll.data.errors import DataError
-from acll.data.faults import some
+from acll.data.faults import DataFault, some
 from acll.data.image_files import manifest_of_files, unused
 from acll.data.manifest import Manifest, Sample, group_of
-from acll.data.names import alike, split_meant, stripped
+from acll.data.names import alike, folded, is_split_column, split_meant, stripped
 from acll.data.storage import SPLITS, Folder, absent, missing
 from acll.data.task import RawData
 from acll.errors import quoted
@@ -99,7 +99,10 @@ def _manifest(task: Table, root: Path) -> Manifest:
             Sample(row["path"], row["split"], row["path"], label=label, mask=mask, group=group)
         )
     splits = {row["split"] for row in rows}
-    warnings = unused(storage, _beside(path, used), used, f"{path.name} does not name it")
+    warnings = [
+        *_doubtful_columns(path, rows),
+        *unused(storage, _beside(path, used), used, f"{path.name} does not name it"),
+    ]
     return manifest_of_files(
         storage, task.kind, list(classes), sorted(splits), samples, faults, warnings
     )
@@ -108,9 +111,45 @@ def _manifest(task: Table, root: Path) -> Manifest:
 def rows_of(task: Table, root: Path) -> list[Row]:
     """Return the rows as text, each with a split. Raises DataError.
 
-    Blanks at the ends of a cell are no part of it.
+    Blanks at the ends of a cell are no part of it. Without a given split, each row has `train`.
     """
     path = root / task.path
+    header, cells = _cells_of(path)
+    columns = ["path", "mask" if task.kind == "segmentation" else "label"]
+    _refuse_header(path, header, columns)
+    rows, without_split = [], []
+    for number, values in cells.items():
+        if len(values) != len(header):
+            raise DataError(
+                f"{path}, row {number}: has another number of values ({len(values)}) than the "
+                f"first row ({len(header)}); a value with a comma has to be in quotes: "
+                f"{quoted(','.join(values))}"
+            )
+        row = {"split": "", **dict(zip(header, values))}
+        if not row["split"]:
+            without_split.append(number)
+            row["split"] = "train"
+        fault = _fault(row, columns)
+        if fault:
+            raise DataError(f"{path}, row {number}: {fault}")
+        row |= {
+            column: PurePosixPath(row[column]).as_posix()
+            for column in {"path", "mask"} & set(columns)
+        }
+        rows.append(row)
+    _refuse_twice(path, rows)
+    if 0 < len(without_split) < len(rows):
+        raise DataError(
+            f"{path}, row {without_split[0]}: has no split ({len(without_split)} of {len(rows)} "
+            f"rows have none); write one of {', '.join(SPLITS)} in each row, or in none"
+        )
+    if without_split:
+        _refuse_splits_elsewhere(path, rows, {*columns, "split"})
+    return rows
+
+
+def _cells_of(path: Path) -> tuple[list[str], "Cells"]:
+    """Return the names of the columns, and the rows below. Raises DataError."""
     if path.is_dir():
         raise DataError(f"{path}: a folder; a table is a .csv or .parquet file")
     if not path.is_file():
@@ -122,31 +161,7 @@ def rows_of(task: Table, root: Path) -> list[Row]:
         raise DataError(f"{path}: not a readable table: {error}") from None
     if not cells:
         raise DataError(f"{path}: has no rows")
-    columns = ["path", "mask" if task.kind == "segmentation" else "label"]
-    _refuse_header(path, header, columns)
-    rows = []
-    for number, values in cells.items():
-        if len(values) != len(header):
-            raise DataError(
-                f"{path}, row {number}: has another number of values ({len(values)}) than the "
-                f"first row ({len(header)}); a value with a comma has to be in quotes: "
-                f"{quoted(','.join(values))}"
-            )
-        row = {"split": "", **dict(zip(header, values))}
-        row["split"] = row["split"] or "train"
-        fault = _fault(row, columns)
-        if fault:
-            raise DataError(f"{path}, row {number}: {fault}")
-        row |= {
-            column: PurePosixPath(row[column]).as_posix()
-            for column in {"path", "mask"} & set(columns)
-        }
-        rows.append(row)
-    counts = Counter(row["path"] for row in rows)
-    twice = sorted(name for name, count in counts.items() if count > 1)
-    if twice:
-        raise DataError(f"{path}: images that stand there twice: {some(twice)}")
-    return rows
+    return header, cells
 
 
 def _refuse_header(path: Path, header: list[str], columns: list[str]) -> None:
@@ -160,6 +175,48 @@ def _refuse_header(path: Path, header: list[str], columns: list[str]) -> None:
     twice = [name for name, count in Counter(header).items() if name and count > 1]
     if twice:
         raise DataError(f"{path}: has several columns of one name: {some(twice)}")
+    near = [name for name in header if is_split_column(name) and name != "split"]
+    if near and "split" not in header:
+        raise DataError(f"{path}: has a column `{near[0]}`; did you mean `split`?")
+
+
+def _refuse_twice(path: Path, rows: list[Row]) -> None:
+    """Raise DataError where an image has two rows."""
+    counts = Counter(row["path"] for row in rows)
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        raise DataError(f"{path}: images that stand there twice: {some(twice)}")
+
+
+def _refuse_splits_elsewhere(path: Path, rows: list[Row], known: set[str]) -> None:
+    """Raise DataError where a column that is not read holds the names of splits, two at least."""
+    for column in sorted(rows[0].keys() - known):
+        values = sorted({row[column] for row in rows} - {""})
+        meant = {split_meant(value) for value in values}
+        if len(meant) > 1 and None not in meant:
+            raise DataError(
+                f"{path}: has a column `{column}` with {some(values)}, but none called `split`; "
+                "rename it `split`, or remove it"
+            )
+
+
+_SETS = ("set", "subset", "partition", "fold")  # columns that often say the split
+
+
+def _doubtful_columns(path: Path, rows: list[Row]) -> list[DataFault]:
+    """Return a fault for each column that may say the split, where no other does."""
+    if any(row["split"] != "train" for row in rows):
+        return []
+    return [
+        DataFault(
+            "column",
+            path.name,
+            f"its column `{column}` is not read; if it says the split, rename it `split` and write "
+            f"{', '.join(SPLITS)} there",
+        )
+        for column in rows[0]
+        if folded(column).removesuffix("s") in _SETS
+    ]
 
 
 def _fault(row: Row, columns: list[str]) -> str | None:
@@ -245,11 +302,19 @@ def _parquet(path: Path) -> tuple[list[str], Cells]:
     needed = ("path", "label", "mask", "split")
     columns = [
         [_text(value, name) for value in column.to_pylist()]
-        if name in needed
+        if name in needed or _is_text(column.type)
         else [""] * len(column)
         for name, column in zip(header, table.columns)
     ]
     return header, dict(enumerate(map(list, zip(*columns)), 2))
+
+
+def _is_text(of_column: Any) -> bool:
+    """Return whether values of a type of Arrow are text, which may be kept as categories."""
+    from pyarrow import types
+
+    values = of_column.value_type if types.is_dictionary(of_column) else of_column
+    return bool(types.is_string(values) or types.is_large_string(values))
 
 
 def _text(value: object, column: str) -> str:
