@@ -96,6 +96,28 @@ def test_hard_links_in_a_tar_are_files(images):
     )
 
 
+@pytest.mark.parametrize("ending", ["ZIP", "Zip", "TAR", "TAR.GZ", "Tar.gz", "TGZ"])
+def test_an_ending_in_another_case_is_read(images, ending):
+    before = prepare(PETS, images)
+    path = pack(images / "pets", images / f"x.{ending.lower()}")
+    path = path.rename(images / f"pets.{ending}")
+    task = changed(PETS, path=path.name)
+    assert prepare(task, images, into="from_archive").bytes() == before.bytes()
+    assert task.raw_files(images) == [path]
+
+
+@pytest.mark.parametrize("ending", ["rar", "7z", "tar.xz", "tar.bz2", "TAR.BZ2", "tar.zst", "txz"])
+def test_an_archive_that_is_not_read_comes_with_what_to_do(images, ending):
+    path = images / f"pets.{ending}"
+    path.write_bytes(b"x")
+    words = f"{path}: an archive that is not read; pack it as one of .zip, .tar, .tar.gz, .tgz"
+    task = changed(PETS, path=path.name)
+    assert fault(task, images) == words
+    with pytest.raises(DataError) as caught:
+        identity(task, images, images / "cache.json")
+    assert str(caught.value) == words
+
+
 def set_flag_bits(path):
     """What makes a zip an encrypted one, in the heads of its first member and in its directory."""
     content = bytearray(path.read_bytes())

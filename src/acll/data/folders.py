@@ -8,7 +8,7 @@ from acll.data.faults import DataFault, some
 from acll.data.image_files import may_be_image, unused
 from acll.data.images import IMAGE_SUFFIXES
 from acll.data.names import split_meant
-from acll.data.storage import ARCHIVES, COMPRESSED, SPLITS, Storage, missing, storage_of
+from acll.data.storage import SPLITS, Storage, is_compressed, storage_of
 
 
 def layout(inner: str) -> str:
@@ -21,15 +21,10 @@ def raw_files(path: Path, names_of: Callable[[Storage, Path], list[str]]) -> lis
 
     names_of: gives the names of the images, or raises DataError for another layout.
     """
-    if path.is_file() and path.name.endswith(ARCHIVES):
-        if not path.name.endswith(COMPRESSED):  # which would have to be read through
-            names_of(storage_of(path), path)
+    if path.is_file() and is_compressed(path):  # which would have to be read through
         return [path]
-    if not path.is_dir():
-        if not path.exists():
-            raise missing(path)
-        raise DataError(f"{path}: neither a folder nor one of {ARCHIVES}")
-    return [path / name for name in names_of(storage_of(path), path)]
+    names = names_of(storage_of(path), path)
+    return [path / name for name in names] if path.is_dir() else [path]
 
 
 def image_names(storage: Storage, path: Path, inner: str) -> list[str]:

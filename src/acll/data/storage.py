@@ -23,8 +23,12 @@ from acll.data.faults import DataFault, some
 from acll.data.gzipped import Gzipped
 from acll.data.names import difference, folded, split_meant
 
-COMPRESSED = (".tar.gz", ".tgz")  # as a whole
-ARCHIVES = (".zip", ".tar", *COMPRESSED)
+_COMPRESSED = (".tar.gz", ".tgz")  # as a whole
+_ARCHIVES = (".zip", ".tar", *_COMPRESSED)
+_OTHER_ARCHIVES = (
+    ".rar", ".7z", ".tar.xz", ".txz", ".tar.bz2", ".tbz", ".tbz2", ".tar.zst", ".tzst", ".tar.lzma",
+    ".tar.lz", ".tar.lz4", ".tar.z", ".cpio", ".iso",
+)  # fmt: skip
 LARGEST_MEMBER = 2**31  # bytes; larger ones, or those that say so, are not read into memory
 SPLITS = ("train", "val", "test")
 _BLOCK = 512  # bytes of a tar file
@@ -50,27 +54,41 @@ class Storage(Protocol):
         """Return what libraries can read the file from. Raises OSError."""
 
 
+def is_archive(path: Path) -> bool:
+    """Return whether a name is that of an archive that can be read, in upper or lower case."""
+    return path.name.lower().endswith(_ARCHIVES)
+
+
+def is_compressed(path: Path) -> bool:
+    """Return whether a name is that of an archive that has to be read through to find anything."""
+    return path.name.lower().endswith(_COMPRESSED)
+
+
 def storage_of(path: Path) -> Storage:
     """Return the folder or the archive at `path`. Raises DataError."""
     if path.is_dir():
         return Folder(path)
-    if path.is_file() and path.name.endswith(ARCHIVES):
-        try:
-            return _zip(path) if path.name.endswith(".zip") else _tar(path)
-        except DataError:
-            raise
-        except Exception as error:  # of three formats and their compression
-            raise DataError(f"{path}: not a readable archive, or cut off: {error}") from None
-    if path.is_file():
-        raise DataError(f"{path}: neither a folder nor an archive ({', '.join(ARCHIVES)})")
-    raise missing(path)
+    if not path.is_file():
+        raise missing(path)
+    if not is_archive(path):
+        kinds = ", ".join(_ARCHIVES)
+        if path.name.lower().endswith(_OTHER_ARCHIVES):
+            raise DataError(f"{path}: an archive that is not read; pack it as one of {kinds}")
+        raise DataError(f"{path}: neither a folder nor an archive ({kinds})")
+    try:
+        return _zip(path) if path.suffix.lower() == ".zip" else _tar(path)
+    except DataError:
+        raise
+    except Exception as error:  # of three formats and their compression
+        raise DataError(f"{path}: not a readable archive, or cut off: {error}") from None
 
 
 def missing(path: Path) -> DataError:
     """Return the error for a path at which nothing lies; its message says what to do."""
     if path.with_name(f"{path.name}.dvc").is_file():
         return DataError(f"{path}: not here, but known to DVC; `dvc pull {path}.dvc` brings it")
-    what = "file" if path.name.endswith((*ARCHIVES, ".csv", ".parquet", ".json")) else "folder"
+    files = (*_ARCHIVES, *_OTHER_ARCHIVES, ".csv", ".parquet", ".json")
+    what = "file" if path.name.lower().endswith(files) else "folder"
     near = Folder(path.parent).near(path.name)
     close = difflib.get_close_matches(path.name, _names_in(path.parent), n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
@@ -256,7 +274,7 @@ def _zip(path: Path) -> Archive:
 
 
 def _tar(path: Path) -> Archive:
-    packed = None if path.name.endswith(".tar") else Gzipped(path)
+    packed = Gzipped(path) if is_compressed(path) else None
     read_at = _reader(path) if packed is None else packed.read_at
     with tarfile.open(fileobj=_headers(read_at), mode="r:") as archive:
         members = archive.getmembers()

@@ -12,7 +12,7 @@ from acll.config import tree
 from acll.config.configuration import Configuration
 from acll.data.faults import in_words, some
 from acll.data.identity import identity, tracked
-from acll.data.storage import COMPRESSED
+from acll.data.storage import is_compressed
 from acll.data.task import RawData, Task
 from acll.errors import UserError
 from acll.files import sha256
@@ -77,7 +77,7 @@ def raw_warnings(configuration: Configuration, root: Path) -> list[str]:
     names: dict[str, list[str]] = {}  # of the tasks that are made from one source
     for name, task in configuration.tasks.items():
         path = root / task.path if isinstance(task, RawData) else None
-        if path is not None and path.exists() and not path.name.endswith(COMPRESSED):
+        if path is not None and path.exists() and not is_compressed(path):
             names.setdefault(task.source_key(), []).append(name)
     lines: list[str] = []
     faults: dict[str, list[str]] = {}

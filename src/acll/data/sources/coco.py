@@ -19,7 +19,7 @@ from acll.data.manifest import FileNotes, Manifest, Sample, group_of
 from acll.data.names import alike, difference, folded
 from acll.data.prepared import IGNORE
 from acll.data.reading import Opener
-from acll.data.storage import COMPRESSED, SPLITS, Storage, absent, content_of, storage_of
+from acll.data.storage import SPLITS, Storage, absent, content_of, is_compressed, storage_of
 from acll.data.task import RawData
 from acll.errors import quoted
 from acll.settings import Names, Settings
@@ -76,7 +76,7 @@ def _raw_files(task: Coco, root: Path) -> list[Path]:
     Raises DataError.
     """
     path = root / task.path
-    if path.is_file() and path.name.endswith(COMPRESSED):  # which would have to be read through
+    if path.is_file() and is_compressed(path):  # which would have to be read through
         return [path]
     storage = storage_of(path)
     if path.is_file():

@@ -25,7 +25,7 @@ from acll.data.images import (
 )
 from acll.data.manifest import Manifest, Sample, group_of
 from acll.data.prepared import IGNORE
-from acll.data.storage import ARCHIVES, SPLITS, missing, walk
+from acll.data.storage import SPLITS, is_archive, missing, walk
 from acll.data.task import Task
 from acll.settings import Kind
 
@@ -143,7 +143,7 @@ def _raw_files(task: Torchvision, root: Path) -> list[Path]:
             f"{old}: a form that torchvision no longer makes, but would read; remove it"
         )
     found = {path for pattern in known.files for path in _matching(folder, pattern)}
-    found = {path for path in found if not path.name.endswith((*ARCHIVES, ".gz"))}
+    found = {path for path in found if not is_archive(path) and path.suffix != ".gz"}
     if not found and folder.with_name(f"{folder.name}.dvc").is_file():
         raise missing(folder)
     if not found:
