@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import random
+import stat
 import tarfile
 import tempfile
 import tracemalloc
@@ -93,6 +94,66 @@ def test_hard_links_in_a_tar_are_files(images):
     assert (
         prepare(changed(PETS, path=archive.name), images, into="from_archive").bytes()
         == before.bytes()
+    )
+
+
+def with_links(archive, folder, links):
+    """An archive of a folder and of links: name → target."""
+    pack(folder, archive)
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "a") as made:
+            for name, target in links.items():
+                info = zipfile.ZipInfo(name)
+                info.external_attr = (stat.S_IFLNK | 0o777) << 16
+                made.writestr(info, target)
+        return archive
+    with tarfile.open(archive, "w" if archive.suffix == ".tar" else "w:gz") as made:
+        made.add(folder, "")
+        for name, target in links.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            made.addfile(member)
+    return archive
+
+
+REMEDY = {"zip": "pack it with `zip` without `-y`"} | dict.fromkeys(
+    ("tar", "tar.gz"), "pack it with `tar --dereference`"
+)
+
+
+@pytest.mark.parametrize("ending", REMEDY)
+@pytest.mark.parametrize(
+    ("links", "words"),
+    [
+        ({"train/cat/y.png": "0.png"}, "a link in place of files (train/cat/y.png)"),
+        ({"test": "train"}, "a link in place of files (test)"),
+        (
+            {f"train/dog/{number:02}.png": "../../elsewhere.png" for number in range(12)},
+            "12 links in place of files (train/dog/00.png)",
+        ),
+    ],
+)
+def test_symbolic_links_in_an_archive_are_refused(images, ending, links, words):
+    path = with_links(images / f"x.{ending}", images / "pets", links)
+    message = fault(changed(PETS, path=path.name), images)
+    assert message == f"{path}: has {words}; {REMEDY[ending]}, which packs what they lead to"
+
+
+@pytest.mark.parametrize("ending", REMEDY)
+def test_links_that_are_not_looked_at_do_no_harm(images, ending):
+    path = with_links(images / f"x.{ending}", images / "pets", {".git/x": "y", "a/._b.png": "c"})
+    assert len(prepare(changed(PETS, path=path.name), images).every()) == 16
+
+
+def test_a_hard_link_to_nothing_in_a_tar_is_refused(images):
+    path = images / "x.tar"
+    with tarfile.open(path, "w") as made:
+        made.add(images / "pets", "")
+        member = tarfile.TarInfo("train/cat/y.png")
+        member.type, member.linkname = tarfile.LNKTYPE, "train/cat/gone.png"
+        made.addfile(member)
+    assert "has a link in place of files (train/cat/y.png); pack it with `tar --der" in fault(
+        changed(PETS, path=path.name), images
     )
 
 

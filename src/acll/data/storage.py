@@ -8,6 +8,7 @@ where they lie. Nothing of it is left for other tasks, and nothing has to be cle
 
 import difflib
 import os
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -253,6 +254,9 @@ def _zip(path: Path) -> Archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
     if any(info.flag_bits & 1 for info in infos):
         raise DataError(f"{path}: is encrypted; unpack it, or pack it without a password")
+    # the upper half of the attributes is the mode of the file where Unix has packed
+    links = [info.filename for info in infos if stat.S_ISLNK(info.external_attr >> 16)]
+    _refuse_links(path, links, "pack it with `zip` without `-y`, which packs what they lead to")
 
     def opener() -> Callable[[str], bytes]:
         archive = zipfile.ZipFile(path)
@@ -278,20 +282,12 @@ def _tar(path: Path) -> Archive:
     read_at = _reader(path) if packed is None else packed.read_at
     with tarfile.open(fileobj=_headers(read_at), mode="r:") as archive:
         members = archive.getmembers()
-        if any(member.issparse() for member in members):
-            raise DataError(f"{path}: has sparse members; pack it without --sparse")
-        found = {
-            member.name: (member.offset_data, member.size) for member in members if member.isreg()
-        }
-        # a hard link has the content of another member
-        found |= {
-            member.name: found[member.linkname]
-            for member in archive
-            if member.islnk() and member.linkname in found
-        }
         # tarfile takes a damaged header for the end
         if read_at(_BLOCK, archive.offset) != bytes(_BLOCK):
             raise ValueError("no end, or a damaged header before it")
+    if any(member.issparse() for member in members):
+        raise DataError(f"{path}: has sparse members; pack it without --sparse")
+    found = _places(path, members)
     if packed is not None:
         packed.check_rest()
 
@@ -314,6 +310,29 @@ def _tar(path: Path) -> Archive:
         if _seen(name := _clean(inner)) or _hidden(name)
     }
     return Archive(path, sizes, opener)
+
+
+def _places(path: Path, members: list[tarfile.TarInfo]) -> dict[str, tuple[int, int]]:
+    """Return where the files of a tar file lie: name → (position, bytes).
+
+    A hard link has the content of another member. Raises DataError for other links.
+    """
+    places = {
+        member.name: (member.offset_data, member.size) for member in members if member.isreg()
+    }
+    hard = {member.name: member.linkname for member in members if member.islnk()}
+    links = [member.name for member in members if member.issym()]
+    links += [name for name, target in hard.items() if target not in places]
+    _refuse_links(path, links, "pack it with `tar --dereference`, which packs what they lead to")
+    return places | {name: places[target] for name, target in hard.items() if target in places}
+
+
+def _refuse_links(path: Path, names: list[str], remedy: str) -> None:
+    """Raise DataError for links among what would be read: they may lead anywhere."""
+    links = sorted(filter(_seen, map(_clean, names)))
+    if links:
+        count = "a link" if len(links) == 1 else f"{len(links)} links"
+        raise DataError(f"{path}: has {count} in place of files ({links[0]}); {remedy}")
 
 
 ReadAt = Callable[[int, int], bytes]  # how many bytes, from which position on
