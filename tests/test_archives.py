@@ -9,6 +9,7 @@ import stat
 import tarfile
 import tempfile
 import tracemalloc
+import warnings
 import zipfile
 import zlib
 
@@ -155,6 +156,70 @@ def test_a_hard_link_to_nothing_in_a_tar_is_refused(images):
     assert "has a link in place of files (train/cat/y.png); pack it with `tar --der" in fault(
         changed(PETS, path=path.name), images
     )
+
+
+def several(path, members):
+    """An archive of these members: (name, content)."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as made, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a name stands there twice
+            for name, content in members:
+                made.writestr(name, content)
+        return path
+    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as made:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            made.addfile(member, io.BytesIO(content))
+    return path
+
+
+def members_of(folder):
+    return [
+        (f"ds/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        for path in sorted(folder.rglob("*.*"))
+    ]
+
+
+TWICE = ["ds/train/cat/0.png", "./ds/train/cat/0.png", "/ds/train/cat/0.png",
+         "//ds/./train//cat/0.png"]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])
+@pytest.mark.parametrize("name", TWICE)
+@pytest.mark.parametrize("first", [False, True])
+def test_a_name_with_two_contents_is_refused(images, ending, name, first):
+    members = members_of(images / "pets")
+    other = [(name, (images / "pets/train/cat/1.png").read_bytes())]
+    path = several(images / f"x.{ending}", other + members if first else members + other)
+    task = changed(PETS, path=path.name)
+    words = (
+        f"{path}: has several files of one name: ds/train/cat/0.png; pack it anew, with one file "
+        "of each name"
+    )
+    assert fault(task, images) == words
+    if ending != "tar.gz":
+        with pytest.raises(DataError, match="has several files of one name"):
+            identity(task, images, images / "cache.json")
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])
+def test_contents_of_one_size_that_differ_at_their_end_differ(tmp_path, ending):
+    contents = [bytes(2**20 + 5), bytes(2**20 + 4) + b"x"]
+    path = several(tmp_path / f"x.{ending}", [("a/b", content) for content in contents])
+    with pytest.raises(DataError, match="has several files of one name: a/b"):
+        storage_of(path)
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])
+@pytest.mark.parametrize("name", TWICE)
+def test_a_name_that_stands_there_twice_with_one_content_is_one_file(images, ending, name):
+    before = prepare(PETS, images)
+    members = members_of(images / "pets")
+    again = [(name, dict(members)["ds/train/cat/0.png"])]
+    path = several(images / f"x.{ending}", members + again)
+    made = prepare(changed(PETS, path=path.name), images, into="from_archive")
+    assert made.bytes() == before.bytes()
 
 
 @pytest.mark.parametrize("ending", ["ZIP", "Zip", "TAR", "TAR.GZ", "Tar.gz", "TGZ"])

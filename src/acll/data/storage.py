@@ -12,12 +12,12 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from acll.data.errors import DataError
 from acll.data.faults import DataFault, some
@@ -33,6 +33,7 @@ _OTHER_ARCHIVES = (
 LARGEST_MEMBER = 2**31  # bytes; larger ones, or those that say so, are not read into memory
 SPLITS = ("train", "val", "test")
 _BLOCK = 512  # bytes of a tar file
+_PIECE = 2**20  # bytes that are compared at once
 _LARGEST_HEADER = 2**24  # bytes of a name or of attributes in a tar file
 
 
@@ -269,11 +270,12 @@ def _zip(path: Path) -> Archive:
 
         return read
 
-    members = {
-        name: (info.filename, info.file_size)
-        for info in infos
-        if _seen(name := _clean(info.filename)) or _hidden(name)
-    }
+    found = _by_name(
+        path,
+        [(info.filename, info) for info in infos],
+        lambda one, other: (one.CRC, one.file_size) == (other.CRC, other.file_size),
+    )
+    members = {name: (info.filename, info.file_size) for name, info in found.items()}
     return Archive(path, members, opener)
 
 
@@ -287,7 +289,7 @@ def _tar(path: Path) -> Archive:
             raise ValueError("no end, or a damaged header before it")
     if any(member.issparse() for member in members):
         raise DataError(f"{path}: has sparse members; pack it without --sparse")
-    found = _places(path, members)
+    found = _by_name(path, _places(path, members), partial(_same_content, read_at))
     if packed is not None:
         packed.check_rest()
 
@@ -304,27 +306,63 @@ def _tar(path: Path) -> Archive:
 
         return read
 
-    sizes = {
-        name: (inner, size)
-        for inner, (_, size) in found.items()
-        if _seen(name := _clean(inner)) or _hidden(name)
-    }
-    return Archive(path, sizes, opener)
+    return Archive(path, {name: (name, size) for name, (_, size) in found.items()}, opener)
 
 
-def _places(path: Path, members: list[tarfile.TarInfo]) -> dict[str, tuple[int, int]]:
-    """Return where the files of a tar file lie: name → (position, bytes).
+_Place = tuple[int, int]  # position and bytes of a member of a tar file
+
+
+def _places(path: Path, members: list[tarfile.TarInfo]) -> list[tuple[str, _Place]]:
+    """Return the names of files in a tar file and where they lie, in no order.
 
     A hard link has the content of another member. Raises DataError for other links.
     """
-    places = {
-        member.name: (member.offset_data, member.size) for member in members if member.isreg()
-    }
-    hard = {member.name: member.linkname for member in members if member.islnk()}
+    places = [(one.name, (one.offset_data, one.size)) for one in members if one.isreg()]
+    contents = dict(places)
+    hard = [(member.name, member.linkname) for member in members if member.islnk()]
     links = [member.name for member in members if member.issym()]
-    links += [name for name, target in hard.items() if target not in places]
+    links += [name for name, target in hard if target not in contents]
     _refuse_links(path, links, "pack it with `tar --dereference`, which packs what they lead to")
-    return places | {name: places[target] for name, target in hard.items() if target in places}
+    return places + [(name, contents[target]) for name, target in hard if target in contents]
+
+
+_Member = TypeVar("_Member")
+
+
+def _by_name(
+    path: Path, members: Iterable[tuple[str, _Member]], same: Callable[[_Member, _Member], bool]
+) -> dict[str, _Member]:
+    """Return the members of an archive that are files to look at, by name.
+
+    same: whether two have the same content. Raises DataError for a name with two contents.
+    """
+    found: dict[str, _Member] = {}
+    differing = set()
+    for inner, member in members:
+        name = _clean(inner)
+        if not (_seen(name) or _hidden(name)):
+            continue
+        if name in found and not same(found[name], member):
+            differing.add(name)
+        found[name] = member
+    if differing:
+        raise DataError(
+            f"{path}: has several files of one name: {some(sorted(differing))}; pack it anew, with "
+            "one file of each name"
+        )
+    return found
+
+
+def _same_content(read_at: "ReadAt", one: _Place, other: _Place) -> bool:
+    """Return whether two members of a tar file have the same content."""
+    (start, size), (start_of_other, size_of_other) = one, other
+    if one == other or size != size_of_other:
+        return one == other
+    return all(
+        read_at(piece, start + at) == read_at(piece, start_of_other + at)
+        for at in range(0, size, _PIECE)
+        for piece in [min(_PIECE, size - at)]
+    )
 
 
 def _refuse_links(path: Path, names: list[str], remedy: str) -> None:
@@ -436,7 +474,7 @@ def _is_text(name: str) -> bool:
 
 
 def _clean(name: str) -> str:
-    return PurePosixPath(name).as_posix().removeprefix("/")
+    return PurePosixPath(name).as_posix().lstrip("/")
 
 
 def _parts(name: str) -> tuple[str, ...]:
