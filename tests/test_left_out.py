@@ -64,6 +64,10 @@ def unused(root):
         "train/cat/x.png.bak",
         "train/cat/more.zip",
         "train/cat/.hidden.png",
+        "train/cat/.hidden/x.png",
+        "train/.c/x.png",
+        "train/.c/deep/.x.png",
+        ".val/cat/x.JPG",
         "extra/cat/x.png",
         "train/x.avif",
         "loose.png",
@@ -88,7 +92,9 @@ def test_a_file_that_an_image_folder_does_not_use_is_counted_and_named(images, n
 @pytest.mark.parametrize(
     "name",
     ["README", "train/cat/notes.txt", "LICENSE.md", "train/Thumbs.db", "._x.png", "labels.csv",
-     "__MACOSX/train/cat/x.png", ".git/x.png", "train/cat/0.tfw", "train/.DS_Store"],
+     "__MACOSX/train/cat/x.png", ".git/x.png", "train/cat/0.tfw", "train/.DS_Store",
+     "train/.ipynb_checkpoints/x.png", "train/cat/.ipynb_checkpoints/x.png", "train/.c/notes.txt",
+     ".Trash-1000/x.png", ".more/._x.png"],
 )  # fmt: skip
 def test_what_lies_beside_images_and_is_none_is_no_matter(images, name):
     path = images / "pets" / name
@@ -104,7 +110,7 @@ def test_what_lies_beside_images_and_is_none_is_no_matter(images, name):
 @pytest.mark.parametrize(
     "name",
     ["train/images/more/x.png", "train/masks/more/x.png", "train/x.png", "train/depth/x.png",
-     "train/images/x.avif", "x.png"],
+     "train/images/x.avif", "x.png", "train/images/.more/x.png", "train/.masks/x.png"],
 )  # fmt: skip
 def test_a_file_that_a_mask_folder_does_not_use_is_counted_and_named(masks, name):
     before = prepare(STREETS, masks).bytes()
@@ -113,6 +119,34 @@ def test_a_file_that_a_mask_folder_does_not_use_is_counted_and_named(masks, name
     shutil.copy(masks / "x.png", masks / "streets" / name)
     assert prepare(STREETS, masks).bytes() == before
     assert unused(masks) == [name]
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])
+def test_hidden_images_beside_the_folder_around_everything_are_counted(images, ending):
+    before = prepare(PETS, images).bytes()
+    for name in ("pets/.c/x.png", ".c/x.png", ".d/x.png"):
+        (images / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        save(images / "all" / name, picture())
+    shutil.copytree(images / "pets", images / "all/pets", dirs_exist_ok=True)
+    archive = pack(images / "all", images / f"x.{ending}")
+    made = prepare(changed(PETS, path=archive.name), images)
+    assert made.bytes() == before
+    assert unused(images) == ["../.c/x.png", "../.d/x.png", ".c/x.png"]
+
+
+def test_a_hidden_folder_that_cannot_be_read_is_no_matter(images, monkeypatch):
+    from acll.data import storage
+
+    scan = storage.os.scandir
+
+    def refused(path):
+        if str(path).rstrip("/").endswith(".locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    (images / "pets/.locked").mkdir()
+    monkeypatch.setattr(storage.os, "scandir", refused)
+    assert prepare(PETS, images).summary["warnings"] == {}
 
 
 def test_what_a_table_does_not_name_is_counted_where_it_names_others(images):
@@ -459,6 +493,19 @@ def test_links_to_folders_are_followed_and_end(tmp_path, made):
     if expected is not None:
         assert set(names) == expected
         assert storage_of(root).names() == sorted(expected)
+
+
+def test_hidden_links_to_folders_take_none_from_others(tmp_path):
+    (tmp_path / "outside/z").mkdir(parents=True)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "outside/z/x.png").touch()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/.h").symlink_to(tmp_path / "outside")
+    (tmp_path / "in/z").symlink_to(tmp_path / "outside")
+    (tmp_path / "root/a").symlink_to(tmp_path / "in")
+    (tmp_path / "root/.h").symlink_to(tmp_path / "outside")
+    place = storage_of(tmp_path / "root")
+    assert (place.names(), place.hidden()) == (["a/z/z/x.png"], [])
 
 
 def test_a_split_may_be_a_link(images):

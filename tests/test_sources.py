@@ -1044,12 +1044,13 @@ def test_the_ids_of_annotations_may_be_anything(tmp_path, prepared_of):
 def test_images_that_annotations_do_not_list_are_counted(tmp_path, prepared_of):
     annotated(tmp_path, [outlined([LEFT])], images=8)
     edited(tmp_path, lambda content: content["images"].pop())
-    save(tmp_path / "coco/unlabeled2017/0.png", np.zeros((4, 4)))
+    for folder in ("unlabeled2017", "train2017/.more"):
+        save(tmp_path / f"coco/{folder}/0.png", np.zeros((4, 4)))
     made = prepared_of(coco())
     rows = [row["file"] for row in made.report if row["kind"] == "unused"]
-    assert rows == ["train2017/000000000007.png"]
+    assert rows == ["train2017/.more/0.png", "train2017/000000000007.png"]
     counts = made.summary["warnings"]
-    assert (counts["annotation"], counts["unused"]) == (1, 1)
+    assert (counts["annotation"], counts["unused"]) == (1, 2)
 
 
 @pytest.mark.parametrize(

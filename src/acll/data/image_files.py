@@ -60,25 +60,27 @@ def may_be_image(name: str) -> bool:
 
 
 def unused(
-    storage: Storage, names: Iterable[str], used: Iterable[str], why: str
+    storage: Storage, names: Iterable[str], hidden: Iterable[str], used: Iterable[str], why: str
 ) -> list[DataFault]:
     """Return a fault for each file that may be an image and makes no sample.
 
-    names: of files that are looked at. used: of those that are used, under one of their names. why:
-    in words, why the others are not.
+    names: of files that are looked at. hidden: of hidden ones, of which those count whose names end
+    as images do. used: of those that are used, under one of their names. why: in words, why other
+    files among `names` are not.
     """
     taken = set(used)
-    left = [name for name in names if name not in taken and may_be_image(name)]
+    left = {name: f"not read: {why}" for name in names if may_be_image(name)}
+    left |= {
+        name: "not read, since it or a folder around it has a hidden name"
+        for name in hidden
+        if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+    }
+    left = {name: words for name, words in left.items() if name not in taken}
     if not left:
         return []
     files = {storage.file_of(name) for name in taken}
-    faults = []
-    for name in left:
-        path = PurePosixPath(name)
-        if path.name.startswith("."):
-            # macOS keeps attributes of `x.png` in `._x.png`
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.name[1] != "_":
-                faults.append(DataFault("unused", name, "not read, since its name is a hidden one"))
-        elif storage.file_of(name) not in files:
-            faults.append(DataFault("unused", name, f"not read: {why}"))
-    return faults
+    return [
+        DataFault("unused", name, words)
+        for name, words in left.items()
+        if storage.file_of(name) not in files
+    ]

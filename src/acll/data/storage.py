@@ -32,6 +32,11 @@ _OTHER_ARCHIVES = (
 )  # fmt: skip
 LARGEST_MEMBER = 2**31  # bytes; larger ones, or those that say so, are not read into memory
 SPLITS = ("train", "val", "test")
+_CLUTTER = {
+    ".git", ".svn", ".hg", ".dvc", ".venv", ".cache", ".thumbnails", ".ipynb_checkpoints",
+    ".DS_Store", ".AppleDouble", ".Spotlight-V100", ".fseventsd", ".TemporaryItems",
+    ".snapshot", ".snapshots", ".zfs",
+}  # fmt: skip
 _BLOCK = 512  # bytes of a tar file
 _PIECE = 2**20  # bytes that are compared at once
 _LARGEST_HEADER = 2**24  # bytes of a name or of attributes in a tar file
@@ -44,7 +49,7 @@ class Storage(Protocol):
         """Return all names, sorted."""
 
     def hidden(self) -> list[str]:
-        """Return the names in the same folders that begin with a dot, sorted."""
+        """Return the names that begin with a dot, or lie in a folder that does, sorted."""
 
     def near(self, name: str) -> str | None:
         """Return a name that differs by case, blanks, Unicode form or slashes alone."""
@@ -137,7 +142,7 @@ class Folder:
         return _lines([name for name in self._walked if _seen(name)], self.root)
 
     def hidden(self) -> list[str]:
-        """Return the names in the same folders that begin with a dot, sorted."""
+        """Return the names that begin with a dot, or lie in a folder that does, sorted."""
         return sorted(filter(_hidden, self._walked))
 
     def has(self, name: str) -> bool:
@@ -150,7 +155,7 @@ class Folder:
     @cached_property
     def _walked(self) -> list[str]:
         try:
-            return walk(self.root)
+            return walk(self.root, hidden=True)
         except OSError as error:
             raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from None
 
@@ -201,7 +206,7 @@ class Archive:
         return _lines([name for name in self._inner if _seen(name)], self.path)
 
     def hidden(self) -> list[str]:
-        """Return the names in the same folders that begin with a dot, sorted."""
+        """Return the names that begin with a dot, or lie in a folder that does, sorted."""
         return sorted(filter(_hidden, self._inner))
 
     def near(self, name: str) -> str | None:
@@ -239,7 +244,9 @@ class Archive:
         inside = {parts[1] for parts in seen} & set(SPLITS)
         if top in SPLITS or (split_meant(top) and not inside):
             return {name: name for name in self.members}
-        return {
+        # what lies beside that folder is hidden, and is named to be counted
+        beside = {f"../{name}": name for name in self.members if not name.startswith(f"{top}/")}
+        return beside | {
             name.removeprefix(f"{top}/"): name
             for name in self.members
             if name.startswith(f"{top}/")
@@ -407,12 +414,13 @@ def _headers(read_at: ReadAt) -> Any:
     return _Headers(read_at)
 
 
-def walk(folder: Path) -> list[str]:
+def walk(folder: Path, hidden: bool = False) -> list[str]:
     """Return the names of all files below a folder, relative and with `/`, in no order.
 
-    Hidden folders are not entered; hidden files are named. Links to folders are followed, but not
-    to one that they lie in, and of the links that are found by way of a link one to each folder, so
-    that links in circles end. Raises OSError for a folder that cannot be read.
+    Hidden files are named. hidden: those in hidden folders, too, except in folders that systems and
+    programs make, in those that cannot be read and behind links. Links to folders are followed, but
+    not to one that they lie in, and of the links that are found by way of a link one to each
+    folder, so that links in circles end. Raises OSError for a folder that cannot be read.
     """
     found: list[str] = []
     # each with its name, the folders that it lies in, and what its links have led to; None: no link
@@ -420,13 +428,11 @@ def walk(folder: Path) -> list[str]:
     folders: list[tuple[str, list[_Inode], set[_Inode] | None]] = [("", [_inode(folder)], None)]
     while folders:
         inner, above, linked = folders.pop()
-        with os.scandir(folder / inner) as listed:
-            entries = sorted(listed, key=lambda entry: entry.name)
-        for entry in entries:
+        for entry in _entries(folder, inner):
             name = f"{inner}{entry.name}"
             if not _is_folder(entry):
                 found.append(name)
-            elif not entry.name.startswith("."):
+            elif _seen(name) or (hidden and _hidden(name) and not entry.is_symlink()):
                 own, by_link = _inode(folder / name), linked
                 if own in above:  # a link has led out of the folder, and this back into it
                     continue
@@ -440,6 +446,17 @@ def walk(folder: Path) -> list[str]:
 
 
 _Inode = tuple[int, int]
+
+
+def _entries(folder: Path, inner: str) -> list[os.DirEntry[str]]:
+    """Return what lies in a folder, sorted; nothing for a hidden one that cannot be read."""
+    try:
+        with os.scandir(folder / inner) as listed:
+            return sorted(listed, key=lambda entry: entry.name)
+    except PermissionError:
+        if _seen(inner):
+            raise
+        return []
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -488,6 +505,10 @@ def _seen(name: str) -> bool:
 
 
 def _hidden(name: str) -> bool:
-    """Return whether a file alone is hidden, not its folder, and not one that macOS adds."""
-    path = PurePosixPath(name)
-    return path.name.startswith(".") and path.name[:2] != "._" and _seen(path.parent.as_posix())
+    """Return whether a file or a folder around it is hidden, but not made by a program."""
+    return not _seen(name) and not any(map(_is_clutter, PurePosixPath(name).parts))
+
+
+def _is_clutter(part: str) -> bool:
+    """Return whether systems and programs give such a name to a file or folder of their own."""
+    return part in _CLUTTER or part.startswith(("._", "__MACOSX", ".Trash"))

@@ -132,9 +132,11 @@ def _manifest(task: Coco, root: Path) -> Manifest:
             mask = (image["height"], image["width"], drawn)
             samples.append(Sample(name, split, name, mask=mask, group=group_of(name, task.group)))
     below = tuple(_in(part.images, "") for part in parts.values())
-    looked_at = [name for name in [*names, *storage.hidden()] if name.startswith(below)]
+    looked_at, hidden = (
+        [name for name in among if name.startswith(below)] for among in (names, storage.hidden())
+    )
     used = [sample.image for sample in samples]
-    warnings = unused(storage, looked_at, used, "the annotations do not list it")
+    warnings = unused(storage, looked_at, hidden, used, "the annotations do not list it")
     for split, content in contents.items():
         warnings += _doubtful(content, parts[split].annotations)
 

@@ -79,9 +79,12 @@ def _manifest(task: Cub200, root: Path) -> Manifest:
         samples.append(
             Sample(image, split, name, label=index[labels[key]], group=group_of(image, task.group))
         )
-    below = [name for name in present if name.startswith(f"{prefix}images/")]
+    below, hidden = (
+        sorted(name for name in among if name.startswith(f"{prefix}images/"))
+        for among in (present, storage.hidden())
+    )
     used = [sample.image for sample in samples]
-    warnings = unused(storage, sorted(below), used, "images.txt does not name it")
+    warnings = unused(storage, below, hidden, used, "images.txt does not name it")
     samples.sort(key=lambda sample: (sample.split != "train", sample.id))
     return manifest_of_files(
         storage,

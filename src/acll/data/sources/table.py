@@ -101,7 +101,7 @@ def _manifest(task: Table, root: Path) -> Manifest:
     splits = {row["split"] for row in rows}
     warnings = [
         *_doubtful_columns(path, rows),
-        *unused(storage, _beside(path, used), used, f"{path.name} does not name it"),
+        *unused(storage, *_beside(path, used), used, f"{path.name} does not name it"),
     ]
     return manifest_of_files(
         storage, task.kind, list(classes), sorted(splits), samples, faults, warnings
@@ -339,15 +339,17 @@ def _one_number(labels: set[str]) -> list[list[str]]:
     ]
 
 
-def _beside(path: Path, used: Iterable[str]) -> list[str]:
-    """Return the files that lie in the folders of those that a table names."""
+def _beside(path: Path, used: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the files that lie in the folders of those that a table names, and hidden ones."""
     folders = {PurePosixPath(name).parent for name in used}
-    return sorted(
-        (folder / file.name).as_posix()
+    found = sorted(
+        (folder / file.name)
         for folder in folders
         for file in (path.parent / folder).iterdir()
-        if file.is_file()
+        if file.is_file() and not file.name.startswith("._")  # which macOS adds
     )
+    hidden = [file.as_posix() for file in found if file.name.startswith(".")]
+    return [file.as_posix() for file in found if not file.name.startswith(".")], hidden
 
 
 def _in_order(labels: set[str]) -> list[str]:
