@@ -700,7 +700,18 @@ def test_an_object_of_several_polygons_is_drawn_whole(tmp_path, prepared_of):
     assert (masks_of(prepared_of(coco())) == expected).all()
 
 
-@pytest.mark.parametrize("areas", [(120, 60, 6), (None, None, None), (120, None, 6)])
+@pytest.mark.parametrize(
+    "areas",
+    [
+        (120, 60, 6),
+        (None, None, None),
+        (0.1, 60, 120),  # which contradict their outlines
+        (0, 1e300, 10**400),
+        (-1, float("nan"), float("inf")),
+        (float("nan"), None, float("nan")),
+        ("1", [], {}),
+    ],
+)
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_small_objects_lie_upon_large_ones_and_crowds_are_ignored(
     tmp_path, prepared_of, areas, order
@@ -1133,10 +1144,13 @@ def test_an_object_outside_of_its_image_is_reported(tmp_path, prepared_of, outli
     )
 
 
-def test_an_area_that_is_no_number_is_measured(tmp_path, prepared_of):
-    drawn = [outlined([CORNER], 3, area=float("nan")), outlined([WHOLE], 18, area=float("nan"))]
+@pytest.mark.parametrize("areas", [(None, None), (1, 2), (2, 1)])
+def test_of_objects_of_one_size_the_later_lies_on_top(tmp_path, prepared_of, areas):
+    drawn = [outlined([LEFT], 18, area=areas[0]), outlined([LEFT], 3, area=areas[1])]
     annotated(tmp_path, drawn)
-    assert (masks_of(prepared_of(coco()))[:, :2, :3] == 2).all()
+    masks = masks_of(prepared_of(coco()))
+    assert (masks[:, :, :6] == 2).all()
+    assert (masks[:, :, 6:] == 0).all()
 
 
 # --------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Annotations in COCO's format (Lin et al. 2014), drawn as masks of classes."""
 
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -370,26 +369,21 @@ def _in(folder: str, name: str) -> str:
 def _mask(height: int, width: int, annotations: Drawn) -> Pixels:
     """Return class indices [height, width], smaller objects upon larger ones.
 
-    Raises UnreadableError for an annotation that cannot be drawn.
+    An object is as large as the pixels that are drawn of it, whatever its `area` says; of equal
+    ones the later lies on top. Raises UnreadableError for an annotation that cannot be drawn.
     """
     mask = np.zeros((height, width), np.uint8)
-    shapes = []
+    # pixels of the object that lies on top
+    sizes = np.full((height, width), height * width, np.int64)
     for annotation, label in annotations:
         try:
-            area = annotation.get("area")
-            if not isinstance(area, int | float) or not math.isfinite(area):
-                area = _inside(annotation, height, width).sum()
-            shapes.append((float(area), annotation, label))
-        except Exception as error:
-            raise _undrawn(annotation, error) from None
-    # the largest first, so that the smaller ones are drawn upon them
-    for _, annotation, label in sorted(shapes, key=lambda shape: -shape[0]):
-        try:
-            mask[_inside(annotation, height, width)] = (
-                IGNORE if annotation.get("iscrowd") else label
-            )
+            inside = _inside(annotation, height, width)
         except Exception as error:  # the library raises whatever there is
             raise _undrawn(annotation, error) from None
+        size = int(np.count_nonzero(inside))
+        seen = inside & (size <= sizes)
+        mask[seen] = IGNORE if annotation.get("iscrowd") else label
+        sizes[seen] = size
     return mask
 
 
