@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +33,7 @@ from acll.data.sources.cub200 import Cub200
 from acll.data.sources.image_folder import ImageFolder
 from acll.data.sources.table import Table
 from acll.data.sources.torchvision import Torchvision
+from datasets import pack
 from miniatures import DATASETS, MASKS, PUBLISHED, SEGMENTED, label_of, save, truncate, write
 
 SPLITS = ("train", "val", "test")
@@ -1091,6 +1093,59 @@ def test_an_image_whose_name_is_written_otherwise_is_named(
     assert prepared_of(task.model_copy(update={"on_error": "skip"})).summary["left_out"] == {
         "missing": 1
     }
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("train2017", "train2017/{}"),
+        ("train2017", "train2017\\{}"),
+        ("train2017", "./Train2017/{}"),
+        ("data/train2017", "train2017/{}"),
+        ("data/train2017", "data/train2017/{}"),
+        ("data/train2017", "data\\train2017\\{}"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_name_that_repeats_the_folder_of_images_is_explained(
+    tmp_path, prepared_of, folder, name, packed
+):
+    annotated(tmp_path, [outlined([LEFT])])
+    root = tmp_path / "coco"
+    if folder != "train2017":
+        (root / "data").mkdir()
+        (root / "train2017").rename(root / folder)
+    file = "000000000001.png"
+    edited(tmp_path, of("images", 1, file_name=name.format(file)))
+    task = coco(train={"images": folder, "annotations": "annotations/train.json"})
+    if packed:
+        task = task.model_copy(update={"path": pack(root, tmp_path / "coco.zip").name})
+    assert (
+        f"but not there; {folder}/{file} is: a file_name begins below `{folder}`, so write {file}"
+    ) in fault(task, tmp_path, prepared_of)
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_an_image_that_is_listed_under_two_names_by_a_link_is_refused(tmp_path, prepared_of, link):
+    annotated(tmp_path, [outlined([LEFT])], images=7)
+    folder = tmp_path / "coco/train2017"
+    twin = folder / "000000000001.png"
+    twin.unlink()
+    link(folder / "000000000000.png", twin)
+    words = (
+        "the annotations of train list one image under two names, of which one is a link: "
+        "train2017/000000000000.png, train2017/000000000001.png"
+    )
+    for task in (coco(), coco(on_error="skip")):
+        assert words in fault(task, tmp_path, prepared_of)
+    if link is os.link:
+        with tarfile.open(tmp_path / "coco.tar", "w") as archive:
+            archive.add(tmp_path / "coco", "coco")
+        assert words in fault(coco(path="coco.tar"), tmp_path, prepared_of)
+    # a link that no annotation names contradicts nothing
+    edited(tmp_path, lambda content: content["images"].pop(1))
+    edited(tmp_path, lambda content: content["annotations"].pop(1))
+    assert "unused" not in prepared_of(coco()).summary["warnings"]
 
 
 def test_a_folder_of_images_that_is_not_there_is_named(tmp_path, prepared_of):

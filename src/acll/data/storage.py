@@ -190,7 +190,7 @@ class Archive:
 
     def file_of(self, name: str) -> Hashable:
         """Return what is equal for all names of one file."""
-        return name
+        return self.members[self._inner[name]][0] if name in self._inner else name
 
     def open(self, name: str) -> BytesIO:
         """Return the content of a member. Raises OSError."""
@@ -266,8 +266,8 @@ def _tar(path: Path) -> Archive:
             member.name: (member.offset_data, member.size) for member in members if member.isreg()
         }
         # a hard link has the content of another member
-        found |= {
-            member.name: found[member.linkname]
+        linked = {
+            member.name: member.linkname
             for member in archive
             if member.islnk() and member.linkname in found
         }
@@ -290,10 +290,11 @@ def _tar(path: Path) -> Archive:
 
         return read
 
+    files = {inner: inner for inner in found} | linked
     sizes = {
-        name: (inner, size)
-        for inner, (_, size) in found.items()
-        if _seen(name := _clean(inner)) or _hidden(name)
+        name: (inner, found[inner][1])
+        for given, inner in files.items()
+        if _seen(name := _clean(given)) or _hidden(name)
     }
     return Archive(path, sizes, opener)
 

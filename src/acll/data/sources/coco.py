@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -124,12 +124,13 @@ def _manifest(task: Coco, root: Path) -> Manifest:
     for split, content in contents.items():
         folder = parts[split].images
         for name, image, drawn in _drawn(content, folder, index):
-            fault = _fault_of_name(storage, present, folder, name)
+            fault = _fault_of_name(storage, present, folder, image["file_name"])
             if fault is not None:
                 faults.append(fault)
                 continue
             mask = (image["height"], image["width"], drawn)
             samples.append(Sample(name, split, name, mask=mask, group=group_of(name, task.group)))
+    _refuse_links(storage, samples, path)
     below = tuple(_in(part.images, "") for part in parts.values())
     looked_at = [name for name in [*names, *storage.hidden()] if name.startswith(below)]
     used = [sample.image for sample in samples]
@@ -226,12 +227,38 @@ def _wanted(task: Coco, contents: dict[str, dict[str, Any]], path: Path) -> list
     return wanted
 
 
-def _fault_of_name(storage: Storage, present: set[str], folder: str, name: str) -> DataFault | None:
-    """Return what is wrong with the name of an image; None where it is there."""
+def _fault_of_name(
+    storage: Storage, present: set[str], folder: str, file_name: str
+) -> DataFault | None:
+    """Return what is wrong with the `file_name` of an image; None where it is there."""
+    name = _in(folder, file_name)
     below = PurePosixPath(_in(folder, ""))
     if ".." in PurePosixPath(name).parts or not PurePosixPath(name).is_relative_to(below):
         return DataFault("missing", name, f"named in the annotations, but not below {below}")
-    return None if name in present else absent(storage, name, "the annotations")
+    if name in present:
+        return None
+    # a file_name may repeat the folder, or the last parts of it
+    for parent in below.parents:
+        meant = storage.near(_in(parent.as_posix(), file_name))
+        if meant in present and PurePosixPath(str(meant)).is_relative_to(below):
+            own = PurePosixPath(str(meant)).relative_to(below)
+            words = f"named in the annotations, but not there; {meant} is"
+            return DataFault(
+                "missing", name, f"{words}: a file_name begins below `{below}`, so write {own}"
+            )
+    return absent(storage, name, "the annotations")
+
+
+def _refuse_links(storage: Storage, samples: Sequence[Sample], path: Path) -> None:
+    """Raise DataError where a split lists a file under two names, which would have two masks."""
+    names: dict[tuple[str, Hashable], str] = {}
+    for sample in samples:
+        other = names.setdefault((sample.split, storage.file_of(sample.image)), sample.image)
+        if other != sample.image:
+            raise DataError(
+                f"{path}: the annotations of {sample.split} list one image under two names, of "
+                f"which one is a link: {other}, {sample.image}; keep one of them"
+            )
 
 
 def _doubtful(content: dict[str, Any], file: str) -> list[DataFault]:
