@@ -440,6 +440,52 @@ def test_images_that_cannot_be_used_are_refused_with_the_reason(classifier, imag
         classifier.predict("a", image)
 
 
+ONES = torch.ones(3, 5, 5)
+ODD_TENSORS = {
+    "sparse": lambda: ONES.to_sparse(),
+    "csr": lambda: ONES[0].to_sparse_csr(),
+    "of another layout": lambda: ONES.to_mkldnn(),
+    "nested": lambda: torch.nested.nested_tensor([ONES[0]]),
+    "jagged": lambda: torch.nested.nested_tensor([ONES[0]], layout=torch.jagged),
+    "quantized": lambda: torch.quantize_per_tensor(ONES, 1.0, 0, torch.quint8),
+    "meta": lambda: ONES.to("meta"),
+    "complex": lambda: ONES.to(torch.complex64),
+    "conjugated": lambda: ONES.to(torch.complex64).conj(),
+    "of bits8": lambda: ONES.to(torch.uint8).view(torch.bits8),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ODD_TENSORS)
+def test_tensors_that_hold_no_pixels_are_refused_with_what_is_accepted(classifier, name):
+    message = r"a tensor that is .*: must be a dense one of uint8, uint16, or floats in which white"
+    for one in (ODD_TENSORS[name](), [ODD_TENSORS[name]()]):
+        with pytest.raises(ImageError, match=message):
+            classifier.predict("a", one)
+
+
+@pytest.mark.parametrize("name", ["sparse", "meta", "complex", "quantized"])
+def test_a_batch_of_tensors_that_hold_no_pixels_is_refused(classifier, name, monkeypatch):
+    monkeypatch.setitem(globals(), "ONES", torch.ones(2, 3, 5, 5))
+    with pytest.raises(ImageError, match=r"a tensor that is .*: must be a dense one"):
+        classifier.predict("a", ODD_TENSORS[name]())
+
+
+def test_tensors_that_are_stored_in_another_way_are_images_all_the_same(classifier):
+    values = torch.from_numpy(smooth(3).copy()).permute(2, 0, 1) / 255
+    expected = classifier.predict("a", values).probabilities
+    negative = torch.imag(torch.complex(values, -values).conj())
+    assert negative.is_neg()
+    for one in (
+        values.clone().requires_grad_(),
+        torch.nn.Parameter(values.clone()),
+        negative,
+        values.double(),
+        values.contiguous(),
+    ):
+        assert np.array_equal(classifier.predict("a", one).probabilities, expected)
+
+
 @pytest.mark.parametrize("kind", ["classification", "segmentation"])
 def test_a_network_that_gives_no_numbers_predicts_nothing(tmp_path, kind, monkeypatch):
     packed = tiny_packed("a", spec=UNET, kind=kind, size=16)
