@@ -25,7 +25,20 @@ from acll.serving.inputs import ImageError, pixels_of, prepared_image, prepared_
 from acll.serving.model import Segmented
 from acll.training.metrics import mean_iou
 from conftest import learn, outputs, states_equal, tiny_packed, tiny_task
-from datasets import PETS, STREETS, changed, pets, picture, prepare, raster, save, smooth, streets
+from datasets import (
+    PETS,
+    SPECIAL,
+    STREETS,
+    changed,
+    pets,
+    picture,
+    prepare,
+    raster,
+    save,
+    smooth,
+    soon,
+    streets,
+)
 
 CPU = torch.device("cpu")
 SMALL = BackboneNetwork(backbone="resnet_small")
@@ -438,6 +451,19 @@ def classifier(tmp_path):
 def test_images_that_cannot_be_used_are_refused_with_the_reason(classifier, image, message):
     with pytest.raises(ImageError, match=message):
         classifier.predict("a", image)
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+@pytest.mark.parametrize("kind", ["classification", "segmentation"])
+def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path, make, kind):
+    packed = tiny_packed("a", spec=UNET, kind=kind, size=16)
+    packed_file.write_packed(tmp_path / "network.safetensors", packed)
+    make(tmp_path / "x.png")
+    words = rf"x\.png: cannot be read: no regular file, but {SPECIAL[make]}"
+    with soon(20), pytest.raises(ImageError, match=words):
+        acll.load(tmp_path / "network.safetensors").predict("a", tmp_path / "x.png")
+    with soon(20), pytest.raises(PackingError, match=words):
+        acll.load(tmp_path / "x.png")
 
 
 ONES = torch.ones(3, 5, 5)

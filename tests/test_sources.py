@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -33,7 +34,7 @@ from acll.data.sources.cub200 import Cub200
 from acll.data.sources.image_folder import ImageFolder
 from acll.data.sources.table import Table
 from acll.data.sources.torchvision import Torchvision
-from datasets import pack
+from datasets import SPECIAL, pack, pets, soon
 from miniatures import DATASETS, MASKS, PUBLISHED, SEGMENTED, label_of, save, truncate, write
 
 SPLITS = ("train", "val", "test")
@@ -572,6 +573,71 @@ def test_lists_of_birds_that_do_not_fit_are_named(birds, prepared_of, name, cont
     path = birds / "CUB_200_2011" / name
     path.unlink() if content is None else path.write_text(content)
     assert words in fault(BIRDS_UNPACKED, birds, prepared_of)
+
+
+# --------------------------------------------------------------------------------------------------
+# what is no regular file
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+def test_what_is_no_regular_file_among_images_is_left_out_and_counted(tmp_path, prepared_of, make):
+    pets(tmp_path)
+    task = ImageFolder(source="image_folder", path="pets", image_size=16)
+    before = prepared_of(task).bytes
+    make(tmp_path / "pets/train/cat/x.png")
+    with soon():
+        identity(task, tmp_path, tmp_path / "cache")
+        made = prepared_of(task)
+    assert made.bytes == before
+    assert made.summary["warnings"] == {"unused": 1}
+    (row,) = made.report
+    assert row["file"] == "train/cat/x.png"
+    assert row["message"] == f"not read: no regular file, but {SPECIAL[make]}"
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+@pytest.mark.parametrize("name", ["pets", "pets.zip", "pets.tar.gz"])
+def test_data_that_are_no_regular_file_are_refused(tmp_path, prepared_of, make, name):
+    make(tmp_path / name)
+    task = ImageFolder(source="image_folder", path=name, image_size=16)
+    with soon():
+        assert f"{name}: no regular file, but {SPECIAL[make]}" in fault(task, tmp_path, prepared_of)
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+def test_a_table_that_is_or_names_no_regular_file_is_refused(tmp_path, prepared_of, make):
+    rows = rows_with(tmp_path)
+    tabled(tmp_path, rows)
+    path = tmp_path / "data" / rows[0]["path"]
+    path.unlink()
+    make(path)
+    words = f"no regular file, but {SPECIAL[make]}"
+    with soon():
+        identity(table(), tmp_path, tmp_path / "cache")
+        message = fault(table(), tmp_path, prepared_of)
+    assert f"images/cat/0.png: named in t.csv, but {words}" in message
+    make(tmp_path / "data/u.csv")
+    with soon():
+        assert f"u.csv: {words}" in fault(table("u.csv"), tmp_path, prepared_of)
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("train2017/000000000001.png", "000000000001.png: named in the annotations, but"),
+        ("annotations/train.json", "annotations/train.json:"),
+    ],
+)
+def test_coco_that_names_no_regular_file_is_refused(tmp_path, prepared_of, make, file, words):
+    annotated(tmp_path, [outlined([LEFT])])
+    (tmp_path / "coco" / file).unlink()
+    make(tmp_path / "coco" / file)
+    with soon():
+        message = fault(coco(), tmp_path, prepared_of)
+    assert f"{words} no regular file, but {SPECIAL[make]}" in message
+    with pytest.raises(DataError) if file.endswith("json") else nullcontext(), soon():
+        identity(coco(), tmp_path, tmp_path / "cache")
 
 
 # --------------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def _elsewhere(names: list[str], folders: set[str], path: Path) -> str:
 
 def unused_files(storage: Storage, accounted_for: Iterable[str], inner: str) -> list[DataFault]:
     """Return a fault for each file that may be an image and that nothing accounts for."""
-    names = [*storage.names(), *storage.hidden()]
+    names = [*storage.names(), *storage.left_out()]
     why = f"it lies elsewhere, or its ending is not one of images (expected: <split>/{inner})"
     return unused(storage, names, accounted_for, why)
 

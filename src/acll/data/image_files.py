@@ -79,6 +79,8 @@ def unused(
             # macOS keeps attributes of `x.png` in `._x.png`
             if path.suffix.lower() in IMAGE_SUFFIXES and path.name[1] != "_":
                 faults.append(DataFault("unused", name, "not read, since its name is a hidden one"))
+        elif (special := storage.special(name)) is not None:
+            faults.append(DataFault("unused", name, f"not read: {special}"))
         elif storage.file_of(name) not in files:
             faults.append(DataFault("unused", name, f"not read: {why}"))
     return faults

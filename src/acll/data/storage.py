@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from acll.data.errors import DataError
 from acll.data.faults import DataFault, some
 from acll.data.gzipped import Gzipped
 from acll.data.names import difference, folded, split_meant
+from acll.files import refuse_special, special
 
 COMPRESSED = (".tar.gz", ".tgz")  # as a whole
 ARCHIVES = (".zip", ".tar", *COMPRESSED)
@@ -32,13 +33,19 @@ _LARGEST_HEADER = 2**24  # bytes of a name or of attributes in a tar file
 
 
 class Storage(Protocol):
-    """Files by name, relative and with `/`; names that begin with a dot are left out."""
+    """Files by name, relative and with `/`.
+
+    Names that begin with a dot are left out, and so is what is no regular file: pipes, devices.
+    """
 
     def names(self) -> list[str]:
         """Return all names, sorted."""
 
-    def hidden(self) -> list[str]:
-        """Return the names in the same folders that begin with a dot, sorted."""
+    def left_out(self) -> list[str]:
+        """Return the names in the same folders that are left out, sorted."""
+
+    def special(self, name: str) -> str | None:
+        """Return in words what a name is that is left out as no regular file; else None."""
 
     def near(self, name: str) -> str | None:
         """Return a name that differs by case, blanks, Unicode form or slashes alone."""
@@ -68,6 +75,9 @@ def storage_of(path: Path) -> Storage:
 
 def missing(path: Path) -> DataError:
     """Return the error for a path at which nothing lies; its message says what to do."""
+    odd = special(path)
+    if odd is not None:
+        return DataError(f"{path}: {odd}")
     if path.with_name(f"{path.name}.dvc").is_file():
         return DataError(f"{path}: not here, but known to DVC; `dvc pull {path}.dvc` brings it")
     what = "file" if path.name.endswith((*ARCHIVES, ".csv", ".parquet", ".json")) else "folder"
@@ -89,7 +99,7 @@ def absent(storage: Storage, name: str, where: str) -> DataFault:
     words = f"named in {where}, but not there"
     near = storage.near(name)
     if near == name:
-        words = f"named in {where}, but a folder"
+        words = f"named in {where}, but {storage.special(name) or 'a folder'}"
     elif near is not None:
         words += f"; {near} is, {difference(name, near)}"
     return DataFault("missing", name, words)
@@ -102,7 +112,10 @@ def _names_in(folder: Path) -> list[str]:
 def content_of(storage: Storage, name: str) -> bytes:
     """Return the whole content of a file. Raises OSError."""
     file = storage.open(name)
-    return file.read_bytes() if isinstance(file, Path) else file.read()
+    if not isinstance(file, Path):
+        return file.read()
+    refuse_special(file)
+    return file.read_bytes()
 
 
 @dataclass(frozen=True)
@@ -114,11 +127,16 @@ class Folder:
 
     def names(self) -> list[str]:
         """Return all names, sorted. Raises DataError."""
-        return _lines([name for name in self._walked if _seen(name)], self.root)
+        return _lines([name for name in self._walked.files if _seen(name)], self.root)
 
-    def hidden(self) -> list[str]:
-        """Return the names in the same folders that begin with a dot, sorted."""
-        return sorted(filter(_hidden, self._walked))
+    def left_out(self) -> list[str]:
+        """Return the names in the same folders that are left out, sorted."""
+        special = _lines([name for name in self._walked.special if _seen(name)], self.root)
+        return sorted([*filter(_hidden, self._walked.files), *special])
+
+    def special(self, name: str) -> str | None:
+        """Return in words what a name is that is left out as no regular file; else None."""
+        return special(self.root / name)
 
     def has(self, name: str) -> bool:
         """Return whether there is a file of this name, which may be one that no file can have."""
@@ -128,7 +146,7 @@ class Folder:
             return False
 
     @cached_property
-    def _walked(self) -> list[str]:
+    def _walked(self) -> "Walk":
         try:
             return walk(self.root)
         except OSError as error:
@@ -180,9 +198,12 @@ class Archive:
         """Return all names, sorted, without a single folder around everything."""
         return _lines([name for name in self._inner if _seen(name)], self.path)
 
-    def hidden(self) -> list[str]:
-        """Return the names in the same folders that begin with a dot, sorted."""
+    def left_out(self) -> list[str]:
+        """Return the names in the same folders that are left out, sorted."""
         return sorted(filter(_hidden, self._inner))
+
+    def special(self, name: str) -> str | None:
+        """Return None: members that are no regular files have no names here."""
 
     def near(self, name: str) -> str | None:
         """Return a name that differs by case, blanks, Unicode form or slashes alone."""
@@ -333,14 +354,21 @@ def _headers(read_at: ReadAt) -> Any:
     return _Headers(read_at)
 
 
-def walk(folder: Path) -> list[str]:
-    """Return the names of all files below a folder, relative and with `/`, in no order.
+class Walk(NamedTuple):
+    """The names of what lies below a folder, relative and with `/`, in no order."""
+
+    files: list[str]
+    special: list[str]  # pipes, sockets and devices
+
+
+def walk(folder: Path) -> Walk:
+    """Return the names of all that lies below a folder and is no folder.
 
     Hidden folders are not entered; hidden files are named. Links to folders are followed, but not
     to one that they lie in, and of the links that are found by way of a link one to each folder, so
     that links in circles end. Raises OSError for a folder that cannot be read.
     """
-    found: list[str] = []
+    found = Walk([], [])
     # each with its name, the folders that it lies in, and what its links have led to; None: no link
     # has led to it
     folders: list[tuple[str, list[_Inode], set[_Inode] | None]] = [("", [_inode(folder)], None)]
@@ -351,7 +379,8 @@ def walk(folder: Path) -> list[str]:
         for entry in entries:
             name = f"{inner}{entry.name}"
             if not _is_folder(entry):
-                found.append(name)
+                odd = not _is_file(entry) and special(folder / name) is not None
+                (found.special if odd else found.files).append(name)
             elif not entry.name.startswith("."):
                 own, by_link = _inode(folder / name), linked
                 if own in above:  # a link has led out of the folder, and this back into it
@@ -372,6 +401,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
         return False
 
 

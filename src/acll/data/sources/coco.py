@@ -101,7 +101,8 @@ def _no_annotations(storage: Storage, part: CocoSplit, path: Path) -> DataError:
     hint = ""
     if near not in (None, part.annotations):
         hint = f"; {near} is, {difference(part.annotations, str(near))}"
-    return DataError(f"{path}/{part.annotations}: there is no such file{hint}")
+    words = storage.special(part.annotations) or f"there is no such file{hint}"
+    return DataError(f"{path}/{part.annotations}: {words}")
 
 
 def _manifest(task: Coco, root: Path) -> Manifest:
@@ -132,7 +133,7 @@ def _manifest(task: Coco, root: Path) -> Manifest:
             samples.append(Sample(name, split, name, mask=mask, group=group_of(name, task.group)))
     _refuse_links(storage, samples, path)
     below = tuple(_in(part.images, "") for part in parts.values())
-    looked_at = [name for name in [*names, *storage.hidden()] if name.startswith(below)]
+    looked_at = [name for name in [*names, *storage.left_out()] if name.startswith(below)]
     used = [sample.image for sample in samples]
     warnings = unused(storage, looked_at, used, "the annotations do not list it")
     for split, content in contents.items():
@@ -312,6 +313,7 @@ def _content(storage: Storage, part: CocoSplit, path: Path) -> dict[str, Any]:
         words = {
             IsADirectoryError: "a folder, not a file of annotations",
             KeyError: f"has no {error}",
+            OSError: getattr(error, "strerror", None) or f"cannot be read: {error}",
         }.get(type(error), f"not annotations in COCO's format: {error}")
         raise DataError(f"{where}: {words}") from None
     if fault is not None:

@@ -281,7 +281,7 @@ def _beside(path: Path, used: Iterable[str]) -> list[str]:
         (folder / file.name).as_posix()
         for folder in folders
         for file in (path.parent / folder).iterdir()
-        if file.is_file()
+        if not file.is_dir()
     )
 
 
