@@ -1537,13 +1537,27 @@ def test_blanks_at_the_ends_of_cells_and_empty_lines_mean_nothing(tmp_path, prep
     assert prepared_of(table(name)).bytes == before
 
 
+LOOK_THE_SAME = (
+    "classes that differ only by blanks, letters that are not seen or their Unicode form"
+)
+
+
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
         (("1", "1.0", "2"), "labels that are one number: 1, 1.0"),
         (("1.50", "1.5"), "labels that are one number: 1.5, 1.50"),
-        (("caf\u00e9", "cafe\u0301"), "classes that differ only by blanks or their Unicode form"),
-        (("a b", "a\u00a0b"), "classes that differ only by blanks or their Unicode form"),
+        (("caf\u00e9", "cafe\u0301"), LOOK_THE_SAME),
+        (("a b", "a\u00a0b"), LOOK_THE_SAME),
+        (("cat", "cat\u200e"), LOOK_THE_SAME),
+        (("cat", "cat\u200d"), LOOK_THE_SAME),
+        (("cat", "ca\u00adt"), LOOK_THE_SAME),
+        (("cat", "ca\u200bt"), LOOK_THE_SAME),
+        (("cat", "c\u2060at", "dog"), LOOK_THE_SAME),
+        (("cat", "cat\ufe0f"), LOOK_THE_SAME),
+        (("cat", "cat\u3164"), LOOK_THE_SAME),
+        (("1", "\uff11"), LOOK_THE_SAME),
+        (("fish", "\ufb01sh"), LOOK_THE_SAME),
     ],
 )
 def test_labels_that_are_one_are_refused(tmp_path, prepared_of, labels, words):
@@ -1551,9 +1565,39 @@ def test_labels_that_are_one_are_refused(tmp_path, prepared_of, labels, words):
     assert words in fault(table(), tmp_path, prepared_of)
 
 
-def test_labels_that_differ_by_their_case_are_a_warning(tmp_path, prepared_of):
-    tabled(tmp_path, rows_with(tmp_path, labels=("A", "a", "b")))
-    assert prepared_of(table()).summary["warnings"]["likeness"] == 2
+@pytest.mark.parametrize(
+    "labels",
+    [("A", "a"), ("'a'", "a"), ('"a"', "a"), ("\u201ca\u201d", "a"), ("01", "1"), ("0", "000")],
+)
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_labels_that_differ_by_case_quotes_or_zeros_are_a_warning(
+    tmp_path, prepared_of, labels, name
+):
+    tabled(tmp_path, rows_with(tmp_path, labels=(*labels, "b")), name)
+    made = prepared_of(table(name))
+    assert sorted(made.header.classes) == sorted((*labels, "b"))
+    assert made.summary["warnings"]["likeness"] == 2
+
+
+def test_folders_that_are_one_number_are_a_warning(tmp_path, prepared_of):
+    for label in ("1", "01", "2"):
+        for number in range(3):
+            image = miniatures.colour(int(label) - 1, number)
+            save(tmp_path / f"pets/train/{label}/{number}.png", image)
+    task = ImageFolder(source="image_folder", path="pets", image_size=16)
+    assert prepared_of(task).summary["warnings"]["likeness"] == 2
+
+
+def test_a_blank_before_a_quote_is_no_part_of_a_cell(tmp_path, prepared_of):
+    path = tabled(tmp_path, rows_with(tmp_path, labels=("a", "b, c")))
+    before = prepared_of(table()).bytes
+    lines = ['path, "label"']
+    for row in rows_of.DictReader(path.read_text().splitlines()):
+        lines.append(f'"{row["path"]}",  "{row["label"]}"')
+    path.write_text("\n".join(lines) + "\n")
+    made = prepared_of(table())
+    assert made.header.classes == ("a", "b, c")
+    assert made.bytes == before
 
 
 def test_a_label_that_is_nearly_one_of_the_classes_is_named(tmp_path, prepared_of):

@@ -210,7 +210,7 @@ def _csv(path: Path) -> tuple[list[str], Cells]:
     """Return the names of the columns, and the rows below that are not empty."""
     cells: Cells = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, strict=True)
+        rows = csv.reader(file, strict=True, skipinitialspace=True)
         try:
             for number, row in enumerate(rows, 1):
                 if row:
