@@ -1,11 +1,16 @@
 """Small raw data, and what preparing them gives, as arrays."""
 
 import csv
+import os
+import signal
+import socket
 import struct
 import tarfile
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,6 +174,43 @@ def faults(task, root: Path) -> list[str]:
     assert "cannot be used (on_error: stop; `skip` leaves them out)" in head
     assert head.endswith(f"all are named in {paths(root)[2].resolve()}")
     return lines
+
+
+def named_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def socket_file(path: Path) -> None:
+    here = os.open(path.parent, os.O_RDONLY)
+    try:  # names of sockets are short
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(f"/proc/self/fd/{here}/{path.name}")
+    finally:
+        os.close(here)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+# what is no regular file: what makes it, and how it is called
+SPECIAL = {named_pipe: "a named pipe", socket_file: "a socket", device: "a device"}
+
+
+@contextmanager
+def soon(seconds: float = 60) -> Iterator[None]:
+    """Raise TimeoutError within what waits without end."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def raster(path: Path, values: np.ndarray, **options) -> Path:

@@ -157,19 +157,50 @@ CASES["grey_white_is_0.tif"] = _grey(tiffinfo={262: 0})
 
 def _few_bits(bits, white_is_0):
     def write(path):
-        values = GREY % 2**bits
-        stored = 2**bits - 1 - values if white_is_0 else values
+        white, deep = 2**bits - 1, bits > 8
+        values = DEEP[0] & np.uint16(white) if deep else GREY & np.uint8(white)
+        stored = white - values if white_is_0 else values
         photometric = "MINISWHITE" if white_is_0 else "MINISBLACK"
         raster(path, stored[None], nbits=bits, photometric=photometric)
-        levels = np.rint(values * (255 / (2**bits - 1))).astype(np.uint8)
+        levels = np.rint(values * ((65535 if deep else 255) / white)).astype(values.dtype)
         return levels[None], values
 
     return write
 
 
-for bits in (1, 2, 4, 7):
+for bits in (1, 2, 4, 7, *range(9, 16)):
     for white_is_0 in (False, True):
         CASES[f"{bits}_bits_{white_is_0}.tif"] = _few_bits(bits, white_is_0)
+
+
+def _colour_of_few_bits(bits, **options):
+    def write(path):
+        white = 2**bits - 1
+        values = with_alpha(DEEP, 257) & np.uint16(white)
+        raster(path, values, nbits=bits, photometric="RGB", **options)
+        return np.rint(values[:3] * (65535 / white)).astype(np.uint16), None
+
+    return write
+
+
+for bits in (10, 12):
+    CASES[f"colour_of_{bits}_bits.tif"] = _colour_of_few_bits(bits, alpha="YES")
+CASES["colour_of_12_bits_tiled.tif"] = _colour_of_few_bits(
+    12, alpha="YES", tiled=True, blockxsize=16, blockysize=16, compress="deflate"
+)
+
+
+@case
+def multiplied_alpha_of_12_bits(path):
+    alpha = np.full((1, HEIGHT, WIDTH), 2047, np.uint16)
+    alpha[0, 0] = 0
+    raster(
+        path, np.concatenate([DEEP % 2048, alpha]), nbits=12, photometric="RGB",
+        alpha="PREMULTIPLIED",
+    )  # fmt: skip
+    spread = [np.rint(one * (65535 / 4095)).astype(int) for one in (DEEP % 2048, alpha)]
+    colours = np.where(alpha == 0, 0, spread[0] * 65535 // np.maximum(spread[1], 1))
+    return colours.clip(0, 65535).astype(np.uint16), None
 
 
 def _numbers(dtype, **options):

@@ -25,7 +25,20 @@ from acll.serving.inputs import ImageError, pixels_of, prepared_image, prepared_
 from acll.serving.model import Segmented
 from acll.training.metrics import mean_iou
 from conftest import learn, outputs, states_equal, tiny_packed, tiny_task
-from datasets import PETS, STREETS, changed, pets, picture, prepare, raster, save, smooth, streets
+from datasets import (
+    PETS,
+    SPECIAL,
+    STREETS,
+    changed,
+    pets,
+    picture,
+    prepare,
+    raster,
+    save,
+    smooth,
+    soon,
+    streets,
+)
 
 CPU = torch.device("cpu")
 SMALL = BackboneNetwork(backbone="resnet_small")
@@ -438,6 +451,65 @@ def classifier(tmp_path):
 def test_images_that_cannot_be_used_are_refused_with_the_reason(classifier, image, message):
     with pytest.raises(ImageError, match=message):
         classifier.predict("a", image)
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+@pytest.mark.parametrize("kind", ["classification", "segmentation"])
+def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path, make, kind):
+    packed = tiny_packed("a", spec=UNET, kind=kind, size=16)
+    packed_file.write_packed(tmp_path / "network.safetensors", packed)
+    make(tmp_path / "x.png")
+    words = rf"x\.png: cannot be read: no regular file, but {SPECIAL[make]}"
+    with soon(20), pytest.raises(ImageError, match=words):
+        acll.load(tmp_path / "network.safetensors").predict("a", tmp_path / "x.png")
+    with soon(20), pytest.raises(PackingError, match=words):
+        acll.load(tmp_path / "x.png")
+
+
+ONES = torch.ones(3, 5, 5)
+ODD_TENSORS = {
+    "sparse": lambda: ONES.to_sparse(),
+    "csr": lambda: ONES[0].to_sparse_csr(),
+    "of another layout": lambda: ONES.to_mkldnn(),
+    "nested": lambda: torch.nested.nested_tensor([ONES[0]]),
+    "jagged": lambda: torch.nested.nested_tensor([ONES[0]], layout=torch.jagged),
+    "quantized": lambda: torch.quantize_per_tensor(ONES, 1.0, 0, torch.quint8),
+    "meta": lambda: ONES.to("meta"),
+    "complex": lambda: ONES.to(torch.complex64),
+    "conjugated": lambda: ONES.to(torch.complex64).conj(),
+    "of bits8": lambda: ONES.to(torch.uint8).view(torch.bits8),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ODD_TENSORS)
+def test_tensors_that_hold_no_pixels_are_refused_with_what_is_accepted(classifier, name):
+    message = r"a tensor that is .*: must be a dense one of uint8, uint16, or floats in which white"
+    for one in (ODD_TENSORS[name](), [ODD_TENSORS[name]()]):
+        with pytest.raises(ImageError, match=message):
+            classifier.predict("a", one)
+
+
+@pytest.mark.parametrize("name", ["sparse", "meta", "complex", "quantized"])
+def test_a_batch_of_tensors_that_hold_no_pixels_is_refused(classifier, name, monkeypatch):
+    monkeypatch.setitem(globals(), "ONES", torch.ones(2, 3, 5, 5))
+    with pytest.raises(ImageError, match=r"a tensor that is .*: must be a dense one"):
+        classifier.predict("a", ODD_TENSORS[name]())
+
+
+def test_tensors_that_are_stored_in_another_way_are_images_all_the_same(classifier):
+    values = torch.from_numpy(smooth(3).copy()).permute(2, 0, 1) / 255
+    expected = classifier.predict("a", values).probabilities
+    negative = torch.imag(torch.complex(values, -values).conj())
+    assert negative.is_neg()
+    for one in (
+        values.clone().requires_grad_(),
+        torch.nn.Parameter(values.clone()),
+        negative,
+        values.double(),
+        values.contiguous(),
+    ):
+        assert np.array_equal(classifier.predict("a", one).probabilities, expected)
 
 
 @pytest.mark.parametrize("kind", ["classification", "segmentation"])

@@ -10,7 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -32,6 +34,7 @@ from acll.data.sources.cub200 import Cub200
 from acll.data.sources.image_folder import ImageFolder
 from acll.data.sources.table import Table
 from acll.data.sources.torchvision import Torchvision
+from datasets import SPECIAL, pack, pets, soon
 from miniatures import DATASETS, MASKS, PUBLISHED, SEGMENTED, label_of, save, truncate, write
 
 SPLITS = ("train", "val", "test")
@@ -573,6 +576,71 @@ def test_lists_of_birds_that_do_not_fit_are_named(birds, prepared_of, name, cont
 
 
 # --------------------------------------------------------------------------------------------------
+# what is no regular file
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+def test_what_is_no_regular_file_among_images_is_left_out_and_counted(tmp_path, prepared_of, make):
+    pets(tmp_path)
+    task = ImageFolder(source="image_folder", path="pets", image_size=16)
+    before = prepared_of(task).bytes
+    make(tmp_path / "pets/train/cat/x.png")
+    with soon():
+        identity(task, tmp_path, tmp_path / "cache")
+        made = prepared_of(task)
+    assert made.bytes == before
+    assert made.summary["warnings"] == {"unused": 1}
+    (row,) = made.report
+    assert row["file"] == "train/cat/x.png"
+    assert row["message"] == f"not read: no regular file, but {SPECIAL[make]}"
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+@pytest.mark.parametrize("name", ["pets", "pets.zip", "pets.tar.gz"])
+def test_data_that_are_no_regular_file_are_refused(tmp_path, prepared_of, make, name):
+    make(tmp_path / name)
+    task = ImageFolder(source="image_folder", path=name, image_size=16)
+    with soon():
+        assert f"{name}: no regular file, but {SPECIAL[make]}" in fault(task, tmp_path, prepared_of)
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+def test_a_table_that_is_or_names_no_regular_file_is_refused(tmp_path, prepared_of, make):
+    rows = rows_with(tmp_path)
+    tabled(tmp_path, rows)
+    path = tmp_path / "data" / rows[0]["path"]
+    path.unlink()
+    make(path)
+    words = f"no regular file, but {SPECIAL[make]}"
+    with soon():
+        identity(table(), tmp_path, tmp_path / "cache")
+        message = fault(table(), tmp_path, prepared_of)
+    assert f"images/cat/0.png: named in t.csv, but {words}" in message
+    make(tmp_path / "data/u.csv")
+    with soon():
+        assert f"u.csv: {words}" in fault(table("u.csv"), tmp_path, prepared_of)
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("train2017/000000000001.png", "000000000001.png: named in the annotations, but"),
+        ("annotations/train.json", "annotations/train.json:"),
+    ],
+)
+def test_coco_that_names_no_regular_file_is_refused(tmp_path, prepared_of, make, file, words):
+    annotated(tmp_path, [outlined([LEFT])])
+    (tmp_path / "coco" / file).unlink()
+    make(tmp_path / "coco" / file)
+    with soon():
+        message = fault(coco(), tmp_path, prepared_of)
+    assert f"{words} no regular file, but {SPECIAL[make]}" in message
+    with pytest.raises(DataError) if file.endswith("json") else nullcontext(), soon():
+        identity(coco(), tmp_path, tmp_path / "cache")
+
+
+# --------------------------------------------------------------------------------------------------
 # COCO
 
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 3, "name": "car"}]
@@ -700,7 +768,18 @@ def test_an_object_of_several_polygons_is_drawn_whole(tmp_path, prepared_of):
     assert (masks_of(prepared_of(coco())) == expected).all()
 
 
-@pytest.mark.parametrize("areas", [(120, 60, 6), (None, None, None), (120, None, 6)])
+@pytest.mark.parametrize(
+    "areas",
+    [
+        (120, 60, 6),
+        (None, None, None),
+        (0.1, 60, 120),  # which contradict their outlines
+        (0, 1e300, 10**400),
+        (-1, float("nan"), float("inf")),
+        (float("nan"), None, float("nan")),
+        ("1", [], {}),
+    ],
+)
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_small_objects_lie_upon_large_ones_and_crowds_are_ignored(
     tmp_path, prepared_of, areas, order
@@ -1083,6 +1162,59 @@ def test_an_image_whose_name_is_written_otherwise_is_named(
     }
 
 
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("train2017", "train2017/{}"),
+        ("train2017", "train2017\\{}"),
+        ("train2017", "./Train2017/{}"),
+        ("data/train2017", "train2017/{}"),
+        ("data/train2017", "data/train2017/{}"),
+        ("data/train2017", "data\\train2017\\{}"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_name_that_repeats_the_folder_of_images_is_explained(
+    tmp_path, prepared_of, folder, name, packed
+):
+    annotated(tmp_path, [outlined([LEFT])])
+    root = tmp_path / "coco"
+    if folder != "train2017":
+        (root / "data").mkdir()
+        (root / "train2017").rename(root / folder)
+    file = "000000000001.png"
+    edited(tmp_path, of("images", 1, file_name=name.format(file)))
+    task = coco(train={"images": folder, "annotations": "annotations/train.json"})
+    if packed:
+        task = task.model_copy(update={"path": pack(root, tmp_path / "coco.zip").name})
+    assert (
+        f"but not there; {folder}/{file} is: a file_name begins below `{folder}`, so write {file}"
+    ) in fault(task, tmp_path, prepared_of)
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_an_image_that_is_listed_under_two_names_by_a_link_is_refused(tmp_path, prepared_of, link):
+    annotated(tmp_path, [outlined([LEFT])], images=7)
+    folder = tmp_path / "coco/train2017"
+    twin = folder / "000000000001.png"
+    twin.unlink()
+    link(folder / "000000000000.png", twin)
+    words = (
+        "the annotations of train list one image under two names, of which one is a link: "
+        "train2017/000000000000.png, train2017/000000000001.png"
+    )
+    for task in (coco(), coco(on_error="skip")):
+        assert words in fault(task, tmp_path, prepared_of)
+    if link is os.link:
+        with tarfile.open(tmp_path / "coco.tar", "w") as archive:
+            archive.add(tmp_path / "coco", "coco")
+        assert words in fault(coco(path="coco.tar"), tmp_path, prepared_of)
+    # a link that no annotation names contradicts nothing
+    edited(tmp_path, lambda content: content["images"].pop(1))
+    edited(tmp_path, lambda content: content["annotations"].pop(1))
+    assert "unused" not in prepared_of(coco()).summary["warnings"]
+
+
 def test_a_folder_of_images_that_is_not_there_is_named(tmp_path, prepared_of):
     annotated(tmp_path, [outlined([LEFT])])
     near = {"images": "Train2017", "annotations": "annotations/train.json"}
@@ -1134,10 +1266,13 @@ def test_an_object_outside_of_its_image_is_reported(tmp_path, prepared_of, outli
     )
 
 
-def test_an_area_that_is_no_number_is_measured(tmp_path, prepared_of):
-    drawn = [outlined([CORNER], 3, area=float("nan")), outlined([WHOLE], 18, area=float("nan"))]
+@pytest.mark.parametrize("areas", [(None, None), (1, 2), (2, 1)])
+def test_of_objects_of_one_size_the_later_lies_on_top(tmp_path, prepared_of, areas):
+    drawn = [outlined([LEFT], 18, area=areas[0]), outlined([LEFT], 3, area=areas[1])]
     annotated(tmp_path, drawn)
-    assert (masks_of(prepared_of(coco()))[:, :2, :3] == 2).all()
+    masks = masks_of(prepared_of(coco()))
+    assert (masks[:, :, :6] == 2).all()
+    assert (masks[:, :, 6:] == 0).all()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -1498,13 +1633,27 @@ def test_blanks_at_the_ends_of_cells_and_empty_lines_mean_nothing(tmp_path, prep
     assert prepared_of(table(name)).bytes == before
 
 
+LOOK_THE_SAME = (
+    "classes that differ only by blanks, letters that are not seen or their Unicode form"
+)
+
+
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
         (("1", "1.0", "2"), "labels that are one number: 1, 1.0"),
         (("1.50", "1.5"), "labels that are one number: 1.5, 1.50"),
-        (("caf\u00e9", "cafe\u0301"), "classes that differ only by blanks or their Unicode form"),
-        (("a b", "a\u00a0b"), "classes that differ only by blanks or their Unicode form"),
+        (("caf\u00e9", "cafe\u0301"), LOOK_THE_SAME),
+        (("a b", "a\u00a0b"), LOOK_THE_SAME),
+        (("cat", "cat\u200e"), LOOK_THE_SAME),
+        (("cat", "cat\u200d"), LOOK_THE_SAME),
+        (("cat", "ca\u00adt"), LOOK_THE_SAME),
+        (("cat", "ca\u200bt"), LOOK_THE_SAME),
+        (("cat", "c\u2060at", "dog"), LOOK_THE_SAME),
+        (("cat", "cat\ufe0f"), LOOK_THE_SAME),
+        (("cat", "cat\u3164"), LOOK_THE_SAME),
+        (("1", "\uff11"), LOOK_THE_SAME),
+        (("fish", "\ufb01sh"), LOOK_THE_SAME),
     ],
 )
 def test_labels_that_are_one_are_refused(tmp_path, prepared_of, labels, words):
@@ -1512,9 +1661,39 @@ def test_labels_that_are_one_are_refused(tmp_path, prepared_of, labels, words):
     assert words in fault(table(), tmp_path, prepared_of)
 
 
-def test_labels_that_differ_by_their_case_are_a_warning(tmp_path, prepared_of):
-    tabled(tmp_path, rows_with(tmp_path, labels=("A", "a", "b")))
-    assert prepared_of(table()).summary["warnings"]["likeness"] == 2
+@pytest.mark.parametrize(
+    "labels",
+    [("A", "a"), ("'a'", "a"), ('"a"', "a"), ("\u201ca\u201d", "a"), ("01", "1"), ("0", "000")],
+)
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_labels_that_differ_by_case_quotes_or_zeros_are_a_warning(
+    tmp_path, prepared_of, labels, name
+):
+    tabled(tmp_path, rows_with(tmp_path, labels=(*labels, "b")), name)
+    made = prepared_of(table(name))
+    assert sorted(made.header.classes) == sorted((*labels, "b"))
+    assert made.summary["warnings"]["likeness"] == 2
+
+
+def test_folders_that_are_one_number_are_a_warning(tmp_path, prepared_of):
+    for label in ("1", "01", "2"):
+        for number in range(3):
+            image = miniatures.colour(int(label) - 1, number)
+            save(tmp_path / f"pets/train/{label}/{number}.png", image)
+    task = ImageFolder(source="image_folder", path="pets", image_size=16)
+    assert prepared_of(task).summary["warnings"]["likeness"] == 2
+
+
+def test_a_blank_before_a_quote_is_no_part_of_a_cell(tmp_path, prepared_of):
+    path = tabled(tmp_path, rows_with(tmp_path, labels=("a", "b, c")))
+    before = prepared_of(table()).bytes
+    lines = ['path, "label"']
+    for row in rows_of.DictReader(path.read_text().splitlines()):
+        lines.append(f'"{row["path"]}",  "{row["label"]}"')
+    path.write_text("\n".join(lines) + "\n")
+    made = prepared_of(table())
+    assert made.header.classes == ("a", "b, c")
+    assert made.bytes == before
 
 
 def test_a_label_that_is_nearly_one_of_the_classes_is_named(tmp_path, prepared_of):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,30 @@ from acll.errors import UserError
 
 # what a disk says that has no room, for anybody or for this user, or takes nothing
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+_SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def special(path: Path) -> str | None:
+    """Return in words what is neither a file nor a folder; None for these, or where nothing is."""
+    try:
+        kind = _SPECIAL.get(stat.S_IFMT(path.stat().st_mode))
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return None
+    return None if kind is None else f"no regular file, but {kind}"
+
+
+def refuse_special(path: Path) -> None:
+    """Raise OSError for a pipe, a socket or a device: to open or read it may wait without end."""
+    words = special(path)
+    if words is not None:
+        raise OSError(errno.EINVAL, words, str(path))
 
 
 @contextmanager

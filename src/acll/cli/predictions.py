@@ -49,7 +49,9 @@ def files_of(images: Sequence[str]) -> dict[Path, Path]:
     for path in map(Path, names):
         inside = [path]
         if _is_folder(path):
-            inside = [path / name for name in sorted(walk(path)) if _is_input(name)]
+            below = walk(path)
+            names_below = sorted([*below.files, *below.special])  # the latter are said to be bad
+            inside = [path / name for name in names_below if _is_input(name)]
         if not inside:
             raise UserError(
                 f"{path}: there is no image in this folder, whose name would end with "

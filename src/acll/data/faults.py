@@ -32,7 +32,7 @@ FaultKind = Literal[
     "two labels",  # the same image with two labels
     "group",  # samples of one group in two splits
     "class",  # a class without samples in a split
-    "likeness",  # classes whose names differ by their case alone
+    "likeness",  # classes whose names differ by their case, quotes or zeros alone
     "annotation",  # annotations that belong to no image, or share an id
     "column",  # a column of a table that is not read, and may say the split
     "unused",  # a file that is there and makes no sample

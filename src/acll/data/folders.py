@@ -85,8 +85,9 @@ def _elsewhere(names: list[str], folders: set[str], path: Path) -> str:
 
 def unused_files(storage: Storage, accounted_for: Iterable[str], inner: str) -> list[DataFault]:
     """Return a fault for each file that may be an image and that nothing accounts for."""
+    names = [*storage.names(), *storage.specials()]
     why = f"it lies elsewhere, or its ending is not one of images (expected: <split>/{inner})"
-    return unused(storage, storage.names(), storage.hidden(), accounted_for, why)
+    return unused(storage, names, storage.hidden(), accounted_for, why)
 
 
 def folders_in_split(path: Path, split: str, images: list[str]) -> set[str]:

@@ -69,18 +69,19 @@ def unused(
     files among `names` are not.
     """
     taken = set(used)
-    left = {name: f"not read: {why}" for name in names if may_be_image(name)}
-    left |= {
-        name: "not read, since it or a folder around it has a hidden name"
-        for name in hidden
-        if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
-    }
-    left = {name: words for name, words in left.items() if name not in taken}
-    if not left:
+    left = [name for name in names if may_be_image(name) and name not in taken]
+    images = (name for name in hidden if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES)
+    unseen = [name for name in images if name not in taken]
+    if not left and not unseen:
         return []
     files = {storage.file_of(name) for name in taken}
-    return [
-        DataFault("unused", name, words)
-        for name, words in left.items()
-        if storage.file_of(name) not in files
+    faults = []
+    for name in left:
+        special = storage.special(name)
+        if special is not None or storage.file_of(name) not in files:
+            faults.append(DataFault("unused", name, f"not read: {special or why}"))
+    words = "not read, since it or a folder around it has a hidden name"
+    faults += [
+        DataFault("unused", name, words) for name in unseen if storage.file_of(name) not in files
     ]
+    return faults

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from acll.errors import UserError
+from acll.files import refuse_special
 
 IMAGE_SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif",
@@ -189,8 +190,14 @@ def within(pixels: Pixels, box: Box | None) -> Pixels:
 
 
 def stream_of(file: File) -> IO[bytes]:
-    """Return a file opened for reading from its beginning; one in memory is not copied."""
-    return file.open("rb") if isinstance(file, Path) else BytesIO(file.getvalue())
+    """Return a file opened for reading from its beginning; one in memory is not copied.
+
+    Raises OSError, also for a path of a pipe or a device, before it is opened.
+    """
+    if not isinstance(file, Path):
+        return BytesIO(file.getvalue())
+    refuse_special(file)
+    return file.open("rb")
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 # what other people call the splits
 _SPLIT_WORDS = {
@@ -22,6 +22,10 @@ _PART_WORDS = {
     },
 }  # fmt: skip
 _BLANK = r"[\s\u200b\u2060\ufeff]"  # letters without a shape are no blanks for `str.strip`
+# letters that are not seen and are no format characters (category Cf): fillers of Hangul, selectors
+# of variants, a joiner
+_UNSEEN = re.compile(r"[\u034f\u115f\u1160\u180b-\u180d\u3164\ufe00-\ufe0f\uffa0]")
+_QUOTES = "'\"`´‘’‚“”„«»‹›"
 _ENDS = re.compile(rf"^{_BLANK}+|{_BLANK}+$")
 
 
@@ -31,32 +35,49 @@ def stripped(text: str) -> str:
 
 
 def in_one_form(text: str) -> str:
-    """Return text as it looks: one Unicode form, single blanks, none at the ends."""
-    return re.sub(f"{_BLANK}+", " ", stripped(unicodedata.normalize("NFC", text)))
+    """Return text as it looks: one Unicode form, single blanks, none at the ends.
+
+    Letters of another width are those of the usual one, and letters that are not seen are left out.
+    """
+    one_form = text
+    if not text.isascii():
+        seen = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+        one_form = unicodedata.normalize("NFKC", _UNSEEN.sub("", seen))
+    return re.sub(f"{_BLANK}+", " ", stripped(one_form))
 
 
 def folded(name: str) -> str:
     """Return what is equal for names that differ only by case, blanks, Unicode form or slashes."""
     text = in_one_form(name.replace("\\", "/")).casefold()
-    return unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFKC", text)
 
 
 def difference(name: str, other: str) -> str:
     """Return in words how another name differs whose folded form is equal."""
     if "\\" in name + other:
         return "written with / in place of \\" if "\\" in name else "written with \\ in place of /"
-    forms = [unicodedata.normalize("NFC", one) for one in (name, other)]
+    forms = [unicodedata.normalize("NFKC", one) for one in (name, other)]
     if forms[0] == forms[1]:
         return "written in another Unicode form"
-    same_case = forms[0].casefold() == forms[1].casefold()
-    return "written in another case" if same_case else "written with other blanks"
+    if forms[0].casefold() == forms[1].casefold():
+        return "written in another case"
+    return "written with other blanks, or letters that are not seen"
 
 
-def alike(names: Iterable[str]) -> list[list[str]]:
-    """Return the groups of unlike names whose folded forms are equal, all sorted."""
+def as_class(name: str) -> str:
+    """Return what is equal for names that may mean one class.
+
+    Beside what `folded` does, quotes around a name and zeros before a number mean nothing.
+    """
+    text = folded(name).strip(_QUOTES).strip()
+    return text.lstrip("0") or "0" if text.isdecimal() else text
+
+
+def alike(names: Iterable[str], form: Callable[[str], str] = folded) -> list[list[str]]:
+    """Return the groups of unlike names whose forms are equal, all sorted."""
     groups: dict[str, set[str]] = defaultdict(set)
     for name in names:
-        groups[folded(name)].add(name)
+        groups[form(name)].add(name)
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 

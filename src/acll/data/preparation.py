@@ -24,7 +24,7 @@ from acll.data.errors import DataError
 from acll.data.faults import DataFault, counted, in_words, some, write_faults
 from acll.data.images import Box, top_of
 from acll.data.manifest import Manifest, Sample
-from acll.data.names import alike, in_one_form
+from acll.data.names import alike, as_class, in_one_form
 from acll.data.palettes import PaletteCheck
 from acll.data.prepared import Content, TaskInfo
 from acll.data.splits import merge_groups, strata_of, stratified_group_split, subset
@@ -233,16 +233,17 @@ def _refuse_labels(name: str, classes: Sequence[str]) -> None:
     for group in alike(classes):
         if len({in_one_form(label) for label in group}) < len(group):
             raise DataError(
-                f"{name}: classes that differ only by blanks or their Unicode form: "
-                f"{', '.join(map(ascii, group))}; give them one name"
+                f"{name}: classes that differ only by blanks, letters that are not seen or their "
+                f"Unicode form: {', '.join(map(ascii, group))}; give them one name"
             )
 
 
 def _alike_classes(classes: Sequence[str]) -> list[DataFault]:
-    """Return a fault for each class whose name differs from another one by its case alone."""
+    """Return a fault for each class whose name differs from another one by its case, by quotes
+    around it or by zeros before a number alone."""
     return [
         DataFault("likeness", label, f"a class, and so is {some([*group[:at], *group[at + 1 :]])}")
-        for group in alike(classes)
+        for group in alike(classes, as_class)
         for at, label in enumerate(group)
     ]
 

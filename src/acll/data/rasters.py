@@ -151,18 +151,24 @@ class Raster:
             return np.ascontiguousarray(self.palette[values[0]].transpose(2, 0, 1))
         if values.dtype.kind != "u":
             return values
-        values, white = self._levels(values), self._white
-        if white < 255:
-            values = ((values.astype(np.uint16) * 255 + white // 2) // white).astype(np.uint8)
-            white = 255
+        values, white = self._spread(self._levels(values))
         if values.dtype not in (np.uint8, np.uint16):
             return values
         if self._tags.get(_PHOTOMETRIC) == _SEPARATED and len(values) == 4:
             return _colours_of_inks(values, white)
         if self._tags.get(_EXTRA_SAMPLES) == _PREMULTIPLIED and self._raster.count > len(values):
-            alpha = _read(self._raster, [self._raster.count], window)[0]
+            alpha, _ = self._spread(_read(self._raster, [self._raster.count], window)[0])
             return _unmultiplied(values, alpha, white)
         return values
+
+    def _spread(self, values: Pixels) -> tuple[Pixels, int]:
+        """Return unsigned integers in all the levels of 8 or 16 bits, and the highest level."""
+        white = self._white
+        if white in (255, 65535) or values.dtype not in (np.uint8, np.uint16):
+            return values, white
+        highest = int(np.iinfo(values.dtype).max)
+        wide = values.astype(np.uint32)
+        return ((wide * highest + white // 2) // white).astype(values.dtype), highest
 
 
 def lossy(what: str) -> str:

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from acll.data.errors import DataError
 from acll.data.faults import DataFault, some
 from acll.data.gzipped import Gzipped
 from acll.data.names import difference, folded, split_meant
+from acll.files import refuse_special, special
 
 _COMPRESSED = (".tar.gz", ".tgz")  # as a whole
 _ARCHIVES = (".zip", ".tar", *_COMPRESSED)
@@ -43,13 +44,22 @@ _LARGEST_HEADER = 2**24  # bytes of a name or of attributes in a tar file
 
 
 class Storage(Protocol):
-    """Files by name, relative and with `/`; names that begin with a dot are left out."""
+    """Files by name, relative and with `/`.
+
+    Names that begin with a dot are left out, and so is what is no regular file: pipes, devices.
+    """
 
     def names(self) -> list[str]:
         """Return all names, sorted."""
 
     def hidden(self) -> list[str]:
         """Return the names that begin with a dot, or lie in a folder that does, sorted."""
+
+    def specials(self) -> list[str]:
+        """Return the names of pipes, sockets and devices, sorted."""
+
+    def special(self, name: str) -> str | None:
+        """Return in words what a name is that is left out as no regular file; else None."""
 
     def near(self, name: str) -> str | None:
         """Return a name that differs by case, blanks, Unicode form or slashes alone."""
@@ -92,6 +102,9 @@ def storage_of(path: Path) -> Storage:
 
 def missing(path: Path) -> DataError:
     """Return the error for a path at which nothing lies; its message says what to do."""
+    odd = special(path)
+    if odd is not None:
+        return DataError(f"{path}: {odd}")
     if path.with_name(f"{path.name}.dvc").is_file():
         return DataError(f"{path}: not here, but known to DVC; `dvc pull {path}.dvc` brings it")
     files = (*_ARCHIVES, *_OTHER_ARCHIVES, ".csv", ".parquet", ".json")
@@ -114,7 +127,7 @@ def absent(storage: Storage, name: str, where: str) -> DataFault:
     words = f"named in {where}, but not there"
     near = storage.near(name)
     if near == name:
-        words = f"named in {where}, but a folder"
+        words = f"named in {where}, but {storage.special(name) or 'a folder'}"
     elif near is not None:
         words += f"; {near} is, {difference(name, near)}"
     return DataFault("missing", name, words)
@@ -127,7 +140,10 @@ def _names_in(folder: Path) -> list[str]:
 def content_of(storage: Storage, name: str) -> bytes:
     """Return the whole content of a file. Raises OSError."""
     file = storage.open(name)
-    return file.read_bytes() if isinstance(file, Path) else file.read()
+    if not isinstance(file, Path):
+        return file.read()
+    refuse_special(file)
+    return file.read_bytes()
 
 
 @dataclass(frozen=True)
@@ -139,11 +155,19 @@ class Folder:
 
     def names(self) -> list[str]:
         """Return all names, sorted. Raises DataError."""
-        return _lines([name for name in self._walked if _seen(name)], self.root)
+        return _lines([name for name in self._walked.files if _seen(name)], self.root)
 
     def hidden(self) -> list[str]:
         """Return the names that begin with a dot, or lie in a folder that does, sorted."""
-        return sorted(filter(_hidden, self._walked))
+        return sorted(filter(_hidden, self._walked.files))
+
+    def specials(self) -> list[str]:
+        """Return the names of pipes, sockets and devices, sorted."""
+        return _lines([name for name in self._walked.special if _seen(name)], self.root)
+
+    def special(self, name: str) -> str | None:
+        """Return in words what a name is that is left out as no regular file; else None."""
+        return special(self.root / name)
 
     def has(self, name: str) -> bool:
         """Return whether there is a file of this name, which may be one that no file can have."""
@@ -153,7 +177,7 @@ class Folder:
             return False
 
     @cached_property
-    def _walked(self) -> list[str]:
+    def _walked(self) -> "Walk":
         try:
             return walk(self.root, hidden=True)
         except OSError as error:
@@ -209,13 +233,20 @@ class Archive:
         """Return the names that begin with a dot, or lie in a folder that does, sorted."""
         return sorted(filter(_hidden, self._inner))
 
+    def specials(self) -> list[str]:
+        """Return none: members that are no regular files have no names here."""
+        return []
+
+    def special(self, name: str) -> str | None:
+        """Return None, as of `specials`."""
+
     def near(self, name: str) -> str | None:
         """Return a name that differs by case, blanks, Unicode form or slashes alone."""
         return self._folded.get("/".join(map(folded, _parts(name))))
 
     def file_of(self, name: str) -> Hashable:
         """Return what is equal for all names of one file."""
-        return name
+        return self.members[self._inner[name]][0] if name in self._inner else name
 
     def open(self, name: str) -> BytesIO:
         """Return the content of a member. Raises OSError."""
@@ -313,7 +344,10 @@ def _tar(path: Path) -> Archive:
 
         return read
 
-    return Archive(path, {name: (name, size) for name, (_, size) in found.items()}, opener)
+    first: dict[_Place, str] = {}  # a hard link is another name of one file
+    for name, place in found.items():
+        first.setdefault(place, name)
+    return Archive(path, {name: (first[place], place[1]) for name, place in found.items()}, opener)
 
 
 _Place = tuple[int, int]  # position and bytes of a member of a tar file
@@ -414,15 +448,22 @@ def _headers(read_at: ReadAt) -> Any:
     return _Headers(read_at)
 
 
-def walk(folder: Path, hidden: bool = False) -> list[str]:
-    """Return the names of all files below a folder, relative and with `/`, in no order.
+class Walk(NamedTuple):
+    """The names of what lies below a folder, relative and with `/`, in no order."""
+
+    files: list[str]
+    special: list[str]  # pipes, sockets and devices
+
+
+def walk(folder: Path, hidden: bool = False) -> Walk:
+    """Return the names of all that lies below a folder and is no folder.
 
     Hidden files are named. hidden: those in hidden folders, too, except in folders that systems and
     programs make, in those that cannot be read and behind links. Links to folders are followed, but
     not to one that they lie in, and of the links that are found by way of a link one to each
     folder, so that links in circles end. Raises OSError for a folder that cannot be read.
     """
-    found: list[str] = []
+    found = Walk([], [])
     # each with its name, the folders that it lies in, and what its links have led to; None: no link
     # has led to it
     folders: list[tuple[str, list[_Inode], set[_Inode] | None]] = [("", [_inode(folder)], None)]
@@ -431,7 +472,8 @@ def walk(folder: Path, hidden: bool = False) -> list[str]:
         for entry in _entries(folder, inner):
             name = f"{inner}{entry.name}"
             if not _is_folder(entry):
-                found.append(name)
+                odd = not _is_file(entry) and special(folder / name) is not None
+                (found.special if odd else found.files).append(name)
             elif _seen(name) or (hidden and _hidden(name) and not entry.is_symlink()):
                 own, by_link = _inode(folder / name), linked
                 if own in above:  # a link has led out of the folder, and this back into it
@@ -463,6 +505,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
         return False
 
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from acll.files import sha256, written
+from acll.files import refuse_special, sha256, written
 from acll.packing.ownership import PackingError, State, raw_bytes, refuse_not_finite
 
 _WIDTHS = {"U8": 1, "F32": 4}  # bytes of a value
@@ -117,6 +117,7 @@ def open_tensors(path: Path) -> TensorFile:
     """
     try:
         # the library would not say why a file cannot be read
+        refuse_special(path)
         with path.open("rb") as readable:
             at_opening = os.fstat(readable.fileno())
     except FileNotFoundError:

@@ -61,12 +61,32 @@ def pixels_of(image: OneImage) -> Pixels:
             f"{type(image).__name__} is no image: must be a path, an open file, an image of "
             "Pillow, an array or a tensor"
         )
-    if isinstance(image, Tensor):
-        image = image.float() if image.is_floating_point() else image
-    pixels = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    pixels = _values_of(image) if isinstance(image, Tensor) else np.asarray(image)
     if pixels.ndim == 3 and not isinstance(image, Tensor):
         pixels = pixels.transpose(2, 0, 1)
     return _checked(pixels[None] if pixels.ndim == 2 else pixels)
+
+
+def _values_of(image: Tensor) -> NDArray[Any]:
+    """Return the values of a tensor; floats of any width as float32. Raises ImageError."""
+    odd = {
+        "sparse, or of another layout": image.layout != torch.strided,
+        "nested": image.is_nested,
+        "quantized": image.is_quantized,
+        "on the device meta, without values": image.is_meta,
+        "complex": image.is_complex(),
+    }
+    words = next((words for words, holds in odd.items() if holds), None)
+    if words is None:
+        values = image.detach().cpu().resolve_neg()
+        try:
+            return (values.float() if values.is_floating_point() else values).numpy()
+        except TypeError:  # NumPy has no such numbers
+            words = f"of {str(image.dtype).removeprefix('torch.')}"
+    raise ImageError(
+        f"a tensor that is {words}: must be a dense one of uint8, uint16, or floats in which "
+        "white is 1"
+    )
 
 
 def _checked(pixels: NDArray[Any]) -> Pixels:

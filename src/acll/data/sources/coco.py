@@ -1,9 +1,8 @@
 """Annotations in COCO's format (Lin et al. 2014), drawn as masks of classes."""
 
 import json
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -102,7 +101,8 @@ def _no_annotations(storage: Storage, part: CocoSplit, path: Path) -> DataError:
     hint = ""
     if near not in (None, part.annotations):
         hint = f"; {near} is, {difference(part.annotations, str(near))}"
-    return DataError(f"{path}/{part.annotations}: there is no such file{hint}")
+    words = storage.special(part.annotations) or f"there is no such file{hint}"
+    return DataError(f"{path}/{part.annotations}: {words}")
 
 
 def _manifest(task: Coco, root: Path) -> Manifest:
@@ -125,15 +125,17 @@ def _manifest(task: Coco, root: Path) -> Manifest:
     for split, content in contents.items():
         folder = parts[split].images
         for name, image, drawn in _drawn(content, folder, index):
-            fault = _fault_of_name(storage, present, folder, name)
+            fault = _fault_of_name(storage, present, folder, image["file_name"])
             if fault is not None:
                 faults.append(fault)
                 continue
             mask = (image["height"], image["width"], drawn)
             samples.append(Sample(name, split, name, mask=mask, group=group_of(name, task.group)))
+    _refuse_links(storage, samples, path)
     below = tuple(_in(part.images, "") for part in parts.values())
+    among = [*names, *storage.specials()]
     looked_at, hidden = (
-        [name for name in among if name.startswith(below)] for among in (names, storage.hidden())
+        [name for name in found if name.startswith(below)] for found in (among, storage.hidden())
     )
     used = [sample.image for sample in samples]
     warnings = unused(storage, looked_at, hidden, used, "the annotations do not list it")
@@ -229,12 +231,38 @@ def _wanted(task: Coco, contents: dict[str, dict[str, Any]], path: Path) -> list
     return wanted
 
 
-def _fault_of_name(storage: Storage, present: set[str], folder: str, name: str) -> DataFault | None:
-    """Return what is wrong with the name of an image; None where it is there."""
+def _fault_of_name(
+    storage: Storage, present: set[str], folder: str, file_name: str
+) -> DataFault | None:
+    """Return what is wrong with the `file_name` of an image; None where it is there."""
+    name = _in(folder, file_name)
     below = PurePosixPath(_in(folder, ""))
     if ".." in PurePosixPath(name).parts or not PurePosixPath(name).is_relative_to(below):
         return DataFault("missing", name, f"named in the annotations, but not below {below}")
-    return None if name in present else absent(storage, name, "the annotations")
+    if name in present:
+        return None
+    # a file_name may repeat the folder, or the last parts of it
+    for parent in below.parents:
+        meant = storage.near(_in(parent.as_posix(), file_name))
+        if meant in present and PurePosixPath(str(meant)).is_relative_to(below):
+            own = PurePosixPath(str(meant)).relative_to(below)
+            words = f"named in the annotations, but not there; {meant} is"
+            return DataFault(
+                "missing", name, f"{words}: a file_name begins below `{below}`, so write {own}"
+            )
+    return absent(storage, name, "the annotations")
+
+
+def _refuse_links(storage: Storage, samples: Sequence[Sample], path: Path) -> None:
+    """Raise DataError where a split lists a file under two names, which would have two masks."""
+    names: dict[tuple[str, Hashable], str] = {}
+    for sample in samples:
+        other = names.setdefault((sample.split, storage.file_of(sample.image)), sample.image)
+        if other != sample.image:
+            raise DataError(
+                f"{path}: the annotations of {sample.split} list one image under two names, of "
+                f"which one is a link: {other}, {sample.image}; keep one of them"
+            )
 
 
 def _doubtful(content: dict[str, Any], file: str) -> list[DataFault]:
@@ -288,6 +316,7 @@ def _content(storage: Storage, part: CocoSplit, path: Path) -> dict[str, Any]:
         words = {
             IsADirectoryError: "a folder, not a file of annotations",
             KeyError: f"has no {error}",
+            OSError: getattr(error, "strerror", None) or f"cannot be read: {error}",
         }.get(type(error), f"not annotations in COCO's format: {error}")
         raise DataError(f"{where}: {words}") from None
     if fault is not None:
@@ -372,26 +401,21 @@ def _in(folder: str, name: str) -> str:
 def _mask(height: int, width: int, annotations: Drawn) -> Pixels:
     """Return class indices [height, width], smaller objects upon larger ones.
 
-    Raises UnreadableError for an annotation that cannot be drawn.
+    An object is as large as the pixels that are drawn of it, whatever its `area` says; of equal
+    ones the later lies on top. Raises UnreadableError for an annotation that cannot be drawn.
     """
     mask = np.zeros((height, width), np.uint8)
-    shapes = []
+    # pixels of the object that lies on top
+    sizes = np.full((height, width), height * width, np.int64)
     for annotation, label in annotations:
         try:
-            area = annotation.get("area")
-            if not isinstance(area, int | float) or not math.isfinite(area):
-                area = _inside(annotation, height, width).sum()
-            shapes.append((float(area), annotation, label))
-        except Exception as error:
-            raise _undrawn(annotation, error) from None
-    # the largest first, so that the smaller ones are drawn upon them
-    for _, annotation, label in sorted(shapes, key=lambda shape: -shape[0]):
-        try:
-            mask[_inside(annotation, height, width)] = (
-                IGNORE if annotation.get("iscrowd") else label
-            )
+            inside = _inside(annotation, height, width)
         except Exception as error:  # the library raises whatever there is
             raise _undrawn(annotation, error) from None
+        size = int(np.count_nonzero(inside))
+        seen = inside & (size <= sizes)
+        mask[seen] = IGNORE if annotation.get("iscrowd") else label
+        sizes[seen] = size
     return mask
 
 

@@ -267,7 +267,7 @@ def _csv(path: Path) -> tuple[list[str], Cells]:
     """Return the names of the columns, and the rows below that are not empty."""
     cells: Cells = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, strict=True)
+        rows = csv.reader(file, strict=True, skipinitialspace=True)
         try:
             for number, row in enumerate(rows, 1):
                 if row:
@@ -346,7 +346,7 @@ def _beside(path: Path, used: Iterable[str]) -> tuple[list[str], list[str]]:
         (folder / file.name)
         for folder in folders
         for file in (path.parent / folder).iterdir()
-        if file.is_file() and not file.name.startswith("._")  # which macOS adds
+        if not file.is_dir() and not file.name.startswith("._")  # which macOS adds
     )
     hidden = [file.as_posix() for file in found if file.name.startswith(".")]
     return [file.as_posix() for file in found if not file.name.startswith(".")], hidden

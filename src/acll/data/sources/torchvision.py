@@ -160,7 +160,7 @@ def _matching(folder: Path, pattern: str) -> list[Path]:
     if not deep:
         return [path for path in folder.glob(pattern) if path.is_file()]
     inner = folder / part
-    names = walk(inner) if inner.is_dir() else []
+    names = walk(inner).files if inner.is_dir() else []
     return [path for name in names if (path := inner / name).is_file()]
 
 
