@@ -49,4 +49,4 @@ onsuccess:
 onerror:
     # Snakemake's own account is long, and what the steps had to say is far above
     said = errors_of_steps(path for job in workflow.scheduler.failed for path in job.log)
-    print("\n".join([*said, what_to_do(said)]), file=sys.stderr)
+    print("\n".join([*said, what_to_do(said, CONFIGURATION.name)]), file=sys.stderr)

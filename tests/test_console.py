@@ -126,7 +126,7 @@ def test_a_job_that_fails_is_named_with_its_reason_and_its_log_and_nothing_else(
     rest = [line for line in failing if not re.match(r"(failed|\d+ of \d+)  ", line)]
     assert re.fullmatch(r"train/small/dense/seed0/\w+: error: .* lower the learning rate", rest[0])
     assert re.fullmatch(r"  log: results/small/logs/train/small/dense/seed0/\w+\.log", rest[1])
-    assert "mend this, and `make run` goes on where this stopped" in rest
+    assert "mend this, and `make run CONFIG=small` goes on where this stopped" in rest
     assert len(rest) <= 8, text
     assert (own.folder / rest[1].removeprefix("  log: ")).is_file()
 
@@ -152,7 +152,7 @@ def test_faults_of_all_tasks_are_told_by_one_run_and_nothing_else_begins_after_t
     for task in ("a", "c"):
         assert f"prepare/{task}: error: " in text
     assert ended(text) == ["prepare b"]
-    assert text.count("mend this, and `make run` goes on where this stopped") == 1
+    assert text.count("mend this, and `make run CONFIG=small` goes on where this stopped") == 1
 
 
 def test_the_display_reads_logs_that_are_absent_growing_or_of_other_bytes(tmp_path):

@@ -85,7 +85,7 @@ def makefile(folder: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = ["make", "PYTHON=false", *arguments]
+    command = ["make", "--no-print-directory", "PYTHON=false", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 

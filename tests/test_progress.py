@@ -89,6 +89,6 @@ def test_earlier_times_come_from_benchmarks(tmp_path):
 
 def test_after_a_run_that_failed_the_command_that_helps_is_named():
     damaged = "evaluate/a: error: nodes/a/network.safetensors: damaged: it does not agree"
-    assert "`make repair`" in what_to_do(["train/b: error: no", damaged])
-    assert what_to_do(["train/b: error: no"]).startswith("mend this, and `make run` goes on")
-    assert what_to_do(["train/b: Killed"]).startswith("`make run` goes on")
+    assert "`make repair CONFIG=x`" in what_to_do(["train/b: error: no", damaged], "x")
+    assert what_to_do(["b: error: no"], "x").startswith("mend this, and `make run CONFIG=x`")
+    assert what_to_do(["train/b: Killed"], "x").startswith("`make run CONFIG=x` goes on")

@@ -23,7 +23,7 @@ LONG = {"epochs": 400, "retrain_epochs": 1, "batch_size": 16}
 HERE = os.environ | {"PYTHONPATH": str(ROOT / "src")} | dict.fromkeys(THREADS, "1")
 
 
-def client(job, folder, *extra, step=None, environment=None, **how):
+def client(job, folder, *extra, step=None, environment=None):
     """Start a job's step as the workflow does: its arguments are the lines of a file."""
     arguments = [*extra]
     for name, paths in (job.inputs | job.outputs).items():
@@ -42,7 +42,8 @@ def client(job, folder, *extra, step=None, environment=None, **how):
             text=True,
             env=HERE | (environment or {SERVER: os.environ.get(SERVER, "")}),
             cwd=folder,
-            **how,
+            # where the tests run in the background it is ignored, and so it would be here
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 

@@ -42,13 +42,18 @@ def errors_of_steps(logs: Iterable[str]) -> list[str]:
     return lines
 
 
-def what_to_do(said: Sequence[str]) -> str:
-    """Return what to type after a run that failed. said: what its steps have said."""
+def what_to_do(said: Sequence[str], name: str) -> str:
+    """Return what to type after a run that failed.
+
+    said: what its steps have said. name: of its configuration.
+    """
+    run = f"`make run CONFIG={name}`"
     if any(": damaged: " in line for line in said):
-        return "`make repair` puts back, or makes again, what is damaged; `make run` would not"
+        repair = f"`make repair CONFIG={name}`"
+        return f"{repair} puts back, or makes again, what is damaged; {run} would not"
     if any(": error: " in line for line in said):
-        return "mend this, and `make run` goes on where this stopped"
-    return "`make run` goes on where this stopped; what fails again is told in its log"
+        return f"mend this, and {run} goes on where this stopped"
+    return f"{run} goes on where this stopped; what fails again is told in its log"
 
 
 def warn_of_full_disk(results: Path) -> None:

@@ -22,7 +22,11 @@ from snakemake_logger_plugin_acll.display import Display
 from snakemake_logger_plugin_acll.progress import Progress, earlier_seconds, warnings_in
 
 # what follows when each job that failed has been named
-_NEEDLESS = ("At least one job did not complete", "Exiting because a job execution failed")
+_NEEDLESS = (
+    "At least one job did not complete",
+    "Exiting because a job execution failed",
+    "RuleException",
+)
 
 
 @dataclass

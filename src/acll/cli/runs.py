@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acll.cli.checkout import checkout_of, tell_not_here
+from acll.cli.checkout import checkout_of, refuse_elsewhere, tell_not_here
 from acll.config.checks import ConfigurationError, load_configuration
 from acll.errors import UserError
 
@@ -86,7 +86,7 @@ def _check(path: Path) -> None:
     partly = tell_not_here(configuration, root, results)
     nodes, runs = tree.nodes(configuration), tree.runs(configuration)
     tasks = sum(len(run.tasks) for run in runs)
-    counts = f"{len(runs)} runs of {tasks} tasks in all, which share {len(nodes)} networks"
+    counts = f"runs: {len(runs)}, of tasks in all: {tasks}; networks on the way: {len(nodes)}"
     print(f"{path}: sound{', as far as it can be told without them' if partly else ''}; {counts}")
 
 
@@ -101,6 +101,7 @@ def list_plan(path: Path) -> None:
     from acll.sharing.report import reasons_told
     from acll.sharing.verify import reasons_to_run
 
+    refuse_elsewhere(path)
     _check(path)
     root, name = checkout_of(path)
     results = root / "results" / name
@@ -190,6 +191,7 @@ def ready(path: Path) -> None:
     from acll.sharing.transfer import has_remote, knows, require_repository
     from acll.sharing.verify import settle_marks
 
+    refuse_elsewhere(path)
     root, name = checkout_of(path)
     _fetch(path, lambda task, root: task.raw_files(root))
     _check(path)

@@ -252,7 +252,6 @@ class Time:
     seconds: float
     longest: float
     share: float  # of all seconds
-    megabytes: float  # the most that one used
 
 
 def _times(results: Path) -> list[Time]:
@@ -261,8 +260,8 @@ def _times(results: Path) -> list[Time]:
     for path in sorted(results.glob("benchmarks/**/*.tsv")):
         measured = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
         rule = path.relative_to(results / "benchmarks").parts[0].removesuffix(".tsv")
-        rows.append((rule, measured["s"], measured["max_rss"]))
-    table = pd.DataFrame(rows, columns=["rule", "seconds", "megabytes"])
+        rows.append((rule, measured["s"]))
+    table = pd.DataFrame(rows, columns=["rule", "seconds"])
     total = table["seconds"].sum()
     found = [
         Time(
@@ -271,7 +270,6 @@ def _times(results: Path) -> list[Time]:
             own["seconds"].sum(),
             own["seconds"].max(),
             own["seconds"].sum() / total,
-            own["megabytes"].max(),
         )
         for rule, own in table.groupby("rule")
     ]

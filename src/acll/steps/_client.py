@@ -80,13 +80,15 @@ def _by_server(name: str, step: str, arguments: list[str]) -> int | None:
                 return None
             process = os.pidfd_open(number)
             for one in _RELAYED:
-                signal.signal(one, lambda which, _: server.sendall(bytes([which])))
+                if signal.getsignal(one) != signal.SIG_IGN:
+                    signal.signal(one, lambda which, _: server.sendall(bytes([which])))
             try:
                 return _answer(answers)
             except (OSError, EOFError):
                 select.select([process], [], [])  # it ends with the server
     for one in _RELAYED:
-        signal.signal(one, signal.SIG_DFL)
+        if signal.getsignal(one) != signal.SIG_IGN:
+            signal.signal(one, signal.SIG_DFL)
     os.lseek(0, 0, os.SEEK_SET)
     return None
 
