@@ -128,8 +128,8 @@ def test_an_error_and_a_bug_come_through_with_exit_code_one(tmp_path):
         assert "No module named 'acll.steps.absent'" in said or "No module named" in said
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 1)])
-def test_signals_reach_the_step_and_its_end_is_that_of_the_client(tmp_path, sent, code):
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_signals_reach_the_step_and_its_end_is_that_of_the_client(tmp_path, sent):
     folder = prepared_in(tmp_path / "one")
     with serving(folder, "train") as server:
         process = client(training(**LONG), folder)
@@ -137,8 +137,8 @@ def test_signals_reach_the_step_and_its_end_is_that_of_the_client(tmp_path, sent
         (step,) = forked_by(server)
         process.send_signal(sent)
         ending, said = ended(process)
-        assert ending == code
-        assert ("interrupted" in said) == (sent == signal.SIGINT)
+        assert ending == -sent
+        assert "Traceback" not in said
         psutil.wait_procs([step], timeout=10)
         assert not step.is_running()
 

@@ -5,6 +5,7 @@ import argparse
 import contextlib
 import inspect
 import json
+import signal
 import sys
 import types
 import typing
@@ -25,6 +26,10 @@ def run_step(main: Callable[..., None]) -> None:
     step has it, as they are. `@file` stands for arguments, one a line. `--digests` names the file
     for the digests of all outputs. A `UserError` ends the step with its message and exit code 1.
     """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Python's own handler raises, and callbacks of libraries lose what is raised in them.
+        # Files are replaced whole, so that a step may end anywhere.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     hints = typing.get_type_hints(main)
     step = inspect.getmodulename(main.__code__.co_filename)
     parser = argparse.ArgumentParser(prog=f"acll.steps.{step}", fromfile_prefix_chars="@")
@@ -55,8 +60,6 @@ def run_step(main: Callable[..., None]) -> None:
             for line in message.split("\n"):
                 print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
 
 
 def _drop_checkpoints(

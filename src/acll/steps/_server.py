@@ -181,7 +181,7 @@ class _Server:
         os.environ.clear()
         os.environ.update(request["environment"])
         # whatever the server has inherited: the client passes on what it does not ignore
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         module = f"acll.steps.{request['step']}"
         sys.argv = [module, *request["arguments"]]
         sys.modules.pop(module, None)  # it runs as the main module, and is not to be there twice
