@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 
-from acll.code import _run_statements
+from acll.code import _statements
 from acll.config.checks import load_configuration
 from acll.plan import plan
 from conftest import ROOT
@@ -30,7 +30,7 @@ def part_of(name: str) -> str:
 
 def imported(path):
     """The parts of the package that a module imports at run time."""
-    for node in _run_statements(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _statements(ast.parse(path.read_text(encoding="utf-8")), run=True):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -11,7 +11,7 @@ import ast
 import hashlib
 import io
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TypeGuard
@@ -75,19 +75,19 @@ def without_comments(source: str) -> str:
     version of Python. Lines inside other texts stay as they are. A body that had nothing else is
     left empty, so the result need not be a program.
     """
-    lines = source.split("\n")
-    for number, start, end in _comments(source):
-        lines[number] = lines[number][:start] + " " * (end - start)
-    for first, start, last, end in _docstrings(source):
+    lines, tokens = source.split("\n"), _tokens(source)
+    docstrings, unread = _docstrings(source), _lines_for_checkers(source)
+    for token in tokens:
+        if token.type == tokenize.COMMENT:
+            number, start, end = token.start[0] - 1, token.start[1], token.end[1]
+            lines[number] = lines[number][:start] + " " * (end - start)
+    for first, start, last, end in docstrings:
         for number in range(first, last + 1):
             begin = start if number == first else 0
             stop = end if number == last else len(lines[number])
             lines[number] = lines[number][:begin] + " " * (stop - begin) + lines[number][stop:]
-    docstring_lines = {
-        line for first, _, last, _ in _docstrings(source) for line in range(first, last + 1)
-    }
-    unread = _lines_for_checkers(source)
-    inside = _lines_inside_texts(source) - docstring_lines - unread
+    docstring_lines = {line for first, _, last, _ in docstrings for line in range(first, last + 1)}
+    inside = _lines_inside_texts(tokens) - docstring_lines - unread
     lines = ["" if number in unread else line for number, line in enumerate(lines)]
     stripped = (line if number in inside else line.rstrip() for number, line in enumerate(lines))
     return (
@@ -95,11 +95,27 @@ def without_comments(source: str) -> str:
     )
 
 
-def _comments(source: str) -> Iterator[tuple[int, int, int]]:
-    """Yield (line, first column, end) of each comment; lines from 0."""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.start[0] - 1, token.start[1], token.end[1]
+def _tokens(source: str) -> list[tokenize.TokenInfo]:
+    return list(tokenize.generate_tokens(io.StringIO(source).readline))
+
+
+@cache
+def _tree(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+def _statements(tree: ast.AST, run: bool = False) -> Iterator[ast.AST]:
+    """Yield a module and its statements, at any depth; what lies in expressions is none of them.
+
+    run: leave out `if TYPE_CHECKING:`, which never runs.
+    """
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            if not (run and name == "body" and _is_for_checkers(node)):
+                waiting += getattr(node, name, ())
 
 
 def _docstrings(source: str) -> list[tuple[int, int, int, int]]:
@@ -107,7 +123,7 @@ def _docstrings(source: str) -> list[tuple[int, int, int, int]]:
     characters."""
     lines = source.split("\n")
     spans = []
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(_tree(source)):
         if (
             not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
             or not node.body
@@ -130,7 +146,7 @@ def _docstrings(source: str) -> list[tuple[int, int, int, int]]:
     return spans
 
 
-def _lines_inside_texts(source: str) -> set[int]:
+def _lines_inside_texts(tokens: Iterable[tokenize.TokenInfo]) -> set[int]:
     """Return the lines, from 0, whose end lies inside a text of several lines.
 
     Blanks there have a meaning.
@@ -140,7 +156,7 @@ def _lines_inside_texts(source: str) -> set[int]:
     closes = {getattr(tokenize, name, None) for name in ("FSTRING_END", "TSTRING_END")} - {None}
     inside: set[int] = set()
     begun: list[int] = []
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+    for token in tokens:
         if token.type == tokenize.STRING:
             inside |= set(range(token.start[0] - 1, token.end[0] - 1))
         elif token.type in opens:
@@ -153,7 +169,7 @@ def _lines_inside_texts(source: str) -> set[int]:
 def _lines_for_checkers(source: str) -> set[int]:
     """Return the lines, from 0, of `if TYPE_CHECKING:`; where it has an `else`, its body's."""
     lines: set[int] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(_tree(source)):
         if _is_for_checkers(node):
             first = node.lineno
             if node.orelse:
@@ -174,25 +190,13 @@ def _imports(path: Path, name: str) -> frozenset[str]:
     both a and a.b."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     names = set()
-    for node in _run_statements(ast.parse(path.read_bytes())):
+    for node in _statements(_tree(path.read_text(encoding="utf-8")), run=True):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             origin = _absolute(node, package)
             names |= {origin} | {f"{origin}.{alias.name}" for alias in node.names}
     return frozenset(names)
-
-
-def _run_statements(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield all nodes but those of `if TYPE_CHECKING:`, which never run."""
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        if _is_for_checkers(node):
-            waiting += node.orelse
-        else:
-            waiting += ast.iter_child_nodes(node)
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:

@@ -304,14 +304,15 @@ def write_report_of(root: Path, name: str, results: Path, if_changed: bool = Fal
 
     if_changed: only where it does not show what is there. Its last line says what it shows.
     """
-    from acll.evaluation.report import report_page
-    from acll.files import write_text
     from acll.sharing.leftovers import REPORT
     from acll.sharing.stages import as_run
 
     target, configuration = results / REPORT, as_run(root, name)
     last_line = f"<!-- {_shown(results, configuration)} -->\n"
     if not if_changed or not _ends_with(target, last_line.encode()):
+        from acll.evaluation.report import report_page
+        from acll.files import write_text
+
         write_text(target, f"{report_page(results, configuration)}\n{last_line}")
     return target
 
