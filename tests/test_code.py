@@ -115,7 +115,7 @@ def test_a_text_that_is_no_docstring_counts():
 
 def statements(tree):
     """All statements but those for type checkers."""
-    return [node for node in codes_module._run_statements(tree) if isinstance(node, ast.stmt)]
+    return [node for node in codes_module._statements(tree, run=True) if isinstance(node, ast.stmt)]
 
 
 comments = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=20)

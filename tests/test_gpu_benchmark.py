@@ -28,6 +28,7 @@ def gpu(monkeypatch):
     return module
 
 
+@pytest.mark.slow
 def test_every_group_gives_rows_and_on_a_cpu_all_is_equal_to_the_bit(tmp_path, gpu):
     out = tmp_path / "gpu.csv"
     ran = subprocess.run(

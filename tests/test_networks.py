@@ -154,6 +154,7 @@ def test_two_tasks_are_packed_into_a_decoder(decoder):
     learn_two(make, first, tiny_task("b", "segmentation", size=size, classes=4, samples=samples))
 
 
+@pytest.mark.slow
 def test_tasks_of_both_kinds_share_one_network():
     make = factory(DecoderNetwork(decoder="unet", encoder="resnet18"))
     tasks = [

@@ -292,6 +292,7 @@ def test_files_of_ones_own_are_named_and_left_alone(clone):
     assert own.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_final_networks_have_short_names_which_are_none_of_dvcs(clone):
     name = "results/small/networks/one-half-seed0.safetensors"
     link = clone.folder / name

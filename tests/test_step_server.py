@@ -162,6 +162,7 @@ def test_a_step_ends_with_its_client_and_with_its_run(tmp_path):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_where_the_server_dies_the_step_goes_on_by_itself_to_the_same_bytes(tmp_path):
     changes = {"epochs": 20, "retrain_epochs": 1, "batch_size": 16}
     job = training(**changes)
