@@ -22,6 +22,7 @@ from acll.evaluation.report_tasks import MOST_CLASSES, scoreboards, task_parts
 from acll.evaluation.style import save_figure
 from acll.evaluation.tables import curves_table, data_table, final_table, scores_table
 from acll.node import Node, Run
+from acll.training.metrics import mean_iou
 from test_tables import (
     FOUND,
     SUMMARY,
@@ -142,12 +143,12 @@ def test_the_findings_name_the_highest_where_every_method_forgets():
 
 
 def test_a_mean_of_both_metrics_says_so_in_the_findings_and_the_scoreboard():
-    final, summary, _ = mixed()
+    final, summary, classes = mixed()
     runs = pd.DataFrame({"method": ["half"], "type": ["packing"]})
     none = pd.DataFrame(columns=["sequence", "figure", "low", "high"])
     (line,) = findings(final, runs, summary, none)
     assert "It reaches a mean of accuracies and mean IoUs together of 0.685" in line
-    (board,) = scoreboards(final, summary)
+    (board,) = scoreboards(final, summary, classes)
     assert [name for name, _ in board.rows[:3]] == [
         "a (accuracy)", "b (mean IoU)", "mean over tasks, of different metrics",
     ]  # fmt: skip
@@ -155,14 +156,40 @@ def test_a_mean_of_both_metrics_says_so_in_the_findings_and_the_scoreboard():
 
 def test_the_scoreboard_has_tasks_by_methods_with_what_was_forgotten():
     tables = tables_of(FOUND, (0,))
-    (board,) = scoreboards(tables["final"], tables["summary"])
-    assert board.columns == ["half", "fine", "alone", "joint"]
+    (board,) = scoreboards(tables["final"], tables["summary"], tables["classes"])
+    assert board.columns == ["half", "fine", "alone", "joint", "guess"]
     rows = dict(board.rows)
-    assert [cell.text for cell in rows["a (accuracy)"]] == ["0.900", "0.250", "0.950", "0.800"]
+    told = ["0.900", "0.250", "0.950", "0.800", "0.800"]  # of 10 images 8 are of p
+    assert [cell.text for cell in rows["a (accuracy)"]] == told
     assert rows["a (accuracy)"][1].tip == "accuracy 0.2500; 0.9500 when learned, 0.7000 forgotten"
     assert rows["a (accuracy)"][3].tip == "accuracy 0.8000"  # nothing was learned in turn
-    assert [cell.text for cell in rows["mean over tasks"]] == ["0.700", "0.500", "0.825", "0.850"]
-    assert [cell.text for cell in rows["weights still free"]] == ["50%", "", "", ""]
+    means = ["0.700", "0.500", "0.825", "0.850", ""]
+    assert [cell.text for cell in rows["mean over tasks"]] == means
+    assert [cell.text for cell in rows["weights still free"]] == ["50%", "", "", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric"), [("classification", "accuracy"), ("segmentation", "mean_iou")]
+)
+def test_the_score_of_guessing_is_that_of_the_most_frequent_class(kind, metric):
+    tables = tables_of(FOUND, (0,))
+    final = tables["final"].assign(metric=metric)
+    truth = np.repeat([0, 1], [6, 2])  # the third class is not in the test split
+    confusion = np.zeros((3, 3), np.int64)
+    np.add.at(confusion, (truth, 0), 1)  # always class p
+    want = mean_iou(confusion) if kind == "segmentation" else 6 / 8
+    present = {"p": 6, "q": 2, "r": 0}
+    classes = pd.DataFrame(
+        [
+            {"sequence": "both", "task": task, "kind": kind, "class": name, "present": count}
+            for task in ("a", "b")
+            for name, count in present.items()
+        ]
+    )
+    (board,) = scoreboards(final, tables["summary"], classes)
+    cell = board.rows[0][1][-1]
+    assert cell.value == pytest.approx(want)
+    assert cell.tip.startswith("always p: ")
 
 
 def test_a_task_has_the_scores_of_its_classes_and_the_confusion_of_each_method():
@@ -205,6 +232,8 @@ def test_the_page_has_each_picture_once_and_no_large_one_as_png(results, tmp_pat
     (tmp_path / "both/figures/data").mkdir()
     Image.fromarray(noise).save(tmp_path / "both/figures/data/a.png")
     text = report_page(tmp_path / "both", CONFIGURATION)
+    assert '<a href="#data">Data</a>' in text
+    assert '<a href="#data">' not in report_page(results, CONFIGURATION)  # which has no sheets
     assert text.count("data:image/") == 2  # the sheet and the mistakes of a
     assert text.count(TITLE) == 1
     assert "data:image/webp" in text
@@ -259,6 +288,7 @@ def test_the_page_warns_of_classes_that_are_never_found(page):
     text = page.read_text()
     assert "both, a: (nearly) never found: q (recall 0.000 with half" in text
     assert '<a href="#warnings">' in text
+    assert "balanced <code>class_weights</code>, more epochs" in text
 
 
 def test_what_was_run_is_told_and_names_of_the_user_are_only_text(page):
@@ -359,6 +389,20 @@ def test_a_browser_shows_all_of_it_and_asks_nobody_else(page, tmp_path, width, d
         assert browser.execute_script(
             "return document.documentElement.scrollWidth <= window.innerWidth"
         )
+        # what is wider than the screen says so, and nothing else does
+        silent = browser.execute_script(
+            "return [...document.querySelectorAll('.drawing, .wide, .picture, .dt-layout-full')]"
+            ".filter(e => (e.scrollWidth > e.clientWidth) !== e.classList.contains('scrolls'))"
+            ".map(e => e.outerHTML.slice(0, 80))"
+        )
+        assert silent == []
+        count = len(browser.find_elements(By.CSS_SELECTOR, ".scrolls"))
+        assert count > len(drawings) if width == 400 else count == 0
+        # letters of pictures stay about as large as they were drawn
+        scales = browser.execute_script(
+            "return [...document.images].map(i => i.getBoundingClientRect().width / i.naturalWidth)"
+        )
+        assert min(scales) > 0.58
         ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert ground == ("rgb(22, 24, 27)" if dark else "rgb(255, 255, 255)")
         sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]

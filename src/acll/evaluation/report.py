@@ -8,10 +8,12 @@ left, so a report can be made wherever these have been pulled to.
 import base64
 import io
 import platform
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from PIL import Image
@@ -23,8 +25,12 @@ from acll.evaluation.console import warnings_of
 from acll.evaluation.drawings import for_page
 from acll.evaluation.findings import findings
 from acll.evaluation.report_tasks import scoreboards, task_parts
+from acll.evaluation.style import FIGURE_DPI
 from acll.evaluation.tables import read_table
 from acll.libraries import OF_NETWORKS, versions
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 SHOWN_VERSIONS = (*OF_NETWORKS, "hyperopt", "snakemake", "dvc", "pandas", "numpy")
 CAPTIONS = {
@@ -90,6 +96,8 @@ REPORT_TABLES = {
 }
 NEEDED = ("summary", "paired", "final", "runs", "classes", "confusion", "mistakes")
 _MOST_ROWS = 2000  # of a table
+_SCREEN_DPI = 96  # of CSS: a picture of this many pixels an inch has letters of the size it says
+_WIDEST = 1150  # pixels of a screen that a picture needs at most: a desktop shows it whole
 _NAMES = ("sequence", "order", "network", "method", "seed", "metric", "kind")
 RULES = {
     "prepare": "reading and checking the data",
@@ -113,6 +121,7 @@ class Shown:
     name: str
     caption: str
     content: str  # HTML, or a data URI
+    least: int = 0  # of a picture: pixels of a screen that it needs for its letters to be read
 
 
 def report_page(results: Path, configuration: str) -> str:
@@ -126,6 +135,7 @@ def report_page(results: Path, configuration: str) -> str:
 
     tables = _tables(results)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["code"] = _with_code
     page = environment.from_string(
         files("acll.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     )
@@ -136,7 +146,7 @@ def report_page(results: Path, configuration: str) -> str:
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         findings=findings(final, tables["runs"], summary, tables["paired"]),
         warnings=warnings_of(final, classes),
-        boards=scoreboards(final, summary),
+        boards=scoreboards(final, summary, classes),
         mixed=(summary["metric"] == MIXED).any(),
         figures=[
             Shown(name, caption, for_page(results / f"figures/{name}.svg"))
@@ -153,7 +163,7 @@ def report_page(results: Path, configuration: str) -> str:
             if len(tables[name])
         ],
         sheets=[
-            Shown(path.stem, f"images of {path.stem}", _data_uri(path))
+            _picture(path.stem, f"images of {path.stem}", path)
             for path in sorted(results.glob("figures/data/*.png"))
         ],
         times=times,
@@ -228,19 +238,28 @@ def _pictures(results: Path, name: str) -> list[Shown]:
     for folder, caption in (("mistakes", MISTAKES), ("masks", MASKS)):
         path = results / f"figures/{folder}/{name}.png"
         if path.is_file():
-            found.append(Shown(f"{folder}_{name}", caption, _data_uri(path)))
+            found.append(_picture(f"{folder}_{name}", caption, path))
     return found
 
 
-def _data_uri(path: Path) -> str:
+def _picture(name: str, caption: str, path: Path) -> Shown:
     """Return a picture to stand in a page: as WebP where that is smaller."""
     content, kind = path.read_bytes(), "png"
     with Image.open(path) as picture:
         packed = io.BytesIO()
         picture.convert("RGB").save(packed, "WEBP", quality=80, method=2)
+        least = min(_WIDEST, round(picture.width * _SCREEN_DPI / FIGURE_DPI))
     if packed.tell() < len(content):
         content, kind = packed.getvalue(), "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return Shown(name, caption, uri, least)
+
+
+def _with_code(text: str) -> "Markup":
+    """Return a text as HTML in which words in backticks are code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`\n]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
 @dataclass(frozen=True)

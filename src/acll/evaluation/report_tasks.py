@@ -45,10 +45,10 @@ class TaskPart:
     missed: bool
 
 
-def scoreboards(final: pd.DataFrame, summary: pd.DataFrame) -> list[Grid]:
+def scoreboards(final: pd.DataFrame, summary: pd.DataFrame, classes: pd.DataFrame) -> list[Grid]:
     """Return a grid of tasks by methods for each sequence: test scores at the end, means over runs.
 
-    final, summary: the tables of these names.
+    The last column has the score of guessing. final, summary, classes: the tables of these names.
     """
     boards = []
     for sequence, own in final.groupby("sequence", sort=False):
@@ -60,6 +60,7 @@ def scoreboards(final: pd.DataFrame, summary: pd.DataFrame) -> list[Grid]:
         for task in dict.fromkeys(own["task"]):
             metric = METRIC_WORDS[own.loc[own["task"] == task, "metric"].iloc[0]]
             cells = [_score_cell(means.loc[(task, method)], metric) for method in methods]
+            cells.append(_guess_cell(_at(classes, {"sequence": sequence, "task": task}), metric))
             rows.append((f"{task} ({metric})", cells))
         of_method = summary[summary["sequence"] == sequence].set_index("method")
         mixed = of_method["metric"].iloc[0] == MIXED
@@ -74,8 +75,22 @@ def scoreboards(final: pd.DataFrame, summary: pd.DataFrame) -> list[Grid]:
             rows.append((label, [Cell("" if pd.isna(x) else form.format(x)) for x in values]))
         exact = [Cell("yes" if of_method.loc[name, "bit_exact"] else "no") for name in methods]
         rows.append(("nothing forgotten, bit for bit", exact))
-        boards.append(Grid(str(sequence), "task", methods, rows))
+        rows = [(label, [*cells, Cell()][: len(methods) + 1]) for label, cells in rows]
+        boards.append(Grid(str(sequence), "task", [*methods, "guess"], rows))
     return boards
+
+
+def _guess_cell(classes: pd.DataFrame, metric: str) -> Cell:
+    """Return the score of always answering the class that the test split has most often.
+
+    Its recall is 1, and its IoU its share of all pixels; those of all others are 0.
+    classes: the rows of a task in the table of that name.
+    """
+    present = classes.drop_duplicates("class").set_index("class")["present"]
+    name, share = str(present.idxmax()), float(present.max() / present.sum())
+    found = int((present > 0).sum())  # the mean IoU is over classes that the split has
+    score = share / found if (classes["kind"] == "segmentation").any() else share
+    return Cell(f"{score:.3f}", score, f"always {name}: {metric} {score:.4f}")
 
 
 def _score_cell(means: "pd.Series[float]", metric: str) -> Cell:

@@ -26,6 +26,7 @@ from matplotlib.ticker import MaxNLocator
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 MARKERS = "os^DvP*X"
 FREE = "#E5E5E5"
+FIGURE_DPI = 150  # pixels an inch of pictures
 ACROSS = 3  # panels side by side: a page of 1200 pixels shows them at their own size
 _LETTER = 0.098  # inches that a letter of a heading is wide
 
@@ -35,7 +36,7 @@ plt.rcParams.update(
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titlesize": 10,
-        "figure.dpi": 150,
+        "figure.dpi": FIGURE_DPI,
         "text.parse_math": False,  # names of classes and tasks may have any characters
         "svg.hashsalt": "acll",
         "svg.fonttype": "none",  # text stays text; Verdana is as wide where DejaVu is absent
