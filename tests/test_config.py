@@ -691,6 +691,48 @@ def test_all_faults_of_names_and_fit_are_reported_together():
     }
 
 
+def test_faults_of_keys_values_names_series_and_fit_are_reported_together():
+    changes = {
+        "tasks/easy/clases": 3,  # an unknown key
+        "tasks/Bad": {"source": "digits", "image_size": 16},
+        "tasks/birds/training": {"epoch": 1},
+        "networks/small/backbone": "resnet19",
+        "networks/unet/chanels": 3,
+        "methods/finetune/type": "si",
+        "seeds": ["one"],
+        "sequences/classify/network": "smal",
+        "sequences/segment/tasks": ["shapes", "didgits"],
+        "sequences/series": {"network": "small", "tasks": {"of": "easi", "permuted": 2}},
+        "sequences/wide": {"network": "unet", "tasks": ["streets"]},
+        "tasks/streets/image_size": 30,
+    }
+    lines = faults(edited(**changes))
+    assert sorted(re.split(" = |: ", line)[0] for line in lines) == [
+        "methods.finetune.type",
+        "networks.small.backbone",
+        "networks.unet.chanels",
+        "seeds",
+        "sequences.classify.network",
+        "sequences.segment.tasks",
+        "sequences.series.tasks.of",
+        "tasks",
+        "tasks.birds.training.epoch",
+        "tasks.easy.clases",
+        "tasks.streets.image_size",
+    ]
+
+
+@pytest.mark.parametrize("section", ["tasks", "networks"])
+def test_what_refers_to_a_faulty_entry_or_section_is_no_fault_of_its_own(section):
+    names = {"tasks": ("easy", "image_size"), "networks": ("small", "backbone")}[section]
+    path = "/".join((section, *names))
+    (line,) = faults(edited(**{path: [[]]}))
+    assert line.startswith(path.replace("/", "."))
+    for value in ({}, [], None):
+        (line,) = faults(edited(**{section: value}))
+        assert line.startswith(f"{section} = ")
+
+
 def test_a_fault_that_two_sequences_meet_is_reported_once():
     assert (
         len(
@@ -748,6 +790,18 @@ def test_a_key_that_stands_twice_deep_inside_is_found(tmp_path):
 def test_a_name_that_is_not_the_files_is_refused(tmp_path):
     assert faults_of_file(tmp_path, GOOD, "other") == [
         "name = 'tiny': must be 'other', as the file is called"
+    ]
+
+
+def test_a_name_that_is_not_the_files_is_told_with_other_faults(tmp_path):
+    text = GOOD.replace("{epochs: 2}", "{epochs: 2, epoch: 2}").replace(
+        "network: small", "network: s"
+    )
+    lines = faults_of_file(tmp_path, text, "other")
+    assert [re.split(" = |: ", line)[0] for line in lines] == [
+        "training.epoch",
+        "sequences.classify.network",
+        "name",
     ]
 
 

@@ -7,14 +7,16 @@
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from copy import deepcopy
 from importlib.resources import files
 from math import factorial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from acll.config import tree
@@ -92,15 +94,13 @@ def load_configuration(path: Path) -> Configuration:
     if not isinstance(raw, dict):
         raise ConfigurationError(f"{path}: empty, or not a mapping of keys to values")
     try:
-        configuration = parse(raw)
+        configuration, lines = parse(raw), []
     except ConfigurationError as error:
-        raise ConfigurationError(
-            "\n".join(f"{path}: {line}" for line in str(error).splitlines())
-        ) from None
-    if configuration.name != path.stem:
-        raise ConfigurationError(
-            f"{path}: name = {configuration.name!r}: must be {path.stem!r}, as the file is called"
-        )
+        lines = str(error).splitlines()
+    if isinstance(raw.get("name"), str) and raw["name"] != path.stem:
+        lines.append(f"name = {raw['name']!r}: must be {path.stem!r}, as the file is called")
+    if lines:
+        raise ConfigurationError("\n".join(f"{path}: {line}" for line in lines))
     return configuration
 
 
@@ -109,29 +109,84 @@ def parse(raw: dict[str, Any]) -> Configuration:
 
     Raises ConfigurationError, with a line for each fault.
     """
-    raw = _with_series(raw)
+    raw, of_series = _with_series(raw)
+    faults = [line for lines in of_series.values() for line in lines]
+    named = {section: _keys(raw.get(section)) for section in _NAMED}
     try:
         configuration = Configuration.model_validate(raw)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(dict.fromkeys(map(_line, error.errors())))) from None
-    faults = [*_names(configuration), *_overrides(configuration), *_architectures(configuration)]
-    faults += [*_sequences(configuration), *_values(configuration)]
+        told = [("sequences", name, "tasks") for name in of_series]
+        errors = [detail for detail in error.errors() if detail["loc"] not in told]
+        faults += map(_line, errors)
+        faults += _faults_of_names(_sound(raw, error.errors()), named)
+        raise ConfigurationError("\n".join(dict.fromkeys(faults))) from None
+    faults += [*_faults_of_names(configuration, named), *_values(configuration)]
     faults = faults or _paths(configuration)  # needs names that are known to be sound
     if faults:
         raise ConfigurationError("\n".join(dict.fromkeys(faults)))
     return configuration
 
 
-def _with_series(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration with the tasks of each series written out.
+_NAMED = ("tasks", "networks", "sequences", "methods")  # sections of entries with names
 
-    Raises ConfigurationError.
+
+def _keys(section: Any) -> list[str]:
+    """Return the names in a section as it was given; none where it is no mapping."""
+    return [name for name in section if isinstance(name, str)] if isinstance(section, dict) else []
+
+
+def _sound(raw: dict[str, Any], errors: Iterable[ErrorDetails]) -> Configuration:
+    """Return the entries of a faulty configuration that have no fault but unknown keys.
+
+    So all other mistakes can be told with those that pydantic has found. errors: the latter.
+    """
+    raw, faulty = deepcopy(raw), set()
+    for detail in errors:
+        path, _ = _keys_of(detail["loc"])
+        inner: Any = raw
+        for key in path[:-1]:
+            inner = inner.get(key) if isinstance(inner, dict) else None
+        if detail["type"] == "extra_forbidden" and isinstance(inner, dict) and len(path) > 1:
+            inner.pop(path[-1], None)
+        else:
+            faulty.add(tuple(path[:2]))
+    sections: dict[str, Any] = {}
+    for section in _NAMED:
+        form: Any = Configuration.model_fields[section].annotation
+        read = TypeAdapter(form)
+        sound = sections[section] = {}
+        for name in _keys(raw.get(section)):
+            if (section, name) not in faulty:
+                # what was hidden behind an unknown key is told next time
+                with suppress(ValidationError):
+                    sound |= read.validate_python({name: raw[section][name]})
+    sections |= {"name": raw.get("name"), "training": Training()}
+    return Configuration.model_construct(**sections)
+
+
+def _faults_of_names(configuration: Configuration, named: Mapping[str, list[str]]) -> list[str]:
+    """Return faults of names, and of what does not go with what they stand for.
+
+    named: all names of each section, those of entries that `configuration` lacks included.
+    """
+    return [
+        *_names(configuration.name, named),
+        *_overrides(configuration),
+        *_architectures(configuration),
+        *_sequences(configuration, named["tasks"], named["networks"]),
+    ]
+
+
+def _with_series(raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Return the configuration with the tasks of each series written out, and faults.
+
+    Faults by sequence; a series that cannot be written out stays as it is.
     """
     tasks, sequences = raw.get("tasks"), raw.get("sequences")
     if not isinstance(tasks, dict) or not isinstance(sequences, dict):
-        return raw  # a fault that is found later
+        return raw, {}  # a fault that is found later
     tasks, written = dict(tasks), dict(sequences)
-    faults = []
+    faults: dict[str, list[str]] = {}
     for name, sequence in sequences.items():
         given = sequence.get("tasks") if isinstance(sequence, dict) else None
         if not isinstance(given, dict):
@@ -140,7 +195,7 @@ def _with_series(raw: dict[str, Any]) -> dict[str, Any]:
             series = Series.model_validate(given)
         except ValidationError as error:
             where = ("sequences", str(name), "tasks")
-            faults += [
+            faults[name] = [
                 _line({**detail, "loc": (*where, *detail["loc"])}) for detail in error.errors()
             ]
             continue
@@ -148,21 +203,23 @@ def _with_series(raw: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(base, dict):
             names = [str(known) for known in raw["tasks"]]
             hint = suggestion(series.of, names) or _known(names)
-            faults.append(f"sequences.{name}.tasks.of = {series.of!r}: there is no such task{hint}")
+            key = f"sequences.{name}.tasks.of"
+            faults[name] = [f"{key} = {series.of!r}: there is no such task{hint}"]
             continue
         made = {one: base | changes for one, changes in series.variants().items()}
-        faults += [
+        lines = [
             f"sequences.{name}.tasks: makes {one}, but there is another task of that name"
             for one in made
             if tasks.get(one, made[one]) != made[one]
         ]
         if len(set(map(str, made.values()))) < _length(series):
-            faults.append(f"sequences.{name}.tasks = {_short(given)}: a value stands there twice")
+            lines.append(f"sequences.{name}.tasks = {_short(given)}: a value stands there twice")
+        if lines:
+            faults[name] = lines
+            continue
         tasks |= made
         written[name] = sequence | {"tasks": list(made)}
-    if faults:
-        raise ConfigurationError("\n".join(dict.fromkeys(faults)))
-    return raw | {"tasks": tasks, "sequences": written}
+    return raw | {"tasks": tasks, "sequences": written}, faults
 
 
 def _length(series: Series) -> int:
@@ -279,17 +336,19 @@ def suggestion(name: str, known: list[str]) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
-def _names(configuration: Configuration) -> list[str]:
-    """Return faults of names: letters that folders cannot have everywhere, words that are taken."""
-    named = [("name", configuration.name)]
-    for section in ("tasks", "networks", "sequences", "methods"):
-        named += [(section, name) for name in getattr(configuration, section)]
+def _names(name: Any, named: Mapping[str, list[str]]) -> list[str]:
+    """Return faults of names: letters that folders cannot have everywhere, words that are taken.
+
+    name: of the configuration. named: the names in each section.
+    """
+    own = [("name", name)] if isinstance(name, str) else []
+    others = [(section, one) for section, names in named.items() for one in names]
     faults = [
-        f"{section} = {name!r}: names are made of small letters, digits and _"
-        for section, name in named
-        if not VALID_NAME.fullmatch(name)
+        f"{section} = {one!r}: names are made of small letters, digits and _"
+        for section, one in [*own, *others]
+        if not VALID_NAME.fullmatch(one)
     ]
-    if DENSE in configuration.methods:
+    if DENSE in named["methods"]:
         faults.append(f"methods.{DENSE}: this name is taken by the training that all methods share")
     return faults
 
@@ -383,24 +442,25 @@ def _weights(name: str, network: Network, known: dict[str, Any]) -> list[str]:
     return []
 
 
-def _sequences(configuration: Configuration) -> list[str]:
-    """Return faults of sequences: unknown names, tasks given twice or not for their network."""
+def _sequences(configuration: Configuration, tasks: list[str], networks: list[str]) -> list[str]:
+    """Return faults of sequences: unknown names, tasks given twice or not for their network.
+
+    tasks, networks: the names that there are; of sections without any nothing is said.
+    """
     faults = []
     for name, sequence in configuration.sequences.items():
         key = f"sequences.{name}"
         network = configuration.networks.get(sequence.network)
-        if network is None:
-            hint = suggestion(sequence.network, list(configuration.networks)) or _known(
-                configuration.networks
-            )
+        if networks and sequence.network not in networks:
+            hint = suggestion(sequence.network, networks) or _known(networks)
             faults.append(f"{key}.network = {sequence.network!r}: there is no such network{hint}")
         if len(set(sequence.tasks)) < len(sequence.tasks):
             faults.append(f"{key}.tasks = {sequence.tasks}: a task stands there twice")
         for task in sequence.tasks:
-            if task not in configuration.tasks:
-                hint = suggestion(task, list(configuration.tasks)) or _known(configuration.tasks)
+            if tasks and task not in tasks:
+                hint = suggestion(task, tasks) or _known(tasks)
                 faults.append(f"{key}.tasks = {task!r}: there is no such task{hint}")
-            elif network is not None:
+            elif network is not None and task in configuration.tasks:
                 faults += _fits(key, task, configuration.tasks[task], network)
     return faults
 
