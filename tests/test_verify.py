@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ConfigDict
 
+from acll.config.checks import parse
 from acll.lock import held, in_use
 from acll.parameters.base import Params
-from acll.plan import Job, command
+from acll.plan import Job, command, plan
+from acll.sharing.changes import changes, input_changes
 from acll.sharing.leftovers import leftovers, remove
 from acll.sharing.records import (
     INCOMPLETE,
@@ -22,7 +25,9 @@ from acll.sharing.records import (
     recorded,
     unfinished,
 )
-from acll.sharing.verify import result_faults, settle_marks
+from acll.sharing.report import reasons_told
+from acll.sharing.verify import Reason, result_faults, settle_marks
+from conftest import ROOT
 
 
 class Given(Params):
@@ -112,7 +117,7 @@ def test_damage_is_named_and_what_was_made_before_it_happened_stands(results):
             "key0 none → 1; key1 none → 1; key2 none → 1; and 2 more",
         ),
         ({"params": Given(epochs=1, nodes=[1, 2, 3, 4])}, "nodes none → [1, 2, 3, 4]"),
-        ({"inputs": {"train": ("data/b",)}}, "other inputs: data/b and maybe more"),
+        ({"inputs": {"train": ("data/b",)}}, "now also made from data/b"),
     ],
 )
 def test_another_job_makes_its_results_stale_and_what_follows_from_them(results, change, reason):
@@ -244,3 +249,65 @@ def test_one_process_at_a_time_and_no_trace_of_those_that_ended(tmp_path):
     assert in_use(tmp_path) is None
     with held(tmp_path):
         pass
+
+
+def edited_demo(edit) -> dict[str, dict[str, str]]:
+    """What differs in each job of the demo, by its title, after an edit of its configuration."""
+    raw = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    before = {job.title: job for job in plan(parse(raw))}
+    edit(raw)
+    found = {}
+    for job in plan(parse(raw)):
+        old = before.get(job.title)
+        if old is not None and old.text != job.text:
+            found[job.title] = changes(json.loads(old.text), json.loads(job.text), job.rule)
+        elif old is not None and set(old.all_inputs) != set(job.all_inputs):
+            found[job.title] = [input_changes(old.all_inputs, job.all_inputs)]
+    return found
+
+
+def appended(raw):
+    raw["tasks"]["extra"] = raw["tasks"]["digits"]
+    raw["sequences"]["classify"]["tasks"].append("extra")
+
+
+def with_sequence(raw):
+    raw["sequences"]["more"] = {"network": "small", "tasks": ["digits"]}
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (appended, "task extra of sequence classify is new"),
+        (with_sequence, "sequence more is new"),
+        (lambda raw: raw["methods"].update(si={"type": "ewc"}), "method si is new"),
+        (
+            lambda raw: raw["methods"].update(two={"ratio": {"search": "tpe", "budget": 2}}),
+            "method two is new",
+        ),
+        (lambda raw: raw["methods"].pop("finetune"), "method finetune is gone"),
+        (
+            lambda raw: raw["sequences"]["classify"]["tasks"].reverse(),
+            "sequence classify has its tasks in other orders",
+        ),
+    ],
+)
+def test_why_tables_and_figures_change_is_told_in_words_of_the_configuration(edit, reason):
+    found = edited_demo(edit)
+    assert found["tables"] == found["figures"] == [reason]
+    if edit is appended:
+        assert found["sheets"] == ["task extra is new"]
+
+
+def test_a_budget_is_named_as_the_configuration_has_it():
+    found = edited_demo(lambda raw: raw["methods"]["adaptive"]["ratio"].update(budget=9))
+    (line,) = found["tables"]
+    assert line.startswith("methods.adaptive.ratio.budget ")
+    assert line.endswith(" → 9")
+
+
+def test_the_plan_says_what_dense_means_where_it_says_dense():
+    shared = replace(TRAIN, name="small/dense/seed0/a")
+    told = {job.name: reasons_told([Reason(job, "changed", "x")], 2) for job in (shared, TRAIN)}
+    assert told[shared.name][-1] == "(dense: the trained network of a task, before pruning)"
+    assert not any("dense" in line for line in told[TRAIN.name])

@@ -22,10 +22,8 @@ def accept_results(results: Path, jobs: Iterable[Job]) -> list[str]:
     are.
     """
     unfinished = records.unfinished(results)
-    digests: dict[str, str] = {}
     kept = []
-    for job in jobs:
-        digests |= records.read_digests(results / job.digests)
+    for job, digests in records.with_digests(results, jobs):
         found = {output: records.read_record(results, output) for output in job.all_outputs}
         if any(
             record is None

@@ -9,10 +9,12 @@ file name may be. It holds no digest of the output itself: the rules write these
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from acll.plan import Job
 
 METADATA = Path(".snakemake/metadata")
 INCOMPLETE = Path(".snakemake/incomplete")
@@ -76,6 +78,18 @@ def read_digests(path: Path) -> dict[str, str]:
     except (FileNotFoundError, UnicodeDecodeError):
         return {}
     return {output: digest for digest, _, output in (line.partition("  ") for line in lines)}
+
+
+def with_digests(results: Path, jobs: Iterable[Job]) -> Iterator[tuple[Job, dict[str, str]]]:
+    """Yield each job with the digests of the outputs of all jobs so far, its own included.
+
+    They are from the file of the job that makes an output in the plan: what another job has left
+    under this name does not count. jobs: those that others need first.
+    """
+    digests: dict[str, str] = {}
+    for job in jobs:
+        digests |= read_digests(results / job.digests)
+        yield job, digests
 
 
 def unfinished(results: Path) -> set[str]:

@@ -48,6 +48,8 @@ def reasons_told(reasons: Sequence[Reason], jobs: int) -> list[str]:
     if own:
         rows = [("", "job", "why")] + [("", one.job.title, one.words) for one in own]
         lines += tabulate(rows, headers="firstrow", tablefmt="plain").splitlines()
+        if any("dense" in f"{one.job.title} {one.words}" for one in own):
+            lines.append("(dense: the trained network of a task, before pruning)")
     for kind, words in (("new", "have no results yet"), ("follows", "follow from others")):
         rules = Counter(reason.job.rule for reason in reasons if reason.kind == kind)
         if rules:

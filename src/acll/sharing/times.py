@@ -12,7 +12,7 @@ from pathlib import Path
 from acll.errors import UserError
 from acll.files import sha256
 from acll.plan import Job
-from acll.sharing.records import read_digests, read_record
+from acll.sharing.records import read_record, with_digests
 
 _LONG_AGO = 1.0  # a second after 1970; Snakemake takes 0 for no time at all
 
@@ -26,9 +26,7 @@ def settle_times(results: Path, jobs: Sequence[Job]) -> None:
     jobs: those that others need first. Raises UserError where a file of somebody else hinders that.
     """
     now = time.time()
-    digests: dict[str, str] = {}
-    for job in jobs:
-        digests |= read_digests(results / job.digests)
+    for job, digests in with_digests(results, jobs):
         for output in job.all_outputs:
             path = results / output
             record = read_record(results, output)

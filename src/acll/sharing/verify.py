@@ -6,19 +6,18 @@ parameters (settings, code, libraries, raw data), its command, and the content o
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from acll.files import sha256
 from acll.plan import Job, command
 from acll.sharing import records
+from acll.sharing.changes import changes, input_changes, value_changes
 
 ResultFaultKind = Literal["missing", "damaged", "unrecorded", "stale", "follows", "kept"]
 _SHOWN = 3  # parameters named in a reason
-# sections of a job's parameters whose values stand elsewhere in the configuration
-_SECTIONS = {"schedule": "training", "batches": "training", "search": "ratio", "task": "tasks"}
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,9 @@ class ResultFault:
 def result_faults(results: Path, jobs: Iterable[Job]) -> list[ResultFault]:
     """Return the faults of all outputs, in the order of `jobs`: those that others need first."""
     unfinished = records.unfinished(results)
-    # of the outputs of jobs so far, from the file of the job that makes them in the plan: what
-    # another job has left under this name does not count
-    digests: dict[str, str] = {}
     faults: list[ResultFault] = []
     not_current: set[str] = set()  # outputs that this commit would make anew
-    for job in jobs:
-        digests |= records.read_digests(results / job.digests)
+    for job, digests in records.with_digests(results, jobs):
         follows = next((path for path in job.all_inputs if path in not_current), None)
         for output in job.all_outputs:
             damage = _damage(results, output, digests, unfinished)
@@ -79,11 +74,9 @@ def reasons_to_run(results: Path, jobs: Iterable[Job], titles: set[str]) -> list
     titles: of those that Snakemake would run. Contents of results are not read.
     """
     unfinished = records.unfinished(results)
-    digests: dict[str, str] = {}
     by_output: dict[str, Job] = {}  # the jobs that are to run
     reasons = []
-    for job in jobs:
-        digests |= records.read_digests(results / job.digests)
+    for job, digests in records.with_digests(results, jobs):
         if job.title not in titles:
             continue
         reasons.append(_reason(results, job, digests, unfinished, by_output))
@@ -124,9 +117,7 @@ def settle_marks(results: Path, jobs: Iterable[Job]) -> None:
     may be on.
     """
     unfinished = records.unfinished(results)
-    digests: dict[str, str] = {}
-    for job in jobs:
-        digests |= records.read_digests(results / job.digests)
+    for job, digests in records.with_digests(results, jobs):
         for output in unfinished & set(job.all_outputs):
             record = records.read_record(results, output)
             if _damage(results, output, digests, set()) or _stale(job, output, record, digests):
@@ -141,8 +132,8 @@ def kept_results(results: Path, jobs: Iterable[Job]) -> list[ResultFault]:
         for output in job.all_outputs:
             record = records.read_record(results, output)
             if record is not None and record.made_with is not None:
-                changes = list(_changes(record.made_with, record.params["code"], job.rule, "code"))
-                words = "; ".join(changes) or "the command of its rule has changed"
+                told = value_changes(record.made_with, record.params["code"], job.rule, "code")
+                words = "; ".join(told) or "the command of its rule has changed"
                 found.append(ResultFault(output, "kept", words))
     return found
 
@@ -169,69 +160,16 @@ def _stale(
         return "unrecorded", "there is no record of how it was made"
     # compared as texts: as values true and 1 are equal, and so are no key and null
     if json.dumps(record.params, sort_keys=True) != job.text:
-        changes = list(_changes(record.params, json.loads(job.text), job.rule))
-        changes = changes or ["its parameters have changed"]
-        more = [f"and {len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
-        return "stale", "; ".join(changes[:_SHOWN] + more)
+        told = changes(record.params, json.loads(job.text), job.rule)
+        told = told or ["its parameters have changed"]
+        more = [f"and {len(told) - _SHOWN} more"] if len(told) > _SHOWN else []
+        return "stale", "; ".join(told[:_SHOWN] + more)
     if record.command != command(job.rule):
         return "stale", "the command of its rule has changed"
     if set(record.inputs) != set(job.all_inputs):
-        other = min(set(record.inputs) ^ set(job.all_inputs))
-        return "stale", f"other inputs: {other} and maybe more"
+        return "stale", input_changes(record.inputs.keys(), job.all_inputs)
     made_from = record.other_input(digests)
     if made_from is not None:
         return "stale", f"made from another {made_from}"
     added = next((one for one in job.all_outputs if one not in digests), None)
     return None if added is None else ("stale", f"its job now makes {added}, too")
-
-
-def _changes(before: Any, after: Any, rule: str, key: str = "") -> Iterator[str]:
-    """Yield what differs between two settings, a line for each value. key: of both, with dots."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for name in sorted(before.keys() | after.keys()):
-            inner = f"{key}.{name}" if key else name
-            yield from _changes(before.get(name), after.get(name), rule, inner)
-    elif _alike(before, after):
-        for one, other in zip(before, after, strict=True):
-            yield from _changes(one, other, rule, key)
-    elif before != after:
-        yield _change(before, after, rule, key)
-
-
-def _alike(before: Any, after: Any) -> bool:
-    """Return whether both are lists of as many mappings."""
-    if not (isinstance(before, list) and isinstance(after, list) and len(before) == len(after)):
-        return False
-    return all(isinstance(one, Mapping) for one in [*before, *after])
-
-
-def _change(before: Any, after: Any, rule: str, key: str) -> str:
-    """Return one change in words."""
-    if key == "code.code":
-        return "the code of its step has changed"
-    if key == "external_digest":
-        what = "raw data" if rule == "prepare" else "weights that it starts from"
-        return f"the {what} have changed"
-    if isinstance(before, list) and isinstance(after, list) and max(len(before), len(after)) > 3:
-        added = sum(one not in before for one in after)
-        removed = sum(one not in after for one in before)
-        if added or removed:
-            return f"{key}: {added} added, {removed} removed"
-        return f"{key}: in another order"
-    return f"{_shown(key, rule)} {_short(before)} → {_short(after)}"
-
-
-def _shown(key: str, rule: str) -> str:
-    """Return a key of a job's parameters as the configuration has it."""
-    key = key.removeprefix("code.").removeprefix("params.")
-    if key == "schedule.epochs" and rule in ("search", "retrain"):
-        return "training.retrain_epochs"
-    if key == "dense_epochs":
-        return "training.epochs"
-    section, dot, rest = key.partition(".")
-    return _SECTIONS.get(section, section) + dot + rest
-
-
-def _short(value: Any) -> str:
-    text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}…"
