@@ -737,7 +737,8 @@ def test_masks_that_cannot_be_written_cost_no_other(network, tmp_path, capsys):
     command = ["predict", network / "two.safetensors", network / "images", "--task", "streets"]
     assert ended(*command, "--out", tmp_path / "masks") == 1
     output = capsys.readouterr()
-    assert re.search(r"error: .*1\.png: .*1\.mask\.png.*: Is a directory", output.err)
+    image, mask = network / "images/1.png", tmp_path / "masks/1.mask.png"
+    assert output.err == f"error: {image}: {mask}: Is a directory\n"
     assert "2 images: masks and overlays in" in output.out
 
 
@@ -836,6 +837,14 @@ def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(
         (
             ["predict", "two", "images", "--task", "zebra"],
             "has not learned 'zebra' (its tasks: digits, streets)",
+        ),
+        (
+            ["predict", "two", "images"],
+            "two.safetensors: say with --task which of its tasks is meant: digits, streets",
+        ),
+        (
+            ["export", "two", "x.onnx"],
+            "two.safetensors: say with --task which of its tasks is meant: digits, streets",
         ),
         (
             ["predict", "two", "images", "--task", "streets"],

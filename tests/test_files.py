@@ -4,11 +4,12 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from acll.errors import UserError
-from acll.files import write_json, written
+from acll.files import finished_path, unfinished_path, write_json, written
 
 KILLED = """
 import os, signal, sys
@@ -77,3 +78,12 @@ def test_what_a_library_writes_can_be_read_by_those_who_can_read_other_files(tmp
         beside.unlink()
         beside.touch(0o600)
     assert (tmp_path / "made").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_name_that_was_meant_is_told_from_that_of_an_unfinished_file():
+    for name in ("a/x.png", ".x", "x.partial", ".x.partial"):
+        path = Path(name)
+        assert finished_path(path) != unfinished_path(path)
+        assert finished_path(unfinished_path(path)) == path
+    for name in ("a/x.png", "x.partial", ".x"):
+        assert finished_path(Path(name)) == Path(name)

@@ -2,6 +2,7 @@
 them."""
 
 import io
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -239,6 +240,12 @@ def test_a_large_image_is_segmented_by_the_tiles_that_evaluation_scores(tmp_path
         truth = np.asarray(Image.open(tmp_path / f"streets/train/masks/{number}.png"))
         np.add.at(confusion, (truth.ravel(), mask.ravel()), 1)
     assert mean_iou(confusion) == expected
+    found = packed.predict("x", tmp_path / "streets/train/images/0.png")
+    with pytest.raises(AttributeError, match="'label': the task is a segmentation; `mask` has"):
+        _ = found.label
+    with pytest.raises(AttributeError, match=r"no attribute 'lable'$"):
+        _ = found.lable
+    assert pickle.loads(pickle.dumps(found)).classes == found.classes
 
 
 @pytest.mark.parametrize(

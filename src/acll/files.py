@@ -14,6 +14,7 @@ from typing import Any
 
 from acll.errors import UserError
 
+UNFINISHED = ".partial"  # ending of a file that is not whole yet
 # what a disk says that has no room, for anybody or for this user, or takes nothing
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -42,6 +43,19 @@ def refuse_special(path: Path) -> None:
         raise OSError(errno.EINVAL, words, str(path))
 
 
+def unfinished_path(path: Path) -> Path:
+    """Return where a file or folder is made, beside its place, until it is whole."""
+    return path.with_name(f".{path.name}{UNFINISHED}")
+
+
+def finished_path(path: Path) -> Path:
+    """Return the path that was meant: of an unfinished file that of the whole one, else `path`."""
+    name = path.name
+    if not (name.startswith(".") and name.endswith(UNFINISHED)):
+        return path
+    return path.with_name(name.removesuffix(UNFINISHED)[1:])
+
+
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
     """Give a file beside `path` to write to.
@@ -52,7 +66,7 @@ def written(path: Path) -> Iterator[Path]:
     What a killed process has left there is written over by the next one. Processes that write at
     once take turns.
     """
-    beside = path.with_name(f".{path.name}.partial")
+    beside = unfinished_path(path)
     with saying_where(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _turn(beside):

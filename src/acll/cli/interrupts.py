@@ -9,9 +9,7 @@ import signal
 import sys
 import threading
 
-import psutil
-
-CODE = 128 + signal.SIGINT
+INTERRUPTED = 128 + signal.SIGINT  # exit code
 _PATIENCE = 1.0  # seconds in which killed processes must have ended
 _SHOW_CURSOR = "\x1b[?25h"  # which the live display hides
 
@@ -33,6 +31,8 @@ def end_on_interrupt(words: str) -> None:
 
 
 def _wait(reading: int, words: str) -> None:
+    import psutil  # no part of a plain installation
+
     while signal.SIGINT not in os.read(reading, 1):  # other signals come here, too
         pass
     started = psutil.Process().children(recursive=True)
@@ -43,4 +43,4 @@ def _wait(reading: int, words: str) -> None:
     if sys.stderr.isatty():
         sys.stderr.write(f"{_SHOW_CURSOR}\n")
     print(words, file=sys.stderr, flush=True)
-    os._exit(CODE)
+    os._exit(INTERRUPTED)

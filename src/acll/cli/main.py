@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from acll.cli.interrupts import INTERRUPTED
 from acll.errors import UserError, harmless
 from acll.extras import advice_for
-from acll.files import DISK_REFUSES, free_space
+from acll.files import DISK_REFUSES, finished_path, free_space
 
 EXAMPLES = """examples:
   acll check config/demo.yaml
@@ -26,9 +27,6 @@ EXAMPLES = """examples:
 _CONFIGURATION = "config/<name>.yaml"
 _RESULTS = "results/<name>"
 _NETWORK = "network.safetensors"
-
-
-_INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as interrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
         print(f"interrupted{interrupt}", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -238,9 +236,7 @@ def _words(error: Exception) -> str:
         return str(error) if isinstance(error, UserError) else harmless(error)
     if error.filename is None:
         return f"the output: {error.strerror}" if error.errno in DISK_REFUSES else harmless(error)
-    path = Path(str(error.filename2 or error.filename))
-    if path.name.endswith(".partial"):  # `.<name>.partial`: see `files.written`
-        path = path.with_name(path.name.removesuffix(".partial")[1:])
+    path = finished_path(Path(str(error.filename2 or error.filename)))
     where = f"; {free_space(path)}" if error.errno in DISK_REFUSES else ""
     return f"{harmless(path)}: {error.strerror}{where}"
 
@@ -261,7 +257,7 @@ def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:
         examples,
     )
     own.add_argument("images", nargs="+", metavar="IMAGE", help=networks.IMAGES_HELP)
-    own.add_argument("--task", required=True, help="one of the tasks that the network has learned")
+    own.add_argument("--task", help="one of the tasks that the network has learned")
     own.add_argument(
         "--top", type=_positive, help="classification: how many classes are shown (default 3)"
     )
@@ -294,7 +290,7 @@ def _add_export(command: Callable[..., argparse.ArgumentParser]) -> None:
     own.add_argument(
         "out", type=Path, metavar="OUT", help="a name that ends with .onnx, .pt2 or .safetensors"
     )
-    own.add_argument("--task", required=True, help="one of the tasks that the network has learned")
+    own.add_argument("--task", help="one of the tasks that the network has learned")
     own.add_argument(
         "--precision",
         choices=["float32", "float16", "int8"],

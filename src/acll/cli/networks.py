@@ -104,7 +104,7 @@ def compare(path: Path, other: Path) -> None:
 
 def predict(
     path: Path,
-    task: str,
+    task: str | None,
     images: list[str],
     top: int | None,
     form: str | None,
@@ -121,6 +121,7 @@ def predict(
     from acll.cli import predictions
 
     network = acll.load(path)
+    task = _named(path, task, [learned.name for learned in network.tasks])
     kind = network.task(task).kind
     if kind == "segmentation" and (form is not None or top is not None):
         raise UserError(
@@ -156,7 +157,16 @@ def predict(
         sys.exit(1)
 
 
-def export(path: Path, out: Path, task: str, precision: "Precision", data: Path | None) -> None:
+def _named(path: Path, task: str | None, tasks: list[str]) -> str:
+    """Return the task that was named. Raises UserError, with all tasks, where none was."""
+    if task is None:
+        raise UserError(f"{path}: say with --task which of its tasks is meant: {', '.join(tasks)}")
+    return task
+
+
+def export(
+    path: Path, out: Path, task: str | None, precision: "Precision", data: Path | None
+) -> None:
     """Write one task as ONNX, as an exported program of PyTorch, or as a packed file of its own.
 
     data: prepared images to score it on; None: those of the run, where the network lies in one.
@@ -165,6 +175,7 @@ def export(path: Path, out: Path, task: str, precision: "Precision", data: Path 
     from acll.serving import export as exporting
 
     opened = packed_file.open_packed(path)
+    task = _named(path, task, [record.name for record in opened.header.tasks])
     prepared = data or _prepared(path, task)
     exported = exporting.export_task(
         opened, task, out, precision, _validation(prepared, task) if prepared else None

@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from acll.errors import UserError
+from acll.files import unfinished_path
 
 NAME = "mine"  # of the configuration
 # file of the project → what it is made from, beside this module
@@ -33,7 +34,7 @@ def new(path: Path) -> None:
     refuse_place(path.absolute(), NAME)
     if shutil.which("git") is None:
         raise UserError("git: is not installed, and results are versioned with it")
-    beside = path.absolute().with_name(f".{path.absolute().name}.partial")
+    beside = unfinished_path(path.absolute())
     shutil.rmtree(beside, ignore_errors=True)
     try:
         _write(beside)

@@ -17,7 +17,7 @@ from acll.data.storage import walk
 from acll.errors import UserError, harmless
 from acll.evaluation.pictures import class_colours, overlaid, visible
 from acll.evaluation.words import shortened
-from acll.files import written
+from acll.files import finished_path, unfinished_path, written
 from acll.progress import progress_bar
 from acll.serving.inputs import ImageError, made_small
 from acll.serving.model import Classified, PackedNetwork, Prediction, Segmented
@@ -187,8 +187,8 @@ def write_masks(
             _save(folder / f"{names[file]}.mask.png", _with_palette(mask, colours))
             _save(folder / f"{names[file]}.overlay.png", _overlay(file, mask, classes, colours))
         except (ImageError, OSError) as error:
-            written = getattr(error, "filename", None)  # it may be this, and not the image
-            where = f"{written}: " if written is not None else ""
+            output = getattr(error, "filename", None)  # it may be this, and not the image
+            where = f"{finished_path(Path(output))}: " if output is not None else ""
             bad.append(f"{file}: {where}{getattr(error, 'strerror', None) or error}")
             continue
         if names[file] != _bare(files[file]):
@@ -222,8 +222,8 @@ def _bare(called: Path) -> Path:
 
 def _cut(name: Path, number: str = "") -> Path:
     """Return a name with a number behind it, cut so that the names of outputs are not too long."""
-    # a file is written as `.<name>.partial` first
-    room = _LONGEST_NAME - len(f".{number}{max(_MADE, key=len)}.partial")
+    longest = unfinished_path(Path(f"{number}{max(_MADE, key=len)}"))
+    room = _LONGEST_NAME - len(longest.name)
     return name.with_name(os.fsdecode(os.fsencode(name.name)[:room]) + number)
 
 

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -89,6 +89,18 @@ class Segmented:
     mask: NDArray[np.uint8]
     # [classes, height, width], if they were asked for: softmax of the logits that gave the mask
     probabilities: NDArray[np.float32] | None = None
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what there is in place of what only a classification has."""
+            words = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name in ("label", "top"):
+                words += (
+                    ": the task is a segmentation; `mask` has the index of the class of each pixel,"
+                    " and `classes` their names"
+                )
+            raise AttributeError(words, name=name, obj=self)
 
 
 Prediction = Classified | Segmented

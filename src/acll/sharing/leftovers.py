@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from acll.files import checkpoint_of
+from acll.files import UNFINISHED, checkpoint_of
 from acll.plan import Job
 from acll.sharing import records
 from acll.sharing.short_names import NETWORKS
@@ -78,7 +78,7 @@ def _of_a_run(path: Path) -> bool:
     """Return whether a file is of a run, though not a result: a log, a record, unfinished work."""
     if path.parts[0] == ".snakemake":
         return records.METADATA in path.parents
-    return path.parts[0] in _ABOUT_JOBS or path.suffix in (".checkpoint", ".partial")
+    return path.parts[0] in _ABOUT_JOBS or path.suffix in (".checkpoint", UNFINISHED)
 
 
 def _group(path: Path, kept: set[Path]) -> Path:

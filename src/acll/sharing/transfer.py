@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acll.errors import UserError
-from acll.files import saying_where, sha256, written
+from acll.files import saying_where, sha256, unfinished_path, written
 from acll.lock import held
 from acll.sharing import records
 
@@ -191,7 +191,7 @@ def pull_tables(root: Path, name: str) -> tuple[Path, int]:
 
     own = f"results/{name}"
     folder = root / "results" / f"{name}-tables"
-    beside = folder.with_name(f".{folder.name}.partial")
+    beside = unfinished_path(folder)
     shutil.rmtree(beside, ignore_errors=True)
     try:
         shared = DVCFileSystem(str(root), rev="HEAD")
