@@ -488,7 +488,8 @@ def test_inspect_gives_people_a_table_and_programs_json_with_bytes_that_are_thos
 ):
     main(["inspect", str(network / "two.safetensors")])
     out = capsys.readouterr().out
-    assert re.search(r"1 +digits +classification +3 +16x16 +0\.5000 accuracy +0\.500", out)
+    assert re.search(r"1 +digits +3 +16x16 +accuracy 0\.5000 +0\.500", out)
+    assert re.search(r"2 +streets +\d+ +\d+x\d+ +mean IoU 0\.5000 +0\.500", out)
     main(["inspect", str(network / "two.safetensors"), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert [task["name"] for task in found["tasks"]] == ["digits", "streets"]
@@ -498,6 +499,17 @@ def test_inspect_gives_people_a_table_and_programs_json_with_bytes_that_are_thos
         (network / "one.safetensors").stat().st_size, rel=0.01
     )
     assert found["tasks"][1]["bytes_of_first"] < found["tasks"][1]["bytes_separate"]
+
+
+def test_inspect_is_no_wider_than_a_terminal_however_long_names_are(network, capsys, tmp_path):
+    name = "a_task_of_a_very_long_name_indeed"
+    spec = BackboneNetwork(backbone="resnet_small")
+    packed = tiny_packed(name, spec=spec, size=16, classes=4)
+    packed_file.write_packed(tmp_path / "long.safetensors", packed)
+    main(["inspect", str(tmp_path / "long.safetensors")])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert re.match(r" *1 +a_task_of_\w+… +4 +16x16 ", lines[-1])
 
 
 def test_compare_says_what_differs_and_its_exit_code_whether_anything_does(network, capsys):

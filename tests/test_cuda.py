@@ -66,6 +66,13 @@ def half(state, network):
     return {name: torch.rand(state[name].shape, generator=generator) < 0.5 for name in names}
 
 
+def test_a_network_is_built_without_the_random_state_of_the_device():
+    torch.cuda.manual_seed_all(7)
+    before = torch.cuda.get_rng_state_all()
+    build(SPECS["classification"], "classification", 3, 0)
+    assert all(map(torch.equal, before, torch.cuda.get_rng_state_all()))
+
+
 @pytest.mark.parametrize(("kind", "settings"), LOSSES)
 @pytest.mark.parametrize("mixed_precision", [False, True])
 def test_the_same_training_gives_the_same_bits_and_frozen_weights_keep_theirs(

@@ -275,6 +275,28 @@ def test_the_same_seed_draws_the_same_bits_and_leaves_global_random_state_alone(
     assert not states_equal(one, other)
 
 
+@pytest.mark.parametrize(
+    "network",
+    [
+        BackboneNetwork(backbone="resnet_small"),
+        BackboneNetwork(backbone="resnet18", channels=2),
+        DecoderNetwork(decoder="unet", encoder="resnet_small"),
+        PerceptronNetwork(hidden=[10], image_size=(8, 8)),
+    ],
+)
+def test_what_is_drawn_is_that_of_the_cpus_generator_alone(network, monkeypatch):
+    expected = build(network, "classification", 3, 1).state_dict()
+
+    def refused(seed):
+        raise AssertionError("the generators of GPUs are the caller's")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refused)
+    with torch.device("meta"):  # as the default device of a caller
+        found = build(network, "classification", 3, 1).state_dict()
+    assert {value.device.type for value in found.values()} == {"cpu"}
+    assert states_equal(found, expected)
+
+
 def test_weights_come_from_a_file_in_the_librarys_own_names(tmp_path):
     from torchvision.models import resnet18
 

@@ -4,14 +4,17 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from acll.errors import UserError, harmless
+from acll.evaluation.words import METRIC_WORDS, WIDTH, shortened
 
 if TYPE_CHECKING:
     from acll.data.batches import Split
     from acll.serving.export import Precision
 
+_SHORTEST = 8  # letters that a name of a task keeps
 IMAGES_HELP = "files, or folders of them; - reads their names from standard input, one a line"
 
 
@@ -50,39 +53,64 @@ def inspect(path: Path, as_json: bool) -> None:
 
 
 def _inspected(whole: dict[str, Any]) -> str:
-    """Return what `inspect` found as text: a line on the network, and a table of its tasks."""
+    """Return what `inspect` found as text: a line on the network, and a table of its tasks.
+
+    Long names of tasks are cut, so that no line is wider than `WIDTH`. A task whose metric is a
+    mean IoU is a segmentation.
+    """
+    network = ", ".join(f"{key} {value}" for key, value in whole["network"].items())
+    share = whole["free"] / whole["weights"] if whole["weights"] else 0.0
+    lines = (
+        f"{network}; method {whole['method']}, seed {whole['seed']}",
+        f"{whole['weights']:,} shared weights, {whole['free']:,} free ({share:.1%}); "
+        f"{whole['bytes']:,} bytes",
+    )
+    longest = max(len(task["name"]) for task in whole["tasks"])
+    table = _table_of_tasks(whole["tasks"], longest)
+    beyond = max(map(len, table.splitlines())) - WIDTH
+    if beyond > 0:
+        table = _table_of_tasks(whole["tasks"], max(_SHORTEST, longest - beyond))
+    return "\n".join([*(fill(line, WIDTH) for line in lines), "", table])
+
+
+def _table_of_tasks(tasks: list[dict[str, Any]], longest: int) -> str:
+    """Return a table, a row a task. longest: letters of a name that are shown."""
     from tabulate import tabulate
 
-    network = ", ".join(f"{key} {value}" for key, value in whole["network"].items())
     rows = [
-        {
-            "": position,
-            "task": task["name"],
-            "kind": task["kind"],
-            "classes": len(task["classes"]),
-            "size": "x".join(map(str, task["image_size"])),
-            "validation": f"{task['score']:.4f} {task['metric']}",
-            "ratio": "" if task["ratio"] is None else f"{task['ratio']:.3f}",
-            "owns": "" if task["owned_share"] is None else f"{task['owned_share']:.1%}",
-            "uses": f"{task['used_share']:.1%}",
-            "bytes up to here": f"{task['bytes_of_first']:,}",
-            "of separate networks": f"{task['bytes_of_first'] / task['bytes_separate']:.2f}",
-        }
-        for position, task in enumerate(whole["tasks"], 1)
+        [
+            position,
+            shortened(task["name"], longest),
+            len(task["classes"]),
+            "x".join(map(str, task["image_size"])),
+            f"{METRIC_WORDS[task['metric']]} {task['score']:.4f}",
+            "" if task["ratio"] is None else f"{task['ratio']:.3f}",
+            "" if task["owned_share"] is None else f"{task['owned_share']:.1%}",
+            f"{task['used_share']:.1%}",
+            f"{task['bytes_of_first']:,}",
+            f"{task['bytes_of_first'] / task['bytes_separate']:.2f}",
+        ]
+        for position, task in enumerate(tasks, 1)
     ]
-    table: str = tabulate(
-        rows,
-        headers="keys",
-        disable_numparse=True,
-        colalign=("right", *["left"] * 2, *["right"] * 8),
-    )
-    share = whole["free"] / whole["weights"] if whole["weights"] else 0.0
-    return (
-        f"{network}; method {whole['method']}, seed {whole['seed']}\n"
-        f"{whole['weights']:,} shared weights, {whole['free']:,} free ({share:.1%}); "
-        f"{whole['bytes']:,} bytes\n"
-        f"\n{table}"
-    )
+    # as rows: tabulate makes columns two letters wider than their heading
+    heads = [
+        ["", "", "", "", "", "", "", "", "bytes up", "of separate"],
+        [
+            "",
+            "task",
+            "classes",
+            "size",
+            "validation",
+            "ratio",
+            "owns",
+            "uses",
+            "to here",
+            "networks",
+        ],
+    ]
+    align = ("right", "left", *["right"] * 8)
+    table: str = tabulate([*heads, *rows], tablefmt="plain", disable_numparse=True, colalign=align)
+    return table
 
 
 def compare(path: Path, other: Path) -> None:

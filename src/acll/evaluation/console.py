@@ -9,11 +9,10 @@ from tabulate import tabulate
 
 from acll.evaluation.class_tables import MISSED, class_means, missed_classes
 from acll.evaluation.comparison import MIXED
-from acll.evaluation.words import METRIC_WORDS, listed, shortened
+from acll.evaluation.words import METRIC_WORDS, WIDTH, listed, shortened
 
 LITTLE_ROOM = 0.03  # share of the shared weights; with less, a task that comes can learn little
 FORGOTTEN = 0.05  # a task that lost more than this has been forgotten
-WIDTH = 100  # columns of a terminal
 _NAMED = 3  # classes that a warning names one by one
 _LEAST = 8  # characters that a name keeps, however many columns there are
 

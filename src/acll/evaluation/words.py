@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 # of metrics, as columns `metric` have them
 METRIC_WORDS = {"accuracy": "accuracy", "mean_iou": "mean IoU", "mixed": "mixed"}
+WIDTH = 100  # columns of a terminal
 
 
 def listed(words: Sequence[str]) -> str:
