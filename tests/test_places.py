@@ -19,8 +19,8 @@ from acll.cli.main import main
 from acll.errors import UserError
 from acll.files import written
 from acll.packing.tensor_file import save_tensors
-from acll.sharing.place import refuse_place
-from acll.sharing.transfer import has_remote, push, record, require_repository
+from acll.sharing.place import dvc_of, refuse_place
+from acll.sharing.transfer import has_remote, push, record, require_remote, require_repository
 from acll.training.checkpoint import Checkpoint
 from checkouts import SMALL, Checkout, checkout, finished, raw_images, small_disk
 from conftest import ROOT
@@ -386,3 +386,14 @@ def test_what_only_looks_needs_no_right_to_write(tmp_path_factory, tmp_path):
         assert "dvc.yaml: cannot be written" in looked_at.make("run", "small", fails=True)
     finally:
         subprocess.run(["umount", "--lazy", seen], check=True)
+
+
+def test_dvc_is_named_as_it_is_typed_in_this_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("acll.sharing.transfer.has_remote", lambda root: False)
+    with pytest.raises(UserError, match=r"\n  dvc remote add --default store s3:"):
+        require_remote(tmp_path)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/dvc").touch()
+    assert dvc_of(tmp_path) == ".venv/bin/dvc"
+    with pytest.raises(UserError, match=r"\n  \.venv/bin/dvc remote add --default store s3:"):
+        require_remote(tmp_path)

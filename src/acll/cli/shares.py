@@ -58,18 +58,22 @@ def _verify_results(root: Path, name: str) -> None:
     _tell_foreign(root, name, jobs)
     tell_not_here(configuration, root / data_root(configuration.data_root), root / where)
     if faults:
-        raise UserError(f"{where}: {faults_counted(faults, outputs)}\n{_remedy(faults, name)}")
+        raise UserError(
+            f"{where}: {faults_counted(faults, outputs)}\n{_remedy(faults, root, name)}"
+        )
     but = f", but for {len(kept)} that are kept (`make accept`)" if kept else ""
     print(f"{where}: {outputs} results, all as this commit would make them{but}")
 
 
-def _remedy(faults: "Sequence[ResultFault]", name: str) -> str:
+def _remedy(faults: "Sequence[ResultFault]", root: Path, name: str) -> str:
     """Return what to type against these faults."""
+    from acll.sharing.place import dvc_of
+
     if all(fault.kind in ("stale", "follows") for fault in faults):
         return (
             f"`make run CONFIG={name}` makes them anew; after a change of branch "
-            f"`.venv/bin/dvc checkout run@{name}` may have them; `make accept CONFIG={name}` keeps "
-            "those that are stale by code or libraries alone"
+            f"`{dvc_of(root)} checkout run@{name}` may have them; `make accept CONFIG={name}` "
+            "keeps those that are stale by code or libraries alone"
         )
     return f"`make repair CONFIG={name}` mends this"
 

@@ -27,7 +27,7 @@ def refuse_place(root: Path, name: str) -> None:
             raise UserError(
                 f"{where}: is a link, and DVC takes what lies behind it for no part of the "
                 "checkout. Put a copy in its place; only its cache may lie elsewhere: "
-                "`.venv/bin/dvc cache dir --local /large/disk/cache`"
+                f"`{dvc_of(root)} cache dir --local /large/disk/cache`"
             )
     results = root / "results" / name
     inside = (Path(at) / one for at, folders, _ in os.walk(results) for one in folders)
@@ -38,8 +38,18 @@ def refuse_place(root: Path, name: str) -> None:
                 f"{where}: is a link, and DVC records nothing that lies behind one. Put a folder "
                 f"in its place (`rm {where}`), and clone the checkout onto the disk with more "
                 "room, or keep DVC's copies there: "
-                "`.venv/bin/dvc cache dir --local /large/disk/cache`"
+                f"`{dvc_of(root)} cache dir --local /large/disk/cache`"
             )
+
+
+def dvc_of(root: Path) -> str:
+    """Return what a person types in the folder `root` to run DVC.
+
+    A checkout has an environment of its own, which need not be activated. Other projects may be run
+    from one that is.
+    """
+    own = ".venv/bin/dvc"
+    return own if (root / own).exists() else "dvc"
 
 
 def snakefile_of(root: Path) -> Path:

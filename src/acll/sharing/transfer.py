@@ -16,6 +16,7 @@ from acll.errors import UserError
 from acll.files import saying_where, sha256, unfinished_path, written
 from acll.lock import held
 from acll.sharing import records
+from acll.sharing.place import dvc_of
 
 if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
@@ -36,9 +37,9 @@ DEPENDED_ON = (
 )
 DVC_PATIENCE = 600  # seconds to wait for other DVC commands
 NO_REMOTE = """no DVC remote is set, so there is no place to share results. Type one of
-  .venv/bin/dvc remote add --default store /a/folder/that/colleagues/see
-  .venv/bin/dvc remote add --default store ssh://user@host/path
-  .venv/bin/dvc remote add --default store s3://bucket/path
+  {dvc} remote add --default store /a/folder/that/colleagues/see
+  {dvc} remote add --default store ssh://user@host/path
+  {dvc} remote add --default store s3://bucket/path
   and then `git commit .dvc/config`, so that colleagues have it too"""
 
 
@@ -57,7 +58,7 @@ def require_repository(root: Path) -> None:
 def require_remote(root: Path) -> None:
     """Raise UserError, with what to type, where no default remote is set."""
     if not has_remote(root):
-        raise UserError(NO_REMOTE)
+        raise UserError(NO_REMOTE.format(dvc=dvc_of(root)))
 
 
 def has_remote(root: Path) -> bool:
@@ -172,7 +173,7 @@ def pull_results(root: Path, name: str) -> None:
                 f"`make share CONFIG={name}`; if files here were damaged, "
                 f"`make repair CONFIG={name}` puts them right; if a run made them and nobody "
                 f"shared them, `make share CONFIG={name}` keeps them and "
-                f"`.venv/bin/dvc checkout --force run@{name}` discards them"
+                f"`{dvc_of(root)} checkout --force run@{name}` discards them"
             ) from None
         # What was begun here has been replaced. The folder has to be there: without it Snakemake
         # takes the results for those of an older version of itself.
