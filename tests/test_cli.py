@@ -389,6 +389,30 @@ def test_check_decodes_images_if_asked_and_says_if_not(checkout, tmp_path, capsy
     assert not (tmp_path / "results").exists()
 
 
+def test_check_finds_images_without_masks_by_their_names_alone(checkout, tmp_path, capsys):
+    path = checkout(source="mask_folder", path="roads", classes=["no", "road"])
+    content = yaml.safe_load(path.read_text())
+    content["networks"] = {"n": {"decoder": "unet", "encoder": "resnet_small"}}
+    content["tasks"]["a"]["image_size"] = 32
+    content["tasks"]["b"] = content["tasks"]["a"] | {"on_error": "skip"}
+    path.write_text(yaml.safe_dump(content))
+    for part, count in (("images", 5), ("masks", 4)):
+        (tmp_path / "data/roads/train" / part).mkdir(parents=True)
+        for number in range(count):  # nothing that could be decoded
+            (tmp_path / f"data/roads/train/{part}/{number}.png").touch()
+    assert ended("check", path) == 1
+    what = "train/images/4.png: an image without a mask of the same name"
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {path}: tasks.a: 1 file cannot be used (on_error: stop; `skip` leaves out such "
+        "files)",
+        f"error: {path}: tasks.a: {what}",
+    ]
+    content["tasks"]["a"] |= {"on_error": "skip"}
+    path.write_text(yaml.safe_dump(content))
+    main(["check", str(path)])
+    assert f"{path}: warning: tasks.a, b: {what}\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("mask", "message"),
     [

@@ -71,9 +71,11 @@ def raw_identities(
 def raw_warnings(configuration: Configuration, root: Path) -> list[str]:
     """Return lines about raw data that are here and may not be what is meant, such as unused files.
 
-    Not a pixel is read, and no compressed archive is read through. Raises UserError with a line for
-    each fault.
+    Not a pixel is read, and no compressed archive is read through. Files that their names or a
+    table show to be of no use, such as an image without a mask, are among the lines where they are
+    skipped. Raises UserError with a line for each fault; such files are one where they stop a run.
     """
+    learned = configuration.learned()
     names: dict[str, list[str]] = {}  # of the tasks that are made from one source
     for name, task in configuration.tasks.items():
         path = root / task.path if isinstance(task, RawData) else None
@@ -83,11 +85,26 @@ def raw_warnings(configuration: Configuration, root: Path) -> list[str]:
     faults: dict[str, list[str]] = {}
     for of_source in names.values():
         try:
-            warnings = configuration.tasks[of_source[0]].manifest(root).warnings
+            manifest = configuration.tasks[of_source[0]].manifest(root)
         except UserError as error:
-            faults[str(error)] = of_source
+            faults.setdefault(str(error), []).extend(of_source)
         else:
-            lines += [f"tasks.{some(of_source)}: {line}" for line in in_words(warnings)]
+            lines += [f"tasks.{some(of_source)}: {line}" for line in in_words(manifest.warnings)]
+            useless = in_words(manifest.faults)
+            stopped = [
+                name
+                for name in of_source
+                if name in learned and configuration.tasks[name].on_error == "stop"
+            ]
+            others = [name for name in of_source if name not in stopped]
+            if useless and others:
+                lines += [f"tasks.{some(others)}: {line}" for line in useless]
+            if useless and stopped:
+                count = len(manifest.faults)
+                what = "1 file" if count == 1 else f"{count:,} files"
+                head = f"{what} cannot be used (on_error: stop; `skip` leaves out such files)"
+                for line in [head, *useless]:
+                    faults.setdefault(line, []).extend(stopped)
     _refuse(faults)
     return lines
 
