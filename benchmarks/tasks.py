@@ -20,7 +20,6 @@ from acll.data.preparation import prepare
 from acll.files import write_json
 from acll.networks.spec import Network
 from acll.packing.ownership import State, free, starting_state
-from acll.packing.prune import pruned
 from acll.packing.task_state_file import load_state, save_state
 from acll.parameters.node import NodeParams
 from acll.search.choice import tolerance_of
@@ -30,16 +29,18 @@ from acll.search.settings import Search
 from acll.search.space import factors_of
 from acll.search.trials import Candidate, TrialLog
 from acll.seeds import derived
-from acll.settings import Scope
+from acll.settings import Release, Scope
 from acll.steps._setup import learner_of, packed_before
 from acll.training.evaluate import evaluated
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, fit
 from acll.training.metrics import score, standard_error
-from acll.training.settings import Training
+from acll.training.release import Pruning, release
+from acll.training.settings import Schedule, Training
 
 ROOT = Path(__file__).parents[1]
 SCOPE: Scope = "global"
+RELEASE: Release = "gradual"
 MNIST = {"source": "image_folder", "path": "mnist", "image_size": 16}
 CIFAR = {"source": "image_folder", "path": "cifar10", "image_size": 24, "train_samples": 3000,
          "training": {"augmentation": ["flip", "shift"]}}  # fmt: skip
@@ -51,7 +52,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "people": MASKS | {"path": "people", "image_size": 48, "classes": ["ground", "person"]},
     "camvid": MASKS | {"path": "camvid", "image_size": [32, 48], "classes": CAMVID},
 }
-TRAINING = {"epochs": 25, "retrain_epochs": 4, "loss": "cross_entropy_dice"}
+TRAINING = {"epochs": 25, "loss": "cross_entropy_dice"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Dense:
     def retraining(self) -> Retraining:
         """Return how its trials retrain."""
         schedule = self.training.for_retraining()
-        return Retraining(self.learner, schedule, self.state, self.free, SCOPE)
+        return Retraining(self.learner, schedule, self.state, self.free, SCOPE, RELEASE)
 
     def search(self, settings: Search) -> Choice:
         """Search without a cap, quietly; return the choice."""
@@ -81,28 +82,48 @@ class Dense:
         """Return (score, its standard error) of the best validation of full retraining."""
         run_trial = trial_runner(self.retraining())
         with quiet():
-            measured = run_trial(Candidate(kept), self.training.retrain_epochs, seed, None)
+            measured = run_trial(Candidate(kept), self.retraining().schedule.epochs, seed, None)
         return measured.score, measured.standard_error
 
     def tested(
         self, kept: float, group_log_scale: dict[str, float], seed: int
     ) -> tuple[float, float]:
-        """Return (test score, its standard error) after full retraining.
+        """Return (test score, its standard error) after release and retraining."""
+        factors = factors_of(list(self.free), group_log_scale)
+        pruning = Pruning(self.free, 1 - kept, SCOPE, factors)
+        schedule = self.training.for_retraining()
+        return self.test(self.lighter(self.learner, pruning, schedule, RELEASE, seed))
+
+    def lighter(
+        self,
+        learner: TaskLearner,
+        pruning: Pruning,
+        schedule: Schedule,
+        how: Release,
+        seed: int,
+    ) -> State:
+        """Return the state after release and retraining."""
+        first, second = schedule.parts(how)
+        with quiet():
+            if first is None:
+                start, keep = pruning.at_once(self.state)
+            else:
+                config = FitConfig(first, derived(seed, "release"))
+                start, keep = release(learner, self.state, pruning, config)
+            return fit(learner, start, FitConfig(second, seed), keep).state
+
+    def test(self, state: State) -> tuple[float, float]:
+        """Return (test score, its standard error) of a state.
 
         This is the only place where a test split is read.
         """
-        factors = factors_of(list(self.free), group_log_scale)
-        start, keep = pruned(self.state, self.free, 1 - kept, SCOPE, factors)
-        config = FitConfig(self.training.for_retraining(), seed)
-        with quiet():
-            fitted = fit(self.learner, start, config, keep)
-        self.learner.network.load_state_dict(fitted.state)
+        self.learner.network.load_state_dict(state)
         prepared.allow_test()
         tensors, header = prepared.read_prepared(self.tests)
         seen = evaluated(
             self.learner.network, split_of(tensors, "test"), header, self.learner.device
         )
-        return score(seen), standard_error(seen, seed)
+        return score(seen), standard_error(seen, self.seed)
 
     def tolerance(self, error: float, settings: Search) -> float:
         """Return the tolerance, as the search has it. error: standard error of the reference."""

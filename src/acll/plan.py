@@ -274,6 +274,7 @@ class _Planner:
             node=self._node_params(node),
             search=method.ratio,
             scope=method.scope,
+            release=method.release,
             cap=bound,
             dense_epochs=training.epochs,
             schedule=training.for_retraining(),
@@ -284,22 +285,28 @@ class _Planner:
         return Job("search", node.name, inputs, outputs, params, _code("search"))
 
     def _prune(self, node: Node) -> Job:
-        method = self._packing(node)
+        method, training = self._packing(node), self.configuration.training_of(node.task)
+        schedule, _ = training.for_retraining().parts(method.release)
         params = PruneParams(
+            node=self._node_params(node),
             ratio=None if isinstance(method.ratio, Search) else method.ratio,
             scope=method.scope,
-            network=self.configuration.networks[node.network],
+            schedule=schedule,
+            batches=self._batches(node.task) if schedule is not None else None,
         )
         inputs = self._from_dense(node) | {
-            "choice": _of(node if method.searches else None, "choice.json")
+            "choice": _of(node if method.searches else None, "choice.json"),
+            "train": (_prepared(node.task),) if schedule is not None else (),
         }
         outputs = {"pruned": _of(node, "pruned.safetensors")}
         return Job("prune", node.name, inputs, outputs, params, _code("prune"))
 
     def _retrain(self, node: Node) -> Job:
+        training = self.configuration.training_of(node.task)
+        _, schedule = training.for_retraining().parts(self._packing(node).release)
         params = RetrainParams(
             node=self._node_params(node),
-            schedule=self.configuration.training_of(node.task).for_retraining(),
+            schedule=schedule,
             batches=self._batches(node.task),
         )
         inputs = {

@@ -14,6 +14,7 @@ from acll.errors import ODD_LETTER
 Kind = Literal["classification", "segmentation"]
 Augmentation = Literal["flip", "vertical_flip", "shift", "brightness"]
 Scope = Literal["layer", "global", "channel"]
+Release = Literal["gradual", "once"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 MOST_BANDS = 1000  # of an image

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from acll.methods.base import FreeWeights, Method, TrainFreeWeights
 from acll.search.settings import Search
-from acll.settings import Positive, Scope, Share
+from acll.settings import Positive, Release, Scope, Share
 
 
 def _ratio_kind(value: Any) -> str:
@@ -38,6 +38,11 @@ class Packing(Method):
         "layer, as PackNet (`layer`), or whole output channels, the smallest mean magnitude "
         "relative to the mean of their layer first (`channel`); weights that read only released "
         "channels are released too",
+    )
+    release: Release = Field(
+        "gradual",
+        description="release step by step, in the first half of the epochs of release and "
+        "retraining (`gradual`), or all at once before them (`once`), as PackNet",
     )
     free_weights: FreeWeights = Field(
         "fresh",

@@ -45,6 +45,7 @@ def keep_masks(
     scope: Scope,
     factors: Mapping[str, float] = MappingProxyType({}),
     channels: Channels | None = None,
+    among: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return boolean masks of the weights to keep among the free ones.
 
@@ -56,6 +57,8 @@ def keep_masks(
     factors: what the magnitudes of a tensor are multiplied by, 1 where it is absent. They make no
         difference with `channel`.
     channels: needed for `channel`.
+    among: masks of an earlier call with a smaller ratio, where weights are released step by step:
+        only what they keep is kept. None: whatever is free may be.
 
     With `layer` and `global`, counts are exact: ties go to the earlier position, so masks are the
     same on every machine.
@@ -70,31 +73,38 @@ def keep_masks(
     if not 0.0 <= ratio < 1.0:
         raise ValueError(f"the release ratio must lie in [0, 1), not {ratio}")
     names = list(weights)
+    candidates = free if among is None else among
     magnitudes = {
-        name: _magnitudes(name, weights[name], free[name]) * np.float32(factors.get(name, 1.0))
+        name: _magnitudes(name, weights[name], candidates[name]) * _factor(factors, name)
         for name in names
     }
+    sizes = {name: int(free[name].sum()) for name in names}
     if scope == "channel":
         assert channels is not None
-        return _by_channel(magnitudes, free, ratio, channels)
+        room = kept_count(sum(sizes.values()), ratio)
+        return _by_channel(magnitudes, candidates, free, room, channels)
     if scope == "layer":
         kept = {
-            name: _largest(values, kept_count(values.size, ratio))
+            name: _largest(values, kept_count(sizes[name], ratio))
             for name, values in magnitudes.items()
         }
     else:
         together = np.zeros(0, np.float32)
         if names:
             together = np.concatenate([magnitudes[name] for name in names])
-        largest = _largest(together, kept_count(together.size, ratio))
+        largest = _largest(together, kept_count(sum(sizes.values()), ratio))
         ends = np.cumsum([magnitudes[name].size for name in names])
         kept = dict(zip(names, np.split(largest, ends[:-1])))
     masks = {}
     for name in names:
         mask = torch.zeros(free[name].shape, dtype=torch.bool)
-        mask[free[name].cpu()] = torch.from_numpy(kept[name])
+        mask[candidates[name].cpu()] = torch.from_numpy(kept[name])
         masks[name] = mask
     return masks
+
+
+def _factor(factors: Mapping[str, float], name: str) -> np.float32:
+    return np.float32(factors.get(name, 1.0))
 
 
 def released(
@@ -143,16 +153,18 @@ def pruned(
 
 def _by_channel(
     magnitudes: Mapping[str, np.ndarray],
+    candidates: Mapping[str, Tensor],
     free: Mapping[str, Tensor],
-    ratio: float,
+    room: int,
     channels: Channels,
 ) -> dict[str, Tensor]:
-    """Return masks of the useful free weights of the best output channels.
+    """Return masks of the useful candidates of the best output channels.
 
-    magnitudes: of the free weights of each tensor, flat. See `keep_masks` for the order.
+    magnitudes: of the candidates of each tensor, flat. room: how many may be kept. See `keep_masks`
+    for the order.
     """
-    # of each channel: its free weights, their sum, and their mean relative to the tensor's mean
-    counts = {name: mask.flatten(1).sum(dim=1).cpu().numpy() for name, mask in free.items()}
+    # of each channel: its candidates, their sum, and their mean relative to the tensor's mean
+    counts = {name: mask.flatten(1).sum(dim=1).cpu().numpy() for name, mask in candidates.items()}
     sums = {
         name: np.bincount(
             np.repeat(np.arange(len(count)), count), magnitudes[name], minlength=len(count)
@@ -174,7 +186,7 @@ def _by_channel(
 
     def of_first(count: int) -> dict[str, Tensor]:
         keep = {}
-        for name, mask in free.items():
+        for name, mask in candidates.items():
             chosen = torch.from_numpy(ranks[name] < count)
             keep[name] = mask.cpu() & _beside(chosen, mask)
         return _useful(keep, free, channels)
@@ -183,7 +195,6 @@ def _by_channel(
         return sum(int(mask.sum()) for mask in of_first(count).values())
 
     # more channels never keep fewer weights, so the largest number with room is found by bisection
-    room = kept_count(int(each.sum()), ratio)
     return of_first(bisect_right(range(len(each) + 1), room, key=size) - 1)
 
 

@@ -1,13 +1,16 @@
 """What a pruned network depends on, beside its inputs."""
 
-from acll.networks.spec import Network
 from acll.parameters.base import Params
+from acll.parameters.node import NodeParams
 from acll.settings import Scope
+from acll.training.settings import Batches, Schedule
 
 
 class PruneParams(Params):
-    """How weights are released."""
+    """How weights are released. schedule, batches: of a gradual release, or None."""
 
+    node: NodeParams
     ratio: float | None  # fixed; None: the choice of the search
     scope: Scope
-    network: Network  # what it is built from
+    schedule: Schedule | None
+    batches: Batches | None

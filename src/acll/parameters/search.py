@@ -3,17 +3,18 @@
 from acll.parameters.base import Params
 from acll.parameters.node import NodeParams
 from acll.search.settings import Search
-from acll.settings import Scope
+from acll.settings import Release, Scope
 from acll.training.settings import Batches, Schedule
 
 
 class SearchParams(Params):
-    """How a ratio is searched. schedule: of retraining, as trials and the retraining that follows
-    have it."""
+    """How a ratio is searched. schedule: of release and retraining, as trials and what follows the
+    search have it."""
 
     node: NodeParams
     search: Search
     scope: Scope
+    release: Release
     cap: float | None  # the largest share of the free weights that the task may own; None: no bound
     dense_epochs: int  # the length of the task's training, in which the budget is counted
     schedule: Schedule

@@ -5,25 +5,26 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from acll.packing.prune import Channels, pruned
+from acll.packing.prune import Channels
 from acll.search.run import SearchTask
 from acll.search.settings import Search
 from acll.search.space import factors_of, groups_of
 from acll.search.trials import Candidate, Cost, Measured, RunTrial, StopRule
 from acll.seeds import derived
-from acll.settings import Scope
+from acll.settings import Release, Scope
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, TrainingError, fit, steps_of
 from acll.training.metrics import EvalResult, score, standard_error
+from acll.training.release import Pruning, release
 from acll.training.settings import Schedule
 
 
 @dataclass(frozen=True)
 class Retraining:
-    """What every trial of a search starts from, and how it retrains.
+    """What every trial of a search starts from, and how it releases and retrains.
 
-    state: the task's dense state dict. free: boolean masks of what the task could train. channels:
-    as `keep_masks` takes them.
+    state: the task's dense state dict. free: boolean masks of what the task could train. schedule:
+    of release and retraining together. channels: as `keep_masks` takes them.
     """
 
     learner: TaskLearner
@@ -31,6 +32,7 @@ class Retraining:
     state: Mapping[str, Tensor]
     free: Mapping[str, Tensor]
     scope: Scope
+    release: Release
     channels: Channels | None = None
 
 
@@ -58,26 +60,36 @@ def trial_runner(retraining: Retraining) -> RunTrial:
                 return False
             return stop_rule(scores, standard_error(result, derived(seed, "bootstrap")))
 
-        ratio = 1 - candidate.kept
         factors = factors_of(list(free), candidate.group_log_scale)
-        start, keep = pruned(
-            retraining.state, free, ratio, retraining.scope, factors, retraining.channels
-        )
+        pruning = Pruning(free, 1 - candidate.kept, retraining.scope, factors, retraining.channels)
         schedule = retraining.schedule.model_copy(update={"epochs": epochs})
+        first, second = schedule.parts(retraining.release)
         label = f"  keep {candidate.kept:.4f}"
-        config = FitConfig(schedule, seed, keep_state=False, label=label)
-        whole = steps_of(epochs, learner.batches()) / learner.batches()
+        before = 0.0  # epochs
         try:
+            if first is None:
+                start, keep = pruning.at_once(retraining.state)
+            else:
+                config = FitConfig(first, derived(seed, "release"), label=label)
+                start, keep = release(learner, retraining.state, pruning, config)
+                before = _whole(first.epochs, learner)
+            config = FitConfig(second, seed, keep_state=False, label=label)
             fitted = fit(learner, start, config, keep, on_validation=on_validation)
         except TrainingError as error:
-            return Measured(0.0, 0.0, min(whole, float(error.epochs)), diverged=True)
+            run = min(_whole(epochs, learner), before + error.epochs)
+            return Measured(0.0, 0.0, run, diverged=True)
         best = results[fitted.epoch - 1]
         # There is one validation an epoch, and one after a last part of an epoch. So an ended
         # training had as many epochs as validations, and a whole one as many as its batches make.
-        epochs_run = min(whole, float(len(results)))
+        epochs_run = before + min(_whole(second.epochs, learner), float(len(results)))
         return Measured(fitted.score, standard_error(best, derived(seed, "bootstrap")), epochs_run)
 
     return run_trial
+
+
+def _whole(epochs: float, learner: TaskLearner) -> float:
+    """Return epochs rounded to whole batches."""
+    return steps_of(epochs, learner.batches()) / learner.batches()
 
 
 def search_task(

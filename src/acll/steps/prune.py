@@ -1,4 +1,4 @@
-"""Release the smallest of the weights that the task trained."""
+"""Release the smallest of the weights that the task trained, at once or while it is trained on."""
 
 import json
 from pathlib import Path
@@ -6,19 +6,32 @@ from typing import Any
 
 import torch
 
+from acll.files import checkpoint_of
 from acll.networks.build import build
 from acll.networks.channels import ChannelGraph
 from acll.networks.spec import Network
-from acll.packing import prune, task_state_file
+from acll.packing import task_state_file
+from acll.packing.tensor_file import content_key
 from acll.parameters.prune import PruneParams
 from acll.search.space import factors_of
 from acll.steps._run import run_step
+from acll.steps._setup import learner_of
+from acll.training.checkpoint import Checkpoint
+from acll.training.loop import FitConfig
+from acll.training.release import Pruning, release
 
 CHOICE_KEYS = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped", "cost")
 
 
 def main(
-    *, dense: Path, parent: Path | None, choice: Path | None, pruned: Path, params: PruneParams
+    *,
+    dense: Path,
+    parent: Path | None,
+    choice: Path | None,
+    train: Path | None,
+    pruned: Path,
+    params: PruneParams,
+    key: str = "",
 ) -> None:
     """Write the pruned network, with the masks of what it keeps."""
     state, _, header = task_state_file.load_state(dense)
@@ -29,8 +42,19 @@ def main(
         decided = json.loads(choice.read_text(encoding="utf-8"))
     free = task_state_file.free_of(parent, state, header["shared"])
     factors = factors_of(list(free), decided.get("group_log_scale", {}))
-    channels = _channels(params.network, task) if params.scope == "channel" else None
-    after, keep = prune.pruned(state, free, decided["ratio"], params.scope, factors, channels)
+    channels = _channels(params.node.network, task) if params.scope == "channel" else None
+    pruning = Pruning(free, decided["ratio"], params.scope, factors, channels)
+    if params.schedule is None:
+        after, keep = pruning.at_once(state)
+    else:
+        assert train is not None  # the plan sees to it
+        assert params.batches is not None
+        learner = learner_of(params.node, train, params.batches)
+        config = FitConfig(params.schedule, params.node.seed_for("prune"), label=task["name"])
+        checkpoint = Checkpoint(
+            checkpoint_of(pruned), content_key(key, dense, parent, choice, train)
+        )
+        after, keep = release(learner, state, pruning, config, checkpoint)
     figures = {key: decided.get(key) for key in CHOICE_KEYS}
     task_state_file.save_state(
         pruned, after, {"task": task, "curve": learned["curve"], "choice": figures}, keep

@@ -43,7 +43,9 @@ def main(
     channels = (
         ChannelGraph(learner.network, learner.some_images()) if params.scope == "channel" else None
     )
-    retraining = Retraining(learner, params.schedule, state, free, params.scope, channels)
+    retraining = Retraining(
+        learner, params.schedule, state, free, params.scope, params.release, channels
+    )
     seed = node.seed_for("search")
     task = search_task(retraining, params.search, params.dense_epochs, params.cap, seed)
     decided, rows = search(params.search, task, log)

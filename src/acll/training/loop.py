@@ -9,14 +9,13 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from acll.errors import UserError
-from acll.packing.ownership import digest, not_finite
+from acll.packing.ownership import State, digest, not_finite
 from acll.seeds import derived
 from acll.training.checkpoint import Checkpoint, snapshot
 from acll.training.evaluate import NotFiniteError
@@ -55,6 +54,25 @@ class Learner(Protocol):
 
     def validate(self) -> tuple[EvalResult, ...]:
         """Return what the network does on the validation split of each task."""
+
+
+class Releasing(Protocol):
+    """What releases weights while they are trained. Its text tells it from others."""
+
+    @property
+    def keep(self) -> State:
+        """The masks of what may still move."""
+
+    def restore(self, keep: State) -> None:
+        """Go on from these masks."""
+
+    def advance(
+        self, done: float, steps: int, network: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> bool:
+        """Release what is due before a step; return whether that was anything.
+
+        done: the share of the steps that were made. steps: how many there are in all.
+        """
 
 
 @dataclass(frozen=True)
@@ -116,13 +134,17 @@ def fit(
     masks: Mapping[str, Tensor] | None = None,
     checkpoint: Checkpoint | None = None,
     on_validation: OnValidation | None = None,
+    release: Releasing | None = None,
 ) -> FitResult:
     """Train the learner's network in place, from `state` on.
 
     masks: by name in the state dict, True where a parameter may move; parameters without a mask
-    move freely, and so does everything where `masks` is None. checkpoint: where to keep the last
+    move freely, and so does everything where `masks` is None. release: releases more and more of
+    what may move; then the last state is returned instead of the best, since only the last has
+    released everything that is to be. checkpoint: where to keep the last
     epoch; a training that was killed goes on from there and gives the same bits as one left alone.
-    Its key is extended here by configuration, device, state and masks. Raises TrainingError.
+    Its key is extended here by configuration, device, state, masks and release. Raises
+    TrainingError.
     """
     network = learner.network
     network.load_state_dict(state)
@@ -135,18 +157,18 @@ def fit(
         # whatever the bits depend on, so that an old checkpoint is never taken for a new training's
         states = digest(network.state_dict()), digest(masks or {})
         checkpoint = replace(
-            checkpoint, key=f"{checkpoint.key} {config} {learner.device.type} {states}"
+            checkpoint, key=f"{checkpoint.key} {config} {learner.device.type} {states} {release}"
         )
-        restored = checkpoint.restore(network, optimizer)
-        if restored is not None:
-            best, progress = restored
+        best, progress = checkpoint.restore(network, optimizer) or (best, progress)
+        if progress["epoch"]:
+            gradient_masks.go_on(release, progress)
             print(
                 f"{config.label}: goes on after epoch {progress['epoch']} of {config.epochs:g}",
                 flush=True,
             )
     validations = math.ceil(steps_of(config.epochs, learner.batches()) / learner.batches())
     for epoch in range(progress["epoch"], validations):
-        loss = _train_epoch(learner, gradient_masks, optimizer, config, epoch)
+        loss = _train_epoch(learner, gradient_masks, optimizer, config, epoch, release)
         seen = _validated(learner, config, epoch)
         row: dict[str, float] = {
             "epoch": epoch + 1,
@@ -155,15 +177,18 @@ def fit(
         }
         print(_line(config, row), flush=True)
         if row["score"] > progress["best_score"]:
-            if config.keep_state:
+            if config.keep_state and release is None:
                 best = snapshot(network.state_dict())
             progress |= {"best_score": row["score"], "best_epoch": epoch + 1}
         progress["history"].append(row)
         progress["epoch"] = epoch + 1
+        progress["keep"] = None if release is None else release.keep
         if checkpoint is not None:
             checkpoint.write(network, optimizer, best, progress)
         if on_validation is not None and on_validation(seen):
             break
+    if release is not None:
+        best = snapshot(network.state_dict())
     return FitResult(best, progress["best_score"], progress["best_epoch"], progress["history"])
 
 
@@ -173,6 +198,7 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     config: FitConfig,
     epoch: int,
+    release: Releasing | None,
 ) -> float:
     """Make one pass over the training split, or over what is left of a last part of one; return the
     mean loss.
@@ -187,10 +213,13 @@ def _train_epoch(
     seen: list[Tensor] = []
     whole = steps_of(config.epochs, an_epoch)
     steps = min(an_epoch, whole - epoch * an_epoch)
-    losses = islice(learner.losses(config.seed, epoch), steps)
-    for step, loss in enumerate(losses):
+    losses = learner.losses(config.seed, epoch)
+    for step in range(steps):
         done = (epoch * an_epoch + step) / whole
-        lr = _decreased(config.schedule.schedule, config.schedule.learning_rate, done)
+        if release is not None and release.advance(done, whole, learner.network, optimizer):
+            gradient_masks.narrow(release.keep)
+        loss = next(losses)
+        lr = _learning_rate(config.schedule, done)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)
@@ -235,16 +264,34 @@ class GradientMasks:
         device: torch.device,
     ) -> None:
         self.decay, self.coupled = schedule.weight_decay, schedule.optimizer == "sgd"
+        self.network, self.masks, self.device = network, dict(masks), device
+        self.frozen_norms = _frozen_norms(network, masks)
+        self._sort()
+
+    def go_on(self, release: Releasing | None, progress: Mapping[str, Any]) -> None:
+        """Put a release back to where it was; the masks are those of what it keeps."""
+        if release is not None:
+            release.restore(progress["keep"])
+            self.narrow(release.keep)
+
+    def narrow(self, masks: Mapping[str, Tensor]) -> None:
+        """Take other masks for some parameters."""
+        self.masks |= masks
+        self._sort()
+
+    def _sort(self) -> None:
+        """Sort the parameters: those with masks, and those without that decay."""
         self.with_mask: list[tuple[Tensor, Tensor]] = [
-            (parameter, masks[name].to(device, torch.float32))
-            for name, parameter in network.named_parameters()
-            if name in masks and not bool(masks[name].all())
+            (parameter, self.masks[name].to(self.device, torch.float32))
+            for name, parameter in self.network.named_parameters()
+            if name in self.masks and not bool(self.masks[name].all())
         ]
         masked = {id(parameter) for parameter, _ in self.with_mask}
-        self.frozen_norms = _frozen_norms(network, masks)
         # as is usual, biases and normalisations do not decay
         self.without_mask: list[Tensor] = [
-            value for value in network.parameters() if value.ndim > 1 and id(value) not in masked
+            value
+            for value in self.network.parameters()
+            if value.ndim > 1 and id(value) not in masked
         ]
 
     @torch.no_grad()
@@ -296,8 +343,14 @@ def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
 
 
-def _decreased(schedule: Decrease, start: float, done: float) -> float:
+def _learning_rate(schedule: Schedule, done: float) -> float:
     """Return the learning rate after the share `done` of all steps."""
+    of_course = schedule.begin + (schedule.end - schedule.begin) * done
+    return _decreased(schedule.schedule, schedule.learning_rate, of_course)
+
+
+def _decreased(schedule: Decrease, start: float, done: float) -> float:
+    """Return the learning rate after the share `done` of its course."""
     if schedule == "cosine":
         return start * 0.5 * (1 + math.cos(math.pi * done))
     return start * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)

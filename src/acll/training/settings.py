@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from acll.settings import Augmentation, Kind, Positive, Settings
+from acll.settings import Augmentation, Kind, Positive, Release, Settings
 
 Optimizer = Literal["sgd", "adamw"]
 Decrease = Literal["cosine", "step"]
@@ -26,6 +26,23 @@ class Schedule(Settings):
     momentum: float | None  # None: the optimiser has none
     weight_decay: float
     schedule: Decrease
+    begin: float  # which part of the learning rate's course is run through: from here,
+    end: float  # between 0 and 1, to here
+
+    def parts(self, release: Release) -> "tuple[Schedule | None, Schedule]":
+        """Return the schedules of a gradual release and of the retraining that follows it.
+
+        Each has half of the epochs, whole ones where there are two and more. The learning rate runs
+        once through its course over both. A release at once needs no training: None.
+        """
+        if release == "once":
+            return None, self
+        first = float(self.epochs // 2 if self.epochs >= 2 else self.epochs / 2)
+        middle = self.begin + (self.end - self.begin) * first / self.epochs
+        return (
+            self.model_copy(update={"epochs": first, "end": middle}),
+            self.model_copy(update={"epochs": self.epochs - first, "begin": middle}),
+        )
 
 
 class Batches(Settings):
@@ -45,14 +62,16 @@ class Training(Settings):
     epochs: Positive = Field(
         20, description="epochs of training; the best on the validation split is kept"
     )
-    retrain_epochs: Positive = Field(
-        5, description="epochs of retraining after release; the best is kept"
+    retrain_epochs: Positive | None = Field(
+        None,
+        description="epochs of release and retraining, after training; without it, half of "
+        "`epochs`; of those after the release, the best is kept",
     )
     batch_size: int = Field(32, ge=2, description="images in a batch")
     optimizer: Optimizer = Field("adamw", description="`sgd` (with momentum) or `adamw`")
     learning_rate: float = Field(0.002, gt=0, description="at the start of training")
     retrain_learning_rate: float = Field(
-        0.002, gt=0, description="at the start of retraining and of each trial"
+        0.002, gt=0, description="at the start of release and retraining, and of each trial"
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="of `sgd`")
     weight_decay: float = Field(
@@ -82,8 +101,9 @@ class Training(Settings):
         return self._schedule(self.epochs, self.learning_rate)
 
     def for_retraining(self) -> Schedule:
-        """Return the schedule of the retraining that follows pruning."""
-        return self._schedule(self.retrain_epochs, self.retrain_learning_rate)
+        """Return the schedule of the release and the retraining together."""
+        epochs = self.retrain_epochs or max(1, self.epochs // 2)
+        return self._schedule(epochs, self.retrain_learning_rate)
 
     def batches(self, kind: Kind) -> Batches:
         """Return the batches and the loss of a task of this kind."""
@@ -104,4 +124,6 @@ class Training(Settings):
             momentum=self.momentum if self.optimizer == "sgd" else None,
             weight_decay=self.weight_decay,
             schedule=self.schedule,
+            begin=0.0,
+            end=1.0,
         )

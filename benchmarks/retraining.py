@@ -1,0 +1,90 @@
+"""What do a gradual release, a long retraining and distillation bring, at which density?
+
+    python benchmarks/retraining.py ../shared/data
+
+Six real tasks, three seeds, a density of 1 and four small ones. Four ways from the dense network:
+released at once and retrained for a sixth of the training (`once_short`) or for half of it
+(`once_long`), released step by step within that half (`gradual_long`), and with the dense network's
+predictions as a part of the loss (`gradual_long_distilled`). Scores are of the test split. Whatever
+ends is kept below .cache, so that a run that is stopped goes on. Rows go to
+docs/benchmarks/retraining.csv.
+"""
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+from tasks import MASKS, ROOT, TASKS, Dense, dense, remembered
+
+from acll.training.distillation import distilled
+from acll.training.release import Pruning
+
+SEEDS = (0, 1, 2)
+DENSITIES = (0.02, 0.05, 0.1, 0.2, 1.0)
+EPOCHS, SHORT = 24, 4
+VARIANTS = ("once_short", "once_long", "gradual_long", "gradual_long_distilled")
+IMAGES = {"source": "image_folder"}
+OWN = {
+    "mnist": TASKS["mnist"] | {"train_samples": 2000},
+    "fashion": IMAGES | {"path": "sets/fashion.zip", "image_size": 16, "train_samples": 2000},
+    "cifar10": TASKS["cifar10"] | {"train_samples": 2000},
+    "gtsrb": IMAGES | {"path": "sets/gtsrb.zip", "image_size": 24, "group": r"s\d+_t\d+"},
+    "people": TASKS["people"],
+    "camvid": TASKS["camvid"],
+}
+CACHE = ROOT / ".cache/benchmarks/retraining"
+OUT = ROOT / "docs/benchmarks/retraining.csv"
+
+
+def of(name: str, seed: int, data: Path) -> Dense:
+    training = {"epochs": EPOCHS, "loss": "cross_entropy_dice"}
+    return dense(name, OWN[name], seed, data, CACHE, training)
+
+
+def measure(name: str, seed: int, density: float, variant: str, data: Path) -> float:
+    """The test score."""
+    own = of(name, seed, data)
+    schedule = own.training.for_retraining()
+    if variant == "once_short":
+        schedule = schedule.model_copy(update={"epochs": float(SHORT)})
+    learner = distilled(own.learner, own.state) if "distilled" in variant else own.learner
+    pruning = Pruning(own.free, 1 - density, "global")
+    how = "once" if variant.startswith("once") else "gradual"
+    return own.test(own.lighter(learner, pruning, schedule, how, seed))[0]
+
+
+def one(data: Path, case: tuple[str, int, float, str]) -> float:
+    name, seed, density, variant = case
+    path = CACHE / f"{name}.{seed}.{density}.{variant}.json"
+    score: float = remembered(path, lambda: measure(name, seed, density, variant, data))
+    print(f"{name} {seed} {density} {variant}: {score:.4f}", flush=True)
+    return score
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--processes", type=int, default=2)
+    given = parser.parse_args()
+    cases = [
+        (name, seed, density, variant)
+        for seed, density, name, variant in product(SEEDS, DENSITIES, OWN, VARIANTS)
+    ]
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        list(pool.map(partial(of, data=given.data), *zip(*product(OWN, SEEDS))))
+        scores = list(pool.map(partial(one, given.data), cases))
+    rows = [
+        (name, "segmentation" if OWN[name].get("source") == MASKS["source"] else "classification")
+        + (seed, density, variant, round(score, 6))
+        for (name, seed, density, variant), score in zip(cases, scores, strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["task", "kind", "seed", "density", "variant", "score"])
+    table.sort_values(["task", "seed", "density", "variant"]).to_csv(OUT, index=False)
+
+
+if __name__ == "__main__":
+    main()
