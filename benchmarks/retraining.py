@@ -45,6 +45,10 @@ def of(name: str, seed: int, data: Path) -> Dense:
     return dense(name, OWN[name], seed, data, CACHE, training)
 
 
+def kind_of(name: str) -> str:
+    return "segmentation" if OWN[name]["source"] == MASKS["source"] else "classification"
+
+
 def measure(name: str, seed: int, density: float, variant: str, data: Path) -> float:
     """The test score."""
     own = of(name, seed, data)
@@ -78,8 +82,7 @@ def main() -> None:
         list(pool.map(partial(of, data=given.data), *zip(*product(OWN, SEEDS))))
         scores = list(pool.map(partial(one, given.data), cases))
     rows = [
-        (name, "segmentation" if OWN[name].get("source") == MASKS["source"] else "classification")
-        + (seed, density, variant, round(score, 6))
+        (name, kind_of(name), seed, density, variant, round(score, 6))
         for (name, seed, density, variant), score in zip(cases, scores, strict=True)
     ]
     table = pd.DataFrame(rows, columns=["task", "kind", "seed", "density", "variant", "score"])

@@ -216,7 +216,8 @@ def test_the_state_may_be_left_where_only_the_score_is_wanted():
     assert (left.score, left.history) == (kept.score, kept.history)
 
 
-def test_a_trial_starts_from_the_dense_state_each_time_and_ends_when_its_stop_rule_says_so():
+@pytest.mark.parametrize("release", ["gradual", "once"])
+def test_a_trial_starts_from_the_dense_state_each_time_and_ends_when_its_stop_rule_says_so(release):
     which = learner(task=tiny_task("a", samples=16))
     state = start(which)
     before = {name: value.clone() for name, value in state.items()}
@@ -224,19 +225,22 @@ def test_a_trial_starts_from_the_dense_state_each_time_and_ends_when_its_stop_ru
         name: torch.ones(state[name].shape, dtype=torch.bool)
         for name in partition(which.network).shared
     }
-    schedule = fit_config(3, 0.002, 0).schedule
-    run_trial = trial_runner(Retraining(which, schedule, state, free, "global"))
-    first = run_trial(Candidate(0.3), 3, 0, None)
+    before_them = 0 if release == "once" else 3
+    epochs = before_them + 3
+    schedule = fit_config(epochs, 0.002, 0).schedule
+    run_trial = trial_runner(Retraining(which, schedule, state, free, "global", release))
+    first = run_trial(Candidate(0.3), epochs, 0, None)
     validations = []
     ended = run_trial(
         Candidate(0.3),
-        3,
+        epochs,
         0,
         lambda scores, error: validations.append((list(scores), error)) or len(scores) == 2,
     )
     assert states_equal(state, before)
-    assert run_trial(Candidate(0.3), 3, 0, None) == first
-    assert (first.epochs_run, ended.epochs_run, len(validations)) == (3, 2, 2)
+    assert run_trial(Candidate(0.3), epochs, 0, None) == first
+    assert (first.epochs_run, ended.epochs_run) == (epochs, epochs - 1)
+    assert len(validations) == 2
     assert ended.score == max(validations[-1][0]) <= first.score
     assert run_trial(Candidate(0.3), 0.4, 0, None).epochs_run == 0.5  # two batches of four
 
@@ -284,7 +288,8 @@ def test_a_network_that_is_not_finite_is_no_result_though_its_loss_is(loss, what
         fit(which, start(which), fit_config(0.1, 0.01, 0), None)  # one batch
 
 
-def test_a_trial_that_diverges_has_failed_and_ends_no_search():
+@pytest.mark.parametrize("release", ["gradual", "once"])
+def test_a_trial_that_diverges_has_failed_and_ends_no_search(release):
     which = learner()
     state = start(which)
     free = {
@@ -292,7 +297,7 @@ def test_a_trial_that_diverges_has_failed_and_ends_no_search():
         for name in partition(which.network).shared
     }
     schedule = fit_config(3, 1e30, 0, optimizer="sgd").schedule
-    run_trial = trial_runner(Retraining(which, schedule, state, free, "global"))
+    run_trial = trial_runner(Retraining(which, schedule, state, free, "global", release))
     got = run_trial(Candidate(0.3), 3, 0, None)
     assert (got.score, got.standard_error, got.diverged) == (0, 0, True)
     assert got.epochs_run == 1

@@ -66,9 +66,10 @@ rule prune:
         "benchmarks/prune/{node}.tsv"
     wildcard_constraints:
         node=nodes_with("prune"),
-    threads: 1
+    threads: CONFIGURATION.threads
     resources:
         mem_mb=4000,
+        gpu=gpus,
     params:
         job=text_of("prune"),
     message:

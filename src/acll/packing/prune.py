@@ -120,10 +120,10 @@ def released(
     from the network. Behind a ReLU it stays 0 however long it is trained, since no gradient comes
     through.
     """
-    after = {
-        name: torch.where(free[name] & ~keep[name], 0.0, value) if name in keep else value
-        for name, value in state.items()
-    }
+    after = dict(state)
+    for name in keep:
+        gone = (free[name] & ~keep[name]).to(state[name].device)
+        after[name] = torch.where(gone, 0.0, state[name])
     for weight, norm in channels.layers.items() if channels is not None else ():
         if weight not in keep:
             continue
