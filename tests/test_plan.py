@@ -35,6 +35,7 @@ TASK = GENERATED | {"image_size": 16, "difficulty": 0.1}
 METHODS = {
     "adaptive": {"ratio": {"search": "tpe"}},
     "half": {"ratio": 0.5},
+    "at_once": {"ratio": 0.5, "release": "once"},
     "fine": {"type": "finetuning"},
     "still": {"type": "frozen"},
     "alone": {"type": "individual"},
@@ -336,10 +337,11 @@ def test_settings_count_where_they_have_an_effect():
 
 
 def test_retraining_alone_is_not_training():
-    for name, rules in (("half", ("retrain", "evaluate")), ("adaptive", SEARCHED)):
+    at_once = ("retrain", "evaluate")
+    for name, rules in (("half", PACKED), ("at_once", at_once), ("adaptive", SEARCHED)):
         own = of(rules, "a", method=name) | of(("train", *rules), "a/b", method=name)
-        if name == "half":  # the parent is another
-            own |= of(["prune"], "a/b")
+        if name == "at_once":  # the parent is another
+            own |= of(["prune"], "a/b", method=name)
         found = affected(
             jobs(name, tasks="ab"), jobs(name, tasks="ab", **{"training/retrain_epochs": 3})
         )
@@ -358,7 +360,7 @@ def test_the_number_of_threads_runs_everything_that_computes_with_torch():
 @pytest.mark.parametrize(
     ("method", "change", "rules"),
     [
-        ("adaptive", {"ratio": {"search": "tpe", "budget": 0.5}}, SEARCHED),
+        ("adaptive", {"ratio": {"search": "tpe", "budget": 0.4}}, SEARCHED),
         ("adaptive", {"ratio": {"search": "tpe"}, "expected_tasks": 9}, SEARCHED),
         ("adaptive", {"ratio": {"search": "tpe"}, "cap": False}, SEARCHED),
         ("adaptive", {"ratio": {"search": "tpe"}, "scope": "layer"}, SEARCHED),

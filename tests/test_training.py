@@ -13,9 +13,12 @@ from acll.search.retraining import Retraining, trial_runner
 from acll.search.trials import Candidate
 from acll.training import loop
 from acll.training.checkpoint import Checkpoint
+from acll.training.distillation import distilled
 from acll.training.learner import TaskLearner
-from acll.training.loop import TrainingError, fit
+from acll.training.loop import FitConfig, TrainingError, fit
 from acll.training.metrics import score
+from acll.training.release import Pruning
+from acll.training.release import release as gradual_release
 from acll.training.settings import Training
 from conftest import batches, fit_config, states_equal, tiny_task
 
@@ -216,33 +219,71 @@ def test_the_state_may_be_left_where_only_the_score_is_wanted():
     assert (left.score, left.history) == (kept.score, kept.history)
 
 
-@pytest.mark.parametrize("release", ["gradual", "once"])
-def test_a_trial_starts_from_the_dense_state_each_time_and_ends_when_its_stop_rule_says_so(release):
-    which = learner(task=tiny_task("a", samples=16))
+def trials_of(which, learning_rate=0.002, epochs=6, release="gradual", on_held=None, **settings):
+    """Trials of a network that was newly drawn, all of whose weights are free."""
     state = start(which)
-    before = {name: value.clone() for name, value in state.items()}
     free = {
         name: torch.ones(state[name].shape, dtype=torch.bool)
         for name in partition(which.network).shared
     }
-    before_them = 0 if release == "once" else 3
-    epochs = before_them + 3
-    schedule = fit_config(epochs, 0.002, 0).schedule
-    run_trial = trial_runner(Retraining(which, schedule, state, free, "global", release))
-    first = run_trial(Candidate(0.3), epochs, 0, None)
-    validations = []
-    ended = run_trial(
-        Candidate(0.3),
-        epochs,
-        0,
-        lambda scores, error: validations.append((list(scores), error)) or len(scores) == 2,
-    )
+    schedule = fit_config(epochs, learning_rate, 0, **settings).schedule
+    own = Retraining(which, schedule, state, free, "global", release, True, (3, 4))
+    return state, trial_runner(own, on_held)
+
+
+@pytest.mark.parametrize("release", ["gradual", "once"])
+def test_a_trial_starts_from_the_dense_state_each_time(release):
+    which = learner(task=tiny_task("a", samples=16))
+    state, run_trial = trials_of(which, release=release)
+    before = {name: value.clone() for name, value in state.items()}
+    first = run_trial(Candidate(0.3), 6, 0, None)
+    other = run_trial(Candidate(0.3), 6, 1, None)
     assert states_equal(state, before)
-    assert run_trial(Candidate(0.3), epochs, 0, None) == first
-    assert (first.epochs_run, ended.epochs_run) == (epochs, epochs - 1)
-    assert len(validations) == 2
-    assert ended.score == max(validations[-1][0]) <= first.score
+    assert run_trial(Candidate(0.3), 6, 0, None) == first
+    assert first.epochs_run == other.epochs_run == 6
     assert run_trial(Candidate(0.3), 0.4, 0, None).epochs_run == 0.5  # two batches of four
+
+
+def test_a_trial_of_no_epochs_scores_the_dense_network():
+    which = learner(task=tiny_task("a", samples=16))
+    state, run_trial = trials_of(which)
+    got = run_trial(Candidate(1.0), 0, 0, None)
+    which.network.load_state_dict(state)
+    (seen,) = which.validate()
+    assert (got.score, got.epochs_run) == (score(seen), 0)
+
+
+@pytest.mark.parametrize("release", ["gradual", "once"])
+def test_a_full_trial_that_holds_hands_over_what_release_and_retraining_come_to(release):
+    which = learner(task=tiny_task("a", samples=16))
+    held = []
+    state, run_trial = trials_of(
+        which, release=release, on_held=lambda *result: held.append(result)
+    )
+    run_trial(Candidate(0.3), 6, None, 2.0)  # nothing reaches that
+    run_trial(Candidate(0.3), 6, 0, None)
+    assert held == []
+    measured = run_trial(Candidate(0.3), 6, None, 0.0)
+    ((kept, result, keep),) = held
+    assert (kept, result.score) == (0.3, measured.score)
+    first, second = fit_config(6, 0.002, 0).schedule.parts(release)
+    free = {name: torch.ones_like(mask) for name, mask in keep.items()}
+    own, pruning = distilled(which, state), Pruning(free, 0.7, "global")
+    if first is None:
+        smaller, masks = pruning.at_once(state)
+    else:
+        smaller, masks = gradual_release(own, state, pruning, FitConfig(first, 3))
+    assert states_equal(masks, keep)
+    expected = fit(own, smaller, FitConfig(second, 4), masks)
+    assert states_equal(result.state, expected.state)
+    assert (result.score, result.epoch) == (expected.score, expected.epoch)
+
+
+def test_a_full_trial_ends_when_it_can_hardly_reach_its_threshold():
+    _, run_trial = trials_of(learner(task=tiny_task("a", samples=16)), epochs=16)
+    assert run_trial(Candidate(0.3), 16, None, 2.0).epochs_run < 16
+    assert run_trial(Candidate(0.3), 16, None, 2.0).epochs_run >= 8 + 4  # half of its validations
+    assert run_trial(Candidate(0.3), 16, None, 0.0).epochs_run == 16
 
 
 def test_a_training_that_diverges_says_what_to_change():
@@ -290,18 +331,12 @@ def test_a_network_that_is_not_finite_is_no_result_though_its_loss_is(loss, what
 
 @pytest.mark.parametrize("release", ["gradual", "once"])
 def test_a_trial_that_diverges_has_failed_and_ends_no_search(release):
-    which = learner()
-    state = start(which)
-    free = {
-        name: torch.ones(state[name].shape, dtype=torch.bool)
-        for name in partition(which.network).shared
-    }
-    schedule = fit_config(3, 1e30, 0, optimizer="sgd").schedule
-    run_trial = trial_runner(Retraining(which, schedule, state, free, "global", release))
+    _, run_trial = trials_of(learner(), 1e30, 3, release, optimizer="sgd")
     got = run_trial(Candidate(0.3), 3, 0, None)
     assert (got.score, got.standard_error, got.diverged) == (0, 0, True)
     assert got.epochs_run == 1
-    assert run_trial(Candidate(0.3), 0.4, 0, None).epochs_run == 1 / 3  # a batch of three
+    of_one_batch = 1 / 3 if release == "once" else 2 / 3  # one in the release, one after it
+    assert run_trial(Candidate(0.3), 0.4, 0, None).epochs_run <= of_one_batch
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "dice", "cross_entropy_dice"])

@@ -46,9 +46,9 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "prepare": ((), ("train", "test", "summary")),
     "sheets": (("train", "summary"), ("figures",)),
     "train": (("train", "parent", "memory"), ("dense",)),
-    "search": (("dense", "parent", "train"), ("trials", "choice")),
-    "prune": (("dense", "parent", "choice"), ("pruned",)),
-    "retrain": (("pruned", "parent", "train"), ("network",)),
+    "search": (("dense", "parent", "train"), ("trials", "choice", "held")),
+    "prune": (("dense", "parent", "choice", "held", "train"), ("pruned",)),
+    "retrain": (("pruned", "dense", "parent", "train"), ("network",)),
     "commit": (("dense", "parent"), ("network",)),
     "remember": (("network", "train", "memory_before"), ("memory",)),
     "evaluate": (("network", "test"), ("scores", "examples")),
@@ -275,13 +275,18 @@ class _Planner:
             search=method.ratio,
             scope=method.scope,
             release=method.release,
+            distill=method.distill,
             cap=bound,
             dense_epochs=training.epochs,
             schedule=training.for_retraining(),
             batches=self._batches(node.task),
         )
         inputs = self._from_dense(node) | {"train": (_prepared(node.task),)}
-        outputs = {"trials": _of(node, "trials.csv"), "choice": _of(node, "choice.json")}
+        outputs = {
+            "trials": _of(node, "trials.csv"),
+            "choice": _of(node, "choice.json"),
+            "held": _of(node, "held.safetensors"),
+        }
         return Job("search", node.name, inputs, outputs, params, _code("search"))
 
     def _prune(self, node: Node) -> Job:
@@ -293,17 +298,21 @@ class _Planner:
             scope=method.scope,
             schedule=schedule,
             batches=self._batches(node.task) if schedule is not None else None,
+            distill=method.distill and schedule is not None,
         )
+        searched = node if method.searches else None
         inputs = self._from_dense(node) | {
-            "choice": _of(node if method.searches else None, "choice.json"),
+            "choice": _of(searched, "choice.json"),
+            "held": _of(searched, "held.safetensors"),
             "train": (_prepared(node.task),) if schedule is not None else (),
         }
         outputs = {"pruned": _of(node, "pruned.safetensors")}
         return Job("prune", node.name, inputs, outputs, params, _code("prune"))
 
     def _retrain(self, node: Node) -> Job:
-        training = self.configuration.training_of(node.task)
-        _, schedule = training.for_retraining().parts(self._packing(node).release)
+        method, training = self._packing(node), self.configuration.training_of(node.task)
+        _, schedule = training.for_retraining().parts(method.release)
+        dense = self._from_dense(node)["dense"] if method.distill else ()
         params = RetrainParams(
             node=self._node_params(node),
             schedule=schedule,
@@ -311,6 +320,7 @@ class _Planner:
         )
         inputs = {
             "pruned": _of(node, "pruned.safetensors"),
+            "dense": dense,
             "parent": _of(node.parent, "network.safetensors"),
             "train": (_prepared(node.task),),
         }

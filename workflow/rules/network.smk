@@ -34,6 +34,7 @@ rule search:
     output:
         trials="nodes/{node}/trials.csv",
         choice="nodes/{node}/choice.json",
+        held="nodes/{node}/held.safetensors",
     log:
         text="logs/search/{node}.log",
         digests="digests/search/{node}.sha256",

@@ -44,6 +44,11 @@ class Packing(Method):
         description="release step by step, in the first half of the epochs of release and "
         "retraining (`gradual`), or all at once before them (`once`), as PackNet",
     )
+    distill: bool = Field(
+        True,
+        description="whether release and retraining also learn what the dense network of the task "
+        "says",
+    )
     free_weights: FreeWeights = Field(
         "fresh",
         description="where free weights start for later tasks: newly drawn, 0, or the values "

@@ -14,3 +14,4 @@ class PruneParams(Params):
     scope: Scope
     schedule: Schedule | None
     batches: Batches | None
+    distill: bool

@@ -6,7 +6,7 @@ from acll.training.settings import Batches, Schedule
 
 
 class RetrainParams(Params):
-    """How a task is retrained after pruning."""
+    """How a task is retrained after pruning. It learns from the dense network where it gets one."""
 
     node: NodeParams
     schedule: Schedule

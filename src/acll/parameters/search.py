@@ -15,6 +15,7 @@ class SearchParams(Params):
     search: Search
     scope: Scope
     release: Release
+    distill: bool
     cap: float | None  # the largest share of the free weights that the task may own; None: no bound
     dense_epochs: int  # the length of the task's training, in which the budget is counted
     schedule: Schedule

@@ -12,6 +12,11 @@ COVERAGE = 0.9  # of the interval
 Floats = NDArray[np.float64]
 
 
+def holds(score: float, threshold: float) -> bool:
+    """Return whether a score reaches the threshold, but for rounding."""
+    return score >= threshold - 1e-12
+
+
 def tolerance_of(standard_error: float, z: float, lowest: float, highest: float) -> float:
     """Return how far below the reference a score may lie.
 

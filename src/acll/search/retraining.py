@@ -1,22 +1,28 @@
 """How a trial of the search is run: weights are released, the rest is retrained and scored."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from acll.packing.ownership import State
 from acll.packing.prune import Channels
+from acll.search.choice import holds
 from acll.search.run import SearchTask
 from acll.search.settings import Search
 from acll.search.space import factors_of, groups_of
-from acll.search.trials import Candidate, Cost, Measured, RunTrial, StopRule
+from acll.search.trials import Candidate, Cost, Measured, RunTrial
 from acll.seeds import derived
 from acll.settings import Release, Scope
+from acll.training.distillation import distilled
 from acll.training.learner import TaskLearner
-from acll.training.loop import FitConfig, TrainingError, fit, steps_of
+from acll.training.loop import FitConfig, FitResult, OnValidation, TrainingError, fit, steps_of
 from acll.training.metrics import EvalResult, score, standard_error
 from acll.training.release import Pruning, release
 from acll.training.settings import Schedule
+
+# is shown the kept share, the result and the masks of a full trial that reached its threshold
+OnHeld = Callable[[float, FitResult, State], None]
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,9 @@ class Retraining:
     """What every trial of a search starts from, and how it releases and retrains.
 
     state: the task's dense state dict. free: boolean masks of what the task could train. schedule:
-    of release and retraining together. channels: as `keep_masks` takes them.
+    of release and retraining together. distill: whether they learn from the dense network, too.
+    seeds: of the release and of the retraining that follow the search. channels: as `keep_masks`
+    takes them.
     """
 
     learner: TaskLearner
@@ -33,58 +41,91 @@ class Retraining:
     free: Mapping[str, Tensor]
     scope: Scope
     release: Release
+    distill: bool
+    seeds: tuple[int, int]
     channels: Channels | None = None
 
 
-def trial_runner(retraining: Retraining) -> RunTrial:
+def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTrial:
     """Return a function that runs one trial: it releases, retrains and scores.
 
-    Every trial starts from the dense state. Its score is that of its best validation, as in the
-    retraining that follows the search. Trials of the same length have the same number of
-    validations, unless a stop rule ends one whose result is certain. One whose retraining diverges
-    has failed: it is the answer for that share, and no end of the search.
+    Every trial starts from the dense state. Its score is that of its best validation after the
+    release, as in the retraining that follows the search. Trials of the same length have the same
+    number of validations, unless one ends early. One that diverges has failed: it is the answer for
+    that share, and no end of the search.
     """
-    learner, free = retraining.learner, retraining.free
+    dense, free = retraining.learner, retraining.free
+    learner = distilled(dense, retraining.state) if retraining.distill else dense
 
     def run_trial(
-        candidate: Candidate, epochs: float, seed: int, stop_rule: StopRule | None
+        candidate: Candidate, epochs: float, seed: int | None, threshold: float | None
     ) -> Measured:
-        results: list[EvalResult] = []
-        scores: list[float] = []
-
-        def on_validation(seen: tuple[EvalResult, ...]) -> bool:
-            (result,) = seen
-            results.append(result)
-            scores.append(score(result))
-            if stop_rule is None:
-                return False
-            return stop_rule(scores, standard_error(result, derived(seed, "bootstrap")))
-
-        factors = factors_of(list(free), candidate.group_log_scale)
-        pruning = Pruning(free, 1 - candidate.kept, retraining.scope, factors, retraining.channels)
+        if not epochs:
+            return _of_dense(dense, retraining.state)
         schedule = retraining.schedule.model_copy(update={"epochs": epochs})
         first, second = schedule.parts(retraining.release)
+        whole = _whole(second.epochs, learner)
+        results: list[EvalResult] = []
+        of_release, of_retraining = retraining.seeds
+        if seed is not None:
+            of_release, of_retraining = derived(seed, "release"), seed
+        factors = factors_of(list(free), candidate.group_log_scale)
+        pruning = Pruning(free, 1 - candidate.kept, retraining.scope, factors, retraining.channels)
         label = f"  keep {candidate.kept:.4f}"
         before = 0.0  # epochs
         try:
             if first is None:
                 start, keep = pruning.at_once(retraining.state)
             else:
-                config = FitConfig(first, derived(seed, "release"), label=label)
+                config = FitConfig(first, of_release, label=label)
                 start, keep = release(learner, retraining.state, pruning, config)
                 before = _whole(first.epochs, learner)
-            config = FitConfig(second, seed, keep_state=False, label=label)
-            fitted = fit(learner, start, config, keep, on_validation=on_validation)
+            config = FitConfig(second, of_retraining, keep_state=threshold is not None, label=label)
+            ends = _ends(results, threshold, round(second.epochs))
+            fitted = fit(learner, start, config, keep, on_validation=ends)
         except TrainingError as error:
             run = min(_whole(epochs, learner), before + error.epochs)
             return Measured(0.0, 0.0, run, diverged=True)
+        if on_held is not None and threshold is not None and holds(fitted.score, threshold):
+            on_held(candidate.kept, fitted, keep)
         best = results[fitted.epoch - 1]
+        spread = standard_error(best, derived(of_retraining, "bootstrap"))
         # There is one validation an epoch, and one after a last part of an epoch. So an ended
         # training had as many epochs as validations, and a whole one as many as its batches make.
-        epochs_run = before + min(_whole(second.epochs, learner), float(len(results)))
-        return Measured(fitted.score, standard_error(best, derived(seed, "bootstrap")), epochs_run)
+        return Measured(fitted.score, spread, before + min(whole, float(len(results))))
 
     return run_trial
+
+
+def _of_dense(learner: TaskLearner, state: Mapping[str, Tensor]) -> Measured:
+    """Return the score of the dense network, and its standard error."""
+    learner.network.load_state_dict(state)
+    learner.network.to(learner.device)
+    (seen,) = learner.validate()
+    return Measured(score(seen), standard_error(seen, 0), 0.0)
+
+
+def _ends(results: list[EvalResult], threshold: float | None, validations: int) -> OnValidation:
+    """Return what notes each validation, and ends a trial that can hardly reach its threshold.
+
+    That is so when half of the validations are over, and the score would stay below the threshold
+    if each one to come gained as much as the last one did, and a standard error more. validations:
+    how many there would be.
+    """
+    scores: list[float] = []
+
+    def ends(seen: tuple[EvalResult, ...]) -> bool:
+        (result,) = seen
+        results.append(result)
+        scores.append(score(result))
+        if threshold is None or len(scores) < max(2, validations / 2):
+            return False
+        best = max(scores)
+        gain = max(0.0, best - max(scores[:-1]))
+        reached = best + (validations - len(scores)) * gain + standard_error(result, 0)
+        return not holds(reached, threshold)
+
+    return ends
 
 
 def _whole(epochs: float, learner: TaskLearner) -> float:
@@ -93,7 +134,12 @@ def _whole(epochs: float, learner: TaskLearner) -> float:
 
 
 def search_task(
-    retraining: Retraining, settings: Search, dense_epochs: int, cap: float | None, seed: int
+    retraining: Retraining,
+    settings: Search,
+    dense_epochs: int,
+    cap: float | None,
+    seed: int,
+    on_held: OnHeld | None = None,
 ) -> SearchTask:
     """Return what the search has to know of a task.
 
@@ -102,8 +148,8 @@ def search_task(
     """
     learner, free = retraining.learner, retraining.free
     return SearchTask(
-        run_trial=trial_runner(retraining),
-        cost=Cost(len(learner.train), len(learner.validation), dense_epochs),
+        run_trial=trial_runner(retraining, on_held),
+        cost=Cost(len(learner.train), len(learner.validation), dense_epochs, retraining.distill),
         full_epochs=int(retraining.schedule.epochs),
         groups=tuple(groups_of(list(free))) if settings.space == "groups" else (),
         cap=cap,

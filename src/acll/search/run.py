@@ -1,8 +1,8 @@
 """The search of a task's release ratio; docs/search.md says what happens and why.
 
-A reference is measured first, with nothing released. Short trials say about where the score begins
-to fall. Full retraining, from there on, decides: the answer is the smallest kept share that held
-with it.
+The dense network's own score is the reference. Short trials say about where the score begins to
+fall. Full trials, from there on, decide: they release and retrain as what follows the search would,
+and the answer is the smallest kept share with which one held. What follows takes its result over.
 """
 
 import math
@@ -11,9 +11,9 @@ from functools import partial
 
 import numpy as np
 
-from acll.errors import UserError
 from acll.search.choice import (
     crossing_below_top,
+    holds,
     ratio_interval,
     residuals_of,
     tolerance_of,
@@ -28,23 +28,21 @@ from acll.search.trials import (
     Candidate,
     Cost,
     RunTrial,
-    StopRule,
     Trial,
     TrialLog,
 )
 from acll.seeds import derived
 from acll.settings import FEWEST_SAMPLES
 
-SHORT_LENGTH = 1 / 16  # length of short retraining, in full ones
-SHORT_SHARE = 0.25  # how much of what the reference leaves of the budget short trials may spend
+SHORT_LENGTH = 1 / 8  # length of short trials, in full ones
+SHORT_SHARE = 0.5  # how much of the budget short trials may spend
 FEWEST_TRIALS, MOST_TRIALS = 4, 12  # short trials, whatever the budget
-# kept share that holds with full retraining, over the one that holds with short retraining; about:
-# the longer the retraining, the fewer weights hold
+# kept share that holds in a full trial, over the one that holds in short ones; about: the longer
+# the retraining, the fewer weights hold
 FULL_PER_SHORT = 0.35
-STEP_FACTOR = 1.5  # by which factor the next kept share with full retraining is smaller or larger
+STEP_FACTOR = 1.5  # by which factor the next kept share of a full trial is smaller or larger
 RESOLUTION = 1.3  # two kept shares by a smaller factor apart are as good as one
-FAILURES_BEFORE_REMEASURE = 2  # failures in a row after which the reference is measured once more
-# larger shares that are tried, whatever the budget, when the first with full retraining fails
+# larger shares that are tried, whatever the budget, when the first full trial fails
 FALLBACKS = 3
 LEAST_NOISE = 0.5  # of one training's score, in standard errors of the reference
 GROUP_TRIALS = 16  # trials of scales, with groups of layers
@@ -55,16 +53,13 @@ NO_ROOM = (
 )
 
 
-class SearchError(UserError):
-    """There is nothing that trials could be compared with."""
-
-
 @dataclass(frozen=True)
 class SearchTask:
     """What a search works on.
 
-    run_trial: releases, retrains and scores. full_epochs: length of the retraining that follows the
-    search. groups: names of the groups of layers; none for one ratio. cap: the largest share of the
+    run_trial: releases, retrains and scores; with 0 epochs it scores the dense network. cost: what
+    trainings cost. full_epochs: length of the release and the retraining that follow the search.
+    groups: names of the groups of layers; none for one ratio. cap: the largest share of the
     free weights that the task may keep; None: no bound. free: number of weights that are free.
     """
 
@@ -85,9 +80,9 @@ class Choice:
     a bound unless it was confirmed; None: nothing was searched. ratio: what is done, which the cap
     may make larger. ratio_low, ratio_high: between these the ratio lies with 90%, as far as the
     trials tell. cap: the largest share of the free weights that the task may keep; None: no bound.
-    capped: whether the cap decided. confirmed: whether the share held with full retraining. cost:
-    in units of the dense training. group_log_scale: logarithm of the factor of each group of
-    layers; empty without groups.
+    capped: whether the cap decided. confirmed: whether the share held in a full trial. cost: in
+    units of the dense training, less that full trial, which is what follows. group_log_scale:
+    logarithm of the factor of each group of layers; empty without groups.
     """
 
     ratio_searched: float | None
@@ -141,17 +136,13 @@ class _Search:
         self.limit = 1.0 if task.cap is None else task.cap
         self.lowest = min(settings.lower, self.limit)
         self.full_cost = task.cost(task.full_epochs)
+        self.following = 0.0  # cost of the full trial whose result is taken over
         self.group_log_scale: dict[str, float] = {}
         self.best = 1.0  # smallest kept share that seems to do, so far
 
     def result(self) -> Choice:
         """Run the whole search and return what it decided."""
-        self.reference = self._run_trial(REFERENCE, 1.0, self.task.full_epochs)
-        if self.reference.diverged:
-            raise SearchError(
-                "retraining diverges with nothing released, so there is no score to compare with; "
-                "lower the learning rate"
-            )
+        self.reference = self._run_trial(REFERENCE, 1.0, 0.0)
         bounds = (self.settings.min_tolerance, self.settings.max_tolerance)
         self.tolerance = tolerance_of(self.reference.standard_error, self.settings.z, *bounds)
         self.threshold = self.reference.score - self.tolerance
@@ -218,10 +209,7 @@ class _Search:
         cost, budget = self._spent(), self.settings.budget
         if cost <= budget:
             return []
-        why = (
-            "a reference, a few short trials, and retrainings until one holds are made "
-            "whatever the budget"
-        )
+        why = "a few short trials, and full ones until one holds, are made whatever the budget"
         return [f"the search cost {cost:.3f} dense trainings, its budget is {budget:g}: {why}"]
 
     # ----------------------------------------------------------------------------------------------
@@ -233,9 +221,9 @@ class _Search:
         Return them in order. Their number is what the budget allows, within bounds. Where the
         reference diverges, short retraining says nothing, and it stays alone.
         """
-        left = (self.settings.budget - self._spent()) * SHORT_SHARE
+        room = self.settings.budget * SHORT_SHARE
         # less the reference, which is a trial, too
-        number = int(np.clip(left / self.task.cost(epochs) - 1, FEWEST_TRIALS, MOST_TRIALS))
+        number = int(np.clip(room / self.task.cost(epochs) - 1, FEWEST_TRIALS, MOST_TRIALS))
         low = self.settings.lower
         # The words of a seed are part of its value: another word would draw other shares.
         seed = derived(self.task.seed, "brief", *self.group_log_scale)
@@ -262,10 +250,10 @@ class _Search:
         """Find by short trials which groups' weights should count more.
 
         All trials have one kept share, somewhat below `kept`: there it matters what is kept. Return
-        whether any scales are better than none. Half of what the budget leaves beside one full
-        retraining may be spent; where that is fewer than a few trials, none are run.
+        whether any scales are better than none. Half of what the budget leaves may be spent; where
+        that is fewer than a few trials, none are run.
         """
-        left = self.settings.budget - self._spent() - self.full_cost
+        left = self.settings.budget - self._spent()
         affordable = left / 2 / self.task.cost(epochs)
         if affordable < FEWEST_TRIALS:
             return False
@@ -290,10 +278,10 @@ class _Search:
         return best > 0
 
     # ----------------------------------------------------------------------------------------------
-    # full retraining
+    # full trials
 
     def _full_trials(self, guess: float) -> tuple[float, bool]:
-        """Run trials of full retraining from the kept share `guess` on.
+        """Run full trials from the kept share `guess` on.
 
         Smaller shares are tried while they hold, larger ones until one does, then those between.
         Return the smallest that held, and True. Where none held, return the guess, or all that the
@@ -309,19 +297,19 @@ class _Search:
             tried.append(trial)
             held = self._held(tried)
             self.best = min(held, default=self.best)
+            self.following = self.full_cost if held else 0.0
             self._note(trial, self.threshold)
-            if len(tried) == FAILURES_BEFORE_REMEASURE and not held:
-                self._remeasure_reference()
-                held = self._held(tried)  # with the new threshold
             share = self._next(_kept(tried), held)
         return (min(held), True) if held else (max(guess, self.limit), False)
 
     def _next(self, tried: list[float], held: list[float]) -> float | None:
-        """Return the kept share to try next with full retraining.
+        """Return the kept share to try next in a full trial.
 
-        None: the answer is settled, or the budget is spent.
+        None: the answer is settled, or the budget is spent. Of all full trials one is free: the one
+        that is taken over.
         """
-        affordable = self._spent() + self.full_cost <= self.settings.budget
+        another = self.full_cost if held else 0.0
+        affordable = self._spent() + another <= self.settings.budget
         if not held:
             largest = max(tried)
             # by rising steps: where the first few fail, the guess was far off
@@ -338,20 +326,7 @@ class _Search:
         return share if affordable and smallest / share >= math.sqrt(RESOLUTION) else None
 
     def _held(self, tried: list[Trial]) -> list[float]:
-        return [trial.kept_share for trial in tried if trial.score >= self.threshold - 1e-12]
-
-    def _remeasure_reference(self) -> None:
-        """Measure the reference once more; the mean of both counts from here on.
-
-        A single reference that is too high by luck would let every share fail.
-        """
-        again = self._run_trial(REFERENCE, 1.0, self.task.full_epochs, again=1)
-        self._note(again, None)
-        if again.diverged:
-            return
-        score = (self.reference.score + again.score) / 2
-        self.reference = replace(self.reference, score=score)
-        self.threshold = score - self.tolerance
+        return [trial.kept_share for trial in tried if holds(trial.score, self.threshold)]
 
     # ----------------------------------------------------------------------------------------------
     # trials
@@ -362,21 +337,17 @@ class _Search:
         kept: float,
         epochs: float,
         group_log_scale: dict[str, float] | None = None,
-        again: int = 0,
     ) -> Trial:
         """Run one trial, or take it from the log.
 
-        group_log_scale: None: the scales that were found. again: how often full retraining of this
-        share was run before.
+        group_log_scale: None: the scales that were found.
         """
         scales = self.group_log_scale if group_log_scale is None else group_log_scale
         candidate = Candidate(kept, scales)
-        stop_rule = _stop_rule(self.threshold, round(epochs)) if role == FULL else None
-        # all full retraining has one seed, so that the reference and the others differ by nothing
-        # but the kept share
-        number = again if epochs == self.task.full_epochs else len(self.log.trials)
-        seed = derived(self.task.seed, "trial", number)
-        run = partial(self.task.run_trial, candidate, epochs, seed, stop_rule)
+        # full trials are what follows the search, and differ by nothing but the kept share
+        threshold: float | None = self.threshold if role == FULL else None
+        seed = None if role == FULL else derived(self.task.seed, "trial", len(self.log.trials))
+        run = partial(self.task.run_trial, candidate, epochs, seed, threshold)
         return self.log.measure(role, candidate, epochs, run, self.task.cost)
 
     def _note(self, trial: Trial, threshold: float | None, objective: float | None = None) -> None:
@@ -393,7 +364,8 @@ class _Search:
         print(f"search: {what}  {score}  best ratio {1 - self.best:.4f}  {cost}", flush=True)
 
     def _spent(self) -> float:
-        return sum(trial.cost for trial in self.log.trials)
+        """Return what the search has cost so far, less the trial that is taken over."""
+        return sum(trial.cost for trial in self.log.trials) - self.following
 
 
 def _kept(trials: list[Trial]) -> list[float]:
@@ -402,27 +374,6 @@ def _kept(trials: list[Trial]) -> list[float]:
 
 def _scores(trials: list[Trial]) -> list[float]:
     return [trial.score for trial in trials]
-
-
-def _stop_rule(threshold: float, validations: int) -> StopRule:
-    """Return the rule that ends full retraining once its result is certain.
-
-    It ends when a validation reaches the threshold: the best one counts, so the share holds. It
-    ends, too, when the share can hardly hold any more: half of the validations are over, and the
-    score would stay below the threshold if each one to come gained as much as the last one did, and
-    a standard error more. validations: how many there would be.
-    """
-
-    def ends(scores: list[float], standard_error: float) -> bool:
-        best = max(scores)
-        if best >= threshold - 1e-12:
-            return True
-        if len(scores) < max(2, validations / 2):
-            return False
-        gain = max(0.0, best - max(scores[:-1]))
-        return best + (validations - len(scores)) * gain + standard_error < threshold
-
-    return ends
 
 
 def _warnings(samples: int, wanted: float, cap: float | None, confirmed: bool) -> tuple[str, ...]:
@@ -444,7 +395,5 @@ def _warnings(samples: int, wanted: float, cap: float | None, confirmed: bool) -
             "a larger network, or another cap (expected_tasks, tail_share), would give it more"
         )
     elif not confirmed:
-        warnings.append(
-            "no smaller share held with full retraining: all of the free weights are kept"
-        )
+        warnings.append("no smaller share held in a full trial: all of the free weights are kept")
     return tuple(warnings)

@@ -18,10 +18,11 @@ class Search(Settings):
         "the same `ratio` for every task"
     )
     budget: float = Field(
-        0.75,
+        0.5,
         gt=0,
-        description="what the search may cost, in units of the task's dense training; a "
-        "reference, four short trials, and retrainings until one holds, are made whatever it is",
+        description="what the search may cost beyond the release and retraining that follow it, "
+        "in units of the task's dense training; four short trials, and full ones until one holds, "
+        "are made whatever it is",
     )
     space: Literal["network", "groups"] = Field(
         "network",

@@ -11,9 +11,9 @@ import pandas as pd
 from acll.files import write_json
 
 # roles of trials
-REFERENCE = "reference"  # nothing released
-SHORT = "short"  # with short retraining
-FULL = "full"  # with full retraining
+REFERENCE = "reference"  # nothing released: the dense network, or a short retraining of it
+SHORT = "short"  # with a short release and retraining
+FULL = "full"  # with the release and the retraining that follow the search
 SCALE_PREFIX = "group_log_scale_"  # of the columns of groups
 
 
@@ -66,10 +66,9 @@ class Trial:
     group_log_scale: dict[str, float] = field(default_factory=dict)
 
 
-# (scores of the validations so far, standard error of the last) → whether a training may end
-StopRule = Callable[[list[float], float], bool]
-# (candidate, epochs, seed, when it may end) → its result
-RunTrial = Callable[[Candidate, float, int, StopRule | None], Measured]
+# (candidate, epochs, seed, threshold) → its result. A full trial has no seed of its own, but those
+# of what follows the search. It has a threshold, and ends as soon as it can hardly reach it.
+RunTrial = Callable[[Candidate, float, int | None, float | None], Measured]
 
 
 class TrialLog:
@@ -158,18 +157,21 @@ def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
 class Cost:
     """What trainings cost, in units of the dense training.
 
-    A forward pass over an image counts 1, forward and backward 3. Costs are counted, not timed:
-    what is tried must not depend on how busy a machine is.
+    A forward pass over an image counts 1, forward and backward 3; where a trial learns from the
+    dense network, its forward pass is one more. Costs are counted, not timed: what is tried must
+    not depend on how busy a machine is.
     """
 
     train_samples: int
     validation_samples: int
     dense_epochs: int
+    distill: bool = False
 
     def __call__(self, epochs: float) -> float:
-        """Return the cost of a retraining of so many epochs, its validations included."""
-        return self._passes(epochs) / self._passes(self.dense_epochs)
+        """Return the cost of a trial of so many epochs, its validations included."""
+        return self._passes(epochs, 3 + self.distill) / self._passes(self.dense_epochs, 3)
 
-    def _passes(self, epochs: float) -> float:
+    def _passes(self, epochs: float, each: int) -> float:
         # one validation an epoch, and one after a last part of an epoch
-        return 3 * self.train_samples * epochs + self.validation_samples * max(1, math.ceil(epochs))
+        validations = max(1, math.ceil(epochs))
+        return each * self.train_samples * epochs + self.validation_samples * validations

@@ -17,6 +17,7 @@ from acll.search.space import factors_of
 from acll.steps._run import run_step
 from acll.steps._setup import learner_of
 from acll.training.checkpoint import Checkpoint
+from acll.training.distillation import distilled
 from acll.training.loop import FitConfig
 from acll.training.release import Pruning, release
 
@@ -28,12 +29,16 @@ def main(
     dense: Path,
     parent: Path | None,
     choice: Path | None,
+    held: Path | None,
     train: Path | None,
     pruned: Path,
     params: PruneParams,
     key: str = "",
 ) -> None:
-    """Write the pruned network, with the masks of what it keeps."""
+    """Write the pruned network, with the masks of what it keeps.
+
+    Where the search has released and retrained what its choice keeps, that is taken over.
+    """
     state, _, header = task_state_file.load_state(dense)
     (learned,) = header["tasks"]
     task = learned["task"]
@@ -41,24 +46,29 @@ def main(
     if choice is not None:
         decided = json.loads(choice.read_text(encoding="utf-8"))
     free = task_state_file.free_of(parent, state, header["shared"])
+    figures = {key: decided.get(key) for key in CHOICE_KEYS}
+    about = {"task": task, "curve": learned["curve"], "choice": figures}
+    taken = task_state_file.load_state(held) if held is not None else ({}, {}, {})
     factors = factors_of(list(free), decided.get("group_log_scale", {}))
     channels = _channels(params.node.network, task) if params.scope == "channel" else None
     pruning = Pruning(free, decided["ratio"], params.scope, factors, channels)
-    if params.schedule is None:
+    if taken[0]:
+        after, keep, result = taken
+        about["retrained"] = {name: result[name] for name in ("score", "epoch")}
+    elif params.schedule is None:
         after, keep = pruning.at_once(state)
     else:
         assert train is not None  # the plan sees to it
         assert params.batches is not None
         learner = learner_of(params.node, train, params.batches)
+        if params.distill:
+            learner = distilled(learner, state)
         config = FitConfig(params.schedule, params.node.seed_for("prune"), label=task["name"])
         checkpoint = Checkpoint(
-            checkpoint_of(pruned), content_key(key, dense, parent, choice, train)
+            checkpoint_of(pruned), content_key(key, dense, parent, choice, held, train)
         )
         after, keep = release(learner, state, pruning, config, checkpoint)
-    figures = {key: decided.get(key) for key in CHOICE_KEYS}
-    task_state_file.save_state(
-        pruned, after, {"task": task, "curve": learned["curve"], "choice": figures}, keep
-    )
+    task_state_file.save_state(pruned, after, about, keep)
     kept, total = (
         sum(int(mask.sum()) for mask in keep.values()),
         sum(int(mask.sum()) for mask in free.values()),

@@ -11,27 +11,39 @@ from acll.parameters.retrain import RetrainParams
 from acll.steps._run import run_step
 from acll.steps._setup import learner_of, packed_before, task_record
 from acll.training.checkpoint import Checkpoint
-from acll.training.loop import FitConfig, fit
+from acll.training.distillation import distilled
+from acll.training.loop import FitConfig, FitResult, fit
 
 
 def main(
     *,
     pruned: Path,
+    dense: Path | None,
     parent: Path | None,
     train: Path,
     network: Path,
     params: RetrainParams,
     key: str = "",
 ) -> None:
-    """Write the packed network with one more task."""
+    """Write the packed network with one more task.
+
+    dense: the network that is learned from, too, if any. Where the search has retrained what its
+    choice keeps, that is taken over: it has the bits that retraining would come to.
+    """
     node = params.node
     learner = learner_of(node, train, params.batches)
     name = learner.info.name
     state, keep, header = load_state(pruned)
     packed = packed_before(node, parent)
-    config = FitConfig(params.schedule, node.seed_for("retrain"), label=name)
-    checkpoint = Checkpoint(checkpoint_of(network), content_key(key, pruned, parent, train))
-    result = fit(learner, state, config, keep, checkpoint)
+    if "retrained" in header:
+        result = FitResult(state, **header["retrained"])
+    else:
+        if dense is not None:
+            learner = distilled(learner, load_state(dense)[0])
+        config = FitConfig(params.schedule, node.seed_for("retrain"), label=name)
+        given = content_key(key, pruned, dense, parent, train)
+        checkpoint = Checkpoint(checkpoint_of(network), given)
+        result = fit(learner, state, config, keep, checkpoint)
     record = task_record(learner.info, result.score, header["curve"], header["choice"])
     after = commit(packed, record, result.state, keep)
     packed_file.write_packed(network, after)

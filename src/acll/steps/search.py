@@ -2,19 +2,22 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from acll.files import checkpoint_of, write_json, write_text
 from acll.networks.channels import ChannelGraph
-from acll.packing.task_state_file import free_of, load_state
+from acll.packing.ownership import PackingError, State
+from acll.packing.task_state_file import free_of, load_state, save_state
 from acll.packing.tensor_file import content_key
 from acll.parameters.search import SearchParams
 from acll.search.retraining import Retraining, search_task
-from acll.search.run import search
+from acll.search.run import Choice, search
 from acll.search.trials import TrialLog, trials_frame
 from acll.steps._run import run_step
 from acll.steps._setup import learner_of
+from acll.training.loop import FitResult
 
 
 def main(
@@ -24,10 +27,11 @@ def main(
     train: Path,
     trials: Path,
     choice: Path,
+    held: Path,
     params: SearchParams,
     key: str = "",
 ) -> None:
-    """Write the table of trials and the choice.
+    """Write the table of trials, the choice, and what the trial came to that it rests on.
 
     One that was killed goes on after its last trial.
     """
@@ -39,24 +43,68 @@ def main(
         sum(int(count(mask)) for mask in free.values()) for count in (torch.sum, torch.numel)
     )
     print(f"{learner.info.name}: {count:,} of {total:,} weights are free")
-    log = TrialLog(checkpoint_of(choice), content_key(key, dense, train, parent))
+    content = content_key(key, dense, train, parent)
+    log = TrialLog(checkpoint_of(choice), content)
+    best = _Held(checkpoint_of(held), content)
     channels = (
         ChannelGraph(learner.network, learner.some_images()) if params.scope == "channel" else None
     )
     retraining = Retraining(
-        learner, params.schedule, state, free, params.scope, params.release, channels
+        learner,
+        params.schedule,
+        state,
+        free,
+        params.scope,
+        params.release,
+        params.distill,
+        (node.seed_for("prune"), node.seed_for("retrain")),
+        channels,
     )
     seed = node.seed_for("search")
-    task = search_task(retraining, params.search, params.dense_epochs, params.cap, seed)
+    task = search_task(retraining, params.search, params.dense_epochs, params.cap, seed, best.write)
     decided, rows = search(params.search, task, log)
     write_text(trials, trials_frame(rows).to_csv(index=False))
     write_json(choice, asdict(decided))
+    save_state(held, *best.of(decided))
     for warning in decided.warnings:
         print(f"warning: {learner.info.name}: {warning}")
     if decided.ratio_searched is not None:
         between = f"{decided.ratio_low:.4f} to {decided.ratio_high:.4f}"
         print(f"{learner.info.name}: searched ratio {decided.ratio_searched:.4f} ({between})")
     print(f"{learner.info.name}: ratio {decided.ratio:.4f}")
+
+
+class _Held:
+    """The result of the smallest full trial that held so far, in a file."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.key = path, key
+
+    def write(self, kept: float, result: FitResult, keep: State) -> None:
+        """Keep the result of a trial, unless a smaller one has held."""
+        known = self._read()
+        if known is None or kept < known[2]["kept"]:
+            header = {"key": self.key, "kept": kept, "score": result.score, "epoch": result.epoch}
+            save_state(self.path, result.state, header, keep)
+
+    def of(self, decided: Choice) -> tuple[State, dict[str, Any], State]:
+        """Return state, header and masks of the trial that a choice rests on.
+
+        All are empty where it rests on none, or the file was lost; then what follows makes it anew.
+        """
+        known = self._read()
+        if known is None or not decided.confirmed or 1 - known[2]["kept"] != decided.ratio_searched:
+            return {}, {}, {}
+        state, keep, header = known
+        return state, {"score": header["score"], "epoch": header["epoch"]}, keep
+
+    def _read(self) -> tuple[State, State, dict[str, Any]] | None:
+        """Return what is in the file; None where it is none of this search."""
+        try:
+            known = load_state(self.path)
+        except (OSError, PackingError):
+            return None
+        return known if known[2].get("key") == self.key else None
 
 
 if __name__ == "__main__":
