@@ -162,7 +162,7 @@ def test_methods_share_the_training_of_first_tasks_but_joint_training_does_not()
     trained = [job for job in jobs(tasks="ab") if job.rule == "train"]
     by_task = [job.title for job in trained if job.name.startswith("small/dense/")]
     assert by_task == [*first("a"), *first("b")]  # b is the first of a network of its own
-    later = {"adaptive", "half", "fine", "still", "ewc", "lwf"}
+    later = {"adaptive", "half", "at_once", "fine", "still", "ewc", "lwf"}
     others = {job.title for job in trained} - set(by_task)
     joint = of(["train"], "a+b", method="joint")
     assert others == joint.union(*(of(["train"], "a/b", method=name) for name in later))

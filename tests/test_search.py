@@ -330,7 +330,7 @@ def roles(trials):
 @pytest.mark.parametrize("answer", [0.02, 0.1, 0.3])
 def test_the_search_finds_the_edge_of_a_step(logs, strategy, answer, noise):
     choices = [
-        find(Curve(answer, noise=noise), logs(), Search(search=strategy), seed=seed)[0]
+        find(Curve(answer, noise=noise), logs(), Search(search=strategy, budget=1), seed=seed)[0]
         for seed in range(3)
     ]
     for choice in choices:

@@ -34,12 +34,14 @@ from acll.search.trials import (
 from acll.seeds import derived
 from acll.settings import FEWEST_SAMPLES
 
-SHORT_LENGTH = 1 / 8  # length of short trials, in full ones
+SHORT_LENGTH = 1 / 16  # length of short trials, in full ones
 SHORT_SHARE = 0.5  # how much of the budget short trials may spend
 FEWEST_TRIALS, MOST_TRIALS = 4, 12  # short trials, whatever the budget
-# kept share that holds in a full trial, over the one that holds in short ones; about: the longer
-# the retraining, the fewer weights hold
-FULL_PER_SHORT = 0.35
+# Short trials say how many weights the task needs for a score that is this share below their best:
+# there their curve is steep, so noise moves the answer little.
+SHORT_DROP = 0.1
+# Of n such weights, about this times the root of n hold in a full trial: docs/search.md.
+FULL_PER_ROOT = 85.0
 STEP_FACTOR = 1.5  # by which factor the next kept share of a full trial is smaller or larger
 RESOLUTION = 1.3  # two kept shares by a smaller factor apart are as good as one
 # larger shares that are tried, whatever the budget, when the first full trial fails
@@ -152,14 +154,19 @@ class _Search:
         if self.task.groups and self._find_group_log_scale(epochs, self.best):
             trials = self._short_trials(epochs)  # once more, along the scales that were found
         kept, scores = _kept(trials), _scores(trials)
-        estimate = crossing_below_top(kept, scores, self.tolerance)
-        guess = max(self.settings.lower, estimate * FULL_PER_SHORT)
+        guess = max(self.settings.lower, self._expected(_short_answer(kept, scores)))
         wanted, confirmed = self._full_trials(guess)
         noise = max(
             float(residuals_of(kept, scores).std()), LEAST_NOISE * self.reference.standard_error
         )
         low, high = self._interval(wanted, noise)
         return self._choice(wanted, min(low, wanted), max(high, wanted), confirmed)
+
+    def _expected(self, short: float) -> float:
+        """Return the kept share that full trials may need. short: what short trials need."""
+        weights = FULL_PER_ROOT * math.sqrt(short * self.task.free)
+        # fewer than in short trials: where these need few weights, the rule says too much
+        return min(weights / self.task.free, short)
 
     def _interval(self, wanted: float, noise: float) -> tuple[float, float]:
         """Return bounds of the kept share.
@@ -233,16 +240,18 @@ class _Search:
             number = 0
         for _ in range(number):
             kept, scores = _kept(trials), _scores(trials)
-            # of short retraining: its scores are lower than those of full retraining
-            threshold = top_of_fit(kept, scores) - self.tolerance
-            known = KnownTrials(low, kept, scores, threshold, self.tolerance, seed)
+            # of short trials: their scores are lower than those of full ones
+            top = top_of_fit(kept, scores)
+            drop = max(SHORT_DROP * top, self.tolerance)
+            threshold = top - drop
+            known = KnownTrials(low, kept, scores, threshold, drop, seed)
             suggested = SUGGEST[self.settings.search](known)
             if suggested is None:
                 break
             trial = self._run_trial(SHORT, suggested, epochs)
-            objective = objective_of(trial.kept_share, trial.score, threshold, self.tolerance, low)
+            objective = objective_of(trial.kept_share, trial.score, threshold, drop, low)
             trials.append(trial)
-            self.best = crossing_below_top(_kept(trials), _scores(trials), self.tolerance)
+            self.best = self._expected(_short_answer(_kept(trials), _scores(trials)))
             self._note(trial, threshold, objective)
         return trials
 
@@ -366,6 +375,11 @@ class _Search:
     def _spent(self) -> float:
         """Return what the search has cost so far, less the trial that is taken over."""
         return sum(trial.cost for trial in self.log.trials) - self.following
+
+
+def _short_answer(kept: list[float], scores: list[float]) -> float:
+    """Return the share with which short trials come near to their best score."""
+    return crossing_below_top(kept, scores, SHORT_DROP * top_of_fit(kept, scores))
 
 
 def _kept(trials: list[Trial]) -> list[float]:
