@@ -796,7 +796,9 @@ def search(bench: Bench) -> None:
         add("search", case.name, "float32", "state", "copy_to_device", min(copies), "s")
         copies = [bench.seconds(lambda: snapshot(network.state_dict())) for _ in range(3)]
         add("search", case.name, "float32", "state", "copy_kept", min(copies), "s")
-        retraining = Retraining(learner, schedule_of(), state, masks, "global")
+        retraining = Retraining(
+            learner, schedule_of(), state, masks, "global", "once", False, (1, 2)
+        )
         run_trial = trial_runner(retraining)
         bench.peak_begins()
         found, seconds = [], []

@@ -31,6 +31,7 @@ from acll.search.trials import Candidate, TrialLog
 from acll.seeds import derived
 from acll.settings import Release, Scope
 from acll.steps._setup import learner_of, packed_before
+from acll.training.distillation import distilled
 from acll.training.evaluate import evaluated
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, fit
@@ -41,6 +42,7 @@ from acll.training.settings import Schedule, Training
 ROOT = Path(__file__).parents[1]
 SCOPE: Scope = "global"
 RELEASE: Release = "gradual"
+DISTILL = True
 MNIST = {"source": "image_folder", "path": "mnist", "image_size": 16}
 CIFAR = {"source": "image_folder", "path": "cifar10", "image_size": 24, "train_samples": 3000,
          "training": {"augmentation": ["flip", "shift"]}}  # fmt: skip
@@ -69,7 +71,10 @@ class Dense:
     def retraining(self) -> Retraining:
         """Return how its trials retrain."""
         schedule = self.training.for_retraining()
-        return Retraining(self.learner, schedule, self.state, self.free, SCOPE, RELEASE)
+        seeds = derived(self.seed, "prune"), derived(self.seed, "retrain")
+        return Retraining(
+            self.learner, schedule, self.state, self.free, SCOPE, RELEASE, DISTILL, seeds
+        )
 
     def search(self, settings: Search) -> Choice:
         """Search without a cap, quietly; return the choice."""
@@ -92,7 +97,8 @@ class Dense:
         factors = factors_of(list(self.free), group_log_scale)
         pruning = Pruning(self.free, 1 - kept, SCOPE, factors)
         schedule = self.training.for_retraining()
-        return self.test(self.lighter(self.learner, pruning, schedule, RELEASE, seed))
+        learner = distilled(self.learner, self.state) if DISTILL else self.learner
+        return self.test(self.lighter(learner, pruning, schedule, RELEASE, seed))
 
     def lighter(
         self,

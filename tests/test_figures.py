@@ -123,16 +123,16 @@ CHOICE = {
 
 
 def trials(*rows):
-    columns = ["number", "kept_share", "epochs", "score", "threshold", "diverged"]
+    columns = ["number", "role", "kept_share", "epochs", "score", "threshold", "diverged"]
     return pd.DataFrame([(n, *row) for n, row in enumerate(rows)], columns=columns)
 
 
 def test_a_trial_that_diverged_does_not_press_the_others_together(tmp_path):
     table = trials(
-        (1.0, 2.0, 0.92, None, False),
-        (0.1, 0.5, 0.85, 0.88, False),
-        (0.2, 0.5, 0.89, 0.88, False),
-        (0.05, 0.5, 0.0, 0.88, True),
+        ("reference", 1.0, 0.0, 0.92, None, False),
+        ("short", 0.1, 0.5, 0.85, 0.88, False),
+        ("short", 0.2, 0.5, 0.89, 0.88, False),
+        ("short", 0.05, 0.5, 0.0, 0.88, True),
     )
     figure = figures.searches([("small/half/seed0/a", table, CHOICE)])
     (panel,) = [axes for axes in figure.axes if axes.get_visible()]
@@ -142,9 +142,10 @@ def test_a_trial_that_diverged_does_not_press_the_others_together(tmp_path):
     by_label = {line.get_label(): line for line in panel.lines}
     (low,) = by_label["diverged: no score"].get_ydata()
     assert bottom < low < 0.85
-    assert by_label["short retraining"].get_ydata().tolist() == [0.85, 0.89]
+    assert by_label["short trials"].get_ydata().tolist() == [0.85, 0.89]
     said = titles(drawn(figure, tmp_path))
     assert "trial 3: kept 0.05, 0.5 epochs, diverged" in said
+    assert "trial 0: the dense network, validation score 0.9200" in said
     assert "trial 1: kept 0.1, 0.5 epochs, validation score 0.8500" in said
 
 

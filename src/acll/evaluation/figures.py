@@ -24,7 +24,7 @@ from acll.evaluation.style import (
 from acll.evaluation.words import METRIC_WORDS
 from acll.node import Node
 from acll.search.choice import monotone_fit
-from acll.search.trials import SCALE_PREFIX
+from acll.search.trials import FULL, SCALE_PREFIX
 
 
 def scores(matrix: pd.DataFrame, final: pd.DataFrame) -> Figure:
@@ -184,7 +184,8 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
         linewidth=0,
         label="tolerance below the reference",
     )
-    is_full = trials["epochs"] == trials["epochs"].max()
+    is_dense, is_full = trials["epochs"] == 0, trials["role"] == FULL
+    is_short = ~is_dense & ~is_full
     as_chosen = _with_chosen_scales(trials, choice["group_log_scale"])
     # what diverged has the score 0, which would press everything else together: it stands below
     diverged = trials["diverged"].astype(bool)
@@ -193,9 +194,10 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
     room = max(0.02, 0.12 * (high - low))
     bottom = low - room
     kinds = (
-        (~diverged & is_full, "D", COLOURS[0], "full retraining"),
-        (~diverged & ~is_full & as_chosen, "o", COLOURS[1], "short retraining"),
-        (~diverged & ~is_full & ~as_chosen, "x", COLOURS[4], "other ratios of the groups"),
+        (is_dense, "*", COLOURS[0], "dense network"),
+        (~diverged & is_full, "D", COLOURS[0], "full trials"),
+        (~diverged & is_short & as_chosen, "o", COLOURS[1], "short trials"),
+        (~diverged & is_short & ~as_chosen, "x", COLOURS[4], "other ratios of the groups"),
         (diverged, "v", COLOURS[7], "diverged: no score"),
     )
     for of_kind, marker, colour, label in kinds:
@@ -207,7 +209,7 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
             )
             hover(points, [_trial(row) for row in own.to_dict("records")])
     panel.set_ylim(bottom - room / 2, min(high + room, max(1.0, high) + 0.02))
-    short = trials[~diverged & ~is_full & as_chosen]
+    short = trials[~diverged & is_short & as_chosen]
     thresholds = short["threshold"].dropna()
     if len(thresholds):
         panel.axhline(
@@ -215,7 +217,7 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
             color=COLOURS[1],
             linestyle=":",
             linewidth=1,
-            label="threshold with short retraining",
+            label="threshold of short trials",
         )
         fit = monotone_fit(short["kept_share"].tolist(), short["score"].tolist())
         panel.plot(*fit, color=COLOURS[1], linewidth=1, label="monotone fit")
@@ -224,6 +226,8 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
 def _trial(row: Mapping[Any, Any]) -> str:
     """Return a trial in words."""
     came = "diverged" if row["diverged"] else f"validation score {row['score']:.4f}"
+    if not row["epochs"]:
+        return f"trial {row['number']}: the dense network, {came}"
     return f"trial {row['number']}: kept {row['kept_share']:.3g}, {row['epochs']:g} epochs, {came}"
 
 
