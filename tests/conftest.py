@@ -74,6 +74,21 @@ def fit_config(epochs: float, learning_rate: float, seed: int, keep_state: bool 
     return FitConfig(schedule, seed, keep_state)
 
 
+def killing(path: Path, key: str, writes: int = 1):
+    """A checkpoint of a training that is killed (KeyboardInterrupt) after so many epochs."""
+    from acll.training.checkpoint import Checkpoint
+
+    class Killing(Checkpoint):
+        def write(self, *given):
+            super().write(*given)
+            written.append(given)
+            if len(written) == writes:
+                raise KeyboardInterrupt
+
+    written: list = []
+    return Killing(path, key)
+
+
 def batches(kind: str = "classification", **settings):
     """What a task of a kind is learned from. settings: of `training` in a configuration."""
     from acll.training.settings import Training

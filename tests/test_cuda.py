@@ -31,7 +31,7 @@ from acll.training.joint import JointLearner
 from acll.training.learner import TaskLearner
 from acll.training.loop import fit, prepare_process
 from acll.training.losses import loss_of
-from conftest import batches, fit_config, states_equal, tiny_task
+from conftest import batches, fit_config, killing, states_equal, tiny_task
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -97,7 +97,8 @@ def test_a_killed_training_goes_on_to_the_same_bits(kind, tmp_path):
     config = fit_config(3, 0.01, 1)
     alone = fit(which, start, config)
     checkpoint = Checkpoint(tmp_path / "a", "key")
-    fit(which, start, config, checkpoint=checkpoint, on_validation=lambda seen: True)
+    with pytest.raises(KeyboardInterrupt):
+        fit(which, start, config, checkpoint=killing(checkpoint.path, "key"))
     fresh = learner(kind)
     resumed = fit(fresh, start, config, checkpoint=checkpoint)
     assert states_equal(resumed.state, alone.state)
@@ -108,7 +109,8 @@ def test_a_checkpoint_of_a_gpu_is_no_other_training_on_a_cpu(tmp_path, capsys):
     on_card, beside = learner(), learner(device=CPU)
     start = snapshot(on_card.network.state_dict())
     checkpoint = Checkpoint(tmp_path / "a", "key")
-    fit(on_card, start, fit_config(2, 0.01, 1), None, checkpoint, lambda seen: True)
+    with pytest.raises(KeyboardInterrupt):
+        fit(on_card, start, fit_config(2, 0.01, 1), None, killing(checkpoint.path, "key"))
     alone = fit(learner(device=CPU), start, fit_config(2, 0.01, 1))
     capsys.readouterr()
     found = fit(beside, start, fit_config(2, 0.01, 1), None, checkpoint)

@@ -20,7 +20,7 @@ from acll.training.metrics import score
 from acll.training.release import Pruning
 from acll.training.release import release as gradual_release
 from acll.training.settings import Training
-from conftest import batches, fit_config, states_equal, tiny_task
+from conftest import batches, fit_config, killing, states_equal, tiny_task
 
 CPU = torch.device("cpu")
 
@@ -201,8 +201,9 @@ def test_part_of_an_epoch_is_a_whole_training_with_a_schedule_of_its_own(
 def test_an_observer_sees_each_validation_and_may_end_the_training():
     seen = []
 
-    def on_validation(results):
+    def on_validation(results, scores):
         seen.append(score(*results))
+        assert scores == seen
         return len(seen) == 2
 
     which = learner()
@@ -221,13 +222,16 @@ def test_the_state_may_be_left_where_only_the_score_is_wanted():
 
 def trials_of(which, learning_rate=0.002, epochs=6, release="gradual", on_held=None, **settings):
     """Trials of a network that was newly drawn, all of whose weights are free."""
+    checkpoints = settings.pop("checkpoints", (None, None))
     state = start(which)
     free = {
         name: torch.ones(state[name].shape, dtype=torch.bool)
         for name in partition(which.network).shared
     }
     schedule = fit_config(epochs, learning_rate, 0, **settings).schedule
-    own = Retraining(which, schedule, state, free, "global", release, True, (3, 4))
+    own = Retraining(
+        which, schedule, state, free, "global", release, True, (3, 4), None, checkpoints
+    )
     return state, trial_runner(own, on_held)
 
 
@@ -277,6 +281,35 @@ def test_a_full_trial_that_holds_hands_over_what_release_and_retraining_come_to(
     expected = fit(own, smaller, FitConfig(second, 4), masks)
     assert states_equal(result.state, expected.state)
     assert (result.score, result.epoch) == (expected.score, expected.epoch)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "writes"),
+    [(0.0, writes) for writes in range(1, 9)] + [(2.0, writes) for writes in range(1, 7)],
+)
+def test_a_full_trial_that_is_killed_goes_on_to_the_same_result(tmp_path, threshold, writes):
+    """One that holds, and one that ends after half of the validations that follow the release."""
+
+    def trial(*checkpoints):
+        held = []
+        _, run_trial = trials_of(
+            learner(task=tiny_task("a", samples=16)),
+            epochs=8,
+            on_held=lambda *result: held.append(result),
+            checkpoints=checkpoints,
+        )
+        return run_trial(Candidate(0.3), 8, None, threshold), held
+
+    expected, held = trial(None, None)
+    paths = tmp_path / "release", tmp_path / "retrain"
+    with pytest.raises(KeyboardInterrupt):
+        trial(killing(paths[0], "", writes), killing(paths[1], "", writes - 4))
+    got, held_again = trial(*(Checkpoint(path, "") for path in paths))
+    assert got == expected
+    assert len(held_again) == len(held) == (threshold == 0)
+    for one, other in zip(held, held_again):
+        assert states_equal(one[1].state, other[1].state)
+        assert states_equal(one[2], other[2])
 
 
 def test_a_full_trial_ends_when_it_can_hardly_reach_its_threshold():

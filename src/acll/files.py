@@ -14,6 +14,7 @@ from typing import Any
 
 from acll.errors import UserError
 
+CHECKPOINT_PARTS = ("release", "retrain")  # of a full trial of a search
 UNFINISHED = ".partial"  # ending of a file that is not whole yet
 # what a disk says that has no room, for anybody or for this user, or takes nothing
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -141,9 +142,14 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, f"{text}\n")
 
 
-def checkpoint_of(output: Path) -> Path:
-    """Return where the step that makes an output keeps its unfinished work."""
-    return output.with_suffix(".checkpoint")
+def checkpoint_of(output: Path, part: str = "") -> Path:
+    """Return where the step that makes an output keeps its unfinished work, or a part of it."""
+    return output.with_suffix(f".{part}.checkpoint" if part else ".checkpoint")
+
+
+def checkpoints_of(output: Path) -> list[Path]:
+    """Return all files in which the step that makes an output may keep its unfinished work."""
+    return [checkpoint_of(output, part) for part in ("", *CHECKPOINT_PARTS)]
 
 
 def sha256(path: Path) -> str:

@@ -14,6 +14,7 @@ from acll.search.space import factors_of, groups_of
 from acll.search.trials import Candidate, Cost, Measured, RunTrial
 from acll.seeds import derived
 from acll.settings import Release, Scope
+from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, FitResult, OnValidation, TrainingError, fit, steps_of
@@ -32,7 +33,7 @@ class Retraining:
     state: the task's dense state dict. free: boolean masks of what the task could train. schedule:
     of release and retraining together. distill: whether they learn from the dense network, too.
     seeds: of the release and of the retraining that follow the search. channels: as `keep_masks`
-    takes them.
+    takes them. checkpoints: where a full trial keeps its last epoch, of release and retraining.
     """
 
     learner: TaskLearner
@@ -44,6 +45,7 @@ class Retraining:
     distill: bool
     seeds: tuple[int, int]
     channels: Channels | None = None
+    checkpoints: tuple[Checkpoint | None, Checkpoint | None] = (None, None)
 
 
 def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTrial:
@@ -65,10 +67,10 @@ def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTr
         schedule = retraining.schedule.model_copy(update={"epochs": epochs})
         first, second = schedule.parts(retraining.release)
         whole = _whole(second.epochs, learner)
-        results: list[EvalResult] = []
-        of_release, of_retraining = retraining.seeds
+        results: dict[int, EvalResult] = {}  # by epoch, from 1 on
+        (of_release, of_retraining), kept_in = retraining.seeds, retraining.checkpoints
         if seed is not None:
-            of_release, of_retraining = derived(seed, "release"), seed
+            (of_release, of_retraining), kept_in = (derived(seed, "release"), seed), (None, None)
         factors = factors_of(list(free), candidate.group_log_scale)
         pruning = Pruning(free, 1 - candidate.kept, retraining.scope, factors, retraining.channels)
         label = f"  keep {candidate.kept:.4f}"
@@ -78,46 +80,53 @@ def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTr
                 start, keep = pruning.at_once(retraining.state)
             else:
                 config = FitConfig(first, of_release, label=label)
-                start, keep = release(learner, retraining.state, pruning, config)
+                start, keep = release(learner, retraining.state, pruning, config, kept_in[0])
                 before = _whole(first.epochs, learner)
             config = FitConfig(second, of_retraining, keep_state=threshold is not None, label=label)
             ends = _ends(results, threshold, round(second.epochs))
-            fitted = fit(learner, start, config, keep, on_validation=ends)
+            fitted = fit(learner, start, config, keep, kept_in[1], ends)
         except TrainingError as error:
             run = min(_whole(epochs, learner), before + error.epochs)
             return Measured(0.0, 0.0, run, diverged=True)
         if on_held is not None and threshold is not None and holds(fitted.score, threshold):
             on_held(candidate.kept, fitted, keep)
-        best = results[fitted.epoch - 1]
+        # a trial that was killed has no longer seen its first validations
+        best = results.get(fitted.epoch) or _validated(dense, fitted.state)
         spread = standard_error(best, derived(of_retraining, "bootstrap"))
         # There is one validation an epoch, and one after a last part of an epoch. So an ended
         # training had as many epochs as validations, and a whole one as many as its batches make.
-        return Measured(fitted.score, spread, before + min(whole, float(len(results))))
+        return Measured(fitted.score, spread, before + min(whole, float(len(fitted.history))))
 
     return run_trial
 
 
 def _of_dense(learner: TaskLearner, state: Mapping[str, Tensor]) -> Measured:
     """Return the score of the dense network, and its standard error."""
-    learner.network.load_state_dict(state)
-    learner.network.to(learner.device)
-    (seen,) = learner.validate()
+    seen = _validated(learner, state)
     return Measured(score(seen), standard_error(seen, 0), 0.0)
 
 
-def _ends(results: list[EvalResult], threshold: float | None, validations: int) -> OnValidation:
+def _validated(learner: TaskLearner, state: Mapping[str, Tensor]) -> EvalResult:
+    """Return what a state does on the validation split."""
+    learner.network.load_state_dict(state)
+    learner.network.to(learner.device)
+    (seen,) = learner.validate()
+    return seen
+
+
+def _ends(
+    results: dict[int, EvalResult], threshold: float | None, validations: int
+) -> OnValidation:
     """Return what notes each validation, and ends a trial that can hardly reach its threshold.
 
     That is so when half of the validations are over, and the score would stay below the threshold
     if each one to come gained as much as the last one did, and a standard error more. validations:
     how many there would be.
     """
-    scores: list[float] = []
 
-    def ends(seen: tuple[EvalResult, ...]) -> bool:
+    def ends(seen: tuple[EvalResult, ...], scores: list[float]) -> bool:
         (result,) = seen
-        results.append(result)
-        scores.append(score(result))
+        results[len(scores)] = result
         if threshold is None or len(scores) < max(2, validations / 2):
             return False
         best = max(scores)

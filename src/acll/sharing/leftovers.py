@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from acll.files import UNFINISHED, checkpoint_of
+from acll.files import UNFINISHED, checkpoints_of
 from acll.plan import Job
 from acll.sharing import records
 from acll.sharing.short_names import NETWORKS
@@ -70,7 +70,7 @@ def _named(jobs: Sequence[Job]) -> set[Path]:
     """Return every file that some job may leave, below the results."""
     outputs = {output for job in jobs for output in job.all_outputs}
     named = {Path(path) for job in jobs for path in (*job.all_outputs, job.digests, *job.others)}
-    named |= {checkpoint_of(Path(output)) for output in outputs}
+    named |= {path for output in outputs for path in checkpoints_of(Path(output))}
     return named | {records.record_path(output) for output in outputs}
 
 
@@ -95,7 +95,8 @@ def remove_checkpoints(results: Path, jobs: Sequence[Job]) -> None:
     for job in jobs:
         if all((results / one).is_file() and one not in begun for one in job.all_outputs):
             for output in job.all_outputs:
-                checkpoint_of(results / output).unlink(missing_ok=True)
+                for path in checkpoints_of(results / output):
+                    path.unlink(missing_ok=True)
 
 
 def remove(results: Path, found: Sequence[Leftover]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from acll.errors import UserError, harmless
-from acll.files import checkpoint_of, sha256, write_text
+from acll.files import checkpoints_of, sha256, write_text
 from acll.lock import job
 
 
@@ -72,8 +72,9 @@ def _drop_checkpoints(
     for name, paths in given.items():
         for path in paths if hints[name] is not int else ():
             if path not in outputs:
-                with contextlib.suppress(OSError):  # it is only in the way
-                    checkpoint_of(Path(path)).unlink(missing_ok=True)
+                for checkpoint in checkpoints_of(Path(path)):
+                    with contextlib.suppress(OSError):  # it is only in the way
+                        checkpoint.unlink(missing_ok=True)
 
 
 def _value(hint: Any, given: list[str]) -> Any:

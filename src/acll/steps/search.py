@@ -17,6 +17,7 @@ from acll.search.run import Choice, search
 from acll.search.trials import TrialLog, trials_frame
 from acll.steps._run import run_step
 from acll.steps._setup import learner_of
+from acll.training.checkpoint import Checkpoint
 from acll.training.loop import FitResult
 
 
@@ -59,6 +60,10 @@ def main(
         params.distill,
         (node.seed_for("prune"), node.seed_for("retrain")),
         channels,
+        (
+            Checkpoint(checkpoint_of(held, "release"), content),
+            Checkpoint(checkpoint_of(held, "retrain"), content),
+        ),
     )
     seed = node.seed_for("search")
     task = search_task(retraining, params.search, params.dense_epochs, params.cap, seed, best.write)

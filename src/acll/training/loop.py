@@ -94,8 +94,8 @@ class FitConfig:
         return self.schedule.epochs
 
 
-# is shown each validation; True ends the training
-OnValidation = Callable[[tuple[EvalResult, ...]], bool]
+# is shown each validation, and the scores of all so far; True ends the training
+OnValidation = Callable[[tuple[EvalResult, ...], list[float]], bool]
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,13 @@ def fit(
     gradient_masks = GradientMasks(network, masks or {}, config.schedule, learner.device)
     optimizer = _optimizer(network, config.schedule)
     best: dict[str, Tensor] = {}
-    progress: dict[str, Any] = {"epoch": 0, "best_score": -1.0, "best_epoch": 0, "history": []}
+    progress: dict[str, Any] = {
+        "epoch": 0,
+        "best_score": -1.0,
+        "best_epoch": 0,
+        "history": [],
+        "ended": False,
+    }
     if checkpoint is not None:
         # whatever the bits depend on, so that an old checkpoint is never taken for a new training's
         states = digest(network.state_dict()), digest(masks or {})
@@ -167,7 +173,7 @@ def fit(
                 flush=True,
             )
     validations = math.ceil(steps_of(config.epochs, learner.batches()) / learner.batches())
-    for epoch in range(progress["epoch"], validations):
+    for epoch in range(progress["epoch"], 0 if progress["ended"] else validations):
         loss = _train_epoch(learner, gradient_masks, optimizer, config, epoch, release)
         seen = _validated(learner, config, epoch)
         row: dict[str, float] = {
@@ -183,9 +189,11 @@ def fit(
         progress["history"].append(row)
         progress["epoch"] = epoch + 1
         progress["keep"] = None if release is None else release.keep
+        scores = [one["score"] for one in progress["history"]]
+        progress["ended"] = on_validation is not None and on_validation(seen, scores)
         if checkpoint is not None:
             checkpoint.write(network, optimizer, best, progress)
-        if on_validation is not None and on_validation(seen):
+        if progress["ended"]:
             break
     if release is not None:
         best = snapshot(network.state_dict())
