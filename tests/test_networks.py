@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from torch import nn
 
@@ -24,7 +25,13 @@ from acll.networks.build import (
     without_classifier,
 )
 from acll.networks.partition import UnpackableError, partition
-from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
+from acll.networks.spec import (
+    OWN_NETWORKS,
+    BackboneNetwork,
+    DecoderNetwork,
+    Network,
+    PerceptronNetwork,
+)
 from acll.packing import packed_file
 from acll.packing.ownership import digest, task_state_dict
 from acll.parameters.node import NodeParams
@@ -541,3 +548,37 @@ def test_images_of_other_channels_are_refused_before_training_with_what_to_set(
         f"the images of streets have {own} channels, the network takes {channels}: set "
         f"channels: {own} for this network"
     )
+
+
+# --------------------------------------------------------------------------------------------------
+# width
+
+
+@pytest.mark.parametrize("width", [0.25, 0.5, 2.0])
+@pytest.mark.parametrize("name", OWN_NETWORKS)
+def test_our_own_networks_may_be_narrower_and_wider(name, width):
+    def weights(width):
+        built = build(BackboneNetwork(backbone=name, width=width), "classification", 5, 0)
+        assert built(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
+        return sum(built.state_dict()[name].numel() for name in partition(built).shared)
+
+    assert weights(width) / weights(1.0) == pytest.approx(width**2, rel=0.2)
+
+
+@pytest.mark.parametrize("decoder", ["unet", "manet"])
+def test_a_decoder_is_as_wide_as_its_encoder(decoder):
+    network = DecoderNetwork(decoder=decoder, encoder="resnet_small", width=0.5)
+    built = build(network, "segmentation", 3, 0)
+    assert built(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)
+    of_classes = build(network, "classification", 3, 0)
+    assert of_classes.encoder.state_dict().keys() == built.encoder.state_dict().keys()
+    wide = build(network.model_copy(update={"width": 1.0}), "segmentation", 3, 0)
+    counts = [sum(value.numel() for value in one.parameters()) for one in (built, wide)]
+    assert counts[0] < 0.7 * counts[1]
+
+
+def test_networks_of_libraries_have_one_width():
+    for keys in ({"backbone": "resnet18"}, {"decoder": "unet", "encoder": "resnet18"}):
+        with pytest.raises(ValueError, match="resnet18 has one width only"):
+            TypeAdapter(Network).validate_python(keys | {"width": 0.5})
+    assert set(OWN_NETWORKS) == set(OWN_BACKBONES)

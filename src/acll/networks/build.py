@@ -8,7 +8,6 @@ import copy
 import inspect
 import warnings
 from collections.abc import Callable
-from functools import partial
 from itertools import dropwhile, takewhile
 from math import prod
 from types import MethodType
@@ -83,11 +82,12 @@ class PooledHead(nn.Sequential):
         return logits
 
 
-# our own classification networks: for each its encoder, and its head for a number of classes
-_OWN: dict[str, tuple[Callable[[], nn.Module], Callable[[int], nn.Module]]] = {
-    small.SMALL_RESNET: (small.SmallResNet, partial(PooledHead, small.WIDTHS[-1])),
-    classic.LENET: (classic.lenet, partial(nn.Linear, classic.LENET_FEATURES)),
-    classic.CONV_SMALL: (classic.conv_small, partial(nn.Linear, classic.CONV_SMALL_FEATURES)),
+# our own classification networks: for each its encoder, of a width, and its head, of a number of
+# features, which are those of width 1, and of classes
+_OWN: dict[str, tuple[Callable[..., nn.Module], Callable[[int, int], nn.Module], int]] = {
+    small.SMALL_RESNET: (small.SmallResNet, PooledHead, small.WIDTHS[-1]),
+    classic.LENET: (classic.lenet, nn.Linear, classic.LENET_FEATURES),
+    classic.CONV_SMALL: (classic.conv_small, nn.Linear, classic.CONV_SMALL_FEATURES),
 }
 OWN_BACKBONES = tuple(_OWN)
 
@@ -120,7 +120,7 @@ def _built(network: Network, kind: Kind, weights: str, classes: int) -> TaskNetw
     if isinstance(network, DecoderNetwork):
         return _segmentation_models(network, kind, weights, classes)
     if network.backbone in _OWN:
-        return _own(network.backbone, weights, network.channels, classes)
+        return _own(network.backbone, weights, network, classes)
     return _torchvision(network.backbone, weights, network.channels, classes)
 
 
@@ -133,11 +133,14 @@ def _perceptron(network: PerceptronNetwork, classes: int) -> TaskNetwork:
     return TaskNetwork(encoder, None, nn.Linear(network.hidden[-1], classes), network.channels)
 
 
-def _own(name: str, weights: str, channels: int, classes: int) -> TaskNetwork:
-    make_encoder, make_head = _OWN[name]
-    encoder = make_encoder()
-    _start(encoder, weights, channels)
-    return TaskNetwork(encoder, None, make_head(classes), channels)
+def _own(
+    name: str, weights: str, network: BackboneNetwork | DecoderNetwork, classes: int
+) -> TaskNetwork:
+    make_encoder, make_head, features = _OWN[name]
+    encoder = make_encoder(width=network.width)
+    _start(encoder, weights, network.channels)
+    head = make_head(small.scaled(features, network.width), classes)
+    return TaskNetwork(encoder, None, head, network.channels)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -207,9 +210,9 @@ def _segmentation_models(
     """
     channels = network.channels
     if kind == "classification" and network.encoder == small.SMALL_RESNET:
-        return _own(small.SMALL_RESNET, weights, channels, classes)
+        return _own(small.SMALL_RESNET, weights, network, classes)
     try:
-        model = _architecture(network.decoder, network.encoder, weights)
+        model = _architecture(network.decoder, network.encoder, weights, network.width)
     except (KeyError, ValueError, RuntimeError, AttributeError) as error:
         raise NetworkError(f"{network.encoder} with {network.decoder}: {error}") from error
     _start(model.encoder, weights, channels)
@@ -223,15 +226,16 @@ def _segmentation_models(
     return TaskNetwork(model.encoder, model.decoder, head, channels)
 
 
-def _architecture(decoder: str, encoder: str, weights: str) -> Any:
-    """Return a whole model of the library; decoders are fitted to the small encoder's depth."""
+def _architecture(decoder: str, encoder: str, weights: str, width: float) -> Any:
+    """Return a whole model of the library; decoders are fitted to the small encoder's depth and
+    width."""
     import segmentation_models_pytorch as smp
 
     options: dict[str, Any] = {}
     if encoder == small.SMALL_RESNET:
         smp.encoders.encoders[small.SMALL_RESNET] = {
             "encoder": small.SmallResNet,
-            "params": {},
+            "params": {"width": width},
             "pretrained_settings": {},
         }
         options["encoder_depth"] = small.DEPTH
@@ -239,7 +243,8 @@ def _architecture(decoder: str, encoder: str, weights: str) -> Any:
             "decoder_channels"
         )
         if channels is not None and isinstance(channels.default, tuple):
-            options["decoder_channels"] = channels.default[-small.DEPTH :]
+            last = channels.default[-small.DEPTH :]
+            options["decoder_channels"] = tuple(small.scaled(one, width) for one in last)
     loaded = "imagenet" if weights == "imagenet" else None
     return smp.create_model(decoder, encoder, loaded, classes=_TEMPLATE_CLASSES, **options)
 

@@ -9,6 +9,8 @@ from itertools import pairwise
 
 from torch import nn
 
+from acll.networks.small import scaled
+
 LENET = "lenet"
 LENET_FEATURES = 84
 CONV_SMALL = "conv_small"
@@ -26,47 +28,50 @@ def perceptron(inputs: int, hidden: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def lenet() -> nn.Sequential:
+def lenet(width: float = 1.0) -> nn.Sequential:
     """Return LeNet-5: images [N, 3, H, W] → features [N, 84].
 
     LeCun, Bottou, Bengio, Haffner 1998, as it is used today: ReLU and max pooling, all maps
-    connected.
+    connected. width: factor of all numbers of channels and features.
     """
+    first, second, inner, features = (scaled(own, width) for own in (6, 16, 120, LENET_FEATURES))
     return nn.Sequential(
-        nn.Conv2d(3, 6, 5),
+        nn.Conv2d(3, first, 5),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5),
+        nn.Conv2d(first, second, 5),
         nn.ReLU(),
         nn.AdaptiveMaxPool2d(5),
         nn.Flatten(),
-        nn.Linear(16 * 5 * 5, 120),
+        nn.Linear(second * 5 * 5, inner),
         nn.ReLU(),
-        nn.Linear(120, LENET_FEATURES),
+        nn.Linear(inner, features),
         nn.ReLU(),
     )
 
 
-def conv_small() -> nn.Sequential:
+def conv_small(width: float = 1.0) -> nn.Sequential:
     """Return the network for split CIFAR: images [N, 3, H, W] → features [N, 512].
 
-    Zenke, Poole, Ganguli 2017 (Continual Learning Through Synaptic Intelligence).
+    Zenke, Poole, Ganguli 2017 (Continual Learning Through Synaptic Intelligence). width: factor of
+    all numbers of channels and features.
     """
+    first, second, features = (scaled(own, width) for own in (32, 64, CONV_SMALL_FEATURES))
     return nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1),
+        nn.Conv2d(3, first, 3, padding=1),
         nn.ReLU(),
-        nn.Conv2d(32, 32, 3, padding=1),
+        nn.Conv2d(first, first, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Dropout(0.25),
-        nn.Conv2d(32, 64, 3, padding=1),
+        nn.Conv2d(first, second, 3, padding=1),
         nn.ReLU(),
-        nn.Conv2d(64, 64, 3, padding=1),
+        nn.Conv2d(second, second, 3, padding=1),
         nn.ReLU(),
         nn.AdaptiveMaxPool2d(8),
         nn.Dropout(0.25),
         nn.Flatten(),
-        nn.Linear(64 * 8 * 8, CONV_SMALL_FEATURES),
+        nn.Linear(second * 8 * 8, features),
         nn.ReLU(),
         nn.Dropout(0.5),
     )

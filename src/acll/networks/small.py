@@ -14,6 +14,11 @@ WIDTHS = (16, 32, 64, 128)
 DEPTH = len(WIDTHS) - 1  # how often the resolution is halved
 
 
+def scaled(channels: int, width: float) -> int:
+    """Return a number of channels, or features, in a network that is `width` times as wide."""
+    return max(1, round(channels * width))
+
+
 class Block(nn.Module):
     """Two convolutions and a shortcut: [N, before, H, W] → [N, width, H / stride, W / stride]."""
 
@@ -30,19 +35,22 @@ class Block(nn.Module):
 class SmallResNet(nn.Module):
     """Images [N, 3, H, W] → features at strides 1, 2, 4, 8; the first are the images.
 
-    H and W are multiples of 8.
+    H and W are multiples of 8. width: factor of all numbers of channels.
     """
 
-    def __init__(self, depth: int = DEPTH, output_stride: int = 2**DEPTH) -> None:
+    def __init__(
+        self, depth: int = DEPTH, output_stride: int = 2**DEPTH, width: float = 1.0
+    ) -> None:
         super().__init__()
         if depth != DEPTH:
             raise ValueError(f"{SMALL_RESNET} has depth {DEPTH}, not {depth}")
-        self.out_channels = [3, *WIDTHS[1:]]
+        widths = [scaled(channels, width) for channels in WIDTHS]
+        self.out_channels = [3, *widths[1:]]
         self.output_stride = 2**DEPTH
-        self.stem = _convolution(3, WIDTHS[0], 3, 1)
+        self.stem = _convolution(3, widths[0], 3, 1)
         self.stages = nn.ModuleList(
-            Block(before, width, stride)
-            for before, width, stride in zip((WIDTHS[0], *WIDTHS), WIDTHS, (1, 2, 2, 2))
+            Block(before, own, stride)
+            for before, own, stride in zip((widths[0], *widths), widths, (1, 2, 2, 2))
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

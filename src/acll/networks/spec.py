@@ -1,14 +1,23 @@
 """What a network is built from: the types of `networks` in a configuration."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from acll.settings import MOST_BANDS, Kind, Settings, Size
 
 Width = Annotated[int, Field(gt=0, le=2**20)]
 CHANNELS_HELP = "channels (bands) of its images; grey images are repeated to fill them"
 ChannelCount = Annotated[int, Field(ge=1, le=MOST_BANDS)]
+OWN_NETWORKS = ("resnet_small", "lenet", "conv_small")  # those whose layers are ours
+WidthFactor = Annotated[float, Field(ge=0.25, le=4)]
+WIDTH_HELP = "factor of the channels of all layers, of `resnet_small`, `lenet` and `conv_small`"
+
+
+def _refuse_width(name: str, width: float) -> None:
+    """Raise ValueError for a network of a library that is to have another width than its own."""
+    if width != 1 and name not in OWN_NETWORKS:
+        raise ValueError(f"{name} has one width only; others are for {', '.join(OWN_NETWORKS)}")
 
 
 class BackboneNetwork(Settings):
@@ -22,6 +31,12 @@ class BackboneNetwork(Settings):
         "none", description="`none`, `imagenet`, or a `.safetensors` file below `data_root`"
     )
     channels: ChannelCount = Field(3, description=CHANNELS_HELP)
+    width: WidthFactor = Field(1.0, description=WIDTH_HELP)
+
+    @model_validator(mode="after")
+    def _can_be_as_wide(self) -> Self:
+        _refuse_width(self.backbone, self.width)
+        return self
 
 
 class DecoderNetwork(Settings):
@@ -40,6 +55,12 @@ class DecoderNetwork(Settings):
         "`data_root`",
     )
     channels: ChannelCount = Field(3, description=CHANNELS_HELP)
+    width: WidthFactor = Field(1.0, description=f"{WIDTH_HELP}; the decoder's with it")
+
+    @model_validator(mode="after")
+    def _can_be_as_wide(self) -> Self:
+        _refuse_width(self.encoder, self.width)
+        return self
 
 
 class PerceptronNetwork(Settings):
