@@ -123,7 +123,7 @@ def shares(final: pd.DataFrame) -> Figure:
 def searches(traces: Sequence[tuple[str, pd.DataFrame, Mapping[str, Any]]]) -> Figure:
     """Draw each search in a panel: validation score against kept share.
 
-    It shows short and full retraining, the fit, reference and tolerance, the cap, the choice and
+    It shows short and full trials, the fit, reference and tolerance, the cap, the choice and
     its interval. traces: of each search its node, its table of trials and its choice.
     """
     columns = min(3, len(traces))

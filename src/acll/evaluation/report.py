@@ -43,7 +43,7 @@ CAPTIONS = {
     "layers": "For the first seed and order.",
     "difficulty": "Harder tasks tend to need more of the network, unless they are hardly learned "
     "at all.",
-    "search": "Short trials and full retraining, fit, tolerance, cap, choice and its interval.",
+    "search": "Short and full trials, fit, tolerance, cap, choice and its interval.",
     "curves": "Each task in its turn, before pruning.",
 }
 MASKS = (
@@ -104,7 +104,7 @@ RULES = {
     "sheets": "contact sheets of the data",
     "train": "training",
     "search": "searching how much to release",
-    "prune": "pruning",
+    "prune": "releasing weights, while training on",
     "retrain": "retraining what is kept",
     "commit": "putting tasks into the network",
     "remember": "what methods take along",

@@ -7,6 +7,12 @@ from typing import Any
 
 # sections of a job's parameters whose values stand elsewhere in the configuration
 _SECTIONS = {"schedule": "training", "batches": "training", "search": "ratio", "task": "tasks"}
+# what the schedule of a rule is that of, where it follows from `training.retrain_epochs`
+_OF_SCHEDULE = {
+    "search": "release and retraining",
+    "prune": "the release",
+    "retrain": "the retraining",
+}
 # parameters of tables and figures that list what is shown; they follow from the configuration
 _LISTED = {"nodes", "runs", "searches", "packed", "masked", "mistaken"}
 
@@ -132,8 +138,12 @@ def _shown(key: str, rule: str) -> str:
     key = key.removeprefix("code.").removeprefix("params.")
     if key.startswith("budgets."):
         return f"methods.{key.removeprefix('budgets.')}.ratio.budget"
-    if key == "schedule.epochs" and rule in ("search", "retrain"):
-        return "training.retrain_epochs"
+    if rule in _OF_SCHEDULE and key in ("schedule.epochs", "schedule.begin", "schedule.end"):
+        what = _OF_SCHEDULE[rule]
+        if key == "schedule.epochs":
+            return f"epochs of {what}"
+        where = "start" if key == "schedule.begin" else "end"
+        return f"{where} of {what} in the course of the learning rate"
     if key == "dense_epochs":
         return "training.epochs"
     section, dot, rest = key.partition(".")
