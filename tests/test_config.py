@@ -253,7 +253,8 @@ def test_weights_may_be_a_file_below_the_data_root():
         ("networks/small/weight", "networks.small.weight: unknown key (did you mean weights?)"),
         (
             "networks/unet/backbone",
-            "networks.unet.backbone: unknown key (allowed: decoder, encoder, weights, channels, width)",
+            "networks.unet.backbone: unknown key (allowed: decoder, encoder, weights, channels, "
+            "width)",
         ),
         ("networks/mlp/hiden", "networks.mlp.hiden: unknown key (did you mean hidden?)"),
         ("sequences/classify/task", "sequences.classify.task: unknown key (did you mean tasks?)"),
