@@ -17,6 +17,7 @@ Positions = NDArray[np.int64]
 # integers at a time, few enough to stay in the cache for what is done next
 _PIECE = 1 << 16
 _LARGEST_BLOCK = 8  # bytes of a block of digits
+_FEW = 6  # digits: so few are faster looked for one by one than sorted
 
 
 @lru_cache(1 << 16)
@@ -140,10 +141,10 @@ def unpack_digits(code: Bytes, base: int, count: int) -> Iterator[Bytes]:
         parts = np.empty((len(numbers), -(-digits // together)), table.dtype)
         for index in range(parts.shape[1]):
             rest = numbers // divisor
-            parts[:, index] = table[numbers - rest * divisor]
+            parts[:, index] = table.take((numbers - rest * divisor).view(np.int64))
             numbers = rest
         found = parts.view(np.uint8)
-        if numbers.any() or found[:, digits:].any():
+        if numbers.any() or (digits < found.shape[1] and found[:, digits:].any()):
             raise ValueError(f"it has integers that are not below {base}")
         before = start // width * digits
         yield found[:, :digits].reshape(-1)[: count - before]
@@ -158,7 +159,8 @@ def _block(base: int) -> tuple[int, int]:
         while base ** (digits + 1) <= 1 << 8 * width:
             digits += 1
         blocks.append((width, digits))
-    return min(blocks, key=lambda block: block[0] / block[1])
+    # of equal ones the widest, whose digits are a multiple of those that one look-up gives
+    return min(blocks, key=lambda block: (block[0] / block[1], -block[0]))
 
 
 @cache
@@ -217,23 +219,30 @@ def _by_owner(
     pieces: Iterator[Bytes], owned: Sequence[int], size: int, last: int
 ) -> Iterator[tuple[int, Positions]]:
     """Yield what `unpack_map` does, for each piece of a map in digits."""
-    tasks = len(owned)
-    first = tasks + 1 - _base(owned, size)  # the owner that the digit 0 stands for
-    found, before = np.zeros(tasks + 1, np.int64), 0
+    base = _base(owned, size)
+    first = len(owned) + 1 - base  # the owner that the digit 0 stands for
+    left, before = list(owned[:last]), 0
     for piece in pieces:
-        counts = np.bincount(piece, minlength=tasks + 1 - first)
-        found[first:] += counts
-        if (found[1:] > owned).any():
-            raise ValueError("it does not agree with the header")
-        order = np.argsort(piece, kind="stable")
-        order += before
-        ends = np.cumsum(counts)
-        for owner in range(1, last + 1):
-            end = ends[owner - first]
-            yield owner, order[end - counts[owner - first] : end]
+        for owner, positions in enumerate(_positions(piece, last + 1 - first, base), first):
+            if not owner:
+                continue
+            left[owner - 1] -= len(positions)
+            if left[owner - 1] < 0:
+                raise ValueError("it does not agree with the header")
+            positions += before
+            yield owner, positions
         before += len(piece)
-    if found[1:].tolist() != list(owned):
+    if any(left):
         raise ValueError("it does not agree with the header")
+
+
+def _positions(piece: Bytes, last: int, base: int) -> list[Positions]:
+    """Return where each of the digits 0 … `last` - 1 is. They are below `base`."""
+    if base <= _FEW:
+        return [np.flatnonzero(piece == digit) for digit in range(last)]
+    order = np.argsort(piece, kind="stable")
+    ends = np.cumsum(np.bincount(piece, minlength=base))
+    return np.split(order, ends[:-1])[:last]
 
 
 def _by_digits(owned: Sequence[int], size: int) -> bool:

@@ -73,7 +73,7 @@ class CodedFloats:
     count: int
     code: NDArray[np.uint8]
     far: NDArray[np.int64]  # positions of the values whose exponents are listed
-    exponents: NDArray[np.uint32]  # for each byte, the exponents of its two distances
+    exponents: NDArray[np.uint64]  # for each byte, the two exponents that it stands for, in place
 
     @classmethod
     def open(cls, code: NDArray[np.uint8], count: int) -> "CodedFloats":
@@ -82,7 +82,7 @@ class CodedFloats:
         if not plain and not _fixed(count) < len(code) < 4 * count:
             raise ValueError(f"{len(code)} bytes cannot hold {count} values")
         if plain:
-            return cls(count, code, np.zeros(0, np.int64), np.zeros(0, np.uint32))
+            return cls(count, code, np.zeros(0, np.int64), np.zeros(0, np.uint64))
         pairs = code[3 * count : _fixed(count)]
         some = np.flatnonzero((pairs >= _FAR << 4) | (pairs & _FAR == _FAR))
         both = np.stack([2 * some, 2 * some + 1], axis=1)
@@ -93,7 +93,8 @@ class CodedFloats:
         distances = np.stack([np.arange(256) >> 4, np.arange(256) & 15], axis=1)
         exponents = np.maximum(int(code[-1]) - distances, 0)
         exponents[distances == _FAR] = 0  # they are put in afterwards
-        return cls(count, code, far, (exponents << 23).astype(np.uint32))
+        table = (exponents << 23).astype(np.uint32).view(np.uint64).reshape(-1)
+        return cls(count, code, far, table)
 
     def read(self, start: int, out: NDArray[np.float32]) -> None:
         """Write the values from `start` on into `out`, as many as it has room for."""
@@ -106,16 +107,18 @@ class CodedFloats:
     def _read(self, start: int, out: NDArray[np.float32]) -> None:
         end, count, odd = start + len(out), self.count, start % 2
         pairs = self.code[3 * count + start // 2 : 3 * count + (end + 1) // 2]
-        both = self.exponents.view(np.uint64).reshape(-1)
-        bits = both[pairs].view(np.uint32)[odd : odd + len(out)]
-        bits |= _SIGN_AND_FRACTION[self.code[2 * count + start : 2 * count + end]]
+        # `take` is faster than an index, and lets other threads work
+        bits = self.exponents.take(pairs).view(np.uint32)[odd : odd + len(out)]
         bits |= self.code[2 * start : 2 * end].view("<u2")
+        fraction = self.code[2 * count + start : 2 * count + end].astype(np.uint32)
+        sign = fraction & 0x80
+        sign <<= 24
+        fraction &= 0x7F
+        fraction <<= 16
+        bits |= fraction
+        bits |= sign
         first, last = np.searchsorted(self.far, (start, end))
         if first < last:
             listed = self.code[_fixed(count) + first : _fixed(count) + last].astype(np.uint32)
             bits[self.far[first:last] - start] |= listed << 23
         out[:] = bits.view(np.float32)
-
-
-_BYTES = np.arange(256, dtype=np.uint32)
-_SIGN_AND_FRACTION = (_BYTES & 0x80) << 24 | (_BYTES & 0x7F) << 16

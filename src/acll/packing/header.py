@@ -100,13 +100,7 @@ class PackedHeader(BaseModel):
                 f"it says that it has {len(counts):,} layers and {len(names)} tasks, more than "
                 "any network"
             )
-        if any(
-            len(layer.owned) != len(names) or sum(layer.owned) > layer.count
-            for layer in self.layers
-        ):
-            raise ValueError("its tasks own more weights than there are")
-        if len(self.weight_bytes) != len(names):
-            raise ValueError("it does not say how many bytes the weights of each task have")
+        self._refuse_counts(len(names))
         layer_names = {layer.name for layer in self.layers}
         if len(layer_names) < len(self.layers) or len(set(names)) < len(names):
             raise ValueError("a name stands there twice")
@@ -117,6 +111,15 @@ class PackedHeader(BaseModel):
             _refuse_odd([getattr(record, part.name) for part in fields(record)])
             _refuse_unusable(record)
         return self
+
+    def _refuse_counts(self, tasks: int) -> None:
+        """Raise ValueError where the numbers of weights or bytes are not those of its tasks."""
+        if any(
+            len(layer.owned) != tasks or sum(layer.owned) > layer.count for layer in self.layers
+        ):
+            raise ValueError("its tasks own more weights than there are")
+        if len(self.weight_bytes) != tasks:
+            raise ValueError("it does not say how many bytes the weights of each task have")
 
 
 def _refuse_odd(value: Any, depth: int = 0) -> None:

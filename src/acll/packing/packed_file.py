@@ -2,8 +2,8 @@
 
 Its tensors:
 
-- `owner/<name>`: owner map of a shared tensor, as `bits.pack_map` codes it; left out where the whole
-  tensor has one owner, or none;
+- `owner/<name>`: owner map of a shared tensor, as `bits.pack_map` codes it; left out where the
+  whole tensor has one owner, or none;
 - `weights/<t>`: the weights that the t-th task owns, tensor by tensor, in their order, as
   `floats.encode` codes them;
 - `private/<task>`: the bytes of a task's private state, whose layout is in the header.
@@ -140,15 +140,19 @@ class PackedFile:
         starts, weights: for each of these tasks, where its weights of this layer start, and all its
         weights. owner: gets the owner map, if given. Raises PackingError where these do not agree.
         """
-        values, nexts = np.zeros(layer.count, np.float32), list(starts)
+        values = np.zeros(layer.count, np.float32)
+        left: dict[
+            int, NDArray[np.float32]
+        ] = {}  # of each task, its weights that have no place yet
         for task, where in self._owned(layer, len(weights)):
+            if task not in left:
+                left[task] = np.empty(layer.owned[task - 1], np.float32)
+                weights[task - 1].read(starts[task - 1], left[task])
             if isinstance(where, slice):
-                weights[task - 1].read(nexts[task - 1], values)
+                values = left[task]
             else:
-                own = np.empty(len(where), np.float32)
-                weights[task - 1].read(nexts[task - 1], own)
-                values[where] = own
-                nexts[task - 1] += len(where)
+                values[where] = left[task][: len(where)]
+                left[task] = left[task][len(where) :]
             if owner is not None:
                 owner.numpy().reshape(-1)[where] = task
         return torch.from_numpy(values).reshape(layer.shape)
