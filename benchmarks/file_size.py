@@ -2,12 +2,12 @@
 
     python benchmarks/file_size.py          # a few minutes; needs no images
 
-A ResNet-18 with random weights, of which random owners own equal shares: no training is needed to
-know the bytes. Two cases: five tasks that own 4% together, ten tasks that own everything. A network
-trained by a run may be named too: `python benchmarks/file_size.py results/demo`. Loading is the
-state of the last task, against `torch.load` of a plain state dict of its network, as in
-`inference.py`. `bits_per_weight` counts all shared weights, owned or not; `of_networks` is against
-the bytes of one plain float32 network. Rows go to docs/benchmarks/file_size.csv.
+ResNets with random weights, of which random owners own equal shares: no training is needed to know
+the bytes. Networks trained by a run may be named too: `python benchmarks/file_size.py
+results/demo`. Loading is the state of the last task, against `torch.load` of a plain state dict of
+its network, as in `inference.py`. `bits_per_weight` counts all shared weights, owned or not;
+`of_networks` is against the bytes of one plain float32 network. Rows go to
+docs/benchmarks/file_size.csv.
 """
 
 import argparse
@@ -26,13 +26,20 @@ from acll.packing import packed_file
 from acll.packing.ownership import Packed, TaskRecord
 
 OUT = Path(__file__).parents[1] / "docs/benchmarks/file_size.csv"
-CASES = {"five tasks own 4%": (5, 0.04), "ten tasks own all": (10, 1.0)}
+# network, number of tasks, share of the weights that they own together
+CASES = {
+    "resnet18, five tasks own 4%": ("resnet18", 5, 0.04),
+    "resnet18, five tasks own 60%": ("resnet18", 5, 0.6),
+    "resnet18, ten tasks own all": ("resnet18", 10, 1.0),
+    "resnet50, five tasks own 4%": ("resnet50", 5, 0.04),
+    "resnet50, five tasks own 60%": ("resnet50", 5, 0.6),
+}
 CLASSES = tuple(map(str, range(10)))
 
 
-def synthetic(tasks: int, share: float) -> Packed:
-    """A ResNet-18 of which tasks own this share in equal parts, in random places."""
-    spec = BackboneNetwork(backbone="resnet18")
+def synthetic(backbone: str, tasks: int, share: float) -> Packed:
+    """A network of which tasks own this share in equal parts, in random places."""
+    spec = BackboneNetwork(backbone=backbone)
     network = build(spec, "classification", len(CLASSES), 0, pretrained=False)
     state, parts = network.state_dict(), partition(network)
     generator = torch.Generator().manual_seed(0)
@@ -108,12 +115,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("results", type=Path, nargs="*", help="results of runs")
+    torch.set_num_threads(1)  # threads of this process would be lost in those that load
     found = []
     with tempfile.TemporaryDirectory() as folder:
         files = {}
-        for number, (case, (tasks, share)) in enumerate(CASES.items()):
+        for number, (case, made) in enumerate(CASES.items()):
             files[case] = Path(folder) / f"{number}.safetensors"
-            packed_file.write_packed(files[case], synthetic(tasks, share))
+            packed_file.write_packed(files[case], synthetic(*made))
         for results in parser.parse_args().results:
             # of each sequence the file with all its tasks
             for path in sorted(results.glob("nodes/**/network.safetensors")):

@@ -21,7 +21,7 @@ _FEW = 6  # digits: so few are faster looked for one by one than sorted
 
 
 @lru_cache(1 << 16)
-def low_bits(count: int, size: int) -> int:
+def _low_bits(count: int, size: int) -> int:
     """Return how many low bits of `count` of `size` positions are stored apart; 0: a flag each.
 
     It is the number for which `set_size` is smallest.
@@ -34,7 +34,7 @@ def low_bits(count: int, size: int) -> int:
 
 def set_size(count: int, size: int) -> int:
     """Return the bytes of a set of `count` of `size` positions."""
-    low = low_bits(count, size)
+    low = _low_bits(count, size)
     if not count:
         return 0
     return _elias_fano_size(count, size, low) if low else _bytes(size)
@@ -47,7 +47,7 @@ def pack_set(positions: Positions, size: int) -> Bytes:
     lies at high part + i. The low bits follow, first the lowest bit of all positions.
     """
     count = len(positions)
-    low = low_bits(count, size)
+    low = _low_bits(count, size)
     if not count:
         return np.zeros(0, np.uint8)
     if not low:
@@ -69,7 +69,7 @@ def unpack_set(code: Bytes, count: int, size: int) -> Positions:
         raise ValueError(f"{len(code)} bytes cannot hold {count} of {size} positions")
     if not count:
         return np.zeros(0, np.int64)
-    low = low_bits(count, size)
+    low = _low_bits(count, size)
     length = _high_length(count, size, low) if low else size
     end = _bytes(length)
     positions = np.flatnonzero(np.unpackbits(code[:end], count=length).view(bool))
@@ -188,7 +188,7 @@ def pack_map(owner: Bytes, owned: Sequence[int]) -> Bytes:
         tasks = range(1, len(owned) + 1)
         return np.concatenate([pack_set(np.flatnonzero(owner == t), size) for t in tasks])
     base = _base(owned, size)
-    return pack_digits(owner - np.uint8(len(owned) + 1 - base), base)
+    return pack_digits(owner if base > len(owned) else owner - np.uint8(1), base)
 
 
 def unpack_map(
@@ -220,29 +220,27 @@ def _by_owner(
 ) -> Iterator[tuple[int, Positions]]:
     """Yield what `unpack_map` does, for each piece of a map in digits."""
     base = _base(owned, size)
-    first = len(owned) + 1 - base  # the owner that the digit 0 stands for
+    free = base > len(owned)  # the digit 0 then stands for nobody
     left, before = list(owned[:last]), 0
     for piece in pieces:
-        for owner, positions in enumerate(_positions(piece, last + 1 - first, base), first):
-            if not owner:
-                continue
-            left[owner - 1] -= len(positions)
-            if left[owner - 1] < 0:
+        for index, positions in enumerate(_positions(piece, range(free, last + free), base)):
+            left[index] -= len(positions)
+            if left[index] < 0:
                 raise ValueError("it does not agree with the header")
             positions += before
-            yield owner, positions
+            yield index + 1, positions
         before += len(piece)
     if any(left):
         raise ValueError("it does not agree with the header")
 
 
-def _positions(piece: Bytes, last: int, base: int) -> list[Positions]:
-    """Return where each of the digits 0 … `last` - 1 is. They are below `base`."""
+def _positions(piece: Bytes, digits: range, base: int) -> list[Positions]:
+    """Return where each of these digits is. All are below `base`."""
     if base <= _FEW:
-        return [np.flatnonzero(piece == digit) for digit in range(last)]
+        return [np.flatnonzero(piece == digit) for digit in digits]
     order = np.argsort(piece, kind="stable")
-    ends = np.cumsum(np.bincount(piece, minlength=base))
-    return np.split(order, ends[:-1])[:last]
+    ends = np.searchsorted(piece.take(order), np.arange(1, base))
+    return np.split(order, ends)[digits.start : digits.stop]
 
 
 def _by_digits(owned: Sequence[int], size: int) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FAR = 15  # this distance means that the exponent is listed
-_PIECE = 1 << 16  # values at a time; even
+_PIECE = 1 << 14  # values at a time; even
 
 
 def coded_size(count: int, far: int = 0) -> int:
@@ -66,6 +66,15 @@ def _distances(exponents: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return distances
 
 
+def _pairs_with_far(pairs: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return which bytes hold the distance of an exponent that is listed."""
+    found = [np.zeros(0, np.int64)]
+    for start in range(0, len(pairs), _PIECE):  # pieces, since new memory takes longer than this
+        piece = pairs[start : start + _PIECE]
+        found.append(np.flatnonzero((piece >= _FAR << 4) | (piece & _FAR == _FAR)) + start)
+    return np.concatenate(found)
+
+
 @dataclass(frozen=True)
 class CodedFloats:
     """The code of values, of which any may be read without those before."""
@@ -84,7 +93,7 @@ class CodedFloats:
         if plain:
             return cls(count, code, np.zeros(0, np.int64), np.zeros(0, np.uint64))
         pairs = code[3 * count : _fixed(count)]
-        some = np.flatnonzero((pairs >= _FAR << 4) | (pairs & _FAR == _FAR))
+        some = _pairs_with_far(pairs)
         both = np.stack([2 * some, 2 * some + 1], axis=1)
         listed = np.stack([pairs[some] >> 4, pairs[some] & _FAR], axis=1) == _FAR
         far = both[listed]
