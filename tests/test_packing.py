@@ -31,7 +31,7 @@ from acll.packing.bits import (
     unpack_set,
 )
 from acll.packing.cap import cap
-from acll.packing.floats import CodedFloats, coded_size, encode, size_of
+from acll.packing.floats import CodedFloats, coded_size, encode, encoded_size
 from acll.packing.ownership import (
     PackingError,
     TaskRecord,
@@ -391,7 +391,7 @@ def test_weights_round_trip_to_the_bit_and_any_part_is_read_alone(values, ordina
     array = np.concatenate([values, 0.02 * generator.normal(size=ordinary)]).astype(np.float32)
     generator.shuffle(array)
     code = encode(array)
-    assert len(code) == size_of(array) <= array.nbytes
+    assert len(code) == encoded_size(array) <= array.nbytes
     opened = CodedFloats.open(code, len(array))
     start, end = sorted(generator.integers(0, len(array) + 1, 2))
     for begin, stop in ((0, len(array)), (start, end)):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
-Positions = NDArray[np.int64]
+Places = NDArray[np.int64]
 
 # integers at a time, few enough to stay in the cache for what is done next
 _PIECE = 1 << 16
@@ -40,7 +40,7 @@ def set_size(count: int, size: int) -> int:
     return _elias_fano_size(count, size, low) if low else _bytes(size)
 
 
-def pack_set(positions: Positions, size: int) -> Bytes:
+def pack_set(positions: Places, size: int) -> Bytes:
     """Return the code of increasing positions below `size`, by Elias & Fano, or a flag each.
 
     The high part of each position is told in unary by the flags of one vector: the i-th set flag
@@ -60,7 +60,7 @@ def pack_set(positions: Positions, size: int) -> Bytes:
     return np.concatenate([np.packbits(high), *planes])
 
 
-def unpack_set(code: Bytes, count: int, size: int) -> Positions:
+def unpack_set(code: Bytes, count: int, size: int) -> Places:
     """Return the positions that `pack_set` has packed.
 
     Raises ValueError where the bytes are no such code.
@@ -193,7 +193,7 @@ def pack_map(owner: Bytes, owned: Sequence[int]) -> Bytes:
 
 def unpack_map(
     code: Bytes, owned: Sequence[int], size: int, last: int
-) -> Iterator[tuple[int, Positions]]:
+) -> Iterator[tuple[int, Places]]:
     """Yield (t, positions of weights that the t-th task owns) for the first `last` tasks.
 
     A task may come several times, always with later positions. Raises ValueError where the code is
@@ -217,7 +217,7 @@ def unpack_map(
 
 def _by_owner(
     pieces: Iterator[Bytes], owned: Sequence[int], size: int, last: int
-) -> Iterator[tuple[int, Positions]]:
+) -> Iterator[tuple[int, Places]]:
     """Yield what `unpack_map` does, for each piece of a map in digits."""
     base = _base(owned, size)
     free = base > len(owned)  # the digit 0 then stands for nobody
@@ -234,7 +234,7 @@ def _by_owner(
         raise ValueError("it does not agree with the header")
 
 
-def _positions(piece: Bytes, digits: range, base: int) -> list[Positions]:
+def _positions(piece: Bytes, digits: range, base: int) -> list[Places]:
     """Return where each of these digits is. All are below `base`."""
     if base <= _FEW:
         return [np.flatnonzero(piece == digit) for digit in digits]

@@ -27,7 +27,7 @@ def _fixed(count: int) -> int:
     return 3 * count + (count + 1) // 2
 
 
-def size_of(values: NDArray[np.float32]) -> int:
+def encoded_size(values: NDArray[np.float32]) -> int:
     """Return the bytes of the code of these values."""
     exponents = _exponents(values)
     if not len(exponents):
@@ -38,7 +38,7 @@ def size_of(values: NDArray[np.float32]) -> int:
 def encode(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the code of flat values."""
     count = len(values)
-    if size_of(values) == 4 * count:
+    if encoded_size(values) == 4 * count:
         return values.astype("<f4").view(np.uint8)
     bits, exponents = values.view(np.uint32), _exponents(values)
     distances = np.minimum(_distances(exponents), _FAR)

@@ -29,7 +29,7 @@ from torch import Tensor
 from acll.errors import quoted
 from acll.libraries import OF_NETWORKS, versions
 from acll.packing import floats, tensor_file
-from acll.packing.bits import Positions, map_size, pack_map, unpack_map
+from acll.packing.bits import Places, map_size, pack_map, unpack_map
 from acll.packing.header import Layer, PackedHeader, PrivateTensor
 from acll.packing.ownership import (
     Packed,
@@ -113,7 +113,7 @@ class PackedFile:
             start = end
         return state
 
-    def _owned(self, layer: Layer, last: int) -> Iterator[tuple[int, Positions | slice]]:
+    def _owned(self, layer: Layer, last: int) -> Iterator[tuple[int, Places | slice]]:
         """Yield (t, where the weights of the t-th task are) for the first `last` tasks.
 
         A task may come several times, always with later weights; a slice stands for all weights.
@@ -317,7 +317,7 @@ def header_of(packed: Packed) -> PackedHeader:
 
     Raises PackingError where no file may have it.
     """
-    return _header(packed, [floats.size_of(own) for own in _owned_weights(packed)])
+    return _header(packed, [floats.encoded_size(own) for own in _owned_weights(packed)])
 
 
 def _header(packed: Packed, weight_bytes: list[int]) -> PackedHeader:
