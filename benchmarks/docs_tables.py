@@ -295,18 +295,19 @@ def inference_loading() -> str:
     return markdown(head, body)
 
 
-def inference_ten() -> str:
-    names = {
-        "packed": "the file",
-        "packed_nothing_free": "the file, if every weight were owned",
-        "owner_bits": "owner bits alone",
-        "private_state": "private state of ten tasks alone",
-    }
-    body = [
-        (words, number(measured("resnet18 weights", "ten tasks", name, "ten_task_size_ratio")))
-        for name, words in names.items()
-    ]
-    return markdown(("ten tasks on one ResNet-18", "in float32 networks"), body)
+def file_size() -> str:
+    """The bytes of a file by part, in bits a weight, and how long it takes to load."""
+    parts = ("weights", "owners", "private", "header", "all")
+    table = rows("file_size")
+    body = []
+    for case, own in table.groupby("case", sort=False):
+        bits, whole = own.set_index("part")["bits_per_weight"], own.iloc[-1]
+        cells = [case, percent(whole["owned_share"]), *(number(bits[part], 2) for part in parts)]
+        times = (whole["state_dict_ms"], whole["packed_ms"])
+        cells += [number(whole["of_networks"], 2), *(number(time, 0) for time in times)]
+        body.append(cells)
+    head = ("", "owned", "weights", "owner maps", "private state", "header", "all")
+    return markdown((*head, "float32 networks", "`torch.load`, ms", "loading, ms"), body)
 
 
 def inference_speed() -> str:
@@ -392,7 +393,7 @@ TABLES: dict[str, Callable[[], str]] = {
         *(
             data_preparing,
             inference_loading,
-            inference_ten,
+            file_size,
             inference_speed,
             inference_scores,
             gpu,

@@ -28,7 +28,6 @@ import acll
 from acll.data.batches import splits_of
 from acll.networks.build import build
 from acll.packing import accounting, packed_file
-from acll.packing.bits import bits_for
 from acll.packing.load import specification
 from acll.serving.compact import compacted
 from acll.serving.export import OnnxSession, export_task
@@ -36,7 +35,6 @@ from acll.serving.export import OnnxSession, export_task
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs/benchmarks/inference.csv"
 ENDS = {"resnet18": "mnist/cifar10", "unet": "people/membrane/camvid", "vgg16_bn": "digits"}
-TEN = "/".join(f"few_permuted_{number}" for number in range(1, 11))
 METHODS = ("weights", "channels")
 TURNS = 15
 BATCH = 32
@@ -186,34 +184,6 @@ def sizes(rows: Rows, name: str, path: Path) -> None:
     rows.add(name, "all", "packed", "bytes_on_disk", path.stat().st_size)
 
 
-def ten_tasks(rows: Rows, name: str, path: Path) -> None:
-    """The file of ten tasks against the weights of one network: as it is, and if they owned every
-    weight of it."""
-    header = packed_file.open_packed(path).header
-    count = len(header.tasks)
-    weights = sum(layer.count for layer in header.layers)
-    private = [sum(part.nbytes for part in parts) for parts in header.private.values()]
-    one = 4 * weights + private[0]
-    shared = [
-        layer.model_copy(update={"owned": equal_shares(layer.count, count)})
-        for layer in header.layers
-    ]
-    sizes = {
-        "packed": path.stat().st_size,
-        "packed_nothing_free": packed_file.packed_size_of(
-            header.model_copy(update={"layers": shared})
-        ),
-        "owner_bits": weights * bits_for(count) // 8,
-        "private_state": sum(private),
-    }
-    for variant, size in sizes.items():
-        rows.add(name, "ten tasks", variant, "ten_task_size_ratio", size / one)
-
-
-def equal_shares(count: int, tasks: int) -> list[int]:
-    return [count // tasks + (place < count % tasks) for place in range(tasks)]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -222,9 +192,6 @@ def main() -> None:
     results = parser.parse_args().results
     torch.set_num_threads(1)
     rows = Rows()
-    for method in METHODS:
-        path = results / f"nodes/resnet18/{method}/seed0/{TEN}/network.safetensors"
-        ten_tasks(rows, f"resnet18 {method}", path)
     with tempfile.TemporaryDirectory() as folder:
         for network, end in ENDS.items():
             for method in METHODS:

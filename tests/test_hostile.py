@@ -139,7 +139,7 @@ LIES = {
     ),
     "other counts": (
         set_at("layers", 0, "owned", value=[1, 1]),
-        "does not (agree with the header|have as many)",
+        "does not agree with the header|cannot hold",
     ),
     "negative counts": (set_at("layers", 0, "owned", value=[-5, 5]), "owned"),
     "counts of other tasks": (
@@ -147,16 +147,25 @@ LIES = {
         "own more weights than there are",
     ),
     "owner out of range": (
-        replaced("owner/", lambda bits: bits | 255),
-        "names tasks that are not there",
+        replaced("owner/", lambda code: code | 255),
+        "does not agree with the header|has integers that are not below",
     ),
     "owner map cut": (replaced("owner/", lambda bits: bits[:-1]), "cannot hold"),
     "owner map of floats": (replaced("owner/", lambda bits: bits.float()), "not of the form"),
     "owner map missing": (dropped("owner/"), "it lacks owner/"),
     "weights cut": (replaced("weights/", lambda values: values[:-1]), "does not have as many"),
-    "weights of bytes": (
-        replaced("weights/", lambda values: values.to(torch.uint8)),
-        "not of the form",
+    "weights of floats": (replaced("weights/", lambda code: code.float()), "not of the form"),
+    "weights that list no exponents": (
+        replaced("weights/", lambda code: torch.full_like(code, 255)),
+        "its exponents are not those that it lists",
+    ),
+    "other bytes of weights": (
+        set_at("weight_bytes", 0, value=3),
+        "does not have as many bytes as the header says",
+    ),
+    "bytes of the weights of other tasks": (
+        set_at("weight_bytes", value=[3]),
+        "how many bytes the weights of each task have",
     ),
     "weights of two dimensions": (
         replaced("weights/", lambda values: values[None]),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from acll.data.batches import Split
     from acll.serving.export import Precision
 
-_SHORTEST = 8  # letters that a name of a task keeps
+_SHORTEST, _LONGEST = 8, 40  # letters that a name of a task keeps
 IMAGES_HELP = "files, or folders of them; - reads their names from standard input, one a line"
 
 
@@ -47,13 +47,14 @@ def inspect(path: Path, as_json: bool) -> None:
         "weights": total,
         "free": total - owned,
         "bytes": path.stat().st_size,
+        "parts": asdict(packed_file.parts_of(header)),
         "tasks": tasks,
     }
     print(json.dumps(whole, indent=1) if as_json else _inspected(whole))
 
 
 def _inspected(whole: dict[str, Any]) -> str:
-    """Return what `inspect` found as text: a line on the network, and a table of its tasks.
+    """Return what `inspect` found as text: on the network, its tasks, and the bytes of the file.
 
     Long names of tasks are cut, so that no line is wider than `WIDTH`. A task whose metric is a
     mean IoU is a segmentation.
@@ -70,7 +71,28 @@ def _inspected(whole: dict[str, Any]) -> str:
     beyond = max(map(len, table.splitlines())) - WIDTH
     if beyond > 0:
         table = _table_of_tasks(whole["tasks"], max(_SHORTEST, longest - beyond))
-    return "\n".join([*(fill(line, WIDTH) for line in lines), "", table])
+    parts = _table_of_parts(whole["parts"], whole["bytes"])
+    return "\n".join([*(fill(line, WIDTH) for line in lines), "", table, "", parts])
+
+
+def _table_of_parts(parts: dict[str, Any], total: int) -> str:
+    """Return a table of the bytes of a file, by what they are for. total: all of them."""
+    from tabulate import tabulate
+
+    private = {
+        f"private state of {shortened(name, _LONGEST)}": size
+        for name, size in parts["private"].items()
+    }
+    sizes = {"weights": parts["weights"], "owner maps": parts["owners"]}
+    sizes |= private | {"header": parts["header"]}
+    rows = [[name, f"{size:,}", f"{size / total:.1%}"] for name, size in sizes.items()]
+    table: str = tabulate(
+        [["", "bytes", "of the file"], *rows],
+        tablefmt="plain",
+        disable_numparse=True,
+        colalign=("left", "right", "right"),
+    )
+    return table
 
 
 def _table_of_tasks(tasks: list[dict[str, Any]], longest: int) -> str:

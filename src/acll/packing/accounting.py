@@ -3,6 +3,7 @@
 All is known from the header of a packed file; no weight is looked at.
 """
 
+from acll.packing.floats import coded_size
 from acll.packing.header import PackedHeader
 from acll.packing.ownership import kind_uses
 from acll.packing.packed_file import packed_size_of
@@ -14,16 +15,23 @@ def bytes_of_first(header: PackedHeader) -> list[int]:
 
 
 def bytes_alone(header: PackedHeader, task: str) -> int:
-    """Return the bytes of a file for one task alone, of which nothing is released."""
+    """Return the bytes of a file for one task alone, of which nothing is released.
+
+    Its weights are not known, so none is taken to be far smaller than the largest: `floats` stores
+    those in a byte more.
+    """
     (record,) = (record for record in header.tasks if record.name == task)
     layers = []
     for layer in header.layers:
         owned = layer.count if kind_uses(record.kind, layer.name) else 0
         layers.append(layer.model_copy(update={"owned": [owned]}))
-    private = {task: header.private[task]}
-    return packed_size_of(
-        header.model_copy(update={"tasks": [record], "layers": layers, "private": private})
-    )
+    parts = {
+        "tasks": [record],
+        "layers": layers,
+        "weight_bytes": [coded_size(sum(layer.owned[0] for layer in layers))],
+        "private": {task: header.private[task]},
+    }
+    return packed_size_of(header.model_copy(update=parts))
 
 
 def _first(header: PackedHeader, count: int) -> PackedHeader:
@@ -31,4 +39,10 @@ def _first(header: PackedHeader, count: int) -> PackedHeader:
     tasks = header.tasks[:count]
     layers = [layer.model_copy(update={"owned": layer.owned[:count]}) for layer in header.layers]
     private = {record.name: header.private[record.name] for record in tasks}
-    return header.model_copy(update={"tasks": tasks, "layers": layers, "private": private})
+    parts = {
+        "tasks": tasks,
+        "layers": layers,
+        "weight_bytes": header.weight_bytes[:count],
+        "private": private,
+    }
+    return header.model_copy(update=parts)

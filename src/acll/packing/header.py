@@ -25,6 +25,7 @@ SMALLEST_TILE = 8  # pixels; no decoder takes smaller images
 MOST_MASK_CLASSES = 255  # masks are bytes, and one means ignore
 Dtype = Literal["float64", "int64", "float32", "int32", "float16", "bfloat16", "uint8"]
 WeightCount = Annotated[int, Field(ge=0, le=MOST_IN_A_TENSOR)]
+CodeBytes = Annotated[int, Field(ge=0, le=4 * MOST_WEIGHTS)]
 Shape = Annotated[list[WeightCount], Field(max_length=8)]
 
 
@@ -73,6 +74,8 @@ class PackedHeader(BaseModel):
     seed: int
     tasks: Annotated[list[TaskRecord], Field(max_length=MAX_TASKS)]
     layers: Annotated[list[Layer], Field(max_length=MOST_LAYERS)]
+    # bytes of the weights that each task owns
+    weight_bytes: Annotated[list[CodeBytes], Field(max_length=MAX_TASKS)]
     private: dict[str, list[PrivateTensor]]
 
     @model_validator(mode="after")
@@ -97,11 +100,7 @@ class PackedHeader(BaseModel):
                 f"it says that it has {len(counts):,} layers and {len(names)} tasks, more than "
                 "any network"
             )
-        if any(
-            len(layer.owned) != len(names) or sum(layer.owned) > layer.count
-            for layer in self.layers
-        ):
-            raise ValueError("its tasks own more weights than there are")
+        self._refuse_counts(len(names))
         layer_names = {layer.name for layer in self.layers}
         if len(layer_names) < len(self.layers) or len(set(names)) < len(names):
             raise ValueError("a name stands there twice")
@@ -112,6 +111,15 @@ class PackedHeader(BaseModel):
             _refuse_odd([getattr(record, part.name) for part in fields(record)])
             _refuse_unusable(record)
         return self
+
+    def _refuse_counts(self, tasks: int) -> None:
+        """Raise ValueError where the numbers of weights or bytes are not those of its tasks."""
+        if any(
+            len(layer.owned) != tasks or sum(layer.owned) > layer.count for layer in self.layers
+        ):
+            raise ValueError("its tasks own more weights than there are")
+        if len(self.weight_bytes) != tasks:
+            raise ValueError("it does not say how many bytes the weights of each task have")
 
 
 def _refuse_odd(value: Any, depth: int = 0) -> None:

@@ -2,17 +2,19 @@
 
 Its tensors:
 
-- `owner/<name>`: owner map of a shared tensor, bit-packed at ⌈log2(T+1)⌉ bits a weight; left out
-  where the whole tensor has one owner, or none;
-- `weights/<t>`: the weights that the t-th task owns, tensor by tensor, in their order;
+- `owner/<name>`: owner map of a shared tensor, as `bits.pack_map` codes it; left out where the
+  whole tensor has one owner, or none;
+- `weights/<t>`: the weights that the t-th task owns, tensor by tensor, in their order, as
+  `floats.encode` codes them;
 - `private/<task>`: the bytes of a task's private state, whose layout is in the header.
 
-So a file is as large as what its tasks need, and reading task t reads the weights of tasks 1 … t
-alone. The header has the version of the format, the network, names and shapes of the shared tensors
-with how many weights each task owns, the records of the tasks, and the versions of libraries.
+Free weights have no values. So a file is as large as what its tasks need, and reading task t reads
+the weights of tasks 1 … t alone. The header has the version of the format, the network, names and
+shapes of the shared tensors with how many weights each task owns, the bytes of each task's weights,
+the records of the tasks, and the versions of libraries.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +28,8 @@ from torch import Tensor
 
 from acll.errors import quoted
 from acll.libraries import OF_NETWORKS, versions
-from acll.packing import tensor_file
-from acll.packing.bits import bits_for, pack, packed_size, unpacked
+from acll.packing import floats, tensor_file
+from acll.packing.bits import Places, map_size, pack_map, unpack_map
 from acll.packing.header import Layer, PackedHeader, PrivateTensor
 from acll.packing.ownership import (
     Packed,
@@ -40,7 +42,7 @@ from acll.packing.ownership import (
     refuse_not_finite,
 )
 
-FORMAT = 4
+FORMAT = 5
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
@@ -69,12 +71,11 @@ class PackedFile:
         """
         known = self.without_weights()
         kind, position = known.record(task).kind, known.position(task)
+        weights = self._weights(position)
         layers = [
-            (layer, parts)
-            for layer, parts in self._weights(position)
-            if kind_uses(kind, layer.name)
+            (layer, starts) for layer, starts in self._starts() if kind_uses(kind, layer.name)
         ]
-        placed = _each(lambda part: self._placed(part[0], self._owner(part[0]), part[1]), layers)
+        placed = _each(lambda part: self._placed(*part, weights), layers)
         shared = {layer.name: values for (layer, _), values in zip(layers, placed, strict=True)}
         return shared | self.private(task)
 
@@ -91,17 +92,19 @@ class PackedFile:
 
     def whole(self) -> Packed:
         """Return the network with all its tasks. Raises PackingError."""
-        known, shared, owners = self.without_weights(), {}, {}
-        for layer, parts in self._weights(len(known.tasks)):
-            owner = list(self._owner(layer))
-            shared[layer.name] = self._placed(layer, owner, parts)
-            owners[layer.name] = torch.from_numpy(np.concatenate(owner)).reshape(layer.shape)
+        known, owners = self.without_weights(), {}
+        weights = self._weights(len(known.tasks))
+        layers = list(self._starts())
+        for layer, _ in layers:
+            owners[layer.name] = torch.zeros(layer.shape, dtype=torch.uint8)
+        placed = _each(lambda part: self._placed(*part, weights, owners[part[0].name]), layers)
+        shared = {layer.name: values for (layer, _), values in zip(layers, placed, strict=True)}
         private = {record.name: self.private(record.name) for record in known.tasks}
         return replace(known, shared=shared, owner=owners, private=private)
 
     def private(self, task: str) -> State:
         """Return the private state of a task. Raises PackingError."""
-        raw, state, start = self._tensor(f"private/{task}", torch.uint8), {}, 0
+        raw, state, start = self._tensor(f"private/{task}"), {}, 0
         for part in self.header.private[task]:
             end = start + part.nbytes
             if end > len(raw):
@@ -110,78 +113,81 @@ class PackedFile:
             start = end
         return state
 
-    def _owner(self, layer: Layer) -> Iterator[NDArray[np.uint8]]:
-        """Yield the owner map of a layer, flat, in pieces that fit into the processor's cache."""
+    def _owned(self, layer: Layer, last: int) -> Iterator[tuple[int, Places | slice]]:
+        """Yield (t, where the weights of the t-th task are) for the first `last` tasks.
+
+        A task may come several times, always with later weights; a slice stands for all weights.
+        """
         if not layer.mapped:
-            whole = layer.owned.index(layer.count) + 1 if any(layer.owned) else 0
-            yield np.full(layer.count, whole, np.uint8)
+            if any(layer.owned[:last]):
+                yield layer.owned.index(layer.count) + 1, slice(layer.count)
             return
-        bits = self._tensor(f"owner/{layer.name}", torch.uint8).numpy()
+        code = self._tensor(f"owner/{layer.name}").numpy()
         try:
-            for piece in unpacked(bits, bits_for(len(layer.owned)), layer.count):
-                if int(piece.max()) > len(layer.owned):
-                    raise ValueError("it names tasks that are not there")
-                yield piece
+            yield from unpack_map(code, layer.owned, layer.count, last)
         except ValueError as error:
             raise self._unsound(f"the owner map of {layer.name}: {error}") from None
 
     def _placed(
-        self, layer: Layer, owner: Iterable[NDArray[np.uint8]], parts: Sequence[NDArray[np.float32]]
+        self,
+        layer: Layer,
+        starts: Sequence[int],
+        weights: Sequence[floats.CodedFloats],
+        owner: Tensor | None = None,
     ) -> Tensor:
-        """Return the weights of a layer: those of the given tasks where they belong, else zero.
+        """Return the weights of a layer: those of the first tasks where they belong, else zero.
 
-        owner: its owner map, piece by piece. parts: the weights that each of the first tasks owns.
-        Raises PackingError where the two do not agree.
+        starts, weights: for each of these tasks, where its weights of this layer start, and all its
+        weights. owner: gets the owner map, if given. Raises PackingError where these do not agree.
         """
         values = np.zeros(layer.count, np.float32)
-        if not layer.mapped:
-            for whole in filter(len, parts):
-                values[:] = whole
-            return torch.from_numpy(values).reshape(layer.shape)
-        # `done` weights of the layer have been dealt with; of each part so many have been `taken`
-        done, taken = 0, [0] * len(parts)
-        for piece in owner:
-            for task, part in enumerate(parts):
-                positions = np.flatnonzero(piece == task + 1)
-                own = part[taken[task] : taken[task] + len(positions)]
-                if len(own) < len(positions):
-                    raise self._unsound(
-                        f"the owner map of {layer.name} does not agree with the header"
-                    )
-                values[done : done + len(piece)][positions] = own
-                taken[task] += len(positions)
-            done += len(piece)
-        if taken != [len(part) for part in parts]:
-            raise self._unsound(f"the owner map of {layer.name} does not agree with the header")
+        left: dict[
+            int, NDArray[np.float32]
+        ] = {}  # of each task, its weights that have no place yet
+        for task, where in self._owned(layer, len(weights)):
+            if task not in left:
+                left[task] = np.empty(layer.owned[task - 1], np.float32)
+                weights[task - 1].read(starts[task - 1], left[task])
+            if isinstance(where, slice):
+                values = left[task]
+            else:
+                values[where] = left[task][: len(where)]
+                left[task] = left[task][len(where) :]
+            if owner is not None:
+                owner.numpy().reshape(-1)[where] = task
         return torch.from_numpy(values).reshape(layer.shape)
 
-    def _weights(self, last: int) -> Iterator[tuple[Layer, list[NDArray[np.float32]]]]:
-        """Yield each layer with the weights that each of the first `last` tasks owns of it.
-
-        Raises PackingError where their numbers are not those of the header.
-        """
-        weights = _each(
-            lambda name: self._tensor(name, torch.float32).numpy(),
-            [f"weights/{t}" for t in range(1, last + 1)],
-        )
-        for position, own in enumerate(weights):
-            if len(own) != sum(layer.owned[position] for layer in self.header.layers):
-                raise self._unsound(
-                    f"weights/{position + 1} does not have as many as the header says"
-                )
-        starts = [0] * last
+    def _starts(self) -> Iterator[tuple[Layer, list[int]]]:
+        """Yield each layer with where its weights start among those that each task owns."""
+        starts = [0] * len(self.header.tasks)
         for layer in self.header.layers:
-            ends = [start + count for start, count in zip(starts, layer.owned, strict=False)]
-            parts = [own[start:end] for own, start, end in zip(weights, starts, ends, strict=True)]
-            yield layer, parts
-            starts = ends
+            yield layer, starts
+            starts = [start + count for start, count in zip(starts, layer.owned, strict=True)]
 
-    def _tensor(self, name: str, dtype: torch.dtype) -> Tensor:
-        """Return a flat tensor of a type. Raises PackingError where it is none, or damaged."""
+    def _weights(self, last: int) -> list[floats.CodedFloats]:
+        """Return the weights of each of the first `last` tasks.
+
+        Raises PackingError where they are not those of the header.
+        """
+        counts = [sum(own) for own in zip(*(layer.owned for layer in self.header.layers))]
+        return _each(lambda position: self._weights_of(position, counts[position]), range(last))
+
+    def _weights_of(self, position: int, count: int) -> floats.CodedFloats:
+        name = f"weights/{position + 1}"
+        code = self._tensor(name).numpy()
+        if len(code) != self.header.weight_bytes[position]:
+            raise self._unsound(f"{name} does not have as many bytes as the header says")
+        try:
+            return floats.CodedFloats.open(code, count)
+        except ValueError as error:
+            raise self._unsound(f"{name}: {error}") from None
+
+    def _tensor(self, name: str) -> Tensor:
+        """Return a flat tensor of bytes. Raises PackingError where it is none, or damaged."""
         if name not in self.tensor_file.header["digests"]:
             raise self._unsound(f"it lacks {name}")
         value = self.tensor_file.tensor(name)
-        if value.dim() != 1 or value.dtype != dtype:
+        if value.dim() != 1 or value.dtype != torch.uint8:
             raise self._unsound(f"{name} is not of the form that it should have")
         return value
 
@@ -236,38 +242,74 @@ def write_packed(path: Path, packed: Packed) -> None:
 
     Raises PackingError where a value is not finite.
     """
-    for state in packed.private.values():  # which the file holds as bytes
+    for state in (packed.shared, *packed.private.values()):  # which the file holds as bytes
         refuse_not_finite(path, state)
     tensor_file.save_tensors(path, *_content(packed))
 
 
 def packed_size_of(header: PackedHeader) -> int:
     """Return the bytes of the file that has this header, the header's own included."""
-    tasks = len(header.tasks)
-    layout = {}
-    for position in range(tasks):
-        owned = sum(layer.owned[position] for layer in header.layers)
-        layout[f"weights/{position + 1}"] = ("F32", owned)
+    return tensor_file.tensor_file_size(_layout(header), _written(header))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The bytes of a packed file, by what they are for.
+
+    weights: of the owned weights; owners: of the owner maps; private: of each task's private state;
+    header: of the header, with names and digests of all tensors. Their sum is the file.
+    """
+
+    weights: int
+    owners: int
+    private: dict[str, int]
+    header: int
+
+
+def parts_of(header: PackedHeader) -> Parts:
+    """Return the bytes of the file that has this header, by what they are for."""
+    layout = _layout(header)
+    private = {task: layout[f"private/{task}"] for task in header.private}
+    weights = sum(header.weight_bytes)
+    tensors = sum(layout.values())
+    return Parts(
+        weights,
+        tensors - weights - sum(private.values()),
+        private,
+        packed_size_of(header) - tensors,
+    )
+
+
+def _layout(header: PackedHeader) -> dict[str, int]:
+    """Return the length of each tensor of the file that has this header; all are of bytes."""
+    layout = {f"weights/{t}": size for t, size in enumerate(header.weight_bytes, 1)}
     for layer in header.layers:
         if layer.mapped:
-            layout[f"owner/{layer.name}"] = ("U8", packed_size(layer.count, bits_for(tasks)))
+            layout[f"owner/{layer.name}"] = map_size(layer.owned, layer.count)
     for task, parts in header.private.items():
-        layout[f"private/{task}"] = ("U8", sum(part.nbytes for part in parts))
-    return tensor_file.tensor_file_size(layout, _written(header))
+        layout[f"private/{task}"] = sum(part.nbytes for part in parts)
+    return layout
 
 
 def _content(packed: Packed) -> tuple[State, dict[str, Any]]:
     """Return the tensors and the header of the file."""
-    tasks, header = len(packed.tasks), header_of(packed)
     tensors = {f"private/{task}": _bytes_of(state) for task, state in packed.private.items()}
+    weights = [floats.encode(own) for own in _owned_weights(packed)]
+    header = _header(packed, [len(code) for code in weights])
     for layer in header.layers:
         if layer.mapped:
             owner = packed.owner[layer.name].numpy().reshape(-1)
-            tensors[f"owner/{layer.name}"] = torch.from_numpy(pack(owner, bits_for(tasks)))
-    for position in range(1, tasks + 1):
-        owned = [packed.shared[name][owner == position] for name, owner in packed.owner.items()]
-        tensors[f"weights/{position}"] = torch.cat(owned) if owned else torch.zeros(0)
+            tensors[f"owner/{layer.name}"] = torch.from_numpy(pack_map(owner, layer.owned))
+    for position, code in enumerate(weights, 1):
+        tensors[f"weights/{position}"] = torch.from_numpy(code)
     return tensors, _written(header)
+
+
+def _owned_weights(packed: Packed) -> Iterator[NDArray[np.float32]]:
+    """Yield the weights that each task owns, flat, tensor by tensor."""
+    for position in range(1, len(packed.tasks) + 1):
+        owned = [packed.shared[name][owner == position] for name, owner in packed.owner.items()]
+        yield torch.cat(owned).numpy() if owned else np.zeros(0, np.float32)
 
 
 def header_of(packed: Packed) -> PackedHeader:
@@ -275,6 +317,10 @@ def header_of(packed: Packed) -> PackedHeader:
 
     Raises PackingError where no file may have it.
     """
+    return _header(packed, [floats.encoded_size(own) for own in _owned_weights(packed)])
+
+
+def _header(packed: Packed, weight_bytes: list[int]) -> PackedHeader:
     try:
         return PackedHeader(
             network=packed.network,
@@ -282,6 +328,7 @@ def header_of(packed: Packed) -> PackedHeader:
             seed=packed.seed,
             tasks=list(packed.tasks),
             layers=[_layer(name, owner, len(packed.tasks)) for name, owner in packed.owner.items()],
+            weight_bytes=weight_bytes,
             private={task: _parts(state) for task, state in packed.private.items()},
         )
     except ValidationError as error:

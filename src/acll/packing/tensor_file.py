@@ -20,7 +20,6 @@ from torch import Tensor
 from acll.files import refuse_special, sha256, written
 from acll.packing.ownership import PackingError, State, raw_bytes, refuse_not_finite
 
-_WIDTHS = {"U8": 1, "F32": 4}  # bytes of a value
 _DAMAGED = (
     SafetensorError,
     OSError,
@@ -81,20 +80,17 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
         save_file(content, beside, metadata=metadata)
 
 
-def tensor_file_size(layout: Mapping[str, tuple[str, int]], header: Mapping[str, Any]) -> int:
+def tensor_file_size(layout: Mapping[str, int], header: Mapping[str, Any]) -> int:
     """Return the bytes of the file that `save_tensors` would write.
 
-    layout: type (U8, F32) and length of each tensor, by name; tensors are flat.
+    layout: length of each tensor, by name; tensors are flat and of bytes.
     """
-    # the order in which the library writes them
-    order = sorted(layout, key=lambda name: (-_WIDTHS[layout[name][0]], name))
     digest, start = "0" * 64, 0
     whole = {**header, "digests": dict.fromkeys(layout, digest), "digest": digest}
     entries: dict[str, Any] = {"__metadata__": {"acll": json.dumps(whole, sort_keys=True)}}
-    for name in order:
-        dtype, count = layout[name]
-        end = start + count * _WIDTHS[dtype]
-        entries[name] = {"dtype": dtype, "shape": [count], "data_offsets": [start, end]}
+    for name, count in sorted(layout.items()):  # the order in which the library writes them
+        end = start + count
+        entries[name] = {"dtype": "U8", "shape": [count], "data_offsets": [start, end]}
         start = end
     text = len(json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode())
     padding = -text % 8
