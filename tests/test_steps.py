@@ -20,9 +20,11 @@ from acll.networks.channels import ChannelGraph
 from acll.packing import packed_file
 from acll.packing.load import network_of
 from acll.packing.ownership import PackingError, task_state_dict
+from acll.packing.task_state_file import load_state
 from acll.plan import plan
 from acll.steps import _run
-from conftest import ROOT
+from acll.training.checkpoint import Checkpoint
+from conftest import ROOT, states_equal
 
 NETWORK = {"backbone": "resnet_small"}
 GENERATED = {"source": "generated", "kind": "classification", "image_size": 8, "samples": 60}
@@ -360,14 +362,59 @@ def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
     assert left == ["dense.safetensors"]
 
 
-@pytest.mark.parametrize("rule", ["train", "retrain"])
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_a_release_that_was_killed_goes_on_to_the_same_bytes(
+    tmp_path, capsys, monkeypatch, killed_after
+):
+    training = {"epochs": 1, "retrain_epochs": 6, "batch_size": 16}
+    jobs = jobs_of(configuration({"ratio": 0.7}, training=training))
+    job = jobs["prune small/m/seed0/a"]
+    for folder in (tmp_path / "killed", tmp_path / "alone"):
+        call(jobs["prepare a"], folder)
+        call(jobs["train small/dense/seed0/a"], folder)
+    call(job, tmp_path / "alone")
+    real, calls = Checkpoint.write, []
+
+    def dies(*arguments):
+        real(*arguments)
+        calls.append(1)
+        if len(calls) == killed_after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "write", dies)
+        with pytest.raises(KeyboardInterrupt):
+            call(job, tmp_path / "killed")
+    (path,) = job.all_outputs
+    assert not (tmp_path / "killed" / path).exists()
+    capsys.readouterr()
+    call(job, tmp_path / "killed")
+    assert f"goes on after epoch {killed_after} of 3" in capsys.readouterr().out
+    assert (tmp_path / "killed" / path).read_bytes() == (tmp_path / "alone" / path).read_bytes()
+
+
+def test_a_release_at_once_reads_no_images_and_moves_nothing(tmp_path):
+    jobs = jobs_of(configuration({"ratio": 0.7, "release": "once"}))
+    job = jobs["prune small/m/seed0/a"]
+    call(jobs["prepare a"], tmp_path)
+    call(jobs["train small/dense/seed0/a"], tmp_path)
+    assert not any(path.startswith("data/") for path in job.all_inputs)
+    call(job, tmp_path)
+    (path,) = job.all_outputs
+    dense, _, _ = load_state(tmp_path / "nodes/small/dense/seed0/a/dense.safetensors")
+    state, keep, _ = load_state(tmp_path / path)
+    kept = {name: torch.where(mask, dense[name], 0.0) for name, mask in keep.items()}
+    assert states_equal(state, dense | kept)
+
+
+@pytest.mark.parametrize("rule", ["train", "prune", "retrain"])
 def test_a_training_that_was_killed_does_not_go_on_with_other_data_or_another_job(
     tmp_path, capsys, rule
 ):
     jobs = jobs_of(configuration({"ratio": 0.5}))
     for title in ("prepare a", "train small/dense/seed0/a", "prune small/m/seed0/a"):
         call(jobs[title], tmp_path)
-    job = jobs["train small/dense/seed0/a" if rule == "train" else "retrain small/m/seed0/a"]
+    job = jobs["train small/dense/seed0/a" if rule == "train" else f"{rule} small/m/seed0/a"]
 
     def goes_on(job):
         capsys.readouterr()

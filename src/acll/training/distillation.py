@@ -19,7 +19,9 @@ def distilled(learner: TaskLearner, dense: Mapping[str, Tensor]) -> TaskLearner:
 
     Hinton, Vinyals & Dean 2015: with logits z of the dense network and y of the learner's, (1 − a)
     times the task's loss and a T² KL(softmax(z/T) ‖ softmax(y/T)), a and T as above; of
-    segmentation the mean over pixels. dense: its state dict.
+    segmentation the mean over all pixels, those of ignored labels too: what the dense network says
+    needs no label, and such pixels are part of the images that will be predicted. dense: its state
+    dict; it is not changed.
     """
     teacher = copy.deepcopy(learner.network)
     teacher.load_state_dict(dense)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from acll.errors import UserError
-from acll.packing.ownership import State, digest, not_finite
+from acll.packing.ownership import PackingError, State, digest, not_finite
 from acll.seeds import derived
 from acll.training.checkpoint import Checkpoint, snapshot
 from acll.training.evaluate import NotFiniteError
@@ -67,11 +67,12 @@ class Releasing(Protocol):
         """Go on from these masks."""
 
     def advance(
-        self, done: float, steps: int, network: nn.Module, optimizer: torch.optim.Optimizer
+        self, step: int, steps: int, network: nn.Module, optimizer: torch.optim.Optimizer
     ) -> bool:
         """Release what is due before a step; return whether that was anything.
 
-        done: the share of the steps that were made. steps: how many there are in all.
+        step: how many steps were made. steps: how many there are in all. Raises PackingError where
+        weights are not finite.
         """
 
 
@@ -100,7 +101,8 @@ OnValidation = Callable[[tuple[EvalResult, ...], list[float]], bool]
 
 @dataclass(frozen=True)
 class FitResult:
-    """The state of the best validation, its score, and a row for each validation."""
+    """The state of the best validation, or of the last one where weights were released, its score,
+    and a row for each validation."""
 
     state: dict[str, Tensor]
     score: float
@@ -140,11 +142,10 @@ def fit(
 
     masks: by name in the state dict, True where a parameter may move; parameters without a mask
     move freely, and so does everything where `masks` is None. release: releases more and more of
-    what may move; then the last state is returned instead of the best, since only the last has
-    released everything that is to be. checkpoint: where to keep the last
-    epoch; a training that was killed goes on from there and gives the same bits as one left alone.
-    Its key is extended here by configuration, device, state, masks and release. Raises
-    TrainingError.
+    what may move; then the last state and its score are returned instead of the best, since only
+    the last has released everything that is to be. checkpoint: where to keep the last epoch; a
+    training that was killed goes on from there and gives the same bits as one left alone. Its key
+    is extended here by configuration, device, state, masks and release. Raises TrainingError.
     """
     network = learner.network
     network.load_state_dict(state)
@@ -182,8 +183,8 @@ def fit(
             "score": sum(map(score, seen)) / len(seen),
         }
         print(_line(config, row), flush=True)
-        if row["score"] > progress["best_score"]:
-            if config.keep_state and release is None:
+        if release is not None or row["score"] > progress["best_score"]:
+            if config.keep_state:
                 best = snapshot(network.state_dict())
             progress |= {"best_score": row["score"], "best_epoch": epoch + 1}
         progress["history"].append(row)
@@ -195,8 +196,6 @@ def fit(
             checkpoint.write(network, optimizer, best, progress)
         if progress["ended"]:
             break
-    if release is not None:
-        best = snapshot(network.state_dict())
     return FitResult(best, progress["best_score"], progress["best_epoch"], progress["history"])
 
 
@@ -211,7 +210,7 @@ def _train_epoch(
     """Make one pass over the training split, or over what is left of a last part of one; return the
     mean loss.
 
-    Raises TrainingError where the loss is not finite.
+    Raises TrainingError where the loss is not finite, or weights of which some are to be released.
     """
     learner.network.train()
     for module in gradient_masks.frozen_norms:
@@ -223,11 +222,16 @@ def _train_epoch(
     steps = min(an_epoch, whole - epoch * an_epoch)
     losses = learner.losses(config.seed, epoch)
     for step in range(steps):
-        done = (epoch * an_epoch + step) / whole
-        if release is not None and release.advance(done, whole, learner.network, optimizer):
-            gradient_masks.narrow(release.keep)
+        made = epoch * an_epoch + step
+        if release is not None:
+            try:
+                narrower = release.advance(made, whole, learner.network, optimizer)
+            except PackingError:
+                raise TrainingError(config.label, "the weights are", epoch + 1) from None
+            if narrower:
+                gradient_masks.narrow(release.keep)
         loss = next(losses)
-        lr = _learning_rate(config.schedule, done)
+        lr = _learning_rate(config.schedule, made / whole)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)

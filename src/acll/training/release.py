@@ -82,35 +82,30 @@ class GradualRelease:
         self.keep = keep
 
     def advance(
-        self, done: float, steps: int, network: nn.Module, optimizer: torch.optim.Optimizer
+        self, step: int, steps: int, network: nn.Module, optimizer: torch.optim.Optimizer
     ) -> bool:
         """Release what is due, before a step; return whether that was anything.
 
-        done: the share of the steps that were made. steps: how many there are in all. The optimiser
-        forgets what it knew of weights that are released: its moments would move them again.
+        step: how many steps were made. steps: how many there are in all; a stage needs one at
+        least. The optimiser forgets what it knew of weights that are released: its moments would
+        move them again. Raises PackingError where weights are not finite.
         """
         stages = min(STAGES, steps)
-        step = round(done * steps)
-        due = [stage for stage in range(stages) if stage * steps // stages == step]
-        if not due:
+        begins = [stage * steps // stages for stage in range(stages)]  # at which step
+        if step not in begins:
             return False
-        share = 1 - (1 - (due[-1] + 1) / stages) ** 3
+        share = 1 - (1 - (begins.index(step) + 1) / stages) ** 3
         state = network.state_dict()
         self.keep = self.pruning.keep(state, self.pruning.ratio * share, self.keep)
-        after = self.pruning.released(state, self.keep)
-        _release(network, optimizer, after)
+        _put(network, optimizer, self.pruning.released(state, self.keep))
         return True
 
 
 @torch.no_grad()
-def _release(network: nn.Module, optimizer: torch.optim.Optimizer, after: State) -> None:
-    """Set what is 0 in `after` to 0, in the network and in the optimiser's moments."""
-    values = dict(network.named_parameters()) | dict(network.named_buffers())
-    for name, value in after.items():
-        own = values[name]
-        if own is value or torch.equal(own, value):
-            continue
-        own.copy_(value)
+def _put(network: nn.Module, optimizer: torch.optim.Optimizer, after: State) -> None:
+    """Put a state into a network; what is 0 in it is 0 in the optimiser's moments, too."""
+    for name, own in network.state_dict(keep_vars=True).items():
+        own.copy_(after[name])
         for moment in optimizer.state.get(own, {}).values():
             if isinstance(moment, Tensor) and moment.shape == own.shape:
-                moment.mul_(value != 0)
+                moment.masked_fill_(after[name] == 0, 0.0)  # a product with 0 may be NaN
