@@ -13,7 +13,7 @@ ratio is the median over rounds of its seconds by those of a plain PyTorch loop 
   stages cost the same however many steps lie between them: `stage_seconds` is one of them.
 - `distilled`: `masked`, and the dense network is asked for its predictions.
 
-Rows go to docs/benchmarks/step.csv.
+Rows go to docs/benchmarks/step.csv; `steps` and `rounds` there say how long the run was.
 """
 
 import argparse
