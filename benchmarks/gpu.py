@@ -509,7 +509,8 @@ def _repeat(bench: Bench, case: Case, dtype: str) -> None:
             say("repeat", case.name, dtype, kind, f"warns of {name}", True)
 
         path = bench.folder / f"{case.name}_{dtype}_{kind}.checkpoint"
-        run(checkpoint=Checkpoint(path, "key"), on_validation=lambda seen: True)
+        with contextlib.suppress(KeyboardInterrupt):
+            run(checkpoint=_Killed(path, "key"))
         run(checkpoint=Checkpoint(path, "key"))
         resumed = snapshot(learner.network.state_dict())
         same = same_bits(first_end, resumed)
@@ -525,6 +526,14 @@ def _repeat(bench: Bench, case: Case, dtype: str) -> None:
             if getattr(results[0], part) is not None
         )
         say("repeat", case.name, dtype, kind, "evaluation_equal", same)
+
+
+class _Killed(Checkpoint):
+    """The checkpoint of a training that is killed after its first epoch."""
+
+    def write(self, *given: Any) -> None:
+        super().write(*given)
+        raise KeyboardInterrupt
 
 
 def _operation(message: str) -> str:

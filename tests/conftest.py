@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def pytest_collection_modifyitems(items):
                         reason=f"there is no folder {REAL_DATA}; ACLL_TEST_DATA names another"
                     )
                 )
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before():
+    """Leave SIGINT as it was: `acll run` takes it over in its process, and processes inherit it."""
+    handler, blocked = signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.signal(signal.SIGINT, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @pytest.fixture

@@ -260,8 +260,8 @@ def test_libraries_of_a_step_go_with_their_versions():
         ),
         (
             "prune",
-            {"packing/prune.py", "networks/build.py"},
-            {"training/loop.py", "search/run.py", "methods/packing.py"},
+            {"packing/prune.py", "training/release.py", "training/distillation.py"},
+            {"search/run.py", "search/strategies.py", "methods/packing.py"},
         ),
         (
             "evaluate",
@@ -396,9 +396,11 @@ def test_the_code_of_a_step_does_not_depend_on_where_the_package_lies(copied, mo
 @pytest.mark.parametrize(
     ("module", "steps"),
     [
-        ("training/learner.py", BUILD),
+        ("training/learner.py", BUILD | {"prune"}),
         ("training/joint.py", {"train of joint"}),
-        ("training/loop.py", BUILD | {"evaluate"}),
+        ("training/loop.py", BUILD | {"prune", "evaluate"}),
+        ("training/release.py", {"prune", "search"}),
+        ("training/distillation.py", {"prune", "retrain", "search"}),
         ("methods/base.py", TRAIN | {"commit", "remember"}),
         ("methods/lwf.py", {"train of lwf"}),
         ("methods/ewc.py", {"train of ewc"}),

@@ -317,7 +317,8 @@ def logs(tmp_path):
 
 
 def find(run_trial, log, of=TPE, limit=None, samples=1000, seed=0, groups=(), free=1000):
-    task = SearchTask(run_trial, Cost(5000, samples, 40), EPOCHS, groups, limit, free, seed)
+    cost = Cost(5000, samples, 40)
+    task = SearchTask(run_trial, cost, False, EPOCHS, groups, limit, free, seed)
     return search(of, task, log)
 
 
@@ -564,6 +565,20 @@ def test_where_no_confirmation_holds_the_task_gets_all_that_it_may_have(log, lim
     assert choice.ratio == ratio
     assert not choice.confirmed
     assert roles(trials).count(FULL) > 1
+
+
+def test_in_a_large_network_the_last_share_tried_is_what_short_trials_need(log):
+    """There the first guess, by the number of weights, is far below."""
+    choice, trials = find(Curve(0.05, answer=0.1), log, free=20_000_000)
+    tried = [trial.kept_share for trial in trials if trial.role == FULL]
+    assert tried[0] < 0.01
+    assert choice.confirmed
+    assert 0.05 <= 1 - choice.ratio < 0.4
+
+
+def test_the_default_budget_lets_the_strategy_learn_from_what_was_tried(log):
+    _, trials = find(Curve(0.1), log)
+    assert roles(trials).count(SHORT) > STARTUP
 
 
 def test_a_small_validation_split_is_warned_of(log):

@@ -20,7 +20,7 @@ from acll.networks.channels import ChannelGraph
 from acll.packing import packed_file
 from acll.packing.load import network_of
 from acll.packing.ownership import PackingError, task_state_dict
-from acll.packing.task_state_file import load_state
+from acll.packing.task_state_file import load_state, save_state
 from acll.plan import plan
 from acll.steps import _run
 from acll.training.checkpoint import Checkpoint
@@ -138,7 +138,7 @@ def test_the_same_seed_gives_the_same_bytes_in_every_file_and_another_gives_othe
         assert first != other[f"nodes/small/{name}.safetensors"].read_bytes()
     left = {path for path in (tmp_path / "one").rglob("*") if path.is_file()} - set(one.values())
     # a checkpoint stays until somebody has accepted the result
-    names = ("dense", "held", "held.release", "held.retrain", "pruned", "network", "choice")
+    names = ("dense", "held", "pruned", "network", "choice")
     unfinished = {f"{name}.checkpoint" for name in names}
     assert {path.name for path in left} == {"a.faults.csv", "b.faults.csv"} | unfinished
 
@@ -429,3 +429,39 @@ def test_a_training_that_was_killed_does_not_go_on_with_other_data_or_another_jo
     other = GENERATED | {"classes": 2, "difficulty": 0.9}
     call(jobs_of(configuration({"ratio": 0.5}, tasks=TASKS | {"a": other}))["prepare a"], tmp_path)
     assert not goes_on(job)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scope": "layer"},
+        {"scope": "global", "release": "once"},
+        {"scope": "channel", "distill": False},
+        {"scope": "global", "search": {"space": "groups", "budget": 9.0}},
+    ],
+    ids=str,
+)
+def test_what_a_search_hands_over_is_what_pruning_and_retraining_would_make(tmp_path, settings):
+    # whatever is tried holds
+    search = {"search": "tpe", "min_tolerance": 0.9, "max_tolerance": 0.95}
+    search |= settings.get("search", {})
+    others = {key: value for key, value in settings.items() if key != "search"}
+    training = {"epochs": 2, "retrain_epochs": 3, "batch_size": 16}
+    jobs = jobs_of(configuration({"ratio": search, "cap": False} | others, training=training))
+    for title in ("prepare a", "prepare b", "train small/dense/seed0/a"):
+        call(jobs[title], tmp_path)
+    for rule in ("search", "prune", "retrain"):
+        call(jobs[f"{rule} small/m/seed0/a"], tmp_path)
+    after = [jobs[f"{rule} small/m/seed0/a/b"] for rule in ("train", "search", "prune", "retrain")]
+    for job in after:
+        call(job, tmp_path)
+    held, pruned = (tmp_path / after[1].outputs["held"][0], tmp_path / after[2].all_outputs[0])
+    assert load_state(held)[0]
+    assert held.read_bytes() == pruned.read_bytes()
+    network = network_in(tmp_path).read_bytes()
+    save_state(held, {}, {}, {})
+    for job in after[2:]:
+        call(job, tmp_path)
+    assert pruned.read_bytes() != network
+    assert "retrained" not in load_state(pruned)[2]
+    assert network_in(tmp_path).read_bytes() == network

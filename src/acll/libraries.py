@@ -29,6 +29,7 @@ WITHOUT_EFFECT = (
     "dvc",
     "itables",
     "jinja2",
+    "markupsafe",
     "onnx",
     "onnxruntime",
     "onnxscript",

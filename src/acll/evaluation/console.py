@@ -295,9 +295,8 @@ def _overdrawn(final: pd.DataFrame, budgets: Mapping[str, float]) -> list[str]:
         if len(over):
             lines.append(
                 f"{method}: {len(over)} of {len(searches)} searches cost more than their "
-                f"budget of {budget:g}, at most {over['search_cost'].max():.2f} trainings: more "
-                "shares failed than were expected to. Their ratios hold; nothing needs to be done "
-                "(docs/search.md)."
+                f"budget of {budget:g}, at most {over['search_cost'].max():.2f} trainings: trials "
+                "go on until a share holds. Nothing needs to be done (docs/search.md)."
             )
     return lines
 

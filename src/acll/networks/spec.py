@@ -11,13 +11,12 @@ CHANNELS_HELP = "channels (bands) of its images; grey images are repeated to fil
 ChannelCount = Annotated[int, Field(ge=1, le=MOST_BANDS)]
 OWN_NETWORKS = ("resnet_small", "lenet", "conv_small")  # those whose layers are ours
 WidthFactor = Annotated[float, Field(ge=0.25, le=4)]
-WIDTH_HELP = "factor of the channels of all layers, of `resnet_small`, `lenet` and `conv_small`"
 
 
-def _refuse_width(name: str, width: float) -> None:
+def _refuse_width(name: str, width: float, own: tuple[str, ...]) -> None:
     """Raise ValueError for a network of a library that is to have another width than its own."""
-    if width != 1 and name not in OWN_NETWORKS:
-        raise ValueError(f"{name} has one width only; others are for {', '.join(OWN_NETWORKS)}")
+    if width != 1 and name not in own:
+        raise ValueError(f"{name} has one width only; others are for {', '.join(own)}")
 
 
 class BackboneNetwork(Settings):
@@ -31,11 +30,13 @@ class BackboneNetwork(Settings):
         "none", description="`none`, `imagenet`, or a `.safetensors` file below `data_root`"
     )
     channels: ChannelCount = Field(3, description=CHANNELS_HELP)
-    width: WidthFactor = Field(1.0, description=WIDTH_HELP)
+    width: WidthFactor = Field(
+        1.0, description="of `resnet_small`, `lenet`, `conv_small`: factor of all channels"
+    )
 
     @model_validator(mode="after")
     def _can_be_as_wide(self) -> Self:
-        _refuse_width(self.backbone, self.width)
+        _refuse_width(self.backbone, self.width, OWN_NETWORKS)
         return self
 
 
@@ -55,11 +56,15 @@ class DecoderNetwork(Settings):
         "`data_root`",
     )
     channels: ChannelCount = Field(3, description=CHANNELS_HELP)
-    width: WidthFactor = Field(1.0, description=f"{WIDTH_HELP}; the decoder's with it")
+    width: WidthFactor = Field(
+        1.0,
+        description="of `resnet_small`: factor of all channels; with `unet`, `unetplusplus` and "
+        "`manet` also of the decoder's",
+    )
 
     @model_validator(mode="after")
     def _can_be_as_wide(self) -> Self:
-        _refuse_width(self.encoder, self.width)
+        _refuse_width(self.encoder, self.width, OWN_NETWORKS[:1])
         return self
 
 

@@ -45,7 +45,7 @@ class TaskRecord:
     owned: int = 0  # number of shared weights that it owns
     # number of free shared weights in the parts that it uses, before it was learned
     free_before: int = 0
-    # what was chosen: the keys CHOICE_KEYS of `acll.steps.prune`
+    # what was chosen: the keys CHOICE_KEYS of `acll.steps._setup`
     choice: dict[str, Any] = field(default_factory=dict)
     # validation score after each epoch of the training before it was pruned
     curve: tuple[float, ...] = ()

@@ -41,7 +41,7 @@ def crossing(kept: Sequence[float], scores: Sequence[float], threshold: float) -
     """Return the smallest kept share at which the fit reaches the threshold.
 
     Where it never does, return the largest share that was tried. Between neighbours the fit is
-    linear in the log of the share. All trials must have had the same retraining. The answer is read
+    linear in the log of the share. All trials must have had the same length. The answer is read
     off the fit of all together, never off one lucky trial.
     """
     shares, fitted = monotone_fit(kept, scores)
@@ -58,7 +58,7 @@ def crossing(kept: Sequence[float], scores: Sequence[float], threshold: float) -
 def crossing_below_top(kept: Sequence[float], scores: Sequence[float], tolerance: float) -> float:
     """Return the kept share at which the fit is `tolerance` below its value at the largest share.
 
-    Short retraining makes a single reference unreliable; the fit averages it with its neighbours.
+    Short trials make a single reference unreliable; the fit averages it with its neighbours.
     """
     return crossing(kept, scores, top_of_fit(kept, scores) - tolerance)
 
@@ -73,7 +73,7 @@ def ratio_interval(
 ) -> tuple[float, float]:
     """Return the bounds between which the smallest kept share that holds lies.
 
-    It does with a probability of about COVERAGE. kept, scores: the trials with full retraining.
+    It does with a probability of about COVERAGE. kept, scores: the full trials.
     noise: standard deviation of the score of one training.
 
     A parametric bootstrap. Each resample adds noise to all scores and to the threshold. It draws

@@ -1,5 +1,6 @@
 """How a trial of the search is run: weights are released, the rest is retrained and scored."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -31,7 +32,8 @@ class Retraining:
     """What every trial of a search starts from, and how it releases and retrains.
 
     state: the task's dense state dict. free: boolean masks of what the task could train. schedule:
-    of release and retraining together. distill: whether they learn from the dense network, too.
+    of release and retraining together. distill: whether what follows the search, and full trials,
+    learn from the dense network, too.
     seeds: of the release and of the retraining that follow the search. channels: as `keep_masks`
     takes them. checkpoints: where a full trial keeps its last epoch, of release and retraining.
     """
@@ -57,7 +59,7 @@ def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTr
     that share, and no end of the search.
     """
     dense, free = retraining.learner, retraining.free
-    learner = distilled(dense, retraining.state) if retraining.distill else dense
+    taught = distilled(dense, retraining.state) if retraining.distill else dense
 
     def run_trial(
         candidate: Candidate, epochs: float, seed: int | None, threshold: float | None
@@ -66,10 +68,11 @@ def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTr
             return _of_dense(dense, retraining.state)
         schedule = retraining.schedule.model_copy(update={"epochs": epochs})
         first, second = schedule.parts(retraining.release)
-        whole = _whole(second.epochs, learner)
         results: dict[int, EvalResult] = {}  # by epoch, from 1 on
+        learner = taught
         (of_release, of_retraining), kept_in = retraining.seeds, retraining.checkpoints
-        if seed is not None:
+        if seed is not None:  # a short trial: it only has to say where its own curve falls
+            learner = dense
             (of_release, of_retraining), kept_in = (derived(seed, "release"), seed), (None, None)
         factors = factors_of(list(free), candidate.group_log_scale)
         pruning = Pruning(free, 1 - candidate.kept, retraining.scope, factors, retraining.channels)
@@ -95,7 +98,9 @@ def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTr
         spread = standard_error(best, derived(of_retraining, "bootstrap"))
         # There is one validation an epoch, and one after a last part of an epoch. So an ended
         # training had as many epochs as validations, and a whole one as many as its batches make.
-        return Measured(fitted.score, spread, before + min(whole, float(len(fitted.history))))
+        own = len(fitted.history)
+        epochs_run = before + min(_whole(second.epochs, learner), float(own))
+        return Measured(fitted.score, spread, epochs_run, validations=math.ceil(before) + own)
 
     return run_trial
 
@@ -158,7 +163,8 @@ def search_task(
     learner, free = retraining.learner, retraining.free
     return SearchTask(
         run_trial=trial_runner(retraining, on_held),
-        cost=Cost(len(learner.train), len(learner.validation), dense_epochs, retraining.distill),
+        cost=Cost(len(learner.train), len(learner.validation), dense_epochs),
+        distill=retraining.distill,
         full_epochs=int(retraining.schedule.epochs),
         groups=tuple(groups_of(list(free))) if settings.space == "groups" else (),
         cap=cap,

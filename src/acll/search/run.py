@@ -36,7 +36,7 @@ from acll.settings import FEWEST_SAMPLES
 
 SHORT_LENGTH = 1 / 16  # length of short trials, in full ones
 SHORT_SHARE = 0.5  # how much of the budget short trials may spend
-FEWEST_TRIALS, MOST_TRIALS = 4, 12  # short trials, whatever the budget
+FEWEST_TRIALS, MOST_TRIALS = 6, 12  # short trials, whatever the budget
 # Short trials say how many weights the task needs for a score that is this share below their best:
 # there their curve is steep, so noise moves the answer little.
 SHORT_DROP = 0.1
@@ -60,13 +60,15 @@ class SearchTask:
     """What a search works on.
 
     run_trial: releases, retrains and scores; with 0 epochs it scores the dense network. cost: what
-    trainings cost. full_epochs: length of the release and the retraining that follow the search.
-    groups: names of the groups of layers; none for one ratio. cap: the largest share of the
-    free weights that the task may keep; None: no bound. free: number of weights that are free.
+    trainings cost. distill: whether full trials learn from the dense network. full_epochs: length
+    of the release and the retraining that follow the search. groups: names of the groups of layers;
+    none for one ratio. cap: the largest share of the free weights that the task may keep; None: no
+    bound. free: number of weights that are free.
     """
 
     run_trial: RunTrial
     cost: Cost
+    distill: bool
     full_epochs: int
     groups: tuple[str, ...]
     cap: float | None
@@ -137,10 +139,11 @@ class _Search:
         self.settings, self.task, self.log = settings, task, log
         self.limit = 1.0 if task.cap is None else task.cap
         self.lowest = min(settings.lower, self.limit)
-        self.full_cost = task.cost(task.full_epochs)
+        self.full_cost = task.cost(task.full_epochs, distill=task.distill)
         self.following = 0.0  # cost of the full trial whose result is taken over
         self.group_log_scale: dict[str, float] = {}
         self.best = 1.0  # smallest kept share that seems to do, so far
+        self.short = 1.0  # the share with which short trials come near to their best score
 
     def result(self) -> Choice:
         """Run the whole search and return what it decided."""
@@ -154,7 +157,8 @@ class _Search:
         if self.task.groups and self._find_group_log_scale(epochs, self.best):
             trials = self._short_trials(epochs)  # once more, along the scales that were found
         kept, scores = _kept(trials), _scores(trials)
-        guess = max(self.settings.lower, self._expected(_short_answer(kept, scores)))
+        self.short = _short_answer(kept, scores)
+        guess = max(self.settings.lower, self._expected(self.short))
         wanted, confirmed = self._full_trials(guess)
         noise = max(
             float(residuals_of(kept, scores).std()), LEAST_NOISE * self.reference.standard_error
@@ -223,10 +227,10 @@ class _Search:
     # short trials
 
     def _short_trials(self, epochs: float) -> list[Trial]:
-        """Run trials of short retraining: a reference, then what the strategy asks for.
+        """Run short trials: a reference, then what the strategy asks for.
 
         Return them in order. Their number is what the budget allows, within bounds. Where the
-        reference diverges, short retraining says nothing, and it stays alone.
+        reference diverges, short trials say nothing, and it stays alone.
         """
         room = self.settings.budget * SHORT_SHARE
         # less the reference, which is a trial, too
@@ -306,7 +310,10 @@ class _Search:
             tried.append(trial)
             held = self._held(tried)
             self.best = min(held, default=self.best)
-            self.following = self.full_cost if held else 0.0
+            self.following = min(
+                ((one.kept_share, one.cost) for one in tried if one.kept_share in held),
+                default=(0.0, 0.0),
+            )[1]
             self._note(trial, self.threshold)
             share = self._next(_kept(tried), held)
         return (min(held), True) if held else (max(guess, self.limit), False)
@@ -324,6 +331,8 @@ class _Search:
             # by rising steps: where the first few fail, the guess was far off
             step = STEP_FACTOR ** max(1, len(tried) - 1)
             share = min(largest * step, math.sqrt(largest * self.limit))
+            if len(tried) == FALLBACKS:  # the last one: more than short trials need is not needed
+                share = max(share, min(self.short, self.limit / RESOLUTION))
             worth = self.limit / largest >= RESOLUTION
             return share if worth and (affordable or len(tried) <= FALLBACKS) else None
         smallest = min(held)
@@ -357,7 +366,8 @@ class _Search:
         threshold: float | None = self.threshold if role == FULL else None
         seed = None if role == FULL else derived(self.task.seed, "trial", len(self.log.trials))
         run = partial(self.task.run_trial, candidate, epochs, seed, threshold)
-        return self.log.measure(role, candidate, epochs, run, self.task.cost)
+        cost = partial(self.task.cost, distill=role == FULL and self.task.distill)
+        return self.log.measure(role, candidate, epochs, run, cost)
 
     def _note(self, trial: Trial, threshold: float | None, objective: float | None = None) -> None:
         """Add to a trial in the log what the search made of it, and print a line."""

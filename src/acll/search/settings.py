@@ -21,7 +21,7 @@ class Search(Settings):
         0.5,
         gt=0,
         description="what the search may cost beyond the release and retraining that follow it, "
-        "in units of the task's dense training; four short trials, and full ones until one holds, "
+        "in units of the task's dense training; six short trials, and full ones until one holds, "
         "are made whatever it is",
     )
     space: Literal["network", "groups"] = Field(

@@ -34,22 +34,25 @@ class Measured:
     """What a trial gave on the validation split.
 
     score, standard_error: of its best validation. epochs_run: how long it was, rounded to whole
-    batches. diverged: whether its retraining did not come to finite values; its score is 0 then.
+    batches. diverged: whether release or retraining did not come to finite values; its score is 0
+    then. validations: how many there were, 0: as of `Cost`.
     """
 
     score: float
     standard_error: float
     epochs_run: float
     diverged: bool = False
+    validations: int = 0
 
 
 @dataclass(frozen=True)
 class Trial:
     """A row of the table of trials.
 
-    epochs: length of the retraining. epochs_run: how many of them were run, in whole batches. cost:
-    in units of the dense training. threshold: the score from which on the share would have held.
-    objective: what the strategy minimises over short trials. diverged: as of `Measured`.
+    epochs: length of release and retraining. epochs_run: how many of them were run, in whole
+    batches. cost: in units of the dense training. threshold: the score from which on the share
+    would have held. objective: what the strategy minimises over short trials. diverged: as of
+    `Measured`.
     """
 
     number: int
@@ -95,11 +98,11 @@ class TrialLog:
         candidate: Candidate,
         epochs: float,
         run: Callable[[], Measured],
-        cost: "Cost",
+        cost: Callable[[float, int], float],
     ) -> Trial:
         """Run the trial, or take it from the file where it is known; return its row.
 
-        cost: what trainings of this task cost.
+        cost: of so many epochs and validations.
         """
         number = len(self.trials)
         known = self._known[number] if number < len(self._known) else None
@@ -116,7 +119,7 @@ class TrialLog:
             epochs_run=got.epochs_run,
             score=got.score,
             standard_error=got.standard_error,
-            cost=cost(got.epochs_run),
+            cost=cost(got.epochs_run, got.validations),
             diverged=got.diverged,
             group_log_scale=candidate.group_log_scale,
         )
@@ -165,13 +168,16 @@ class Cost:
     train_samples: int
     validation_samples: int
     dense_epochs: int
-    distill: bool = False
 
-    def __call__(self, epochs: float) -> float:
-        """Return the cost of a trial of so many epochs, its validations included."""
-        return self._passes(epochs, 3 + self.distill) / self._passes(self.dense_epochs, 3)
+    def __call__(self, epochs: float, validations: int = 0, distill: bool = False) -> float:
+        """Return the cost of a trial of so many epochs, its validations included.
 
-    def _passes(self, epochs: float, each: int) -> float:
-        # one validation an epoch, and one after a last part of an epoch
-        validations = max(1, math.ceil(epochs))
-        return each * self.train_samples * epochs + self.validation_samples * validations
+        validations: 0: one an epoch, and one after a last part of an epoch. distill: whether it
+        learns from the dense network.
+        """
+        own = self._passes(epochs, validations, 3 + distill)
+        return own / self._passes(self.dense_epochs, 0, 3)
+
+    def _passes(self, epochs: float, validations: int, each: int) -> float:
+        count = validations or max(1, math.ceil(epochs))
+        return each * self.train_samples * epochs + self.validation_samples * count

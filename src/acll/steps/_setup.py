@@ -1,7 +1,7 @@
 """What the steps that train have in common: the network and data of a task, put together from files
 and settings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,15 @@ def packed_before(node: NodeParams, parent: Path | None) -> Packed:
     state = whole.state_dict()
     shared = {name: state[name] for name in partition(whole).shared}
     return empty(node.network.model_dump(mode="json"), shared, node.method, node.seed)
+
+
+CHOICE_KEYS = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped", "cost")
+
+
+def pruned_header(learned: Mapping[str, Any], decided: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a pruned network says of its task. decided: the choice of its ratio."""
+    figures = {key: decided.get(key) for key in CHOICE_KEYS}
+    return {"task": learned["task"], "curve": learned["curve"], "choice": figures}
 
 
 def task_record(

@@ -15,13 +15,11 @@ from acll.packing.tensor_file import content_key
 from acll.parameters.prune import PruneParams
 from acll.search.space import factors_of
 from acll.steps._run import run_step
-from acll.steps._setup import learner_of
+from acll.steps._setup import learner_of, pruned_header
 from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
 from acll.training.loop import FitConfig
 from acll.training.release import Pruning, release
-
-CHOICE_KEYS = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped", "cost")
 
 
 def main(
@@ -46,15 +44,14 @@ def main(
     if choice is not None:
         decided = json.loads(choice.read_text(encoding="utf-8"))
     free = task_state_file.free_of(parent, state, header["shared"])
-    figures = {key: decided.get(key) for key in CHOICE_KEYS}
-    about = {"task": task, "curve": learned["curve"], "choice": figures}
+    about = pruned_header(learned, decided)
     taken = task_state_file.load_state(held) if held is not None else ({}, {}, {})
     factors = factors_of(list(free), decided.get("group_log_scale", {}))
     channels = _channels(params.node.network, task) if params.scope == "channel" else None
     pruning = Pruning(free, decided["ratio"], params.scope, factors, channels)
     if taken[0]:
         after, keep, result = taken
-        about["retrained"] = {name: result[name] for name in ("score", "epoch")}
+        about["retrained"] = result["retrained"]
     elif params.schedule is None:
         after, keep = pruning.at_once(state)
     else:

@@ -16,7 +16,7 @@ from acll.search.retraining import Retraining, search_task
 from acll.search.run import Choice, search
 from acll.search.trials import TrialLog, trials_frame
 from acll.steps._run import run_step
-from acll.steps._setup import learner_of
+from acll.steps._setup import learner_of, pruned_header
 from acll.training.checkpoint import Checkpoint
 from acll.training.loop import FitResult
 
@@ -70,7 +70,10 @@ def main(
     decided, rows = search(params.search, task, log)
     write_text(trials, trials_frame(rows).to_csv(index=False))
     write_json(choice, asdict(decided))
-    save_state(held, *best.of(decided))
+    (learned,) = header["tasks"]
+    save_state(held, *best.of(decided, pruned_header(learned, asdict(decided))))
+    for part in ("release", "retrain"):  # of full trials, which are all known
+        checkpoint_of(held, part).unlink(missing_ok=True)
     for warning in decided.warnings:
         print(f"warning: {learner.info.name}: {warning}")
     if decided.ratio_searched is not None:
@@ -92,16 +95,19 @@ class _Held:
             header = {"key": self.key, "kept": kept, "score": result.score, "epoch": result.epoch}
             save_state(self.path, result.state, header, keep)
 
-    def of(self, decided: Choice) -> tuple[State, dict[str, Any], State]:
+    def of(self, decided: Choice, header: dict[str, Any]) -> tuple[State, dict[str, Any], State]:
         """Return state, header and masks of the trial that a choice rests on.
 
-        All are empty where it rests on none, or the file was lost; then what follows makes it anew.
+        They are those of the pruned network that is made of it, which DVC then stores once. All are
+        empty where it rests on none, or the file was lost; then what follows makes it anew. header:
+        of a pruned network.
         """
         known = self._read()
         if known is None or not decided.confirmed or 1 - known[2]["kept"] != decided.ratio_searched:
             return {}, {}, {}
-        state, keep, header = known
-        return state, {"score": header["score"], "epoch": header["epoch"]}, keep
+        state, keep, of_trial = known
+        retrained = {name: of_trial[name] for name in ("score", "epoch")}
+        return state, header | {"retrained": retrained}, keep
 
     def _read(self) -> tuple[State, State, dict[str, Any]] | None:
         """Return what is in the file; None where it is none of this search."""
