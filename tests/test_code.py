@@ -301,6 +301,38 @@ def test_every_module_that_a_step_loads_is_among_those_it_depends_on(step):
     assert all(path.stat().st_size == 0 for path in others - {PACKAGE / "__init__.py"})
 
 
+def test_what_is_known_of_modules_is_taken_from_a_file_while_they_are_as_they_were(
+    copied, tmp_path, monkeypatch
+):
+    file = tmp_path / "known.json"
+
+    def codes_read():
+        """The code of a step, and how many modules were read for it."""
+        read = []
+        real = codes_module.without_comments
+        with monkeypatch.context() as patched:
+            patched.setattr(codes_module, "_KNOWN", {})
+            patched.setattr(
+                codes_module, "without_comments", lambda text: read.append(text) or real(text)
+            )
+            patched.setattr(codes_module, "_read", cache(READ))
+            forget()
+            with codes_module.remembering(file):
+                found = code_of("acll.steps.prune")
+        return found, len(read)
+
+    first, count = codes_read()
+    assert count > 10
+    assert codes_read() == (first, 0)
+    append(copied / "packing/prune.py", "\nMORE = 1\n")
+    other, count = codes_read()
+    assert count == 1
+    assert other != first
+    for damaged in ("", "[]", '{"code": 1}', '{"code": "x", "of": {"a": 1}}'):
+        file.write_text(damaged)
+        assert codes_read()[0] == other
+
+
 def test_every_library_of_the_package_counts_or_is_known_to_have_no_effect():
     found = set()
     for name in MODULES:
@@ -323,8 +355,7 @@ def copied(tmp_path, monkeypatch):
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(PACKAGE, tmp_path / "acll", ignore=ignored)
     monkeypatch.setattr(codes_module, "_root", lambda: tmp_path / "acll")
-    for name in ("_digest", "_imports"):
-        monkeypatch.setattr(codes_module, name, known(getattr(codes_module, name).__wrapped__))
+    monkeypatch.setattr(codes_module, "_read", known(READ))
     monkeypatch.setattr(libraries_module, "version", cache(version))
     forget()
     yield tmp_path / "acll"
@@ -332,6 +363,7 @@ def copied(tmp_path, monkeypatch):
 
 
 RESULTS: dict = {}
+READ = codes_module._read.__wrapped__
 
 
 def known(function):
@@ -342,7 +374,7 @@ def known(function):
         status = path.stat()
         key = path, status.st_mtime_ns, status.st_size, arguments
         if key not in seen:
-            same = function.__name__, path.name, path.read_bytes(), arguments
+            same = path.name, path.read_bytes(), arguments
             if same not in RESULTS:
                 RESULTS[same] = function(path, *arguments)
             seen[key] = RESULTS[same]

@@ -10,12 +10,15 @@ to a result, and none to the digest.
 import ast
 import hashlib
 import io
+import json
 import tokenize
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TypeGuard
 
+from acll.files import write_json
 from acll.libraries import distributions, versions
 
 PACKAGE = "acll"
@@ -32,7 +35,8 @@ def code_of(*modules: str) -> dict[str, str]:
         libraries |= others
     total = hashlib.sha256()
     for path in sorted(files):
-        total.update(f"{path.relative_to(_root()).as_posix()} {_digest(path)}\n".encode())
+        digest, _ = _read(path, _dotted(path))
+        total.update(f"{path.relative_to(_root()).as_posix()} {digest}\n".encode())
     return {"code": total.hexdigest()[:16]} | versions(distributions(libraries))
 
 
@@ -54,7 +58,8 @@ def closure(module: str) -> tuple[frozenset[Path], frozenset[str]]:
         if path is None:  # `from package import name` where name is no module
             continue
         files.add(path)
-        for imported in _imports(path, name):
+        _, imports = _read(path, name)
+        for imported in imports:
             if imported.split(".")[0] == PACKAGE:
                 waiting.append(imported)
             else:
@@ -62,9 +67,38 @@ def closure(module: str) -> tuple[frozenset[Path], frozenset[str]]:
     return frozenset(files), frozenset(others)
 
 
+# by the digest of a module's text: the digest of what counts in it, and what it imports
+_KNOWN: dict[str, tuple[str, list[str]]] = {}
+
+
+@contextmanager
+def remembering(path: Path) -> Iterator[None]:
+    """Take what is known of modules from a file, and keep in it what is new.
+
+    To read modules takes as long as the rest of planning. Their content decides whether they are
+    known, and that of this module.
+    """
+    own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["code"] == own:
+            _KNOWN.update({key: (str(one), list(two)) for key, (one, two) in content["of"].items()})
+    before = len(_KNOWN)
+    yield
+    if len(_KNOWN) != before:
+        with suppress(OSError):  # a checkout that may only be read
+            write_json(path, {"code": own, "of": _KNOWN})
+
+
 @cache
-def _digest(path: Path) -> str:
-    return hashlib.sha256(without_comments(path.read_text(encoding="utf-8")).encode()).hexdigest()
+def _read(path: Path, name: str) -> tuple[str, list[str]]:
+    """Return the digest of what counts in a module, and what it imports. name: its dotted name."""
+    source = path.read_text(encoding="utf-8")
+    key = hashlib.sha256(f"{name}\n{path.name}\n{source}".encode()).hexdigest()
+    if key not in _KNOWN:
+        digest = hashlib.sha256(without_comments(source).encode()).hexdigest()
+        _KNOWN[key] = (digest, sorted(_imports(path, name)))
+    return _KNOWN[key]
 
 
 def without_comments(source: str) -> str:
@@ -184,7 +218,6 @@ def _is_for_checkers(node: ast.AST) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and ast.unparse(node.test) in names
 
 
-@cache
 def _imports(path: Path, name: str) -> frozenset[str]:
     """Return the dotted names that a file imports, at any depth of its code; of `from a import b`
     both a and a.b."""
@@ -205,6 +238,12 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
         return node.module or ""
     base = package.split(".")[: len(package.split(".")) - node.level + 1]
     return ".".join([*base, node.module] if node.module else base)
+
+
+def _dotted(path: Path) -> str:
+    """Return the dotted name of a module of the package."""
+    parts = path.relative_to(_root()).with_suffix("").parts
+    return ".".join([PACKAGE, *(parts[:-1] if parts[-1] == "__init__" else parts)])
 
 
 def _path(name: str) -> Path | None:

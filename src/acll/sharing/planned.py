@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from acll.code import remembering
 from acll.config.checks import load_configuration
 from acll.config.configuration import Configuration
 from acll.data.identity import FINGERPRINTS
@@ -13,6 +14,8 @@ from acll.errors import UserError
 from acll.plan import Job, plan
 from acll.sharing.raw import raw_identities, weight_identities
 from acll.sharing.records import read_record
+
+CODE = Path(".cache/code.json")  # what is known of modules; below the repository
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ def planned(path: Path, root: Path, results: Path, anew: bool = False) -> Planne
     tasks, cache = configuration.learned(), root / FINGERPRINTS
     raw = raw_identities(configuration, tasks, data, results, cache, anew)
     weights = weight_identities(configuration, data, results)
-    jobs = plan(configuration, raw, weights)
+    with remembering(root / CODE):
+        jobs = plan(configuration, raw, weights)
     _refuse_channels(configuration, jobs, results)
     return Planned(configuration, jobs, data)
 
