@@ -7,6 +7,7 @@ Nothing is measured here: each page says by which command its rows were. With `-
 written, and the exit code is 1 if a table is not what its rows say.
 """
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,9 @@ from acll.config.checks import load_configuration
 from acll.config.tree import runs as runs_of
 from acll.evaluation.comparison import by_node, paired_table, runs_table, summary_table
 from acll.evaluation.statistics import interval
+from acll.search.choice import crossing, crossing_below_top, tolerance_of, top_of_fit
+from acll.search.run import SHORT_DROP
+from acll.search.settings import Search
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "docs/benchmarks"
@@ -176,6 +180,26 @@ def search_quality() -> str:
         )
     head = ("kept share chosen by", "within a factor of 1.5 of the sweeps", "median factor")
     return markdown((*head, "test score holds", "median cost"), body)
+
+
+def short_trials() -> str:
+    """What short trials of a sixteenth, and full ones, need; against either reference."""
+    table, settings, body = rows("short_trials"), Search(search="tpe"), []
+    bounds = settings.z, settings.min_tolerance, settings.max_tolerance
+    for task, own in table.groupby("task", sort=False):
+        (dense,) = own[own["epochs"] == 0].itertuples()
+        full, short = (own[own["epochs"] == epochs] for epochs in (12, 0.75))
+        tolerance = tolerance_of(dense.standard_error, *bounds)
+        trials = full["kept"].tolist(), full["score"].tolist()
+        by_dense = crossing(*trials, dense.score - tolerance)
+        by_full = crossing_below_top(*trials, tolerance)
+        of_short = short["kept"].tolist(), short["score"].tolist()
+        of_short_ones = crossing_below_top(*of_short, SHORT_DROP * top_of_fit(*of_short))
+        shares = [number(share, 3) for share in (of_short_ones, by_dense, by_full)]
+        root = math.sqrt(of_short_ones * dense.free)
+        body.append((task, *shares, f"{by_dense * dense.free / root:.0f}"))
+    head = ("task", "short trials need", "full ones need, against the dense score")
+    return markdown((*head, "against a full trial at 1", "factor of √n"), body)
 
 
 def search_kept() -> str:
@@ -339,6 +363,12 @@ def inference_scores() -> str:
     return markdown((*head, "ONNX int8", "`.safetensors`"), body)
 
 
+def first_hour() -> str:
+    table = rows("first_hour")
+    body = [(f"{row.what}", f"{row.value:g} {row.unit}") for row in table.itertuples()]
+    return markdown((f"{table['cores'].iloc[0]} cores", "takes"), body)
+
+
 def gpu() -> str:
     """The median time of a step, and what masks, channels-last and prepared files cost."""
     table = rows("gpu").set_index(["network", "dtype", "variant", "measure"])["value"]
@@ -389,7 +419,15 @@ def megabytes(value: float) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     made.__name__: made
     for made in (
-        *(demo, search_quality, search_kept, adaptivity, permuted_mnist, data_loading),
+        *(
+            demo,
+            short_trials,
+            search_quality,
+            search_kept,
+            adaptivity,
+            permuted_mnist,
+            data_loading,
+        ),
         *(
             data_preparing,
             inference_loading,
@@ -397,6 +435,7 @@ TABLES: dict[str, Callable[[], str]] = {
             inference_speed,
             inference_scores,
             gpu,
+            first_hour,
             wheel,
         ),
         wheel_imports,
