@@ -1,7 +1,7 @@
 """Runs that are stopped or disturbed at a random moment, and what the next one makes of them: the
 same bytes as undisturbed.
 
-`make test` tries one moment, `make test-slow` two more, `make test-faults` twenty; `--faults N` any
+`make test-slow` tries three moments, `make test-faults` twenty; `--faults N` any
 number. Moments come from a seed.
 """
 
@@ -50,7 +50,7 @@ def pytest_generate_tests(metafunc):
                     how,
                     moment,
                     id=f"{how} after {moment:.0%}",
-                    marks=[] if index == 2 else pytest.mark.slow,
+                    marks=pytest.mark.slow,
                 )
                 for index, (how, moment) in enumerate(cases)
             ],
@@ -203,6 +203,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_run_ends_whenever_it_is_told_to(undisturbed, tmp_path):
     clone = undisturbed[0].clone(tmp_path / "clone")
     arguments = ["--configfile", "config/small.yaml", "--directory", "results/small"]

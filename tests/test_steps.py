@@ -320,6 +320,7 @@ def test_prepare_needs_no_torch(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
     training = {"epochs": 20, "retrain_epochs": 1, "batch_size": 16}
     job = jobs_of(configuration({"ratio": 0.5}, training=training))["train small/dense/seed0/a"]
@@ -435,9 +436,12 @@ def test_a_training_that_was_killed_does_not_go_on_with_other_data_or_another_jo
     "settings",
     [
         {"scope": "layer"},
-        {"scope": "global", "release": "once"},
-        {"scope": "channel", "distill": False},
-        {"scope": "global", "search": {"space": "groups", "budget": 9.0}},
+        pytest.param({"scope": "global", "release": "once"}, marks=pytest.mark.slow),
+        pytest.param({"scope": "channel", "distill": False}, marks=pytest.mark.slow),
+        pytest.param(
+            {"scope": "global", "search": {"space": "groups", "budget": 9.0}},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=str,
 )
