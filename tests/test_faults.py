@@ -1,8 +1,8 @@
 """Runs that are stopped or disturbed at a random moment, and what the next one makes of them: the
 same bytes as undisturbed.
 
-`make test-slow` tries three moments, `make test-faults` twenty; `--faults N` any
-number. Moments come from a seed.
+`make test-slow` tries three moments, `make test-faults` twenty; `--faults N` any number. Moments
+come from a seed.
 """
 
 import contextlib
@@ -46,13 +46,8 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize(
             ("how", "moment"),
             [
-                pytest.param(
-                    how,
-                    moment,
-                    id=f"{how} after {moment:.0%}",
-                    marks=pytest.mark.slow,
-                )
-                for index, (how, moment) in enumerate(cases)
+                pytest.param(how, moment, id=f"{how} after {moment:.0%}", marks=pytest.mark.slow)
+                for how, moment in cases
             ],
         )
 
