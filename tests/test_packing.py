@@ -630,6 +630,8 @@ def test_bytes_of_a_network_alone_are_those_of_its_file_when_nothing_is_released
     # the ratio has other digits, and a few weights are far smaller than the largest
     assert 0 <= (tmp_path / "whole.safetensors").stat().st_size - whole <= 64
     assert packed_file.packed_size_of(packed_file.header_of(pruned)) < whole
+    own = packed_file.header_of(packed)
+    assert bytes_alone(own, "a") == packed_file.packed_size_of(own)
 
 
 @pytest.mark.parametrize("task", ["masks", "classes"])

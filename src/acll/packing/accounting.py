@@ -17,18 +17,21 @@ def bytes_of_first(header: PackedHeader) -> list[int]:
 def bytes_alone(header: PackedHeader, task: str) -> int:
     """Return the bytes of a file for one task alone, of which nothing is released.
 
-    Its weights are not known, so none is taken to be far smaller than the largest: `floats` stores
-    those in a byte more.
+    Where the network does not have all of its weights, they are not known, so none is taken to be
+    far smaller than the largest: `floats` stores those in a byte more.
     """
-    (record,) = (record for record in header.tasks if record.name == task)
+    position = [record.name for record in header.tasks].index(task)
+    record = header.tasks[position]
     layers = []
     for layer in header.layers:
         owned = layer.count if kind_uses(record.kind, layer.name) else 0
         layers.append(layer.model_copy(update={"owned": [owned]}))
+    weights = sum(layer.owned[0] for layer in layers)
+    known = sum(layer.owned[position] for layer in header.layers) == weights
     parts = {
         "tasks": [record],
         "layers": layers,
-        "weight_bytes": [coded_size(sum(layer.owned[0] for layer in layers))],
+        "weight_bytes": [header.weight_bytes[position] if known else coded_size(weights)],
         "private": {task: header.private[task]},
     }
     return packed_size_of(header.model_copy(update=parts))
