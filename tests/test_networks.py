@@ -298,10 +298,12 @@ def test_what_is_drawn_is_that_of_the_cpus_generator_alone(network, monkeypatch)
         raise AssertionError("the generators of GPUs are the caller's")
 
     monkeypatch.setattr(torch.cuda, "manual_seed_all", refused)
-    with torch.device("meta"):  # as the default device of a caller
-        found = build(network, "classification", 3, 1).state_dict()
+    found = build(network, "classification", 3, 1).state_dict()
     assert {value.device.type for value in found.values()} == {"cpu"}
     assert states_equal(found, expected)
+    with torch.device("meta"):  # as loading does, which fills in what is stored
+        empty = build(network, "classification", 3, 1).state_dict()
+    assert {value.device.type for value in empty.values()} == {"meta"}
 
 
 def test_weights_come_from_a_file_in_the_librarys_own_names(tmp_path):

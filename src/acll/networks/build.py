@@ -97,15 +97,18 @@ def build(
 ) -> TaskNetwork:
     """Return the network of a task, drawn from `seed`: the same seed gives the same bits.
 
-    It lies on the CPU. Global random state, of the CPU and of GPUs, is untouched. With
-    `pretrained`, the encoder starts from `network.weights`. Raises NetworkError.
+    It lies on the CPU, or has no memory where the default device is `meta`. Global random state, of
+    the CPU and of GPUs, is untouched. With `pretrained`, the encoder starts from `network.weights`.
+    Raises NetworkError.
     """
     weights = network.weights if pretrained else "none"
     if kind == "segmentation" and not isinstance(network, DecoderNetwork):
         name = network.backbone if isinstance(network, BackboneNetwork) else "a perceptron"
         raise NetworkError(f"{name} has no decoder, so it cannot learn a segmentation task")
-    on_cpu = torch.device("cpu")  # whatever the caller's default device is
-    with on_cpu, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    # a GPU would draw other numbers
+    without_memory = torch.get_default_device().type == "meta"
+    device = torch.device("meta" if without_memory else "cpu")
+    with device, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # libraries warn of names of encoders, which the configuration has checked already
         warnings.simplefilter("ignore")
         torch.default_generator.manual_seed(seed)  # `torch.manual_seed` seeds those of GPUs, too
