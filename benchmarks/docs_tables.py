@@ -363,12 +363,6 @@ def inference_scores() -> str:
     return markdown((*head, "ONNX int8", "`.safetensors`"), body)
 
 
-def first_hour() -> str:
-    table = rows("first_hour")
-    body = [(f"{row.what}", f"{row.value:g} {row.unit}") for row in table.itertuples()]
-    return markdown((f"{table['cores'].iloc[0]} cores", "takes"), body)
-
-
 def gpu() -> str:
     """The median time of a step, and what masks, channels-last and prepared files cost."""
     table = rows("gpu").set_index(["network", "dtype", "variant", "measure"])["value"]
@@ -435,7 +429,6 @@ TABLES: dict[str, Callable[[], str]] = {
             inference_speed,
             inference_scores,
             gpu,
-            first_hour,
             wheel,
         ),
         wheel_imports,
