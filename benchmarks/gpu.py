@@ -54,7 +54,6 @@ from acll.networks.spec import BackboneNetwork, DecoderNetwork, Network, body_ki
 from acll.packing.load import restore_network
 from acll.packing.ownership import Packed, State, commit, digest, empty, free, starting_state
 from acll.packing.packed_file import read_packed, write_packed
-from acll.packing.prune import pruned
 from acll.search.retraining import Retraining, trial_runner
 from acll.search.trials import Candidate
 from acll.serving.model import Classified
@@ -66,6 +65,7 @@ from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, FitResult, Learner, fit, prepare_process
 from acll.training.losses import loss_of
 from acll.training.metrics import EvalResult
+from acll.training.release import Pruning
 from acll.training.settings import Batches, Schedule, Training
 
 Data = list[tuple[Tensor, Tensor]]  # batches
@@ -576,7 +576,7 @@ def _learned(
     start = starting_state(packed, case.kind, learner.network.state_dict())
     dense = fitted(learner, start, masks, keep_state=True).state
     begin = time.perf_counter()
-    smaller, keep = pruned(dense, masks, 0.6, "global")
+    smaller, keep = Pruning(masks, 0.6, "global").at_once(dense)
     release = time.perf_counter() - begin
     result = fitted(learner, smaller, keep, keep_state=True)
     record = task_record(learner.info, result.score, (), {"ratio": 0.6})
@@ -798,7 +798,7 @@ def search(bench: Bench) -> None:
             for name in partition(network).shared
         }
         for scope in ("global", "layer"):
-            taken = bench.seconds(lambda: pruned(state, masks, 0.7, scope))
+            taken = bench.seconds(lambda: Pruning(masks, 0.7, scope).at_once(state))
             add("search", case.name, "float32", scope, "release", taken, "s")
         network.to(bench.device)
         copies = [bench.seconds(lambda: network.load_state_dict(state)) for _ in range(3)]

@@ -19,14 +19,13 @@ from pathlib import Path
 
 import pandas as pd
 import retraining
-from tasks import ROOT, TASKS, Dense, quiet, remembered
+from tasks import ROOT, TASKS, Dense, remembered
 
 from acll.packing.ownership import State
 from acll.seeds import derived
 from acll.training.evaluate import evaluated
-from acll.training.loop import FitConfig, fit
 from acll.training.metrics import score, standard_error
-from acll.training.release import Pruning, release
+from acll.training.release import Pruning
 
 SEED = 100
 SHARES = (0.005, 0.0081, 0.0131, 0.0213, 0.0343, 0.0556, 0.09, 0.1457, 0.236, 0.3819, 0.6181, 1.0)
@@ -47,14 +46,9 @@ def validated(own: Dense, state: State) -> tuple[float, float]:
 def trial(own: Dense, share: float, epochs: float) -> float:
     """Return the validation score of a share."""
     schedule = own.training.for_retraining().model_copy(update={"epochs": epochs})
-    first, second = schedule.parts("gradual")
-    assert first is not None
+    pruning = Pruning(own.free, 1 - share, "global")
     seed = derived(SEED, "r", 0)
-    with quiet():
-        config = FitConfig(first, derived(seed, "release"))
-        pruning = Pruning(own.free, 1 - share, "global")
-        start, keep = release(own.learner, own.state, pruning, config)
-        return fit(own.learner, start, FitConfig(second, seed), keep).score
+    return validated(own, own.lighter(own.learner, pruning, schedule, "gradual", seed))[0]
 
 
 def rows_of(data: Path, name: str) -> list[tuple[str, int, float, float, float, float | None]]:

@@ -122,10 +122,10 @@ def learn(
     from acll.networks.channels import ChannelGraph
     from acll.networks.partition import partition
     from acll.packing.ownership import commit, empty, free, starting_state
-    from acll.packing.prune import pruned
     from acll.steps._setup import task_record
     from acll.training.learner import TaskLearner
     from acll.training.loop import fit
+    from acll.training.release import Pruning
 
     train, validation, header = task
     network = build(header.kind, len(header.classes), len(packed.tasks) if packed else 0)
@@ -149,7 +149,7 @@ def learn(
     start = starting_state(packed, header.kind, network.state_dict())
     dense = fit(learner, start, fit_config(epochs, 0.01, 1, **settings), masks).state
     channels = ChannelGraph(learner.network, learner.some_images()) if scope == "channel" else None
-    smaller, keep = pruned(dense, masks, ratio, scope, channels=channels)
+    smaller, keep = Pruning(masks, ratio, scope, channels=channels).at_once(dense)
     after = fit(learner, smaller, fit_config(epochs, 0.01, 2, **settings), keep).state
     return commit(packed, task_record(header, 0.5, (), {"ratio": ratio}), after, keep)
 

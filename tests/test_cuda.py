@@ -21,7 +21,6 @@ from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing.load import restore_network
 from acll.packing.ownership import commit, digest, empty, free, starting_state
 from acll.packing.packed_file import read_packed, write_packed
-from acll.packing.prune import pruned
 from acll.search.retraining import Retraining, trial_runner
 from acll.search.trials import Candidate
 from acll.steps._setup import task_record
@@ -31,6 +30,7 @@ from acll.training.joint import JointLearner
 from acll.training.learner import TaskLearner
 from acll.training.loop import fit, prepare_process
 from acll.training.losses import loss_of
+from acll.training.release import Pruning
 from conftest import batches, fit_config, killing, states_equal, tiny_task
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -157,7 +157,7 @@ def committed(packed, which, seed):
     channels = ChannelGraph(which.network, which.some_images())
     dense = fit(which, start, fit_config(2, 0.01, seed), masks).state
     # the network lies on the card by now
-    smaller, keep = pruned(dense, masks, 0.5, "channel", channels=channels)
+    smaller, keep = Pruning(masks, 0.5, "channel", channels=channels).at_once(dense)
     result = fit(which, smaller, fit_config(2, 0.01, seed), keep)
     record = task_record(which.info, result.score, (), {"ratio": 0.5})
     return commit(packed, record, result.state, keep), result

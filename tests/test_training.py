@@ -100,19 +100,10 @@ def test_a_killed_training_goes_on_from_its_last_epoch_to_the_same_bits(
     left_alone = learner()
     expected = fit(left_alone, start(left_alone), config, None)
 
-    real, calls = Checkpoint.write, []
-
-    def dies(*arguments):
-        real(*arguments)
-        calls.append(1)
-        if len(calls) == killed_after:
-            raise KeyboardInterrupt
-
     first = learner()
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpoint, "write", dies)
-        with pytest.raises(KeyboardInterrupt):
-            fit(first, start(first), config, None, Checkpoint(path, ""))
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, start(first), config, None, killing(path, "", killed_after))
+    real = Checkpoint.write
     second, epochs = learner(), []
     monkeypatch.setattr(
         Checkpoint, "write", lambda *arguments: (real(*arguments), epochs.append(1))

@@ -138,19 +138,6 @@ def released(
     return after
 
 
-def pruned(
-    state: Mapping[str, Tensor],
-    free: Mapping[str, Tensor],
-    ratio: float,
-    scope: Scope,
-    factors: Mapping[str, float] = MappingProxyType({}),
-    channels: Channels | None = None,
-) -> tuple[State, State]:
-    """Return the state as `released` gives it, and the masks as `keep_masks` does."""
-    keep = keep_masks({name: state[name] for name in free}, free, ratio, scope, factors, channels)
-    return released(state, free, keep, channels), keep
-
-
 def _by_channel(
     magnitudes: Mapping[str, np.ndarray],
     candidates: Mapping[str, Tensor],

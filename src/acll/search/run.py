@@ -309,11 +309,9 @@ class _Search:
             trial = self._run_trial(FULL, share, self.task.full_epochs)
             tried.append(trial)
             held = self._held(tried)
-            self.best = min(held, default=self.best)
-            self.following = min(
-                ((one.kept_share, one.cost) for one in tried if one.kept_share in held),
-                default=(0.0, 0.0),
-            )[1]
+            smallest = min(held, default=None)
+            self.best = self.best if smallest is None else smallest
+            self.following = sum(one.cost for one in tried if one.kept_share == smallest)
             self._note(trial, self.threshold)
             share = self._next(_kept(tried), held)
         return (min(held), True) if held else (max(guess, self.limit), False)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from acll.search.choice import holds
 from acll.search.settings import Strategy
 from acll.seeds import derived
 
@@ -41,7 +42,7 @@ class KnownTrials:
 
     def holds(self) -> bool:
         """Return whether the last share that was tried held; False where none was tried."""
-        return len(self.scores) > 1 and self.scores[-1] >= self.threshold - 1e-12
+        return len(self.scores) > 1 and holds(self.scores[-1], self.threshold)
 
 
 Suggest = Callable[[KnownTrials], float | None]  # None: the strategy has its answer

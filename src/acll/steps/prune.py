@@ -11,6 +11,7 @@ from acll.networks.build import build
 from acll.networks.channels import ChannelGraph
 from acll.networks.spec import Network
 from acll.packing import task_state_file
+from acll.packing.ownership import State
 from acll.packing.tensor_file import content_key
 from acll.parameters.prune import PruneParams
 from acll.search.space import factors_of
@@ -46,25 +47,16 @@ def main(
     free = task_state_file.free_of(parent, state, header["shared"])
     about = pruned_header(learned, decided)
     taken = task_state_file.load_state(held) if held is not None else ({}, {}, {})
-    factors = factors_of(list(free), decided.get("group_log_scale", {}))
-    channels = _channels(params.node.network, task) if params.scope == "channel" else None
-    pruning = Pruning(free, decided["ratio"], params.scope, factors, channels)
     if taken[0]:
         after, keep, result = taken
         about["retrained"] = result["retrained"]
-    elif params.schedule is None:
-        after, keep = pruning.at_once(state)
     else:
-        assert train is not None  # the plan sees to it
-        assert params.batches is not None
-        learner = learner_of(params.node, train, params.batches)
-        if params.distill:
-            learner = distilled(learner, state)
-        config = FitConfig(params.schedule, params.node.seed_for("prune"), label=task["name"])
-        checkpoint = Checkpoint(
-            checkpoint_of(pruned), content_key(key, dense, parent, choice, held, train)
-        )
-        after, keep = release(learner, state, pruning, config, checkpoint)
+        factors = factors_of(list(free), decided.get("group_log_scale", {}))
+        channels = _channels(params.node.network, task) if params.scope == "channel" else None
+        pruning = Pruning(free, decided["ratio"], params.scope, factors, channels)
+        content = content_key(key, dense, parent, choice, held, train)
+        checkpoint = Checkpoint(checkpoint_of(pruned), content)
+        after, keep = _released(params, state, pruning, train, checkpoint, task["name"])
     task_state_file.save_state(pruned, after, about, keep)
     kept, total = (
         sum(int(mask.sum()) for mask in keep.values()),
@@ -77,6 +69,26 @@ def main(
             f"warning: a ratio of {decided['ratio']} has no room for one {what}; only what is "
             "the task's own learns"
         )
+
+
+def _released(
+    params: PruneParams,
+    state: State,
+    pruning: Pruning,
+    train: Path | None,
+    checkpoint: Checkpoint,
+    label: str,
+) -> tuple[State, State]:
+    """Return the state after the release, and the masks of what is kept."""
+    if params.schedule is None:
+        return pruning.at_once(state)
+    assert train is not None  # the plan sees to it
+    assert params.batches is not None
+    learner = learner_of(params.node, train, params.batches)
+    if params.distill:
+        learner = distilled(learner, state)
+    config = FitConfig(params.schedule, params.node.seed_for("prune"), label=label)
+    return release(learner, state, pruning, config, checkpoint)
 
 
 def _channels(network: Network, task: dict[str, Any]) -> ChannelGraph:
