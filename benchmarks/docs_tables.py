@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from curves import crossing
 from scipy.stats import spearmanr
 
 from acll.config.checks import load_configuration
 from acll.config.tree import runs as runs_of
 from acll.evaluation.comparison import by_node, paired_table, runs_table, summary_table
 from acll.evaluation.statistics import interval
-from acll.search.choice import crossing, crossing_below_top, tolerance_of, top_of_fit
-from acll.search.run import SHORT_DROP
+from acll.search.choice import tolerance_of
 from acll.search.settings import Search
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -161,20 +161,21 @@ def search_quality() -> str:
         "sweep_again": "one sweep against the other: the noise",
         "sweep": "both sweeps: the answer",
         "constant": f"the best constant ({constant:.3f})",
-        "tpe_groups": "tpe, groups (budget 1)",
-        "tpe": "**tpe**",
+        "bayes": "**bayes**",
     }
     body = []
     strategies = [name for name in dict.fromkeys(table["strategy"]) if name not in names]
-    for name in ("sweep_again", "sweep", "constant", "tpe", *strategies, "tpe_groups"):
+    for name in ("sweep_again", "sweep", "constant", "bayes", *strategies):
         own = table[table["strategy"] == name]
         of_itself = name == "sweep"
+        tested = own["score"].notna().sum()
+        held = f"{own['holds'].sum()} of {tested}" if tested else ""
         body.append(
             (
                 names.get(name, name),
                 "" if of_itself else f"{own['near'].sum()} of {len(own)}",
                 "" if of_itself else f"{own['factor'].median():.2f}",
-                f"{own['holds'].sum()} of {len(own)}",
+                held,
                 number(own["cost"].median(), 2),
             )
         )
@@ -182,33 +183,33 @@ def search_quality() -> str:
     return markdown((*head, "test score holds", "median cost"), body)
 
 
-def short_trials() -> str:
-    """What short trials of a sixteenth, and full ones, need; against either reference."""
-    table, settings, body = rows("short_trials"), Search(search="tpe"), []
+def release_path() -> str:
+    """Which share of each task reaches its dense network, with either length of the release."""
+    table, settings, body = rows("release_path"), Search(search="bayes"), []
     bounds = settings.z, settings.min_tolerance, settings.max_tolerance
     for task, own in table.groupby("task", sort=False):
-        (dense,) = own[own["epochs"] == 0].itertuples()
-        full, short = (own[own["epochs"] == epochs] for epochs in (12, 0.75))
-        tolerance = tolerance_of(dense.standard_error, *bounds)
-        trials = full["kept"].tolist(), full["score"].tolist()
-        by_dense = crossing(*trials, dense.score - tolerance)
-        by_full = crossing_below_top(*trials, tolerance)
-        of_short = short["kept"].tolist(), short["score"].tolist()
-        of_short_ones = crossing_below_top(*of_short, SHORT_DROP * top_of_fit(*of_short))
-        shares = [number(share, 3) for share in (of_short_ones, by_dense, by_full)]
-        root = math.sqrt(of_short_ones * dense.free)
-        body.append((task, *shares, f"{by_dense * dense.free / root:.0f}"))
-    head = ("task", "short trials need", "full ones need, against the dense score")
-    return markdown((*head, "against a full trial at 1", "factor of √n"), body)
+        (dense,) = own[own["variant"] == "dense"].itertuples()
+        threshold = dense.score - tolerance_of(dense.standard_error, *bounds)
+        found = {}
+        for variant in ("path", "long_path"):
+            tried = own[own["variant"] == variant]
+            found[variant] = crossing(tried["kept"].tolist(), tried["score"].tolist(), threshold)
+        per_root = found["path"] * math.sqrt(dense.free)
+        body.append((task, *(number(share) for share in found.values()), f"{per_root:.0f}"))
+    head = ("task", "6 epochs each", "8 and 4", "weights, as a multiple of √n, 6 epochs each")
+    return markdown(head, body)
 
 
-def search_kept() -> str:
-    """The median share over seeds, by task and strategy."""
-    table = rows("search_quality")
-    wide = table.pivot_table(index="task", columns="strategy", values="kept", aggfunc="median")
-    columns = ["sweep", "tpe", "tpe_groups"]
-    body = [(task, *(number(wide.loc[task, name]) for name in columns)) for task in wide.index]
-    return markdown(("task", "both sweeps", "tpe", "tpe, groups"), body)
+def retraining() -> str:
+    """Mean test scores over tasks and seeds, by density and variant."""
+    table = rows("retraining")
+    wide = table.pivot_table(index="density", columns="variant", values="score")
+    names = ("once_short", "once_long", "gradual_long", "gradual_long_distilled")
+    body = [
+        (f"{density:g}", *(number(wide.loc[density, name]) for name in names))
+        for density in wide.index
+    ]
+    return markdown(("kept", *(f"`{name}`" for name in names)), body)
 
 
 def adaptivity() -> str:
@@ -415,9 +416,9 @@ TABLES: dict[str, Callable[[], str]] = {
     for made in (
         *(
             demo,
-            short_trials,
+            release_path,
+            retraining,
             search_quality,
-            search_kept,
             adaptivity,
             permuted_mnist,
             data_loading,

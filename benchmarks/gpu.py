@@ -55,7 +55,6 @@ from acll.packing.load import restore_network
 from acll.packing.ownership import Packed, State, commit, digest, empty, free, starting_state
 from acll.packing.packed_file import read_packed, write_packed
 from acll.search.retraining import Retraining, trial_runner
-from acll.search.trials import Candidate
 from acll.serving.model import Classified
 from acll.settings import Kind
 from acll.steps._setup import task_record
@@ -576,7 +575,7 @@ def _learned(
     start = starting_state(packed, case.kind, learner.network.state_dict())
     dense = fitted(learner, start, masks, keep_state=True).state
     begin = time.perf_counter()
-    smaller, keep = Pruning(masks, 0.6, "global").at_once(dense)
+    smaller, keep = Pruning(masks, "global").at_once(dense, 0.6)
     release = time.perf_counter() - begin
     result = fitted(learner, smaller, keep, keep_state=True)
     record = task_record(learner.info, result.score, (), {"ratio": 0.6})
@@ -798,23 +797,22 @@ def search(bench: Bench) -> None:
             for name in partition(network).shared
         }
         for scope in ("global", "layer"):
-            taken = bench.seconds(lambda: Pruning(masks, 0.7, scope).at_once(state))
+            taken = bench.seconds(lambda: Pruning(masks, scope).at_once(state, 0.7))
             add("search", case.name, "float32", scope, "release", taken, "s")
         network.to(bench.device)
         copies = [bench.seconds(lambda: network.load_state_dict(state)) for _ in range(3)]
         add("search", case.name, "float32", "state", "copy_to_device", min(copies), "s")
         copies = [bench.seconds(lambda: snapshot(network.state_dict())) for _ in range(3)]
         add("search", case.name, "float32", "state", "copy_kept", min(copies), "s")
-        retraining = Retraining(
-            learner, schedule_of(), state, masks, "global", "once", False, (1, 2)
-        )
+        pruning = Pruning(masks, "global")
+        retraining = Retraining(learner, schedule_of(), state, pruning, "once", False, (1, 2))
         run_trial = trial_runner(retraining)
         bench.peak_begins()
         found, seconds = [], []
         for _ in range(3):  # the first one warms up
             start = bench.synchronised()
             with contextlib.redirect_stdout(io.StringIO()):
-                found.append(run_trial(Candidate(0.3), 1.0, 5, None))
+                found.append(run_trial(0.3, 0.0))
             seconds.append(bench.synchronised() - start)
         same = found[1] == found[2]
         add("search", case.name, "bfloat16", "one epoch", "trial", min(seconds[1:]), "s", same)

@@ -21,7 +21,6 @@ import pandas as pd
 from tasks import MASKS, ROOT, TASKS, Dense, dense, remembered
 
 from acll.training.distillation import distilled
-from acll.training.release import Pruning
 
 SEEDS = (0, 1, 2)
 DENSITIES = (0.02, 0.05, 0.1, 0.2, 1.0)
@@ -45,6 +44,11 @@ def of(name: str, seed: int, data: Path) -> Dense:
     return dense(name, OWN[name], seed, data, CACHE, training)
 
 
+def train(name: str, seed: int, data: Path) -> None:
+    """Train the dense network, unless it is known."""
+    of(name, seed, data)
+
+
 def kind_of(name: str) -> str:
     return "segmentation" if OWN[name]["source"] == MASKS["source"] else "classification"
 
@@ -56,9 +60,8 @@ def measure(name: str, seed: int, density: float, variant: str, data: Path) -> f
     if variant == "once_short":
         schedule = schedule.model_copy(update={"epochs": float(SHORT)})
     learner = distilled(own.learner, own.state) if "distilled" in variant else own.learner
-    pruning = Pruning(own.free, 1 - density, "global")
     how = "once" if variant.startswith("once") else "gradual"
-    return own.test(own.lighter(learner, pruning, schedule, how, seed))[0]
+    return own.test(own.lighter(learner, density, schedule, how, seed))[0]
 
 
 def one(data: Path, case: tuple[str, int, float, str]) -> float:
@@ -79,7 +82,7 @@ def main() -> None:
         for seed, density, name, variant in product(SEEDS, DENSITIES, OWN, VARIANTS)
     ]
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        list(pool.map(partial(of, data=given.data), *zip(*product(OWN, SEEDS))))
+        list(pool.map(partial(train, data=given.data), *zip(*product(OWN, SEEDS))))
         scores = list(pool.map(partial(one, given.data), cases))
     rows = [
         (name, kind_of(name), seed, density, variant, round(score, 6))

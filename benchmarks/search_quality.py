@@ -2,40 +2,38 @@
 
     python benchmarks/search_quality.py ../shared/data
 
-Five small real tasks, three seeds. Two sweeps of twelve kept shares with full retraining give the
-curve, and against each other the noise floor; then each strategy searches, without cap. Whatever
-ends is kept below .cache, so that a run that is stopped goes on. Rows go to
-docs/benchmarks/search_quality.csv, the figure to docs/search_quality.png. Scores are of the test
-split, after all is chosen, and `sweep_kept` of `sweep_again` is the other sweep's.
+Five small real tasks, three seeds. Two sweeps of ten kept shares, each released and retrained as
+what follows a search, give the curve, and against each other the noise; then each strategy
+searches, without cap. Whatever ends is kept below .cache, so that a run that is stopped goes on.
+Rows go to docs/benchmarks/search_quality.csv, the figure to docs/search_quality.png. Scores are of
+the test split, after all is chosen, and `sweep_kept` of `sweep_again` is the other sweep's.
 """
 
 import argparse
-import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from curves import crossing
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from tasks import ROOT, TASKS, TRAINING, Dense, dense, remembered
 
 from acll.evaluation.style import COLOURS, FREE, MARKERS, save_figure
-from acll.search.choice import crossing
 from acll.search.settings import Search
 from acll.seeds import derived
 
 SEEDS = (0, 1, 2)
-SHARES = np.exp(np.linspace(np.log(0.005), 0, 12))
+SHARES = np.exp(np.linspace(np.log(0.01), np.log(0.5), 10))
+SWEEPS = ("first", "second")
 CACHE = ROOT / ".cache/benchmarks/search_quality"
-SEARCHES = {
-    **{name: Search(search=name) for name in ("tpe", "anneal", "random", "grid", "decay")},
-    "tpe_groups": Search(search="tpe", space="groups", budget=1.0),
-}
+SEARCHES = {name: Search(search=name) for name in ("bayes", "tpe", "random", "grid", "decay")}
 COLUMNS = [
     "task",
     "kind",
@@ -47,105 +45,82 @@ COLUMNS = [
     "reference_score",
     "standard_error",
     "cost",
+    "inside",  # whether the interval of the search holds the sweeps' answer
 ]
 
 
-def measure(name: str, seed: int, data: Path) -> None:
-    """All that needs a GPU or patience for one task and seed: dense training, two sweeps, the
-    searches."""
-    own = dense(name, TASKS[name], seed, data, CACHE, TRAINING)
-    for strategy, settings in SEARCHES.items():
-        remembered(_file(name, seed, strategy), partial(timed, own, settings))
-        print(f"{name} {seed}: {strategy}", flush=True)
-    for sweep in ("first", "second"):
-        remembered(_file(name, seed, f"{sweep}_sweep"), partial(swept, own, sweep))
-        print(f"{name} {seed}: {sweep} sweep", flush=True)
+def of(name: str, seed: int, data: Path) -> Dense:
+    return dense(name, TASKS[name], seed, data, CACHE, TRAINING)
 
 
-def timed(own: Dense, settings: Search) -> dict[str, Any]:
-    """A choice, and how long its search took."""
-    began = time.monotonic()
-    return asdict(own.search(settings)) | {"seconds": time.monotonic() - began}
-
-
-def swept(own: Dense, sweep: str) -> list[list[float]]:
-    """[kept share, score, standard error] of the shares of a sweep, the reference last."""
-    return [
-        [float(kept), *own.retrained(float(kept), derived(own.seed, sweep, number))]
-        for number, kept in enumerate(SHARES)
-    ]
-
-
-def answer(own: Dense, rows: list[list[float]]) -> float:
-    """What a sweep, or two together, say: where their fit reaches their mean reference less the
-    tolerance."""
-    settings = SEARCHES["tpe"]
-    references = [row for row in rows if row[0] == 1.0]
-    threshold = np.mean([row[1] for row in references]) - own.tolerance(references[0][2], settings)
-    return crossing([row[0] for row in rows], [row[1] for row in rows], float(threshold))
-
-
-def tested(name: str, seed: int, data: Path, constant: float) -> list[dict[str, Any]]:
-    """The rows of one task and seed, with test scores."""
-    own = dense(name, TASKS[name], seed, data, CACHE, TRAINING)
-    sweeps = [
-        remembered(_file(name, seed, f"{sweep}_sweep"), list) for sweep in ("first", "second")
-    ]
-    truth = answer(own, sweeps[0] + sweeps[1])
-    reference, error = remembered(
-        _file(name, seed, "test_reference"), lambda: own.tested(1.0, {}, seed)
-    )
-    shares = {"sweep": (truth, truth, {}, None), "constant": (constant, truth, {}, 0.0)}
-    shares["sweep_again"] = (answer(own, sweeps[1]), answer(own, sweeps[0]), {}, None)
-    for strategy in SEARCHES:
-        choice = remembered(_file(name, seed, strategy), dict)
-        shares[strategy] = (1 - choice["ratio"], truth, choice["group_log_scale"], choice["cost"])
-    rows = []
-    for strategy, (kept, swept_kept, scales, cost) in shares.items():
-        key = _file(name, seed, f"test_{strategy}_{kept:.6f}")
-        score, _ = remembered(key, partial(own.tested, kept, scales, seed))
-        values = (
-            name,
-            own.learner.info.kind,
-            seed,
-            strategy,
-            kept,
-            swept_kept,
-            score,
-            reference,
-            error,
-            cost,
-        )
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
-    return rows
+def train(name: str, seed: int, data: Path) -> None:
+    """Train the dense network, unless it is known."""
+    of(name, seed, data)
 
 
 def _file(name: str, seed: int, what: str) -> Path:
     return CACHE / f"{name}.{seed}.{what}.json"
 
 
-def best_constant(data: Path) -> float:
-    """The one kept share that is nearest to the sweeps' on the log scale: the median."""
-    truths = []
-    for name in TASKS:
-        for seed in SEEDS:
-            own = dense(name, TASKS[name], seed, data, CACHE, TRAINING)
-            sweeps = [
-                remembered(_file(name, seed, f"{sweep}_sweep"), list)
-                for sweep in ("first", "second")
-            ]
-            truths.append(answer(own, sweeps[0] + sweeps[1]))
-    return float(np.exp(np.median(np.log(truths))))
+def searched(strategy: str, name: str, seed: int, data: Path) -> dict[str, Any]:
+    """A choice."""
+    make = partial(_choice, strategy, name, seed, data)
+    found: dict[str, Any] = remembered(_file(name, seed, strategy), make)
+    print(f"{name} {seed}: {strategy} {1 - found['ratio']:.4f}", flush=True)
+    return found
 
 
-def covered(table: pd.DataFrame) -> pd.Series:
-    """How often the interval of a search holds the sweeps' answer."""
-    searched = table[table["strategy"].isin(SEARCHES)]
-    inside = []
-    for row in searched.itertuples():
-        choice = remembered(_file(str(row.task), int(row.seed), str(row.strategy)), dict)
-        inside.append(1 - choice["ratio_high"] <= row.sweep_kept <= 1 - choice["ratio_low"])
-    return searched.assign(covered=inside).groupby("strategy", sort=False)["covered"].sum()
+def _choice(strategy: str, name: str, seed: int, data: Path) -> dict[str, Any]:
+    return asdict(of(name, seed, data).search(SEARCHES[strategy]))
+
+
+def swept(sweep: str, name: str, seed: int, data: Path) -> list[float]:
+    """The score of each of SHARES."""
+    found: list[float] = remembered(
+        _file(name, seed, f"{sweep}_sweep"),
+        lambda: of(name, seed, data).swept(list(SHARES), derived(seed, sweep)),
+    )
+    print(f"{name} {seed}: {sweep} sweep", flush=True)
+    return found
+
+
+def tested(kept: float, name: str, seed: int, data: Path) -> list[float]:
+    """(Test score, its standard error) of a share."""
+    return remembered(
+        _file(name, seed, f"test_{kept:.6f}"),
+        lambda: list(of(name, seed, data).tested(kept, derived(seed, "test"))),
+    )
+
+
+def answers(name: str, seed: int, data: Path) -> list[float]:
+    """The answers of both sweeps together, of the first and of the second."""
+    scores = [swept(sweep, name, seed, data) for sweep in SWEEPS]
+    threshold = searched("bayes", name, seed, data)["threshold"]
+    means = (np.mean(own, axis=0) for own in (scores, scores[:1], scores[1:]))
+    return [crossing(list(SHARES), own.tolist(), threshold) for own in means]
+
+
+def case_rows(case: tuple[str, int], constant: float, data: Path) -> list[dict[str, Any]]:
+    """The rows of one task and seed."""
+    name, seed = case
+    truth, first, second = answers(name, seed, data)
+    kind = "segmentation" if "classes" in TASKS[name] else "classification"
+    reference, error = tested(1.0, name, seed, data)
+    found: dict[str, tuple[float, float, float | None, bool | None]] = {
+        "sweep": (truth, truth, None, None),
+        "constant": (constant, truth, 0.0, None),
+        "sweep_again": (second, first, None, None),
+    }
+    for strategy in SEARCHES:
+        choice = searched(strategy, name, seed, data)
+        inside = choice["ratio_low"] <= 1 - truth <= choice["ratio_high"]
+        found[strategy] = (1 - choice["ratio"], truth, choice["cost"], inside)
+    rows = []
+    for strategy, (kept, swept_kept, cost, inside) in found.items():
+        score, _ = tested(kept, name, seed, data)
+        values = (name, kind, seed, strategy, kept, swept_kept, score, reference, error, cost)
+        rows.append(dict(zip(COLUMNS, (*values, inside), strict=True)))
+    return rows
 
 
 def main() -> None:
@@ -153,26 +128,45 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, help="folder of the real data")
-    data = parser.parse_args().data.resolve()
+    parser.add_argument("--processes", type=int, default=2)
+    given = parser.parse_args()
+    data = given.data.resolve()
     CACHE.mkdir(parents=True, exist_ok=True)
-    runs = [(name, seed) for seed in SEEDS for name in TASKS]
-    with ProcessPoolExecutor(2) as pool:
-        for job in [pool.submit(measure, name, seed, data) for name, seed in runs]:
+    cases = [(name, seed) for seed in SEEDS for name in TASKS]
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        list(pool.map(partial(train, data=data), *zip(*cases)))
+        jobs = [
+            pool.submit(partial(make, what), name, seed, data)
+            for make, kinds in ((searched, SEARCHES), (swept, SWEEPS))
+            for what in kinds
+            for name, seed in cases
+        ]
+        jobs += [pool.submit(tested, 1.0, name, seed, data) for name, seed in cases]
+        for job in jobs:
             job.result()
-        constant = best_constant(data)
-        jobs = [pool.submit(tested, name, seed, data, constant) for name, seed in runs]
-        table = pd.DataFrame([row for job in jobs for row in job.result()], columns=COLUMNS)
+        # the one share that is nearest to the sweeps' on the log scale
+        truths = [answers(name, seed, data)[0] for name, seed in cases]
+        constant = float(np.exp(np.median(np.log(truths))))
+        found = pool.map(partial(case_rows, constant=constant, data=data), cases)
+        table = pd.DataFrame([row for rows in found for row in rows], columns=COLUMNS)
     table.to_csv(ROOT / "docs/benchmarks/search_quality.csv", index=False)
     save_figure(draw(table), ROOT / "docs/search_quality.png")
     report(table)
-    print(covered(table).to_string())
 
 
 def draw(table: pd.DataFrame) -> Figure:
     """Kept share of each strategy against that of the sweeps; the band is a factor of 1.5."""
     strategies = [name for name in dict.fromkeys(table["strategy"]) if name != "sweep"]
+    columns = min(4, len(strategies))
+    lines = -(-len(strategies) // columns)
     figure, axes = plt.subplots(
-        2, 4, figsize=(10, 5.6), sharex=True, sharey=True, layout="constrained"
+        lines,
+        columns,
+        figsize=(2.5 * columns, 2.3 * lines + 1),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     line = np.array([0.01, 1.0])
     for panel, strategy in zip(axes.flatten(), strategies):
@@ -222,8 +216,10 @@ def report(table: pd.DataFrame) -> None:
         within_1_5=("near", "sum"),
         median_factor=("factor", "median"),
         holds=("holds", "sum"),
+        mean_score=("score", "mean"),
         median_cost=("cost", "median"),
         median_kept=("kept", "median"),
+        inside=("inside", "sum"),
     )
     print(means.round(3).to_string())
     print(

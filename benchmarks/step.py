@@ -45,12 +45,11 @@ from acll.training.distillation import distilled
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, fit, prepare_process
 from acll.training.metrics import EvalResult
-from acll.training.release import GradualRelease, Pruning
+from acll.training.release import Pruning, ReleasePath
 from acll.training.settings import Training
 
 OUT = Path(__file__).parents[1] / "docs/benchmarks/step.csv"
 SIZE, BATCH, CLASSES, IN_MEMORY = 64, 32, 10, 4
-DENSITY = 0.1
 CASES: dict[str, tuple[Network, Kind]] = {
     "resnet18": (BackboneNetwork(backbone="resnet18"), "classification"),
     "unet": (DecoderNetwork(decoder="unet", encoder="resnet18"), "segmentation"),
@@ -86,16 +85,14 @@ class Given:
         return (EvalResult("classification", correct=np.ones(2, bool)),)
 
 
-class Timed(GradualRelease):
+class Timed(ReleasePath):
     """A release that counts its stages and their seconds."""
 
     stages, seconds = 0, 0.0
 
-    def advance(
-        self, step: int, steps: int, network: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> bool:
+    def advance(self, step: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
         begin = perf_counter()
-        released = super().advance(step, steps, network, optimizer)
+        released = super().advance(step, network, optimizer)
         self.seconds += perf_counter() - begin
         self.stages += released
         return released
@@ -132,7 +129,7 @@ def plain(which: Given, state: State) -> None:
         optimizer.step()
 
 
-def ours(which: Given, state: State, masks: State, release: GradualRelease | None = None) -> None:
+def ours(which: Given, state: State, masks: State, release: ReleasePath | None = None) -> None:
     """Train with the project's loop, without a word."""
     schedule = TRAINING.for_training().model_copy(update={"epochs": 1.0})
     with contextlib.redirect_stdout(io.StringIO()):
@@ -153,7 +150,7 @@ def measured(case: str, steps: int, rounds: int) -> pd.DataFrame:
 
     def released(scope: Scope) -> None:
         channels = graph if scope == "channel" else None
-        release = Timed(Pruning(free, 1 - DENSITY, scope, channels=channels))
+        release = Timed(Pruning(free, scope, channels), steps)
         ours(which, state, free, release)
         stages.setdefault(scope, []).append(release.seconds / release.stages)
 

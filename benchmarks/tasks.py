@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,11 @@ from acll.search.choice import tolerance_of
 from acll.search.retraining import Retraining, search_task, trial_runner
 from acll.search.run import Choice, search
 from acll.search.settings import Search
-from acll.search.space import factors_of
-from acll.search.trials import Candidate, TrialLog
+from acll.search.trials import TrialLog
 from acll.seeds import derived
 from acll.settings import Release, Scope
 from acll.steps._setup import learner_of, packed_before
+from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
 from acll.training.evaluate import evaluated
 from acll.training.learner import TaskLearner
@@ -68,54 +68,62 @@ class Dense:
     seed: int
     tests: Path
 
-    def retraining(self) -> Retraining:
-        """Return how its trials retrain."""
-        schedule = self.training.for_retraining()
-        seeds = derived(self.seed, "prune"), derived(self.seed, "retrain")
+    def retraining(self, of_release: int, of_retraining: int, folder: Path) -> Retraining:
+        """Return how trials release and retrain. folder: where they keep the path of release."""
         return Retraining(
-            self.learner, schedule, self.state, self.free, SCOPE, RELEASE, DISTILL, seeds
+            self.learner,
+            self.training.for_retraining(),
+            self.state,
+            Pruning(self.free, SCOPE),
+            RELEASE,
+            DISTILL,
+            (of_release, of_retraining),
+            (Checkpoint(folder / "path", ""), None),
         )
 
     def search(self, settings: Search) -> Choice:
         """Search without a cap, quietly; return the choice."""
-        seed = derived(self.seed, "search")
-        task = search_task(self.retraining(), settings, self.training.epochs, None, seed)
+        seeds = [derived(self.seed, what) for what in ("prune", "retrain", "search")]
         with quiet(), tempfile.TemporaryDirectory() as scratch:
+            retraining = self.retraining(*seeds[:2], Path(scratch))
+            task = search_task(retraining, settings, self.training.epochs, None, seeds[2])
             return search(settings, task, TrialLog(Path(scratch) / "trials.json", ""))[0]
 
-    def retrained(self, kept: float, seed: int) -> tuple[float, float]:
-        """Return (score, its standard error) of the best validation of full retraining."""
-        run_trial = trial_runner(self.retraining())
-        with quiet():
-            measured = run_trial(Candidate(kept), self.retraining().schedule.epochs, seed, None)
-        return measured.score, measured.standard_error
+    def validated(self) -> tuple[float, float]:
+        """Return the validation score of the dense network, and its standard error."""
+        self.learner.network.load_state_dict(self.state)
+        own = self.learner
+        seen = evaluated(own.network, own.validation, own.info, own.device)
+        return score(seen), standard_error(seen, 0)
 
-    def tested(
-        self, kept: float, group_log_scale: dict[str, float], seed: int
-    ) -> tuple[float, float]:
+    def swept(self, shares: Sequence[float], seed: int) -> list[float]:
+        """Return the validation score of each share, all on one path of release."""
+        scores = []
+        with quiet(), tempfile.TemporaryDirectory() as scratch:
+            for number, kept in enumerate(shares):
+                own = derived(seed, "retrain", number)
+                run_trial = trial_runner(self.retraining(seed, own, Path(scratch)))
+                scores.append(run_trial(kept, -1.0).score)  # a threshold that each one reaches
+        return scores
+
+    def tested(self, kept: float, seed: int) -> tuple[float, float]:
         """Return (test score, its standard error) after release and retraining."""
-        factors = factors_of(list(self.free), group_log_scale)
-        pruning = Pruning(self.free, 1 - kept, SCOPE, factors)
-        schedule = self.training.for_retraining()
         learner = distilled(self.learner, self.state) if DISTILL else self.learner
-        return self.test(self.lighter(learner, pruning, schedule, RELEASE, seed))
+        schedule = self.training.for_retraining()
+        return self.test(self.lighter(learner, kept, schedule, RELEASE, seed))
 
     def lighter(
-        self,
-        learner: TaskLearner,
-        pruning: Pruning,
-        schedule: Schedule,
-        how: Release,
-        seed: int,
+        self, learner: TaskLearner, kept: float, schedule: Schedule, how: Release, seed: int
     ) -> State:
         """Return the state after release and retraining."""
+        pruning = Pruning(self.free, SCOPE)
         first, second = schedule.parts(how)
         with quiet():
             if first is None:
-                start, keep = pruning.at_once(self.state)
+                start, keep = pruning.at_once(self.state, 1 - kept)
             else:
                 config = FitConfig(first, derived(seed, "release"))
-                start, keep = release(learner, self.state, pruning, config)
+                start, keep = release(learner, self.state, pruning, 1 - kept, config)
             return fit(learner, start, FitConfig(second, seed), keep).state
 
     def test(self, state: State) -> tuple[float, float]:

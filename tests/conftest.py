@@ -149,7 +149,7 @@ def learn(
     start = starting_state(packed, header.kind, network.state_dict())
     dense = fit(learner, start, fit_config(epochs, 0.01, 1, **settings), masks).state
     channels = ChannelGraph(learner.network, learner.some_images()) if scope == "channel" else None
-    smaller, keep = Pruning(masks, ratio, scope, channels=channels).at_once(dense)
+    smaller, keep = Pruning(masks, scope, channels).at_once(dense, ratio)
     after = fit(learner, smaller, fit_config(epochs, 0.01, 2, **settings), keep).state
     return commit(packed, task_record(header, 0.5, (), {"ratio": ratio}), after, keep)
 

@@ -274,7 +274,7 @@ def test_an_unknown_key_is_named_with_the_likely_one(path, line):
 
 def test_an_unknown_key_like_no_other_comes_with_all_that_are_allowed():
     assert fault("methods/adaptive/ratio/qqq", 1) == (
-        "methods.adaptive.ratio.qqq: unknown key (allowed: search, budget, space, lower, z, "
+        "methods.adaptive.ratio.qqq: unknown key (allowed: search, budget, prefer, lower, z, "
         "min_tolerance, "
         "max_tolerance, ratio)"
     )
@@ -405,9 +405,9 @@ def test_a_key_that_is_a_number_is_named(path):
         ),
         (
             "methods/adaptive/ratio/search",
-            "bayes",
-            '"bayes"',
-            "must be 'tpe', 'anneal', 'random', 'grid', 'decay' or 'fixed'",
+            "anneal",
+            '"anneal"',
+            "must be 'bayes', 'tpe', 'random', 'grid', 'decay' or 'fixed'",
         ),
         ("training/optimizer", "adam", '"adam"', "must be 'sgd' or 'adamw'"),
         ("training/optimizer", "two\nlines", '"two\\nlines"', "must be 'sgd' or 'adamw'"),

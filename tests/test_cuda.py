@@ -22,7 +22,6 @@ from acll.packing.load import restore_network
 from acll.packing.ownership import commit, digest, empty, free, starting_state
 from acll.packing.packed_file import read_packed, write_packed
 from acll.search.retraining import Retraining, trial_runner
-from acll.search.trials import Candidate
 from acll.steps._setup import task_record
 from acll.training.checkpoint import Checkpoint, snapshot
 from acll.training.evaluate import evaluated
@@ -157,7 +156,7 @@ def committed(packed, which, seed):
     channels = ChannelGraph(which.network, which.some_images())
     dense = fit(which, start, fit_config(2, 0.01, seed), masks).state
     # the network lies on the card by now
-    smaller, keep = Pruning(masks, 0.5, "channel", channels=channels).at_once(dense)
+    smaller, keep = Pruning(masks, "channel", channels).at_once(dense, 0.5)
     result = fit(which, smaller, fit_config(2, 0.01, seed), keep)
     record = task_record(which.info, result.score, (), {"ratio": 0.5})
     return commit(packed, record, result.state, keep), result
@@ -228,9 +227,12 @@ def test_a_trial_is_repeatable():
     names = partition(which.network).shared
     masks = {name: torch.ones(state[name].shape, dtype=torch.bool) for name in names}
     channels = ChannelGraph(which.network, which.some_images())
-    schedule = fit_config(2, 0.01, 1).schedule
-    run = trial_runner(Retraining(which, schedule, state, masks, "channel", channels))
-    assert run(Candidate(0.3), 2, 5, None) == run(Candidate(0.3), 2, 5, None)
+    schedule, pruning = fit_config(4, 0.01, 1).schedule, Pruning(masks, "channel", channels)
+    first, second = (
+        trial_runner(Retraining(which, schedule, state, pruning, "gradual", True, (1, 2)))(0.3, 0.0)
+        for _ in range(2)
+    )
+    assert first == second
 
 
 def test_other_methods_train_on_a_gpu():

@@ -118,7 +118,6 @@ CHOICE = {
     "ratio_high": 0.85,
     "threshold": 0.9,
     "reference_score": 0.92,
-    "group_log_scale": {},
 }
 
 
@@ -130,9 +129,9 @@ def trials(*rows):
 def test_a_trial_that_diverged_does_not_press_the_others_together(tmp_path):
     table = trials(
         ("reference", 1.0, 0.0, 0.92, None, False),
-        ("short", 0.1, 0.5, 0.85, 0.88, False),
-        ("short", 0.2, 0.5, 0.89, 0.88, False),
-        ("short", 0.05, 0.5, 0.0, 0.88, True),
+        ("trial", 0.1, 6.0, 0.85, 0.9, False),
+        ("trial", 0.2, 6.0, 0.91, 0.9, False),
+        ("trial", 0.05, 6.0, 0.0, 0.9, True),
     )
     figure = figures.searches([("small/half/seed0/a", table, CHOICE)])
     (panel,) = [axes for axes in figure.axes if axes.get_visible()]
@@ -142,11 +141,12 @@ def test_a_trial_that_diverged_does_not_press_the_others_together(tmp_path):
     by_label = {line.get_label(): line for line in panel.lines}
     (low,) = by_label["diverged: no score"].get_ydata()
     assert bottom < low < 0.85
-    assert by_label["short trials"].get_ydata().tolist() == [0.85, 0.89]
+    assert by_label["trials that failed"].get_ydata().tolist() == [0.85]
+    assert by_label["trials that held"].get_ydata().tolist() == [0.91]
     said = titles(drawn(figure, tmp_path))
-    assert "trial 3: kept 0.05, 0.5 epochs, diverged" in said
+    assert "trial 3: kept 0.05, 6 epochs, diverged" in said
     assert "trial 0: the dense network, validation score 0.9200" in said
-    assert "trial 1: kept 0.1, 0.5 epochs, validation score 0.8500" in said
+    assert "trial 1: kept 0.1, 6 epochs, validation score 0.8500" in said
 
 
 @PROPERTY

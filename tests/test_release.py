@@ -3,7 +3,7 @@ so. And distillation, with whose loss what is left can be trained."""
 
 import math
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import pairwise
 from types import MappingProxyType
 
 import pytest
@@ -22,8 +22,8 @@ from acll.training import loop
 from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
 from acll.training.learner import TaskLearner
-from acll.training.loop import TrainingError, fit, steps_of
-from acll.training.release import STAGES, GradualRelease, Pruning, release
+from acll.training.loop import TrainingError, fit
+from acll.training.release import LAST_SHARE, STAGES, Pruning, ReleasePath, release
 from acll.training.settings import Schedule, Training
 from conftest import batches, fit_config, states_equal, tiny_task
 
@@ -77,9 +77,15 @@ def free_of(which, share=0.7):
     }
 
 
-def pruning_of(which, free, ratio, scope="global"):
+def pruning_of(which, free, scope="global"):
     channels = ChannelGraph(which.network, which.some_images()) if scope == "channel" else None
-    return Pruning(free, ratio, scope, channels=channels)
+    return Pruning(free, scope, channels)
+
+
+def path_config(epochs, rate, seed, **training):
+    """A training at one learning rate, as the path of a release has it."""
+    config = fit_config(epochs, rate, seed, **training)
+    return replace(config, schedule=config.schedule.model_copy(update={"constant": True}))
 
 
 def count(masks):
@@ -95,34 +101,31 @@ def within(inner, outer):
 
 @given(
     width=st.integers(1, 5),
-    steps=st.integers(1, 60),
-    ratio=st.floats(0, 0.9999),
+    steps=st.floats(0.5, 60),
     scope=st.sampled_from(SCOPES),
     share=st.sampled_from([0.0, 0.7, 1.0]),
     seed=st.integers(0, 99),
 )
 @PROPERTY
 def test_masks_only_shrink_and_their_counts_are_exact_at_every_stage(
-    width, steps, ratio, scope, share, seed
+    width, steps, scope, share, seed
 ):
     network, free = layers(width, seed, share)
     first = {name: value.detach().clone() for name, value in network.items()}
     channels = Chained() if scope == "channel" else None
-    gradual = GradualRelease(Pruning(free, ratio, scope, channels=channels))
+    path = ReleasePath(Pruning(free, scope, channels), steps)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     generator = torch.Generator().manual_seed(seed)
-    stages = 0
-    for step in range(steps):
-        before = gradual.keep
-        if not gradual.advance(step, steps, network, optimizer):
-            assert gradual.keep is before
+    for step in range(math.ceil(steps) + 1):
+        before, stage = path.keep, path.stage
+        if not path.advance(step, network, optimizer):
+            assert path.keep is before
+            assert path.stage == stage
             continue
-        stages += 1
-        keep = gradual.keep
+        keep = path.keep
         assert within(keep, before)
-        now = ratio * (1 - (1 - stages / min(STAGES, steps)) ** 3)
-        assert_counts(keep, free, now, scope)
-        if scope == "channel":
+        assert_counts(keep, free, 1 - LAST_SHARE ** (path.stage / STAGES), scope)
+        if scope == "channel" and path.stage == stage + 1:
             assert_whole_channels(keep, before, free)
         for name, value in network.items():
             assert bool((value[free[name] & ~keep[name]] == 0).all())
@@ -130,8 +133,7 @@ def test_masks_only_shrink_and_their_counts_are_exact_at_every_stage(
         with torch.no_grad():  # what is kept is trained on, and its order changes
             for name, value in network.items():
                 value += keep[name] * torch.randn(value.shape, generator=generator)
-    assert stages == min(STAGES, steps)
-    assert_counts(gradual.keep, free, ratio, scope)
+    assert path.stage >= STAGES
 
 
 def assert_counts(keep, free, ratio, scope):
@@ -160,26 +162,46 @@ def assert_whole_channels(keep, before, free):
 @PROPERTY
 def test_stages_are_spread_evenly_over_the_steps(steps):
     network, free = layers(1, 0)
-    gradual = GradualRelease(Pruning(free, 0.5, "global"))
+    path = ReleasePath(Pruning(free, "global"), steps)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    begins = [step for step in range(steps) if gradual.advance(step, steps, network, optimizer)]
+    begins = [step for step in range(steps) if path.advance(step, network, optimizer)]
     assert begins[0] == 0
     distances = [after - before for before, after in pairwise([*begins, steps])]
     assert max(distances) - min(distances) <= 1
 
 
+@given(st.floats(1e-6, 1), st.floats(1e-6, 1), st.floats(0.1, 500))
+@PROPERTY
+def test_a_smaller_share_leaves_the_path_later_and_after_the_stages_that_keep_more(
+    one, other, steps
+):
+    path = ReleasePath(Pruning({}, "global"), steps)
+    few, many = sorted((one, other))
+    assert path.step_of(many) <= path.step_of(few)
+    assert path.step_of(1.0) == 0
+    assert path.step_of(LAST_SHARE) == round(steps)
+    for stage in (1, 7, 13):
+        share = LAST_SHARE ** (stage / STAGES)
+        assert path.step_of(share) == round(stage * steps / STAGES)
+        assert path.step_of(1 - (1 - share)) == path.step_of(share)
+        assert path.step_of(share * 1.001) == round((stage - 1) * steps / STAGES)
+
+
 def test_what_is_released_is_the_smallest_of_that_moment_and_comes_back_no_more():
     network = nn.ParameterDict({"a": nn.Parameter(torch.arange(1.0, 11))})
-    free = {"a": torch.ones(10, dtype=torch.bool)}
-    gradual = GradualRelease(Pruning(free, 0.8, "global"))
+    path = ReleasePath(Pruning({"a": torch.ones(10, dtype=torch.bool)}, "global"), 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    gradual.advance(0, 2, network, optimizer)  # ⌊10 (1 − 0.8 · 7/8)⌋ = 3
-    assert gradual.keep["a"].tolist() == [False] * 7 + [True] * 3
-    with torch.no_grad():
-        network["a"].copy_(torch.tensor([50.0, 0, 0, 0, 0, 0, 0, 3, 2, 1]))
-    gradual.advance(1, 2, network, optimizer)
-    assert gradual.keep["a"].tolist() == [False] * 7 + [True, True, False]
-    assert network["a"].tolist() == [0] * 7 + [3, 2, 0]
+    path.advance(0, network, optimizer)  # six stages at once: ⌊10 · 0.005^(6/20)⌋ = 2
+    assert path.keep["a"].tolist() == [False] * 8 + [True, True]
+    network = nn.ParameterDict({"a": nn.Parameter(torch.arange(1.0, 11))})
+    path = ReleasePath(Pruning({"a": torch.ones(10, dtype=torch.bool)}, "global"), 20)
+    for step in range(4):  # ⌊10 · 0.005^(4/20)⌋ = 3
+        path.advance(step, network, optimizer)
+        if step == 0:
+            with torch.no_grad():
+                network["a"].copy_(torch.tensor([0, 0, 0, 5.0, 6, 7, 3, 2, 1, 8]))
+    assert path.keep["a"].tolist() == [False] * 4 + [True, True] + [False] * 3 + [True]
+    assert network["a"].tolist() == [0, 0, 0, 0, 6, 7, 0, 0, 0, 8]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -194,10 +216,10 @@ def test_the_optimiser_forgets_what_it_knew_of_released_weights_alone(optimizer)
         network["a"].masked_fill_(free["a"], 0.0)  # is released without a change of any bit
     known = network["b"], "momentum_buffer" if schedule.optimizer == "sgd" else "exp_avg_sq"
     optimizer.state[known[0]][known[1]].fill_(math.inf)  # and infinity times 0 is not 0
-    gradual = GradualRelease(Pruning(free, 0.9, "global"))
-    gradual.advance(0, 1, network, optimizer)
+    path = ReleasePath(Pruning(free, "global"), 10)
+    path.advance(0, network, optimizer)
     for name, value in network.items():
-        gone = free[name] & ~gradual.keep[name]
+        gone = free[name] & ~path.keep[name]
         moments = [
             moment for moment in optimizer.state[value].values() if moment.shape == value.shape
         ]
@@ -213,12 +235,12 @@ def test_weights_that_are_not_finite_are_refused_and_a_training_of_them_has_dive
     with torch.no_grad():
         network["b"].fill_(math.nan)
     with pytest.raises(PackingError, match="b: weights that are not finite"):
-        GradualRelease(Pruning(free, 0.5, "global")).advance(0, 1, network, optimizer)
+        ReleasePath(Pruning(free, "global"), 1).advance(0, network, optimizer)
     which = learner()
-    pruning = pruning_of(which, free_of(which), 0.5)
-    config = fit_config(3, 1e30, 0, optimizer="sgd")
+    pruning = pruning_of(which, free_of(which))
+    config = path_config(9, 1e30, 0, optimizer="sgd")
     with pytest.raises(TrainingError, match="not finite in epoch 1; lower the learning rate") as it:
-        release(which, start(which), pruning, config)
+        release(which, start(which), pruning, 0.5, config)
     assert it.value.epochs == 1
 
 
@@ -238,9 +260,9 @@ def test_what_is_released_is_0_and_stays_so_and_what_is_frozen_keeps_its_bits(
 ):
     which = learner()
     before, free = start(which), free_of(which, share)
-    pruning = pruning_of(which, free, ratio, scope)
+    pruning = pruning_of(which, free, scope)
     moves = {"optimizer": optimizer, "momentum": 0.9, "weight_decay": 0.3}
-    state, keep = release(which, before, pruning, fit_config(epochs, 0.05, 0, **moves))
+    state, keep = release(which, before, pruning, ratio, path_config(epochs, 0.05, 0, **moves))
     after = fit(which, state, fit_config(2, 0.05, 1, **moves), keep).state
     assert within(keep, free)
     assert_counts(keep, free, ratio, scope)
@@ -248,23 +270,70 @@ def test_what_is_released_is_0_and_stays_so_and_what_is_frozen_keeps_its_bits(
         for trained in (state, after):
             assert bool((trained[name][mask & ~keep[name]] == 0).all())
             assert states_equal({"frozen": trained[name][~mask]}, {"frozen": before[name][~mask]})
-    assert not torch.equal(state["head.bias"], before["head.bias"])
+    stages = int(math.log(1 - ratio) / math.log(LAST_SHARE) * STAGES + 1e-9)
+    trained = round(stages * epochs * BATCHES / STAGES) > 0
+    assert torch.equal(state["head.bias"], before["head.bias"]) != trained
 
 
-def test_a_ratio_of_0_is_a_training_that_releases_nothing():
-    first, second = learner(), learner()
-    free, config = free_of(first), fit_config(1, 0.01, 0)  # one validation: the last is the best
-    state, keep = release(first, start(first), pruning_of(first, free, 0.0), config)
+def test_a_ratio_of_0_needs_no_training():
+    which = learner()
+    before, free = start(which), free_of(which)
+    state, keep = release(which, before, pruning_of(which, free), 0.0, path_config(4, 0.01, 0))
     assert states_equal(keep, free)
-    assert states_equal(state, fit(second, start(second), config, free).state)
+    assert states_equal(state, before)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("epochs", [0.4, 3, 7])
+def test_a_share_was_on_the_way_to_any_smaller_one(tmp_path, scope, epochs):
+    """A search releases once, as far as needed, and has the states that each release would have."""
+    which = learner()
+    before, free = start(which), free_of(which)
+    pruning, config = pruning_of(which, free, scope), path_config(epochs, 0.02, 1)
+    checkpoint = Checkpoint(tmp_path / "path", "")
+    for further in (1, 3, 9):  # epochs; the training goes on where it was
+        path = ReleasePath(pruning, epochs * BATCHES, remember=True)
+        fit(which, before, config.of_length(float(further)), free, checkpoint, release=path)
+        path.remembered(further * BATCHES, which.network)
+        for ratio in (0.0, 0.3, 0.8, 0.97, 0.999):
+            step = path.step_of(1 - ratio)
+            found = path.at(step, before)
+            assert (found is None) == (step > further * BATCHES)
+            if found is not None:
+                state, keep = pruning.at_once(found[0], ratio, found[1])
+                alone, same = release(learner(), before, pruning, ratio, config)
+                assert states_equal(keep, same)
+                assert states_equal(state, alone)
+
+
+def test_a_longer_training_at_one_rate_goes_on_from_a_shorter_one_and_no_other_does(
+    tmp_path, capsys
+):
+    which = learner()
+    before, free = start(which), free_of(which)
+
+    def goes_on(name, config, further):
+        checkpoint = Checkpoint(tmp_path / name, "")
+        fit(which, before, config, free, checkpoint)
+        capsys.readouterr()
+        state = fit(which, before, further, free, checkpoint).state
+        went_on = "goes on after epoch" in capsys.readouterr().out
+        assert states_equal(state, fit(which, before, further, free).state)
+        return went_on
+
+    flat = path_config(2, 0.02, 1)
+    assert goes_on("flat", flat, flat.of_length(4.0))
+    assert not goes_on("part", flat.of_length(1.5), flat.of_length(4.0))
+    falls = fit_config(2, 0.02, 1)
+    assert not goes_on("falls", falls, falls.of_length(4.0))
 
 
 def test_the_last_state_is_returned_with_its_score_since_only_it_has_released_all(monkeypatch):
     which, scores = learner(), iter([0.9, 0.5, 0.1])
     monkeypatch.setattr(loop, "score", lambda seen: next(scores))
-    gradual = GradualRelease(pruning_of(which, free_of(which), 0.9))
-    config = fit_config(3, 0.05, 0)
-    result = fit(which, start(which), config, gradual.pruning.free, release=gradual)
+    path = ReleasePath(pruning_of(which, free_of(which)), 3 * BATCHES)
+    config = path_config(3, 0.05, 0)
+    result = fit(which, start(which), config, path.pruning.free, release=path)
     assert (result.epoch, result.score) == (3, 0.1)
     assert states_equal(result.state, which.network.state_dict())
 
@@ -272,7 +341,7 @@ def test_the_last_state_is_returned_with_its_score_since_only_it_has_released_al
 def test_a_release_at_once_keeps_the_largest_weights_with_their_bits():
     which = learner()
     state, free = start(which), free_of(which)
-    after, keep = pruning_of(which, free, 0.6).at_once(state)
+    after, keep = pruning_of(which, free).at_once(state, 0.6)
     assert states_equal(keep, keep_masks({name: state[name] for name in free}, free, 0.6, "global"))
     assert after.keys() == state.keys()
     for name, value in after.items():
@@ -289,7 +358,7 @@ SCHEDULE = Training(optimizer="sgd", learning_rate=0.1).for_training()
 
 @given(epochs=st.one_of(st.integers(1, 100), st.floats(0.01, 100)))
 @PROPERTY
-def test_release_and_retraining_share_the_epochs_and_one_course_of_the_learning_rate(epochs):
+def test_release_and_retraining_share_the_epochs(epochs):
     schedule = SCHEDULE.model_copy(update={"epochs": float(epochs)})
     first, second = schedule.parts("gradual")
     assert first.epochs > 0
@@ -298,10 +367,9 @@ def test_release_and_retraining_share_the_epochs_and_one_course_of_the_learning_
     assert abs(first.epochs - second.epochs) <= 1 + epochs % 1
     if epochs >= 2:
         assert first.epochs == int(first.epochs)
-    assert (first.begin, first.end, second.end) == (0, second.begin, 1)
-    assert first.end == pytest.approx(first.epochs / epochs)
+    assert (first.constant, second.constant) == (True, False)
     for part in (first, second):
-        same = {"epochs": 1.0, "begin": 0.0, "end": 1.0}
+        same = {"epochs": 1.0, "constant": False}
         assert part.model_copy(update=same) == schedule.model_copy(update=same)
     assert schedule.parts("once") == (None, schedule)
 
@@ -313,25 +381,26 @@ def test_release_and_retraining_take_half_of_the_epochs_where_nothing_else_is_sa
     assert schedule.epochs == (retrain or max(1, epochs // 2))
 
 
-@pytest.mark.parametrize(
-    ("epochs", "decrease"), [*product((1, 2, 4, 5), ("cosine", "step")), (0.5, "cosine")]
-)
-def test_each_step_of_both_has_the_rate_of_one_training_as_long(monkeypatch, epochs, decrease):
+@pytest.mark.parametrize("decrease", ["cosine", "step"])
+def test_the_release_has_the_rate_of_the_start_and_the_retraining_its_whole_course(
+    monkeypatch, decrease
+):
     rates, real = [], loop.GradientMasks.before_step
     monkeypatch.setattr(
         loop.GradientMasks, "before_step", lambda self, rate: (rates.append(rate), real(self, rate))
     )
     which = learner()
-    config = fit_config(epochs, 0.1, 0, optimizer="sgd", schedule=decrease)
-    fit(which, start(which), config)
+    config = fit_config(8, 0.1, 0, optimizer="sgd", schedule=decrease)
+    first, second = config.schedule.parts("gradual")
+    fit(which, start(which), replace(config, schedule=second))
     expected = rates.copy()
     rates.clear()
-    first, second = config.schedule.parts("gradual")
-    pruning = pruning_of(which, free_of(which), 0.5)
-    state, keep = release(which, start(which), pruning, replace(config, schedule=first))
+    pruning = pruning_of(which, free_of(which))
+    state, keep = release(which, start(which), pruning, 0.99, replace(config, schedule=first))
     fit(which, state, replace(config, schedule=second), keep)
-    assert rates == pytest.approx(expected)
-    assert len(rates) == steps_of(epochs, BATCHES)
+    released = len(rates) - len(expected)
+    assert released == ReleasePath(pruning, 4 * BATCHES).step_of(1 - 0.99) > 0
+    assert rates == [0.1] * released + expected
 
 
 # --- the same bits
@@ -342,8 +411,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_gives_others(scope):
     results = []
     for seed in (1, 1, 2):
         which = learner()
-        pruning = pruning_of(which, free_of(which), 0.7, scope)
-        results.append(release(which, start(which), pruning, fit_config(2, 0.01, seed)))
+        pruning = pruning_of(which, free_of(which), scope)
+        results.append(release(which, start(which), pruning, 0.9, path_config(4, 0.01, seed)))
     (state, keep), (same, same_keep), (other, _) = results
     assert states_equal(state, same)
     assert states_equal(keep, same_keep)
@@ -362,12 +431,12 @@ def test_the_same_seed_gives_the_same_bits_and_another_gives_others(scope):
 def test_a_release_that_was_killed_goes_on_to_the_same_bits_and_masks(
     tmp_path, monkeypatch, capsys, scope, optimizer, spec, killed_at
 ):
-    config = fit_config(4, 0.02, 1, optimizer=optimizer, weight_decay=0.1)
+    config = path_config(4, 0.02, 1, optimizer=optimizer, weight_decay=0.1)
 
     def released(checkpoint=None):
         which = learner(spec, size=8 if spec else 4)
-        pruning = pruning_of(which, free_of(which, 1.0), 0.8, scope)
-        return release(which, start(which), pruning, config, checkpoint)
+        pruning = pruning_of(which, free_of(which, 1.0), scope)
+        return release(which, start(which), pruning, 1 - LAST_SHARE, config, checkpoint)
 
     expected, keep = released()
     path, steps, real = tmp_path / "pruned.checkpoint", [], loop.GradientMasks.before_step
@@ -402,24 +471,23 @@ def test_a_checkpoint_of_another_release_is_not_taken(tmp_path, capsys):
     free = free_of(learner())
     fewer = {name: mask.clone() for name, mask in free.items()}
     next(iter(fewer.values()))[0] = False
-    known = Pruning(free, 0.7, "global")
+    known = Pruning(free, "global"), 8.0
     others = (
         None,  # a training that releases nothing
-        replace(known, ratio=0.6),
-        replace(known, scope="layer"),
-        replace(known, factors={next(iter(free)): 2.0}),
-        replace(known, free=fewer),
+        (known[0], 9.0),
+        (replace(known[0], scope="layer"), 8.0),
+        (replace(known[0], free=fewer), 8.0),
     )
-    config = fit_config(2, 0.02, 1)
+    config = path_config(2, 0.02, 1)
 
-    def trained(path, pruning):
+    def trained(name, given):
         """The state, and whether it went on."""
         which = learner()
         capsys.readouterr()
-        gradual = GradualRelease(pruning) if pruning else None
-        masks = pruning.free if pruning else free
-        checkpoint = Checkpoint(tmp_path / path, "key")
-        state = fit(which, start(which), config, masks, checkpoint, release=gradual).state
+        path = ReleasePath(*given) if given else None
+        masks = path.pruning.free if path else free
+        checkpoint = Checkpoint(tmp_path / name, "key")
+        state = fit(which, start(which), config, masks, checkpoint, release=path).state
         return state, "goes on" in capsys.readouterr().out
 
     for number, other in enumerate(others):
@@ -494,14 +562,14 @@ def test_the_dense_network_teaches_and_is_not_changed(monkeypatch, kind):
 
     monkeypatch.setattr(type(which.network), "forward", seen)
     pupil, before = distilled(which, dense), start(which)
-    pruning = pruning_of(which, free_of(which, 1.0), 0.5)
-    state, _ = release(pupil, before, pruning, fit_config(2, 0.05, 0))
+    pruning, config = pruning_of(which, free_of(which, 1.0)), path_config(2, 0.05, 0)
+    state, _ = release(pupil, before, pruning, 1 - LAST_SHARE, config)
     (teacher,) = set(teachers)
     assert len(teachers) == 4  # batches
     assert states_equal(teacher.state_dict(), given)
     assert states_equal(dense, given)
     assert all(value.grad is None and not value.requires_grad for value in teacher.parameters())
-    alone, _ = release(which, before, pruning, fit_config(2, 0.05, 0))
+    alone, _ = release(which, before, pruning, 1 - LAST_SHARE, config)
     assert not states_equal(state, alone)
 
 

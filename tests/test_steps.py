@@ -54,7 +54,9 @@ def configuration(method, **changes):
 
 def searching(scope="layer", **changes):
     """Packing with a search, and a cap of 0.4 for every task."""
-    method = {"ratio": {"search": "tpe", "budget": 0.5}, "scope": scope}
+    # whatever is tried holds
+    search = {"search": "tpe", "min_tolerance": 0.9, "max_tolerance": 0.95}
+    method = {"ratio": search, "scope": scope}
     return configuration(method | {"expected_tasks": 1, "tail_share": 0.4}, **changes)
 
 
@@ -138,7 +140,7 @@ def test_the_same_seed_gives_the_same_bytes_in_every_file_and_another_gives_othe
         assert first != other[f"nodes/small/{name}.safetensors"].read_bytes()
     left = {path for path in (tmp_path / "one").rglob("*") if path.is_file()} - set(one.values())
     # a checkpoint stays until somebody has accepted the result
-    names = ("dense", "held", "pruned", "network", "choice")
+    names = ("dense", "held", "choice")
     unfinished = {f"{name}.checkpoint" for name in names}
     assert {path.name for path in left} == {"a.faults.csv", "b.faults.csv"} | unfinished
 
@@ -154,8 +156,8 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
         assert decided["ratio"] >= 1 - 0.4 - 1e-9
         assert record.owned <= 0.4 * record.free_before
     trials, later = (pd.read_csv(done[f"{node}/trials.csv"]) for node in nodes)
-    assert trials["role"].tolist()[:3] == ["reference", "reference", "short"]
-    assert decided["cost"] == pytest.approx(later["cost"].sum())
+    assert trials["role"].tolist()[:2] == ["reference", "trial"]
+    assert decided["cost"] <= later["cost"].sum()
     table = pd.read_csv(tmp_path / "tables/scores.csv")
     assert table[["prefix", "task", "position"]].to_numpy().tolist() == [
         ["a", "a", 1],
@@ -369,7 +371,7 @@ def test_a_release_that_was_killed_goes_on_to_the_same_bytes(
     tmp_path, capsys, monkeypatch, killed_after
 ):
     training = {"epochs": 1, "retrain_epochs": 6, "batch_size": 16}
-    jobs = jobs_of(configuration({"ratio": 0.7}, training=training))
+    jobs = jobs_of(configuration({"ratio": 0.995}, training=training))
     job = jobs["prune small/m/seed0/a"]
     for folder in (tmp_path / "killed", tmp_path / "alone"):
         call(jobs["prepare a"], folder)
@@ -413,7 +415,7 @@ def test_a_release_at_once_reads_no_images_and_moves_nothing(tmp_path):
 def test_a_training_that_was_killed_does_not_go_on_with_other_data_or_another_job(
     tmp_path, capsys, rule
 ):
-    jobs = jobs_of(configuration({"ratio": 0.5}))
+    jobs = jobs_of(configuration({"ratio": 0.99}))
     for title in ("prepare a", "train small/dense/seed0/a", "prune small/m/seed0/a"):
         call(jobs[title], tmp_path)
     job = jobs["train small/dense/seed0/a" if rule == "train" else f"{rule} small/m/seed0/a"]
@@ -439,15 +441,14 @@ def test_a_training_that_was_killed_does_not_go_on_with_other_data_or_another_jo
         pytest.param({"scope": "global", "release": "once"}, marks=pytest.mark.slow),
         pytest.param({"scope": "channel", "distill": False}, marks=pytest.mark.slow),
         pytest.param(
-            {"scope": "global", "search": {"space": "groups", "budget": 9.0}},
-            marks=pytest.mark.slow,
+            {"scope": "global", "search": {"search": "tpe", "budget": 9.0}}, marks=pytest.mark.slow
         ),
     ],
     ids=str,
 )
 def test_what_a_search_hands_over_is_what_pruning_and_retraining_would_make(tmp_path, settings):
     # whatever is tried holds
-    search = {"search": "tpe", "min_tolerance": 0.9, "max_tolerance": 0.95}
+    search = {"search": "bayes", "min_tolerance": 0.9, "max_tolerance": 0.95}
     search |= settings.get("search", {})
     others = {key: value for key, value in settings.items() if key != "search"}
     training = {"epochs": 2, "retrain_epochs": 3, "batch_size": 16}

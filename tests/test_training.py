@@ -10,7 +10,6 @@ from acll.networks.build import build
 from acll.networks.partition import partition
 from acll.networks.spec import BackboneNetwork
 from acll.search.retraining import Retraining, trial_runner
-from acll.search.trials import Candidate
 from acll.training import loop
 from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
@@ -219,55 +218,57 @@ def trials_of(which, learning_rate=0.002, epochs=6, release="gradual", on_held=N
         name: torch.ones(state[name].shape, dtype=torch.bool)
         for name in partition(which.network).shared
     }
-    schedule = fit_config(epochs, learning_rate, 0, **settings).schedule
-    own = Retraining(
-        which, schedule, state, free, "global", release, True, (3, 4), None, checkpoints
+    schedule, pruning = (
+        fit_config(epochs, learning_rate, 0, **settings).schedule,
+        Pruning(free, "global"),
     )
+    own = Retraining(which, schedule, state, pruning, release, True, (3, 4), checkpoints)
     return state, trial_runner(own, on_held)
 
 
 @pytest.mark.parametrize("release", ["gradual", "once"])
-def test_a_trial_starts_from_the_dense_state_each_time(release):
-    which = learner(task=tiny_task("a", samples=16))
+def test_a_trial_does_not_depend_on_those_before_it(release):
+    task = tiny_task("a", samples=16)
+    which = learner(task=task)
     state, run_trial = trials_of(which, release=release)
     before = {name: value.clone() for name, value in state.items()}
-    first = run_trial(Candidate(0.3), 6, 0, None)
-    other = run_trial(Candidate(0.3), 6, 1, None)
+    first = run_trial(0.3, 0.0)
+    smaller = run_trial(0.01, 0.0)
     assert states_equal(state, before)
-    assert run_trial(Candidate(0.3), 6, 0, None) == first
-    assert first.epochs_run == other.epochs_run == 6
-    assert run_trial(Candidate(0.3), 0.4, 0, None).epochs_run == 0.5  # two batches of four
+    assert run_trial(0.3, 0.0) == first
+    assert first.epochs_run == smaller.epochs_run == (3 if release == "gradual" else 6)
+    _, alone = trials_of(learner(task=task), release=release)
+    assert alone(0.01, 0.0) == smaller
 
 
-def test_a_trial_of_no_epochs_scores_the_dense_network():
+def test_a_trial_without_a_threshold_scores_the_dense_network():
     which = learner(task=tiny_task("a", samples=16))
     state, run_trial = trials_of(which)
-    got = run_trial(Candidate(1.0), 0, 0, None)
+    got = run_trial(1.0, None)
     which.network.load_state_dict(state)
     (seen,) = which.validate()
     assert (got.score, got.epochs_run) == (score(seen), 0)
 
 
 @pytest.mark.parametrize("release", ["gradual", "once"])
-def test_a_full_trial_that_holds_hands_over_what_release_and_retraining_come_to(release):
+def test_a_trial_that_holds_hands_over_what_release_and_retraining_come_to(release):
     which = learner(task=tiny_task("a", samples=16))
     held = []
     state, run_trial = trials_of(
         which, release=release, on_held=lambda *result: held.append(result)
     )
-    run_trial(Candidate(0.3), 6, None, 2.0)  # nothing reaches that
-    run_trial(Candidate(0.3), 6, 0, None)
+    run_trial(0.1, 2.0)  # nothing reaches that
     assert held == []
-    measured = run_trial(Candidate(0.3), 6, None, 0.0)
+    measured = run_trial(0.3, 0.0)
     ((kept, result, keep),) = held
     assert (kept, result.score) == (0.3, measured.score)
     first, second = fit_config(6, 0.002, 0).schedule.parts(release)
     free = {name: torch.ones_like(mask) for name, mask in keep.items()}
-    own, pruning = distilled(which, state), Pruning(free, 0.7, "global")
+    own, pruning = distilled(which, state), Pruning(free, "global")
     if first is None:
-        smaller, masks = pruning.at_once(state)
+        smaller, masks = pruning.at_once(state, 0.7)
     else:
-        smaller, masks = gradual_release(own, state, pruning, FitConfig(first, 3))
+        smaller, masks = gradual_release(own, state, pruning, 0.7, FitConfig(first, 3))
     assert states_equal(masks, keep)
     expected = fit(own, smaller, FitConfig(second, 4), masks)
     assert states_equal(result.state, expected.state)
@@ -276,10 +277,10 @@ def test_a_full_trial_that_holds_hands_over_what_release_and_retraining_come_to(
 
 @pytest.mark.parametrize(
     ("threshold", "writes"),
-    [(0.0, 1), (0.0, 4), (0.0, 5), (0.0, 8), (2.0, 5), (2.0, 6)],
+    [(0.0, 1), (0.0, 3), (0.0, 4), (0.0, 7), (2.0, 4), (2.0, 5)],
 )
-def test_a_full_trial_that_is_killed_goes_on_to_the_same_result(tmp_path, threshold, writes):
-    """One that holds, and one that ends after half of the validations that follow the release."""
+def test_a_trial_that_is_killed_goes_on_to_the_same_result(tmp_path, threshold, writes):
+    """One that holds, and one that ends after half of its validations."""
 
     def trial(*checkpoints):
         held = []
@@ -289,12 +290,13 @@ def test_a_full_trial_that_is_killed_goes_on_to_the_same_result(tmp_path, thresh
             on_held=lambda *result: held.append(result),
             checkpoints=checkpoints,
         )
-        return run_trial(Candidate(0.3), 8, None, threshold), held
+        return run_trial(0.03, threshold), held
 
+    released = 3  # epochs: ⌈13/20 · 4⌉
     expected, held = trial(None, None)
     paths = tmp_path / "release", tmp_path / "retrain"
     with pytest.raises(KeyboardInterrupt):
-        trial(killing(paths[0], "", writes), killing(paths[1], "", writes - 4))
+        trial(killing(paths[0], "", writes), killing(paths[1], "", writes - released))
     got, held_again = trial(*(Checkpoint(path, "") for path in paths))
     assert got == expected
     assert len(held_again) == len(held) == (threshold == 0)
@@ -303,11 +305,10 @@ def test_a_full_trial_that_is_killed_goes_on_to_the_same_result(tmp_path, thresh
         assert states_equal(one[2], other[2])
 
 
-def test_a_full_trial_ends_when_it_can_hardly_reach_its_threshold():
+def test_a_trial_ends_when_it_can_hardly_reach_its_threshold():
     _, run_trial = trials_of(learner(task=tiny_task("a", samples=16)), epochs=16)
-    assert run_trial(Candidate(0.3), 16, None, 2.0).epochs_run < 16
-    assert run_trial(Candidate(0.3), 16, None, 2.0).epochs_run >= 8 + 4  # half of its validations
-    assert run_trial(Candidate(0.3), 16, None, 0.0).epochs_run == 16
+    assert 4 <= run_trial(0.3, 2.0).epochs_run < 8  # half of its validations, at least
+    assert run_trial(0.3, 0.0).epochs_run == 8
 
 
 def test_a_training_that_diverges_says_what_to_change():
@@ -355,12 +356,11 @@ def test_a_network_that_is_not_finite_is_no_result_though_its_loss_is(loss, what
 
 @pytest.mark.parametrize("release", ["gradual", "once"])
 def test_a_trial_that_diverges_has_failed_and_ends_no_search(release):
-    _, run_trial = trials_of(learner(), 1e30, 3, release, optimizer="sgd")
-    got = run_trial(Candidate(0.3), 3, 0, None)
-    assert (got.score, got.standard_error, got.diverged) == (0, 0, True)
-    assert got.epochs_run == 1
-    of_one_batch = 1 / 3 if release == "once" else 2 / 3  # one in the release, one after it
-    assert run_trial(Candidate(0.3), 0.4, 0, None).epochs_run <= of_one_batch
+    _, run_trial = trials_of(learner(), 1e30, 8, release, optimizer="sgd")
+    for kept in (0.01, 0.9):  # of the second, a release needs no training
+        got = run_trial(kept, 0.5)
+        assert (got.score, got.standard_error, got.diverged) == (0, 0, True)
+        assert got.epochs_run == (0 if release == "gradual" and kept == 0.01 else 1)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "dice", "cross_entropy_dice"])

@@ -14,7 +14,7 @@ from typing import Any
 
 from acll.errors import UserError
 
-CHECKPOINT_PARTS = ("release", "retrain")  # of a full trial of a search
+CHECKPOINT_PARTS = ("release", "retrain")  # of a trial of a search
 UNFINISHED = ".partial"  # ending of a file that is not whole yet
 # what a disk says that has no room, for anybody or for this user, or takes nothing
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)

@@ -23,8 +23,7 @@ from acll.evaluation.style import (
 )
 from acll.evaluation.words import METRIC_WORDS
 from acll.node import Node
-from acll.search.choice import monotone_fit
-from acll.search.trials import FULL, SCALE_PREFIX
+from acll.search.trials import REFERENCE
 
 
 def scores(matrix: pd.DataFrame, final: pd.DataFrame) -> Figure:
@@ -123,8 +122,8 @@ def shares(final: pd.DataFrame) -> Figure:
 def searches(traces: Sequence[tuple[str, pd.DataFrame, Mapping[str, Any]]]) -> Figure:
     """Draw each search in a panel: validation score against kept share.
 
-    It shows short and full trials, the fit, reference and tolerance, the cap, the choice and
-    its interval. traces: of each search its node, its table of trials and its choice.
+    It shows the trials, reference and tolerance, the cap, the choice and its interval. traces: of
+    each search its node, its table of trials and its choice.
     """
     columns = min(3, len(traces))
     height, width = (3.0, 3.6) if len(traces) > 1 else (4.8, 5.4)
@@ -184,9 +183,8 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
         linewidth=0,
         label="tolerance below the reference",
     )
-    is_dense, is_full = trials["epochs"] == 0, trials["role"] == FULL
-    is_short = ~is_dense & ~is_full
-    as_chosen = _with_chosen_scales(trials, choice["group_log_scale"])
+    is_dense = trials["role"] == REFERENCE
+    held = ~is_dense & (trials["score"] >= choice["threshold"])
     # what diverged has the score 0, which would press everything else together: it stands below
     diverged = trials["diverged"].astype(bool)
     measured = [choice["threshold"], choice["reference_score"], *trials.loc[~diverged, "score"]]
@@ -195,9 +193,8 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
     bottom = low - room
     kinds = (
         (is_dense, "*", COLOURS[0], "dense network"),
-        (~diverged & is_full, "D", COLOURS[0], "full trials"),
-        (~diverged & is_short & as_chosen, "o", COLOURS[1], "short trials"),
-        (~diverged & is_short & ~as_chosen, "x", COLOURS[4], "other ratios of the groups"),
+        (held, "o", COLOURS[0], "trials that held"),
+        (~diverged & ~is_dense & ~held, "x", COLOURS[1], "trials that failed"),
         (diverged, "v", COLOURS[7], "diverged: no score"),
     )
     for of_kind, marker, colour, label in kinds:
@@ -209,37 +206,11 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
             )
             hover(points, [_trial(row) for row in own.to_dict("records")])
     panel.set_ylim(bottom - room / 2, min(high + room, max(1.0, high) + 0.02))
-    short = trials[~diverged & is_short & as_chosen]
-    thresholds = short["threshold"].dropna()
-    if len(thresholds):
-        panel.axhline(
-            thresholds.iloc[-1],
-            color=COLOURS[1],
-            linestyle=":",
-            linewidth=1,
-            label="threshold of short trials",
-        )
-        fit = monotone_fit(short["kept_share"].tolist(), short["score"].tolist())
-        panel.plot(*fit, color=COLOURS[1], linewidth=1, label="monotone fit")
 
 
 def _trial(row: Mapping[Any, Any]) -> str:
     """Return a trial in words."""
     came = "diverged" if row["diverged"] else f"validation score {row['score']:.4f}"
-    if not row["epochs"]:
+    if row["role"] == REFERENCE:
         return f"trial {row['number']}: the dense network, {came}"
     return f"trial {row['number']}: kept {row['kept_share']:.3g}, {row['epochs']:g} epochs, {came}"
-
-
-def _with_chosen_scales(trials: pd.DataFrame, chosen: Mapping[str, float]) -> "pd.Series[bool]":
-    """Return which trials had the scales of groups that were chosen.
-
-    chosen: logarithms of the factors; a group that is not there has the factor 1.
-    """
-    same = pd.Series(True, index=trials.index)
-    for column in trials.columns:
-        if column.startswith(SCALE_PREFIX):
-            # trials from before the scales were searched have none, which is a factor of 1
-            scales = trials[column].astype(float).fillna(0.0)
-            same &= np.isclose(scales, chosen.get(column.removeprefix(SCALE_PREFIX), 0.0))
-    return same

@@ -43,7 +43,7 @@ CAPTIONS = {
     "layers": "For the first seed and order.",
     "difficulty": "Harder tasks tend to need more of the network, unless they are hardly learned "
     "at all.",
-    "search": "Short and full trials, fit, tolerance, cap, choice and its interval.",
+    "search": "Trials, tolerance, cap, choice and its interval.",
     "curves": "Each task in its turn, before pruning.",
 }
 MASKS = (

@@ -4,9 +4,9 @@ PackNet (Mallya & Lazebnik, CVPR 2018) with a ratio that is fixed or, for each t
 (Srivastava, Berman, Blaschko & Tuia, BMVC 2019).
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag
 
 from acll.methods.base import FreeWeights, Method, TrainFreeWeights
 from acll.search.settings import Search
@@ -41,7 +41,7 @@ class Packing(Method):
     )
     release: Release = Field(
         "gradual",
-        description="release step by step, in the first half of the epochs of release and "
+        description="release step by step, in up to half of the epochs of release and "
         "retraining (`gradual`), or all at once before them (`once`), as PackNet",
     )
     distill: bool = Field(
@@ -66,22 +66,15 @@ class Packing(Method):
         True, description="whether these bounds hold; without them early tasks may take everything"
     )
 
-    @model_validator(mode="after")
-    def _groups_are_ranked_together(self) -> Self:
-        if (
-            isinstance(self.ratio, Search)
-            and self.ratio.space == "groups"
-            and self.scope != "global"
-        ):
-            raise ValueError(
-                "`space: groups` needs `scope: global`: each group ranks its weights by themselves"
-            )
-        return self
-
     @property
     def searches(self) -> bool:
         """Whether the ratio of each task is searched."""
         return isinstance(self.ratio, Search)
+
+    @property
+    def draws(self) -> bool:
+        """Whether hyperopt proposes what a search tries."""
+        return isinstance(self.ratio, Search) and self.ratio.search in ("tpe", "random")
 
     rule_class: ClassVar[Any] = TrainFreeWeights
 

@@ -3,7 +3,6 @@
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -43,7 +42,6 @@ def keep_masks(
     free: Mapping[str, Tensor],
     ratio: float,
     scope: Scope,
-    factors: Mapping[str, float] = MappingProxyType({}),
     channels: Channels | None = None,
     among: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
@@ -54,8 +52,6 @@ def keep_masks(
     ratio: share of the free weights to release, in [0, 1).
     scope: `layer` releases that share of each tensor (PackNet, Mallya & Lazebnik 2018), `global`
         ranks all tensors together, `channel` ranks whole output channels.
-    factors: what the magnitudes of a tensor are multiplied by, 1 where it is absent. They make no
-        difference with `channel`.
     channels: needed for `channel`.
     among: masks of an earlier call with a smaller ratio, where weights are released step by step:
         only what they keep is kept. None: whatever is free may be.
@@ -74,10 +70,7 @@ def keep_masks(
         raise ValueError(f"the release ratio must lie in [0, 1), not {ratio}")
     names = list(weights)
     candidates = free if among is None else among
-    magnitudes = {
-        name: _magnitudes(name, weights[name], candidates[name]) * _factor(factors, name)
-        for name in names
-    }
+    magnitudes = {name: _magnitudes(name, weights[name], candidates[name]) for name in names}
     sizes = {name: int(free[name].sum()) for name in names}
     if scope == "channel":
         assert channels is not None
@@ -101,10 +94,6 @@ def keep_masks(
         mask[candidates[name].cpu()] = torch.from_numpy(kept[name])
         masks[name] = mask
     return masks
-
-
-def _factor(factors: Mapping[str, float], name: str) -> np.float32:
-    return np.float32(factors.get(name, 1.0))
 
 
 def released(

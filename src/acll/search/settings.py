@@ -6,28 +6,29 @@ from pydantic import Field, model_validator
 
 from acll.settings import Settings, Share
 
-Strategy = Literal["tpe", "anneal", "random", "grid", "decay", "fixed"]
+Strategy = Literal["bayes", "tpe", "random", "grid", "decay", "fixed"]
+Prefer = Literal["size", "score"]
 
 
 class Search(Settings):
     """How the release ratio of a task is searched; docs/search.md says what happens."""
 
     search: Strategy = Field(
-        description="`tpe`, `anneal`, `random`: hyperopt's; `grid`: an ascending sweep of kept "
-        "shares; `decay`: a ratio of 0.9 that shrinks until the score holds; `fixed`: no search, "
-        "the same `ratio` for every task"
+        description="`bayes`: bisection of the posterior of the answer; `tpe`, `random`: "
+        "hyperopt's; `grid`: an ascending sweep of kept shares; `decay`: a ratio of 0.9 that "
+        "shrinks until the score holds; `fixed`: no search, the same `ratio` for every task"
     )
     budget: float = Field(
         0.5,
         gt=0,
         description="what the search may cost beyond the release and retraining that follow it, "
-        "in units of the task's dense training; six short trials, and full ones until one holds, "
-        "are made whatever it is",
+        "in units of the task's dense training; trials until one holds are made whatever it is",
     )
-    space: Literal["network", "groups"] = Field(
-        "network",
-        description="one ratio for the whole network, or one for each of up to six `groups` of "
-        "its layers",
+    prefer: Prefer = Field(
+        "size",
+        description="`size`: the smallest share that scores as well as the dense network; "
+        "`score`: the smallest that also scores as well as all that the cap allows, which is "
+        "tried first",
     )
     lower: Share = Field(0.005, description="smallest kept share that is tried")
     z: float = Field(1.0, gt=0, description="tolerance in standard errors of the reference score")

@@ -8,16 +8,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from acll.search.choice import holds
+from acll.search.posterior import PRIOR_FACTOR, Posterior
 from acll.search.settings import Strategy
 from acll.seeds import derived
 
-# random draws before TPE learns from losses; hyperopt's own 20 would be the whole search
-STARTUP = 4
+STARTUP = 1  # random draws before TPE learns from losses; hyperopt's own 20 would be all
 # share of the draws that TPE takes for good ones; hyperopt's own 0.25 leaves one or two of a dozen
 GAMMA = 0.5
 SWEEP_FACTOR = 1.5  # from one kept share of the sweep to the next
@@ -26,23 +24,28 @@ DECAY = 0.9  # what the decay rule starts at, and by which it shrinks the ratio
 
 @dataclass(frozen=True)
 class KnownTrials:
-    """What short trials have shown.
+    """What trials have shown.
 
-    low: the smallest share that may be tried. kept, scores: of the trials in order, the reference
-    first. threshold: the score from which on a share holds. tolerance: how far that is below the
-    reference. seed: of the search.
+    kept, scores: of the trials in order. threshold: the score from which on a share holds.
+    tolerance: how far that is below the reference. low, high: between these lies the answer: above
+    what failed, below what held or what the task may keep. lowest: the smallest share that may be
+    tried. expected: the answer before any trial. seed: of the search.
     """
 
-    low: float
     kept: Sequence[float]
     scores: Sequence[float]
     threshold: float
     tolerance: float
+    low: float
+    high: float
+    lowest: float
+    expected: float
+    posterior: Posterior
     seed: int
 
-    def holds(self) -> bool:
-        """Return whether the last share that was tried held; False where none was tried."""
-        return len(self.scores) > 1 and holds(self.scores[-1], self.threshold)
+    def has_held(self) -> bool:
+        """Return whether any share held."""
+        return any(holds(score, self.threshold) for score in self.scores)
 
 
 Suggest = Callable[[KnownTrials], float | None]  # None: the strategy has its answer
@@ -51,7 +54,7 @@ Suggest = Callable[[KnownTrials], float | None]  # None: the strategy has its an
 def objective_of(
     kept: float, score: float, threshold: float, tolerance: float, low: float
 ) -> float:
-    """Return what the Bayesian search minimises.
+    """Return what hyperopt's search minimises.
 
     Where the score holds, it is the position of the kept share on the log scale from `low` (0) to 1
     (1). Where it does not, it is more than 1, by the shortfall of the score in units of the
@@ -63,14 +66,24 @@ def objective_of(
     return position if shortfall <= 0 else 2 - position + shortfall
 
 
-def _drawn(strategy: Strategy, known: KnownTrials) -> float:
+def _bisected(known: KnownTrials) -> float:
+    """Return the median of the answer, of what lies between the bounds."""
+    return known.posterior.quantile(0.5, known.low, known.high)
+
+
+def _drawn(algorithm: Literal["tpe", "random"], known: KnownTrials) -> float:
+    """Return a draw of hyperopt, within the bounds.
+
+    TPE draws from a normal prior on the log scale, random search evenly from between the bounds.
+    """
     losses = [
-        objective_of(kept, score, known.threshold, known.tolerance, known.low)
-        for kept, score in zip(known.kept, known.scores)
+        objective_of(share, score, known.threshold, known.tolerance, known.lowest)
+        for share, score in zip(known.kept, known.scores, strict=True)
     ]
-    points = [{"kept": math.log(kept)} for kept in known.kept]
-    bounds = {"kept": (math.log(known.low), 0.0)}
-    return math.exp(draw(strategy, bounds, points, losses, known.seed)["kept"])
+    points = [math.log(share) for share in known.kept]
+    bounds = math.log(known.low), math.log(known.high)
+    around = math.log(known.expected) if algorithm == "tpe" else None
+    return math.exp(draw(around, bounds, points, losses, known.seed))
 
 
 def _swept(known: KnownTrials) -> float | None:
@@ -78,10 +91,9 @@ def _swept(known: KnownTrials) -> float | None:
 
     As in CPG (Hung et al. 2019).
     """
-    if known.holds():
+    if known.has_held():
         return None
-    share = known.low if len(known.kept) == 1 else known.kept[-1] * SWEEP_FACTOR
-    return share if share < 1 else None
+    return known.lowest * SWEEP_FACTOR ** len(known.kept)
 
 
 def _decayed(known: KnownTrials) -> float | None:
@@ -89,51 +101,51 @@ def _decayed(known: KnownTrials) -> float | None:
 
     CLsurvey (De Lange et al. 2021) and FACIL (Masana et al. 2022) do so for PackNet.
     """
-    if known.holds():
+    if known.has_held():
         return None
-    share = max(known.low, 1 - DECAY ** len(known.kept))
-    return share if share <= 1 - known.low else None
+    return max(known.lowest, 1 - DECAY ** (len(known.kept) + 1))
 
 
 SUGGEST: Mapping[Strategy, Suggest] = {
+    "bayes": _bisected,
     "tpe": partial(_drawn, "tpe"),
-    "anneal": partial(_drawn, "anneal"),
     "random": partial(_drawn, "random"),
     "grid": _swept,
     "decay": _decayed,
 }
+SWEEPS = ("grid", "decay")  # which end by a rule of their own, whatever they cost
 
 
 def draw(
-    strategy: Strategy,
-    bounds: Mapping[str, tuple[float, float]],
-    points: Sequence[Mapping[str, float]],
+    around: float | None,
+    bounds: tuple[float, float],
+    points: Sequence[float],
     losses: Sequence[float],
     seed: int,
-) -> dict[str, float]:
+) -> float:
     """Return hyperopt's next point, within bounds; a function of the arguments alone.
 
-    strategy: `tpe`, `anneal` or `random`. points, losses: those so far, the reference first, which
-    is no draw.
+    around: where TPE's prior has its mean; None: an even draw. points, losses: those so far.
     """
-    from hyperopt import JOB_STATE_DONE, STATUS_OK, Trials, anneal, hp, rand, tpe
+    from hyperopt import JOB_STATE_DONE, STATUS_OK, Trials, hp, rand, tpe
     from hyperopt.base import Domain
 
-    # the reference counts as a draw for hyperopt
-    of_tpe = partial(tpe.suggest, n_startup_jobs=STARTUP + 1, gamma=GAMMA, verbose=False)
-    algorithm = {"anneal": anneal.suggest, "random": rand.suggest}.get(strategy, of_tpe)
-    space = {name: hp.uniform(name, low, high) for name, (low, high) in bounds.items()}
-    domain = Domain(lambda point: 0.0, space)
+    space = hp.uniform("kept", *bounds)
+    suggest = rand.suggest
+    if around is not None:
+        space = hp.normal("kept", around, math.log(PRIOR_FACTOR))
+        suggest = partial(tpe.suggest, n_startup_jobs=STARTUP, gamma=GAMMA, verbose=False)
+    domain = Domain(lambda point: 0.0, {"kept": space})
     # hyperopt takes what is known as documents of its own: draw one, and put our values into it
     trials = Trials()
     for number, (point, loss) in enumerate(zip(points, losses)):
         document: Any = rand.suggest([number], domain, Trials(), number)[0]
-        document["misc"]["vals"] = {name: [value] for name, value in point.items()}
+        document["misc"]["vals"] = {"kept": [point]}
         document["state"] = JOB_STATE_DONE
         document["result"] = {"loss": loss, "status": STATUS_OK}
         trials.insert_trial_docs([document])
         trials.refresh()
     number = len(losses)
     hyperopt_seed = derived(seed, "suggest", number) % 2**31
-    found = algorithm([number], domain, trials, hyperopt_seed)[0]["misc"]["vals"]
-    return {name: float(np.clip(found[name][0], *bounds[name])) for name in bounds}
+    (found,) = suggest([number], domain, trials, hyperopt_seed)[0]["misc"]["vals"]["kept"]
+    return min(max(float(found), bounds[0]), bounds[1])

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,67 +11,51 @@ import pandas as pd
 from acll.files import write_json
 
 # roles of trials
-REFERENCE = "reference"  # nothing released: the dense network, or a short retraining of it
-SHORT = "short"  # with a short release and retraining
-FULL = "full"  # with the release and the retraining that follow the search
-SCALE_PREFIX = "group_log_scale_"  # of the columns of groups
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What a trial tries: a kept share and, with groups of layers, how much each group counts.
-
-    kept: share of all free weights that is kept. group_log_scale: for each group the logarithm of
-    the factor by which its magnitudes count; empty without groups.
-    """
-
-    kept: float
-    group_log_scale: dict[str, float] = field(default_factory=dict)
+REFERENCE = "reference"  # the dense network, as it is
+TRIAL = "trial"  # with the release and the retraining that follow the search
 
 
 @dataclass(frozen=True)
 class Measured:
     """What a trial gave on the validation split.
 
-    score, standard_error: of its best validation. epochs_run: how long it was, rounded to whole
-    batches. diverged: whether release or retraining did not come to finite values; its score is 0
-    then. validations: how many there were, 0: as of `Cost`.
+    score, standard_error: of its best validation. epochs_run: how long its retraining was, rounded
+    to whole batches. diverged: whether release or retraining did not come to finite values; its
+    score is 0 then.
     """
 
     score: float
     standard_error: float
     epochs_run: float
     diverged: bool = False
-    validations: int = 0
 
 
 @dataclass(frozen=True)
 class Trial:
     """A row of the table of trials.
 
-    epochs: length of release and retraining. epochs_run: how many of them were run, in whole
-    batches. cost: in units of the dense training. threshold: the score from which on the share
-    would have held. objective: what the strategy minimises over short trials. diverged: as of
-    `Measured`.
+    release_epochs: how many epochs of release it added to those of the trials before it. epochs:
+    length of its retraining. epochs_run: how many of them were run, in whole batches. cost: in
+    units of the dense training. threshold: the score from which on the share would have held.
+    diverged: as of `Measured`.
     """
 
     number: int
     role: str
     kept_share: float
+    release_epochs: float
     epochs: float
     epochs_run: float
     score: float
     standard_error: float
     cost: float
     threshold: float | None = None
-    objective: float | None = None
     diverged: bool = False
-    group_log_scale: dict[str, float] = field(default_factory=dict)
 
 
-# (candidate, epochs, seed, threshold) → its result. A full trial has no seed of its own, but those
-# of what follows the search. It has a threshold, and ends as soon as it can hardly reach it.
-RunTrial = Callable[[Candidate, float, int | None, float | None], Measured]
+# (kept share, threshold) → its result. Without a threshold the dense network is scored. A trial
+# ends as soon as it can hardly reach its threshold.
+RunTrial = Callable[[float, float | None], Measured]
 
 
 class TrialLog:
@@ -95,33 +79,34 @@ class TrialLog:
     def measure(
         self,
         role: str,
-        candidate: Candidate,
+        kept: float,
+        release_epochs: float,
         epochs: float,
         run: Callable[[], Measured],
-        cost: Callable[[float, int], float],
+        cost: Callable[[float], float],
     ) -> Trial:
         """Run the trial, or take it from the file where it is known; return its row.
 
-        cost: of so many epochs and validations.
+        cost: of so many epochs of retraining, with what the trial costs beside it.
         """
         number = len(self.trials)
         known = self._known[number] if number < len(self._known) else None
-        if known is not None and _is_trial_of(known, role, candidate, epochs):
+        if known is not None and (known.role, known.kept_share) == (role, kept):
             # the file stays as it is: it may hold more than has been taken from it
-            self.trials.append(replace(known, threshold=None, objective=None))
+            self.trials.append(replace(known, threshold=None))
             return self.trials[-1]
         got = run()
         trial = Trial(
             number=number,
             role=role,
-            kept_share=candidate.kept,
+            kept_share=kept,
+            release_epochs=release_epochs,
             epochs=epochs,
             epochs_run=got.epochs_run,
             score=got.score,
             standard_error=got.standard_error,
-            cost=cost(got.epochs_run, got.validations),
+            cost=cost(got.epochs_run),
             diverged=got.diverged,
-            group_log_scale=candidate.group_log_scale,
         )
         self.trials.append(trial)
         self._write()
@@ -135,25 +120,9 @@ class TrialLog:
         write_json(self.path, {"key": self.key, "trials": [asdict(trial) for trial in self.trials]})
 
 
-def _is_trial_of(trial: Trial, role: str, candidate: Candidate, epochs: float) -> bool:
-    own = (trial.role, trial.kept_share, trial.epochs, trial.group_log_scale)
-    return own == (role, candidate.kept, epochs, candidate.group_log_scale)
-
-
 def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
-    """Return a row for each trial.
-
-    With groups of layers there is a column `group_log_scale_<group>` for each.
-    """
-    rows = []
-    for trial in trials:
-        row = asdict(trial)
-        scales = row.pop("group_log_scale")
-        rows.append(row | {f"{SCALE_PREFIX}{group}": value for group, value in scales.items()})
-    if rows:
-        return pd.DataFrame(rows)
-    names = [one.name for one in fields(Trial) if one.name != "group_log_scale"]
-    return pd.DataFrame(columns=names)
+    """Return a row for each trial."""
+    return pd.DataFrame(map(asdict, trials), columns=[one.name for one in fields(Trial)])
 
 
 @dataclass(frozen=True)
@@ -169,15 +138,13 @@ class Cost:
     validation_samples: int
     dense_epochs: int
 
-    def __call__(self, epochs: float, validations: int = 0, distill: bool = False) -> float:
-        """Return the cost of a trial of so many epochs, its validations included.
+    def __call__(self, epochs: float, distill: bool = False) -> float:
+        """Return the cost of so many epochs, with a validation each, and one after a last part.
 
-        validations: 0: one an epoch, and one after a last part of an epoch. distill: whether it
-        learns from the dense network.
+        distill: whether the dense network is learned from.
         """
-        own = self._passes(epochs, validations, 3 + distill)
-        return own / self._passes(self.dense_epochs, 0, 3)
+        own = self._passes(epochs, 3 + distill)
+        return own / self._passes(self.dense_epochs, 3)
 
-    def _passes(self, epochs: float, validations: int, each: int) -> float:
-        count = validations or max(1, math.ceil(epochs))
-        return each * self.train_samples * epochs + self.validation_samples * count
+    def _passes(self, epochs: float, each: int) -> float:
+        return each * self.train_samples * epochs + self.validation_samples * math.ceil(epochs)

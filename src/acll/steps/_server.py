@@ -50,7 +50,7 @@ def libraries_of(configuration: Configuration) -> list[str]:
     wanted = {
         "segmentation_models_pytorch": any(isinstance(one, DecoderNetwork) for one in networks),
         "torchvision.models": any(isinstance(one, BackboneNetwork) for one in networks),
-        "hyperopt": any(isinstance(one, Packing) and one.searches for one in methods),
+        "hyperopt": any(isinstance(one, Packing) and one.draws for one in methods),
     }
     return [library for library, is_wanted in wanted.items() if is_wanted]
 

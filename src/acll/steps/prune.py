@@ -14,7 +14,6 @@ from acll.packing import task_state_file
 from acll.packing.ownership import State
 from acll.packing.tensor_file import content_key
 from acll.parameters.prune import PruneParams
-from acll.search.space import factors_of
 from acll.steps._run import run_step
 from acll.steps._setup import learner_of, pruned_header
 from acll.training.checkpoint import Checkpoint
@@ -51,12 +50,12 @@ def main(
         after, keep, result = taken
         about["retrained"] = result["retrained"]
     else:
-        factors = factors_of(list(free), decided.get("group_log_scale", {}))
         channels = _channels(params.node.network, task) if params.scope == "channel" else None
-        pruning = Pruning(free, decided["ratio"], params.scope, factors, channels)
+        pruning = Pruning(free, params.scope, channels)
         content = content_key(key, dense, parent, choice, held, train)
         checkpoint = Checkpoint(checkpoint_of(pruned), content)
-        after, keep = _released(params, state, pruning, train, checkpoint, task["name"])
+        label, ratio = task["name"], decided["ratio"]
+        after, keep = _released(params, state, pruning, ratio, train, checkpoint, label)
     task_state_file.save_state(pruned, after, about, keep)
     kept, total = (
         sum(int(mask.sum()) for mask in keep.values()),
@@ -75,20 +74,21 @@ def _released(
     params: PruneParams,
     state: State,
     pruning: Pruning,
+    ratio: float,
     train: Path | None,
     checkpoint: Checkpoint,
     label: str,
 ) -> tuple[State, State]:
     """Return the state after the release, and the masks of what is kept."""
     if params.schedule is None:
-        return pruning.at_once(state)
+        return pruning.at_once(state, ratio)
     assert train is not None  # the plan sees to it
     assert params.batches is not None
     learner = learner_of(params.node, train, params.batches)
     if params.distill:
         learner = distilled(learner, state)
     config = FitConfig(params.schedule, params.node.seed_for("prune"), label=label)
-    return release(learner, state, pruning, config, checkpoint)
+    return release(learner, state, pruning, ratio, config, checkpoint)
 
 
 def _channels(network: Network, task: dict[str, Any]) -> ChannelGraph:

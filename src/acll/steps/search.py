@@ -19,6 +19,7 @@ from acll.steps._run import run_step
 from acll.steps._setup import learner_of, pruned_header
 from acll.training.checkpoint import Checkpoint
 from acll.training.loop import FitResult
+from acll.training.release import Pruning
 
 
 def main(
@@ -54,12 +55,10 @@ def main(
         learner,
         params.schedule,
         state,
-        free,
-        params.scope,
+        Pruning(free, params.scope, channels),
         params.release,
         params.distill,
         (node.seed_for("prune"), node.seed_for("retrain")),
-        channels,
         (
             Checkpoint(checkpoint_of(held, "release"), content),
             Checkpoint(checkpoint_of(held, "retrain"), content),
@@ -72,7 +71,7 @@ def main(
     write_json(choice, asdict(decided))
     (learned,) = header["tasks"]
     save_state(held, *best.of(decided, pruned_header(learned, asdict(decided))))
-    for part in ("release", "retrain"):  # of full trials, which are all known
+    for part in ("release", "retrain"):  # of trials, which are all known
         checkpoint_of(held, part).unlink(missing_ok=True)
     for warning in decided.warnings:
         print(f"warning: {learner.info.name}: {warning}")
@@ -83,7 +82,7 @@ def main(
 
 
 class _Held:
-    """The result of the smallest full trial that held so far, in a file."""
+    """The result of the smallest trial that held so far, in a file."""
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.key = path, key

@@ -63,16 +63,16 @@ class Releasing(Protocol):
     def keep(self) -> State:
         """The masks of what may still move."""
 
-    def restore(self, keep: State) -> None:
-        """Go on from these masks."""
+    def progress(self) -> dict[str, Any]:
+        """Return what `go_on` needs: plain data and tensors."""
 
-    def advance(
-        self, step: int, steps: int, network: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> bool:
+    def go_on(self, progress: dict[str, Any]) -> None:
+        """Go on from there."""
+
+    def advance(self, step: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
         """Release what is due before a step; return whether that was anything.
 
-        step: how many steps were made. steps: how many there are in all. Raises PackingError where
-        weights are not finite.
+        step: how many steps were made. Raises PackingError where weights are not finite.
         """
 
 
@@ -93,6 +93,19 @@ class FitConfig:
     def epochs(self) -> float:
         """How many epochs, or which part of one."""
         return self.schedule.epochs
+
+    def of_length(self, epochs: float) -> "FitConfig":
+        """Return the same training with so many epochs."""
+        return replace(self, schedule=self.schedule.model_copy(update={"epochs": epochs}))
+
+    @property
+    def identity(self) -> str:
+        """What tells the first epochs of this training from those of others.
+
+        At one learning rate they are the first epochs of any longer training, too.
+        """
+        alike = self.schedule.constant and self.epochs == int(self.epochs)
+        return str(self.of_length(0.0) if alike else self)
 
 
 # is shown each validation, and the scores of all so far; True ends the training
@@ -144,8 +157,9 @@ def fit(
     move freely, and so does everything where `masks` is None. release: releases more and more of
     what may move; then the last state and its score are returned instead of the best, since only
     the last has released everything that is to be. checkpoint: where to keep the last epoch; a
-    training that was killed goes on from there and gives the same bits as one left alone. Its key
-    is extended here by configuration, device, state, masks and release. Raises TrainingError.
+    training that was killed goes on from there and gives the same bits as one left alone, and so
+    does a longer one at the same learning rate throughout. Its key is extended here by
+    configuration, device, state, masks and release. Raises TrainingError.
     """
     network = learner.network
     network.load_state_dict(state)
@@ -164,11 +178,14 @@ def fit(
         # whatever the bits depend on, so that an old checkpoint is never taken for a new training's
         states = digest(network.state_dict()), digest(masks or {})
         checkpoint = replace(
-            checkpoint, key=f"{checkpoint.key} {config} {learner.device.type} {states} {release}"
+            checkpoint,
+            key=f"{checkpoint.key} {config.identity} {learner.device.type} {states} {release}",
         )
         best, progress = checkpoint.restore(network, optimizer) or (best, progress)
         if progress["epoch"]:
-            gradient_masks.go_on(release, progress)
+            if release is not None:
+                release.go_on(progress["release"])
+                gradient_masks.narrow(release.keep)
             print(
                 f"{config.label}: goes on after epoch {progress['epoch']} of {config.epochs:g}",
                 flush=True,
@@ -189,7 +206,7 @@ def fit(
             progress |= {"best_score": row["score"], "best_epoch": epoch + 1}
         progress["history"].append(row)
         progress["epoch"] = epoch + 1
-        progress["keep"] = None if release is None else release.keep
+        progress["release"] = None if release is None else release.progress()
         scores = [one["score"] for one in progress["history"]]
         progress["ended"] = on_validation is not None and on_validation(seen, scores)
         if checkpoint is not None:
@@ -225,7 +242,7 @@ def _train_epoch(
         made = epoch * an_epoch + step
         if release is not None:
             try:
-                narrower = release.advance(made, whole, learner.network, optimizer)
+                narrower = release.advance(made, learner.network, optimizer)
             except PackingError:
                 raise TrainingError(config.label, "the weights are", epoch + 1) from None
             if narrower:
@@ -279,12 +296,6 @@ class GradientMasks:
         self.network, self.masks, self.device = network, dict(masks), device
         self.frozen_norms = _frozen_norms(network, masks)
         self._sort()
-
-    def go_on(self, release: Releasing | None, progress: Mapping[str, Any]) -> None:
-        """Put a release back to where it was; the masks are those of what it keeps."""
-        if release is not None:
-            release.restore(progress["keep"])
-            self.narrow(release.keep)
 
     def narrow(self, masks: Mapping[str, Tensor]) -> None:
         """Take other masks for some parameters."""
@@ -357,8 +368,9 @@ def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
 
 def _learning_rate(schedule: Schedule, done: float) -> float:
     """Return the learning rate after the share `done` of all steps."""
-    of_course = schedule.begin + (schedule.end - schedule.begin) * done
-    return _decreased(schedule.schedule, schedule.learning_rate, of_course)
+    if schedule.constant:
+        return schedule.learning_rate
+    return _decreased(schedule.schedule, schedule.learning_rate, done)
 
 
 def _decreased(schedule: Decrease, start: float, done: float) -> float:

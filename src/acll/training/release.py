@@ -1,8 +1,9 @@
 """Gradual release: a network loses its smallest weights step by step, while it is trained."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,92 +14,184 @@ from acll.settings import Scope
 from acll.training.checkpoint import Checkpoint
 from acll.training.loop import FitConfig, Learner, fit
 
-STAGES = 20  # in how many stages, at most, weights are released
+STAGES = 20  # after so many stages of the path
+LAST_SHARE = 0.005  # this share of the free weights is left
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What is to be released. The arguments of `acll.packing.prune.keep_masks`."""
+    """What may be released, and in which order. The arguments of `keep_masks`."""
 
     free: Mapping[str, Tensor]
-    ratio: float
     scope: Scope
-    factors: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     channels: Channels | None = None
 
     def keep(self, state: Mapping[str, Tensor], ratio: float, among: State | None = None) -> State:
         """Return the masks of what is kept at a ratio. among: what was kept before."""
         weights = {name: state[name] for name in self.free}
-        return keep_masks(weights, self.free, ratio, self.scope, self.factors, self.channels, among)
+        return keep_masks(weights, self.free, ratio, self.scope, self.channels, among)
 
     def released(self, state: Mapping[str, Tensor], keep: State) -> State:
         """Return the state without what is not kept."""
         return released(state, self.free, keep, self.channels)
 
-    def at_once(self, state: Mapping[str, Tensor]) -> tuple[State, State]:
+    def at_once(
+        self, state: Mapping[str, Tensor], ratio: float, among: State | None = None
+    ) -> tuple[State, State]:
         """Return the state after the release, and the masks of what is kept."""
-        keep = self.keep(state, self.ratio)
+        keep = self.keep(state, ratio, among)
         return self.released(state, keep), keep
 
     def __str__(self) -> str:
-        factors = dict(self.factors)
-        return f"{self.ratio} {self.scope} {factors} {digest(self.free)}"
+        return f"{self.scope} {digest(self.free)}"
 
 
 def release(
     learner: Learner,
     state: Mapping[str, Tensor],
     pruning: Pruning,
+    ratio: float,
     config: FitConfig,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[State, State]:
     """Release step by step while the learner's network is trained; return its state and the masks.
 
-    Raises TrainingError.
+    config: of a path of STAGES stages; so many are made as the ratio needs. What the last one does
+    not come to exactly is released at once after it. Raises TrainingError.
     """
-    gradual = GradualRelease(pruning)
-    result = fit(learner, state, config, pruning.free, checkpoint, release=gradual)
-    return result.state, gradual.keep
+    path = ReleasePath(pruning, config.epochs * learner.batches())
+    steps = path.step_of(1 - ratio)
+    if steps:
+        own = config.of_length(steps / learner.batches())
+        state = fit(learner, state, own, pruning.free, checkpoint, release=path).state
+    return pruning.at_once(state, ratio, path.keep)
 
 
-class GradualRelease:
-    """The release of a training.
+class ReleasePath:
+    """The release of a training, in stages at equal distances, one before the first step.
 
-    There are STAGES stages, at equal distances, one before the first step. After the share s of
-    them, 1 − (1 − s)³ of the ratio is released (Zhu & Gupta 2017): much at the beginning, while the
-    learning rate is high and there is much to spare. The magnitudes are those of that moment. What
-    was released stays so.
+    Each stage keeps the same part of what the one before kept, by the magnitudes of that moment;
+    what was released stays so. After STAGES of them LAST_SHARE of the free weights is left. The
+    path does not depend on where it ends: a network with a share was on the way to any smaller one.
+    So a search releases once, and its trials begin on the path.
+
+    steps: how many training steps STAGES stages take. remember: whether `at` may be asked for the
+    states on the way.
     """
 
-    def __init__(self, pruning: Pruning) -> None:
-        self.pruning = pruning
+    def __init__(self, pruning: Pruning, steps: float, remember: bool = False) -> None:
+        self.pruning, self.steps = pruning, steps
         self.keep: State = {name: mask.cpu() for name, mask in pruning.free.items()}
+        self.stage = 0  # the next one
+        self.memory = _Memory(pruning.free) if remember else None
 
     def __str__(self) -> str:
-        return f"gradual {STAGES} {self.pruning}"
+        return f"path {STAGES} {LAST_SHARE} {self.steps} {self.memory is not None} {self.pruning}"
 
-    def restore(self, keep: State) -> None:
-        """Go on from these masks."""
-        self.keep = keep
+    def step_of(self, share: float) -> int:
+        """Return after how many steps a network that is to keep this share leaves the path.
 
-    def advance(
-        self, step: int, steps: int, network: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> bool:
+        That is at the end of the last stage that kept as much or more.
+        """
+        # the small number undoes the rounding of logarithms
+        stage = math.log(share) / math.log(LAST_SHARE) * STAGES + 1e-9
+        return self._begin(int(stage))
+
+    def at(self, step: int, start: Mapping[str, Tensor]) -> tuple[State, State] | None:
+        """Return state and masks after so many steps; None where training has not come there.
+
+        step: of `step_of`. start: the state in which the path begins.
+        """
+        if step == 0:
+            return dict(start), {name: mask.cpu() for name, mask in self.pruning.free.items()}
+        assert self.memory is not None
+        return self.memory.at(step, start)
+
+    def remembered(self, step: int, network: nn.Module) -> None:
+        """Remember the network as it is after so many steps."""
+        assert self.memory is not None
+        self.memory.add(step, network.state_dict(), self.keep)
+
+    def progress(self) -> dict[str, Any]:
+        """Return what `go_on` needs, for a checkpoint."""
+        memory = None if self.memory is None else self.memory.content()
+        return {"keep": self.keep, "stage": self.stage, "memory": memory}
+
+    def go_on(self, progress: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.keep, self.stage = progress["keep"], progress["stage"]
+        if self.memory is not None:
+            self.memory.restore(progress["memory"])
+
+    def advance(self, step: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
         """Release what is due, before a step; return whether that was anything.
 
-        step: how many steps were made. steps: how many there are in all; a stage needs one at
-        least. The optimiser forgets what it knew of weights that are released: its moments would
-        move them again. Raises PackingError where weights are not finite.
+        step: how many steps were made. The optimiser forgets what it knew of weights that are
+        released: its moments would move them again. Raises PackingError where weights are not
+        finite.
         """
-        stages = min(STAGES, steps)
-        begins = [stage * steps // stages for stage in range(stages)]  # at which step
-        if step not in begins:
+        if self._begin(self.stage) != step:
             return False
-        share = 1 - (1 - (begins.index(step) + 1) / stages) ** 3
+        if self.memory is not None:
+            self.remembered(step, network)
         state = network.state_dict()
-        self.keep = self.pruning.keep(state, self.pruning.ratio * share, self.keep)
+        while self._begin(self.stage) == step:  # several, where there are more stages than steps
+            self.stage += 1
+            share = LAST_SHARE ** (self.stage / STAGES)
+            ratio = min(1 - share, math.nextafter(1.0, 0.0))  # of a tiny share 1 − share is 1
+            self.keep = self.pruning.keep(state, ratio, self.keep)
         _put(network, optimizer, self.pruning.released(state, self.keep))
         return True
+
+    def _begin(self, stage: int) -> int:
+        return round(stage * self.steps / STAGES)
+
+
+class _Memory:
+    """States on a path. A free weight takes a byte, and its value while it is kept."""
+
+    def __init__(self, free: Mapping[str, Tensor]) -> None:
+        self.free = {name: mask.cpu() for name, mask in free.items()}
+        self.steps: list[int] = []
+        # in how many of the states a weight was kept
+        self.lasted = {
+            name: torch.zeros(mask.shape, dtype=torch.uint8) for name, mask in free.items()
+        }
+        self.values: list[State] = []  # what is kept, flat, and all that is no weight of `free`
+
+    def content(self) -> dict[str, Any]:
+        return {"steps": self.steps, "lasted": self.lasted, "values": self.values}
+
+    def restore(self, content: dict[str, Any]) -> None:
+        self.steps, self.lasted = content["steps"], content["lasted"]
+        self.values = content["values"]
+
+    def add(self, step: int, state: Mapping[str, Tensor], keep: State) -> None:
+        if step == 0 or step in self.steps:  # parts of a training share the step between them
+            return
+        own = {}
+        for name, value in state.items():
+            value = value.detach().cpu()
+            own[name] = value[keep[name]] if name in keep else value.clone()
+        self.values.append(own)
+        self.steps.append(step)
+        for name, mask in keep.items():
+            self.lasted[name][mask] = len(self.steps)
+
+    def at(self, step: int, start: Mapping[str, Tensor]) -> tuple[State, State] | None:
+        if step not in self.steps:
+            return None
+        number = self.steps.index(step)
+        state: State = {}
+        keep = {name: lasted > number for name, lasted in self.lasted.items()}
+        for name, value in self.values[number].items():
+            if name in keep:
+                whole = start[name].detach().cpu().clone()
+                whole[self.free[name]] = 0.0
+                whole[keep[name]] = value
+                value = whole
+            state[name] = value
+        return state, keep
 
 
 @torch.no_grad()

@@ -26,22 +26,21 @@ class Schedule(Settings):
     momentum: float | None  # None: the optimiser has none
     weight_decay: float
     schedule: Decrease
-    begin: float  # which part of the learning rate's course is run through: from here,
-    end: float  # between 0 and 1, to here
+    constant: bool  # whether the learning rate stays what it is at the start
 
     def parts(self, release: Release) -> "tuple[Schedule | None, Schedule]":
         """Return the schedules of a gradual release and of the retraining that follows it.
 
-        Each has half of the epochs, whole ones where there are two and more. The learning rate runs
-        once through its course over both. A release at once needs no training: None.
+        Each has half of the epochs, whole ones where there are two and more. The release has the
+        learning rate of the start throughout, so that it does not depend on where it ends; the
+        retraining has its whole course. A release at once needs no training: None.
         """
         if release == "once":
             return None, self
         first = float(self.epochs // 2 if self.epochs >= 2 else self.epochs / 2)
-        middle = self.begin + (self.end - self.begin) * first / self.epochs
         return (
-            self.model_copy(update={"epochs": first, "end": middle}),
-            self.model_copy(update={"epochs": self.epochs - first, "begin": middle}),
+            self.model_copy(update={"epochs": first, "constant": True}),
+            self.model_copy(update={"epochs": self.epochs - first}),
         )
 
 
@@ -124,6 +123,5 @@ class Training(Settings):
             momentum=self.momentum if self.optimizer == "sgd" else None,
             weight_decay=self.weight_decay,
             schedule=self.schedule,
-            begin=0.0,
-            end=1.0,
+            constant=False,
         )
