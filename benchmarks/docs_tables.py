@@ -407,6 +407,12 @@ def wheel_imports() -> str:
     return markdown(("", "s", "of `import torch`"), body)
 
 
+def first_hour() -> str:
+    table = rows("first_hour")
+    body = [(f"{row.what}", f"{row.value:g} {row.unit}") for row in table.itertuples()]
+    return markdown((f"{table['cores'].iloc[0]} cores", "takes"), body)
+
+
 def megabytes(value: float) -> str:
     return "" if pd.isna(value) else f"{value / 1e6:.1f} MB"
 
@@ -427,6 +433,7 @@ TABLES: dict[str, Callable[[], str]] = {
             data_preparing,
             inference_loading,
             file_size,
+            first_hour,
             inference_speed,
             inference_scores,
             gpu,

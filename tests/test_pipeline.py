@@ -226,25 +226,30 @@ def bad_folders(root: Path) -> None:
             {"source": "mask_folder", "path": "sizes", "image_size": 16, "classes": ["p", "q"]},
             "1.png: the mask has 8x8 pixels, its image 16x16 pixels; they must be equal",
         ),
-        (
+        pytest.param(
             {"source": "mask_folder", "path": "labels", "image_size": 16, "classes": ["p", "q"]},
             "1.png: its mask has the labels 7, outside the 2 classes",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             {"source": "image_folder", "path": "broken", "image_size": 8},
             "2.png: not a readable image",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             {"source": "image_folder", "path": "absent", "image_size": 8},
             "absent: there is no such folder",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             {"source": "image_folder", "path": "images", "image_size": 8},
             "classes without an image: y",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             {"source": "mask_folder", "path": "masks", "image_size": 16, "classes": ["p", "q"]},
             "an image without a mask of the same name",
+            marks=pytest.mark.slow,
         ),
     ],
 )
