@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -94,13 +95,20 @@ def _default(field: FieldInfo) -> str:
 
 def _type(field: FieldInfo) -> str:
     """Return what values a key takes, in words, with their bounds."""
+    return f"{_name(field.annotation)} {_bounds(field.metadata)}".strip()
+
+
+def _bounds(metadata: Iterable[Any]) -> str:
+    """Return the bounds of a number, in signs."""
     bounds = [
-        f"{sign} {getattr(part, name):g}"
-        for part in field.metadata
+        f"{sign} {limit:g}"
+        for part in metadata
         for name, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
-        if hasattr(part, name)
+        # a bound of its own, or several in the metadata of a field
+        for own in (part, *getattr(part, "metadata", ()))
+        if (limit := getattr(own, name, None)) is not None
     ]
-    return " ".join([_name(field.annotation), ", ".join(bounds)]).strip()
+    return ", ".join(bounds)
 
 
 def _name(annotation: Any) -> str:
@@ -108,7 +116,8 @@ def _name(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in get_args(annotation))
     if origin is Annotated:
-        return _name(get_args(annotation)[0])
+        first, *metadata = get_args(annotation)
+        return f"{_name(first)} {_bounds(metadata)}".strip()
     if annotation in (int, float, str, bool):
         return {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}[
             annotation
