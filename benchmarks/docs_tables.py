@@ -168,7 +168,7 @@ def search_quality() -> str:
     for name in ("sweep_again", "sweep", "constant", "bayes", *strategies):
         own = table[table["strategy"] == name]
         of_itself = name == "sweep"
-        tested = own["score"].notna().sum()
+        tested, inside = own["score"].notna().sum(), own["inside"].dropna().astype(bool)
         held = f"{own['holds'].sum()} of {tested}" if tested else ""
         body.append(
             (
@@ -177,10 +177,12 @@ def search_quality() -> str:
                 "" if of_itself else f"{own['factor'].median():.2f}",
                 held,
                 number(own["cost"].median(), 2),
+                f"{inside.sum()} of {len(inside)}" if len(inside) else "",
             )
         )
     head = ("kept share chosen by", "within a factor of 1.5 of the sweeps", "median factor")
-    return markdown((*head, "test score holds", "median cost"), body)
+    head = (*head, "test score holds", "median cost", "answer in the interval")
+    return markdown(head, body)
 
 
 def release_path() -> str:

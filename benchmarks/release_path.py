@@ -45,7 +45,7 @@ def scores(own: Dense, variant: str) -> list[float]:
     found = []
     with quiet():
         fit(learner, own.state, FitConfig(flat, derived(SEED, "path")), own.free, release=path)
-        path.remembered(steps, learner.network)
+        path.remember_end(steps, learner.network)
         for share in SHARES:
             reached = path.at(path.step_of(share), own.state)
             assert reached is not None

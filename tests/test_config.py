@@ -371,7 +371,7 @@ def test_a_key_that_is_a_number_is_named(path):
         ("sequences/classify/tasks", [], "[]", "must have 1 or more entries"),
         ("methods/half/ratio", 1.0, "1.0", "must be below 1"),
         ("methods/half/ratio", -0.1, "-0.1", "must be 0 or more"),
-        ("methods/adaptive/ratio/lower", 0, "0", "must be above 0"),
+        ("methods/adaptive/ratio/lower", 0, "0", "must be 1e-06 or more"),
         ("training/batch_size", 1, "1", "must be 2 or more"),
         ("training/learning_rate", 0, "0", "must be above 0"),
         # none of the words that are allowed

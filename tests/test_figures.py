@@ -118,6 +118,7 @@ CHOICE = {
     "ratio_high": 0.85,
     "threshold": 0.9,
     "reference_score": 0.92,
+    "tolerance": 0.02,
 }
 
 

@@ -120,7 +120,6 @@ def test_masks_only_shrink_and_their_counts_are_exact_at_every_stage(
         before, stage = path.keep, path.stage
         if not path.advance(step, network, optimizer):
             assert path.keep is before
-            assert path.stage == stage
             continue
         keep = path.keep
         assert within(keep, before)
@@ -170,7 +169,7 @@ def test_stages_are_spread_evenly_over_the_steps(steps):
     assert max(distances) - min(distances) <= 1
 
 
-@given(st.floats(1e-6, 1), st.floats(1e-6, 1), st.floats(0.1, 500))
+@given(st.floats(1e-17, 1), st.floats(1e-17, 1), st.floats(0.1, 500))
 @PROPERTY
 def test_a_smaller_share_leaves_the_path_later_and_after_the_stages_that_keep_more(
     one, other, steps
@@ -179,7 +178,7 @@ def test_a_smaller_share_leaves_the_path_later_and_after_the_stages_that_keep_mo
     few, many = sorted((one, other))
     assert path.step_of(many) <= path.step_of(few)
     assert path.step_of(1.0) == 0
-    assert path.step_of(LAST_SHARE) == round(steps)
+    assert path.step_of(LAST_SHARE) == path.step_of(LAST_SHARE / 9) == round(steps)
     for stage in (1, 7, 13):
         share = LAST_SHARE ** (stage / STAGES)
         assert path.step_of(share) == round(stage * steps / STAGES)
@@ -270,7 +269,7 @@ def test_what_is_released_is_0_and_stays_so_and_what_is_frozen_keeps_its_bits(
         for trained in (state, after):
             assert bool((trained[name][mask & ~keep[name]] == 0).all())
             assert states_equal({"frozen": trained[name][~mask]}, {"frozen": before[name][~mask]})
-    stages = int(math.log(1 - ratio) / math.log(LAST_SHARE) * STAGES + 1e-9)
+    stages = min(STAGES, int(math.log(1 - ratio) / math.log(LAST_SHARE) * STAGES + 1e-9))
     trained = round(stages * epochs * BATCHES / STAGES) > 0
     assert torch.equal(state["head.bias"], before["head.bias"]) != trained
 
@@ -294,7 +293,7 @@ def test_a_share_was_on_the_way_to_any_smaller_one(tmp_path, scope, epochs):
     for further in (1, 3, 9):  # epochs; the training goes on where it was
         path = ReleasePath(pruning, epochs * BATCHES, remember=True)
         fit(which, before, config.of_length(float(further)), free, checkpoint, release=path)
-        path.remembered(further * BATCHES, which.network)
+        path.remember_end(further * BATCHES, which.network)
         for ratio in (0.0, 0.3, 0.8, 0.97, 0.999):
             step = path.step_of(1 - ratio)
             found = path.at(step, before)

@@ -305,6 +305,24 @@ def test_a_trial_that_is_killed_goes_on_to_the_same_result(tmp_path, threshold, 
         assert states_equal(one[2], other[2])
 
 
+def test_a_path_that_is_killed_is_made_longer_after_that(tmp_path):
+    shares = (0.3, 0.02, 0.1, 0.006)
+    _, run_trial = trials_of(learner(task=tiny_task("a", samples=16)), epochs=8)
+    expected = [run_trial(kept, 0.0) for kept in shares]
+    for writes in (1, 2, 3):
+        path = tmp_path / str(writes)
+        _, killed = trials_of(
+            learner(task=tiny_task("a", samples=16)),
+            epochs=8,
+            checkpoints=(killing(path, "", writes), None),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            list(map(killed, shares, [0.0] * len(shares)))
+        which = learner(task=tiny_task("a", samples=16))
+        _, run_trial = trials_of(which, epochs=8, checkpoints=(Checkpoint(path, ""), None))
+        assert [run_trial(kept, 0.0) for kept in shares] == expected
+
+
 def test_a_trial_ends_when_it_can_hardly_reach_its_threshold():
     _, run_trial = trials_of(learner(task=tiny_task("a", samples=16)), epochs=16)
     assert 4 <= run_trial(0.3, 2.0).epochs_run < 8  # half of its validations, at least
@@ -357,10 +375,10 @@ def test_a_network_that_is_not_finite_is_no_result_though_its_loss_is(loss, what
 @pytest.mark.parametrize("release", ["gradual", "once"])
 def test_a_trial_that_diverges_has_failed_and_ends_no_search(release):
     _, run_trial = trials_of(learner(), 1e30, 8, release, optimizer="sgd")
-    for kept in (0.01, 0.9):  # of the second, a release needs no training
+    for kept in (0.9, 0.3, 0.01, 0.3):  # of the first, a release needs no training
         got = run_trial(kept, 0.5)
         assert (got.score, got.standard_error, got.diverged) == (0, 0, True)
-        assert got.epochs_run == (0 if release == "gradual" and kept == 0.01 else 1)
+        assert got.epochs_run == (0 if release == "gradual" and kept < 0.9 else 1)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "dice", "cross_entropy_dice"])

@@ -23,6 +23,7 @@ from acll.evaluation.style import (
 )
 from acll.evaluation.words import METRIC_WORDS
 from acll.node import Node
+from acll.search.choice import holds
 from acll.search.trials import REFERENCE
 
 
@@ -177,16 +178,17 @@ def _search(panel: Axes, name: str, trials: pd.DataFrame, choice: Mapping[str, A
 def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> None:
     panel.axhspan(
         choice["threshold"],
-        choice["reference_score"],
+        choice["threshold"] + choice["tolerance"],
         color=COLOURS[0],
         alpha=0.12,
         linewidth=0,
         label="tolerance below the reference",
     )
     is_dense = trials["role"] == REFERENCE
-    held = ~is_dense & (trials["score"] >= choice["threshold"])
     # what diverged has the score 0, which would press everything else together: it stands below
     diverged = trials["diverged"].astype(bool)
+    reached = [holds(score, choice["threshold"]) for score in trials["score"]]
+    held = ~is_dense & ~diverged & np.array(reached, bool)
     measured = [choice["threshold"], choice["reference_score"], *trials.loc[~diverged, "score"]]
     low, high = min(measured), max(measured)
     room = max(0.02, 0.12 * (high - low))

@@ -19,7 +19,7 @@ WEIGHTS_PER_ROOT = 27.0
 PRIOR_FACTOR = 2.5
 DROPS = (0.5, 1.0, 2.0, 4.0)  # of the plateau above the threshold, in tolerances
 SLOPES = (0.7, 1.0, 1.5, 2.2, 3.0)
-FAILED_SPREAD = 0.25
+FAILED_SPREAD = 0.25  # how uncertain a score that failed is, in what it lacks to the threshold
 POINTS = 400  # of the grid of answers
 
 Floats = NDArray[np.float64]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -67,7 +67,7 @@ class _Released:
     retraining: Retraining
     learner: TaskLearner
     path: ReleasePath | None = None
-    error: TrainingError | None = field(default=None)
+    error: TrainingError | None = None
 
     def at(self, kept: float) -> tuple[State, State]:
         """Return state and masks where a kept share leaves the path. Raises TrainingError."""
@@ -92,14 +92,15 @@ class _Released:
         first, _ = own.schedule.parts(own.release)
         assert first is not None
         epochs = math.ceil(step / self.learner.batches())
-        config = FitConfig(first, own.seeds[0], label="  release").of_length(float(epochs))
+        config = FitConfig(first, own.seeds[0], keep_state=False, label="  release")
+        config = config.of_length(float(epochs))
         masks, checkpoint = own.pruning.free, own.checkpoints[0]
         try:
             fit(self.learner, own.state, config, masks, checkpoint, release=path)
         except TrainingError as error:
             self.error = error
         else:
-            path.remembered(epochs * self.learner.batches(), self.learner.network)
+            path.remember_end(epochs * self.learner.batches(), self.learner.network)
 
 
 def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTrial:

@@ -18,9 +18,12 @@ from acll.search.trials import REFERENCE, TRIAL, Cost, RunTrial, Trial, TrialLog
 from acll.settings import FEWEST_SAMPLES
 
 RESOLUTION = 1.3  # two kept shares by a smaller factor apart are as good as one
-STEP_FACTOR = 1.5  # where n shares failed and none held, the next is larger by its power n - 1
+# where n shares failed and none held, the next is larger by the power n − 1 of this, at least
+STEP_FACTOR = 1.5
 FAILED_LENGTH = 0.6  # how much of a trial is run that fails, about
-LEAST_NOISE = 0.5  # of one training's score, in standard errors of the reference, and in tolerances
+# standard deviation of one training's score, in standard errors of the reference or in tolerances,
+# whichever is more
+NOISE = 0.5
 NO_ROOM = (
     "no weight is left free for this task: it trains its head, biases and normalisations alone; "
     "a larger network, or larger ratios or a cap for the tasks before, would leave it some"
@@ -118,12 +121,9 @@ class _Search:
         self.tolerance = tolerance_of(self.reference.standard_error, self.settings.z, *bounds)
         self.threshold = self.reference.score - self.tolerance
         self._note(self.reference, None)
+        self.of_dense = self.threshold
         if self.settings.prefer == "score":
-            self._try(self.limit)
-            (most,) = self.trials
-            # where even all that the cap allows does not reach the dense network, that is the goal
-            best = max(most.score, self.reference.score) if self._held() else most.score
-            self.threshold = best - self.tolerance
+            self._try_most()
         while (share := self._next()) is not None:
             self._try(share)
         return self._choice()
@@ -144,8 +144,6 @@ class _Search:
             for trial in self.trials
             if trial not in held and trial.kept_share <= smallest
         ]
-        if held and self.settings.search not in SWEEPS and not self._affordable():
-            return None
         near = math.sqrt(RESOLUTION)
         low = max(failed) * near if failed else self.lowest
         if failed and not held:
@@ -170,18 +168,24 @@ class _Search:
         share = SUGGEST[self.settings.search](known)
         if share is None or share >= self.limit:
             return None
-        return max(share, self.lowest)
+        share = max(share, self.lowest)
+        paid_for = not held or self.settings.search in SWEEPS
+        return share if paid_for or self._affordable(share) else None
 
-    def _affordable(self) -> bool:
-        """Return whether the budget has room for one more trial, which is likely to fail."""
-        one = self.task.cost(self.task.retrain_epochs, distill=self.task.distill)
-        return self._spent() + FAILED_LENGTH * one <= self.settings.budget
+    def _affordable(self, share: float) -> bool:
+        """Return whether the budget has room for one more trial, should it fail."""
+        one = self._cost(self._added(share), FAILED_LENGTH * self.task.retrain_epochs)
+        return self._spent() + one <= self.settings.budget
 
     def _held(self) -> list[Trial]:
-        return [trial for trial in self.trials if holds(trial.score, self.threshold)]
+        return [
+            trial
+            for trial in self.trials
+            if not trial.diverged and holds(trial.score, self.threshold)
+        ]
 
     def _posterior(self) -> Posterior:
-        noise = LEAST_NOISE * max(self.reference.standard_error, self.tolerance)
+        noise = NOISE * max(self.reference.standard_error, self.tolerance)
         return posterior(
             [trial.kept_share for trial in self.trials],
             [trial.score for trial in self.trials],
@@ -204,7 +208,8 @@ class _Search:
             wanted = min(1.0, max(known.quantile(0.5), self.limit))
         low, high = (min(1.0, bound) for bound in known.interval())
         cap = self.task.cap
-        capped = cap is not None and not confirmed
+        enough = any(holds(trial.score, self.of_dense) for trial in self.trials)
+        capped = cap is not None and not enough
         samples = self.task.cost.validation_samples
         warnings = _warnings(samples, wanted, cap if capped else None, confirmed)
         return Choice(
@@ -237,7 +242,9 @@ class _Search:
         cost, budget = self._spent(), self.settings.budget
         if cost <= budget:
             return []
-        why = "trials until one holds are made whatever the budget"
+        why = (
+            "trials are made until one holds, and the last may hold, which costs more than failing"
+        )
         return [f"the search cost {cost:.3f} dense trainings, its budget is {budget:g}: {why}"]
 
     # ----------------------------------------------------------------------------------------------
@@ -249,17 +256,36 @@ class _Search:
         self.trials.append(trial)
         self._note(trial, self.threshold)
 
+    def _try_most(self) -> None:
+        """Run a trial of all that the cap allows, to its end, and set the goal by it.
+
+        The reference is its score where that is more than the dense network's. Where it is less,
+        and by more than the tolerance, the goal is to be as good as this trial.
+        """
+        self.threshold = 0.0  # which every score reaches
+        most = self._run_trial(TRIAL, 1 - (1 - self.limit))
+        self.trials.append(most)
+        self.threshold = self.of_dense
+        if not most.diverged:
+            lowest = min(most.score, self.of_dense)
+            self.threshold = max(most.score - self.tolerance, lowest)
+        self._note(most, self.threshold)
+
     def _run_trial(self, role: str, kept: float) -> Trial:
         """Run one trial, or take it from the log."""
         if role == REFERENCE:
             run = partial(self.task.run_trial, kept, None)
             return self.log.measure(role, kept, 0.0, 0.0, run, self.task.cost)
         run = partial(self.task.run_trial, kept, self.threshold)
-        # the release goes on by whole epochs from where the trials before it left it
-        added = max(0.0, math.ceil(self.task.release_epochs(kept)) - self.released)
+        added = self._added(kept)
         self.released += added
         epochs = self.task.retrain_epochs
         return self.log.measure(role, kept, added, epochs, run, partial(self._cost, added))
+
+    def _added(self, kept: float) -> float:
+        """Return how many epochs of release a trial needs beyond those of the trials before it."""
+        # it goes on by whole epochs
+        return max(0.0, math.ceil(self.task.release_epochs(kept)) - self.released)
 
     def _cost(self, release_epochs: float, epochs: float) -> float:
         """Return the cost of so many epochs of release and of retraining."""

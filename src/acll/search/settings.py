@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from acll.settings import Settings, Share
+from acll.settings import Settings
 
 Strategy = Literal["bayes", "tpe", "random", "grid", "decay", "fixed"]
 Prefer = Literal["size", "score"]
@@ -27,10 +27,10 @@ class Search(Settings):
     prefer: Prefer = Field(
         "size",
         description="`size`: the smallest share that scores as well as the dense network; "
-        "`score`: the smallest that also scores as well as all that the cap allows, which is "
-        "tried first",
+        "`score`: the smallest that scores as well as all that the cap allows, which is tried "
+        "first; with `bayes`, `tpe` or `random`",
     )
-    lower: Share = Field(0.005, description="smallest kept share that is tried")
+    lower: float = Field(0.005, ge=1e-6, lt=1, description="smallest kept share that is tried")
     z: float = Field(1.0, gt=0, description="tolerance in standard errors of the reference score")
     min_tolerance: float = Field(0.0075, gt=0, lt=1, description="the tolerance is at least this")
     max_tolerance: float = Field(0.03, gt=0, lt=1, description="and at most this")
@@ -46,4 +46,9 @@ class Search(Settings):
             )
         if (self.search == "fixed") != (self.ratio is not None):
             raise ValueError("`search: fixed` needs a `ratio`, and no other strategy takes one")
+        if self.prefer == "score" and self.search not in ("bayes", "tpe", "random"):
+            raise ValueError(
+                f"`search: {self.search}` ends at the first share that holds: `prefer: score` "
+                "needs `bayes`, `tpe` or `random`"
+            )
         return self

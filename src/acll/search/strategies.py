@@ -27,9 +27,9 @@ class KnownTrials:
     """What trials have shown.
 
     kept, scores: of the trials in order. threshold: the score from which on a share holds.
-    tolerance: how far that is below the reference. low, high: between these lies the answer: above
-    what failed, below what held or what the task may keep. lowest: the smallest share that may be
-    tried. expected: the answer before any trial. seed: of the search.
+    tolerance: of the search. low, high: between these lies the answer: above what failed, below
+    what held or what the task may keep. lowest: the smallest share that may be tried. expected: the
+    answer before any trial. posterior: of the answer after these. seed: of the search.
     """
 
     kept: Sequence[float]
@@ -138,7 +138,7 @@ def draw(
     domain = Domain(lambda point: 0.0, {"kept": space})
     # hyperopt takes what is known as documents of its own: draw one, and put our values into it
     trials = Trials()
-    for number, (point, loss) in enumerate(zip(points, losses)):
+    for number, (point, loss) in enumerate(zip(points, losses, strict=True)):
         document: Any = rand.suggest([number], domain, Trials(), number)[0]
         document["misc"]["vals"] = {"kept": [point]}
         document["state"] = JOB_STATE_DONE

@@ -80,8 +80,8 @@ class Releasing(Protocol):
 class FitConfig:
     """One training.
 
-    The learning rate runs once through its schedule, however short the training. There is one
-    validation after each epoch and after the last step.
+    The learning rate runs once through its course, however short the training, or is constant.
+    There is one validation after each epoch and after the last step.
     """
 
     schedule: Schedule
@@ -157,9 +157,10 @@ def fit(
     move freely, and so does everything where `masks` is None. release: releases more and more of
     what may move; then the last state and its score are returned instead of the best, since only
     the last has released everything that is to be. checkpoint: where to keep the last epoch; a
-    training that was killed goes on from there and gives the same bits as one left alone, and so
-    does a longer one at the same learning rate throughout. Its key is extended here by
-    configuration, device, state, masks and release. Raises TrainingError.
+    training that was killed goes on from there and gives the same bits as one left alone. At a
+    constant learning rate a longer training goes on from a shorter one, too; one that is longer
+    than what is asked for is taken as it is. The key is extended here by configuration, device,
+    state, masks and release. Raises TrainingError.
     """
     network = learner.network
     network.load_state_dict(state)

@@ -56,8 +56,8 @@ def release(
 ) -> tuple[State, State]:
     """Release step by step while the learner's network is trained; return its state and the masks.
 
-    config: of a path of STAGES stages; so many are made as the ratio needs. What the last one does
-    not come to exactly is released at once after it. Raises TrainingError.
+    config: of a path of STAGES stages; so many are made as the ratio needs. What is missing to the
+    ratio after them is released at once. Raises TrainingError.
     """
     path = ReleasePath(pruning, config.epochs * learner.batches())
     steps = path.step_of(1 - ratio)
@@ -72,8 +72,8 @@ class ReleasePath:
 
     Each stage keeps the same part of what the one before kept, by the magnitudes of that moment;
     what was released stays so. After STAGES of them LAST_SHARE of the free weights is left. The
-    path does not depend on where it ends: a network with a share was on the way to any smaller one.
-    So a search releases once, and its trials begin on the path.
+    path does not depend on where it is left: a network with a share was on the way to any smaller
+    one. So a search releases once, and its trials begin on the path.
 
     steps: how many training steps STAGES stages take. remember: whether `at` may be asked for the
     states on the way.
@@ -95,7 +95,7 @@ class ReleasePath:
         """
         # the small number undoes the rounding of logarithms
         stage = math.log(share) / math.log(LAST_SHARE) * STAGES + 1e-9
-        return self._begin(int(stage))
+        return self._begin(min(int(stage), STAGES))
 
     def at(self, step: int, start: Mapping[str, Tensor]) -> tuple[State, State] | None:
         """Return state and masks after so many steps; None where training has not come there.
@@ -107,10 +107,11 @@ class ReleasePath:
         assert self.memory is not None
         return self.memory.at(step, start)
 
-    def remembered(self, step: int, network: nn.Module) -> None:
-        """Remember the network as it is after so many steps."""
+    def remember_end(self, step: int, network: nn.Module) -> None:
+        """Remember the network at the end of a training of so many steps, if a stage ends there."""
         assert self.memory is not None
-        self.memory.add(step, network.state_dict(), self.keep)
+        if self.stage <= STAGES and self._begin(self.stage) == step:
+            self.memory.add(step, network.state_dict(), self.keep)
 
     def progress(self) -> dict[str, Any]:
         """Return what `go_on` needs, for a checkpoint."""
@@ -130,16 +131,19 @@ class ReleasePath:
         released: its moments would move them again. Raises PackingError where weights are not
         finite.
         """
-        if self._begin(self.stage) != step:
+        if self.stage > STAGES or self._begin(self.stage) != step:
             return False
-        if self.memory is not None:
-            self.remembered(step, network)
-        state = network.state_dict()
-        while self._begin(self.stage) == step:  # several, where there are more stages than steps
+        state, before = network.state_dict(), self.keep
+        # several, where there are more stages than steps
+        while self.stage < STAGES and self._begin(self.stage) == step:
             self.stage += 1
             share = LAST_SHARE ** (self.stage / STAGES)
-            ratio = min(1 - share, math.nextafter(1.0, 0.0))  # of a tiny share 1 − share is 1
-            self.keep = self.pruning.keep(state, ratio, self.keep)
+            self.keep = self.pruning.keep(state, 1 - share, self.keep)
+        if self.memory is not None:  # by now the weights are known to be finite
+            self.memory.add(step, state, before)
+        if self.keep is before:  # the path has ended
+            self.stage += 1
+            return False
         _put(network, optimizer, self.pruning.released(state, self.keep))
         return True
 
