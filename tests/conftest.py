@@ -113,10 +113,11 @@ def learn(
     ratio: float = 0.5,
     scope: str = "layer",
     epochs: int = 1,
+    width: float | None = None,
     **settings,
 ):
     """Train, prune, retrain and commit one more task, as the steps do. build(kind, classes, seed) →
-    TaskNetwork."""
+    TaskNetwork. width: of that network, where it is wider than the one before."""
     import torch
 
     from acll.networks.channels import ChannelGraph
@@ -151,7 +152,8 @@ def learn(
     channels = ChannelGraph(learner.network, learner.some_images()) if scope == "channel" else None
     smaller, keep = Pruning(masks, scope, channels).at_once(dense, ratio)
     after = fit(learner, smaller, fit_config(epochs, 0.01, 2, **settings), keep).state
-    return commit(packed, task_record(header, 0.5, (), {"ratio": ratio}), after, keep)
+    record = task_record(header, 0.5, (), {"ratio": ratio}, width or packed.width)
+    return commit(packed, record, after, keep)
 
 
 def tiny_packed(*names: str, spec=None, kind: str = "classification", **task):

@@ -400,7 +400,7 @@ LOADED = {
 }
 TRAIN = {name for name in LOADED if name.startswith("train")}
 PREPARE = {name for name in LOADED if name.startswith("prepare")}
-BUILD = TRAIN | {"commit", "remember", "retrain", "search"}
+BUILD = TRAIN | {"commit", "remember", "retrain", "search", "grow"}
 
 
 def codes():
@@ -431,13 +431,13 @@ def test_the_code_of_a_step_does_not_depend_on_where_the_package_lies(copied, mo
         ("training/learner.py", BUILD | {"prune"}),
         ("training/joint.py", {"train of joint"}),
         ("training/loop.py", BUILD | {"prune", "evaluate"}),
-        ("training/release.py", {"prune", "search"}),
-        ("training/distillation.py", {"prune", "retrain", "search"}),
-        ("methods/base.py", TRAIN | {"commit", "remember"}),
+        ("training/release.py", {"prune", "search", "grow"}),
+        ("training/distillation.py", {"prune", "retrain", "search", "grow"}),
+        ("methods/base.py", TRAIN | {"commit", "remember", "grow"}),
         ("methods/lwf.py", {"train of lwf"}),
         ("methods/ewc.py", {"train of ewc"}),
         ("methods/packing.py", {"train of packing"}),
-        ("search/strategies.py", {"search"}),
+        ("search/strategies.py", {"search", "grow"}),
         ("data/preparation.py", PREPARE),
         ("data/sources/generated.py", {"prepare of generated"}),
         ("data/sources/coco.py", {"prepare of coco"}),
@@ -445,7 +445,7 @@ def test_the_code_of_a_step_does_not_depend_on_where_the_package_lies(copied, mo
         ("evaluation/predicted.py", {"evaluate"}),
         ("evaluation/figures.py", {"figures"}),
         ("evaluation/style.py", {"figures", "sheets"}),
-        ("packing/prune.py", {"prune", "search"}),
+        ("packing/prune.py", {"prune", "search", "grow"}),
         ("settings.py", set(LOADED)),
         ("config/checks.py", set()),
         ("config/configuration.py", set()),

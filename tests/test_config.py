@@ -978,6 +978,25 @@ def test_what_does_not_go_with_a_task_is_named(path, value, line):
             ],
         ),
         (
+            {"ratio": 0.5, "grow": 2.0},
+            ["methods.half.grow: needs a search of the ratio, which says what a task needs"],
+        ),
+        (
+            {"ratio": {"search": "fixed", "ratio": 0.5}, "grow": 2.0},
+            ["methods.half.grow: needs a search of the ratio, which says what a task needs"],
+        ),
+        (
+            {"ratio": {"search": "bayes", "prefer": "score"}, "grow": 2.0},
+            [
+                "methods.half.grow: has no effect with `prefer: score`, whose goal is what the cap "
+                "allows"
+            ],
+        ),
+        (
+            {"ratio": {"search": "tpe"}, "cap": False, "grow": 2.0},
+            ["methods.half.grow: has no effect with `cap: false`, under which no task lacks room"],
+        ),
+        (
             {"ratio": {"search": "fixed", "ratio": 0.5, "budget": 2.0}, "expected_tasks": 3},
             ["methods.half.ratio.budget: has no effect with `search: fixed`"],
         ),
@@ -985,3 +1004,32 @@ def test_what_does_not_go_with_a_task_is_named(path, value, line):
 )
 def test_settings_that_nothing_heeds_are_refused(method, lines):
     assert faults(edited(**{"methods/half": method})) == lines
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (
+            {"backbone": "resnet18"},
+            "resnet18 has one width only; resnet_small, lenet, conv_small have others",
+        ),
+        (
+            {"decoder": "linknet", "encoder": "resnet_small"},
+            "linknet has one width only; unet, unetplusplus, manet have others",
+        ),
+        ({"backbone": "lenet", "width": 4}, "it has the largest width, 4"),
+        (
+            {"backbone": "lenet", "weights": "lenet.safetensors"},
+            "its weights are a file, for the width 1 alone",
+        ),
+        (
+            {"hidden": [8], "image_size": 16},
+            "a perceptron has no width; resnet_small, lenet, conv_small have one",
+        ),
+    ],
+)
+def test_a_method_that_grows_is_refused_a_network_that_cannot_with_the_reason(network, reason):
+    grow = {"methods/half": {"ratio": {"search": "tpe"}, "grow": 1.5}}
+    line = f"methods.half.grow: networks.small cannot become wider: {reason}"
+    assert line in faults(edited(**{"networks/small": network} | grow))
+    parse(edited(**{"networks/mlp": network} | grow))  # no sequence learns it

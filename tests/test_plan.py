@@ -43,6 +43,7 @@ METHODS = {
     "ewc": {"type": "ewc"},
     "lwf": {"type": "lwf"},
 }
+WIDER = {"methods/wider": {"ratio": {"search": "tpe"}, "grow": 1.5}}
 PACKED = ("prune", "retrain", "evaluate")
 SEARCHED = ("search", *PACKED)
 TAKEN = ("commit", "evaluate")
@@ -149,6 +150,34 @@ def test_a_method_has_its_jobs_and_no_others(method, expected):
     found = jobs(method, tasks="ab")
     assert titles(found) == expected | first() | prepared("ab") | {"sheets"} | LAST
     assert len(found) == len(titles(found))
+
+
+def test_a_network_grows_between_the_search_and_what_follows_it():
+    found = {job.title: job for job in jobs("half", tasks="ab", **WIDER)}
+    rules = ("train", "search", "grow", "prune", "retrain", "evaluate")
+    own = of(rules, "a/b", method="wider") | of(rules[1:], "a", method="wider")
+    assert {title for title in found if "/wider/" in title} == own
+    folder = "nodes/small/wider/seed0/a/b"
+    pruned, retrained = (found[f"{rule} small/wider/seed0/a/b"] for rule in ("prune", "retrain"))
+    both = (f"{folder}/dense.safetensors", f"{folder}/grown.safetensors")
+    assert pruned.inputs["dense"] == retrained.inputs["dense"] == both
+    assert pruned.inputs["choice"] == (f"{folder}/grown_choice.json",)
+    assert pruned.inputs["held"] == (
+        f"{folder}/held.safetensors",
+        f"{folder}/grown_held.safetensors",
+    )
+    assert f"{folder}/grown_trials.csv" in found["tables"].inputs["trials"]
+    assert f"{folder}/grown_choice.json" in found["figures"].inputs["choices"]
+
+
+def test_another_factor_of_growth_trains_and_searches_no_dense_network_anew():
+    more = {"methods/wider": WIDER["methods/wider"] | {"grow": 2.0}}
+    again = of(("grow", *PACKED), "a", "a/b", method="wider")
+    again |= of(("train", "search"), "a/b", method="wider")
+    assert (
+        affected(jobs("half", tasks="ab", **WIDER), jobs("half", tasks="ab", **more))
+        == again | LAST
+    )
 
 
 def test_joint_training_is_one_job_for_all_tasks_whatever_their_order():
@@ -517,7 +546,8 @@ def test_what_others_use_is_no_parameter_of_prepared_data():
 
 def test_parameters_come_back_from_their_text_as_they_were():
     masks = {"sequences/two": {"network": "unet", "tasks": ["m", "digits"]}}
-    planned = [*jobs(seeds=[0, 1], orders="all", **masks), *with_every_source()]
+    others = masks | WIDER
+    planned = [*jobs(seeds=[0, 1], orders="all", **others), *with_every_source()]
     seen = set()
     for job in planned:
         text = json.dumps(json.loads(job.text)["params"])

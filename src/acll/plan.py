@@ -22,6 +22,7 @@ from acll.packing.cap import cap
 from acll.parameters.base import Params
 from acll.parameters.commit import CommitParams, RememberParams
 from acll.parameters.evaluate import EvaluateParams
+from acll.parameters.grow import GrowParams
 from acll.parameters.node import NodeParams
 from acll.parameters.prepare import PrepareParams, prepared_settings
 from acll.parameters.prune import PruneParams
@@ -47,6 +48,10 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sheets": (("train", "summary"), ("figures",)),
     "train": (("train", "parent", "memory"), ("dense",)),
     "search": (("dense", "parent", "train"), ("trials", "choice", "held")),
+    "grow": (
+        ("dense", "parent", "trials", "choice", "train"),
+        ("grown", "grown_trials", "grown_choice", "grown_held"),
+    ),
     "prune": (("dense", "parent", "choice", "held", "train"), ("pruned",)),
     "retrain": (("pruned", "dense", "parent", "train"), ("network",)),
     "commit": (("dense", "parent"), ("network",)),
@@ -255,6 +260,7 @@ class _Planner:
     def _after_training(self, node: Node) -> Iterator[Job]:
         rules = {
             "search": self._search,
+            "grow": self._grow,
             "prune": self._prune,
             "retrain": self._retrain,
             "commit": self._commit,
@@ -267,10 +273,20 @@ class _Planner:
             yield self._remember(node)
 
     def _search(self, node: Node) -> Job:
+        inputs = self._from_dense(node) | {"train": (_prepared(node.task),)}
+        outputs = {
+            "trials": _of(node, "trials.csv"),
+            "choice": _of(node, "choice.json"),
+            "held": _of(node, "held.safetensors"),
+        }
+        params = self._search_params(node)
+        return Job("search", node.name, inputs, outputs, params, _code("search"))
+
+    def _search_params(self, node: Node) -> SearchParams:
         method, training = self._packing(node), self.configuration.training_of(node.task)
         assert isinstance(method.ratio, Search)
         bound = cap(node.position, method.expected_tasks, method.tail_share) if method.cap else None
-        params = SearchParams(
+        return SearchParams(
             node=self._node_params(node),
             search=method.ratio,
             scope=method.scope,
@@ -281,13 +297,29 @@ class _Planner:
             schedule=training.for_retraining(),
             batches=self._batches(node.task),
         )
-        inputs = self._from_dense(node) | {"train": (_prepared(node.task),)}
-        outputs = {
+
+    def _grow(self, node: Node) -> Job:
+        method, training = self._packing(node), self.configuration.training_of(node.task)
+        assert method.grow is not None
+        rule = method.training_rule()
+        params = GrowParams(
+            grow=method.grow,
+            rule=rule,
+            schedule=training.for_training(),
+            search=self._search_params(node),
+        )
+        inputs = self._from_dense(node) | {
             "trials": _of(node, "trials.csv"),
             "choice": _of(node, "choice.json"),
-            "held": _of(node, "held.safetensors"),
+            "train": (_prepared(node.task),),
         }
-        return Job("search", node.name, inputs, outputs, params, _code("search"))
+        outputs = {
+            "grown": _of(node, "grown.safetensors"),
+            "grown_trials": _of(node, "grown_trials.csv"),
+            "grown_choice": _of(node, "grown_choice.json"),
+            "grown_held": _of(node, "grown_held.safetensors"),
+        }
+        return Job("grow", node.name, inputs, outputs, params, _code("grow", rule.__module__))
 
     def _prune(self, node: Node) -> Job:
         method, training = self._packing(node), self.configuration.training_of(node.task)
@@ -300,10 +332,14 @@ class _Planner:
             batches=self._batches(node.task) if schedule is not None else None,
             distill=method.distill and schedule is not None,
         )
-        searched = node if method.searches else None
-        inputs = self._from_dense(node) | {
-            "choice": _of(searched, "choice.json"),
-            "held": _of(searched, "held.safetensors"),
+        inputs = {
+            "dense": self._denses(node),
+            "parent": _of(node.parent, "network.safetensors"),
+            "choice": (self._choice(node),) if method.searches else (),
+            "held": (
+                *_of(node if method.searches else None, "held.safetensors"),
+                *_of(node if method.grows else None, "grown_held.safetensors"),
+            ),
             "train": (_prepared(node.task),) if schedule is not None else (),
         }
         outputs = {"pruned": _of(node, "pruned.safetensors")}
@@ -312,7 +348,7 @@ class _Planner:
     def _retrain(self, node: Node) -> Job:
         method, training = self._packing(node), self.configuration.training_of(node.task)
         _, schedule = training.for_retraining().parts(method.release)
-        dense = self._from_dense(node)["dense"] if method.distill else ()
+        dense = self._denses(node) if method.distill else ()
         params = RetrainParams(
             node=self._node_params(node),
             schedule=schedule,
@@ -376,6 +412,21 @@ class _Planner:
         dense = (f"{self._dense_node(node).folder}/dense.safetensors",)
         return {"dense": dense, "parent": _of(node.parent, "network.safetensors")}
 
+    def _denses(self, node: Node) -> tuple[str, ...]:
+        """Return the dense network, and that of the step `grow` where there is one."""
+        grows = self._packing(node).grows
+        return self._from_dense(node)["dense"] + _of(node if grows else None, "grown.safetensors")
+
+    def _choice(self, node: Node) -> str:
+        """Return the choice of a search, the last one where the network may have grown."""
+        grown = "grown_" if self._packing(node).grows else ""
+        return f"{node.folder}/{grown}choice.json"
+
+    def _trials(self, node: Node) -> str:
+        """Return the trials of the search that made the choice."""
+        grown = "grown_" if self._packing(node).grows else ""
+        return f"{node.folder}/{grown}trials.csv"
+
     def _packing(self, node: Node) -> Packing:
         method = self.configuration.methods[node.method]
         if not isinstance(method, Packing):
@@ -415,7 +466,7 @@ class _Planner:
         inputs = {
             "scores": _of_all(nodes, "scores.json"),
             "summaries": tuple(map(_summary, tasks)),
-            "trials": _of_all(searched, "trials.csv"),
+            "trials": tuple(map(self._trials, searched)),
         }
         return Job("tables", "", inputs, {"tables": TABLES}, params, _code("tables"))
 
@@ -448,8 +499,8 @@ class _Planner:
         )
         inputs = {
             "tables": TABLES,
-            "trials": _of_all(searched, "trials.csv"),
-            "choices": _of_all(searched, "choice.json"),
+            "trials": tuple(map(self._trials, searched)),
+            "choices": tuple(map(self._choice, searched)),
             "packed": _of_all(packed.values(), "scores.json"),
             "examples": _of_all(shown, "examples.safetensors"),
             "shown": _of_all(shown, "scores.json"),

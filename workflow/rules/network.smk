@@ -55,6 +55,35 @@ rule search:
         command("search")
 
 
+# A wider network for a task that misses its goal within its cap.
+rule grow:
+    input:
+        unpack(inputs_of("grow")),
+    output:
+        grown="nodes/{node}/grown.safetensors",
+        grown_trials="nodes/{node}/grown_trials.csv",
+        grown_choice="nodes/{node}/grown_choice.json",
+        grown_held="nodes/{node}/grown_held.safetensors",
+    log:
+        text="logs/grow/{node}.log",
+        digests="digests/grow/{node}.sha256",
+    benchmark:
+        "benchmarks/grow/{node}.tsv"
+    wildcard_constraints:
+        node=nodes_with("grow"),
+    priority: 10
+    threads: CONFIGURATION.threads
+    resources:
+        mem_mb=4000,
+        gpu=gpus,
+    params:
+        job=text_of("grow"),
+    message:
+        "grow {wildcards.node}"
+    shell:
+        command("grow")
+
+
 rule prune:
     input:
         unpack(inputs_of("prune")),

@@ -8,7 +8,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from acll.errors import UserError, harmless
-from acll.evaluation.words import METRIC_WORDS, WIDTH, shortened
+from acll.evaluation.words import METRIC_WORDS, WIDTH, grown_words, shortened
 
 if TYPE_CHECKING:
     from acll.data.batches import Split
@@ -61,11 +61,13 @@ def _inspected(whole: dict[str, Any]) -> str:
     """
     network = ", ".join(f"{key} {value}" for key, value in whole["network"].items())
     share = whole["free"] / whole["weights"] if whole["weights"] else 0.0
-    lines = (
+    widths = {task["name"]: task["width"] for task in whole["tasks"] if task["grew"]}
+    lines = [
         f"{network}; method {whole['method']}, seed {whole['seed']}",
         f"{whole['weights']:,} shared weights, {whole['free']:,} free ({share:.1%}); "
         f"{whole['bytes']:,} bytes",
-    )
+        *([f"it grew {grown_words(widths)}"] if widths else []),
+    ]
     longest = max(len(task["name"]) for task in whole["tasks"])
     table = _table_of_tasks(whole["tasks"], longest)
     beyond = max(map(len, table.splitlines())) - WIDTH

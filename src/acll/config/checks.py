@@ -27,7 +27,13 @@ from acll.data.task import Task
 from acll.errors import UserError
 from acll.methods import registry as methods
 from acll.methods.packing import Packing
-from acll.networks.spec import BackboneNetwork, DecoderNetwork, Network, PerceptronNetwork
+from acll.networks.spec import (
+    BackboneNetwork,
+    DecoderNetwork,
+    Network,
+    PerceptronNetwork,
+    why_not_wider,
+)
 from acll.node import DENSE, Node
 from acll.registry import kinds
 from acll.search.settings import Search
@@ -174,6 +180,7 @@ def _faults_of_names(configuration: Configuration, named: Mapping[str, list[str]
         *_overrides(configuration),
         *_architectures(configuration),
         *_sequences(configuration, named["tasks"], named["networks"]),
+        *_growth(configuration),
     ]
 
 
@@ -462,6 +469,32 @@ def _sequences(configuration: Configuration, tasks: list[str], networks: list[st
                 faults.append(f"{key}.tasks = {task!r}: there is no such task{hint}")
             elif network is not None and task in configuration.tasks:
                 faults += _fits(key, task, configuration.tasks[task], network)
+    return faults
+
+
+def _growth(configuration: Configuration) -> list[str]:
+    """Return why methods cannot make networks wider: the network, or a goal that is never missed.
+
+    A network that no sequence learns is not looked at.
+    """
+    faults = []
+    learned = {line.network for line in configuration.sequences.values()}
+    for name, method in configuration.methods.items():
+        if not isinstance(method, Packing) or method.grow is None:
+            continue
+        key = f"methods.{name}.grow"
+        if not isinstance(method.ratio, Search) or method.ratio.search == "fixed":
+            faults.append(f"{key}: needs a search of the ratio, which says what a task needs")
+        elif method.ratio.prefer == "score":
+            faults.append(
+                f"{key}: has no effect with `prefer: score`, whose goal is what the cap allows"
+            )
+        elif not method.cap:
+            faults.append(f"{key}: has no effect with `cap: false`, under which no task lacks room")
+        for other, network in configuration.networks.items():
+            reason = why_not_wider(network) if other in learned else None
+            if reason is not None:
+                faults.append(f"{key}: networks.{other} cannot become wider: {reason}")
     return faults
 
 

@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from acll.evaluation.class_tables import MISSED, class_means, missed_classes
 from acll.evaluation.comparison import MIXED
-from acll.evaluation.words import METRIC_WORDS, WIDTH, listed, shortened
+from acll.evaluation.words import METRIC_WORDS, WIDTH, grown_words, listed, shortened
 
 LITTLE_ROOM = 0.03  # share of the shared weights; with less, a task that comes can learn little
 FORGOTTEN = 0.05  # a task that lost more than this has been forgotten
@@ -206,6 +206,7 @@ def remarks_of(
     return [
         *warnings_of(final, classes),
         *_capped(final),
+        *_grown(final),
         *_overdrawn(final, budgets),
         *_short_of_room(final),
     ]
@@ -277,6 +278,23 @@ def _capped(final: pd.DataFrame) -> list[str]:
         f"The cap left these tasks less than they asked for: {tasks}.\n"
         "A larger network, or another cap (expected_tasks, tail_share), would give them more."
     ]
+
+
+def _grown(final: pd.DataFrame) -> list[str]:
+    """Return a line for each sequence and method whose network grew: for which task, how wide.
+
+    Where it did so in several runs, the first of these counts.
+    """
+    lines = []
+    for (sequence, method), own in final.groupby(["sequence", "method"], sort=False):
+        grew = own[own["grew"].isin([True])].drop_duplicates("task")
+        if len(grew):
+            widths = grown_words(dict(zip(grew["task"], grew["width"], strict=True)))
+            lines.append(
+                f"{sequence}, {method}: the network grew {widths}, which missed their goal within "
+                "their cap."
+            )
+    return lines
 
 
 def _overdrawn(final: pd.DataFrame, budgets: Mapping[str, float]) -> list[str]:

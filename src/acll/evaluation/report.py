@@ -74,7 +74,7 @@ REPORT_TABLES = {
     "final": (
         "Each task at the end of each run.",
         "sequence order method seed task metric score score_when_learned forgetting owned_share "
-        "ratio samples",
+        "ratio width samples",
     ),
     "classes": (
         "Each class at the end, means over runs, the lowest scores first: IoU of segmentation, "
@@ -104,6 +104,7 @@ RULES = {
     "sheets": "contact sheets of the data",
     "train": "training",
     "search": "searching how much to release",
+    "grow": "making networks wider",
     "prune": "releasing weights, while training on",
     "retrain": "retraining what is kept",
     "commit": "putting tasks into the network",

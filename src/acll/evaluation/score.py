@@ -44,7 +44,9 @@ class TaskScore:
     """The score of one task of a network, and what it has of the network.
 
     bit_exact: whether its state is, bit for bit, what it was when the task was learned.
-    owned_share: of all shared weights of the network; None where tasks own none. choice: of the
+    owned_share: of all shared weights of the network; None where tasks own none. width: factor of
+    the channels of its network, which may have grown since. grew: whether it grew for this task.
+    choice: of the
     search, as in `choice.json`. curve: validation score after each epoch of its training.
     alone_bytes: of a network of this task alone. confused: (truth, predicted, count) by positions
     of classes. mistakes: the worst first.
@@ -58,6 +60,8 @@ class TaskScore:
     samples: int
     bit_exact: bool
     owned_share: float | None
+    width: float
+    grew: bool
     choice: dict[str, Any]
     curve: tuple[float, ...]
     alone_bytes: int
@@ -133,6 +137,8 @@ def _evaluate(
         samples=split.image_count(),
         bit_exact=digest(state) == record.digest,
         owned_share=share if record.frozen else None,
+        width=record.width,
+        grew=packed.grew(task),
         choice=record.choice,
         curve=record.curve,
         alone_bytes=alone_bytes,

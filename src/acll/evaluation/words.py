@@ -1,6 +1,6 @@
 """Words of tables, figures and the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # of metrics, as columns `metric` have them
 METRIC_WORDS = {"accuracy": "accuracy", "mean_iou": "mean IoU", "mixed": "mixed"}
@@ -11,6 +11,11 @@ def listed(words: Sequence[str]) -> str:
     """Return words as a sentence has them: `a, b and c`."""
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def grown_words(widths: Mapping[str, float]) -> str:
+    """Return in words for which tasks a network grew, and to which width; there is one at least."""
+    return listed([f"to width {width:g} for {task}" for task, width in widths.items()])
 
 
 def shortened(text: str, length: int) -> str:

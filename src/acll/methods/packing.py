@@ -65,6 +65,14 @@ class Packing(Method):
     cap: bool = Field(
         True, description="whether these bounds hold; without them early tasks may take everything"
     )
+    grow: float | None = Field(
+        None,
+        ge=1.1,
+        le=4,
+        description="by which factor the `width` of the network grows, once or more, where a task "
+        "misses its goal within its cap; absent: it never grows. Of `resnet_small`, `lenet`, "
+        "`conv_small`, and with `unet`, `unetplusplus`, `manet`",
+    )
 
     @property
     def searches(self) -> bool:
@@ -76,12 +84,18 @@ class Packing(Method):
         """Whether hyperopt proposes what a search tries."""
         return isinstance(self.ratio, Search) and self.ratio.search in ("tpe", "random")
 
+    @property
+    def grows(self) -> bool:
+        """Whether the network becomes wider for tasks that need it."""
+        return self.grow is not None
+
     rule_class: ClassVar[Any] = TrainFreeWeights
 
     def rules(self) -> tuple[str, ...]:
         """Return the rules that make the network of a node."""
         search = ("search",) if self.searches else ()
-        return ("train", *search, "prune", "retrain")
+        grow = ("grow",) if self.grows else ()
+        return ("train", *search, *grow, "prune", "retrain")
 
     def training_rule(self) -> TrainFreeWeights:
         """Return what the training of a task depends on: nothing of what comes after it."""

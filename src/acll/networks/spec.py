@@ -10,7 +10,10 @@ Width = Annotated[int, Field(gt=0, le=2**20)]
 CHANNELS_HELP = "channels (bands) of its images; grey images are repeated to fill them"
 ChannelCount = Annotated[int, Field(ge=1, le=MOST_BANDS)]
 OWN_NETWORKS = ("resnet_small", "lenet", "conv_small")  # those whose layers are ours
-WidthFactor = Annotated[float, Field(ge=0.25, le=4)]
+SMALLEST_WIDTH, LARGEST_WIDTH = 0.25, 4.0
+WidthFactor = Annotated[float, Field(ge=SMALLEST_WIDTH, le=LARGEST_WIDTH)]
+# decoders whose width follows that of `resnet_small`
+WIDE_DECODERS = ("unet", "unetplusplus", "manet")
 
 
 def _refuse_width(name: str, width: float, own: tuple[str, ...]) -> None:
@@ -94,6 +97,49 @@ Network = Annotated[
     | Annotated[PerceptronNetwork, Tag("perceptron")],
     Discriminator(_network_kind),
 ]
+
+
+def width_of(network: Network) -> float:
+    """Return the factor of a network's channels; 1 where its width is no setting."""
+    return 1.0 if isinstance(network, PerceptronNetwork) else network.width
+
+
+def at_width(network: Network, width: float) -> Network:
+    """Return what a network of another width is built from.
+
+    Raises ValidationError, or ValueError for a perceptron, where it cannot have this width.
+    """
+    if width == width_of(network):
+        return network
+    if isinstance(network, PerceptronNetwork):
+        raise ValueError("a perceptron has no width")
+    return type(network).model_validate(network.model_dump() | {"width": width})
+
+
+def alike_but_for_width(network: Network | None, other: Network | None) -> bool:
+    """Return whether two networks are built from the same, whatever their widths."""
+    if network is None or other is None or isinstance(network, PerceptronNetwork):
+        return network == other
+    without = {"width"}
+    return type(network) is type(other) and network.model_dump(exclude=without) == other.model_dump(
+        exclude=without
+    )
+
+
+def why_not_wider(network: Network) -> str | None:
+    """Return why a network cannot be made wider after tasks were learned; None where it can be."""
+    if isinstance(network, PerceptronNetwork):
+        return f"a perceptron has no width; {', '.join(OWN_NETWORKS)} have one"
+    name = network.backbone if isinstance(network, BackboneNetwork) else network.encoder
+    if name not in OWN_NETWORKS:
+        return f"{name} has one width only; {', '.join(OWN_NETWORKS)} have others"
+    if isinstance(network, DecoderNetwork) and network.decoder not in WIDE_DECODERS:
+        return f"{network.decoder} has one width only; {', '.join(WIDE_DECODERS)} have others"
+    if network.weights != "none":
+        return f"its weights are a file, for the width {network.width:g} alone"
+    if network.width == LARGEST_WIDTH:
+        return f"it has the largest width, {LARGEST_WIDTH:g}"
+    return None
 
 
 def body_kind(network: Network) -> Kind:

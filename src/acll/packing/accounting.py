@@ -3,9 +3,12 @@
 All is known from the header of a packed file; no weight is looked at.
 """
 
+import math
+
+from acll.packing.corners import seen_from
 from acll.packing.floats import coded_size
-from acll.packing.header import PackedHeader
-from acll.packing.ownership import kind_uses
+from acll.packing.header import NarrowerLayers, PackedHeader
+from acll.packing.ownership import kind_uses, network_at
 from acll.packing.packed_file import packed_size_of
 
 
@@ -23,16 +26,19 @@ def bytes_alone(header: PackedHeader, task: str) -> int:
     position = [record.name for record in header.tasks].index(task)
     record = header.tasks[position]
     layers = []
-    for layer in header.layers:
-        owned = layer.count if kind_uses(record.kind, layer.name) else 0
-        layers.append(layer.model_copy(update={"owned": [owned]}))
+    for layer, corner in zip(header.layers, header.corners(record.width), strict=True):
+        owned = math.prod(corner.shape) if kind_uses(record.kind, layer.name) else 0
+        own = {"shape": list(corner.shape), "owned": [owned]}
+        layers.append(layer.model_copy(update=own))
     weights = sum(layer.owned[0] for layer in layers)
     known = sum(layer.owned[position] for layer in header.layers) == weights
     parts = {
+        "network": network_at(header.network, record.width),
         "tasks": [record],
         "layers": layers,
         "weight_bytes": [header.weight_bytes[position] if known else coded_size(weights)],
         "private": {task: header.private[task]},
+        "narrower": [],
     }
     return packed_size_of(header.model_copy(update=parts))
 
@@ -40,12 +46,26 @@ def bytes_alone(header: PackedHeader, task: str) -> int:
 def _first(header: PackedHeader, count: int) -> PackedHeader:
     """Return the header of the network as it was after its first tasks."""
     tasks = header.tasks[:count]
-    layers = [layer.model_copy(update={"owned": layer.owned[:count]}) for layer in header.layers]
+    width = tasks[-1].width
+    layers = [
+        layer.model_copy(update={"shape": list(corner.shape), "owned": layer.owned[:count]})
+        for layer, corner in zip(header.layers, header.corners(width), strict=True)
+    ]
     private = {record.name: header.private[record.name] for record in tasks}
     parts = {
         "tasks": tasks,
         "layers": layers,
         "weight_bytes": header.weight_bytes[:count],
         "private": private,
+        "narrower": [_seen_at(header, one, width) for one in header.narrower if one.width < width],
     }
     return header.model_copy(update=parts)
+
+
+def _seen_at(header: PackedHeader, narrower: NarrowerLayers, width: float) -> NarrowerLayers:
+    """Return what a header said of a width when the network had another one."""
+    names = [layer.name for layer in header.layers]
+    pairs = zip(narrower.corners(names), header.corners(width), strict=True)
+    corners = [seen_from(inner, outer) for inner, outer in pairs]
+    runs = {name: list(own.runs) for name, own in zip(names, corners, strict=True) if own.runs}
+    return narrower.model_copy(update={"runs": runs})

@@ -6,13 +6,16 @@ terminal) is bounded here, before anything is made of it.
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, Field, model_validator
 
-from acll.packing.ownership import MAX_TASKS, TaskRecord
+from acll.networks.spec import LARGEST_WIDTH, SMALLEST_WIDTH
+from acll.packing.corners import Corner, seen_from
+from acll.packing.ownership import MAX_TASKS, Narrower, TaskRecord
 from acll.settings import MOST_BANDS, MOST_VALUES, refuse_large, refuse_odd_text
 
 # the largest networks of torchvision have 6.5e8 weights, at most 1e8 in one tensor; the deepest of
@@ -20,6 +23,7 @@ from acll.settings import MOST_BANDS, MOST_VALUES, refuse_large, refuse_odd_text
 MOST_WEIGHTS, MOST_IN_A_TENSOR = 2**30, 2**28
 MOST_LAYERS = 5000
 MOST_OWNERS = 2**18  # numbers of owned weights: one of each layer and task
+MOST_RUNS, MOST_INPUTS = 256, 2**20  # of input channels, in a layer and in all
 MOST_DEPTH = 16  # of lists and dictionaries in each other
 SMALLEST_TILE = 8  # pixels; no decoder takes smaller images
 MOST_MASK_CLASSES = 255  # masks are bytes, and one means ignore
@@ -66,6 +70,32 @@ class PrivateTensor(BaseModel):
         return math.prod(self.shape) * self.type.itemsize
 
 
+class NarrowerLayers(BaseModel):
+    """Where the shared tensors of networks of a smaller width are: their shapes, in the order of
+    the layers, and of some by name the runs of input channels that they have."""
+
+    width: float
+    shapes: Annotated[list[Shape], Field(max_length=MOST_LAYERS)]
+    runs: dict[str, Annotated[list[tuple[WeightCount, WeightCount]], Field(max_length=MOST_RUNS)]]
+
+    def corners(self, names: Sequence[str]) -> list[Corner]:
+        """Return the corners of these layers. Raises ValueError where they are none."""
+        if len(self.shapes) != len(names) or not self.runs.keys() <= set(names):
+            raise ValueError("its widths are of other layers")
+        pairs = zip(names, self.shapes, strict=True)
+        return [_corner(shape, self.runs.get(name, [])) for name, shape in pairs]
+
+
+def _corner(shape: Sequence[int], runs: Sequence[tuple[int, int]]) -> Corner:
+    if runs:
+        ends = [0, *(first + number for first, number in runs)]
+        ascending = all(first >= end for (first, _), end in zip(runs, ends, strict=False))
+        whole = len(shape) > 1 and sum(number for _, number in runs) == shape[1]
+        if not (ascending and whole):
+            raise ValueError("a layer has runs of input channels that cannot be")
+    return Corner(tuple(shape), tuple(runs))
+
+
 class PackedHeader(BaseModel):
     """What a header says. Raises ValidationError for one that says what it may not."""
 
@@ -77,6 +107,25 @@ class PackedHeader(BaseModel):
     # bytes of the weights that each task owns
     weight_bytes: Annotated[list[CodeBytes], Field(max_length=MAX_TASKS)]
     private: dict[str, list[PrivateTensor]]
+    # of the tasks before the network grew, by width, ascending; empty where it never has
+    narrower: Annotated[list[NarrowerLayers], Field(max_length=MAX_TASKS)]
+
+    def corners(self, width: float) -> list[Corner]:
+        """Return where the shared tensors of networks of a width are, in the order of the
+        layers."""
+        names = [layer.name for layer in self.layers]
+        for narrower in self.narrower:
+            if narrower.width == width:
+                return narrower.corners(names)
+        return [Corner(tuple(layer.shape)) for layer in self.layers]
+
+    def narrower_networks(self) -> tuple[Narrower, ...]:
+        """Return what it says of smaller widths as a network has it."""
+        names = [layer.name for layer in self.layers]
+        return tuple(
+            Narrower(one.width, dict(zip(names, one.corners(names), strict=True)))
+            for one in self.narrower
+        )
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -107,6 +156,7 @@ class PackedHeader(BaseModel):
         if set(self.private) != set(names):
             raise ValueError("its tasks are not those whose private state it has")
         _refuse_odd([self.network, self.method, [one.name for one in tensors]])
+        self._refuse_widths()
         for record in self.tasks:
             _refuse_odd([getattr(record, part.name) for part in fields(record)])
             _refuse_unusable(record)
@@ -120,6 +170,34 @@ class PackedHeader(BaseModel):
             raise ValueError("its tasks own more weights than there are")
         if len(self.weight_bytes) != tasks:
             raise ValueError("it does not say how many bytes the weights of each task have")
+
+    def _refuse_widths(self) -> None:
+        """Raise ValueError where the widths of its tasks do not fit each other or the tensors."""
+        widths = [record.width for record in self.tasks]
+        first = self.network.get("width", 1.0)
+        known = isinstance(first, int | float)
+        if not known or not all(SMALLEST_WIDTH <= one <= LARGEST_WIDTH for one in (first, *widths)):
+            raise ValueError("a network or a task has a width that no network has")
+        if widths != sorted(widths):
+            raise ValueError("a task has a narrower network than the one before it")
+        if [one.width for one in self.narrower] != sorted(set(widths))[:-1]:
+            raise ValueError("its widths are not those of its tasks")
+        if len(self.narrower) * len(self.layers) > MOST_OWNERS:
+            raise ValueError("it has more widths than any network")
+        runs = [own[-1] for one in self.narrower for own in one.runs.values() if own]
+        if sum(first + number for first, number in runs) > MOST_INPUTS:
+            raise ValueError("it has more runs of input channels than any network")
+        around = [Corner(tuple(layer.shape)) for layer in self.layers]
+        for narrower in reversed(self.narrower):
+            own = narrower.corners([layer.name for layer in self.layers])
+            count = widths.index(narrower.width) + widths.count(narrower.width)
+            for layer, corner, outer in zip(self.layers, own, around, strict=True):
+                seen_from(corner, outer)
+                if sum(layer.owned[:count]) > math.prod(corner.shape):
+                    raise ValueError(
+                        f"tasks of width {narrower.width:g} own more weights than there are"
+                    )
+            around = own
 
 
 def _refuse_odd(value: Any, depth: int = 0) -> None:

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from acll.data.prepared import TaskInfo
 from acll.errors import harmless, quoted
 from acll.networks.build import TaskNetwork, build
-from acll.networks.spec import Network
+from acll.networks.spec import Network, at_width
 from acll.packing.ownership import Packed, PackingError, State, TaskRecord, task_state_dict
 from acll.packing.packed_file import PackedFile
 
@@ -62,7 +62,7 @@ def skeleton(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
 
     Its tensors have no memory where it can be built so. Raises PackingError as `network_of`.
     """
-    spec = specification(packed)
+    spec = _at_its_width(packed, record)
     _refuse_images(spec, record)
     try:
         network = _without_memory(spec, record) or build(
@@ -137,6 +137,18 @@ def specification(packed: Packed) -> Network:
             f"the network is not sound: it cannot be built from {quoted(packed.network)}"
         )
     return spec
+
+
+def _at_its_width(packed: Packed, record: TaskRecord) -> Network:
+    """Return what the network of a task is built from. Raises PackingError."""
+    spec = specification(packed)
+    try:
+        return at_width(spec, record.width)
+    except ValueError:
+        raise PackingError(
+            f"the network is not sound: it cannot be built with the width of {record.name}, "
+            f"{record.width:g}"
+        ) from None
 
 
 def task_info_of(record: TaskRecord) -> TaskInfo:

@@ -8,7 +8,7 @@ everything. This module knows tensors and names, but no data and no training.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from acll.errors import UserError
+from acll.packing.corners import Corner, corner_at, embedded, fits_in
 from acll.settings import Kind
 
 State = dict[str, Tensor]
+Inputs = Mapping[str, Sequence[int]]  # channels that each layer reads, by its name
 MAX_TASKS = 255  # owners are bytes in memory
 # heads of earlier tasks that are trained on with a new one: earlier.<number>.…, from 0 on
 EARLIER = "earlier."
@@ -54,6 +56,15 @@ class TaskRecord:
     tile_overlap: int | None = None
     rotate: float = 0.0
     permute: int | None = None
+    width: float = 1.0  # factor of the channels of its network; a network may have grown since
+
+
+@dataclass(frozen=True)
+class Narrower:
+    """Where the shared tensors of tasks of a smaller width are in those of the network."""
+
+    width: float
+    corners: dict[str, Corner]
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,9 @@ class Packed:
 
     shared: float tensors, zero where free; owner: uint8 tensors of the same shapes, 0 free, t owned
     by the t-th task; private: for each task the rest of its state dict.
+
+    A network that has grown has tensors of the size of its widest task, and a narrower task has a
+    corner of each. narrower: these corners, by width, ascending.
     """
 
     network: dict[str, Any]
@@ -71,6 +85,24 @@ class Packed:
     tasks: tuple[TaskRecord, ...]
     method: str = ""
     seed: int = 0
+    narrower: tuple[Narrower, ...] = ()
+
+    @property
+    def width(self) -> float:
+        """Width of the latest task's network, the widest so far."""
+        return self.tasks[-1].width if self.tasks else float(self.network.get("width", 1.0))
+
+    def grew(self, task: str) -> bool:
+        """Return whether the network became wider for a task."""
+        earlier = replace(self, tasks=self.tasks[: self.position(task) - 1])
+        return self.record(task).width > earlier.width
+
+    def corners(self, width: float) -> dict[str, Corner]:
+        """Return where the shared tensors of networks of a width are."""
+        for narrower in self.narrower:
+            if narrower.width == width:
+                return narrower.corners
+        return {name: Corner(tuple(value.shape)) for name, value in self.shared.items()}
 
     def record(self, task: str) -> TaskRecord:
         """Return the record of a task. Raises PackingError for one that was not learned."""
@@ -103,6 +135,39 @@ def empty(
     )
 
 
+def widened(packed: Packed, shapes: Mapping[str, Sequence[int]], inputs: Inputs) -> Packed:
+    """Return a network with larger shared tensors, in which what is new is free.
+
+    shapes: of all its shared tensors. inputs: of each, which of the input channels are those that
+    it has now. The next task to be committed is the first of a larger width. Raises PackingError
+    where a tensor would lose weights.
+    """
+    sizes = {name: tuple(value.shape) for name, value in packed.shared.items()}
+    if shapes.keys() != sizes.keys() or not all(
+        fits_in(sizes[name], shapes[name]) for name in sizes
+    ):
+        raise PackingError("a network can only become wider, and keeps its layers")
+    corners = {name: corner_at(sizes[name], inputs[name]) for name in sizes}
+    narrower = [
+        Narrower(
+            before.width,
+            {name: embedded(before.corners[name], corners[name]) for name in sizes},
+        )
+        for before in packed.narrower
+    ]
+    if packed.tasks:
+        narrower.append(Narrower(packed.width, corners))
+
+    def around(state: State) -> State:
+        return {
+            name: corners[name].filled(value.new_zeros(*shapes[name]), value)
+            for name, value in state.items()
+        }
+
+    shared, owner = around(packed.shared), around(packed.owner)
+    return replace(packed, shared=shared, owner=owner, narrower=tuple(narrower))
+
+
 def kind_uses(kind: Kind, name: str) -> bool:
     """Return whether tasks of this kind use a shared weight: all but the decoder's, or all."""
     return kind == "segmentation" or not name.startswith("decoder.")
@@ -112,14 +177,15 @@ def task_state_dict(packed: Packed, task: str) -> State:
     """Return the state dict of a task.
 
     It has the shared weights that it or earlier tasks own, zero for the others, and its private
-    state.
+    state. Where the network has grown since, its tensors are the corners that it was learned with.
     """
     record, position = packed.record(task), packed.position(task)
-    state = {
-        name: torch.where((owner >= 1) & (owner <= position), packed.shared[name], 0.0)
-        for name, owner in packed.owner.items()
-        if kind_uses(record.kind, name)
-    }
+    state = {}
+    for name, corner in packed.corners(record.width).items():
+        if kind_uses(record.kind, name):
+            owner = corner.of(packed.owner[name])
+            used = (owner >= 1) & (owner <= position)
+            state[name] = torch.where(used, corner.of(packed.shared[name]), 0.0)
     return state | packed.private[task]
 
 
@@ -133,7 +199,20 @@ def extract_task(packed: Packed, task: str, shared: State, private: State) -> Pa
     # by bits: -0.0 is owned, too, so that the state stays the same to the bit
     owner = {name: (value.view(torch.int32) != 0).to(torch.uint8) for name, value in shared.items()}
     own = replace(packed.record(task), owned=sum(int(owners.sum()) for owners in owner.values()))
-    return replace(packed, shared=shared, owner=owner, private={task: private}, tasks=(own,))
+    return replace(
+        packed,
+        network=network_at(packed.network, own.width),
+        shared=shared,
+        owner=owner,
+        private={task: private},
+        tasks=(own,),
+        narrower=(),
+    )
+
+
+def network_at(network: Mapping[str, Any], width: float) -> dict[str, Any]:
+    """Return what a network is built from, at another width where it has one."""
+    return {**network, "width": width} if "width" in network else dict(network)
 
 
 def free(packed: Packed, kind: Kind) -> State:
@@ -164,7 +243,8 @@ def starting_state(
     fresh: the state dict of a newly built network of the task. It gives the head and the free
     weights; with `start_zero` these are 0. Weights owned by earlier tasks come from the store.
     Private state comes from the latest task that has it: normalisations and biases fit the weights
-    that they were trained with.
+    that they were trained with. Where the network has grown since, channels that are new have fresh
+    values.
     """
     state = {}
     for name, value in fresh.items():
@@ -176,7 +256,8 @@ def starting_state(
             if not name.startswith("head."):
                 for record in reversed(packed.tasks):
                     if name in packed.private[record.name]:
-                        state[name] = packed.private[record.name][name].clone()
+                        before = packed.private[record.name][name]
+                        state[name] = Corner(tuple(before.shape)).filled(value, before)
                         break
     return state
 
@@ -200,6 +281,9 @@ def commit(
         raise PackingError(
             f"{record.name}: its network does not have the shared weights of the store: {names} …"
         )
+    odd = [name for name in sorted(used) if state[name].shape != packed.shared[name].shape]
+    if odd:
+        raise PackingError(f"{record.name}: {odd[0]} does not have the shape that the store has")
     position = len(packed.tasks) + 1
     shared, owner = dict(packed.shared), dict(packed.owner)
     free_before = owned = 0

@@ -11,7 +11,8 @@ Its tensors:
 Free weights have no values. So a file is as large as what its tasks need, and reading task t reads
 the weights of tasks 1 … t alone. The header has the version of the format, the network, names and
 shapes of the shared tensors with how many weights each task owns, the bytes of each task's weights,
-the records of the tasks, and the versions of libraries.
+the records of the tasks, and the versions of libraries. Where the network has grown, it also has
+which corner of each tensor the tasks of smaller widths have.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,8 @@ from acll.errors import quoted
 from acll.libraries import OF_NETWORKS, versions
 from acll.packing import floats, tensor_file
 from acll.packing.bits import Places, map_size, pack_map, unpack_map
-from acll.packing.header import Layer, PackedHeader, PrivateTensor
+from acll.packing.corners import Corner
+from acll.packing.header import Layer, NarrowerLayers, PackedHeader, PrivateTensor
 from acll.packing.ownership import (
     Packed,
     PackingError,
@@ -42,7 +44,7 @@ from acll.packing.ownership import (
     refuse_not_finite,
 )
 
-FORMAT = 5
+FORMAT = 6
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
@@ -62,7 +64,16 @@ class PackedFile:
     def without_weights(self) -> Packed:
         """Return the network that its tasks share, without its state."""
         header = self.header
-        return Packed(header.network, {}, {}, {}, tuple(header.tasks), header.method, header.seed)
+        return Packed(
+            header.network,
+            {},
+            {},
+            {},
+            tuple(header.tasks),
+            header.method,
+            header.seed,
+            header.narrower_networks(),
+        )
 
     def state(self, task: str) -> State:
         """Return the state dict of a task, as `task_state_dict` does of the whole network.
@@ -70,13 +81,15 @@ class PackedFile:
         Raises PackingError.
         """
         known = self.without_weights()
-        kind, position = known.record(task).kind, known.position(task)
-        weights = self._weights(position)
+        record, position = known.record(task), known.position(task)
+        weights, corners = self._weights(position), self.header.corners(record.width)
         layers = [
-            (layer, starts) for layer, starts in self._starts() if kind_uses(kind, layer.name)
+            (layer, starts, corner)
+            for (layer, starts), corner in zip(self._starts(), corners, strict=True)
+            if kind_uses(record.kind, layer.name)
         ]
-        placed = _each(lambda part: self._placed(*part, weights), layers)
-        shared = {layer.name: values for (layer, _), values in zip(layers, placed, strict=True)}
+        placed = _each(lambda part: self._corner(*part, weights), layers)
+        shared = {layer.name: values for (layer, _, _), values in zip(layers, placed, strict=True)}
         return shared | self.private(task)
 
     def alone(self, task: str) -> Packed:
@@ -99,6 +112,7 @@ class PackedFile:
             owners[layer.name] = torch.zeros(layer.shape, dtype=torch.uint8)
         placed = _each(lambda part: self._placed(*part, weights, owners[part[0].name]), layers)
         shared = {layer.name: values for (layer, _), values in zip(layers, placed, strict=True)}
+        self._refuse_outside(owners)
         private = {record.name: self.private(record.name) for record in known.tasks}
         return replace(known, shared=shared, owner=owners, private=private)
 
@@ -127,6 +141,44 @@ class PackedFile:
             yield from unpack_map(code, layer.owned, layer.count, last)
         except ValueError as error:
             raise self._unsound(f"the owner map of {layer.name}: {error}") from None
+
+    def _refuse_outside(self, owners: State) -> None:
+        """Raise PackingError where a task owns weights that its network does not have.
+
+        owners: the owner map of each shared tensor.
+        """
+        widths = [record.width for record in self.header.tasks]
+        for narrower in self.header.narrower:
+            count = sum(width <= narrower.width for width in widths)
+            corners = self.header.corners(narrower.width)
+            for layer, corner in zip(self.header.layers, corners, strict=True):
+                inside = corner.of(owners[layer.name])
+                owned = int(((inside >= 1) & (inside <= count)).sum())
+                if owned != sum(layer.owned[:count]):
+                    raise self._outside(layer)
+
+    def _outside(self, layer: Layer) -> PackingError:
+        return self._unsound(f"{layer.name}: a task owns weights that its network does not have")
+
+    def _corner(
+        self,
+        layer: Layer,
+        starts: Sequence[int],
+        corner: Corner,
+        weights: Sequence[floats.CodedFloats],
+    ) -> Tensor:
+        """Return what `_placed` does, in a corner.
+
+        Raises PackingError where a weight lies outside of it.
+        """
+        if list(corner.shape) == layer.shape:
+            return self._placed(layer, starts, weights)
+        # numpy asks for memory only where something is written
+        owner = torch.from_numpy(np.zeros(layer.shape, np.uint8))
+        values = self._placed(layer, starts, weights, owner)
+        if int(corner.of(owner).count_nonzero()) != sum(layer.owned[: len(weights)]):
+            raise self._outside(layer)
+        return corner.of(values)
 
     def _placed(
         self,
@@ -330,6 +382,14 @@ def _header(packed: Packed, weight_bytes: list[int]) -> PackedHeader:
             layers=[_layer(name, owner, len(packed.tasks)) for name, owner in packed.owner.items()],
             weight_bytes=weight_bytes,
             private={task: _parts(state) for task, state in packed.private.items()},
+            narrower=[
+                NarrowerLayers(
+                    width=one.width,
+                    shapes=[list(one.corners[name].shape) for name in packed.owner],
+                    runs={name: list(own.runs) for name, own in one.corners.items() if own.runs},
+                )
+                for one in packed.narrower
+            ],
         )
     except ValidationError as error:
         raise PackingError(

@@ -1,13 +1,12 @@
 """A task on its way into the store: its dense state, or its pruned state with its masks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from acll.packing import packed_file, tensor_file
+from acll.packing import tensor_file
 from acll.packing.ownership import State
 
 
@@ -39,13 +38,12 @@ def load_state(path: Path) -> tuple[State, State, dict[str, Any]]:
     return parts["state"], parts["keep"], header
 
 
-def free_of(parent: Path | None, state: Mapping[str, Tensor], shared: Sequence[str]) -> State:
-    """Return boolean masks of what a task could train, of the weights named in `shared`.
+def final_of(dense: Sequence[Path], held: Sequence[Path]) -> tuple[Path, Path | None]:
+    """Return the dense network that a task goes on from, and the trial that goes with it, if any.
 
-    parent: the packed file of the tasks before it, which left these weights free; without one, all
-    weights are free.
+    dense: the network, and for a method that grows the wider one, which has no state where the
+    network did not grow. held: for each, what the search has held; empty without a search.
     """
-    if parent is None:
-        return {name: torch.ones(state[name].shape, dtype=torch.bool) for name in shared}
-    owner = packed_file.read_packed(parent).owner
-    return {name: owner[name] == 0 for name in shared}
+    grown = len(dense) > 1 and bool(tensor_file.open_tensors(dense[-1]).names())
+    last = -1 if grown else 0
+    return dense[last], held[last] if held else None

@@ -1,6 +1,6 @@
 """The place of a network among others, as the steps that build it need it."""
 
-from acll.networks.spec import Network
+from acll.networks.spec import Network, at_width
 from acll.parameters.base import Params
 from acll.seeds import derived
 
@@ -18,3 +18,7 @@ class NodeParams(Params):
     def seed_for(self, what: str) -> int:
         """Return the seed of one of the node's random draws."""
         return derived(self.seed, what, *self.prefix)
+
+    def at_width(self, width: float) -> "NodeParams":
+        """Return the same node, with a network of this width."""
+        return self.model_copy(update={"network": at_width(self.network, width)})

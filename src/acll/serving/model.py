@@ -27,6 +27,7 @@ from acll.data.prepared import TaskInfo
 from acll.data.tiles import tiles
 from acll.errors import UserError
 from acll.networks.build import TaskNetwork
+from acll.networks.spec import alike_but_for_width
 from acll.packing import packed_file
 from acll.packing.load import loaded, naming, skeleton, task_info_of
 from acll.packing.ownership import PackingError, TaskRecord, kind_uses
@@ -60,6 +61,8 @@ class LearnedTask:
     ratio: float | None  # release ratio; None where nothing was released
     owned_share: float | None  # weights that it trained and kept; None where its method owns none
     used_share: float  # these, and those of the tasks before it
+    width: float  # factor of the channels of its network, which may have grown since
+    grew: bool  # whether the network grew for this task
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,8 @@ class PackedNetwork:
         """Turn a network that `network` gave into that of another task, in place.
 
         For services that have many tasks and memory for one network: new values are copied into the
-        tensors of the old one. Where it raises PackingError, nothing has changed.
+        tensors of the old one, where both tasks have networks of one width. Where it raises
+        PackingError, nothing has changed.
         """
         if not isinstance(network, TaskNetwork):
             raise PackingError(
@@ -161,13 +165,16 @@ class PackedNetwork:
         record, state = self._file.record(task), self._file.state(task)
         with naming(self._file):
             fresh = skeleton(self._file.without_weights(), record, state)
-            if network.built_from != fresh.built_from:
+            if not alike_but_for_width(network.built_from, fresh.built_from):
                 raise PackingError(
                     "its networks are built otherwise than the one that is to be switched"
                 )
         device = next(network.parameters()).device
         network.head = fresh.head
-        if fresh.decoder is None or network.decoder is None:
+        if network.built_from != fresh.built_from:  # the network grew between the two tasks
+            network.encoder, network.decoder = fresh.encoder, fresh.decoder
+            network.built_from = fresh.built_from
+        elif fresh.decoder is None or network.decoder is None:
             network.decoder = fresh.decoder
         own = network.state_dict(keep_vars=True)
         network.load_state_dict(
@@ -254,6 +261,8 @@ class PackedNetwork:
             ratio,
             owned / total if record.frozen else None,
             used / total,
+            record.width,
+            self._file.without_weights().grew(record.name),
         )
 
 

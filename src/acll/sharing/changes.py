@@ -136,6 +136,8 @@ def _change(before: Any, after: Any, rule: str, key: str) -> str:
 def _shown(key: str, rule: str) -> str:
     """Return a key of a job's parameters as the configuration has it."""
     key = key.removeprefix("code.").removeprefix("params.")
+    if rule == "grow" and key.startswith("search."):
+        key, rule = key.removeprefix("search."), "search"  # that of each width
     if key.startswith("budgets."):
         return f"methods.{key.removeprefix('budgets.')}.ratio.budget"
     if rule in _OF_SCHEDULE and key in ("schedule.epochs", "schedule.begin", "schedule.end"):

@@ -6,14 +6,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from acll.data.batches import splits_of
 from acll.data.prepared import TaskInfo
 from acll.data.root import data_root
-from acll.networks.build import NetworkError, build
+from acll.networks.build import NetworkError, TaskNetwork, build
 from acll.networks.partition import partition
-from acll.networks.spec import body_kind
+from acll.networks.spec import Network, body_kind
+from acll.networks.widening import inputs_in_wider
 from acll.packing import packed_file
-from acll.packing.ownership import Packed, TaskRecord, empty
+from acll.packing.ownership import Packed, State, TaskRecord, empty, widened
 from acll.parameters.node import NodeParams
 from acll.training.learner import TaskLearner
 from acll.training.loop import prepare_process
@@ -57,10 +61,46 @@ def packed_before(node: NodeParams, parent: Path | None) -> Packed:
     free."""
     if parent is not None:
         return packed_file.read_packed(parent)
-    whole = build(node.network, body_kind(node.network), 2, 0, pretrained=False)
+    network = node.network.model_dump(mode="json")
+    whole = _whole(node.network)
     state = whole.state_dict()
     shared = {name: state[name] for name in partition(whole).shared}
-    return empty(node.network.model_dump(mode="json"), shared, node.method, node.seed)
+    return empty(network, shared, node.method, node.seed)
+
+
+def packed_at(node: NodeParams, parent: Path | None, width: float) -> Packed:
+    """Return the network that the earlier tasks left, made wider where its width is another one.
+
+    Raises PackingError where it would become narrower.
+    """
+    packed = packed_before(node, parent)
+    if packed.width == width:
+        return packed
+    narrow, wide = (_whole(node.at_width(one).network) for one in (packed.width, width))
+    shared = partition(wide).shared
+    shapes = {name: value.shape for name, value in wide.state_dict().items() if name in shared}
+    return widened(packed, shapes, inputs_in_wider(narrow, wide, node.network.channels))
+
+
+def free_of(
+    node: NodeParams, parent: Path | None, state: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> State:
+    """Return boolean masks of what a task could train.
+
+    parent: the packed file of the tasks before it, which left these weights free; without one, all
+    weights are free, and so is what a wider network has more. state, header: of its dense network.
+    """
+    shared = header["shared"]
+    if parent is None:
+        return {name: torch.ones(state[name].shape, dtype=torch.bool) for name in shared}
+    (learned,) = header["tasks"]
+    owner = packed_at(node, parent, learned["width"]).owner
+    return {name: owner[name] == 0 for name in shared}
+
+
+def _whole(network: Network) -> TaskNetwork:
+    """Return a network with every part that its tasks may have, newly drawn."""
+    return build(network, body_kind(network), 2, 0, pretrained=False)
 
 
 CHOICE_KEYS = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped", "cost")
@@ -69,20 +109,27 @@ CHOICE_KEYS = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "cap
 def pruned_header(learned: Mapping[str, Any], decided: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a pruned network says of its task. decided: the choice of its ratio."""
     figures = {key: decided.get(key) for key in CHOICE_KEYS}
-    return {"task": learned["task"], "curve": learned["curve"], "choice": figures}
+    known = {key: learned[key] for key in ("task", "curve", "width")}
+    return known | {"choice": figures}
 
 
 def task_record(
-    header: TaskInfo, score: float, curve: Sequence[float], choice: dict[str, Any]
+    header: TaskInfo,
+    score: float,
+    curve: Sequence[float],
+    choice: dict[str, Any],
+    width: float = 1.0,
 ) -> TaskRecord:
     """Return what a packed network will know of a task.
 
-    curve: validation score after each epoch of its training, before it was pruned.
+    curve: validation score after each epoch of its training, before it was pruned. width: factor of
+    the channels of its network.
     """
     known = asdict(header) | {
         "metric": METRIC[header.kind],
         "validation_score": score,
         "digest": "",
         "choice": choice,
+        "width": width,
     }
     return TaskRecord(**known, curve=tuple(curve))

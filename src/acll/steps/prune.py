@@ -13,9 +13,10 @@ from acll.networks.spec import Network
 from acll.packing import task_state_file
 from acll.packing.ownership import State
 from acll.packing.tensor_file import content_key
+from acll.parameters.node import NodeParams
 from acll.parameters.prune import PruneParams
 from acll.steps._run import run_step
-from acll.steps._setup import learner_of, pruned_header
+from acll.steps._setup import free_of, learner_of, pruned_header
 from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
 from acll.training.loop import FitConfig
@@ -24,10 +25,10 @@ from acll.training.release import Pruning, release
 
 def main(
     *,
-    dense: Path,
+    dense: list[Path],
     parent: Path | None,
     choice: Path | None,
-    held: Path | None,
+    held: list[Path],
     train: Path | None,
     pruned: Path,
     params: PruneParams,
@@ -35,27 +36,30 @@ def main(
 ) -> None:
     """Write the pruned network, with the masks of what it keeps.
 
-    Where the search has released and retrained what its choice keeps, that is taken over.
+    dense, held: of a method that grows also those of the wider network. Where the search has
+    released and retrained what its choice keeps, that is taken over.
     """
-    state, _, header = task_state_file.load_state(dense)
+    final, held_there = task_state_file.final_of(dense, held)
+    state, _, header = task_state_file.load_state(final)
     (learned,) = header["tasks"]
     task = learned["task"]
     decided: dict[str, Any] = {"ratio": params.ratio}
     if choice is not None:
         decided = json.loads(choice.read_text(encoding="utf-8"))
-    free = task_state_file.free_of(parent, state, header["shared"])
+    free = free_of(params.node, parent, state, header)
     about = pruned_header(learned, decided)
-    taken = task_state_file.load_state(held) if held is not None else ({}, {}, {})
+    taken = task_state_file.load_state(held_there) if held_there is not None else ({}, {}, {})
     if taken[0]:
         after, keep, result = taken
         about["retrained"] = result["retrained"]
     else:
-        channels = _channels(params.node.network, task) if params.scope == "channel" else None
+        node = params.node.at_width(learned["width"])
+        channels = _channels(node.network, task) if params.scope == "channel" else None
         pruning = Pruning(free, params.scope, channels)
-        content = content_key(key, dense, parent, choice, held, train)
+        content = content_key(key, *dense, parent, choice, *held, train)
         checkpoint = Checkpoint(checkpoint_of(pruned), content)
-        label, ratio = task["name"], decided["ratio"]
-        after, keep = _released(params, state, pruning, ratio, train, checkpoint, label)
+        ratio = decided["ratio"]
+        after, keep = _released(node, params, state, pruning, ratio, train, checkpoint)
     task_state_file.save_state(pruned, after, about, keep)
     kept, total = (
         sum(int(mask.sum()) for mask in keep.values()),
@@ -71,23 +75,23 @@ def main(
 
 
 def _released(
+    node: NodeParams,
     params: PruneParams,
     state: State,
     pruning: Pruning,
     ratio: float,
     train: Path | None,
     checkpoint: Checkpoint,
-    label: str,
 ) -> tuple[State, State]:
-    """Return the state after the release, and the masks of what is kept."""
+    """Return the state after the release, and the masks of what is kept. node: at its width."""
     if params.schedule is None:
         return pruning.at_once(state, ratio)
     assert train is not None  # the plan sees to it
     assert params.batches is not None
-    learner = learner_of(params.node, train, params.batches)
+    learner = learner_of(node, train, params.batches)
+    config = FitConfig(params.schedule, node.seed_for("prune"), label=learner.info.name)
     if params.distill:
-        learner = distilled(learner, state)
-    config = FitConfig(params.schedule, params.node.seed_for("prune"), label=label)
+        return release(distilled(learner, state), state, pruning, ratio, config, checkpoint)
     return release(learner, state, pruning, ratio, config, checkpoint)
 
 

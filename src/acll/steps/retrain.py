@@ -5,11 +5,11 @@ from pathlib import Path
 from acll.files import checkpoint_of
 from acll.packing import packed_file
 from acll.packing.ownership import commit
-from acll.packing.task_state_file import load_state
+from acll.packing.task_state_file import final_of, load_state
 from acll.packing.tensor_file import content_key
 from acll.parameters.retrain import RetrainParams
 from acll.steps._run import run_step
-from acll.steps._setup import learner_of, packed_before, task_record
+from acll.steps._setup import learner_of, packed_at, task_record
 from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
 from acll.training.loop import FitConfig, FitResult, fit
@@ -18,7 +18,7 @@ from acll.training.loop import FitConfig, FitResult, fit
 def main(
     *,
     pruned: Path,
-    dense: Path | None,
+    dense: list[Path],
     parent: Path | None,
     train: Path,
     network: Path,
@@ -27,24 +27,26 @@ def main(
 ) -> None:
     """Write the packed network with one more task.
 
-    dense: the network that is learned from, too, if any. Where the search has retrained what its
+    dense: the network that is learned from, too, if any, and the wider one of a method that grows.
+    Where the search has retrained what its
     choice keeps, that is taken over: it has the bits that retraining would come to.
     """
-    node = params.node
+    state, keep, header = load_state(pruned)
+    width = header["width"]
+    node = params.node.at_width(width)
     learner = learner_of(node, train, params.batches)
     name = learner.info.name
-    state, keep, header = load_state(pruned)
-    packed = packed_before(node, parent)
+    packed = packed_at(params.node, parent, width)
     if "retrained" in header:
         result = FitResult(state, **header["retrained"])
     else:
-        if dense is not None:
-            learner = distilled(learner, load_state(dense)[0])
+        if dense:
+            learner = distilled(learner, load_state(final_of(dense, ())[0])[0])
         config = FitConfig(params.schedule, node.seed_for("retrain"), label=name)
-        given = content_key(key, pruned, dense, parent, train)
+        given = content_key(key, pruned, *dense, parent, train)
         checkpoint = Checkpoint(checkpoint_of(network), given)
         result = fit(learner, state, config, keep, checkpoint)
-    record = task_record(learner.info, result.score, header["curve"], header["choice"])
+    record = task_record(learner.info, result.score, header["curve"], header["choice"], width)
     after = commit(packed, record, result.state, keep)
     packed_file.write_packed(network, after)
     print(f"{name}: kept epoch {result.epoch}, validation {result.score:.4f}")

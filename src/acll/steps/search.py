@@ -1,6 +1,6 @@
 """Search how much of what the task trained can be released."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,41 @@ import torch
 from acll.files import checkpoint_of, write_json, write_text
 from acll.networks.channels import ChannelGraph
 from acll.packing.ownership import PackingError, State
-from acll.packing.task_state_file import free_of, load_state, save_state
+from acll.packing.task_state_file import load_state, save_state
 from acll.packing.tensor_file import content_key
 from acll.parameters.search import SearchParams
 from acll.search.retraining import Retraining, search_task
 from acll.search.run import Choice, search
 from acll.search.trials import TrialLog, trials_frame
 from acll.steps._run import run_step
-from acll.steps._setup import learner_of, pruned_header
+from acll.steps._setup import free_of, learner_of, pruned_header
 from acll.training.checkpoint import Checkpoint
+from acll.training.learner import TaskLearner
 from acll.training.loop import FitResult
 from acll.training.release import Pruning
+
+
+@dataclass(frozen=True)
+class DenseTask:
+    """A task with its dense network: what a search works on.
+
+    about: what the header of the dense network says of the task. free: boolean masks of what the
+    task could train.
+    """
+
+    learner: TaskLearner
+    about: dict[str, Any]
+    state: State
+    free: State
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a search writes the table of its trials, its choice, and the trial it rests on."""
+
+    trials: Path
+    choice: Path
+    held: Path
 
 
 def main(
@@ -37,48 +61,58 @@ def main(
 
     One that was killed goes on after its last trial.
     """
-    node = params.node
-    learner = learner_of(node, train, params.batches)
     state, _, header = load_state(dense)
-    free = free_of(parent, state, header["shared"])
+    (learned,) = header["tasks"]
+    learner = learner_of(params.node.at_width(learned["width"]), train, params.batches)
+    free = free_of(params.node, parent, state, header)
+    content = content_key(key, dense, train, parent)
+    task = DenseTask(learner, learned, state, free)
+    search_dense(params, task, Found(trials, choice, held), content)
+
+
+def search_dense(params: SearchParams, dense: DenseTask, found: Found, content: str) -> Choice:
+    """Search the ratio of a task, write what was found, and return the choice.
+
+    content: all that the result depends on. A search of the same content that was killed goes on.
+    """
+    node, learner, free = params.node, dense.learner, dense.free
     count, total = (
         sum(int(count(mask)) for mask in free.values()) for count in (torch.sum, torch.numel)
     )
     print(f"{learner.info.name}: {count:,} of {total:,} weights are free")
-    content = content_key(key, dense, train, parent)
-    log = TrialLog(checkpoint_of(choice), content)
-    best = _Held(checkpoint_of(held), content)
+    log = TrialLog(checkpoint_of(found.choice), content)
+    best = _Held(checkpoint_of(found.held), content)
     channels = (
         ChannelGraph(learner.network, learner.some_images()) if params.scope == "channel" else None
     )
     retraining = Retraining(
         learner,
         params.schedule,
-        state,
+        dense.state,
         Pruning(free, params.scope, channels),
         params.release,
         params.distill,
         (node.seed_for("prune"), node.seed_for("retrain")),
         (
-            Checkpoint(checkpoint_of(held, "release"), content),
-            Checkpoint(checkpoint_of(held, "retrain"), content),
+            Checkpoint(checkpoint_of(found.held, "release"), content),
+            Checkpoint(checkpoint_of(found.held, "retrain"), content),
         ),
     )
     seed = node.seed_for("search")
     task = search_task(retraining, params.search, params.dense_epochs, params.cap, seed, best.write)
     decided, rows = search(params.search, task, log)
-    write_text(trials, trials_frame(rows).to_csv(index=False))
-    write_json(choice, asdict(decided))
-    (learned,) = header["tasks"]
-    save_state(held, *best.of(decided, pruned_header(learned, asdict(decided))))
+    write_text(found.trials, trials_frame(rows).to_csv(index=False))
+    write_json(found.choice, asdict(decided))
+    save_state(found.held, *best.of(decided, pruned_header(dense.about, asdict(decided))))
     for part in ("release", "retrain"):  # of trials, which are all known
-        checkpoint_of(held, part).unlink(missing_ok=True)
+        checkpoint_of(found.held, part).unlink(missing_ok=True)
     for warning in decided.warnings:
         print(f"warning: {learner.info.name}: {warning}")
     if decided.ratio_searched is not None:
         between = f"{decided.ratio_low:.4f} to {decided.ratio_high:.4f}"
         print(f"{learner.info.name}: searched ratio {decided.ratio_searched:.4f} ({between})")
     print(f"{learner.info.name}: ratio {decided.ratio:.4f}")
+    return decided
 
 
 class _Held:

@@ -32,13 +32,13 @@ def main(
 
     One that was killed goes on from its last epoch.
     """
-    node, rule = params.node, params.rule
+    packed, rule = packed_before(params.node, parent), params.rule
+    node = params.node.at_width(packed.width)
     free_from = rule.free_from(len(node.prefix))
     learners = [
         learner_of(node, path, batches, pretrained=free_from == "pretrained")
         for path, batches in zip(train, params.batches, strict=True)
     ]
-    packed = packed_before(node, parent)
     remembered = tensor_file.load_tensors(memory)[0] if memory is not None else {}
     fresh = learners[0].network.state_dict()
     state = starting_state(packed, learners[0].info.kind, fresh, start_zero=free_from == "zero")
@@ -54,7 +54,7 @@ def main(
         start.learner.network.load_state_dict(result.state)
         scores, curve = [score(seen) for seen in start.learner.validate()], []
     tasks = [
-        {"task": asdict(learner.info), "score": own, "curve": curve}
+        {"task": asdict(learner.info), "score": own, "curve": curve, "width": packed.width}
         for learner, own in zip(learners, scores, strict=True)
     ]
     save_state(
