@@ -217,6 +217,24 @@ def retraining() -> str:
     return markdown(("kept", *(f"`{name}`" for name in names)), body)
 
 
+def reuse() -> str:
+    """Test scores with all of earlier tasks' weights and with those that were chosen."""
+    table, body = rows("reuse"), []
+    for (sequence, task), own in table.groupby(["sequence", "task"], sort=False):
+        wide = own.pivot(index="seed", columns="variant")
+        tests, left_out = wide["test"], wide["left_out"]["chosen"]
+        gains = 100 * (tests["chosen"] - tests["all"])
+        each = ", ".join(number(gain, 1, "+") for gain in gains)
+        cells = [number(tests[variant].mean()) for variant in ("all", "chosen")]
+        kept = f"{(left_out > 0).sum()} of {len(left_out)}"
+        share = percent(left_out[left_out > 0].mean())
+        body.append(
+            (sequence, task, *cells, f"{number(gains.mean(), 1, '+')} ({each})", kept, share)
+        )
+    head = ("sequence", "task", "`all`", "`chosen`", "gain, points", "choices kept", "left out")
+    return markdown(head, body)
+
+
 def adaptivity() -> str:
     named = {"dataset": {0.0: "mnist", 1.0: "cifar10"}}
     body = []
@@ -454,6 +472,7 @@ TABLES: dict[str, Callable[[], str]] = {
             demo,
             release_path,
             retraining,
+            reuse,
             search_quality,
             adaptivity,
             permuted_mnist,

@@ -11,6 +11,7 @@ ratio is the median over rounds of its seconds by those of a plain PyTorch loop 
 - `masked`: the project's loop, half of the shared weights frozen.
 - `global`, `layer`, `channel`: a whole gradual release in this scope, to a density of 0.1. Its
   stages cost the same however many steps lie between them: `stage_seconds` is one of them.
+- `choosing`: `masked`, and the task learns which of the frozen weights it reads.
 - `distilled`: `masked`, and the dense network is asked for its predictions.
 
 Rows go to docs/benchmarks/step.csv; `steps` and `rounds` there say how long the run was.
@@ -38,14 +39,15 @@ from acll.networks.build import build
 from acll.networks.channels import ChannelGraph
 from acll.networks.partition import partition
 from acll.networks.spec import BackboneNetwork, DecoderNetwork, Network
-from acll.packing.ownership import State
+from acll.packing.ownership import Packed, State
 from acll.settings import Kind, Scope
 from acll.training.checkpoint import snapshot
 from acll.training.distillation import distilled
 from acll.training.learner import TaskLearner
-from acll.training.loop import FitConfig, fit, prepare_process
+from acll.training.loop import FitConfig, Learner, fit, prepare_process
 from acll.training.metrics import EvalResult
 from acll.training.release import Pruning, ReleasePath
+from acll.training.reuse import ChoosingLearner
 from acll.training.settings import Training
 
 OUT = Path(__file__).parents[1] / "docs/benchmarks/step.csv"
@@ -129,7 +131,16 @@ def plain(which: Given, state: State) -> None:
         optimizer.step()
 
 
-def ours(which: Given, state: State, masks: State, release: ReleasePath | None = None) -> None:
+def choosing(which: Given, state: State, free: State) -> tuple[ChoosingLearner, State]:
+    """Return a learner that chooses what it reads of all that is not free, and its first state."""
+    owner = {name: (~mask).to(torch.uint8) for name, mask in free.items()}
+    shared = {name: torch.where(mask, 0.0, state[name]) for name, mask in free.items()}
+    learner = ChoosingLearner(which.learner, Packed({}, shared, owner, {}, ()))
+    learner.learner = Given(learner.learner, which.data, which.steps)  # type: ignore[assignment]
+    return learner, learner.start(state)
+
+
+def ours(which: Learner, state: State, masks: State, release: ReleasePath | None = None) -> None:
     """Train with the project's loop, without a word."""
     schedule = TRAINING.for_training().model_copy(update={"epochs": 1.0})
     with contextlib.redirect_stdout(io.StringIO()):
@@ -157,6 +168,7 @@ def measured(case: str, steps: int, rounds: int) -> pd.DataFrame:
     turns: dict[str, Callable[[], None]] = {
         "plain": partial(plain, which, state),
         "masked": partial(ours, which, state, half),
+        "choosing": partial(ours, *choosing(which, state, half), half),
         **{scope: partial(released, scope) for scope in SCOPES},
         "distilled": partial(ours, pupil, state, half),
     }

@@ -114,10 +114,12 @@ def learn(
     scope: str = "layer",
     epochs: int = 1,
     width: float | None = None,
+    left_out: float = 0.0,
     **settings,
 ):
     """Train, prune, retrain and commit one more task, as the steps do. build(kind, classes, seed) →
-    TaskNetwork. width: of that network, where it is wider than the one before."""
+    TaskNetwork. width: of that network, where it is wider than the one before. left_out: share of
+    the weights of earlier tasks that it does not read, drawn."""
     import torch
 
     from acll.networks.channels import ChannelGraph
@@ -148,18 +150,25 @@ def learn(
     learner = TaskLearner(network, train, validation, header, own, torch.device("cpu"))
     masks = free(packed, header.kind)
     start = starting_state(packed, header.kind, network.state_dict())
+    if left_out:
+        drawn = torch.Generator().manual_seed(len(packed.tasks))
+        for name, mask in masks.items():
+            unread = ~mask & (torch.rand(mask.shape, generator=drawn) < left_out)
+            start[name] = start[name].masked_fill(unread, 0.0)
     dense = fit(learner, start, fit_config(epochs, 0.01, 1, **settings), masks).state
     channels = ChannelGraph(learner.network, learner.some_images()) if scope == "channel" else None
     smaller, keep = Pruning(masks, scope, channels).at_once(dense, ratio)
     after = fit(learner, smaller, fit_config(epochs, 0.01, 2, **settings), keep).state
     record = task_record(header, 0.5, (), {"ratio": ratio}, width or packed.width)
-    return commit(packed, record, after, keep)
+    return commit(packed, record, after, keep, "chosen" if left_out else "all")
 
 
-def tiny_packed(*names: str, spec=None, kind: str = "classification", **task):
+def tiny_packed(
+    *names: str, spec=None, kind: str = "classification", left_out: float = 0.0, **task
+):
     """The packed network of some tasks; of a small perceptron, or of what `spec` says.
 
-    A name like `roads: segmentation` says the kind of this task.
+    A name like `roads: segmentation` says the kind of this task. left_out: as of `learn`.
     """
     from acll.networks.build import build as built
     from acll.networks.spec import DecoderNetwork, PerceptronNetwork
@@ -175,7 +184,8 @@ def tiny_packed(*names: str, spec=None, kind: str = "classification", **task):
     packed = None
     for name in names:
         own, _, own_kind = name.partition(": ")
-        packed = learn(packed, build, tiny_task(own, own_kind or kind, **({"size": 4} | task)))
+        learned = tiny_task(own, own_kind or kind, **({"size": 4} | task))
+        packed = learn(packed, build, learned, left_out=left_out)
     return packed
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from acll.cli.main import main
 from acll.packing import packed_file, tensor_file
+from acll.packing.bits import pack_set, unpack_map
 from acll.packing.ownership import PackingError
 from acll.serving.export import EXPORT_SUFFIXES, export_task
 from acll.serving.model import PackedNetwork
@@ -21,9 +22,9 @@ from conftest import tiny_packed
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """A packed network of two tasks, and its file."""
+    """The file of a packed network of two tasks; the second does not read all of the first."""
     path = tmp_path_factory.mktemp("sound") / "network.safetensors"
-    packed = tiny_packed("a", "b")
+    packed = tiny_packed("a", "b", left_out=0.3)
     packed_file.write_packed(path, packed)
     return path
 
@@ -98,6 +99,19 @@ def nested(depth):
     return [nested(depth - 1)] if depth else []
 
 
+def own_left_out(tensors, header):
+    """Let the second task leave out weights of its own in place of those of the first."""
+    codes = []
+    for layer in header["layers"]:
+        size, owner = int(np.prod(layer["shape"])), tensors[f"owner/{layer['name']}"].numpy()
+        of_second = dict(unpack_map(owner, layer["owned"], size, 2))[2]
+        places = of_second[: layer["unread"][1]]
+        layer["unread"][1] = len(places)
+        codes.append(pack_set(places, size))
+    tensors["unread/2"] = torch.from_numpy(np.concatenate(codes))
+
+
+CLAIMED = {"shape": [2**27], "owned": [0, 0], "unread": [0, 0]}  # a layer of free weights
 LIES = {
     "version": (set_at("format", value=99), "format 99 is not known here"),
     "version as text": (set_at("format", value="3"), "format 3 is not known here"),
@@ -121,7 +135,7 @@ LIES = {
     ),
     "many large shapes": (
         lambda tensors, header: header["layers"].extend(
-            {"name": f"x{n}", "shape": [2**27], "owned": [0, 0]} for n in range(9)
+            CLAIMED | {"name": f"x{n}"} for n in range(9)
         ),
         "more than any network",
     ),
@@ -138,7 +152,7 @@ LIES = {
         "own more weights than there are",
     ),
     "other counts": (
-        set_at("layers", 0, "owned", value=[1, 1]),
+        lambda tensors, header: header["layers"][0].update(owned=[1, 1], unread=[0, 1]),
         "does not agree with the header|cannot hold",
     ),
     "negative counts": (set_at("layers", 0, "owned", value=[-5, 5]), "owned"),
@@ -172,6 +186,41 @@ LIES = {
         "not of the form",
     ),
     "weights missing": (dropped("weights/2"), "it lacks weights/2"),
+    "more left out than earlier tasks own": (
+        set_at("layers", 0, "unread", value=[0, 10**6]),
+        "leaves out more weights than earlier ones own",
+    ),
+    "a first task that leaves out": (
+        set_at("layers", 0, "unread", value=[1, 0]),
+        "leaves out more weights than earlier ones own",
+    ),
+    "left out by other tasks": (
+        set_at("layers", 0, "unread", value=[0]),
+        "leaves out more weights than earlier ones own",
+    ),
+    "left out by nobody": (
+        set_at("layers", 0, "unread", value=[0, -1]),
+        "greater than or equal",
+    ),
+    "fewer left out": (
+        set_at("layers", 0, "unread", value=[0, 1]),
+        "does not have as many bytes",
+    ),
+    "left out missing": (dropped("unread/"), "it lacks unread/2"),
+    "left out cut": (replaced("unread/", lambda code: code[:-1]), "cannot hold"),
+    "left out longer": (
+        replaced("unread/", lambda code: torch.cat([code, code])),
+        "does not have as many bytes",
+    ),
+    "left out of floats": (replaced("unread/", lambda code: code.float()), "not of the form"),
+    "other weights left out": (
+        replaced("unread/", lambda code: code.flip(0)),
+        "does not agree with the header|names weights that no earlier task owns",
+    ),
+    "weights left out that the task owns": (
+        own_left_out,
+        "names weights that no earlier task owns",
+    ),
     "private state cut": (
         replaced("private/", lambda values: values[:10]),
         "not what its layout says",
@@ -228,7 +277,7 @@ LIES = {
     ),
     "a shape that is too large but for a side of 0": (
         lambda tensors, header: header["layers"].append(
-            {"name": "x", "shape": [2**28] * 7 + [0], "owned": [0, 0]}
+            {"name": "x", "shape": [2**28] * 7 + [0], "owned": [0, 0], "unread": [0, 0]}
         ),
         "it has a tensor of more than",
     ),
@@ -241,7 +290,8 @@ LIES = {
     ),
     "thousands of layers": (
         lambda tensors, header: header["layers"].extend(
-            {"name": f"x{n}", "shape": [0], "owned": [0, 0]} for n in range(100_000)
+            {"name": f"x{n}", "shape": [0], "owned": [0, 0], "unread": [0, 0]}
+            for n in range(100_000)
         ),
         "at most 5000 items",
     ),
@@ -336,7 +386,7 @@ def test_a_file_that_lies_is_refused_with_what_is_wrong_in_little_memory(
 
 def test_free_weights_that_a_header_claims_ask_for_no_memory(sound, tmp_path, capsys):
     path = forged(sound, tmp_path, lambda tensors, header: header["layers"].extend(
-        {"name": f"x{number}", "shape": [2**27], "owned": [0, 0]} for number in range(7)
+        CLAIMED | {"name": f"x{number}"} for number in range(7)
     ))  # fmt: skip
     before = start_of_peak()
     main(["inspect", str(path)])
@@ -348,7 +398,7 @@ def test_free_weights_that_a_header_claims_ask_for_no_memory(sound, tmp_path, ca
 
 def test_a_decoder_that_a_header_claims_for_a_classifier_asks_for_no_memory(sound, tmp_path):
     path = forged(sound, tmp_path, lambda tensors, header: header["layers"].extend(
-        {"name": f"decoder.x{number}", "shape": [2**27], "owned": [0, 0]} for number in range(7)
+        CLAIMED | {"name": f"decoder.x{number}"} for number in range(7)
     ))  # fmt: skip
     before = start_of_peak()
     opened = packed_file.open_packed(path)

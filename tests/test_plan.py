@@ -418,6 +418,12 @@ def test_where_free_weights_start_counts_for_later_tasks_alone():
     assert affected(jobs("half"), jobs("half", **changes)) == CHAIN
 
 
+def test_what_tasks_read_of_earlier_ones_counts_for_all_tasks_but_the_first():
+    changes = {"methods/half": {"ratio": 0.5, "reuse": "chosen"}}
+    found = affected(jobs("half"), jobs("half", **changes))
+    assert found == CHAIN
+
+
 def test_a_method_that_becomes_another_runs_its_jobs_under_its_name():
     before = jobs("half", tasks="ab")
     after = jobs("half", tasks="ab", **{"methods/half": {"type": "finetuning"}})

@@ -22,7 +22,8 @@ from acll.packing.load import network_of
 from acll.packing.ownership import PackingError, task_state_dict
 from acll.packing.task_state_file import load_state, save_state
 from acll.plan import plan
-from acll.steps import _run
+from acll.steps import _run, train
+from acll.training import reuse
 from acll.training.checkpoint import Checkpoint
 from conftest import ROOT, states_equal
 
@@ -470,3 +471,32 @@ def test_what_a_search_hands_over_is_what_pruning_and_retraining_would_make(tmp_
     assert pruned.read_bytes() != network
     assert "retrained" not in load_state(pruned)[2]
     assert network_in(tmp_path).read_bytes() == network
+
+
+@pytest.mark.parametrize("ratio", [0.5, {"search": "tpe", "budget": 0.5}], ids=["fixed", "search"])
+def test_what_a_task_chose_to_read_is_in_its_network_and_evaluation_finds_it_unchanged(
+    tmp_path, monkeypatch, capsys, ratio
+):
+    monkeypatch.setattr(reuse, "PATIENCE", 1)
+    monkeypatch.setattr(reuse, "REVIEW", 1)
+    # the choice has the better validation, however it turns out
+    monkeypatch.setattr(train, "better_of", lambda results: results[-1])
+    made(configuration({"ratio": ratio, "reuse": "chosen"}), tmp_path)
+    assert "b: leaves out" in capsys.readouterr().out
+    packed = packed_file.read_packed(network_in(tmp_path))
+    assert packed.unread.keys() == {"b"}
+    dense = load_state(tmp_path / "nodes/small/m/seed0/a/b/dense.safetensors")[0]
+    state = task_state_dict(packed, "b")
+    for name, owner in packed.owner.items():
+        of_first = owner == 1
+        assert torch.equal(state[name][of_first], dense[name][of_first])
+
+
+def test_a_choice_that_is_no_better_is_not_kept(tmp_path, monkeypatch, capsys):
+    one = made(configuration({"ratio": 0.5}), tmp_path / "one", LAST | {"evaluate"})
+    # no weight ever leaves: both ways have the same score
+    monkeypatch.setattr(reuse, "PATIENCE", 10**6)
+    settings = configuration({"ratio": 0.5, "reuse": "chosen"})
+    two = made(settings, tmp_path / "two", LAST | {"evaluate"})
+    assert "reads all" in capsys.readouterr().out
+    assert all(sha256(one[path]) == sha256(two[path]) for path in one)

@@ -14,7 +14,8 @@ from typing import Any
 
 from acll.errors import UserError
 
-CHECKPOINT_PARTS = ("release", "retrain")  # of a trial of a search
+# of a trial of a search, and of a training that chooses what it reads
+CHECKPOINT_PARTS = ("release", "retrain", "chosen")
 UNFINISHED = ".partial"  # ending of a file that is not whole yet
 # what a disk says that has no room, for anybody or for this user, or takes nothing
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)

@@ -353,6 +353,7 @@ class _Planner:
             node=self._node_params(node),
             schedule=schedule,
             batches=self._batches(node.task),
+            reuse=method.reuse if node.position > 1 else "all",
         )
         inputs = {
             "pruned": _of(node, "pruned.safetensors"),

@@ -15,6 +15,7 @@ Kind = Literal["classification", "segmentation"]
 Augmentation = Literal["flip", "vertical_flip", "shift", "brightness"]
 Scope = Literal["layer", "global", "channel"]
 Release = Literal["gradual", "once"]
+Reuse = Literal["all", "chosen"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 MOST_BANDS = 1000  # of an image

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from acll.node import Prefix
-from acll.settings import Settings
+from acll.settings import Reuse, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +68,13 @@ class TrainingRule(Settings):
         (learner,) = learners
         return Start(learner, start)
 
+    def starts(
+        self, learners: "Sequence[TaskLearner]", start: "State", before: Before
+    ) -> tuple[Start, ...]:
+        """Return the trainings of which the one with the best validation is kept; most methods have
+        one. Arguments as of `begin`."""
+        return (self.begin(learners, start, before),)
+
 
 class TrainFreeWeights(TrainingRule):
     """Train the weights that no task owns, and the private parameters; the weights of earlier tasks
@@ -75,6 +82,7 @@ class TrainFreeWeights(TrainingRule):
 
     type: str  # of the method
     later: FreeWeights  # where free weights start for later tasks
+    reuse: Reuse  # which weights of earlier tasks it reads
 
     def free_from(self, position: int) -> FreeWeights:
         """Return where free weights start; for a first task from the network's own."""
@@ -86,6 +94,20 @@ class TrainFreeWeights(TrainingRule):
 
         (learner,) = learners
         return Start(learner, start, free(before.packed, learner.info.kind))
+
+    def starts(
+        self, learners: "Sequence[TaskLearner]", start: "State", before: Before
+    ) -> tuple[Start, ...]:
+        """Return a training that reads all weights of earlier tasks and, where the task may choose,
+        one that learns which."""
+        from acll.training.reuse import ChoosingLearner
+
+        of_all = self.begin(learners, start, before)
+        if self.reuse == "all" or not before.packed.tasks:
+            return (of_all,)
+        (learner,) = learners
+        choosing = ChoosingLearner(learner, before.packed)
+        return of_all, Start(choosing, choosing.start(start), of_all.masks)
 
 
 RuleClass = type[TrainingRule]  # by another name, since `type` is a field of methods

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 
 from acll.methods.base import FreeWeights, Method, TrainFreeWeights
 from acll.search.settings import Search
-from acll.settings import Positive, Release, Scope, Share
+from acll.settings import Positive, Release, Reuse, Scope, Share
 
 
 def _ratio_kind(value: Any) -> str:
@@ -53,6 +53,12 @@ class Packing(Method):
         "fresh",
         description="where free weights start for later tasks: newly drawn, 0, or the values "
         "of `weights`",
+    )
+    reuse: Reuse = Field(
+        "all",
+        description="a task reads `all` weights of earlier tasks, or those that it has `chosen` "
+        "while it was trained; it is trained both ways then, and keeps its choice only where its "
+        "validation score is better",
     )
     expected_tasks: Positive = Field(
         5,
@@ -99,4 +105,4 @@ class Packing(Method):
 
     def training_rule(self) -> TrainFreeWeights:
         """Return what the training of a task depends on: nothing of what comes after it."""
-        return TrainFreeWeights(type=self.type, later=self.free_weights)
+        return TrainFreeWeights(type=self.type, later=self.free_weights, reuse=self.reuse)

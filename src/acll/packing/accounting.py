@@ -28,7 +28,7 @@ def bytes_alone(header: PackedHeader, task: str) -> int:
     layers = []
     for layer, corner in zip(header.layers, header.corners(record.width), strict=True):
         owned = math.prod(corner.shape) if kind_uses(record.kind, layer.name) else 0
-        own = {"shape": list(corner.shape), "owned": [owned]}
+        own = {"shape": list(corner.shape), "owned": [owned], "unread": [0]}
         layers.append(layer.model_copy(update=own))
     weights = sum(layer.owned[0] for layer in layers)
     known = sum(layer.owned[position] for layer in header.layers) == weights
@@ -47,10 +47,10 @@ def _first(header: PackedHeader, count: int) -> PackedHeader:
     """Return the header of the network as it was after its first tasks."""
     tasks = header.tasks[:count]
     width = tasks[-1].width
-    layers = [
-        layer.model_copy(update={"shape": list(corner.shape), "owned": layer.owned[:count]})
-        for layer, corner in zip(header.layers, header.corners(width), strict=True)
-    ]
+    layers = []
+    for layer, corner in zip(header.layers, header.corners(width), strict=True):
+        of_first = {"owned": layer.owned[:count], "unread": layer.unread[:count]}
+        layers.append(layer.model_copy(update={"shape": list(corner.shape)} | of_first))
     private = {record.name: header.private[record.name] for record in tasks}
     parts = {
         "tasks": tasks,

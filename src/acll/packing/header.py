@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import accumulate
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -34,11 +35,15 @@ Shape = Annotated[list[WeightCount], Field(max_length=8)]
 
 
 class Layer(BaseModel):
-    """A shared tensor: how many of its weights each task owns. The others are free."""
+    """A shared tensor: how many of its weights each task owns. The others are free.
+
+    unread: how many weights of earlier tasks each task does not read.
+    """
 
     name: str
     shape: Shape
     owned: list[WeightCount]
+    unread: list[WeightCount]
 
     @property
     def count(self) -> int:
@@ -168,6 +173,11 @@ class PackedHeader(BaseModel):
             len(layer.owned) != tasks or sum(layer.owned) > layer.count for layer in self.layers
         ):
             raise ValueError("its tasks own more weights than there are")
+        for layer in self.layers:
+            earlier = accumulate(layer.owned, initial=0)
+            known = len(layer.unread) == tasks
+            if not known or any(left > own for left, own in zip(layer.unread, earlier)):
+                raise ValueError("a task leaves out more weights than earlier ones own")
         if len(self.weight_bytes) != tasks:
             raise ValueError("it does not say how many bytes the weights of each task have")
 

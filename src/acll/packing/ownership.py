@@ -17,7 +17,7 @@ from torch import Tensor
 
 from acll.errors import UserError
 from acll.packing.corners import Corner, corner_at, embedded, fits_in
-from acll.settings import Kind
+from acll.settings import Kind, Reuse
 
 State = dict[str, Tensor]
 Inputs = Mapping[str, Sequence[int]]  # channels that each layer reads, by its name
@@ -72,7 +72,9 @@ class Packed:
     """One network with all its tasks. Not to be changed in place.
 
     shared: float tensors, zero where free; owner: uint8 tensors of the same shapes, 0 free, t owned
-    by the t-th task; private: for each task the rest of its state dict.
+    by the t-th task; private: for each task the rest of its state dict. unread: for tasks that do
+    not read all weights of earlier ones, bool tensors by the names of shared ones, True where not,
+    of the shapes that these have in the task's state dict.
 
     A network that has grown has tensors of the size of its widest task, and a narrower task has a
     corner of each. narrower: these corners, by width, ascending.
@@ -86,6 +88,7 @@ class Packed:
     method: str = ""
     seed: int = 0
     narrower: tuple[Narrower, ...] = ()
+    unread: dict[str, State] = field(default_factory=dict)
 
     @property
     def width(self) -> float:
@@ -176,16 +179,19 @@ def kind_uses(kind: Kind, name: str) -> bool:
 def task_state_dict(packed: Packed, task: str) -> State:
     """Return the state dict of a task.
 
-    It has the shared weights that it or earlier tasks own, zero for the others, and its private
-    state. Where the network has grown since, its tensors are the corners that it was learned with.
+    It has the shared weights that it or earlier tasks own, but those that it does not read, zero
+    for the others, and its private state. Where the network has grown since, its tensors are the
+    corners that it was learned with.
     """
     record, position = packed.record(task), packed.position(task)
-    state = {}
+    unread, state = packed.unread.get(task, {}), {}
     for name, corner in packed.corners(record.width).items():
         if kind_uses(record.kind, name):
             owner = corner.of(packed.owner[name])
-            used = (owner >= 1) & (owner <= position)
-            state[name] = torch.where(used, corner.of(packed.shared[name]), 0.0)
+            read = (owner >= 1) & (owner <= position)
+            if name in unread:
+                read &= ~unread[name]
+            state[name] = torch.where(read, corner.of(packed.shared[name]), 0.0)
     return state | packed.private[task]
 
 
@@ -207,6 +213,7 @@ def extract_task(packed: Packed, task: str, shared: State, private: State) -> Pa
         private={task: private},
         tasks=(own,),
         narrower=(),
+        unread={},
     )
 
 
@@ -263,12 +270,17 @@ def starting_state(
 
 
 def commit(
-    packed: Packed, record: TaskRecord, state: Mapping[str, Tensor], keep: Mapping[str, Tensor]
+    packed: Packed,
+    record: TaskRecord,
+    state: Mapping[str, Tensor],
+    keep: Mapping[str, Tensor],
+    reuse: Reuse = "all",
 ) -> Packed:
     """Return the network with one more task.
 
     state: the trained copy, a full state dict. keep: boolean masks, True where the task keeps a
-    free weight. `owned`, `free_before` and `digest` of the record are filled in here.
+    free weight. reuse: `chosen`: weights of earlier tasks may be 0 in the copy; then the task does
+    not read them. `owned`, `free_before` and `digest` of the record are filled in here.
 
     Raises PackingError where the copy has changed what it may not: a weight of an earlier task
     differs, a kept weight was not free, a released weight is not zero, a weight is not finite.
@@ -287,9 +299,15 @@ def commit(
     position = len(packed.tasks) + 1
     shared, owner = dict(packed.shared), dict(packed.owner)
     free_before = owned = 0
+    unread = {}
     for name in sorted(used):
         was_free, kept, value = packed.owner[name] == 0, keep[name], state[name]
-        if not torch.equal(torch.where(was_free, 0.0, value), packed.shared[name]):
+        of_earlier, expected = torch.where(was_free, 0.0, value), packed.shared[name]
+        left_out = (of_earlier == 0) & (expected != 0)
+        if reuse == "chosen" and bool(left_out.any()):
+            unread[name] = left_out
+            expected = torch.where(left_out, 0.0, expected)
+        if not torch.equal(of_earlier, expected):
             raise PackingError(
                 f"{name}: weights of earlier tasks have changed while {record.name} was trained"
             )
@@ -305,6 +323,8 @@ def commit(
         owned += int(kept.sum())
     private = {name: value.clone() for name, value in state.items() if name not in packed.owner}
     record = replace(record, owned=owned, free_before=free_before, digest="")
+    if unread:
+        packed = replace(packed, unread=packed.unread | {record.name: unread})
     return _recorded(packed, shared, owner, packed.private | {record.name: private}, record)
 
 

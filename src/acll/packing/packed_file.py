@@ -6,15 +6,18 @@ Its tensors:
   whole tensor has one owner, or none;
 - `weights/<t>`: the weights that the t-th task owns, tensor by tensor, in their order, as
   `floats.encode` codes them;
+- `unread/<t>`: which weights of earlier tasks the t-th task does not read, a set of positions for
+  each tensor of its network, as `bits.pack_set` codes it; left out where it reads all;
 - `private/<task>`: the bytes of a task's private state, whose layout is in the header.
 
 Free weights have no values. So a file is as large as what its tasks need, and reading task t reads
 the weights of tasks 1 … t alone. The header has the version of the format, the network, names and
-shapes of the shared tensors with how many weights each task owns, the bytes of each task's weights,
-the records of the tasks, and the versions of libraries. Where the network has grown, it also has
-which corner of each tensor the tasks of smaller widths have.
+shapes of the shared tensors with how many weights each task owns and does not read, the bytes of
+each task's weights, the records of the tasks, and the versions of libraries. Where the network has
+grown, it also has which corner of each tensor the tasks of smaller widths have.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -30,7 +33,7 @@ from torch import Tensor
 from acll.errors import quoted
 from acll.libraries import OF_NETWORKS, versions
 from acll.packing import floats, tensor_file
-from acll.packing.bits import Places, map_size, pack_map, unpack_map
+from acll.packing.bits import Places, map_size, pack_map, pack_set, set_size, unpack_map, unpack_set
 from acll.packing.corners import Corner
 from acll.packing.header import Layer, NarrowerLayers, PackedHeader, PrivateTensor
 from acll.packing.ownership import (
@@ -44,7 +47,7 @@ from acll.packing.ownership import (
     refuse_not_finite,
 )
 
-FORMAT = 6
+FORMAT = 7
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
@@ -88,7 +91,8 @@ class PackedFile:
             for (layer, starts), corner in zip(self._starts(), corners, strict=True)
             if kind_uses(record.kind, layer.name)
         ]
-        placed = _each(lambda part: self._corner(*part, weights), layers)
+        unread = self._unread(position)
+        placed = _each(lambda part: self._read(*part, weights, unread.get(part[0].name)), layers)
         shared = {layer.name: values for (layer, _, _), values in zip(layers, placed, strict=True)}
         return shared | self.private(task)
 
@@ -114,7 +118,17 @@ class PackedFile:
         shared = {layer.name: values for (layer, _), values in zip(layers, placed, strict=True)}
         self._refuse_outside(owners)
         private = {record.name: self.private(record.name) for record in known.tasks}
-        return replace(known, shared=shared, owner=owners, private=private)
+        unread = {}
+        for position, record in enumerate(known.tasks, 1):
+            names = [layer.name for layer in self.header.layers]
+            corners = dict(zip(names, self.header.corners(record.width), strict=True))
+            left_out = self._unread(position)
+            if left_out:
+                unread[record.name] = {
+                    name: self._mask(places, corners[name].of(owners[name]), position)
+                    for name, places in left_out.items()
+                }
+        return replace(known, shared=shared, owner=owners, private=private, unread=unread)
 
     def private(self, task: str) -> State:
         """Return the private state of a task. Raises PackingError."""
@@ -208,6 +222,62 @@ class PackedFile:
             if owner is not None:
                 owner.numpy().reshape(-1)[where] = task
         return torch.from_numpy(values).reshape(layer.shape)
+
+    def _read(
+        self,
+        layer: Layer,
+        starts: Sequence[int],
+        corner: Corner,
+        weights: Sequence[floats.CodedFloats],
+        unread: Places | None,
+    ) -> Tensor:
+        """Return what `_corner` does, as the last of the first tasks reads it.
+
+        unread: where in the corner weights are that it does not read.
+        """
+        values = self._corner(layer, starts, corner, weights)
+        if unread is None:
+            return values
+        owner = torch.zeros(layer.shape, dtype=torch.uint8)
+        self._placed(layer, starts, weights, owner)
+        mask = self._mask(unread, corner.of(owner), len(weights))
+        return values.masked_fill(mask, 0.0)
+
+    def _unread(self, position: int) -> dict[str, Places]:
+        """Return for each layer where the weights are that the task at a position does not read.
+
+        They are positions in the corner of its width. Layers of which it reads all are left out.
+        Raises PackingError.
+        """
+        name, found, start = f"unread/{position}", {}, 0
+        sets = _unread_sets(self.header, position)
+        if not any(count for _, count, _ in sets):
+            return {}
+        code = self._tensor(name).numpy()
+        for layer, count, size in sets:
+            end = start + set_size(count, size)
+            try:
+                places = unpack_set(code[start:end], count, size)
+            except ValueError as error:
+                raise self._unsound(f"{name} of {layer.name}: {error}") from None
+            if count:
+                found[layer.name] = places
+            start = end
+        if start != len(code):
+            raise self._unsound(f"{name} does not have as many bytes as the header says")
+        return found
+
+    def _mask(self, unread: Places, owner: Tensor, position: int) -> Tensor:
+        """Return the mask of what the task at a position does not read of a layer.
+
+        Raises PackingError where that is not of earlier tasks.
+        """
+        owners = owner.numpy().reshape(-1)[unread]
+        if bool(((owners == 0) | (owners >= position)).any()):
+            raise self._unsound(f"unread/{position} names weights that no earlier task owns")
+        mask = torch.zeros(owner.shape, dtype=torch.bool)
+        mask.view(-1)[torch.from_numpy(unread)] = True
+        return mask
 
     def _starts(self) -> Iterator[tuple[Layer, list[int]]]:
         """Yield each layer with where its weights start among those that each task owns."""
@@ -308,8 +378,9 @@ def packed_size_of(header: PackedHeader) -> int:
 class Parts:
     """The bytes of a packed file, by what they are for.
 
-    weights: of the owned weights; owners: of the owner maps; private: of each task's private state;
-    header: of the header, with names and digests of all tensors. Their sum is the file.
+    weights: of the owned weights; owners: of the owner maps, and of what tasks do not read;
+    private: of each task's private state; header: of the header, with names and digests of all
+    tensors. Their sum is the file.
     """
 
     weights: int
@@ -332,12 +403,25 @@ def parts_of(header: PackedHeader) -> Parts:
     )
 
 
+def _unread_sets(header: PackedHeader, position: int) -> list[tuple[Layer, int, int]]:
+    """Return (layer, how many weights the task at a position does not read, of how many)."""
+    corners = header.corners(header.tasks[position - 1].width)
+    return [
+        (layer, layer.unread[position - 1], math.prod(corner.shape))
+        for layer, corner in zip(header.layers, corners, strict=True)
+    ]
+
+
 def _layout(header: PackedHeader) -> dict[str, int]:
     """Return the length of each tensor of the file that has this header; all are of bytes."""
     layout = {f"weights/{t}": size for t, size in enumerate(header.weight_bytes, 1)}
     for layer in header.layers:
         if layer.mapped:
             layout[f"owner/{layer.name}"] = map_size(layer.owned, layer.count)
+    for t in range(1, len(header.tasks) + 1):
+        sizes = [set_size(count, size) for _, count, size in _unread_sets(header, t)]
+        if any(sizes):
+            layout[f"unread/{t}"] = sum(sizes)
     for task, parts in header.private.items():
         layout[f"private/{task}"] = sum(part.nbytes for part in parts)
     return layout
@@ -354,7 +438,16 @@ def _content(packed: Packed) -> tuple[State, dict[str, Any]]:
             tensors[f"owner/{layer.name}"] = torch.from_numpy(pack_map(owner, layer.owned))
     for position, code in enumerate(weights, 1):
         tensors[f"weights/{position}"] = torch.from_numpy(code)
+    for position, record in enumerate(packed.tasks, 1):
+        unread = packed.unread.get(record.name, {})
+        sets = [_packed_set(unread[layer.name]) for layer in header.layers if layer.name in unread]
+        if sets:
+            tensors[f"unread/{position}"] = torch.from_numpy(np.concatenate(sets))
     return tensors, _written(header)
+
+
+def _packed_set(mask: Tensor) -> NDArray[np.uint8]:
+    return pack_set(np.flatnonzero(mask.numpy()), mask.numel())
 
 
 def _owned_weights(packed: Packed) -> Iterator[NDArray[np.float32]]:
@@ -379,7 +472,7 @@ def _header(packed: Packed, weight_bytes: list[int]) -> PackedHeader:
             method=packed.method,
             seed=packed.seed,
             tasks=list(packed.tasks),
-            layers=[_layer(name, owner, len(packed.tasks)) for name, owner in packed.owner.items()],
+            layers=[_layer(packed, name) for name in packed.owner],
             weight_bytes=weight_bytes,
             private={task: _parts(state) for task, state in packed.private.items()},
             narrower=[
@@ -401,9 +494,12 @@ def _written(header: PackedHeader) -> dict[str, Any]:
     return header.model_dump(mode="json") | {"format": FORMAT, "versions": versions(OF_NETWORKS)}
 
 
-def _layer(name: str, owner: Tensor, tasks: int) -> Layer:
-    counts = torch.bincount(owner.flatten(), minlength=tasks + 1)[1:].tolist()
-    return Layer(name=name, shape=list(owner.shape), owned=counts)
+def _layer(packed: Packed, name: str) -> Layer:
+    owner, tasks = packed.owner[name], packed.tasks
+    owned = torch.bincount(owner.flatten(), minlength=len(tasks) + 1)[1:].tolist()
+    masks = [packed.unread.get(record.name, {}).get(name) for record in tasks]
+    unread = [0 if mask is None else int(mask.sum()) for mask in masks]
+    return Layer(name=name, shape=list(owner.shape), owned=owned, unread=unread)
 
 
 def _parts(state: State) -> list[PrivateTensor]:

@@ -2,12 +2,17 @@
 
 from acll.parameters.base import Params
 from acll.parameters.node import NodeParams
+from acll.settings import Reuse
 from acll.training.settings import Batches, Schedule
 
 
 class RetrainParams(Params):
-    """How a task is retrained after pruning. It learns from the dense network where it gets one."""
+    """How a task is retrained after pruning. It learns from the dense network where it gets one.
+
+    reuse: whether it may have left out weights of earlier tasks.
+    """
 
     node: NodeParams
     schedule: Schedule
     batches: Batches
+    reuse: Reuse

@@ -60,7 +60,7 @@ class LearnedTask:
     score: float  # on the validation split, when it was learned
     ratio: float | None  # release ratio; None where nothing was released
     owned_share: float | None  # weights that it trained and kept; None where its method owns none
-    used_share: float  # these, and those of the tasks before it
+    used_share: float  # these, and those of the tasks before it that it reads
     width: float  # factor of the channels of its network, which may have grown since
     grew: bool  # whether the network grew for this task
 
@@ -245,7 +245,9 @@ class PackedNetwork:
         layers = self._file.header.layers
         total = sum(layer.count for layer in layers)
         used = sum(
-            sum(layer.owned[:position]) for layer in layers if kind_uses(record.kind, layer.name)
+            sum(layer.owned[:position]) - layer.unread[position - 1]
+            for layer in layers
+            if kind_uses(record.kind, layer.name)
         )
         owned = sum(layer.owned[position - 1] for layer in layers)
         ratio = record.choice.get("ratio")

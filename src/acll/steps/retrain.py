@@ -47,7 +47,7 @@ def main(
         checkpoint = Checkpoint(checkpoint_of(network), given)
         result = fit(learner, state, config, keep, checkpoint)
     record = task_record(learner.info, result.score, header["curve"], header["choice"], width)
-    after = commit(packed, record, result.state, keep)
+    after = commit(packed, record, result.state, keep, params.reuse)
     packed_file.write_packed(network, after)
     print(f"{name}: kept epoch {result.epoch}, validation {result.score:.4f}")
     left = sum(int((owner == 0).sum()) for owner in after.owner.values())
