@@ -164,7 +164,7 @@ def grown(packed: Packed, node: NodeParams, train: Path, own: Any, path: Path) -
     state = load_state(path)[0]
     masks = free(packed, info.kind)
     keep = {name: mask & (state[name] != 0) for name, mask in masks.items()}
-    return commit(packed, task_record(info, 0.0, [], {}), state, keep)
+    return commit(packed, task_record(info, 0.0, [], {}, packed.width), state, keep)
 
 
 def main() -> None:
