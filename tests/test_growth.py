@@ -189,6 +189,16 @@ def test_images_and_flattened_maps_come_first():
         assert inputs[name] == [*range(state[name].shape[1])]
 
 
+@pytest.mark.parametrize("name", ["resnet_small", "lenet", "conv_small"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_network_of_any_width_takes_images_of_any_channels(name, channels):
+    """The first layer of a narrow one may give 3 channels, which are no images."""
+    for width in (0.25, 0.5, 0.5625, 1.0):
+        spec = BackboneNetwork(backbone=name, width=width, channels=channels)
+        network = build(spec, "classification", 2, 0).eval()
+        assert network(torch.zeros(1, channels, 32, 32)).shape == (1, 2)
+
+
 shapes = st.lists(st.integers(1, 4), min_size=2, max_size=4)
 
 
@@ -330,7 +340,7 @@ def test_a_task_that_misses_its_goal_has_a_wider_network_and_the_ones_before_it_
     assert scores["bit_exact"].all()
     assert (scores["forgetting"] == 0).all()
     assert scores["grew"].tolist() == [False, False, True]
-    told = "one, m: the network grew to width 0.375 for b, which missed"
+    told = "one, m: the network grew to width 0.375 for b: the goal was missed"
     assert told in (tmp_path / "tables/tables.txt").read_text()
     trials = pd.read_csv(tmp_path / "tables/trials.csv")
     assert sorted(trials["prefix"].unique()) == ["a", "a+b"]

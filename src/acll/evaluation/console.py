@@ -291,8 +291,8 @@ def _grown(final: pd.DataFrame) -> list[str]:
         if len(grew):
             widths = grown_words(dict(zip(grew["task"], grew["width"], strict=True)))
             lines.append(
-                f"{sequence}, {method}: the network grew {widths}, which missed their goal within "
-                "their cap."
+                f"{sequence}, {method}: the network grew {widths}: the goal was missed within the "
+                "cap, or no weight was free."
             )
     return lines
 

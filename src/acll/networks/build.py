@@ -339,13 +339,17 @@ def _start(encoder: nn.Module, weights: str, channels: int, ignore: str | None =
 def _image_layers(encoder: nn.Module) -> dict[str, nn.Conv2d]:
     """Return the convolutions that take the images, by name. Raises NetworkError without one.
 
-    They are the first with 3 inputs, and those right behind it: its parallel branches.
+    They are the first with 3 inputs, and those right behind it: its parallel branches. Where the
+    first one gives 3 channels itself, what follows reads these.
     """
     layers = [
         (name, layer) for name, layer in encoder.named_modules() if isinstance(layer, nn.Conv2d)
     ]
     onwards = dropwhile(lambda named: not _takes_images(named[1]), layers)
     found = dict(takewhile(lambda named: _takes_images(named[1]), onwards))
+    first = next(iter(found.items()), None)
+    if first is not None and first[1].out_channels == IMAGENET_CHANNELS:
+        found = dict([first])
     if not found:
         raise NetworkError(
             f"{type(encoder).__name__} has no convolution that takes images of "

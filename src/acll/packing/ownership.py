@@ -97,8 +97,7 @@ class Packed:
 
     def grew(self, task: str) -> bool:
         """Return whether the network became wider for a task."""
-        earlier = replace(self, tasks=self.tasks[: self.position(task) - 1])
-        return self.record(task).width > earlier.width
+        return grew(self.tasks, self.position(task), self.network)
 
     def corners(self, width: float) -> dict[str, Corner]:
         """Return where the shared tensors of networks of a width are."""
@@ -121,6 +120,15 @@ class Packed:
         Raises PackingError for one that was not learned.
         """
         return self.tasks.index(self.record(task)) + 1
+
+
+def grew(tasks: Sequence[TaskRecord], position: int, network: Mapping[str, Any]) -> bool:
+    """Return whether a network became wider for one of its tasks.
+
+    position: of the task, 1 for the first. network: what the network was built from.
+    """
+    before = tasks[position - 2].width if position > 1 else network.get("width", 1.0)
+    return tasks[position - 1].width > float(before)
 
 
 def empty(

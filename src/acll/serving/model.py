@@ -30,7 +30,7 @@ from acll.networks.build import TaskNetwork
 from acll.networks.spec import alike_but_for_width
 from acll.packing import packed_file
 from acll.packing.load import loaded, naming, skeleton, task_info_of
-from acll.packing.ownership import PackingError, TaskRecord, kind_uses
+from acll.packing.ownership import PackingError, TaskRecord, grew, kind_uses
 from acll.serving.inputs import (
     ImageError,
     OneImage,
@@ -264,7 +264,7 @@ class PackedNetwork:
             owned / total if record.frozen else None,
             used / total,
             record.width,
-            self._file.without_weights().grew(record.name),
+            grew(self._file.header.tasks, position, self._file.header.network),
         )
 
 

@@ -24,7 +24,8 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], rule: str) -> l
     """
     old, new = before.get("params", {}), after.get("params", {})
     if rule not in ("tables", "figures") or not old.keys() & new.keys() & _LISTED:
-        return list(value_changes(before, after, rule))
+        # a value that two parts of the parameters have is told once
+        return list(dict.fromkeys(value_changes(before, after, rule)))
     listed = _listed_changes(old, new)
     # the budget of a method that is new, or gone, follows from that
     methods = tuple(f"methods.{line.split()[1]}." for line in listed if line.startswith("method "))
