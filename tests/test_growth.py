@@ -88,7 +88,13 @@ def learned(spec, factors, kinds=("classification",), ratio=0.6, left_out=0.0):
     return stores, tasks, makes
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("unetplusplus", "manet") else [])
+        for name in NETWORKS
+    ],
+)
 @settings(max_examples=3, deadline=None)
 @given(
     factors=st.lists(st.sampled_from(FACTORS), min_size=2, max_size=2),

@@ -101,6 +101,7 @@ def test_what_was_cut_changed_or_deleted_is_named_whatever_its_time(clone):
     assert "3 of 43" in clone.make("share", "small", fails=True)
 
 
+@pytest.mark.slow
 def test_repair_puts_back_from_the_cache_what_was_broken_and_runs_nothing(clone):
     before = contents(clone.results("small"))
     break_files(clone.results("small"))

@@ -182,6 +182,7 @@ def test_where_the_server_dies_the_step_goes_on_by_itself_to_the_same_bytes(tmp_
     assert (folder / path).read_bytes() == (alone / path).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_step_with_other_threads_or_that_imports_little_starts_by_itself(tmp_path):
     folder = prepared_in(tmp_path / "one")
     with serving(folder, "train", "prepare", threads=2) as server:
@@ -196,6 +197,7 @@ def test_a_step_with_other_threads_or_that_imports_little_starts_by_itself(tmp_p
         assert forked_by(server) == []
 
 
+@pytest.mark.slow
 def test_more_arguments_than_one_may_pass_reach_the_step(tmp_path):
     folder = prepared_in(tmp_path / "one")
     with serving(folder, "train"):
@@ -205,6 +207,7 @@ def test_more_arguments_than_one_may_pass_reach_the_step(tmp_path):
             assert (code, said[:5]) == (0, "a: ep"), said[-300:]
 
 
+@pytest.mark.slow
 def test_the_server_has_no_cuda_and_one_thread_and_survives_a_library_that_is_absent():
     code = (
         "import os, sys; from acll.steps._server import _preload;"
