@@ -30,13 +30,14 @@ from acll.packing.ownership import (
     task_state_dict,
     widened,
 )
+from acll.packing.task_state_file import load_state, save_state
 from acll.plan import plan
 from acll.serving.export import export_task
 from acll.steps.grow import _missed
 from acll.steps.search import search_dense
 from conftest import learn, outputs, states_equal, tiny_task
 from test_hostile import forged, read_all, set_at
-from test_steps import LAST, call, made
+from test_steps import LAST, call, jobs_of, made
 
 NETWORKS = {
     "resnet_small": BackboneNetwork(backbone="resnet_small", width=0.25),
@@ -350,6 +351,15 @@ def test_a_task_that_misses_its_goal_has_a_wider_network_and_the_ones_before_it_
     assert told in (tmp_path / "tables/tables.txt").read_text()
     trials = pd.read_csv(tmp_path / "tables/trials.csv")
     assert sorted(trials["prefix"].unique()) == ["a", "a+b"]
+    # what is handed over is what pruning and retraining would make
+    network = (tmp_path / NETWORK).read_bytes()
+    held = done["nodes/small/m/seed0/a/b/grown_held.safetensors"]
+    assert load_state(held)[0]
+    save_state(held, {}, {}, {})
+    jobs = jobs_of(growing(HELD, grow=1.5))
+    for rule in ("prune", "retrain"):
+        call(jobs[f"{rule} small/m/seed0/a/b"], tmp_path)
+    assert (tmp_path / NETWORK).read_bytes() == network
 
 
 def test_a_network_grows_to_its_largest_width_and_says_so_where_that_is_too_narrow(

@@ -46,10 +46,9 @@ class TaskScore:
     bit_exact: whether its state is, bit for bit, what it was when the task was learned.
     owned_share: of all shared weights of the network; None where tasks own none. width: factor of
     the channels of its network, which may have grown since. grew: whether it grew for this task.
-    choice: of the
-    search, as in `choice.json`. curve: validation score after each epoch of its training.
-    alone_bytes: of a network of this task alone. confused: (truth, predicted, count) by positions
-    of classes. mistakes: the worst first.
+    choice: of the search, as in `choice.json`. curve: validation score after each epoch of its
+    training. alone_bytes: of a network of this task alone. confused: (truth, predicted, count) by
+    positions of classes. mistakes: the worst first.
     """
 
     task: str

@@ -154,7 +154,8 @@ class PackedNetwork:
         """Turn a network that `network` gave into that of another task, in place.
 
         For services that have many tasks and memory for one network: new values are copied into the
-        tensors of the old one, where both tasks have networks of one width. Where it raises
+        tensors of the old one. Where the network grew between the two tasks, tensors are new, with
+        the layout, type and `requires_grad` that `network` gives them. Where it raises
         PackingError, nothing has changed.
         """
         if not isinstance(network, TaskNetwork):

@@ -61,11 +61,10 @@ def packed_before(node: NodeParams, parent: Path | None) -> Packed:
     free."""
     if parent is not None:
         return packed_file.read_packed(parent)
-    network = node.network.model_dump(mode="json")
     whole = _whole(node.network)
     state = whole.state_dict()
     shared = {name: state[name] for name in partition(whole).shared}
-    return empty(network, shared, node.method, node.seed)
+    return empty(node.network.model_dump(mode="json"), shared, node.method, node.seed)
 
 
 def packed_at(node: NodeParams, parent: Path | None, width: float) -> Packed:

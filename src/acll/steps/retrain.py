@@ -28,8 +28,8 @@ def main(
     """Write the packed network with one more task.
 
     dense: the network that is learned from, too, if any, and the wider one of a method that grows.
-    Where the search has retrained what its
-    choice keeps, that is taken over: it has the bits that retraining would come to.
+    Where the search has retrained what its choice keeps, that is taken over: it has the bits that
+    retraining would come to.
     """
     state, keep, header = load_state(pruned)
     width = header["width"]
