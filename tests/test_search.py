@@ -352,7 +352,7 @@ def test_the_search_releases_nothing_where_nothing_fits(logs, strategy):
     assert not choice.confirmed
     assert not choice.capped
     if strategy in DRAWN:
-        assert roles(trials).count(TRIAL) <= 8
+        assert roles(trials).count(TRIAL) <= 9
     assert any("no smaller share held" in warning for warning in choice.warnings)
 
 
@@ -439,6 +439,19 @@ def test_the_threshold_is_the_reference_minus_the_tolerance(log):
     choice, _ = find(Curve(0.1), log, Search(search="bayes", z=2))
     assert (choice.reference_score, choice.standard_error, choice.tolerance) == (0.9, 0.01, 0.02)
     assert choice.threshold == pytest.approx(0.88)
+
+
+@pytest.mark.parametrize("strategy", SEARCHED)
+@pytest.mark.parametrize("limit", [0.15, 0.5, None])
+def test_where_nothing_smaller_holds_all_that_the_task_may_keep_is_tried(logs, strategy, limit):
+    most = limit or 1.0
+    run_trial = Curve(most / 1.02)  # it holds from just below that on
+    choice, trials = find(run_trial, logs(), Search(search=strategy, budget=9), limit=limit)
+    assert trials[-1].kept_share == pytest.approx(most)
+    assert choice.confirmed
+    assert not choice.capped
+    assert kept_of(choice) == pytest.approx(most)
+    assert not choice.warnings
 
 
 @pytest.mark.parametrize(("limit", "most"), [(None, 1.0), (0.4, 0.4)])

@@ -152,7 +152,7 @@ class _Search:
             low = max(low, min(step, math.sqrt(max(failed) * self.limit)))
         high = smallest / near
         if low >= high:
-            return None
+            return self._most()
         known = KnownTrials(
             kept=[trial.kept_share for trial in self.trials],
             scores=[trial.score for trial in self.trials],
@@ -167,10 +167,15 @@ class _Search:
         )
         share = SUGGEST[self.settings.search](known)
         if share is None or share >= self.limit:
-            return None
+            return self._most()
         share = max(share, self.lowest)
         paid_for = not held or self.settings.search in SWEEPS
         return share if paid_for or self._affordable(share) else None
+
+    def _most(self) -> float | None:
+        """Return all that the task may keep, where nothing smaller held and it was not tried."""
+        tried = any(trial.kept_share >= 1 - (1 - self.limit) for trial in self.trials)
+        return None if tried or self._held() else self.limit
 
     def _affordable(self, share: float) -> bool:
         """Return whether the budget has room for one more trial, should it fail."""
