@@ -222,9 +222,10 @@ def bad_folders(root: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        (
+        pytest.param(
             {"source": "mask_folder", "path": "sizes", "image_size": 16, "classes": ["p", "q"]},
             "1.png: the mask has 8x8 pixels, its image 16x16 pixels; they must be equal",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             {"source": "mask_folder", "path": "labels", "image_size": 16, "classes": ["p", "q"]},

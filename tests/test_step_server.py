@@ -143,6 +143,7 @@ def test_signals_reach_the_step_and_its_end_is_that_of_the_client(tmp_path, sent
         assert not step.is_running()
 
 
+@pytest.mark.slow
 def test_a_step_ends_with_its_client_and_with_its_run(tmp_path):
     folder = prepared_in(tmp_path / "one")
     with serving(folder, "train") as server:

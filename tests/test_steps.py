@@ -183,6 +183,7 @@ def test_two_tasks_are_learned_evaluated_and_tabled(tmp_path):
     assert (prepared_tasks[["train", "val", "test"]].sum(axis=1) == 60).all()
 
 
+@pytest.mark.slow
 def test_tasks_of_both_kinds_are_scored_by_class_tabled_and_drawn(tmp_path):
     shapes = GENERATED | {"kind": "segmentation", "classes": 3, "difficulty": 0.3}
     both = configuration(
