@@ -106,6 +106,20 @@ def batches(kind: str = "classification", **settings):
     return Training(**settings).batches(kind)
 
 
+def building(spec):
+    """What builds networks of a specification, as `learn` takes it."""
+    from acll.networks.build import build
+    from acll.networks.spec import DecoderNetwork
+
+    def make(kind, classes, seed):
+        return build(spec, kind, classes, seed, pretrained=False)
+
+    make.spec = spec.model_dump(mode="json")
+    if isinstance(spec, DecoderNetwork):
+        make.has_decoder = True
+    return make
+
+
 def learn(
     packed,
     build: Callable,

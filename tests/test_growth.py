@@ -35,7 +35,7 @@ from acll.plan import plan
 from acll.serving.export import export_task
 from acll.steps.grow import _missed
 from acll.steps.search import search_dense
-from conftest import learn, outputs, states_equal, tiny_task
+from conftest import building, learn, outputs, states_equal, tiny_task
 from test_hostile import forged, read_all, set_at
 from test_steps import LAST, call, jobs_of, made
 
@@ -49,18 +49,6 @@ NETWORKS = {
 }
 PROPERTY = settings(max_examples=50, deadline=None)
 FACTORS = (1.0, 1.3, 1.5, 2.0)
-
-
-def building(spec):
-    """What builds networks of a specification, as `learn` takes it."""
-
-    def make(kind, classes, seed):
-        return build(spec, kind, classes, seed, pretrained=False)
-
-    make.spec = spec.model_dump(mode="json")
-    if isinstance(spec, DecoderNetwork):
-        make.has_decoder = True
-    return make
 
 
 def wider(packed, before, after):

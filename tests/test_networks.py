@@ -36,7 +36,7 @@ from acll.packing import packed_file
 from acll.packing.ownership import digest, task_state_dict
 from acll.parameters.node import NodeParams
 from acll.steps._setup import learner_of
-from conftest import batches, learn, outputs, states_equal, tiny_task
+from conftest import batches, building, learn, outputs, states_equal, tiny_task
 
 BACKBONES = {
     "resnet_small": 16,
@@ -78,16 +78,6 @@ def paced(names):
     return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in names]
 
 
-def factory(network):
-    def make(kind, classes, seed):
-        return build(network, kind, classes, seed, pretrained=False)
-
-    if isinstance(network, DecoderNetwork):
-        make.has_decoder = True
-    make.spec = network.model_dump(mode="json")
-    return make
-
-
 def learn_two(make, first, second):
     """Two tasks one after the other; the first must be what it was, in weights and in outputs."""
     packed = learn(None, make, first, 0.6, momentum=0.9, weight_decay=0.2)
@@ -120,12 +110,12 @@ def loaded_outputs(packed, *tasks):
 @pytest.mark.parametrize("name", paced(BACKBONES))
 def test_two_tasks_are_packed_into_a_backbone(name):
     size = BACKBONES[name]
-    make = factory(BackboneNetwork(backbone=name))
+    make = building(BackboneNetwork(backbone=name))
     learn_two(make, tiny_task("a", size=size), tiny_task("b", size=size, classes=5))
 
 
 def test_two_tasks_are_packed_into_a_perceptron():
-    make = factory(PerceptronNetwork(hidden=[20, 10], image_size=(16, 16), channels=3))
+    make = building(PerceptronNetwork(hidden=[20, 10], image_size=(16, 16), channels=3))
     packed = learn_two(make, tiny_task("a", size=16), tiny_task("b", size=16, classes=5))
     assert sorted(packed.owner) == ["encoder.1.weight", "encoder.3.weight"]
 
@@ -152,7 +142,7 @@ def test_two_tasks_are_packed_into_a_decoder(decoder):
         if decoder == "dpt"
         else ("resnet18", 128 if decoder == "pan" else 64)
     )
-    make = factory(DecoderNetwork(decoder=decoder, encoder=encoder))
+    make = building(DecoderNetwork(decoder=decoder, encoder=encoder))
     samples = 3 if size > 64 else 6
     first = tiny_task("a", "segmentation", size=size, samples=samples)
     learn_two(make, first, tiny_task("b", "segmentation", size=size, classes=4, samples=samples))
@@ -160,7 +150,7 @@ def test_two_tasks_are_packed_into_a_decoder(decoder):
 
 @pytest.mark.slow
 def test_tasks_of_both_kinds_share_one_network():
-    make = factory(DecoderNetwork(decoder="unet", encoder="resnet18"))
+    make = building(DecoderNetwork(decoder="unet", encoder="resnet18"))
     tasks = [
         tiny_task("a", size=32),
         tiny_task("b", "segmentation", size=32),
@@ -180,7 +170,7 @@ def test_tasks_of_both_kinds_share_one_network():
 
 @pytest.mark.parametrize("decoder", ["unet", "pspnet"])
 def test_the_small_encoder_serves_a_decoder_and_classification(decoder):
-    make = factory(DecoderNetwork(decoder=decoder, encoder="resnet_small"))
+    make = building(DecoderNetwork(decoder=decoder, encoder="resnet_small"))
     learn_two(make, tiny_task("a", "segmentation", size=16), tiny_task("b", size=16))
 
 

@@ -25,7 +25,7 @@ from acll.serving.export import export_task
 from acll.serving.inputs import ImageError, pixels_of, prepared_image, prepared_tile
 from acll.serving.model import Segmented
 from acll.training.metrics import mean_iou
-from conftest import learn, outputs, states_equal, tiny_packed, tiny_task
+from conftest import building, learn, outputs, states_equal, tiny_packed, tiny_task
 from datasets import (
     PETS,
     SPECIAL,
@@ -44,16 +44,6 @@ from datasets import (
 CPU = torch.device("cpu")
 SMALL = BackboneNetwork(backbone="resnet_small")
 UNET = DecoderNetwork(decoder="unet", encoder="resnet_small")
-
-
-def building(spec):
-    def build(kind, classes, seed):
-        return build_network(spec, kind, classes, seed, pretrained=False)
-
-    build.spec = spec.model_dump(mode="json")
-    if isinstance(spec, DecoderNetwork):
-        build.has_decoder = True
-    return build
 
 
 def packed_of(made, path: Path, spec=SMALL):

@@ -72,13 +72,15 @@ class _Released:
     def at(self, kept: float) -> tuple[State, State]:
         """Return state and masks where a kept share leaves the path. Raises TrainingError."""
         own, ratio = self.retraining, 1 - kept
-        path = own.path(remember=True)
+        path = self.path or own.path(remember=True)
         if path is None:
             return own.pruning.at_once(own.state, ratio)
         step = path.step_of(kept)
-        found = (self.path or path).at(step, own.state)
+        found = path.at(step, own.state)
         if found is None and self.error is None:
-            self.path = path
+            # a new one each time: the training takes up what its checkpoint remembers
+            path = self.path = own.path(remember=True)
+            assert path is not None
             self._go_to(path, step)
             found = path.at(step, own.state)
         if found is None:

@@ -111,7 +111,6 @@ class _Search:
         self.settings, self.task, self.log = settings, task, log
         self.limit = 1.0 if task.cap is None else task.cap
         self.lowest = min(settings.lower, self.limit)
-        self.released = 0.0  # epochs of release that trials have made so far
         self.trials: list[Trial] = []  # without the reference
 
     def result(self) -> Choice:
@@ -256,10 +255,8 @@ class _Search:
     # trials
 
     def _try(self, kept: float) -> None:
-        """Run a trial of a kept share, rounded as it is where it comes from the ratio."""
-        trial = self._run_trial(TRIAL, 1 - (1 - kept))
-        self.trials.append(trial)
-        self._note(trial, self.threshold)
+        """Run a trial of a kept share."""
+        self._note(self._trial_of(kept), self.threshold)
 
     def _try_most(self) -> None:
         """Run a trial of all that the cap allows, to its end, and set the goal by it.
@@ -268,13 +265,18 @@ class _Search:
         and by more than the tolerance, the goal is to be as good as this trial.
         """
         self.threshold = 0.0  # which every score reaches
-        most = self._run_trial(TRIAL, 1 - (1 - self.limit))
-        self.trials.append(most)
+        most = self._trial_of(self.limit)
         self.threshold = self.of_dense
         if not most.diverged:
             lowest = min(most.score, self.of_dense)
             self.threshold = max(most.score - self.tolerance, lowest)
         self._note(most, self.threshold)
+
+    def _trial_of(self, kept: float) -> Trial:
+        """Return one more trial, of a share rounded as it is where it comes from a ratio."""
+        trial = self._run_trial(TRIAL, 1 - (1 - kept))
+        self.trials.append(trial)
+        return trial
 
     def _run_trial(self, role: str, kept: float) -> Trial:
         """Run one trial, or take it from the log."""
@@ -283,14 +285,14 @@ class _Search:
             return self.log.measure(role, kept, 0.0, 0.0, run, self.task.cost)
         run = partial(self.task.run_trial, kept, self.threshold)
         added = self._added(kept)
-        self.released += added
         epochs = self.task.retrain_epochs
         return self.log.measure(role, kept, added, epochs, run, partial(self._cost, added))
 
     def _added(self, kept: float) -> float:
         """Return how many epochs of release a trial needs beyond those of the trials before it."""
+        made = sum(trial.release_epochs for trial in self.trials)
         # it goes on by whole epochs
-        return max(0.0, math.ceil(self.task.release_epochs(kept)) - self.released)
+        return max(0.0, math.ceil(self.task.release_epochs(kept)) - made)
 
     def _cost(self, release_epochs: float, epochs: float) -> float:
         """Return the cost of so many epochs of release and of retraining."""
