@@ -42,7 +42,7 @@ from acll.training.settings import Schedule, Training
 ROOT = Path(__file__).parents[1]
 SCOPE: Scope = "global"
 RELEASE: Release = "gradual"
-DISTILL = True
+DISTILL = False
 MNIST = {"source": "image_folder", "path": "mnist", "image_size": 16}
 CIFAR = {"source": "image_folder", "path": "cifar10", "image_size": 24, "train_samples": 3000,
          "training": {"augmentation": ["flip", "shift"]}}  # fmt: skip
@@ -68,7 +68,9 @@ class Dense:
     seed: int
     tests: Path
 
-    def retraining(self, of_release: int, of_retraining: int, folder: Path) -> Retraining:
+    def retraining(
+        self, of_release: int, of_retraining: int, folder: Path, distill: bool = DISTILL
+    ) -> Retraining:
         """Return how trials release and retrain. folder: where they keep the path of release."""
         return Retraining(
             self.learner,
@@ -76,7 +78,7 @@ class Dense:
             self.state,
             Pruning(self.free, SCOPE),
             RELEASE,
-            DISTILL,
+            distill,
             (of_release, of_retraining),
             (Checkpoint(folder / "path", ""), None),
         )
@@ -96,13 +98,13 @@ class Dense:
         seen = evaluated(own.network, own.validation, own.info, own.device)
         return score(seen), standard_error(seen, 0)
 
-    def swept(self, shares: Sequence[float], seed: int) -> list[float]:
+    def swept(self, shares: Sequence[float], seed: int, distill: bool = DISTILL) -> list[float]:
         """Return the validation score of each share, all on one path of release."""
         scores = []
         with quiet(), tempfile.TemporaryDirectory() as scratch:
             for number, kept in enumerate(shares):
                 own = derived(seed, "retrain", number)
-                run_trial = trial_runner(self.retraining(seed, own, Path(scratch)))
+                run_trial = trial_runner(self.retraining(seed, own, Path(scratch), distill))
                 scores.append(run_trial(kept, -1.0).score)  # a threshold that each one reaches
         return scores
 

@@ -160,7 +160,8 @@ def test_a_network_grows_between_the_search_and_what_follows_it():
     folder = "nodes/small/wider/seed0/a/b"
     pruned, retrained = (found[f"{rule} small/wider/seed0/a/b"] for rule in ("prune", "retrain"))
     both = (f"{folder}/dense.safetensors", f"{folder}/grown.safetensors")
-    assert pruned.inputs["dense"] == retrained.inputs["dense"] == both
+    assert pruned.inputs["dense"] == both
+    assert retrained.inputs["dense"] == ()  # unless it learns from the dense network
     assert pruned.inputs["choice"] == (f"{folder}/grown_choice.json",)
     assert pruned.inputs["held"] == (
         f"{folder}/held.safetensors",
@@ -168,6 +169,14 @@ def test_a_network_grows_between_the_search_and_what_follows_it():
     )
     assert f"{folder}/grown_trials.csv" in found["tables"].inputs["trials"]
     assert f"{folder}/grown_choice.json" in found["figures"].inputs["choices"]
+
+
+def test_what_learns_from_the_dense_network_depends_on_it():
+    changes = {"methods/wider": WIDER["methods/wider"] | {"distill": True}}
+    found = {job.title: job for job in jobs("half", tasks="ab", **changes)}
+    folder = "nodes/small/wider/seed0/a/b"
+    both = (f"{folder}/dense.safetensors", f"{folder}/grown.safetensors")
+    assert found["retrain small/wider/seed0/a/b"].inputs["dense"] == both
 
 
 def test_another_factor_of_growth_trains_and_searches_no_dense_network_anew():
@@ -419,7 +428,7 @@ def test_where_free_weights_start_counts_for_later_tasks_alone():
 
 
 def test_what_tasks_read_of_earlier_ones_counts_for_all_tasks_but_the_first():
-    changes = {"methods/half": {"ratio": 0.5, "reuse": "chosen"}}
+    changes = {"methods/half": {"ratio": 0.5, "reuse": "all"}}
     found = affected(jobs("half"), jobs("half", **changes))
     assert found == CHAIN
 

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acll.cli.networks import inspect
 from acll.methods.base import Before
 from acll.methods.packing import Packing
 from acll.networks.build import build as built
@@ -120,7 +121,7 @@ def test_only_a_task_that_may_choose_leaves_out_and_nothing_else_may_change():
         commit(packed, record, state, keep, "chosen")
 
 
-def test_loading_exporting_and_weights_used_are_those_of_what_is_read(tmp_path):
+def test_loading_exporting_and_weights_used_are_those_of_what_is_read(tmp_path, capsys):
     path = tmp_path / "network.safetensors"
     packed = tiny_packed("a")
     packed = learn(packed, builder(), tiny_task("b", size=4), left_out=0.5)
@@ -135,6 +136,11 @@ def test_loading_exporting_and_weights_used_are_those_of_what_is_read(tmp_path):
     total = sum(owner.numel() for owner in packed.owner.values())
     used = sum(int((state[name] != 0).sum()) for name in packed.owner)
     assert known.used_share == pytest.approx(used / total)
+    gone = sum(int(mask.sum()) for mask in packed.unread["b"].values())
+    assert known.left_out == pytest.approx(gone / packed.tasks[0].owned)
+    inspect(path, as_json=False)
+    told = f"of the weights of earlier tasks, b leaves out {known.left_out:.1%}\n"
+    assert told in capsys.readouterr().out
     assert states_equal(extract_task(packed, "b", *parted(packed, state)).private["b"], {
         name: value for name, value in state.items() if name not in packed.owner
     })  # fmt: skip

@@ -22,7 +22,7 @@ from acll.packing.load import network_of
 from acll.packing.ownership import PackingError, task_state_dict
 from acll.packing.task_state_file import load_state, save_state
 from acll.plan import plan
-from acll.steps import _run, train
+from acll.steps import _run, _ways
 from acll.training import reuse
 from acll.training.checkpoint import Checkpoint
 from conftest import ROOT, states_equal
@@ -141,7 +141,7 @@ def test_the_same_seed_gives_the_same_bytes_in_every_file_and_another_gives_othe
         assert first != other[f"nodes/small/{name}.safetensors"].read_bytes()
     left = {path for path in (tmp_path / "one").rglob("*") if path.is_file()} - set(one.values())
     # a checkpoint stays until somebody has accepted the result
-    names = ("dense", "held", "choice")
+    names = ("dense", "dense.chosen", "held", "choice")
     unfinished = {f"{name}.checkpoint" for name in names}
     assert {path.name for path in left} == {"a.faults.csv", "b.faults.csv"} | unfinished
 
@@ -441,7 +441,7 @@ def test_a_training_that_was_killed_does_not_go_on_with_other_data_or_another_jo
     [
         {"scope": "layer"},
         pytest.param({"scope": "global", "release": "once"}, marks=pytest.mark.slow),
-        pytest.param({"scope": "channel", "distill": False}, marks=pytest.mark.slow),
+        pytest.param({"scope": "channel", "distill": True}, marks=pytest.mark.slow),
         pytest.param(
             {"scope": "global", "search": {"search": "tpe", "budget": 9.0}}, marks=pytest.mark.slow
         ),
@@ -481,8 +481,8 @@ def test_what_a_task_chose_to_read_is_in_its_network_and_evaluation_finds_it_unc
     monkeypatch.setattr(reuse, "PATIENCE", 1)
     monkeypatch.setattr(reuse, "REVIEW", 1)
     # the choice has the better validation, however it turns out
-    monkeypatch.setattr(train, "better_of", lambda results: results[-1])
-    made(configuration({"ratio": ratio, "reuse": "chosen"}), tmp_path)
+    monkeypatch.setattr(_ways, "better_of", lambda results: results[-1])
+    made(configuration({"ratio": ratio}), tmp_path)
     assert "b: leaves out" in capsys.readouterr().out
     packed = packed_file.read_packed(network_in(tmp_path))
     assert packed.unread.keys() == {"b"}
@@ -491,13 +491,17 @@ def test_what_a_task_chose_to_read_is_in_its_network_and_evaluation_finds_it_unc
     for name, owner in packed.owner.items():
         of_first = owner == 1
         assert torch.equal(state[name][of_first], dense[name][of_first])
+    scores = json.loads((tmp_path / "nodes/small/m/seed0/a/b/scores.json").read_text())
+    shares = [row["left_out"] for row in scores["rows"]]
+    gone = sum(int(mask.sum()) for mask in packed.unread["b"].values())
+    assert shares == [0.0, pytest.approx(gone / packed.tasks[0].owned)]
 
 
 def test_a_choice_that_is_no_better_is_not_kept(tmp_path, monkeypatch, capsys):
-    one = made(configuration({"ratio": 0.5}), tmp_path / "one", LAST | {"evaluate"})
+    settings = configuration({"ratio": 0.5, "reuse": "all"})
+    one = made(settings, tmp_path / "one", LAST | {"evaluate"})
     # no weight ever leaves: both ways have the same score
     monkeypatch.setattr(reuse, "PATIENCE", 10**6)
-    settings = configuration({"ratio": 0.5, "reuse": "chosen"})
-    two = made(settings, tmp_path / "two", LAST | {"evaluate"})
+    two = made(configuration({"ratio": 0.5}), tmp_path / "two", LAST | {"evaluate"})
     assert "reads all" in capsys.readouterr().out
     assert all(sha256(one[path]) == sha256(two[path]) for path in one)

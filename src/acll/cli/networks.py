@@ -62,11 +62,13 @@ def _inspected(whole: dict[str, Any]) -> str:
     network = ", ".join(f"{key} {value}" for key, value in whole["network"].items())
     share = whole["free"] / whole["weights"] if whole["weights"] else 0.0
     widths = {task["name"]: task["width"] for task in whole["tasks"] if task["grew"]}
+    left_out = {task["name"]: task["left_out"] for task in whole["tasks"] if task["left_out"]}
     lines = [
         f"{network}; method {whole['method']}, seed {whole['seed']}",
         f"{whole['weights']:,} shared weights, {whole['free']:,} free ({share:.1%}); "
         f"{whole['bytes']:,} bytes",
         *([f"it grew {grown_words(widths)}"] if widths else []),
+        *([f"of the weights of earlier tasks, {_left_out(left_out)}"] if left_out else []),
     ]
     longest = max(len(task["name"]) for task in whole["tasks"])
     table = _table_of_tasks(whole["tasks"], longest)
@@ -75,6 +77,11 @@ def _inspected(whole: dict[str, Any]) -> str:
         table = _table_of_tasks(whole["tasks"], max(_SHORTEST, longest - beyond))
     parts = _table_of_parts(whole["parts"], whole["bytes"])
     return "\n".join([*(fill(line, WIDTH) for line in lines), "", table, "", parts])
+
+
+def _left_out(shares: dict[str, float]) -> str:
+    """Return in words what tasks leave out."""
+    return ", ".join(f"{task} leaves out {share:.1%}" for task, share in shares.items())
 
 
 def _table_of_parts(parts: dict[str, Any], total: int) -> str:

@@ -18,7 +18,8 @@ from acll.evaluation.answers import (
     worst,
 )
 from acll.packing import packed_file
-from acll.packing.accounting import bytes_alone
+from acll.packing.accounting import bytes_alone, left_out_share
+from acll.packing.header import PackedHeader
 from acll.packing.load import restore_network, task_info_of
 from acll.packing.ownership import Packed, TaskRecord, digest
 from acll.settings import Kind
@@ -44,11 +45,12 @@ class TaskScore:
     """The score of one task of a network, and what it has of the network.
 
     bit_exact: whether its state is, bit for bit, what it was when the task was learned.
-    owned_share: of all shared weights of the network; None where tasks own none. width: factor of
-    the channels of its network, which may have grown since. grew: whether it grew for this task.
-    choice: of the search, as in `choice.json`. curve: validation score after each epoch of its
-    training. alone_bytes: of a network of this task alone. confused: (truth, predicted, count) by
-    positions of classes. mistakes: the worst first.
+    owned_share: of all shared weights of the network; None where tasks own none. left_out: share of
+    the weights of earlier tasks that it does not read; None likewise. width: factor of the channels
+    of its network, which may have grown since. grew: whether it grew for this task. choice: of the
+    search, as in `choice.json`. curve: validation score after each epoch of its training.
+    alone_bytes: of a network of this task alone. confused: (truth, predicted, count) by positions
+    of classes. mistakes: the worst first.
     """
 
     task: str
@@ -59,6 +61,7 @@ class TaskScore:
     samples: int
     bit_exact: bool
     owned_share: float | None
+    left_out: float | None
     width: float
     grew: bool
     choice: dict[str, Any]
@@ -93,15 +96,14 @@ def evaluate(packed: Packed, tests: Mapping[str, Path], device: torch.device) ->
     tests: the prepared test split of each task.
     """
     header = packed_file.header_of(packed)
-    alone = {record.name: bytes_alone(header, record.name) for record in packed.tasks}
     layers = tuple(
         (layer.name, (layer.count - sum(layer.owned), *layer.owned)) for layer in header.layers
     )
     total = sum(layer.count for layer in header.layers)
     shares = [sum(counts) / total for counts in zip(*(own for _, own in layers), strict=True)]
     rows = [
-        _evaluate(packed, name, tests[name], device, share, size)
-        for share, (name, size) in zip(shares[1:], alone.items(), strict=True)
+        _evaluate(packed, header, record, tests[record.name], device, share)
+        for record, share in zip(packed.tasks, shares[1:], strict=True)
     ]
     # a weight that later tasks may change is owned by none
     owning = all(record.frozen for record in packed.tasks)
@@ -117,30 +119,36 @@ def evaluate(packed: Packed, tests: Mapping[str, Path], device: torch.device) ->
 
 
 def _evaluate(
-    packed: Packed, task: str, test: Path, device: torch.device, share: float, alone_bytes: int
+    packed: Packed,
+    header: PackedHeader,
+    record: TaskRecord,
+    test: Path,
+    device: torch.device,
+    share: float,
 ) -> TaskScore:
     """Build the network of a task from the store and score it on the task's test split.
 
     share: of the shared weights that the task owns.
     """
-    record = packed.record(task)
+    task, position = record.name, packed.position(record.name)
     network, state = restore_network(packed, task)
     split = split_of(prepared.read_prepared(test)[0], "test")
     answers = answers_of(network.to(device), split, task_info_of(record), device)
     return TaskScore(
         task=task,
-        position=packed.position(task),
+        position=position,
         kind=record.kind,
         metric=record.metric,
         score=answers.score,
         samples=split.image_count(),
         bit_exact=digest(state) == record.digest,
         owned_share=share if record.frozen else None,
+        left_out=left_out_share(header, position) if record.frozen else None,
         width=record.width,
         grew=packed.grew(task),
         choice=record.choice,
         curve=record.curve,
-        alone_bytes=alone_bytes,
+        alone_bytes=bytes_alone(header, task),
         classes=class_counts(answers.confusion, record.classes),
         confused=confused(answers.confusion),
         mistakes=_mistakes(record, test, answers),

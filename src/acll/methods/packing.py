@@ -45,9 +45,9 @@ class Packing(Method):
         "retraining (`gradual`), or all at once before them (`once`), as PackNet",
     )
     distill: bool = Field(
-        True,
+        False,
         description="whether release and retraining also learn what the dense network of the task "
-        "says",
+        "says, which makes them a third longer",
     )
     free_weights: FreeWeights = Field(
         "fresh",
@@ -55,10 +55,10 @@ class Packing(Method):
         "of `weights`",
     )
     reuse: Reuse = Field(
-        "all",
-        description="a task reads `all` weights of earlier tasks, or those that it has `chosen` "
-        "while it was trained; it is trained both ways then, and keeps its choice only where its "
-        "validation score is better",
+        "chosen",
+        description="a task reads those weights of earlier tasks that it has `chosen` while it "
+        "was trained (it is trained both ways, and keeps its choice only where its validation "
+        "score is better), or `all`, as PackNet",
     )
     expected_tasks: Positive = Field(
         5,

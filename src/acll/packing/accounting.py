@@ -43,6 +43,17 @@ def bytes_alone(header: PackedHeader, task: str) -> int:
     return packed_size_of(header.model_copy(update=parts))
 
 
+def left_out_share(header: PackedHeader, position: int) -> float:
+    """Return the share of the weights of earlier tasks that a task does not read.
+
+    position: of the task, from 1 on. 0 where there are none.
+    """
+    kind = header.tasks[position - 1].kind
+    layers = [layer for layer in header.layers if kind_uses(kind, layer.name)]
+    earlier = sum(sum(layer.owned[: position - 1]) for layer in layers)
+    return sum(layer.unread[position - 1] for layer in layers) / earlier if earlier else 0.0
+
+
 def _first(header: PackedHeader, count: int) -> PackedHeader:
     """Return the header of the network as it was after its first tasks."""
     tasks = header.tasks[:count]

@@ -18,8 +18,6 @@ from acll.search.trials import REFERENCE, TRIAL, Cost, RunTrial, Trial, TrialLog
 from acll.settings import FEWEST_SAMPLES
 
 RESOLUTION = 1.3  # two kept shares by a smaller factor apart are as good as one
-# where n shares failed and none held, the next is larger by the power n − 1 of this, at least
-STEP_FACTOR = 1.5
 FAILED_LENGTH = 0.6  # how much of a trial is run that fails, about
 # standard deviation of one training's score, in standard errors of the reference or in tolerances,
 # whichever is more
@@ -145,10 +143,6 @@ class _Search:
         ]
         near = math.sqrt(RESOLUTION)
         low = max(failed) * near if failed else self.lowest
-        if failed and not held:
-            # where several fail, the expectation was far off
-            step = max(failed) * STEP_FACTOR ** (len(failed) - 1)
-            low = max(low, min(step, math.sqrt(max(failed) * self.limit)))
         high = smallest / near
         if low >= high:
             return self._most()

@@ -19,6 +19,7 @@ STARTUP = 1  # random draws before TPE learns from losses; hyperopt's own 20 wou
 # share of the draws that TPE takes for good ones; hyperopt's own 0.25 leaves one or two of a dozen
 GAMMA = 0.5
 SWEEP_FACTOR = 1.5  # from one kept share of the sweep to the next
+FROM_BELOW = 0.25  # quantile of the answer that is tried; docs/search.md says where from
 DECAY = 0.9  # what the decay rule starts at, and by which it shrinks the ratio
 
 
@@ -67,8 +68,12 @@ def objective_of(
 
 
 def _bisected(known: KnownTrials) -> float:
-    """Return the median of the answer, of what lies between the bounds."""
-    return known.posterior.quantile(0.5, known.low, known.high)
+    """Return the lower quartile of the answer, of what lies between the bounds.
+
+    A trial that fails ends early, and of those that hold one alone is taken over: so the search
+    comes from below.
+    """
+    return known.posterior.quantile(FROM_BELOW, known.low, known.high)
 
 
 def _drawn(algorithm: Literal["tpe", "random"], known: KnownTrials) -> float:

@@ -14,9 +14,9 @@ from acll.packing.tensor_file import content_key
 from acll.parameters.grow import GrowParams
 from acll.steps._run import run_step
 from acll.steps._setup import free_of, learner_of, packed_at
+from acll.steps._ways import fitted_best
 from acll.steps.search import DenseTask, Found, search_dense
-from acll.training.checkpoint import Checkpoint
-from acll.training.loop import FitConfig, fit
+from acll.training.loop import FitConfig
 
 
 def main(
@@ -86,11 +86,10 @@ def _trained(
     zero = params.rule.free_from(len(node.prefix)) == "zero"
     fresh = learner.network.state_dict()
     first = starting_state(packed, learner.info.kind, fresh, start_zero=zero)
-    start = params.rule.begin([learner], first, Before(packed, {}))
+    starts = params.rule.starts([learner], first, Before(packed, {}))
     seed = node.seed_for(f"train at width {width:g}")
     config = FitConfig(params.schedule, seed, label=learner.info.name)
-    checkpoint = Checkpoint(checkpoint_of(grown), content)
-    result = fit(start.learner, start.state, config, start.masks, checkpoint)
+    result, state = fitted_best(starts, config, packed, grown, content)
     about = {
         "task": asdict(learner.info),
         "score": result.score,
@@ -98,9 +97,8 @@ def _trained(
         "width": width,
     }
     header = {"shared": partition(learner.network).shared, "tasks": [about]}
-    save_state(grown, result.state, header)
-    print(f"{learner.info.name}: kept epoch {result.epoch}, validation {result.score:.4f}")
-    return DenseTask(learner, about, result.state, free(packed, learner.info.kind))
+    save_state(grown, state, header)
+    return DenseTask(learner, about, state, free(packed, learner.info.kind))
 
 
 class _Widths:

@@ -1,24 +1,21 @@
 """Train a task on top of what earlier ones left, or several tasks at once: the dense network of a
 node."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from acll.files import checkpoint_of
 from acll.methods.base import Before
 from acll.networks.partition import partition
 from acll.packing import tensor_file
-from acll.packing.ownership import Packed, State, starting_state
+from acll.packing.ownership import starting_state
 from acll.packing.task_state_file import save_state
 from acll.packing.tensor_file import content_key
 from acll.parameters.train import TrainParams
 from acll.steps._run import run_step
 from acll.steps._setup import learner_of, packed_before
-from acll.training.checkpoint import Checkpoint
-from acll.training.loop import FitConfig, FitResult, fit
+from acll.steps._ways import fitted_best
+from acll.training.loop import FitConfig
 from acll.training.metrics import score
-from acll.training.reuse import without_votes
 
 
 def main(
@@ -49,13 +46,8 @@ def main(
 
     name = "joint" if len(learners) > 1 else learners[0].info.name
     content = content_key(key, *train, parent, memory)
-    results = []
-    for start, part in zip(starts, ("", "chosen")):
-        label = f"{name}, chosen" if part else name
-        config = FitConfig(params.schedule, node.seed_for("train"), label=label)
-        checkpoint = Checkpoint(checkpoint_of(dense, part), content)
-        results.append(fit(start.learner, start.state, config, start.masks, checkpoint))
-    result = better_of(results)
+    config = FitConfig(params.schedule, node.seed_for("train"), label=name)
+    result, final = fitted_best(starts, config, packed, dense, content)
 
     scores, curve = [result.score], result.curve()
     if len(learners) > 1:
@@ -66,29 +58,7 @@ def main(
         {"task": asdict(learner.info), "score": own, "curve": curve, "width": packed.width}
         for learner, own in zip(learners, scores, strict=True)
     ]
-    final = without_votes(result.state)
     save_state(dense, final, {"shared": partition(learners[0].network).shared, "tasks": tasks})
-    print(f"{name}: kept epoch {result.epoch}, validation {result.score:.4f}")
-    if len(results) > 1:
-        print(f"{name}: {_choice_in_words(packed, final)}")
-
-
-def better_of(results: Sequence[FitResult]) -> FitResult:
-    """Return the training with the best validation; of equal ones the first."""
-    return max(results, key=lambda one: one.score)
-
-
-def _choice_in_words(packed: Packed, state: State) -> str:
-    """Return how many weights of earlier tasks a state leaves out."""
-    owned = {name: packed.owner[name] > 0 for name in packed.owner if name in state}
-    total = sum(int(mask.sum()) for mask in owned.values())
-    left_out = sum(
-        int((mask & (state[name] == 0) & (packed.shared[name] != 0)).sum())
-        for name, mask in owned.items()
-    )
-    if not left_out:
-        return f"reads all {total:,} weights of earlier tasks: no choice was better"
-    return f"leaves out {left_out:,} of {total:,} weights of earlier tasks"
 
 
 if __name__ == "__main__":
