@@ -217,6 +217,19 @@ def retraining() -> str:
     return markdown(("kept", *(f"`{name}`" for name in names)), body)
 
 
+def distillation() -> str:
+    """Mean validation scores by kept share, without and with distillation."""
+    index = ["task", "seed", "kept"]
+    wide = rows("distillation").pivot(index=index, columns="distill", values="score")
+    body = []
+    for share, own in wide.groupby("kept"):
+        gains = 100 * (own[True] - own[False])
+        better = f"{(gains > 0).sum()} of {len(gains)}"
+        cells = (number(own[way].mean()) for way in (False, True))
+        body.append((f"{share:g}", *cells, number(gains.mean(), 1, "+"), better))
+    return markdown(("kept", "without", "with", "gain, points", "better in"), body)
+
+
 def reuse() -> str:
     """Test scores with all of earlier tasks' weights and with those that were chosen."""
     table, body = rows("reuse"), []
@@ -490,6 +503,7 @@ TABLES: dict[str, Callable[[], str]] = {
         ),
         wheel_imports,
         growth,
+        distillation,
     )
 }
 for _name in ("comparison", "segmentation"):

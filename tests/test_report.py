@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from contextlib import contextmanager
+from html import unescape
 
 import numpy as np
 import pandas as pd
@@ -14,13 +15,20 @@ from acll.errors import UserError
 from acll.evaluation import figures, run_figures
 from acll.evaluation.class_tables import classes_table, confusion_table, mistakes_table
 from acll.evaluation.comparison import by_node, matrix_table, paired_table, summary_table
+from acll.evaluation.console import notes_of
 from acll.evaluation.drawings import for_page
 from acll.evaluation.findings import findings
 from acll.evaluation.mistakes import MethodMistakes, mistakes
 from acll.evaluation.report import CAPTIONS, REPORT_TABLES, report_page
 from acll.evaluation.report_tasks import MOST_CLASSES, scoreboards, task_parts
 from acll.evaluation.style import save_figure
-from acll.evaluation.tables import curves_table, data_table, final_table, scores_table
+from acll.evaluation.tables import (
+    curves_table,
+    data_table,
+    final_table,
+    read_table,
+    scores_table,
+)
 from acll.node import Node, Run
 from acll.training.metrics import mean_iou
 from test_tables import (
@@ -289,6 +297,13 @@ def test_the_page_warns_of_classes_that_are_never_found(page):
     assert "both, a: (nearly) never found: q (recall 0.000 with half" in text
     assert '<a href="#warnings">' in text
     assert "balanced <code>class_weights</code>, more epochs" in text
+
+
+def test_the_page_says_which_room_tasks_had(page, results):
+    notes = notes_of(read_table(results / "tables/final.csv"))
+    assert notes
+    text = unescape(page.read_text())
+    assert all(f"<p>{note}</p>" in text for note in notes)
 
 
 def test_what_was_run_is_told_and_names_of_the_user_are_only_text(page):

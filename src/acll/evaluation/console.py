@@ -203,13 +203,15 @@ def remarks_of(
 
     final, classes: the tables of these names. budgets: of each method that searches, by its name.
     """
-    return [
-        *warnings_of(final, classes),
-        *_capped(final),
-        *_grown(final),
-        *_overdrawn(final, budgets),
-        *_short_of_room(final),
-    ]
+    return [*warnings_of(final, classes), *notes_of(final), *_overdrawn(final, budgets)]
+
+
+def notes_of(final: pd.DataFrame) -> list[str]:
+    """Return what a person should know of the room that tasks had.
+
+    final: the table of that name.
+    """
+    return [*_capped(final), *_grown(final), *_short_of_room(final)]
 
 
 def warnings_of(final: pd.DataFrame, classes: pd.DataFrame) -> list[str]:

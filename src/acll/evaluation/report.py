@@ -21,7 +21,7 @@ from PIL import Image
 from acll.errors import UserError
 from acll.evaluation.class_tables import class_means
 from acll.evaluation.comparison import MIXED
-from acll.evaluation.console import warnings_of
+from acll.evaluation.console import notes_of, warnings_of
 from acll.evaluation.drawings import for_page
 from acll.evaluation.findings import findings
 from acll.evaluation.report_tasks import scoreboards, task_parts
@@ -147,6 +147,7 @@ def report_page(results: Path, configuration: str) -> str:
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         findings=findings(final, tables["runs"], summary, tables["paired"]),
         warnings=warnings_of(final, classes),
+        notes=notes_of(final),
         boards=scoreboards(final, summary, classes),
         mixed=(summary["metric"] == MIXED).any(),
         figures=[
