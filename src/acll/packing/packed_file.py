@@ -174,26 +174,6 @@ class PackedFile:
     def _outside(self, layer: Layer) -> PackingError:
         return self._unsound(f"{layer.name}: a task owns weights that its network does not have")
 
-    def _corner(
-        self,
-        layer: Layer,
-        starts: Sequence[int],
-        corner: Corner,
-        weights: Sequence[floats.CodedFloats],
-    ) -> Tensor:
-        """Return what `_placed` does, in a corner.
-
-        Raises PackingError where a weight lies outside of it.
-        """
-        if list(corner.shape) == layer.shape:
-            return self._placed(layer, starts, weights)
-        # numpy asks for memory only where something is written
-        owner = torch.from_numpy(np.zeros(layer.shape, np.uint8))
-        values = self._placed(layer, starts, weights, owner)
-        if int(corner.of(owner).count_nonzero()) != sum(layer.owned[: len(weights)]):
-            raise self._outside(layer)
-        return corner.of(values)
-
     def _placed(
         self,
         layer: Layer,
@@ -231,17 +211,22 @@ class PackedFile:
         weights: Sequence[floats.CodedFloats],
         unread: Places | None,
     ) -> Tensor:
-        """Return what `_corner` does, as the last of the first tasks reads it.
+        """Return the weights of a layer, as the last of the first tasks reads them.
 
-        unread: where in the corner weights are that it does not read.
+        starts, weights: as of `_placed`. corner: what the task has of the layer. unread: where in
+        the corner weights are that it does not read. Raises PackingError where a weight lies
+        outside of the corner.
         """
-        values = self._corner(layer, starts, corner, weights)
+        if unread is None and list(corner.shape) == layer.shape:
+            return self._placed(layer, starts, weights)
+        # numpy asks for memory only where something is written
+        owner = torch.from_numpy(np.zeros(layer.shape, np.uint8))
+        values, inside = corner.of(self._placed(layer, starts, weights, owner)), corner.of(owner)
+        if int(inside.count_nonzero()) != sum(layer.owned[: len(weights)]):
+            raise self._outside(layer)
         if unread is None:
             return values
-        owner = torch.zeros(layer.shape, dtype=torch.uint8)
-        self._placed(layer, starts, weights, owner)
-        mask = self._mask(unread, corner.of(owner), len(weights))
-        return values.masked_fill(mask, 0.0)
+        return values.masked_fill(self._mask(unread, inside, len(weights)), 0.0)
 
     def _unread(self, position: int) -> dict[str, Places]:
         """Return for each layer where the weights are that the task at a position does not read.
