@@ -117,6 +117,15 @@ def test_a_log_has_a_line_a_job_and_no_words_of_snakemake(own):
     assert "Nothing to be done" in said or "Building DAG" in said
 
 
+def test_a_faulty_configuration_is_told_in_a_line_and_snakemake_is_never_run(own):
+    faulty = copy.deepcopy(SMALL)
+    faulty["methods"]["half"]["ratio"] = 2.0
+    own.write(faulty)
+    said = own.run("acll", "run", "config/small.yaml", fails=True)
+    assert re.fullmatch(r"error: .*methods\.half\.ratio.*\n?", said)
+    assert not (own.folder / "results/small").exists()
+
+
 def test_a_job_that_fails_is_named_with_its_reason_and_its_log_and_nothing_else(own):
     broken = copy.deepcopy(SMALL)
     broken["training"] = broken.get("training", {}) | {"learning_rate": 1e9, "optimizer": "sgd"}

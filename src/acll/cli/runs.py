@@ -12,10 +12,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from acll.cli.checkout import checkout_of, refuse_elsewhere, tell_not_here
 from acll.config.checks import ConfigurationError, load_configuration
@@ -220,12 +221,14 @@ def run(path: Path, verbose: bool) -> None:
     from acll.run_settings import MARK, NO_RUN
 
     end_on_interrupt(f"interrupted: `make run CONFIG={path.stem}` goes on where this stopped")
-    ready(path)
+    refuse_elsewhere(path)
     root, name = checkout_of(path)
-    command = [*_snakemake(root, name), *(["--logger-acll-verbose"] if verbose else [])]
+    own = ["--logger-acll-verbose"] if verbose else []
     with tempfile.TemporaryDirectory() as folder:
         mark = Path(folder) / "mark"
-        with subprocess.Popen(command, cwd=root, env=os.environ | {MARK: str(mark)}) as process:
+        with _waiting([*_snakemake(root, name), *own], root, {MARK: str(mark)}) as (process, go):
+            ready(path)
+            go()
             with contextlib.suppress(ImportError):
                 import_module("dvc.repo")  # takes as long as planning: meanwhile, for `finish`
             code = process.wait()
@@ -240,12 +243,38 @@ def run(path: Path, verbose: bool) -> None:
     finish(path)
 
 
+@contextlib.contextmanager
+def _waiting(
+    arguments: Sequence[str], root: Path, variables: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], None]]]:
+    """Give a process that runs Snakemake, and what tells it to begin. Until then it imports.
+
+    Where it is never told, it ends without a trace. variables: of its environment, beside ours.
+    """
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "acll.cli.waiting", str(reading), *arguments]
+    environment = os.environ | variables
+    with os.fdopen(writing, "wb", buffering=0) as pipe:
+        with os.fdopen(reading, "rb"):
+            process = subprocess.Popen(command, cwd=root, env=environment, pass_fds=[reading])
+        with process:  # which waits for its end
+            try:
+                yield process, partial(_tell, pipe)
+            finally:
+                pipe.close()
+
+
+def _tell(pipe: IO[bytes]) -> None:
+    with contextlib.suppress(BrokenPipeError):  # its end says that it has failed
+        pipe.write(b"!")
+
+
 def _snakemake(root: Path, name: str) -> list[str]:
-    """Return the command that runs a configuration in the folder `root`."""
+    """Return what Snakemake is told where it runs a configuration in the folder `root`."""
     from acll.sharing.place import snakefile_of
 
-    command = [sys.executable, "-m", "snakemake", f"--snakefile={snakefile_of(root)}"]
-    return [*command, f"--configfile=config/{name}.yaml", f"--directory=results/{name}"]
+    arguments = [f"--snakefile={snakefile_of(root)}", f"--configfile=config/{name}.yaml"]
+    return [*arguments, f"--directory=results/{name}"]
 
 
 def snakemake(path: Path) -> None:
@@ -254,7 +283,8 @@ def snakemake(path: Path) -> None:
     Ends with the exit code of Snakemake.
     """
     root, name = checkout_of(path)
-    sys.exit(subprocess.run(_snakemake(root, name), cwd=root, check=False).returncode)
+    command = [sys.executable, "-m", "snakemake", *_snakemake(root, name)]
+    sys.exit(subprocess.run(command, cwd=root, check=False).returncode)
 
 
 def finish(path: Path) -> None:

@@ -18,7 +18,6 @@ from acll.search.trials import REFERENCE, TRIAL, Cost, RunTrial, Trial, TrialLog
 from acll.settings import FEWEST_SAMPLES
 
 RESOLUTION = 1.3  # two kept shares by a smaller factor apart are as good as one
-FAILED_LENGTH = 0.6  # how much of a trial is run that fails, about
 # standard deviation of one training's score, in standard errors of the reference or in tolerances,
 # whichever is more
 NOISE = 0.5
@@ -171,8 +170,8 @@ class _Search:
         return None if tried or self._held() else self.limit
 
     def _affordable(self, share: float) -> bool:
-        """Return whether the budget has room for one more trial, should it fail."""
-        one = self._cost(self._added(share), FAILED_LENGTH * self.task.retrain_epochs)
+        """Return whether the budget has room for one more trial."""
+        one = self._cost(self._added(share), self.task.retrain_epochs)
         return self._spent() + one <= self.settings.budget
 
     def _held(self) -> list[Trial]:
@@ -240,9 +239,7 @@ class _Search:
         cost, budget = self._spent(), self.settings.budget
         if cost <= budget:
             return []
-        why = (
-            "trials are made until one holds, and the last may hold, which costs more than failing"
-        )
+        why = "trials are made until one holds"
         return [f"the search cost {cost:.3f} dense trainings, its budget is {budget:g}: {why}"]
 
     # ----------------------------------------------------------------------------------------------
