@@ -6,6 +6,7 @@ here is run, and nothing is judged.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -76,6 +77,8 @@ TABLES = tuple(
         "runs.csv",
         "summary.csv",
         "paired.csv",
+        "front.csv",
+        "against_fixed.csv",
         "classes.csv",
         "confusion.csv",
         "mistakes.csv",
@@ -463,6 +466,7 @@ class _Planner:
                 for name, method in methods.items()
                 if isinstance(method, Packing) and isinstance(method.ratio, Search)
             },
+            fixed=self._fixed(),
         )
         inputs = {
             "scores": _of_all(nodes, "scores.json"),
@@ -497,6 +501,9 @@ class _Planner:
                 MistakenTask(sequence=sequence, task=task, methods=list(methods))
                 for (sequence, task), methods in mistaken.items()
             ],
+            fronts=[
+                front for front, ratios in Counter(self._fixed().values()).items() if ratios > 1
+            ],
         )
         inputs = {
             "tables": TABLES,
@@ -509,6 +516,23 @@ class _Planner:
             "mistaken": _of_all(ends, "scores.json"),
         }
         return Job("figures", "", inputs, {"figures": figures(params)}, params, _code("figures"))
+
+    def _fixed(self) -> dict[str, str]:
+        """Return the front of each method whose ratio is fixed.
+
+        Ratios of one front differ in nothing else: it is named after their scope, and what else is
+        not the default.
+        """
+        found = {}
+        for name, method in self.configuration.methods.items():
+            if isinstance(method, Packing) and not method.searches:
+                others = [
+                    f"{key}={json.dumps(value)}"
+                    for key in ("release", "distill", "free_weights", "reuse")
+                    if (value := getattr(method, key)) != Packing.model_fields[key].default
+                ]
+                found[name] = " ".join([method.scope, *others]).replace('"', "")
+        return found
 
     def _packed(self, runs: Sequence[Run]) -> dict[str, Node]:
         """Return the last network of each sequence and packing method, in its first order and for
@@ -556,6 +580,7 @@ def figures(params: FiguresParams) -> tuple[str, ...]:
     names = ["scores", "matrix", "sizes", "curves"]
     names += ["shares", "layers"] if params.packed else []
     names += ["search", "difficulty"] if params.searches else []
+    names += ["front"] if params.fronts else []
     names += [f"searches/{search}" for search in params.searches]
     pictures = [f"masks/{shown.sequence}.{shown.task}" for shown in params.masked]
     pictures += [f"mistakes/{shown.sequence}.{shown.task}" for shown in params.mistaken]

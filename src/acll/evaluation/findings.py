@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from acll.evaluation.fronts import REFERENCE_FRONT
 from acll.evaluation.words import METRIC_WORDS, listed
 
 _NAMED = 8  # tasks that are named one by one
@@ -100,3 +101,56 @@ def _certainty(paired: pd.DataFrame) -> list[str]:
             "interval."
         ]
     return ["With one run of each method no difference has an interval."] if len(paired) else []
+
+
+def fixed_ratio_findings(front: pd.DataFrame, against: pd.DataFrame) -> list[str]:
+    """Return a paragraph for each sequence and method with a searched ratio: how it compares with
+    fixed ones.
+
+    Empty where no front has two fixed ratios. front, against: the tables `front` and
+    `against_fixed`.
+    """
+    ratios = front[front["on_front"].astype(bool)]
+    counts = ratios.groupby("front", sort=False)["method"].nunique()
+    fronts = [str(name) for name, count in counts.items() if count > 1]
+    if not fronts:
+        return []
+    reference = REFERENCE_FRONT if REFERENCE_FRONT in fronts else fronts[0]
+    fixed = set(ratios["method"])
+    packing = set(front.loc[front["type"] == "packing", "method"])
+    shown = against[(against["front"] == reference) & against["method"].isin(packing - fixed)]
+    return [
+        f"{row['sequence']}: {_at_equal_bytes(row)} {_in_hindsight(row)}"
+        for row in shown.to_dict("records")
+    ]
+
+
+def _at_equal_bytes(row: Mapping[Any, Any]) -> str:
+    """Return how a method compares with a front at equal bytes and at equal score."""
+    if not row["compared"]:
+        return (
+            f"{row['method']} is smaller than every fixed ratio, or larger, so nothing can be said "
+            "at equal bytes."
+        )
+    sure = "" if pd.isna(row["low"]) else f" ({row['low']:+.3f} to {row['high']:+.3f})"
+    equal = (
+        f"at equal bytes the mean score of {row['method']} is {abs(row['difference']):.3f} "
+        f"{'above' if row['difference'] > 0 else 'below'} that of fixed ratios{sure}, "
+        f"better in {row['better']} of {row['compared']} runs"
+    )
+    few = row["compared"] < row["runs"]
+    outside = f" ({row['runs'] - row['compared']} more are beyond their ends)" if few else ""
+    needs = ""
+    if row["matched"]:
+        needs = f"; for the same score it needs {row['bytes_ratio']:.2f} times their bytes"
+    return f"{equal}{outside}{needs}."
+
+
+def _in_hindsight(row: Mapping[Any, Any]) -> str:
+    """Return how a method compares with the best fixed ratio, which nobody knows before."""
+    if row["regret"] > 0:
+        return f"In hindsight {row['best']} would have been {row['regret']:.3f} better."
+    return (
+        f"No fixed ratio would have been better; the best, {row['best']}, is "
+        f"{-row['regret']:.3f} below it."
+    )
