@@ -75,8 +75,8 @@ REPORT_TABLES = {
         "Methods less the front of fixed ratios at equal bytes, 95% interval; runs between the "
         "ends of the front (compared) and above it (better); bytes at equal score in those of the "
         "front; below the best fixed ratio in hindsight (regret).",
-        "front sequence method runs compared better difference low high bytes_ratio best regret "
-        "regret_low regret_high worst_regret",
+        "front sequence method compared better difference low high bytes_ratio best regret "
+        "worst_regret",
     ),
     "final": (
         "Each task at the end of each run.",
