@@ -284,18 +284,36 @@ def test_the_figure_has_the_front_and_what_does_not_forget(tmp_path):
     assert words.count("f75") == 2
 
 
+def test_a_fixed_ratio_that_is_alone_in_its_front_is_drawn_as_a_method(tmp_path):
+    front = front_table(runs_of(SMALL | {"packnet": (800, 0.7)}), FIXED | {"packnet": "layer"})
+    save_figure(fronts_figure(front), tmp_path / "front.svg")
+    text = (tmp_path / "front.svg").read_text()
+    assert "packnet: 0.7000, 800 bytes" in text
+    assert "front of fixed ratios: layer" not in text
+
+
 def test_the_findings_say_what_is_known_at_equal_bytes_and_in_hindsight():
     front = front_table(two_sequences(), FIXED)
     easy, hard = fixed_ratio_findings(front, against_fixed_table(front))
     assert easy == (
-        "easy: at equal bytes the mean score of ours is 0.040 above that of fixed ratios (-0.087 "
-        "to +0.167), better in 2 of 2 runs; for the same score it needs 0.57 times their bytes. In "
-        "hindsight f50 would have been 0.090 better."
+        "easy: at equal bytes ours is 0.040 above the front of fixed ratios (global) (−0.087 to "
+        "+0.167), better in 2 of 2 runs; for the same mean score it needs 0.57 times the bytes. "
+        "In hindsight f50 would have been 0.090 better."
     )
     assert hard == (
-        "hard: at equal bytes the mean score of ours is 0.030 above that of fixed ratios, better "
-        "in 1 of 1 runs (1 more are beyond their ends). No fixed ratio would have been better; the "
-        "best, f75, is 0.030 below it."
+        "hard: at equal bytes ours is 0.030 above the front of fixed ratios (global), better in 1 "
+        "of 1 runs, 1 more lie beyond its ends. No fixed ratio would have been better; the best, "
+        "f75, is 0.030 below it."
+    )
+
+
+def test_the_findings_say_where_nothing_can_be_said():
+    runs = runs_of(SMALL | {"ours": (50, 0.65)})
+    front = front_table(runs, FIXED)
+    (line,) = fixed_ratio_findings(front, against_fixed_table(front))
+    assert line.startswith(
+        "one: ours lies beyond the ends of the front of fixed ratios (global): nothing can be said "
+        "at equal bytes. In hindsight f50"
     )
 
 

@@ -9,6 +9,7 @@ from acll.evaluation.fronts import REFERENCE_FRONT
 from acll.evaluation.words import METRIC_WORDS, listed
 
 _NAMED = 8  # tasks that are named one by one
+MINUS = "\N{MINUS SIGN}"
 
 
 def findings(
@@ -127,23 +128,23 @@ def fixed_ratio_findings(front: pd.DataFrame, against: pd.DataFrame) -> list[str
 
 def _at_equal_bytes(row: Mapping[Any, Any]) -> str:
     """Return how a method compares with a front at equal bytes and at equal score."""
+    method, front = row["method"], f"the front of fixed ratios ({row['front']})"
     if not row["compared"]:
-        return (
-            f"{row['method']} is smaller than every fixed ratio, or larger, so nothing can be said "
-            "at equal bytes."
-        )
+        return f"{method} lies beyond the ends of {front}: nothing can be said at equal bytes."
     sure = "" if pd.isna(row["low"]) else f" ({row['low']:+.3f} to {row['high']:+.3f})"
-    equal = (
-        f"at equal bytes the mean score of {row['method']} is {abs(row['difference']):.3f} "
-        f"{'above' if row['difference'] > 0 else 'below'} that of fixed ratios{sure}, "
-        f"better in {row['better']} of {row['compared']} runs"
+    above = "above" if row["difference"] > 0 else "below"
+    told = (
+        f"at equal bytes {method} is {abs(row['difference']):.3f} {above} {front}"
+        f"{sure.replace('-', MINUS)}, better in {row['better']} of {row['compared']} runs"
     )
-    few = row["compared"] < row["runs"]
-    outside = f" ({row['runs'] - row['compared']} more are beyond their ends)" if few else ""
-    needs = ""
+    beyond = row["runs"] - row["compared"]
+    told += f", {beyond} more lie beyond its ends" if beyond else ""
     if row["matched"]:
-        needs = f"; for the same score it needs {row['bytes_ratio']:.2f} times their bytes"
-    return f"{equal}{outside}{needs}."
+        known = "" if row["matched"] == row["runs"] else f" (in {row['matched']} runs)"
+        told += (
+            f"; for the same mean score it needs {row['bytes_ratio']:.2f} times the bytes{known}"
+        )
+    return f"{told}."
 
 
 def _in_hindsight(row: Mapping[Any, Any]) -> str:

@@ -25,12 +25,13 @@ def fronts_figure(front: pd.DataFrame, across: int = 2) -> Figure:
     ratios = front[front["on_front"]].groupby("front", sort=False)["method"].nunique()
     names = [str(name) for name, count in ratios.items() if count > 1]
     exact = front.groupby("method", sort=False)["bit_exact"].all()
-    free = [name for name in exact.index[exact] if not _fixed(front, name)]
+    on_lines = set(front.loc[front["on_front"] & front["front"].isin(names), "method"])
+    others = [str(name) for name in exact.index[exact] if name not in on_lines]
     columns = min(across, len(sequences))
     figure, axes = grid(-(-len(sequences) // columns), columns, height=3.4, width=4.2)
     heading(figure, "Mean test score against bytes: above the line is better than fixed ratios")
     for panel, sequence in zip(axes.flatten(), sequences):
-        _panel(panel, front[front["sequence"] == sequence], names, free)
+        _panel(panel, front[front["sequence"] == sequence], names, others)
     for panel in axes.flatten()[len(sequences) :]:
         panel.set_visible(False)
     by_label: dict[str, Artist] = {}  # one entry a method, though many panels have it
@@ -41,13 +42,8 @@ def fronts_figure(front: pd.DataFrame, across: int = 2) -> Figure:
     return figure
 
 
-def _fixed(front: pd.DataFrame, method: str) -> bool:
-    """Return whether a method has a fixed ratio."""
-    return bool(front.loc[front["method"] == method, "on_front"].any())
-
-
-def _panel(panel: Axes, own: pd.DataFrame, names: Sequence[str], free: Sequence[str]) -> None:
-    """Draw one sequence. own: its rows; names: of fronts; free: methods without a fixed ratio."""
+def _panel(panel: Axes, own: pd.DataFrame, names: Sequence[str], others: Sequence[str]) -> None:
+    """Draw one sequence. own: its rows; names: of fronts; others: methods on none of these."""
     for index, name in enumerate(names):
         colour, line = _LINES[index % len(_LINES)]
         ratios = own[own["on_front"] & (own["front"] == name)]
@@ -58,12 +54,17 @@ def _panel(panel: Axes, own: pd.DataFrame, names: Sequence[str], free: Sequence[
         )
         for method in means["method"]:
             _point(panel, method, ratios, MARKERS[0], colour, 3.5, "")
-            _name(panel, method, means[means["method"] == method], colour)
+            _name(panel, method, means[means["method"] == method], colour, above=index == 0)
     once = own[own["front"] == own["front"].iloc[0]]  # each front has a row for each run
-    for index, method in enumerate(free):
+    for index, method in enumerate(others):
         # colours come again after eight methods, with other markers
         marker = MARKERS[(index + index // 8 + 1) % 8]
         _point(panel, method, once, marker, COLOURS[index % 8], 6.5, method)
+    # intervals of few runs may reach far beyond what is measured
+    shown = own[own["on_front"] | own["method"].isin(others)]
+    means = shown.groupby("method")["mean_score"].mean().tolist()
+    room = 0.02 + 0.15 * (max(means) - min(means))
+    panel.set_ylim(max(0.0, min(means) - room), min(1.02, max(means) + room))
     panel.set_xscale("log")
     low, high = panel.get_xlim()
     ticks = log_ticks(low, high)
@@ -95,18 +96,20 @@ def _point(
         fmt=marker,
         color=colour,
         capsize=2,
+        elinewidth=0.8,
         markersize=size,
         label=label or None,
     )
     hover(bar.lines[0], [f"{method}: {mean:.4f}, {own['bytes'].mean():,.0f} bytes"])
 
 
-def _name(panel: Axes, method: str, mean: pd.DataFrame, colour: str) -> None:
-    """Write the name of a fixed ratio below its point."""
+def _name(panel: Axes, method: str, mean: pd.DataFrame, colour: str, above: bool) -> None:
+    """Write the name of a fixed ratio above its point, on the left, or below it, on the right."""
     panel.annotate(
         method,
         (mean["bytes"].iloc[0], mean["mean_score"].iloc[0]),
-        xytext=(3, -9),
+        xytext=(-3, 4) if above else (3, -9),
+        ha="right" if above else "left",
         textcoords="offset points",
         fontsize=7,
         color=colour,
