@@ -246,19 +246,22 @@ def jobs_of(methods):
 
 
 def test_fixed_ratios_are_of_one_front_where_they_differ_in_nothing_else():
+    pretrained = {"free_weights": "pretrained"}
     jobs = jobs_of(
         {
-            "f50": {"ratio": 0.5},
-            "f90": {"ratio": 0.9},
-            "packnet": {"ratio": 0.5, "scope": "layer", "release": "once", "distill": False},
+            "told": {"ratio": 0.5, "distill": True} | pretrained,
+            "f50": {"ratio": 0.5} | pretrained,
+            "f90": {"ratio": 0.9} | pretrained,
+            "packnet": {"ratio": 0.5, "scope": "layer", "release": "once"} | pretrained,
             "ours": {"ratio": {"search": "bayes"}},
             "fine": {"type": "finetuning"},
         }
     )
     assert jobs["tables"].params.fixed == {
+        "told": "global distill=true",
         "f50": "global",
         "f90": "global",
-        "packnet": "layer release=once distill=false",
+        "packnet": "layer",
     }
     assert jobs["figures"].params.fronts == ["global"]
     assert "figures/front.svg" in jobs["figures"].all_outputs

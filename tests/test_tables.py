@@ -330,6 +330,16 @@ def test_a_task_that_owns_everything_leaves_no_masks_to_the_others():
     assert each_of(taken).set_index("method").loc["half", "capacity"] == 1
 
 
+def test_a_task_that_leaves_out_weights_needs_masks_though_it_owns_nothing():
+    reading = FOUND | {
+        Node("small", "half", 0, ("a", "b")): node(
+            row("a", 1, 0.9, owned=1.0), row("b", 2, 0.5, owned=0.0) | {"left_out": 0.25}, free=0.0
+        )
+    }
+    half = each_of(reading).set_index("method").loc["half"]
+    assert half["capacity"] == pytest.approx(1 + 0.22 * 2 / 32)
+
+
 def test_the_last_score_is_that_of_the_last_task_at_the_end():
     runs = each_of().set_index("method")
     assert runs["last_score"].to_dict() == {"half": 0.5, "fine": 0.75, "alone": 0.7, "joint": 0.9}

@@ -315,7 +315,7 @@ def test_a_budget_is_named_as_the_configuration_has_it():
 
 def test_what_makes_a_fixed_ratio_one_of_another_front_is_told():
     found = edited_demo(lambda raw: raw["methods"]["packnet50"].update(scope="global"))
-    assert found["tables"] == ["methods.packnet50.front layer release=once → global release=once"]
+    assert found["tables"] == ["methods.packnet50.front layer → global"]
 
 
 def test_the_plan_says_what_dense_means_where_it_says_dense():

@@ -520,18 +520,25 @@ class _Planner:
     def _fixed(self) -> dict[str, str]:
         """Return the front of each method whose ratio is fixed.
 
-        Ratios of one front differ in nothing else: it is named after their scope, and what else is
-        not the default.
+        The ratios of a front differ in nothing else. The largest of a scope is named after it, the
+        others after what they do in another way than the largest.
         """
+        keys = ("scope", "release", "distill", "free_weights", "reuse")
+        settings = {
+            name: tuple(getattr(method, key) for key in keys)
+            for name, method in self.configuration.methods.items()
+            if isinstance(method, Packing) and not method.searches
+        }
+        largest: dict[str, tuple[Any, ...]] = {}
+        for own, _ in Counter(settings.values()).most_common():
+            largest.setdefault(own[0], own)
         found = {}
-        for name, method in self.configuration.methods.items():
-            if isinstance(method, Packing) and not method.searches:
-                others = [
-                    f"{key}={json.dumps(value)}"
-                    for key in ("release", "distill", "free_weights", "reuse")
-                    if (value := getattr(method, key)) != Packing.model_fields[key].default
-                ]
-                found[name] = " ".join([method.scope, *others]).replace('"', "")
+        for name, own in settings.items():
+            pairs = zip(keys, own, largest[own[0]], strict=True)
+            others = [
+                f"{key}={str(value).lower()}" for key, value, usual in pairs if value != usual
+            ]
+            found[name] = " ".join([own[0], *others])
         return found
 
     def _packed(self, runs: Sequence[Run]) -> dict[str, Node]:

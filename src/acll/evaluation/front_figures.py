@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -62,12 +63,11 @@ def _panel(panel: Axes, own: pd.DataFrame, names: Sequence[str], others: Sequenc
         _point(panel, method, once, marker, COLOURS[index % 8], 6.5, method)
     # intervals of few runs may reach far beyond what is measured
     shown = own[own["on_front"] | own["method"].isin(others)]
-    means = shown.groupby("method")["mean_score"].mean().tolist()
-    room = 0.02 + 0.15 * (max(means) - min(means))
-    panel.set_ylim(max(0.0, min(means) - room), min(1.02, max(means) + room))
+    middles = shown.groupby("method")["mean_score"].mean().to_numpy(float)
+    room = 0.02 + 0.15 * float(np.ptp(middles))
+    panel.set_ylim(max(0.0, middles.min() - room), min(1.02, middles.max() + room))
     panel.set_xscale("log")
-    low, high = panel.get_xlim()
-    ticks = log_ticks(low, high)
+    ticks = log_ticks(*panel.get_xlim())
     panel.set_xticks(ticks, [_bytes(tick) for tick in ticks])
     panel.xaxis.set_minor_locator(NullLocator())
     panel.grid(alpha=0.3)
