@@ -301,7 +301,7 @@ def test_the_page_compares_with_fixed_ratios_where_a_front_has_two(page, results
     text = report_page(tmp_path / "both", CONFIGURATION)
     assert '<a href="#fixed">' in text
     section = text.partition('<h2 id="fixed">')[2].partition("<h2")[0]
-    assert "at equal bytes ours is 0.030 above the front of fixed ratios (global)" in section
+    assert "(global) is +0.030, above 0 in 1 of 1 runs; it needs 0.66 times the bytes" in section
     assert "<svg" in section
 
 

@@ -129,21 +129,21 @@ def fixed_ratio_findings(front: pd.DataFrame, against: pd.DataFrame) -> list[str
 def _at_equal_bytes(row: Mapping[Any, Any]) -> str:
     """Return how a method compares with a front at equal bytes and at equal score."""
     method, front = row["method"], f"the front of fixed ratios ({row['front']})"
-    if not row["compared"]:
-        return f"{method} lies beyond the ends of {front}: nothing can be said at equal bytes."
-    sure = "" if pd.isna(row["low"]) else f" ({row['low']:+.3f} to {row['high']:+.3f})"
-    above = "above" if row["difference"] > 0 else "below"
-    told = (
-        f"at equal bytes {method} is {abs(row['difference']):.3f} {above} {front}"
-        f"{sure.replace('-', MINUS)}, better in {row['better']} of {row['compared']} runs"
-    )
-    beyond = row["runs"] - row["compared"]
-    told += f", {beyond} more lie beyond its ends" if beyond else ""
-    if row["matched"]:
-        known = "" if row["matched"] == row["runs"] else f" (in {row['matched']} runs)"
-        told += (
-            f"; for the same mean score it needs {row['bytes_ratio']:.2f} times the bytes{known}"
+    beyond, matched = row["runs"] - row["compared"], row["matched"]
+    if row["compared"]:
+        difference = f"{row['difference']:+.3f}"
+        if pd.notna(row["low"]):
+            difference += f" ({row['low']:+.3f} to {row['high']:+.3f})"
+        told = (
+            f"at equal bytes the mean score of {method} less that of {front} is "
+            f"{difference.replace('-', MINUS)}, above 0 in {row['better']} of {row['compared']} runs"
         )
+        told += f" ({beyond} more beyond the ends)" if beyond else ""
+    else:
+        told = f"{method} has fewer bytes than all of {front}, or more than all"
+    if matched:
+        known = f" (known of {matched} of {row['runs']} runs)" if matched < row["runs"] else ""
+        told += f"; it needs {row['bytes_ratio']:.2f} times the bytes for the same score{known}"
     return f"{told}."
 
 
