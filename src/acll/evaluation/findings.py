@@ -134,9 +134,10 @@ def _at_equal_bytes(row: Mapping[Any, Any]) -> str:
         difference = f"{row['difference']:+.3f}"
         if pd.notna(row["low"]):
             difference += f" ({row['low']:+.3f} to {row['high']:+.3f})"
+        difference = difference.replace("-", MINUS)
         told = (
-            f"at equal bytes the mean score of {method} less that of {front} is "
-            f"{difference.replace('-', MINUS)}, above 0 in {row['better']} of {row['compared']} runs"
+            f"at equal bytes the mean score of {method} less that of {front} is {difference}, "
+            f"above 0 in {row['better']} of {row['compared']} runs"
         )
         told += f" ({beyond} more beyond the ends)" if beyond else ""
     else:
