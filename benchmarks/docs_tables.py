@@ -23,6 +23,7 @@ from acll.config.checks import load_configuration
 from acll.config.tree import runs as runs_of
 from acll.evaluation.comparison import by_node, paired_table, runs_table, summary_table
 from acll.evaluation.statistics import interval
+from acll.evaluation.tables import COLUMNS
 from acll.search.choice import tolerance_of
 from acll.search.settings import Search
 
@@ -98,7 +99,9 @@ def compared(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The summary and the paired differences of a configuration whose scores are in docs/."""
     runs = runs_of(load_configuration(ROOT / f"config/{name}.yaml"))
     curves = pd.DataFrame(columns=["network", "method", "seed", "prefix", "epoch", "score"])
-    each = runs_table(by_node(rows(name)), runs, curves)
+    # some rows are older than a column, which is empty then
+    scores = rows(name).reindex(columns=list(COLUMNS))
+    each = runs_table(by_node(scores), runs, curves)
     # the file says 0 for tasks that were learned at once: nothing can be forgotten of them
     each.loc[each["type"] == "joint", "mean_forgetting"] = np.nan
     return summary_table(each), paired_table(each)

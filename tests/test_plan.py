@@ -706,7 +706,7 @@ def test_more_paths_than_a_command_line_may_hold_reach_a_step(tmp_path):
     paths = " ".join(
         f"nodes/small/half/seed0/a/{number:040}/scores.json" for number in range(40_000)
     )
-    params = {"params": {"nodes": [], "runs": [], "searches": [], "budgets": {}}}
+    params = {"params": {"nodes": [], "runs": [], "searches": [], "budgets": {}, "fixed": {}}}
     filled = {"{input.scores:q}": paths, "{output.tables:q}": "tables/x.csv", "{output:q}": "x"}
     filled |= {"{params.job:q}": shlex.quote(json.dumps(params))}
     filled |= {"{log.text:q}": "log", "{log.digests:q}": "digests"}

@@ -18,6 +18,8 @@ from acll.evaluation.comparison import by_node, matrix_table, paired_table, summ
 from acll.evaluation.console import notes_of
 from acll.evaluation.drawings import for_page
 from acll.evaluation.findings import findings
+from acll.evaluation.front_figures import fronts_figure
+from acll.evaluation.fronts import against_fixed_table, front_table
 from acll.evaluation.mistakes import MethodMistakes, mistakes
 from acll.evaluation.report import CAPTIONS, REPORT_TABLES, report_page
 from acll.evaluation.report_tasks import MOST_CLASSES, scoreboards, task_parts
@@ -31,6 +33,7 @@ from acll.evaluation.tables import (
 )
 from acll.node import Node, Run
 from acll.training.metrics import mean_iou
+from test_fronts import runs_of as fixed_runs
 from test_tables import (
     FOUND,
     SUMMARY,
@@ -56,12 +59,15 @@ def tables_of(found, seeds):
     """The tables of a run, by name."""
     lookup, runs = by_node(scores_of(found)), runs_of(seeds)
     each = each_of(found, seeds)
+    front = front_table(each, {"half": "global"})
     return {
         "scores": scores_of(found),
         "final": final_of(found, seeds),
         "runs": each,
         "summary": summary_table(each),
         "paired": paired_table(each),
+        "front": front,
+        "against_fixed": against_fixed_table(front),
         "curves": curves_table(found),
         "data": data_table([SUMMARY]),
         "matrix": matrix_table(lookup, runs),
@@ -281,6 +287,22 @@ def test_what_matplotlib_draws_is_all_there(results):
     before, after = path.read_text(), for_page(path)
     for mark in ("<path", "<use", "<text", "<title", "clip-path", "style="):
         assert before.count(mark) == after.count(mark) > 0
+
+
+def test_the_page_compares_with_fixed_ratios_where_a_front_has_two(page, results, tmp_path):
+    assert 'id="fixed"' not in page.read_text()  # one fixed ratio makes no front
+    shutil.copytree(results, tmp_path / "both")
+    ends = {"f90": (100, 0.6), "f50": (400, 0.7), "ours": (200, 0.68)}
+    front = front_table(fixed_runs(ends), {"f90": "global", "f50": "global"})
+    against = against_fixed_table(front)
+    front.to_csv(tmp_path / "both/tables/front.csv", index=False)
+    against.to_csv(tmp_path / "both/tables/against_fixed.csv", index=False)
+    save_figure(fronts_figure(front), tmp_path / "both/figures/front.svg")
+    text = report_page(tmp_path / "both", CONFIGURATION)
+    assert '<a href="#fixed">' in text
+    section = text.partition('<h2 id="fixed">')[2].partition("<h2")[0]
+    assert "(global) is +0.030, above 0 in 1 of 1 runs; it needs 0.66 times the bytes" in section
+    assert "<svg" in section
 
 
 def test_the_page_says_how_long_each_part_took(page):

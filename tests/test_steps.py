@@ -131,7 +131,7 @@ def test_a_ratio_that_keeps_nothing_is_said(tmp_path, capsys, scope, what):
 def test_the_same_seed_gives_the_same_bytes_in_every_file_and_another_gives_others(tmp_path):
     without = LAST - {"tables"}
     one, two = (made(searching(), tmp_path / name, without) for name in ("one", "two"))
-    assert len(one) == 2 * 3 + 2 * (1 + 3 + 1 + 1 + 2) + 17
+    assert len(one) == 2 * 3 + 2 * (1 + 3 + 1 + 1 + 2) + 19
     for name in one:
         assert one[name].read_bytes() == two[name].read_bytes(), name
     other = made(searching(seeds=[1]), tmp_path / "other")
@@ -190,10 +190,17 @@ def test_tasks_of_both_kinds_are_scored_by_class_tabled_and_drawn(tmp_path):
         {"ratio": 0.5},
         tasks=TASKS | {"b": shapes},
         networks={"small": {"decoder": "unet", "encoder": "resnet_small"}},
-        methods={"m": {"ratio": 0.5}, "alone": {"type": "individual"}},
+        methods={
+            "m": {"ratio": 0.5},
+            "less": {"ratio": 0.75},
+            "alone": {"type": "individual"},
+        },
     )
     done = made(both, tmp_path, set())
     assert all(path.is_file() for path in done.values())
+    assert done["figures/front.svg"].stat().st_size > 0  # of two fixed ratios
+    front = pd.read_csv(tmp_path / "tables/front.csv").set_index("method")
+    assert front["on_front"].to_dict() == {"m": True, "less": True, "alone": False}
     packed = packed_file.read_packed(network_in(tmp_path))
     scores = json.loads(done["nodes/small/m/seed0/a/b/scores.json"].read_text())
     in_order = [layer.name for layer in packed_file.header_of(packed).layers]

@@ -22,6 +22,7 @@ from acll.evaluation.comparison import (
 from acll.evaluation.console import for_papers, readable, remarks_of, warnings_of
 from acll.evaluation.statistics import (
     backward_transfer,
+    capacity,
     forgetting,
     forward_transfer,
     interval,
@@ -85,6 +86,12 @@ def test_the_interval_is_that_of_students_t():
     mean, low, high = interval([1.0, 2.0, 3.0])
     half = 4.302653 / np.sqrt(3)  # t of two degrees of freedom at 97.5%, a deviation of 1
     assert (mean, low, high) == pytest.approx((2, 2 - half, 2 + half))
+
+
+def test_capacity_counts_weights_and_compressed_masks():
+    assert capacity(0.5, 0) == 0.5
+    # ten masks of a bit a weight are 10/32 of the network, of which 22% are left
+    assert capacity(0.5, 10) == pytest.approx(0.5 + 0.22 * 10 / 32)
 
 
 @PROPERTY
@@ -303,6 +310,39 @@ def test_the_size_of_a_run_is_that_of_all_its_networks_against_a_network_for_eac
     runs = each_of().set_index("method")
     assert runs["bytes"].to_dict() == {"half": 150, "fine": 150, "alone": 200, "joint": 150}
     assert runs["size"].to_dict() == {"half": 0.75, "fine": 0.75, "alone": 1, "joint": 0.75}
+
+
+def test_the_capacity_of_a_run_has_masks_where_its_tasks_read_different_weights():
+    runs = each_of().set_index("method")
+    # a half is owned, and both tasks have a mask
+    assert runs.loc["half", "capacity"] == pytest.approx(0.5 + 0.22 * 2 / 32)
+    # whole networks: of all tasks, or one for each
+    whole = runs.loc[["fine", "joint", "alone"], "capacity"]
+    assert whole.to_dict() == {"fine": 1, "joint": 1, "alone": 2}
+
+
+def test_a_task_that_owns_everything_leaves_no_masks_to_the_others():
+    taken = FOUND | {
+        Node("small", "half", 0, ("a", "b")): node(
+            row("a", 1, 0.9, owned=1.0), row("b", 2, 0.5, owned=0.0), free=0.0
+        )
+    }
+    assert each_of(taken).set_index("method").loc["half", "capacity"] == 1
+
+
+def test_a_task_that_leaves_out_weights_needs_masks_though_it_owns_nothing():
+    reading = FOUND | {
+        Node("small", "half", 0, ("a", "b")): node(
+            row("a", 1, 0.9, owned=1.0), row("b", 2, 0.5, owned=0.0) | {"left_out": 0.25}, free=0.0
+        )
+    }
+    half = each_of(reading).set_index("method").loc["half"]
+    assert half["capacity"] == pytest.approx(1 + 0.22 * 2 / 32)
+
+
+def test_the_last_score_is_that_of_the_last_task_at_the_end():
+    runs = each_of().set_index("method")
+    assert runs["last_score"].to_dict() == {"half": 0.5, "fine": 0.75, "alone": 0.7, "joint": 0.9}
 
 
 def test_the_summary_is_the_mean_over_runs_with_its_interval():

@@ -285,6 +285,13 @@ def with_sequence(raw):
             lambda raw: raw["methods"].update(two={"ratio": {"search": "tpe", "budget": 2}}),
             "method two is new",
         ),
+        (
+            # the second of its front: now there is a figure of it
+            lambda raw: raw["methods"].update(
+                packnet90={"ratio": 0.9, "scope": "layer", "release": "once"}
+            ),
+            "method packnet90 is new",
+        ),
         (lambda raw: raw["methods"].pop("finetune"), "method finetune is gone"),
         (
             lambda raw: raw["sequences"]["classify"]["tasks"].reverse(),
@@ -304,6 +311,11 @@ def test_a_budget_is_named_as_the_configuration_has_it():
     (line,) = found["tables"]
     assert line.startswith("methods.adaptive.ratio.budget ")
     assert line.endswith(" → 9")
+
+
+def test_what_makes_a_fixed_ratio_one_of_another_front_is_told():
+    found = edited_demo(lambda raw: raw["methods"]["packnet50"].update(scope="global"))
+    assert found["tables"] == ["methods.packnet50.front layer → global"]
 
 
 def test_the_plan_says_what_dense_means_where_it_says_dense():

@@ -6,6 +6,7 @@ here is run, and nothing is judged.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -76,6 +77,8 @@ TABLES = tuple(
         "runs.csv",
         "summary.csv",
         "paired.csv",
+        "front.csv",
+        "against_fixed.csv",
         "classes.csv",
         "confusion.csv",
         "mistakes.csv",
@@ -463,6 +466,7 @@ class _Planner:
                 for name, method in methods.items()
                 if isinstance(method, Packing) and isinstance(method.ratio, Search)
             },
+            fixed=self._fixed(),
         )
         inputs = {
             "scores": _of_all(nodes, "scores.json"),
@@ -497,6 +501,9 @@ class _Planner:
                 MistakenTask(sequence=sequence, task=task, methods=list(methods))
                 for (sequence, task), methods in mistaken.items()
             ],
+            fronts=[
+                front for front, ratios in Counter(self._fixed().values()).items() if ratios > 1
+            ],
         )
         inputs = {
             "tables": TABLES,
@@ -509,6 +516,30 @@ class _Planner:
             "mistaken": _of_all(ends, "scores.json"),
         }
         return Job("figures", "", inputs, {"figures": figures(params)}, params, _code("figures"))
+
+    def _fixed(self) -> dict[str, str]:
+        """Return the front of each method whose ratio is fixed.
+
+        The ratios of a front differ in nothing else. The largest of a scope is named after it, the
+        others after what they do in another way than the largest.
+        """
+        keys = ("scope", "release", "distill", "free_weights", "reuse")
+        settings = {
+            name: tuple(getattr(method, key) for key in keys)
+            for name, method in self.configuration.methods.items()
+            if isinstance(method, Packing) and not method.searches
+        }
+        largest: dict[str, tuple[Any, ...]] = {}
+        for own, _ in Counter(settings.values()).most_common():
+            largest.setdefault(own[0], own)
+        found = {}
+        for name, own in settings.items():
+            pairs = zip(keys, own, largest[own[0]], strict=True)
+            others = [
+                f"{key}={str(value).lower()}" for key, value, usual in pairs if value != usual
+            ]
+            found[name] = " ".join([own[0], *others])
+        return found
 
     def _packed(self, runs: Sequence[Run]) -> dict[str, Node]:
         """Return the last network of each sequence and packing method, in its first order and for
@@ -556,6 +587,7 @@ def figures(params: FiguresParams) -> tuple[str, ...]:
     names = ["scores", "matrix", "sizes", "curves"]
     names += ["shares", "layers"] if params.packed else []
     names += ["search", "difficulty"] if params.searches else []
+    names += ["front"] if params.fronts else []
     names += [f"searches/{search}" for search in params.searches]
     pictures = [f"masks/{shown.sequence}.{shown.task}" for shown in params.masked]
     pictures += [f"mistakes/{shown.sequence}.{shown.task}" for shown in params.mistaken]

@@ -10,6 +10,7 @@ import pandas as pd
 from acll.evaluation.statistics import (
     Matrix,
     backward_transfer,
+    capacity,
     forgetting,
     forward_transfer,
     interval,
@@ -20,6 +21,7 @@ from acll.node import TOGETHER, Run
 RUN_FIGURES = (
     "mean_score",
     "worst_score",
+    "last_score",
     "mean_forgetting",
     "backward_transfer",
     "forward_transfer",
@@ -28,6 +30,7 @@ RUN_FIGURES = (
     "free_share",
     "bytes",
     "size",
+    "capacity",
 )
 COMPARED = ("mean_score", "worst_score")  # figures in which methods are compared run by run
 MIXED = "mixed"  # metric of a mean over tasks of both kinds
@@ -143,6 +146,7 @@ def _figures(
         "metric": _metric_of(end["metric"]),
         "mean_score": end["score"].mean(),
         "worst_score": end["score"].min(),
+        "last_score": end["score"].iloc[-1],
         "mean_forgetting": forgetting(scores) if known else np.nan,
         "backward_transfer": backward_transfer(scores) if known else np.nan,
         "forward_transfer": forward_transfer(in_turn, own_curves),
@@ -154,7 +158,19 @@ def _figures(
         "free_share": end["free_share"].iloc[0],
         "bytes": size,
         "size": size / end["alone_bytes"].sum(),
+        "capacity": sum(_capacity(own) for _, own in end.groupby("prefix")),
     }
+
+
+def _capacity(end: pd.DataFrame) -> float:
+    """Return the capacity of one network, as docs/metrics.md defines it. end: the rows of its tasks
+    in the table `scores`."""
+    shares = end["owned_share"]
+    if shares.isna().any():  # its tasks own nothing, and use all of it
+        return 1.0
+    # tasks that read the same weights need no masks
+    different = (shares > 0).sum() > 1 or (end["left_out"] > 0).any()
+    return capacity(shares.sum(), len(end) if different else 0)
 
 
 def _metric_of(metrics: "pd.Series[str]") -> str:

@@ -5,9 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from acll.evaluation.fronts import REFERENCE_FRONT
 from acll.evaluation.words import METRIC_WORDS, listed
 
 _NAMED = 8  # tasks that are named one by one
+MINUS = "\N{MINUS SIGN}"
 
 
 def findings(
@@ -100,3 +102,57 @@ def _certainty(paired: pd.DataFrame) -> list[str]:
             "interval."
         ]
     return ["With one run of each method no difference has an interval."] if len(paired) else []
+
+
+def fixed_ratio_findings(front: pd.DataFrame, against: pd.DataFrame) -> list[str]:
+    """Return a paragraph for each sequence and method with a searched ratio: how it compares with
+    fixed ones.
+
+    Empty where no front has two fixed ratios. front, against: the tables `front` and
+    `against_fixed`.
+    """
+    ratios = front[front["on_front"].astype(bool)]
+    counts = ratios.groupby("front", sort=False)["method"].nunique()
+    fronts = [str(name) for name, count in counts.items() if count > 1]
+    if not fronts:
+        return []
+    reference = REFERENCE_FRONT if REFERENCE_FRONT in fronts else fronts[0]
+    fixed = set(ratios["method"])
+    packing = set(front.loc[front["type"] == "packing", "method"])
+    shown = against[(against["front"] == reference) & against["method"].isin(packing - fixed)]
+    return [
+        f"{row['sequence']}: {_at_equal_bytes(row)} {_in_hindsight(row)}"
+        for row in shown.to_dict("records")
+    ]
+
+
+def _at_equal_bytes(row: Mapping[Any, Any]) -> str:
+    """Return how a method compares with a front at equal bytes and at equal score."""
+    method, front = row["method"], f"the front of fixed ratios ({row['front']})"
+    beyond, matched = row["runs"] - row["compared"], row["matched"]
+    if row["compared"]:
+        difference = f"{row['difference']:+.3f}"
+        if pd.notna(row["low"]):
+            difference += f" ({row['low']:+.3f} to {row['high']:+.3f})"
+        difference = difference.replace("-", MINUS)
+        told = (
+            f"at equal bytes the mean score of {method} less that of {front} is {difference}, "
+            f"above 0 in {row['better']} of {row['compared']} runs"
+        )
+        told += f" ({beyond} more beyond the ends)" if beyond else ""
+    else:
+        told = f"{method} has fewer bytes than all of {front}, or more than all"
+    if matched:
+        known = f" (known of {matched} of {row['runs']} runs)" if matched < row["runs"] else ""
+        told += f"; it needs {row['bytes_ratio']:.2f} times the bytes for the same score{known}"
+    return f"{told}."
+
+
+def _in_hindsight(row: Mapping[Any, Any]) -> str:
+    """Return how a method compares with the best fixed ratio, which nobody knows before."""
+    if row["regret"] > 0:
+        return f"In hindsight {row['best']} would have been {row['regret']:.3f} better."
+    return (
+        f"No fixed ratio would have been better; the best, {row['best']}, is "
+        f"{-row['regret']:.3f} below it."
+    )

@@ -23,7 +23,7 @@ from acll.evaluation.class_tables import class_means
 from acll.evaluation.comparison import MIXED
 from acll.evaluation.console import notes_of, warnings_of
 from acll.evaluation.drawings import for_page
-from acll.evaluation.findings import findings
+from acll.evaluation.findings import findings, fixed_ratio_findings
 from acll.evaluation.report_tasks import scoreboards, task_parts
 from acll.evaluation.style import FIGURE_DPI
 from acll.evaluation.tables import read_table
@@ -71,6 +71,13 @@ REPORT_TABLES = {
         "first is better.",
         "sequence method other figure runs better difference low high",
     ),
+    "against_fixed": (
+        "Methods less the front of fixed ratios at equal bytes, 95% interval; runs between the "
+        "ends of the front (compared) and above it (better); bytes at equal score in those of the "
+        "front; below the best fixed ratio in hindsight (regret).",
+        "front sequence method compared better difference low high bytes_ratio best regret "
+        "worst_regret",
+    ),
     "final": (
         "Each task at the end of each run.",
         "sequence order method seed task metric score score_when_learned forgetting owned_share "
@@ -94,11 +101,11 @@ REPORT_TABLES = {
         "task source kind classes channels height width train val test left_out warnings",
     ),
 }
-NEEDED = ("summary", "paired", "final", "runs", "classes", "confusion", "mistakes")
+NEEDED = ("summary", "paired", "front", "final", "runs", "classes", "confusion", "mistakes")
 _MOST_ROWS = 2000  # of a table
 _SCREEN_DPI = 96  # of CSS: a picture of this many pixels an inch has letters of the size it says
 _WIDEST = 1150  # pixels of a screen that a picture needs at most: a desktop shows it whole
-_NAMES = ("sequence", "order", "network", "method", "seed", "metric", "kind")
+_NAMES = ("front", "sequence", "order", "network", "method", "seed", "metric", "kind")
 RULES = {
     "prepare": "reading and checking the data",
     "sheets": "contact sheets of the data",
@@ -141,11 +148,13 @@ def report_page(results: Path, configuration: str) -> str:
         files("acll.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     )
     final, summary, classes = (tables[name] for name in ("final", "summary", "classes"))
-    times = _times(results)
+    times, fronts = _times(results), results / "figures/front.svg"
     return page.render(
         name=results.name,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         findings=findings(final, tables["runs"], summary, tables["paired"]),
+        against_fixed=fixed_ratio_findings(tables["front"], tables["against_fixed"]),
+        fronts=for_page(fronts) if fronts.is_file() else "",
         warnings=warnings_of(final, classes),
         notes=notes_of(final),
         boards=scoreboards(final, summary, classes),

@@ -12,6 +12,8 @@ from scipy.special import stdtrit
 
 Matrix = NDArray[np.float64]
 
+MASK_SAVING = 0.78  # share of the bits of masks that Huffman codes save (Kang et al. 2022)
+
 
 def forgetting(scores: Matrix) -> float:
     """Return the mean forgetting of all tasks but the last (Chaudhry et al. 2018, eq. 3).
@@ -55,6 +57,15 @@ def forward_transfer(curves: Sequence[Sequence[float]], alone: Sequence[Sequence
             return float("nan")
         gains.append((np.mean(own) - np.mean(reference)) / (1 - np.mean(reference)))
     return float(np.mean(gains)) if gains else 0.0
+
+
+def capacity(used: float, masks: int) -> float:
+    """Return what a network takes (Kang et al. 2022, WSN), in networks of 32-bit weights.
+
+    used: share of its shared weights that some task uses. masks: how many tasks have a mask, of a
+    bit for each of these weights.
+    """
+    return used + (1 - MASK_SAVING) * masks / 32
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:

@@ -23,6 +23,7 @@ CHOSEN = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped")
 # columns of any table that hold text, whatever it looks like
 NAMES = (
     *("sequence", "order", "network", "method", "other", "type", "prefix", "task"),
+    *("front", "best", "worst_in"),
     *("figure", "kind", "metric", "device", "class", "image", "truth"),
 )
 

@@ -13,6 +13,7 @@ class TablesParams(Params):
     runs: list[Run]
     searches: list[str]  # of each node with trials
     budgets: dict[str, float]  # of each method that searches
+    fixed: dict[str, str]  # of each method with a fixed ratio: the front that it belongs to
 
 
 class PackedName(Settings):
@@ -50,6 +51,7 @@ class FiguresParams(Params):
     packed: list[PackedName]
     masked: list[MaskedTask]
     mistaken: list[MistakenTask]
+    fronts: list[str]  # those with at least two fixed ratios
 
 
 class SheetsParams(Params):

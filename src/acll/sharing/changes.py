@@ -14,7 +14,7 @@ _OF_SCHEDULE = {
     "retrain": "the retraining",
 }
 # parameters of tables and figures that list what is shown; they follow from the configuration
-_LISTED = {"nodes", "runs", "searches", "packed", "masked", "mistaken"}
+_LISTED = {"nodes", "runs", "searches", "packed", "masked", "mistaken", "fronts"}
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any], rule: str) -> list[str]:
@@ -141,6 +141,8 @@ def _shown(key: str, rule: str) -> str:
         key, rule = key.removeprefix("search."), "search"  # that of each width
     if key.startswith("budgets."):
         return f"methods.{key.removeprefix('budgets.')}.ratio.budget"
+    if key.startswith("fixed."):
+        return f"methods.{key.removeprefix('fixed.')}.front"
     if rule in _OF_SCHEDULE and key in ("schedule.epochs", "schedule.begin", "schedule.end"):
         what = _OF_SCHEDULE[rule]
         if key == "schedule.epochs":

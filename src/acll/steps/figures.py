@@ -10,6 +10,7 @@ import pandas as pd
 from acll.evaluation import examples as example_files
 from acll.evaluation import figures as run_result_figures
 from acll.evaluation import run_figures
+from acll.evaluation.front_figures import fronts_figure
 from acll.evaluation.masks import MethodMasks, masks
 from acll.evaluation.mistakes import MethodMistakes, caption_of, mistakes
 from acll.evaluation.style import save_figure
@@ -43,6 +44,8 @@ def main(
         }
         save_figure(run_result_figures.shares(table["final"]), folder / "shares.svg")
         save_figure(run_figures.layers(owned), folder / "layers.svg")
+    if params.fronts:
+        save_figure(fronts_figure(table["front"]), folder / "front.svg")
     if params.searches:
         save_figure(run_figures.difficulty(table["final"]), folder / "difficulty.svg")
         traces = [

@@ -14,6 +14,7 @@ from acll.evaluation.comparison import (
     summary_table,
 )
 from acll.evaluation.console import for_papers, readable, remarks_of
+from acll.evaluation.fronts import against_fixed_table, front_table
 from acll.evaluation.tables import (
     amiss,
     curves_table,
@@ -47,6 +48,7 @@ def main(
     all_scores, curves = scores_table(nodes), curves_table(nodes)
     lookup, runs = by_node(all_scores), params.runs
     final, each = final_table(lookup, runs), runs_table(lookup, runs, curves)
+    front = front_table(each, params.fixed)
     summary, classes = summary_table(each), classes_table(nodes, runs)
     tasks = [json.loads(path.read_text(encoding="utf-8")) for path in summaries]
     searches = {name: pd.read_csv(path) for name, path in zip(params.searches, trials, strict=True)}
@@ -58,6 +60,8 @@ def main(
         "runs": each,
         "summary": summary,
         "paired": paired_table(each),
+        "front": front,
+        "against_fixed": against_fixed_table(front),
         "classes": classes,
         "confusion": confusion_table(nodes, runs),
         "mistakes": mistakes_table(nodes, runs),
