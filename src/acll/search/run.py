@@ -18,9 +18,9 @@ from acll.search.trials import REFERENCE, TRIAL, Cost, RunTrial, Trial, TrialLog
 from acll.settings import FEWEST_SAMPLES
 
 RESOLUTION = 1.3  # two kept shares by a smaller factor apart are as good as one
-# standard deviation of one training's score, in standard errors of the reference or in tolerances,
-# whichever is more
-NOISE = 0.5
+# standard deviation of a trial's score, in standard errors of the reference or in tolerances,
+# whichever is more; docs/search.md says where from
+NOISE = 1.0
 NO_ROOM = (
     "no weight is left free for this task: it trains its head, biases and normalisations alone; "
     "a larger network, or larger ratios or a cap for the tasks before, would leave it some"
