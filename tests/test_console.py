@@ -117,13 +117,30 @@ def test_a_log_has_a_line_a_job_and_no_words_of_snakemake(own):
     assert "Nothing to be done" in said or "Building DAG" in said
 
 
-def test_a_faulty_configuration_is_told_in_a_line_and_snakemake_is_never_run(own):
+def test_where_raw_data_are_missing_it_is_told_and_snakemake_is_never_run(own):
     faulty = copy.deepcopy(SMALL)
-    faulty["methods"]["half"]["ratio"] = 2.0
+    faulty["tasks"]["a"] = {"source": "image_folder", "path": "gone", "image_size": 8}
     own.write(faulty)
     said = own.run("acll", "run", "config/small.yaml", fails=True)
-    assert re.fullmatch(r"error: .*methods\.half\.ratio.*\n?", said)
+    assert said.startswith("error: config/small.yaml: tasks.a: ")
+    assert "gone" in said
     assert not (own.folder / "results/small").exists()
+
+
+def test_snakemake_has_the_code_of_the_checkout_whose_rules_it_runs(own):
+    with (own.folder / "src/acll/plan.py").open("a") as file:
+        file.write("raise RuntimeError('the code of this checkout')\n")
+    environment = {key: value for key, value in own.environment().items() if key != "PYTHONPATH"}
+    result = subprocess.run(
+        ["acll", "run", "config/small.yaml"],
+        cwd=own.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "the code of this checkout" in result.stderr + result.stdout
 
 
 def test_a_job_that_fails_is_named_with_its_reason_and_its_log_and_nothing_else(own):

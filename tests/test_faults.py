@@ -97,10 +97,12 @@ def runs(process: psutil.Process, word: str) -> bool:
 def stop(own: Checkout, run: subprocess.Popen, how: str) -> None:
     """Stop a run, as a person, a batch system or a power cut would, and wait until it is gone."""
     if how == "SIGKILL to Snakemake alone":  # as the kernel does where memory ends: its jobs go on
-        while not (
-            found := [process for process in processes_of(own) if runs(process, "snakemake")]
-        ):
+        deadline = time.monotonic() + 60
+        found: list[psutil.Process] = []
+        while not found and time.monotonic() < deadline:
+            found = [one for one in processes_of(own) if runs(one, "acll.cli.waiting")]
             time.sleep(0.05)
+        assert found
         for process in found:
             process.kill()
         run.wait(120)  # not for the end of its output, which its jobs hold open

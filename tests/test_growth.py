@@ -35,6 +35,7 @@ from acll.plan import plan
 from acll.serving.export import export_task
 from acll.steps.grow import _missed
 from acll.steps.search import search_dense
+from acll.training import reuse
 from conftest import building, learn, outputs, states_equal, tiny_task
 from test_hostile import forged, read_all, set_at
 from test_steps import LAST, call, jobs_of, made
@@ -387,23 +388,36 @@ def test_without_a_free_weight_a_task_misses_its_goal():
     assert _missed(False, {"x": torch.tensor([False, False])})
 
 
+BEFORE_A = ("prepare a", "train small/dense/seed0/a", "search small/m/seed0/a")
+AFTER_A = tuple(f"{rule} small/m/seed0/a" for rule in ("grow", "prune", "retrain"))
+BEFORE_B = ("prepare b", "train small/m/seed0/a/b", "search small/m/seed0/a/b")
+
+
 @pytest.mark.parametrize(
-    ("place", "every"),
+    ("place", "every", "before", "prefix"),
     [
-        ("training.checkpoint.Checkpoint.write", 3),
-        ("search.trials.TrialLog._write", 3),
-        ("steps.grow._Widths.write", 1),
+        ("training.checkpoint.Checkpoint.write", 3, BEFORE_A, "a"),
+        # the second task is learned in two ways
+        ("training.checkpoint.Checkpoint.write", 3, (*BEFORE_A, *AFTER_A, *BEFORE_B), "a/b"),
+        ("search.trials.TrialLog._write", 3, BEFORE_A, "a"),
+        ("steps.grow._Widths.write", 1, BEFORE_A, "a"),
     ],
 )
 def test_a_growth_that_was_killed_goes_on_to_the_same_bytes(
-    tmp_path, monkeypatch, largest, place, every
+    tmp_path, monkeypatch, place, every, before, prefix
 ):
     monkeypatch.setattr("acll.search.run.holds", lambda *given: False)
+    monkeypatch.setattr(reuse, "PATIENCE", 1)
+    monkeypatch.setattr(reuse, "REVIEW", 1)
     jobs = {job.title: job for job in plan(growing(TRIED, grow=1.5))}
-    for title in ("prepare a", "train small/dense/seed0/a", "search small/m/seed0/a"):
+    for title in before:
         for folder in ("one", "two"):
+            # room for the second task to grow once the first has
+            widest = 0.375 if title.startswith("grow") else 0.5
+            monkeypatch.setattr("acll.steps.grow.LARGEST_WIDTH", widest)
             call(jobs[title], tmp_path / folder)
-    grow = jobs["grow small/m/seed0/a"]
+    monkeypatch.setattr("acll.steps.grow.LARGEST_WIDTH", 0.5)
+    grow = jobs[f"grow small/m/seed0/{prefix}"]
     call(grow, tmp_path / "one")
     module, name, method = place.rsplit(".", 2)
     owner = getattr(import_module(f"acll.{module}"), name)

@@ -431,6 +431,12 @@ def test_what_tasks_read_of_earlier_ones_counts_for_all_tasks_but_the_first():
     changes = {"methods/half": {"ratio": 0.5, "reuse": "all"}}
     found = affected(jobs("half"), jobs("half", **changes))
     assert found == CHAIN
+    # also where the network grows for the first one
+    grows = ("train", "search", "grow", "prune", "retrain", "evaluate")
+    before = jobs("half", tasks="ab", **WIDER)
+    changes = {"methods/wider": WIDER["methods/wider"] | {"reuse": "all"}}
+    found = affected(before, jobs("half", tasks="ab", **changes))
+    assert found == of(grows, "a/b", method="wider") | LAST
 
 
 def test_a_method_that_becomes_another_runs_its_jobs_under_its_name():

@@ -137,9 +137,9 @@ def test_loading_exporting_and_weights_used_are_those_of_what_is_read(tmp_path, 
     used = sum(int((state[name] != 0).sum()) for name in packed.owner)
     assert known.used_share == pytest.approx(used / total)
     gone = sum(int(mask.sum()) for mask in packed.unread["b"].values())
-    assert known.left_out == pytest.approx(gone / packed.tasks[0].owned)
+    assert known.unread_share == pytest.approx(gone / packed.tasks[0].owned)
     inspect(path, as_json=False)
-    told = f"of the weights of earlier tasks, b leaves out {known.left_out:.1%}\n"
+    told = f"of the weights of earlier tasks, b leaves out {known.unread_share:.1%}\n"
     assert told in capsys.readouterr().out
     assert states_equal(extract_task(packed, "b", *parted(packed, state)).private["b"], {
         name: value for name, value in state.items() if name not in packed.owner

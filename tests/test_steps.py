@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -490,7 +491,7 @@ def test_what_a_task_chose_to_read_is_in_its_network_and_evaluation_finds_it_unc
     # the choice has the better validation, however it turns out
     monkeypatch.setattr(_ways, "better_of", lambda results: results[-1])
     made(configuration({"ratio": ratio}), tmp_path)
-    assert "b: leaves out" in capsys.readouterr().out
+    assert re.search(r"b: reads [\d,]+ of [\d,]+ weights", capsys.readouterr().out)
     packed = packed_file.read_packed(network_in(tmp_path))
     assert packed.unread.keys() == {"b"}
     dense = load_state(tmp_path / "nodes/small/m/seed0/a/b/dense.safetensors")[0]
@@ -499,7 +500,7 @@ def test_what_a_task_chose_to_read_is_in_its_network_and_evaluation_finds_it_unc
         of_first = owner == 1
         assert torch.equal(state[name][of_first], dense[name][of_first])
     scores = json.loads((tmp_path / "nodes/small/m/seed0/a/b/scores.json").read_text())
-    shares = [row["left_out"] for row in scores["rows"]]
+    shares = [row["unread_share"] for row in scores["rows"]]
     gone = sum(int(mask.sum()) for mask in packed.unread["b"].values())
     assert shares == [0.0, pytest.approx(gone / packed.tasks[0].owned)]
 
@@ -510,5 +511,5 @@ def test_a_choice_that_is_no_better_is_not_kept(tmp_path, monkeypatch, capsys):
     # no weight ever leaves: both ways have the same score
     monkeypatch.setattr(reuse, "PATIENCE", 10**6)
     two = made(configuration({"ratio": 0.5}), tmp_path / "two", LAST | {"evaluate"})
-    assert "reads all" in capsys.readouterr().out
+    assert "b: reads all weights of earlier tasks" in capsys.readouterr().out
     assert all(sha256(one[path]) == sha256(two[path]) for path in one)

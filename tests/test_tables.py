@@ -333,7 +333,9 @@ def test_a_task_that_owns_everything_leaves_no_masks_to_the_others():
 def test_a_task_that_leaves_out_weights_needs_masks_though_it_owns_nothing():
     reading = FOUND | {
         Node("small", "half", 0, ("a", "b")): node(
-            row("a", 1, 0.9, owned=1.0), row("b", 2, 0.5, owned=0.0) | {"left_out": 0.25}, free=0.0
+            row("a", 1, 0.9, owned=1.0),
+            row("b", 2, 0.5, owned=0.0) | {"unread_share": 0.25},
+            free=0.0,
         )
     }
     half = each_of(reading).set_index("method").loc["half"]

@@ -305,6 +305,8 @@ class _Planner:
         method, training = self._packing(node), self.configuration.training_of(node.task)
         assert method.grow is not None
         rule = method.training_rule()
+        if node.position == 1:  # nothing is there that it could start from or read
+            rule = rule.model_copy(update={"later": "fresh", "reuse": "all"})
         params = GrowParams(
             grow=method.grow,
             rule=rule,

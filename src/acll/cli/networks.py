@@ -62,13 +62,13 @@ def _inspected(whole: dict[str, Any]) -> str:
     network = ", ".join(f"{key} {value}" for key, value in whole["network"].items())
     share = whole["free"] / whole["weights"] if whole["weights"] else 0.0
     widths = {task["name"]: task["width"] for task in whole["tasks"] if task["grew"]}
-    left_out = {task["name"]: task["left_out"] for task in whole["tasks"] if task["left_out"]}
+    unread = {task["name"]: share for task in whole["tasks"] if (share := task["unread_share"])}
     lines = [
         f"{network}; method {whole['method']}, seed {whole['seed']}",
         f"{whole['weights']:,} shared weights, {whole['free']:,} free ({share:.1%}); "
         f"{whole['bytes']:,} bytes",
         *([f"it grew {grown_words(widths)}"] if widths else []),
-        *([f"of the weights of earlier tasks, {_left_out(left_out)}"] if left_out else []),
+        *([f"of the weights of earlier tasks, {_unread(unread)}"] if unread else []),
     ]
     longest = max(len(task["name"]) for task in whole["tasks"])
     table = _table_of_tasks(whole["tasks"], longest)
@@ -79,9 +79,10 @@ def _inspected(whole: dict[str, Any]) -> str:
     return "\n".join([*(fill(line, WIDTH) for line in lines), "", table, "", parts])
 
 
-def _left_out(shares: dict[str, float]) -> str:
-    """Return in words what tasks leave out."""
-    return ", ".join(f"{task} leaves out {share:.1%}" for task, share in shares.items())
+def _unread(shares: dict[str, float]) -> str:
+    """Return in words which share each task does not read."""
+    told = {task: "<0.1%" if share < 0.0005 else f"{share:.1%}" for task, share in shares.items()}
+    return ", ".join(f"{task} leaves out {share}" for task, share in told.items())
 
 
 def _table_of_parts(parts: dict[str, Any], total: int) -> str:

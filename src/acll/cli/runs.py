@@ -13,10 +13,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from acll.cli.checkout import checkout_of, refuse_elsewhere, tell_not_here
 from acll.config.checks import ConfigurationError, load_configuration
@@ -223,10 +222,11 @@ def run(path: Path, verbose: bool) -> None:
     end_on_interrupt(f"interrupted: `make run CONFIG={path.stem}` goes on where this stopped")
     refuse_elsewhere(path)
     root, name = checkout_of(path)
-    own = ["--logger-acll-verbose"] if verbose else []
+    verbosity = ["--logger-acll-verbose"] if verbose else []
     with tempfile.TemporaryDirectory() as folder:
         mark = Path(folder) / "mark"
-        with _waiting([*_snakemake(root, name), *own], root, {MARK: str(mark)}) as (process, go):
+        arguments = [*_snakemake(root, name), *verbosity]
+        with _waiting(arguments, root, {MARK: str(mark)}) as (process, go):
             ready(path)
             go()
             with contextlib.suppress(ImportError):
@@ -247,30 +247,37 @@ def run(path: Path, verbose: bool) -> None:
 def _waiting(
     arguments: Sequence[str], root: Path, variables: Mapping[str, str]
 ) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], None]]]:
-    """Give a process that runs Snakemake, and what tells it to begin. Until then it imports.
+    """Start a process that imports Snakemake and waits. Yield it, and what lets it run.
 
-    Where it is never told, it ends without a trace. variables: of its environment, beside ours.
+    If that is not called, the process ends, and has written nothing. Its code is that of the rules
+    in the folder `root`, as it is later for their jobs. variables: of its environment, beside ours.
     """
+    from acll.sharing.place import source_of
+
     reading, writing = os.pipe()
-    command = [sys.executable, "-m", "acll.cli.waiting", str(reading), *arguments]
-    environment = os.environ | variables
+    command = [sys.executable, "-P", "-m", "acll.cli.waiting", str(reading), *arguments]
+    environment = os.environ | variables | {"PYTHONPATH": str(source_of(root))}
+    told = False
     with os.fdopen(writing, "wb", buffering=0) as pipe:
         with os.fdopen(reading, "rb"):
             process = subprocess.Popen(command, cwd=root, env=environment, pass_fds=[reading])
+
+        def go() -> None:
+            nonlocal told
+            told = True
+            with contextlib.suppress(BrokenPipeError):  # its end says that it has failed
+                pipe.write(b"!")
+
         with process:  # which waits for its end
             try:
-                yield process, partial(_tell, pipe)
+                yield process, go
             finally:
-                pipe.close()
-
-
-def _tell(pipe: IO[bytes]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # its end says that it has failed
-        pipe.write(b"!")
+                if not told:
+                    process.kill()
 
 
 def _snakemake(root: Path, name: str) -> list[str]:
-    """Return what Snakemake is told where it runs a configuration in the folder `root`."""
+    """Return Snakemake's arguments for a configuration of the folder `root`."""
     from acll.sharing.place import snakefile_of
 
     arguments = [f"--snakefile={snakefile_of(root)}", f"--configfile=config/{name}.yaml"]

@@ -169,7 +169,7 @@ def _capacity(end: pd.DataFrame) -> float:
     if shares.isna().any():  # its tasks own nothing, and use all of it
         return 1.0
     # tasks that read the same weights need no masks
-    different = (shares > 0).sum() > 1 or (end["left_out"] > 0).any()
+    different = (shares > 0).sum() > 1 or (end["unread_share"] > 0).any()
     return capacity(shares.sum(), len(end) if different else 0)
 
 

@@ -18,7 +18,7 @@ from acll.evaluation.answers import (
     worst,
 )
 from acll.packing import packed_file
-from acll.packing.accounting import bytes_alone, left_out_share
+from acll.packing.accounting import bytes_alone, unread_share
 from acll.packing.header import PackedHeader
 from acll.packing.load import restore_network, task_info_of
 from acll.packing.ownership import Packed, TaskRecord, digest
@@ -45,12 +45,12 @@ class TaskScore:
     """The score of one task of a network, and what it has of the network.
 
     bit_exact: whether its state is, bit for bit, what it was when the task was learned.
-    owned_share: of all shared weights of the network; None where tasks own none. left_out: share of
-    the weights of earlier tasks that it does not read; None likewise. width: factor of the channels
-    of its network, which may have grown since. grew: whether it grew for this task. choice: of the
-    search, as in `choice.json`. curve: validation score after each epoch of its training.
-    alone_bytes: of a network of this task alone. confused: (truth, predicted, count) by positions
-    of classes. mistakes: the worst first.
+    owned_share: of all shared weights of the network; None where tasks own none. unread_share: of
+    the weights of earlier tasks, those that it does not read; None likewise. width: factor of the
+    channels of its network, which may have grown since. grew: whether it grew for this task.
+    choice: of the search, as in `choice.json`. curve: validation score after each epoch of its
+    training. alone_bytes: of a network of this task alone. confused: (truth, predicted, count) by
+    positions of classes. mistakes: the worst first.
     """
 
     task: str
@@ -61,7 +61,7 @@ class TaskScore:
     samples: int
     bit_exact: bool
     owned_share: float | None
-    left_out: float | None
+    unread_share: float | None
     width: float
     grew: bool
     choice: dict[str, Any]
@@ -143,7 +143,7 @@ def _evaluate(
         samples=split.image_count(),
         bit_exact=digest(state) == record.digest,
         owned_share=share if record.frozen else None,
-        left_out=left_out_share(header, position) if record.frozen else None,
+        unread_share=unread_share(header, position) if record.frozen else None,
         width=record.width,
         grew=packed.grew(task),
         choice=record.choice,

@@ -15,7 +15,7 @@ COLUMNS = (
     *("network", "method", "seed", "prefix", "task", "position", "kind", "metric"),
     *("score", "score_when_learned", "forgetting", "bit_exact"),
     *("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped", "search_cost"),
-    *("owned_share", "left_out", "free_share", "width", "grew", "bytes", "alone_bytes"),
+    *("owned_share", "unread_share", "free_share", "width", "grew", "bytes", "alone_bytes"),
     *("samples", "device"),
 )
 # of these, what comes from a task's choice.json

@@ -43,7 +43,7 @@ def bytes_alone(header: PackedHeader, task: str) -> int:
     return packed_size_of(header.model_copy(update=parts))
 
 
-def left_out_share(header: PackedHeader, position: int) -> float:
+def unread_share(header: PackedHeader, position: int) -> float:
     """Return the share of the weights of earlier tasks that a task does not read.
 
     position: of the task, from 1 on. 0 where there are none.

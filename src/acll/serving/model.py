@@ -29,7 +29,7 @@ from acll.errors import UserError
 from acll.networks.build import TaskNetwork
 from acll.networks.spec import alike_but_for_width
 from acll.packing import packed_file
-from acll.packing.accounting import left_out_share
+from acll.packing.accounting import unread_share
 from acll.packing.load import loaded, naming, skeleton, task_info_of
 from acll.packing.ownership import PackingError, TaskRecord, grew, kind_uses
 from acll.serving.inputs import (
@@ -62,7 +62,7 @@ class LearnedTask:
     ratio: float | None  # release ratio; None where nothing was released
     owned_share: float | None  # weights that it trained and kept; None where its method owns none
     used_share: float  # these, and those of the tasks before it that it reads
-    left_out: float | None  # of the weights of the tasks before it, those that it does not read
+    unread_share: float | None  # of the weights of the tasks before it, those that it does not read
     width: float  # factor of the channels of its network, which may have grown since
     grew: bool  # whether the network grew for this task
 
@@ -266,7 +266,7 @@ class PackedNetwork:
             ratio,
             owned / total if record.frozen else None,
             used / total,
-            left_out_share(self._file.header, position) if record.frozen else None,
+            unread_share(self._file.header, position) if record.frozen else None,
             record.width,
             grew(self._file.header.tasks, position, self._file.header.network),
         )

@@ -64,3 +64,12 @@ def snakefile_of(root: Path) -> Path:
     if not found:
         raise UserError(f"{package}: there is no Snakefile with it; install acll anew")
     return found[0]
+
+
+def source_of(root: Path) -> Path:
+    """Return the folder of the package that the Snakefile of the folder `root` belongs to.
+
+    `workflow/rules/common.smk` finds it likewise, before it can import this.
+    """
+    base = snakefile_of(root).parent
+    return base / "src" if (base / "src").is_dir() else base.parent.parent
