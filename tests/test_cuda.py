@@ -243,7 +243,7 @@ def test_other_methods_train_on_a_gpu():
     assert all(not value.is_cuda for value in memory.values())
     for method in (EWC(type="ewc"), LwF(type="lwf")):
         which = learner(name="second")
-        begun = method.begin([which], start, Before(packed, memory))
+        begun = method.begin([which], start, Before(packed, memory, 0))
         results = [fit(begun.learner, begun.state, fit_config(1, 0.01, 1)) for _ in range(2)]
         assert digest(results[0].state) == digest(results[1].state)
     joint = JointLearner((first, second), tuple(packed.shared))
