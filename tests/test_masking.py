@@ -156,6 +156,14 @@ def test_a_mask_over_fixed_weights_finds_those_that_are_wrong():
     assert after[NAME].tolist() == right
 
 
+def pretrained(spec, folder):
+    """The network of a specification that starts from weights of a file."""
+    known = build(spec, "classification", 2, 77).encoder.state_dict()
+    path = folder / "weights.safetensors"
+    save_file(known, path)
+    return spec.model_copy(update={"weights": str(path)}), known
+
+
 # --------------------------------------------------------------------------------------------------
 # both methods
 
@@ -295,6 +303,13 @@ def test_scores_of_a_part_that_no_task_has_used_are_new():
         assert torch.equal(value, drawn[2][name]) == name.startswith("encoder.")
 
 
+def test_where_weights_are_given_the_largest_are_read_first(tmp_path):
+    spec, known = pretrained(SMALL, tmp_path)
+    _, start = begun(METHODS["wsn"], unlearned(spec), {}, tiny_task("a"), spec)
+    for name, scores in scores_of(start.state).items():
+        assert torch.equal(scores, known[name.removeprefix("encoder.")].flatten())
+
+
 def test_what_is_remembered_of_a_decoder_stays_while_a_task_does_not_use_it():
     tasks = [tiny_task("m", "segmentation"), tiny_task("a")]
     _, after = sequence(METHODS["wsn"], tasks, UNET)
@@ -346,14 +361,6 @@ def test_a_task_like_the_first_scores_as_well():
     found, _ = sequence(METHODS["piggyback"], [bright("a"), bright("b")], SMALL, config)
     scores = [record.validation_score for record in found[-1].tasks]
     assert scores == [1.0, 1.0]
-
-
-def pretrained(spec, folder):
-    """The network of a specification that starts from weights of a file."""
-    known = build(spec, "classification", 2, 77).encoder.state_dict()
-    path = folder / "weights.safetensors"
-    save_file(known, path)
-    return spec.model_copy(update={"weights": str(path)}), known
 
 
 @pytest.mark.parametrize("spec", [SMALL, UNET])

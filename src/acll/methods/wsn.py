@@ -42,7 +42,12 @@ class WSN(Method):
         import torch
 
         from acll.packing.ownership import free
-        from acll.training.masking import MaskedNetwork, drawn_scores, largest
+        from acll.training.masking import (
+            MaskedNetwork,
+            drawn_scores,
+            largest,
+            starts_from_weights,
+        )
 
         (learner,) = learners
         generator = torch.Generator().manual_seed(before.seed)
@@ -51,6 +56,8 @@ class WSN(Method):
             if name in before.memory:
                 state[name] = torch.where(mask, before.memory[name], start[name])
                 scores[name] = before.memory[SCORE + name].view_as(start[name])
+            elif starts_from_weights(learner.network, name):
+                scores[name] = start[name]
             else:
                 scores[name] = drawn_scores(start[name], generator)
         network = MaskedNetwork(learner.network, scores, largest(self.capacity))

@@ -105,6 +105,12 @@ def drawn_scores(weight: Tensor, generator: torch.Generator) -> Tensor:
     return (torch.rand(weight.shape, generator=generator) * 2 - 1) * bound
 
 
+def starts_from_weights(network: TaskNetwork, name: str) -> bool:
+    """Return whether a tensor starts from weights that the configuration names."""
+    assert network.built_from is not None
+    return network.built_from.weights != "none" and name.startswith("encoder.")
+
+
 def masked_state(state: Mapping[str, Tensor]) -> State:
     """Return the state dict of a task: what its masks leave out is 0, and there are no scores.
 
