@@ -397,6 +397,8 @@ LOADED = {
     "train of ewc": ("acll.methods.ewc",),
     "train of lwf": ("acll.methods.lwf",),
     "train of joint": ("acll.methods.joint",),
+    "train of piggyback": ("acll.methods.piggyback",),
+    "train of wsn": ("acll.methods.wsn",),
 }
 TRAIN = {name for name in LOADED if name.startswith("train")}
 PREPARE = {name for name in LOADED if name.startswith("prepare")}
@@ -430,6 +432,7 @@ def test_the_code_of_a_step_does_not_depend_on_where_the_package_lies(copied, mo
     [
         ("training/learner.py", BUILD | {"prune"}),
         ("training/joint.py", {"train of joint"}),
+        ("training/masking.py", {"train of piggyback", "train of wsn"}),
         ("training/loop.py", BUILD | {"prune", "evaluate"}),
         ("training/release.py", {"prune", "search", "grow"}),
         ("training/distillation.py", {"prune", "retrain", "search", "grow"}),

@@ -401,7 +401,8 @@ def test_a_key_that_is_a_number_is_named(path):
             "methods/half/type",
             "si",
             '"si"',
-            "must be one of 'ewc', 'finetuning', 'frozen', 'individual', 'joint', 'lwf', 'packing'",
+            "must be one of 'ewc', 'finetuning', 'frozen', 'individual', 'joint', 'lwf', "
+            "'packing', 'piggyback', 'wsn'",
         ),
         (
             "methods/adaptive/ratio/search",
@@ -421,6 +422,26 @@ def test_a_key_that_is_a_number_is_named(path):
 )
 def test_a_bad_value_is_named_with_what_is_allowed(path, value, shown, must):
     assert fault(path, value) == f"{path.replace('/', '.')} = {shown}: {must}"
+
+
+@pytest.mark.parametrize(
+    ("method", "line"),
+    [
+        ({"type": "wsn", "capacity": 0}, "methods.half.capacity = 0: must be above 0"),
+        ({"type": "wsn", "capacity": 1.5}, "methods.half.capacity = 1.5: must be 1 or less"),
+        ({"type": "piggyback", "margin": 0.0}, "methods.half.margin = 0.0: must be above 0"),
+        (
+            {"type": "wsn", "ratio": 0.5},
+            "methods.half.ratio: unknown key (allowed: type, capacity)",
+        ),
+        (
+            {"type": "piggyback", "grow": 1.5},
+            "methods.half.grow: unknown key (allowed: type, margin)",
+        ),
+    ],
+)
+def test_what_masks_cannot_be_told_is_refused(method, line):
+    assert fault("methods/half", method) == line
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from acll.evaluation.score import evaluate
 from acll.methods.base import Before
 from acll.methods.ewc import EWC, fisher
 from acll.methods.lwf import LwF
+from acll.methods.piggyback import Piggyback
+from acll.methods.wsn import WSN
 from acll.networks.build import build
 from acll.networks.channels import ChannelGraph
 from acll.networks.partition import partition
@@ -241,10 +243,12 @@ def test_other_methods_train_on_a_gpu():
     start = starting_state(packed, "classification", snapshot(second.network.state_dict()))
     memory = fisher(first, 0)
     assert all(not value.is_cuda for value in memory.values())
-    for method in (EWC(type="ewc"), LwF(type="lwf")):
+    others = (LwF(type="lwf"), WSN(type="wsn"), Piggyback(type="piggyback"))
+    for method, own in ((EWC(type="ewc"), memory), *((other, {}) for other in others)):
         which = learner(name="second")
-        begun = method.begin([which], start, Before(packed, memory))
-        results = [fit(begun.learner, begun.state, fit_config(1, 0.01, 1)) for _ in range(2)]
+        begun = method.begin([which], start, Before(packed, own, 0))
+        config = fit_config(1, 0.01, 1)
+        results = [fit(begun.learner, begun.state, config, begun.masks) for _ in range(2)]
         assert digest(results[0].state) == digest(results[1].state)
     joint = JointLearner((first, second), tuple(packed.shared))
     state = snapshot(joint.network.state_dict())

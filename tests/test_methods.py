@@ -65,7 +65,7 @@ def learned(method, before, task, network=SMALL, config=CONFIG, memory=None):
     """One more task by a method: (the network with it, what was trained, its first state)."""
     which = learner(task, network)
     rule = method.training_rule()
-    start = rule.begin([which], start_of(which, before), Before(before, memory or {}))
+    start = rule.begin([which], start_of(which, before), Before(before, memory or {}, 0))
     fitted = fit(start.learner, start.state, config, start.masks)
     record = task_record(which.info, fitted.score, fitted.curve(), {})
     return method.commit(before, [record], fitted.state), fitted, start.state
@@ -222,7 +222,7 @@ def test_information_adds_up_over_tasks_and_parts(monkeypatch):
     two = {"encoder.w": torch.full((2,), 3.0), "decoder.w": torch.ones(1)}
     for earlier, own in ((one, two), (two, one)):
         monkeypatch.setattr(ewc, "fisher", lambda which, seed, own=own: own)
-        together = EWC.remember(None, earlier, 0)
+        together = EWC.remember(None, {}, earlier, 0)
         found = {name: value.tolist() for name, value in together.items()}
         assert found == {"encoder.w": [4, 4], "decoder.w": [1]}
 
@@ -231,7 +231,7 @@ def test_what_ewc_remembers_of_a_first_task_is_its_information(one_task):
     before, importance = one_task
     which = learner(A)
     which.network.load_state_dict(task_state_dict(before, "a"))
-    assert states_equal(EWC.remember(which, {}, 0), importance)
+    assert states_equal(EWC.remember(which, {}, {}, 0), importance)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def joint_of(tasks, network=SMALL):
     learners = [learner(task, network) for task in tasks]
     before = unlearned(network)
     first = start_of(learners[0], before)
-    start = Joint(type="joint").begin(learners, first, Before(before, {}))
+    start = Joint(type="joint").begin(learners, first, Before(before, {}, 0))
     assert states_equal(start.state, start.learner.network.state_dict())
     assert start.masks == {}
     return start.learner, before
@@ -374,7 +374,7 @@ def test_a_first_task_is_learned_plainly_whatever_the_method(name):
     rule = METHODS[name].model_validate(settings_of(name)).training_rule()
     assert rule.free_from(1) == "pretrained"
     which, before = learner(A), unlearned()
-    start = rule.begin([which], start_of(which, before), Before(before, {}))
+    start = rule.begin([which], start_of(which, before), Before(before, {}, 0))
     found = fit(start.learner, start.state, CONFIG, start.masks)
     assert states_equal(found.state, expected.state)
 
@@ -393,7 +393,7 @@ def test_packing_trains_what_is_free_and_leaves_the_rest_to_the_bit():
     state = first.state | {name: first.state[name] * mask for name, mask in keep.items()}
     packed = commit(before, task_record(A[2], first.score, (), {}), state, keep)
     own = learner(B)
-    start = rule.begin([own], start_of(own, packed), Before(packed, {}))
+    start = rule.begin([own], start_of(own, packed), Before(packed, {}, 0))
     after = fit(start.learner, start.state, CONFIG, start.masks).state
     for name, owned in keep.items():
         assert torch.equal(after[name][owned], packed.shared[name][owned])

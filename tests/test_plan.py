@@ -152,6 +152,27 @@ def test_a_method_has_its_jobs_and_no_others(method, expected):
     assert len(found) == len(titles(found))
 
 
+def test_a_method_with_masks_has_a_first_training_of_its_own_where_it_needs_one():
+    def of_first(name, **changes):
+        planned = jobs("fine", tasks="ab", **{f"methods/{name}": {"type": name}} | changes)
+        (job,) = [job for job in planned if job.title == f"commit small/{name}/seed0/a"]
+        return job.inputs["dense"]
+
+    shared, given = ("nodes/small/dense/seed0/a/dense.safetensors",), "weights.safetensors"
+    assert of_first("piggyback") == of_first("fine", **{"methods/fine": METHODS["fine"]}) == shared
+    own = ("nodes/small/piggyback/seed0/a/dense.safetensors",)
+    assert of_first("piggyback", **{"networks/small/weights": given}) == own
+    assert of_first("wsn") == ("nodes/small/wsn/seed0/a/dense.safetensors",)
+
+
+def test_what_wsn_remembers_comes_from_its_training():
+    found = {job.title: job for job in jobs("half", tasks="ab", **{"methods/wsn": {"type": "wsn"}})}
+    folder = "nodes/small/wsn/seed0/a"
+    remembered = found["remember small/wsn/seed0/a"]
+    assert remembered.inputs["dense"] == (f"{folder}/dense.safetensors",)
+    assert found["train small/wsn/seed0/a/b"].inputs["memory"] == (f"{folder}/memory.safetensors",)
+
+
 def test_a_network_grows_between_the_search_and_what_follows_it():
     found = {job.title: job for job in jobs("half", tasks="ab", **WIDER)}
     rules = ("train", "search", "grow", "prune", "retrain", "evaluate")

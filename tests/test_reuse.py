@@ -162,7 +162,7 @@ def choosing(packed, **task):
     own = learner(tiny_task("b", size=4, samples=200, **task))
     start = starting_state(packed, "classification", own.network.state_dict())
     rule = Packing(ratio=0.5, reuse="chosen").training_rule()
-    plain, chosen = rule.starts([own], start, Before(packed, {}))
+    plain, chosen = rule.starts([own], start, Before(packed, {}, 0))
     return plain, chosen
 
 
@@ -235,4 +235,4 @@ def test_a_first_task_and_a_task_that_reads_all_have_one_training():
     state = own.network.state_dict()
     for kind, packed in (("chosen", packed_before(node, None)), ("all", tiny_packed("a"))):
         rule = Packing(ratio=0.5, reuse=kind).training_rule()
-        assert len(rule.starts([own], state, Before(packed, {}))) == 1
+        assert len(rule.starts([own], state, Before(packed, {}, 0))) == 1

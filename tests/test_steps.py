@@ -234,14 +234,17 @@ def test_fine_tuning_overwrites_and_evaluation_says_so(tmp_path):
     assert [row["bit_exact"] for row in rows] == [False, True]
 
 
-@pytest.mark.parametrize("method", ["finetuning", "frozen", "ewc", "lwf", "joint", "individual"])
+OTHERS = ("finetuning", "frozen", "ewc", "lwf", "joint", "individual", "wsn", "piggyback")
+
+
+@pytest.mark.parametrize("method", OTHERS)
 def test_every_method_is_learned_evaluated_and_tabled(tmp_path, method):
     made(configuration({"type": method}), tmp_path, {"sheets", "figures"})
     table = pd.read_csv(tmp_path / "tables/final.csv")
     assert table["task"].tolist() == ["a", "b"]
     assert table["score"].between(0, 1).all()
     exact = pd.read_csv(tmp_path / "tables/scores.csv")["bit_exact"]
-    assert exact.all() == (method in ("frozen", "joint", "individual"))
+    assert exact.all() == (method not in ("finetuning", "ewc", "lwf"))
 
 
 def test_evaluation_fails_and_writes_nothing_where_a_frozen_task_has_changed(tmp_path):
@@ -404,6 +407,36 @@ def test_a_release_that_was_killed_goes_on_to_the_same_bytes(
     capsys.readouterr()
     call(job, tmp_path / "killed")
     assert f"goes on after epoch {killed_after} of 3" in capsys.readouterr().out
+    assert (tmp_path / "killed" / path).read_bytes() == (tmp_path / "alone" / path).read_bytes()
+
+
+@pytest.mark.parametrize("method", ["wsn", "piggyback"])
+@pytest.mark.parametrize("killed_after", [1, 3])
+def test_a_training_with_masks_that_was_killed_goes_on_to_the_same_bytes(
+    tmp_path, monkeypatch, method, killed_after
+):
+    training = {"epochs": 4, "batch_size": 16}
+    jobs = [*plan(configuration({"type": method}, training=training))]
+    job = next(job for job in jobs if job.title == "train small/m/seed0/a/b")
+    before = [one for one in jobs[: jobs.index(job)] if one.rule not in {"sheets", "evaluate"}]
+    for folder in (tmp_path / "killed", tmp_path / "alone"):
+        for one in before:
+            call(one, folder)
+    call(job, tmp_path / "alone")
+    real, calls = Checkpoint.write, []
+
+    def dies(*arguments):
+        real(*arguments)
+        calls.append(1)
+        if len(calls) == killed_after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "write", dies)
+        with pytest.raises(KeyboardInterrupt):
+            call(job, tmp_path / "killed")
+    call(job, tmp_path / "killed")
+    (path,) = job.all_outputs
     assert (tmp_path / "killed" / path).read_bytes() == (tmp_path / "alone" / path).read_bytes()
 
 

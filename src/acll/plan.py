@@ -56,7 +56,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "prune": (("dense", "parent", "choice", "held", "train"), ("pruned",)),
     "retrain": (("pruned", "dense", "parent", "train"), ("network",)),
     "commit": (("dense", "parent"), ("network",)),
-    "remember": (("network", "train", "memory_before"), ("memory",)),
+    "remember": (("network", "dense", "train", "memory_before"), ("memory",)),
     "evaluate": (("network", "test"), ("scores", "examples")),
     "tables": (("scores", "summaries", "trials"), ("tables",)),
     "figures": (
@@ -231,7 +231,11 @@ class _Planner:
     def _dense_node(self, node: Node) -> Node:
         """Return the node in whose folder the dense network lies: of first tasks all methods share
         it."""
-        shared = node.position == 1 and self.configuration.methods[node.method].plain_first
+        method, network = (
+            self.configuration.methods[node.method],
+            self.configuration.networks[node.network],
+        )
+        shared = node.position == 1 and method.plain_first(network)
         return node.without_method() if shared else node
 
     def _train(self, node: Node, dense: Node) -> Job:
@@ -383,6 +387,7 @@ class _Planner:
         )
         inputs = {
             "network": _of(node, "network.safetensors"),
+            "dense": self._from_dense(node)["dense"],
             "train": (_prepared(node.task),),
             "memory_before": _of(node.parent, "memory.safetensors"),
         }

@@ -19,6 +19,7 @@ from acll.settings import Reuse, Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from acll.networks.spec import Network
     from acll.packing.ownership import Packed, State, TaskRecord
     from acll.training.learner import TaskLearner
     from acll.training.loop import Learner
@@ -43,10 +44,11 @@ class Start:
 @dataclass(frozen=True)
 class Before:
     """What earlier tasks left: their packed network, and what the method remembers besides (empty
-    for most)."""
+    for most). seed: of what the method draws for the task."""
 
     packed: "Packed"
     memory: "State"
+    seed: int
 
 
 class TrainingRule(Settings):
@@ -121,8 +123,6 @@ class Method(TrainingRule):
     # whether `remember` is called after each task, and its result handed to the training of the
     # next
     remembers: ClassVar[bool] = False
-    # whether the training of a first task is the plain one, which all methods then share
-    plain_first: ClassVar[bool] = True
     # the class of what `training_rule` returns; None: this one
     rule_class: "ClassVar[RuleClass | None]" = None
 
@@ -137,6 +137,13 @@ class Method(TrainingRule):
     def training_rule(self) -> TrainingRule:
         """Return what the training of a task depends on: all settings, or a part of them."""
         return self
+
+    def plain_first(self, network: "Network") -> bool:
+        """Return whether the training of a first task is the plain one, which methods share.
+
+        network: as the configuration has it.
+        """
+        return True
 
     def stages(self, tasks: tuple[str, ...]) -> tuple[Stage, ...]:
         """Return, for each number of tasks learned, the prefixes of the networks that serve these
@@ -159,10 +166,12 @@ class Method(TrainingRule):
         return commit_finetuned(packed, record, state)
 
     @classmethod
-    def remember(cls, learner: "TaskLearner", memory: "State", seed: int) -> "State":
+    def remember(
+        cls, learner: "TaskLearner", trained: "State", memory: "State", seed: int
+    ) -> "State":
         """Return what the next task needs to know of the tasks so far, beside their network.
 
-        learner: of the task just learned, its network in its final state. memory: of the tasks
-        before it.
+        learner: of the task just learned, its network in its final state. trained: the state dict
+        that its training ended with, as `commit` gets it. memory: of the tasks before it.
         """
         raise NotImplementedError

@@ -55,7 +55,9 @@ class EWC(Method):
         return Start(replace(learner, batch_loss=loss), start)
 
     @classmethod
-    def remember(cls, learner: "TaskLearner", memory: "State", seed: int) -> "State":
+    def remember(
+        cls, learner: "TaskLearner", trained: "State", memory: "State", seed: int
+    ) -> "State":
         """Return the Fisher information of each parameter but the head's, summed over the tasks so
         far."""
         own = fisher(learner, seed)

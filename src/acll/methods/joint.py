@@ -6,7 +6,7 @@ they are there.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from acll.methods.base import Before, Method, Stage, Start
 from acll.node import TOGETHER
 
 if TYPE_CHECKING:
+    from acll.networks.spec import Network
     from acll.packing.ownership import Packed, State, TaskRecord
     from acll.training.learner import TaskLearner
 
@@ -26,7 +27,9 @@ class Joint(Method):
 
     type: Literal["joint"] = Field(description="`joint`")
 
-    plain_first: ClassVar[bool] = False
+    def plain_first(self, network: "Network") -> bool:
+        """Return False: no task is the first."""
+        return False
 
     def stages(self, tasks: tuple[str, ...]) -> tuple[Stage, ...]:
         """Return the one network that serves all tasks, which depends on their set alone."""

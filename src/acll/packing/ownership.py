@@ -336,6 +336,15 @@ def commit(
     return _recorded(packed, shared, owner, packed.private | {record.name: private}, record)
 
 
+def commit_read(packed: Packed, record: TaskRecord, state: Mapping[str, Tensor]) -> Packed:
+    """Return the network with a task that owns the free weights it reads, all that are not 0.
+
+    state: as of `commit`. Weights of earlier tasks that are 0 in it are left out.
+    """
+    keep = {name: mask & (state[name] != 0) for name, mask in free(packed, record.kind).items()}
+    return commit(packed, record, state, keep, "chosen")
+
+
 def commit_finetuned(packed: Packed, record: TaskRecord, state: Mapping[str, Tensor]) -> Packed:
     """Return the network after plain fine-tuning, which may change every weight.
 

@@ -86,7 +86,8 @@ def _trained(
     zero = params.rule.free_from(len(node.prefix)) == "zero"
     fresh = learner.network.state_dict()
     first = starting_state(packed, learner.info.kind, fresh, start_zero=zero)
-    starts = params.rule.starts([learner], first, Before(packed, {}))
+    before = Before(packed, {}, node.seed_for(f"method at width {width:g}"))
+    starts = params.rule.starts([learner], first, before)
     seed = node.seed_for(f"train at width {width:g}")
     config = FitConfig(params.schedule, seed, label=learner.info.name)
     result, state = fitted_best(starts, config, packed, grown, content)

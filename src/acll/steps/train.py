@@ -42,7 +42,7 @@ def main(
     remembered = tensor_file.load_tensors(memory)[0] if memory is not None else {}
     fresh = learners[0].network.state_dict()
     state = starting_state(packed, learners[0].info.kind, fresh, start_zero=free_from == "zero")
-    starts = rule.starts(learners, state, Before(packed, remembered))
+    starts = rule.starts(learners, state, Before(packed, remembered, node.seed_for("method")))
 
     name = "joint" if len(learners) > 1 else learners[0].info.name
     content = content_key(key, *train, parent, memory)
