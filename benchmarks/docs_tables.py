@@ -40,6 +40,8 @@ METHODS = {
     "packnet75": "packnet75: three quarters are",
     "packnet90": "packnet90: nine tenths are",
     "decay": "decay: the rule of CLsurvey and FACIL",
+    "wsn10": "wsn10: winning subnetworks, a tenth of each layer",
+    "wsn50": "wsn50: half of each layer",
     "lwf": "lwf",
     "ewc": "ewc",
     "frozen": "frozen: new heads only",
@@ -97,7 +99,9 @@ def demo() -> str:
 @cache
 def compared(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The summary and the paired differences of a configuration whose scores are in docs/."""
-    runs = runs_of(load_configuration(ROOT / f"config/{name}.yaml"))
+    known = set(rows(name)["method"])
+    whole = load_configuration(ROOT / f"config/{name}.yaml")
+    runs = [run for run in runs_of(whole) if run.method in known]
     curves = pd.DataFrame(columns=["network", "method", "seed", "prefix", "epoch", "score"])
     # some rows are older than a column, which is empty then
     scores = rows(name).reindex(columns=list(COLUMNS))
