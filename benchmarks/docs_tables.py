@@ -41,7 +41,7 @@ METHODS = {
     "packnet90": "packnet90: nine tenths are",
     "decay": "decay: the rule of CLsurvey and FACIL",
     "wsn10": "wsn10: winning subnetworks, a tenth of each layer",
-    "wsn50": "wsn50: half of each layer",
+    "wsn50": "wsn50: winning subnetworks, half of each layer",
     "lwf": "lwf",
     "ewc": "ewc",
     "frozen": "frozen: new heads only",

@@ -147,6 +147,14 @@ def nodes_with(rule) -> str:
     return f"[a-z0-9_]+/({'|'.join(methods)})/seed[0-9]+(/[a-z0-9_+]+)+" if methods else "(?!)"
 
 
+def of_longest_chain(wildcards) -> int:
+    """Return the priority of a job: the longest chain of jobs is that of a method that searches.
+
+    Its jobs do not wait for those of others.
+    """
+    return 10 if ("search", wildcards.node) in JOBS else 0
+
+
 def gpus(wildcards) -> int:
     """Return 1 where there is a GPU: the profile's `gpu` says how many trainings share it."""
     return int(Path("/dev/nvidia0").exists())

@@ -15,6 +15,7 @@ rule train:
         "benchmarks/train/{node}.tsv"
     wildcard_constraints:
         node=nodes_with("train"),
+    priority: of_longest_chain
     threads: CONFIGURATION.threads
     resources:
         mem_mb=4000,
@@ -42,7 +43,7 @@ rule search:
         "benchmarks/search/{node}.tsv"
     wildcard_constraints:
         node=nodes_with("search"),
-    priority: 10  # the longest chain of jobs goes through the searches: they do not wait for others
+    priority: of_longest_chain
     threads: CONFIGURATION.threads
     resources:
         mem_mb=4000,
