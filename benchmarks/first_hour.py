@@ -23,7 +23,9 @@ OUT = ROOT / "docs/benchmarks/first_hour.csv"
 def seconds(folder: Path, *command: str) -> float:
     start = time.perf_counter()
     subprocess.run(command, cwd=folder, check=True)
-    return time.perf_counter() - start
+    taken = time.perf_counter() - start
+    print(f"{' '.join(command)}: {taken:.1f} s", flush=True)
+    return taken
 
 
 def main() -> None:
