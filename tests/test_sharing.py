@@ -169,8 +169,8 @@ def test_stale_results_are_named_with_the_value_that_changed_and_repair_runs_the
     clone.write(other)
     text = clone.make("verify", "small", fails=True)
     assert f"stale       training.epochs 3 → 1\n              {NODE}/b/dense.safetensors" in text
-    assert "follows     29 more were made from what is stale" in text
-    assert "30 of 43 results are not as this commit would make them (30 stale)" in text
+    assert "follows     31 more were made from what is stale" in text
+    assert "32 of 45 results are not as this commit would make them (32 stale)" in text
     assert "`make run CONFIG=small` makes them anew" in text
     assert jobs_in(clone.make("repair", "small")) == last_task() | ENDS
 
