@@ -741,6 +741,7 @@ def test_a_name_that_no_screen_can_show_costs_no_prediction(network, odd, form):
         assert len(out.splitlines()) == len(names) + 2
 
 
+@pytest.mark.slow
 def test_masks_of_odd_names_are_written_and_long_names_are_cut(network, odd, tmp_path):
     out = tmp_path / "masks"
     code, said, _ = on_screen(
@@ -785,6 +786,7 @@ def test_masks_that_cannot_be_written_cost_no_other(network, tmp_path, capsys):
     assert "2 images: masks and overlays in" in output.out
 
 
+@pytest.mark.slow
 def test_an_interrupted_prediction_says_how_many_images_are_done_and_where(network, tmp_path):
     images, out = tmp_path / "images", tmp_path / "masks"
     images.mkdir()

@@ -398,7 +398,13 @@ BEFORE_B = ("prepare b", "train small/m/seed0/a/b", "search small/m/seed0/a/b")
     [
         ("training.checkpoint.Checkpoint.write", 3, BEFORE_A, "a"),
         # the second task is learned in two ways
-        ("training.checkpoint.Checkpoint.write", 3, (*BEFORE_A, *AFTER_A, *BEFORE_B), "a/b"),
+        pytest.param(
+            "training.checkpoint.Checkpoint.write",
+            3,
+            (*BEFORE_A, *AFTER_A, *BEFORE_B),
+            "a/b",
+            marks=pytest.mark.slow,
+        ),
         ("search.trials.TrialLog._write", 3, BEFORE_A, "a"),
         ("steps.grow._Widths.write", 1, BEFORE_A, "a"),
     ],

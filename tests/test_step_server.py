@@ -95,6 +95,7 @@ def wait_for_epoch(process):
     pytest.fail("the training said nothing of its second epoch")
 
 
+@pytest.mark.slow
 def test_a_forked_step_writes_the_bytes_of_a_started_one_and_says_the_same(tmp_path):
     job, said = training(), {}
     for name in ("started", "forked"):

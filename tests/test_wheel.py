@@ -45,6 +45,7 @@ def distributions_of(modules) -> set[str]:
 # what is needed
 
 
+@pytest.mark.slow
 def test_each_library_that_the_package_imports_is_required():
     base = names(PROJECT["dependencies"])
     extras = {extra: names(PROJECT["optional-dependencies"][extra]) for extra in EXTRAS}
