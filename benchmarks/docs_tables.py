@@ -99,12 +99,13 @@ def demo() -> str:
 @cache
 def compared(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The summary and the paired differences of a configuration whose scores are in docs/."""
-    known = set(rows(name)["method"])
+    scores = rows(name)
+    known = set(scores["method"])
     whole = load_configuration(ROOT / f"config/{name}.yaml")
     runs = [run for run in runs_of(whole) if run.method in known]
     curves = pd.DataFrame(columns=["network", "method", "seed", "prefix", "epoch", "score"])
     # some rows are older than a column, which is empty then
-    scores = rows(name).reindex(columns=list(COLUMNS))
+    scores = scores.reindex(columns=list(COLUMNS))
     each = runs_table(by_node(scores), runs, curves)
     # the file says 0 for tasks that were learned at once: nothing can be forgotten of them
     each.loc[each["type"] == "joint", "mean_forgetting"] = np.nan

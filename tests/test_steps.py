@@ -37,6 +37,22 @@ TASKS = {
 LAST = {"sheets", "tables", "figures"}
 
 
+def call_and_die(job, folder, killed_after, monkeypatch):
+    """Run a job that is killed when it has written so many checkpoints."""
+    real, calls = Checkpoint.write, []
+
+    def dies(*arguments):
+        real(*arguments)
+        calls.append(1)
+        if len(calls) == killed_after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "write", dies)
+        with pytest.raises(KeyboardInterrupt):
+            call(job, folder)
+
+
 @pytest.fixture(autouse=True)
 def test_splits_stay_closed(monkeypatch):
     monkeypatch.setitem(prepared._allowed, "test", False)
@@ -390,18 +406,7 @@ def test_a_release_that_was_killed_goes_on_to_the_same_bytes(
         call(jobs["prepare a"], folder)
         call(jobs["train small/dense/seed0/a"], folder)
     call(job, tmp_path / "alone")
-    real, calls = Checkpoint.write, []
-
-    def dies(*arguments):
-        real(*arguments)
-        calls.append(1)
-        if len(calls) == killed_after:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpoint, "write", dies)
-        with pytest.raises(KeyboardInterrupt):
-            call(job, tmp_path / "killed")
+    call_and_die(job, tmp_path / "killed", killed_after, monkeypatch)
     (path,) = job.all_outputs
     assert not (tmp_path / "killed" / path).exists()
     capsys.readouterr()
@@ -423,18 +428,7 @@ def test_a_training_with_masks_that_was_killed_goes_on_to_the_same_bytes(
         for one in before:
             call(one, folder)
     call(job, tmp_path / "alone")
-    real, calls = Checkpoint.write, []
-
-    def dies(*arguments):
-        real(*arguments)
-        calls.append(1)
-        if len(calls) == killed_after:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpoint, "write", dies)
-        with pytest.raises(KeyboardInterrupt):
-            call(job, tmp_path / "killed")
+    call_and_die(job, tmp_path / "killed", killed_after, monkeypatch)
     call(job, tmp_path / "killed")
     (path,) = job.all_outputs
     assert (tmp_path / "killed" / path).read_bytes() == (tmp_path / "alone" / path).read_bytes()

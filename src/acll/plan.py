@@ -231,10 +231,8 @@ class _Planner:
     def _dense_node(self, node: Node) -> Node:
         """Return the node in whose folder the dense network lies: of first tasks all methods share
         it."""
-        method, network = (
-            self.configuration.methods[node.method],
-            self.configuration.networks[node.network],
-        )
+        method = self.configuration.methods[node.method]
+        network = self.configuration.networks[node.network]
         shared = node.position == 1 and method.plain_first(network)
         return node.without_method() if shared else node
 

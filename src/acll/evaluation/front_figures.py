@@ -4,14 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from acll.evaluation.fronts import front_points, stand_ins
 from acll.evaluation.statistics import interval
-from acll.evaluation.style import COLOURS, MARKERS, grid, heading, hover, log_ticks
+from acll.evaluation.style import (
+    COLOURS,
+    MARKERS,
+    grid,
+    heading,
+    hover,
+    legend_of_methods,
+    log_ticks,
+)
 
 _LINES = (("#444444", "-"), ("#888888", "--"), ("#888888", ":"), ("#BBBBBB", "-."))  # of fronts
 
@@ -35,11 +42,7 @@ def fronts_figure(front: pd.DataFrame, across: int = 2) -> Figure:
         _panel(panel, front[front["sequence"] == sequence], names, others)
     for panel in axes.flatten()[len(sequences) :]:
         panel.set_visible(False)
-    by_label: dict[str, Artist] = {}  # one entry a method, though many panels have it
-    for panel in axes.flatten():
-        handles, labels = panel.get_legend_handles_labels()
-        by_label |= dict(zip(labels, handles))
-    figure.legend(by_label.values(), by_label.keys(), loc="outside right upper", frameon=False)
+    legend_of_methods(figure)
     return figure
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -21,6 +20,7 @@ from acll.evaluation.style import (
     grid,
     heading,
     hover,
+    legend_of_methods,
     log_ticks,
 )
 from acll.evaluation.words import METRIC_WORDS, listed
@@ -154,11 +154,7 @@ def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
         panel.grid(axis="y", alpha=0.3)
     for panel in axes.flatten()[len(learned) :]:
         panel.set_visible(False)
-    by_label: dict[str, Artist] = {}  # one entry a method, though many panels have it
-    for panel in axes.flatten():
-        handles, labels = panel.get_legend_handles_labels()
-        by_label |= dict(zip(labels, handles))
-    figure.legend(by_label.values(), by_label.keys(), loc="outside right upper", frameon=False)
+    legend_of_methods(figure)
     return figure
 
 

@@ -95,6 +95,15 @@ def grid(rows: int, columns: int, height: float, width: float = 3.2) -> tuple[Fi
     return figure, axes
 
 
+def legend_of_methods(figure: Figure) -> None:
+    """Put one legend beside all panels, with an entry a method, though many panels have it."""
+    by_label: dict[str, Artist] = {}
+    for panel in figure.axes:
+        handles, labels = panel.get_legend_handles_labels()
+        by_label |= dict(zip(labels, handles))
+    figure.legend(by_label.values(), by_label.keys(), loc="outside right upper", frameon=False)
+
+
 def heading(figure: Figure, text: str) -> None:
     """Put a heading over a figure, so that it is understood by itself; widen it if need be."""
     width, height = figure.get_size_inches()
