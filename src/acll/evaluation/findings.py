@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from acll.evaluation.fronts import REFERENCE_FRONT
+from acll.evaluation.fronts import REFERENCE_FRONT, lines_of
 from acll.evaluation.words import METRIC_WORDS, listed
 
 _NAMED = 8  # tasks that are named one by one
@@ -111,13 +111,11 @@ def fixed_ratio_findings(front: pd.DataFrame, against: pd.DataFrame) -> list[str
     Empty where no front has two fixed ratios. front, against: the tables `front` and
     `against_fixed`.
     """
-    ratios = front[front["on_front"].astype(bool)]
-    counts = ratios.groupby("front", sort=False)["method"].nunique()
-    fronts = [str(name) for name, count in counts.items() if count > 1]
+    fronts = lines_of(front)
     if not fronts:
         return []
     reference = REFERENCE_FRONT if REFERENCE_FRONT in fronts else fronts[0]
-    fixed = set(ratios["method"])
+    fixed = set(front.loc[front["on_front"].astype(bool), "method"])
     packing = set(front.loc[front["type"] == "packing", "method"])
     shown = against[(against["front"] == reference) & against["method"].isin(packing - fixed)]
     return [

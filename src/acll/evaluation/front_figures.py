@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from acll.evaluation.fronts import front_points, stand_ins
+from acll.evaluation.fronts import front_points, lines_of, stand_ins
 from acll.evaluation.statistics import interval
 from acll.evaluation.style import (
     COLOURS,
@@ -30,8 +30,7 @@ def fronts_figure(front: pd.DataFrame, across: int = 2) -> Figure:
     table of that name. across: the most panels side by side.
     """
     sequences = list(dict.fromkeys(front["sequence"]))
-    ratios = front[front["on_front"]].groupby("front", sort=False)["method"].nunique()
-    names = [str(name) for name, count in ratios.items() if count > 1]
+    names = lines_of(front)
     exact = front.groupby("method", sort=False)["bit_exact"].all()
     on_lines = set(front.loc[front["on_front"] & front["front"].isin(names), "method"])
     others = [str(name) for name in exact.index[exact] if name not in on_lines]

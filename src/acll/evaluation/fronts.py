@@ -136,6 +136,15 @@ def _against(
     return rows
 
 
+def lines_of(front: pd.DataFrame) -> list[str]:
+    """Return the names of the fronts that have two fixed ratios at least: lines, not points.
+
+    front: the table of `front_table`.
+    """
+    ratios = front[front["on_front"].astype(bool)].groupby("front", sort=False)["method"].nunique()
+    return [str(name) for name, count in ratios.items() if count > 1]
+
+
 def against_fixed_table(front: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each front, sequence and method: means over runs with 95% intervals.
 
