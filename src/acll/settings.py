@@ -14,6 +14,7 @@ from acll.errors import ODD_LETTER
 Kind = Literal["classification", "segmentation"]
 Augmentation = Literal["flip", "vertical_flip", "shift", "brightness"]
 Scope = Literal["layer", "global", "channel"]
+Criterion = Literal["learned", "magnitude"]
 Release = Literal["gradual", "once"]
 Reuse = Literal["all", "chosen"]
 Share = Annotated[float, Field(gt=0, lt=1)]

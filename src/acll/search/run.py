@@ -33,15 +33,17 @@ class SearchTask:
 
     run_trial: releases, retrains and scores; without a threshold it scores the dense network.
     cost: what trainings cost. distill: whether trials learn from the dense network. release_epochs:
-    how many epochs a kept share's release takes. retrain_epochs: length of the retraining. cap: the
-    largest share of the free weights that the task may keep; None: no bound. free: number of
-    weights that are free.
+    how many epochs a kept share's release takes. one_release: whether trials share one release,
+    which each takes further if need be. retrain_epochs: length of the retraining. cap: the largest
+    share of the free weights that the task may keep; None: no bound. free: number of weights that
+    are free.
     """
 
     run_trial: RunTrial
     cost: Cost
     distill: bool
     release_epochs: Callable[[float], float]
+    one_release: bool
     retrain_epochs: float
     cap: float | None
     free: int
@@ -281,6 +283,8 @@ class _Search:
 
     def _added(self, kept: float) -> float:
         """Return how many epochs of release a trial needs beyond those of the trials before it."""
+        if not self.task.one_release:
+            return self.task.release_epochs(kept)
         made = sum(trial.release_epochs for trial in self.trials)
         # it goes on by whole epochs
         return max(0.0, math.ceil(self.task.release_epochs(kept)) - made)
