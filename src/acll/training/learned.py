@@ -110,11 +110,13 @@ def release_learned(
     epochs = release_epochs(config.epochs, kept)
     if epochs:
         shrinking = _Shrinking(own, scored, config.epochs * learner.batches(), kept)
-        config = config.of_length(epochs)
-        state = fit(taught(own), state, config, scored.free, checkpoint, release=shrinking).state
-    network.load_state_dict(state)
+        config = replace(config.of_length(epochs), keep_state=False)  # it is in the network
+        fit(taught(own), state, config, scored.free, checkpoint, release=shrinking)
+    else:
+        network.load_state_dict(state)
+    # steps are whole, so the last one need not have had this share
     network.choose = scored.choose(kept)
-    network.make_masks()  # steps are whole, so the last one need not have had this share
+    network.make_masks()
     return snapshot(network.state_dict())
 
 
