@@ -30,7 +30,6 @@ from acll.training.masking import (
 from acll.training.release import LAST_SHARE
 
 TRAINED_SHARE = 0.5  # of the weights of each layer, read while a task is trained
-REFRESH = 10  # training steps from one choice of what is read to the next
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Scored:
         return LargestScores(share, self.free, self.reuse == "all")
 
     def _learner(self, learner: TaskLearner, share: float, scores: State) -> TaskLearner:
-        network = MaskedNetwork(learner.network, scores, self.choose(share), REFRESH)
+        network = MaskedNetwork(learner.network, scores, self.choose(share))
         return replace(learner, network=network)
 
     def finished(self, state: Mapping[str, Tensor]) -> tuple[State, State]:
@@ -133,7 +132,7 @@ class _Shrinking:
         self.steps, self.kept, self.reuse = steps, kept, scored.reuse
 
     def __str__(self) -> str:
-        numbers = f"{TRAINED_SHARE} {LAST_SHARE} {REFRESH} {self.steps} {self.kept}"
+        numbers = f"{TRAINED_SHARE} {LAST_SHARE} {self.steps} {self.kept}"
         return f"learned {numbers} {self.reuse}"
 
     def progress(self) -> dict[str, Any]:

@@ -26,8 +26,8 @@ class MaskedNetwork(TaskNetwork):
     straight-through estimate (Bengio, Léonard & Courville 2013).
 
     What a weight is worth is the magnitude of its score, or the score itself (`signed`). `choose`
-    makes the masks of that: in every `refresh`-th training step of an epoch, and
-    once whenever the network is put in training or evaluation mode.
+    makes the masks of that, anew in each forward pass of a training, and in the first one after the
+    network was put in evaluation mode.
 
     The state dict is that of `network`, with all weights whether they are read or not, and beside
     it `scores.…` and `masks.…`, the masks of the latest pass. So a training that was killed goes on
@@ -39,13 +39,12 @@ class MaskedNetwork(TaskNetwork):
         network: TaskNetwork,
         scores: Mapping[str, Tensor],
         choose: Choose,
-        refresh: int = 1,
         signed: bool = False,
     ) -> None:
         super().__init__(network.encoder, network.decoder, network.head, network.channels)
         self.built_from = network.built_from
-        self.choose, self.refresh, self.signed = choose, refresh, signed
-        self._passes = 0  # since the network was put in its mode
+        self.choose, self.signed = choose, signed
+        self._stale = True  # whether the masks are to be made anew
         self._network = (network,)  # in a tuple: its parts are registered here already
         self.scores, self.masks = nn.Module(), nn.Module()
         for name, value in scores.items():
@@ -62,17 +61,16 @@ class MaskedNetwork(TaskNetwork):
 
     def train(self, mode: bool = True) -> "MaskedNetwork":
         """Put the network in training or evaluation mode; the next pass makes new masks."""
-        self._passes = 0
+        self._stale = True
         super().train(mode)
         return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits of images [N, C, H, W], with masks of the scores."""
         (network,) = self._network
-        due = self._passes % self.refresh == 0 if self.training else self._passes == 0
-        if due:
+        if self._stale:
             self.make_masks()
-        self._passes += 1
+        self._stale = self.training  # the optimiser is about to move the scores
         logits: Tensor = functional_call(network, dict(self._read()), (images,))
         return logits
 
