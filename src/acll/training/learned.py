@@ -82,11 +82,12 @@ class Scored:
 def release_epochs(epochs: float, kept: float) -> float:
     """Return how many epochs the share takes to shrink to what is kept.
 
-    epochs: to LAST_SHARE.
+    epochs: to LAST_SHARE. A smaller share takes no more; what is missing to it is left out at once.
     """
     if kept >= TRAINED_SHARE:
         return 0.0
-    return epochs * math.log(kept / TRAINED_SHARE) / math.log(LAST_SHARE / TRAINED_SHARE)
+    way = math.log(kept / TRAINED_SHARE) / math.log(LAST_SHARE / TRAINED_SHARE)
+    return epochs * min(way, 1.0)
 
 
 def release_learned(

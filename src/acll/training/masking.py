@@ -151,11 +151,12 @@ def first_scores(
     """Return the scores of a tensor at the beginning, of its shape.
 
     They are its values where it starts from weights that the configuration names, and newly drawn
-    elsewhere.
+    elsewhere. Where a value is 0 they are drawn, too: a score of 0 has no gradient.
     """
+    drawn = drawn_scores(weight, generator)
     if starts_from_weights(network, name):
-        return weight
-    return drawn_scores(weight, generator)
+        return torch.where(weight == 0, drawn, weight)
+    return drawn
 
 
 def drawn_scores(weight: Tensor, generator: torch.Generator) -> Tensor:
