@@ -13,8 +13,10 @@ from acll.packing.ownership import State
 from acll.packing.prune import kept_count
 
 SCORES, MASKS = "scores", "masks"  # the parts of a network in training that hold them
-# name of a tensor and what its weights are worth [N] → a boolean mask of what is read [N]
-Choose = Callable[[str, Tensor], Tensor]
+SAMPLE = 2**14  # weights of a tensor, of which a limit is estimated in training
+# name of a tensor, what its weights are worth [N], and whether counts have to be exact → a boolean
+# mask of what is read [N]
+Choose = Callable[[str, Tensor, bool], Tensor]
 
 
 class MaskedNetwork(TaskNetwork):
@@ -27,7 +29,8 @@ class MaskedNetwork(TaskNetwork):
 
     What a weight is worth is the magnitude of its score, or the score itself (`signed`). `choose`
     makes the masks of that, anew in each forward pass of a training, and in the first one after the
-    network was put in evaluation mode.
+    network was put in evaluation mode. Only then are counts exact: to find the largest of all
+    weights in every step would take as long as the step.
 
     The state dict is that of `network`, with all weights whether they are read or not, and beside
     it `scores.…` and `masks.…`, the masks of the latest pass. So a training that was killed goes on
@@ -69,17 +72,17 @@ class MaskedNetwork(TaskNetwork):
         """Return logits of images [N, C, H, W], with masks of the scores."""
         (network,) = self._network
         if self._stale:
-            self.make_masks()
+            self.make_masks(exact=not self.training)
         self._stale = self.training  # the optimiser is about to move the scores
         logits: Tensor = functional_call(network, dict(self._read()), (images,))
         return logits
 
     @torch.no_grad()
-    def make_masks(self) -> None:
+    def make_masks(self, exact: bool = True) -> None:
         """Make new masks of the scores."""
         for name in self._masked:
             mask = self.masks.get_buffer(_key(name))
-            mask.copy_(self.choose(name, self._worth(name)).view_as(mask))
+            mask.copy_(self.choose(name, self._worth(name), exact).view_as(mask))
 
     def _read(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the tensors that have masks, with 0 where a weight is not read."""
@@ -110,37 +113,70 @@ class _Masked(torch.autograd.Function):
 
 
 class LargestScores:
-    """Chooses a share of the weights of a tensor: those with the largest scores, exactly as many.
+    """Chooses a share of the weights of a tensor: those with the largest scores.
 
     share: in (0, 1]; it may be set anew. free: boolean masks; of what is free and of the rest, the
-    weights of earlier tasks, that share each is chosen. None: of all together. all_earlier: whether
+    weights of earlier tasks, that share each is chosen. None: of all together, at least one.
+    all_earlier: whether
     all weights of earlier tasks are chosen, instead.
+
+    Exactly as many are chosen, or, of a tensor with more than SAMPLE weights, about as many: the
+    limit is then that of SAMPLE of them.
     """
 
     def __init__(
         self, share: float, free: Mapping[str, Tensor] | None = None, all_earlier: bool = False
     ) -> None:
         self.share, self.all_earlier = share, all_earlier
-        self._groups: dict[str, tuple[Tensor, Tensor]] = {}  # positions in the flat tensor
+        self._groups: dict[str, tuple[_Group, ...]] = {}
         for name, mask in (free or {}).items():
             flat = mask.flatten().cpu()
-            self._groups[name] = flat.nonzero().flatten(), (~flat).nonzero().flatten()
+            groups = (_Group(flat), _Group(~flat, every=all_earlier))
+            self._groups[name] = tuple(group for group in groups if len(group.positions))
 
-    def __call__(self, name: str, worth: Tensor) -> Tensor:
+    def __call__(self, name: str, worth: Tensor, exact: bool) -> Tensor:
         """Return a boolean mask [N] of what is chosen of a tensor. worth: [N]."""
-        chosen = torch.zeros(worth.shape, dtype=torch.bool, device=worth.device)
         if name not in self._groups:
-            count = max(1, kept_count(len(worth), 1 - self.share))
-            chosen[worth.topk(count, sorted=False).indices] = True
+            whole = _Group(torch.ones(worth.shape, dtype=torch.bool), fewest=1)
+            self._groups[name] = (whole,)
+        parts = [group.largest(worth, self.share, exact) for group in self._groups[name]]
+        return parts[0] if len(parts) == 1 else parts[0] | parts[1]
+
+
+class _Group:
+    """Weights of a tensor of which a share is chosen, or all of them.
+
+    members: bool [N]. every: whether all are chosen. fewest: how many at least.
+    """
+
+    def __init__(self, members: Tensor, every: bool = False, fewest: int = 0) -> None:
+        self.members, self.every, self.fewest = members, every, fewest
+        self.positions = members.nonzero().flatten()
+        stride = max(1, len(self.positions) // SAMPLE)
+        self.sample = self.positions[::stride]
+
+    def largest(self, worth: Tensor, share: float, exact: bool) -> Tensor:
+        """Return a mask [N] of the members that are chosen. worth: [N]."""
+        self._move(worth.device)
+        if self.every:
+            return self.members
+        whole = exact or len(self.positions) <= SAMPLE
+        among = self.positions if whole else self.sample
+        count = max(self.fewest, kept_count(len(among), 1 - share))
+        if whole or count == 0:
+            chosen = torch.zeros_like(self.members)
+            chosen[among[worth[among].topk(count, sorted=False).indices]] = True
             return chosen
-        free, earlier = (group.to(worth.device) for group in self._groups[name])
-        for group, every in ((free, False), (earlier, self.all_earlier)):
-            count = len(group) if every else kept_count(len(group), 1 - self.share)
-            chosen[group[worth[group].topk(count, sorted=False).indices]] = True
-        return chosen
+        return (worth >= worth[among].topk(count, sorted=False).values.min()) & self.members
+
+    def _move(self, device: torch.device) -> None:
+        if self.members.device != device:
+            self.members, self.positions, self.sample = (
+                own.to(device) for own in (self.members, self.positions, self.sample)
+            )
 
 
-def positive(name: str, worth: Tensor) -> Tensor:
+def positive(name: str, worth: Tensor, exact: bool) -> Tensor:
     """Return a mask of what is above 0."""
     return worth > 0
 
