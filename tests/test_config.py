@@ -467,7 +467,10 @@ def test_what_only_scores_can_do_is_refused_by_magnitude():
 
 def test_each_key_that_does_not_fit_the_criterion_has_a_line():
     found = faults(edited(**{"methods/half": {"ratio": 0.5, "scope": "global", "release": "once"}}))
-    assert [line.split(" = ")[0] for line in found] == ["methods.half.scope", "methods.half.release"]
+    assert [line.split(" = ")[0] for line in found] == [
+        "methods.half.scope",
+        "methods.half.release",
+    ]
 
 
 def test_packing_learns_scores_and_by_magnitude_reads_all():
