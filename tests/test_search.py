@@ -228,9 +228,11 @@ def released(kept):
     return -np.log10(kept) * 2  # epochs
 
 
-def find(run_trial, log, of=BAYES, limit=None, samples=1000, seed=0, free=300_000):
+def find(
+    run_trial, log, of=BAYES, limit=None, samples=1000, seed=0, free=300_000, one_release=False
+):
     cost = Cost(5000, samples, 24)
-    task = SearchTask(run_trial, cost, True, released, EPOCHS, limit, free, seed)
+    task = SearchTask(run_trial, cost, True, released, one_release, EPOCHS, limit, free, seed)
     return search(of, task, log)
 
 
@@ -311,8 +313,8 @@ def test_a_search_exceeds_its_budget_only_where_its_last_trial_is_the_first_that
             )
 
 
-def test_the_cost_is_that_of_all_trials_less_the_release_and_retraining_that_follow(logs):
-    choice, trials = find(Curve(0.1), logs())
+def test_trials_that_share_a_release_make_it_once_and_pay_for_what_is_new(logs):
+    choice, trials = find(Curve(0.1), logs(), one_release=True)
     cost = Cost(5000, 1000, 24)
     following = cost(released(kept_of(choice)), True) + cost(EPOCHS, True)
     assert choice.cost == pytest.approx(sum(trial.cost for trial in trials) - following)
@@ -321,6 +323,17 @@ def test_the_cost_is_that_of_all_trials_less_the_release_and_retraining_that_fol
     assert sum(trial.release_epochs for trial in trials) == np.ceil(released(smallest))
     again = [trial for trial in trials[2:] if trial.kept_share > trials[1].kept_share]
     assert all(trial.release_epochs == 0 for trial in again)
+
+
+def test_trials_that_each_have_their_own_release_pay_for_it(logs):
+    choice, trials = find(Curve(0.1), logs())
+    cost = Cost(5000, 1000, 24)
+    following = cost(released(kept_of(choice)), True) + cost(EPOCHS, True)
+    assert choice.cost == pytest.approx(sum(trial.cost for trial in trials) - following)
+    own = [trial for trial in trials if trial.role == TRIAL]
+    assert len(own) > 2
+    for trial in own:
+        assert trial.release_epochs == pytest.approx(released(trial.kept_share))
 
 
 def test_a_larger_budget_finds_more(logs):

@@ -355,8 +355,11 @@ def _names(name: Any, named: Mapping[str, list[str]]) -> list[str]:
         for section, one in [*own, *others]
         if not VALID_NAME.fullmatch(one)
     ]
-    for name in {DENSE, LEARNED} & set(named["methods"]):
-        faults.append(f"methods.{name}: this name is taken by a training that methods share")
+    faults += [
+        f"methods.{taken}: this name is taken by a training that methods share"
+        for taken in (DENSE, LEARNED)
+        if taken in named["methods"]
+    ]
     return faults
 
 

@@ -4,9 +4,9 @@ PackNet (Mallya & Lazebnik, CVPR 2018) with a ratio that is fixed or, for each t
 (Srivastava, Berman, Blaschko & Tuia, BMVC 2019).
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from acll.methods.base import FreeWeights, Method, TrainFreeWeights
 from acll.node import DENSE, LEARNED
@@ -88,15 +88,19 @@ class Packing(Method):
         "`conv_small`, and with `unet`, `unetplusplus`, `manet`",
     )
 
-    @model_validator(mode="after")
-    def _of_the_criterion(self) -> Self:
-        learned = self.criterion == "learned"
-        if learned and (self.scope, self.release) != ("layer", "gradual"):
-            key = "scope" if self.scope != "layer" else "release"
-            raise ValueError(f"{key}: {getattr(self, key)} needs `criterion: magnitude`")
-        if not learned and self.reuse == "chosen" and "reuse" in self.model_fields_set:
-            raise ValueError("`reuse: chosen` needs `criterion: learned`: a task chooses by scores")
-        return self
+    @field_validator("scope", "release")
+    @classmethod
+    def _needs_magnitudes(cls, value: str, info: ValidationInfo) -> str:
+        if value in ("global", "channel", "once") and info.data.get("criterion") == "learned":
+            raise ValueError("needs `criterion: magnitude`")
+        return value
+
+    @field_validator("reuse")
+    @classmethod
+    def _needs_scores(cls, value: Reuse, info: ValidationInfo) -> Reuse:
+        if value == "chosen" and info.data.get("criterion") == "magnitude":
+            raise ValueError("needs `criterion: learned`: a task chooses by scores")
+        return value
 
     @property
     def reads(self) -> Reuse:

@@ -82,12 +82,12 @@ class Scored:
 def release_epochs(epochs: float, kept: float) -> float:
     """Return how many epochs the share takes to shrink to what is kept.
 
-    epochs: to LAST_SHARE. A smaller share takes no more; what is missing to it is left out at once.
+    epochs: to LAST_SHARE. What is missing to a smaller share is released at once after them.
     """
     if kept >= TRAINED_SHARE:
         return 0.0
-    way = math.log(kept / TRAINED_SHARE) / math.log(LAST_SHARE / TRAINED_SHARE)
-    return epochs * min(way, 1.0)
+    part = math.log(kept / TRAINED_SHARE) / math.log(LAST_SHARE / TRAINED_SHARE)
+    return epochs * min(1.0, part)
 
 
 def release_learned(

@@ -117,8 +117,7 @@ class LargestScores:
 
     share: in (0, 1]; it may be set anew. free: boolean masks; of what is free and of the rest, the
     weights of earlier tasks, that share each is chosen. None: of all together, at least one.
-    all_earlier: whether
-    all weights of earlier tasks are chosen, instead.
+    all_earlier: whether all weights of earlier tasks are chosen, instead.
 
     Exactly as many are chosen, or, of a tensor with more than SAMPLE weights, about as many: the
     limit is then that of SAMPLE of them.
