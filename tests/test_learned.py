@@ -33,7 +33,6 @@ from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
 from acll.training.evaluate import evaluated
 from acll.training.learned import (
-    REFRESH,
     TRAINED_SHARE,
     Scored,
     release_epochs,
@@ -41,7 +40,15 @@ from acll.training.learned import (
 )
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, FitResult, fit
-from acll.training.masking import LargestScores, MaskedNetwork, masked_state, masks_of, scores_of
+from acll.training.masking import (
+    FEWEST,
+    SAMPLE,
+    LargestScores,
+    MaskedNetwork,
+    masked_state,
+    masks_of,
+    scores_of,
+)
 from acll.training.metrics import score
 from acll.training.release import LAST_SHARE
 from conftest import batches, fit_config, killing, states_equal, tiny_task
@@ -167,17 +174,18 @@ def assert_reads(state, scored, kept):
     free_part=st.sampled_from(["none", "some", "all"]),
     share=st.sampled_from([0.004, 0.1, 0.5, 0.9, 1.0]) | st.floats(1e-6, 1),
     all_earlier=st.booleans(),
+    exact=st.booleans(),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=200, deadline=None)
 def test_of_free_weights_and_of_those_of_earlier_tasks_the_share_with_the_largest_scores_is_chosen(
-    scores, free_part, share, all_earlier, seed
+    scores, free_part, share, all_earlier, exact, seed
 ):
     drawn = torch.rand(len(scores), generator=torch.Generator().manual_seed(seed))
     part = {"none": drawn < 0, "some": drawn < 0.5, "all": drawn >= 0}[free_part]
     worth = torch.tensor(scores).abs().float()
     choose = LargestScores(share, {"w": part.view(1, -1)}, all_earlier)
-    chosen = choose("w", worth)
+    chosen = choose("w", worth, exact)
     assert (chosen.dtype, chosen.shape) == (torch.bool, worth.shape)
     for group, every in ((part, False), (~part, all_earlier)):
         size = int(group.sum())
@@ -185,7 +193,33 @@ def test_of_free_weights_and_of_those_of_earlier_tasks_the_share_with_the_larges
         assert int((chosen & group).sum()) == count
         if 0 < count < size:
             assert worth[chosen & group].min() >= worth[~chosen & group].max()
-    assert torch.equal(choose("w", worth), chosen)
+    assert torch.equal(choose("w", worth, exact), chosen)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.05, LAST_SHARE, 1e-5])
+@pytest.mark.parametrize("free_part", [None, 0.3, 1.0])
+def test_of_a_large_layer_about_the_share_is_chosen_while_it_is_trained(share, free_part):
+    size = 20 * SAMPLE
+    generator = torch.Generator().manual_seed(0)
+    worth = torch.rand(size, generator=generator)
+    free_ones = None
+    if free_part is not None:
+        free_ones = torch.rand(size, generator=generator) < free_part
+    choose = LargestScores(share, None if free_ones is None else {"w": free_ones})
+    about, exactly = (choose("w", worth, exact) for exact in (False, True))
+    groups = [torch.ones(size, dtype=torch.bool)]
+    if free_ones is not None:
+        groups = [group for group in (free_ones, ~free_ones) if bool(group.any())]
+    for group in groups:
+        total, count = int(group.sum()), int((about & group).sum())
+        expected = kept_count(total, 1 - share)
+        assert int((exactly & group).sum()) == expected
+        # four standard deviations of what a limit of SAMPLE weights leaves above it
+        spread = 4 * math.sqrt(share / SAMPLE) * total
+        of_sample = FEWEST <= share * SAMPLE < SAMPLE
+        assert count == pytest.approx(expected, abs=spread if of_sample else 0)
+        if 0 < count < total:
+            assert worth[about & group].min() >= worth[~about & group].max()
 
 
 # --- a whole task
@@ -332,7 +366,7 @@ def test_a_weight_that_is_not_read_comes_back_when_the_loss_falls_with_it():
     split = replace(train, images=images, labels=labels)
     header = replace(header, mean=(0.0,), std=(1.0,))
     worst = torch.tensor([[0.1, 0.1, 0.2, 0.2], [0.2, 0.2, 0.1, 0.1]])
-    masked = MaskedNetwork(network, {name: worst}, LargestScores(0.5), REFRESH)
+    masked = MaskedNetwork(network, {name: worst}, LargestScores(0.5))
     own = TaskLearner(masked, split, split, header, batches(batch_size=3), CPU)
     fixed = {name: torch.zeros(2, 4, dtype=torch.bool)}
     first = masked.start(network.state_dict())
@@ -343,33 +377,32 @@ def test_a_weight_that_is_not_read_comes_back_when_the_loss_falls_with_it():
 # --- masks while it is trained
 
 
-def test_masks_are_made_in_every_tenth_step_and_for_each_validation(monkeypatch):
-    task = small_task(samples=75)  # 25 batches an epoch
+def test_masks_are_made_in_every_step_and_exactly_for_each_validation(monkeypatch):
+    task = small_task(samples=9)  # three batches an epoch
     packed, own = unlearned(), learner(task)
     first = starting_state(packed, "classification", own.network.state_dict())
     which, state = Scored(free(packed, "classification"), "all").begin(own, first, 0)
-    events, make, forward = [], MaskedNetwork.make_masks, MaskedNetwork.forward
-    monkeypatch.setattr(
-        MaskedNetwork, "make_masks", lambda self: (events.append("masks"), make(self))
-    )
+    events, real, forward = [], LargestScores.__call__, MaskedNetwork.forward
+
+    def chosen(self, name, worth, exact):
+        if name == next(iter(packed.owner)):
+            events.append("exact" if exact else "about")
+        return real(self, name, worth, exact)
 
     def passes(self, images):
         events.append("step" if self.training else "validation")
         return forward(self, images)
 
+    monkeypatch.setattr(LargestScores, "__call__", chosen)
     monkeypatch.setattr(MaskedNetwork, "forward", passes)
     fit(which, state, fit_config(2, 0.01, 0), None)
-    steps = [
-        ["step", "masks", *["step"] * (count - 1)] for count in (REFRESH, REFRESH, 25 - 2 * REFRESH)
-    ]
-    an_epoch = [event for part in steps for event in part] + ["validation", "masks"]
-    assert events == an_epoch * 2
+    assert events == [*["step", "about"] * 3, "validation", "exact"] * 2
 
     which.network.eval()
     events.clear()
     for _ in range(3):  # batches of one evaluation
         which.network(torch.zeros(1, 3, 4, 4))
-    assert events == ["validation", "masks", "validation", "validation"]
+    assert events == ["validation", "exact", "validation", "validation"]
 
 
 # --- release
@@ -398,9 +431,9 @@ def test_the_share_shrinks_from_step_to_step_and_ends_at_what_is_kept(monkeypatc
     own = dense(small_task("b", samples=30), packed, reuse=reuse)
     shares, real = [], LargestScores.__call__
 
-    def seen(self, name, worth):
+    def seen(self, *given):
         shares.append(self.share)
-        return real(self, name, worth)
+        return real(self, *given)
 
     monkeypatch.setattr(LargestScores, "__call__", seen)
     state = own.released(kept)
@@ -418,17 +451,16 @@ def test_the_share_shrinks_from_step_to_step_and_ends_at_what_is_kept(monkeypatc
 
 
 def test_a_training_step_of_the_release_has_its_own_share(monkeypatch):
-    own = dense(small_task(samples=60))  # 20 batches an epoch
+    own = dense(small_task(samples=30))  # 10 batches an epoch
     shares, real = [], LargestScores.__call__
     monkeypatch.setattr(
         LargestScores,
         "__call__",
-        lambda self, name, worth: (shares.append(self.share), real(self, name, worth))[1],
+        lambda self, *given: (shares.append(self.share), real(self, *given))[1],
     )
     own.released(LAST_SHARE, fit_config(4, 0.01, 0))  # two epochs of release
-    factor = (LAST_SHARE / TRAINED_SHARE) ** (1 / 40)  # of each step
-    # masks of steps 0 and 10 of each epoch, of its validation, and of the end
-    made = [1, 11, 20, 21, 31, 40, 40]
+    factor = (LAST_SHARE / TRAINED_SHARE) ** (1 / 20)  # of each step
+    made = [*range(1, 11), 10, *range(11, 21), 20, 20]  # each epoch's last is of its validation
     tensors = len(own.scored.free)
     expected = [TRAINED_SHARE * factor**step for step in made for _ in range(tensors)]
     assert shares == pytest.approx(expected)

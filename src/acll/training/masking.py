@@ -14,6 +14,7 @@ from acll.packing.prune import kept_count
 
 SCORES, MASKS = "scores", "masks"  # the parts of a network in training that hold them
 SAMPLE = 2**14  # weights of a tensor, of which a limit is estimated in training
+FEWEST = 50  # of them have to lie above it: a count of n varies by its root
 # name of a tensor, what its weights are worth [N], and whether counts have to be exact → a boolean
 # mask of what is read [N]
 Choose = Callable[[str, Tensor, bool], Tensor]
@@ -119,8 +120,8 @@ class LargestScores:
     weights of earlier tasks, that share each is chosen. None: of all together, at least one.
     all_earlier: whether all weights of earlier tasks are chosen, instead.
 
-    Exactly as many are chosen, or, of a tensor with more than SAMPLE weights, about as many: the
-    limit is then that of SAMPLE of them.
+    Exactly as many are chosen, or, of a tensor with many more than SAMPLE weights, about as many:
+    the limit is then that of a sample, where the share of it is FEWEST weights or more.
     """
 
     def __init__(
@@ -157,16 +158,17 @@ class _Group:
     def largest(self, worth: Tensor, share: float, exact: bool) -> Tensor:
         """Return a mask [N] of the members that are chosen. worth: [N]."""
         self._move(worth.device)
-        if self.every:
+        if self.every or share >= 1:
             return self.members
-        whole = exact or len(self.positions) <= SAMPLE
-        among = self.positions if whole else self.sample
-        count = max(self.fewest, kept_count(len(among), 1 - share))
-        if whole or count == 0:
-            chosen = torch.zeros_like(self.members)
-            chosen[among[worth[among].topk(count, sorted=False).indices]] = True
-            return chosen
-        return (worth >= worth[among].topk(count, sorted=False).values.min()) & self.members
+        if not exact and len(self.sample) < len(self.positions):
+            count = kept_count(len(self.sample), 1 - share)
+            if count >= FEWEST:
+                limit = worth[self.sample].topk(count, sorted=False).values.min()
+                return (worth >= limit) & self.members
+        count = max(self.fewest, kept_count(len(self.positions), 1 - share))
+        chosen = torch.zeros_like(self.members)
+        chosen[self.positions[worth[self.positions].topk(count, sorted=False).indices]] = True
+        return chosen
 
     def _move(self, device: torch.device) -> None:
         if self.members.device != device:
