@@ -18,7 +18,8 @@ from acll.data import prepared
 from acll.data.batches import split_of
 from acll.data.preparation import prepare
 from acll.files import write_json
-from acll.methods.base import Before, TrainFreeWeights
+from acll.methods._free_weights import TrainFreeWeights
+from acll.methods.base import Before
 from acll.networks.spec import Network
 from acll.packing.ownership import State, free, starting_state
 from acll.packing.task_state_file import load_state, save_state

@@ -15,7 +15,8 @@ from typing import Any
 from acll.code import code_of
 from acll.config import tree
 from acll.config.configuration import Configuration
-from acll.methods.base import TrainFreeWeights, TrainingRule
+from acll.methods._free_weights import TrainFreeWeights
+from acll.methods.base import TrainingRule
 from acll.methods.individual import Individual
 from acll.methods.packing import Packing
 from acll.node import DENSE, LEARNED, Node, Run

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
-from acll.methods.base import FreeWeights, Method, TrainFreeWeights
+from acll.methods._free_weights import TrainFreeWeights
+from acll.methods.base import FreeWeights, Method
 from acll.node import DENSE, LEARNED
 from acll.search.settings import Search
 from acll.settings import Criterion, Positive, Release, Reuse, Scope, Share
