@@ -35,7 +35,7 @@ from acll.steps._setup import learner_of, packed_before
 from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
 from acll.training.evaluate import evaluated
-from acll.training.learned import TRAINED_SHARE, Scored, release_learned
+from acll.training.learned import Scored, release_learned
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, fit
 from acll.training.metrics import score, standard_error
@@ -102,7 +102,7 @@ class Dense:
     def whole(self) -> TaskLearner:
         """Return the learner of the dense network."""
         if isinstance(self.way, Scored):
-            return self.way.learner(self.learner, TRAINED_SHARE)
+            return self.way.dense(self.learner)
         return self.learner
 
     def search(self, settings: Search) -> Choice:

@@ -37,6 +37,7 @@ from acll.training.learned import (
     Scored,
     release_epochs,
     release_learned,
+    trained_share,
 )
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, FitResult, fit
@@ -90,7 +91,7 @@ class Dense:
 
     def taught(self, own, distill):
         """The learner that learns from the dense network, too, if `distill` says so."""
-        teacher = self.scored.learner(self.learner, TRAINED_SHARE)
+        teacher = self.scored.dense(self.learner)
         return distilled(own, teacher, self.state) if distill else own
 
     def released(self, kept, config=CONFIG, distill=False, checkpoint=None):
@@ -408,20 +409,40 @@ def test_masks_are_made_in_every_step_and_exactly_for_each_validation(monkeypatc
 # --- release
 
 
+def test_of_given_weights_a_task_reads_all_while_it_is_trained(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(build(SMALL, "classification", 2, 77).encoder.state_dict(), path)
+    spec = SMALL.model_copy(update={"weights": str(path)})
+    assert trained_share(learner(tiny_task("a"), spec).network) == 1.0
+    own = learner(tiny_task("a"), spec)
+    scored = Scored(free(unlearned(spec), "classification"), "all")
+    which, state = scored.begin(own, own.network.state_dict(), 0)
+    fitted = fit(which, state, fit_config(1, 0.01, 0), dict(scored.free))
+    assert all(bool(mask.all()) for mask in masks_of(fitted.state).values())
+    assert trained_share(learner(tiny_task("a")).network) == TRAINED_SHARE
+
+
 def test_a_release_takes_as_long_as_its_share_is_far():
-    assert [release_epochs(6, kept) for kept in (TRAINED_SHARE, 0.7, 1.0)] == [0, 0, 0]
-    assert release_epochs(6, LAST_SHARE) == pytest.approx(6)
-    assert release_epochs(6, math.sqrt(TRAINED_SHARE * LAST_SHARE)) == pytest.approx(3)
-    assert release_epochs(6, 0.05) == pytest.approx(3)
+    first = TRAINED_SHARE
+    assert [release_epochs(6, first, kept) for kept in (first, 0.7, 1.0)] == [0, 0, 0]
+    assert release_epochs(6, first, LAST_SHARE) == pytest.approx(6)
+    assert release_epochs(6, first, math.sqrt(first * LAST_SHARE)) == pytest.approx(3)
+    assert release_epochs(6, 1.0, math.sqrt(LAST_SHARE)) == pytest.approx(3)
+    assert release_epochs(6, 1.0, 0.9) > 0  # where all was read
 
 
-@given(one=st.floats(1e-9, 1), other=st.floats(1e-9, 1), epochs=st.floats(0.1, 100))
+@given(
+    one=st.floats(1e-9, 1),
+    other=st.floats(1e-9, 1),
+    epochs=st.floats(0.1, 100),
+    first=st.sampled_from([TRAINED_SHARE, 1.0]),
+)
 @settings(max_examples=100, deadline=None)
 def test_a_smaller_share_takes_a_longer_release_and_none_takes_more_than_there_are(
-    one, other, epochs
+    one, other, epochs, first
 ):
-    few, many = sorted((one, other))
-    assert 0 <= release_epochs(epochs, many) <= release_epochs(epochs, few) <= epochs * (1 + 1e-9)
+    few, many = (release_epochs(epochs, first, kept) for kept in sorted((one, other)))
+    assert 0 <= many <= few <= epochs * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("reuse", ["chosen", "all"])

@@ -15,7 +15,7 @@ from acll.seeds import derived
 from acll.settings import Release
 from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
-from acll.training.learned import TRAINED_SHARE, Scored, release_epochs, release_learned
+from acll.training.learned import Scored, release_epochs, release_learned, trained_share
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, FitResult, OnValidation, TrainingError, fit, steps_of
 from acll.training.metrics import EvalResult, score, standard_error
@@ -57,7 +57,7 @@ class Retraining:
     def dense(self) -> TaskLearner:
         """Return the learner of the trained state, before anything is released."""
         if isinstance(self.way, Scored):
-            return self.way.learner(self.learner, TRAINED_SHARE)
+            return self.way.dense(self.learner)
         return self.learner
 
     def taught(self, learner: TaskLearner) -> TaskLearner:
@@ -70,7 +70,8 @@ class Retraining:
         if first is None:
             return 0.0
         if isinstance(self.way, Scored):
-            own = release_epochs(first.epochs, kept)
+            share = trained_share(self.learner.network)
+            own = release_epochs(first.epochs, share, kept)
             return _whole(own, self.learner) if own else 0.0
         path = ReleasePath(self.way, first.epochs * self.learner.batches())
         return path.step_of(kept) / self.learner.batches()

@@ -20,7 +20,7 @@ from acll.steps._run import run_step
 from acll.steps._setup import free_of, learner_of, pruned_header
 from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
-from acll.training.learned import TRAINED_SHARE, Scored, release_learned
+from acll.training.learned import Scored, release_learned
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig
 from acll.training.release import Pruning, release
@@ -98,7 +98,7 @@ def _by_scores(
     scored = Scored(dense.free, params.reuse)
 
     def taught(own: TaskLearner) -> TaskLearner:
-        teacher = scored.learner(learner, TRAINED_SHARE)
+        teacher = scored.dense(learner)
         return distilled(own, teacher, dense.state) if params.distill else own
 
     state = release_learned(learner, dense.state, scored, 1 - ratio, config, taught, checkpoint)

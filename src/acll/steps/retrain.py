@@ -13,7 +13,7 @@ from acll.steps._run import run_step
 from acll.steps._setup import learner_of, packed_at, task_record
 from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
-from acll.training.learned import TRAINED_SHARE, Scored
+from acll.training.learned import Scored
 from acll.training.loop import FitConfig, FitResult, fit
 
 
@@ -49,7 +49,7 @@ def main(
             kept = 1 - header["choice"]["ratio"]
             own, may_move = scored.learner(learner, kept), dict(scored.free)
         if dense:
-            teacher = scored.learner(learner, TRAINED_SHARE) if scored is not None else learner
+            teacher = scored.dense(learner) if scored is not None else learner
             own = distilled(own, teacher, load_state(final_of(dense, ())[0])[0])
         config = FitConfig(params.schedule, node.seed_for("retrain"), label=name)
         given = content_key(key, pruned, *dense, parent, train)

@@ -3,8 +3,9 @@ of them that shrinks.
 
 As in winning subnetworks (Kang et al., ICML 2022), scores and weights are learned together from the
 first step on, and of each layer the weights with the largest scores are read. There the share is
-fixed. Here a task is trained with TRAINED_SHARE; the share then shrinks to what is kept, while
-training goes on. A weight that is not read can come back as long as scores are learned.
+fixed. Here a task is trained with a quarter, or, where the network starts from given weights, with
+all; the share then shrinks to what is kept, while training goes on. A weight that is not read can
+come back as long as scores are learned.
 """
 
 import math
@@ -15,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from acll.networks.build import TaskNetwork
 from acll.packing.ownership import State
 from acll.settings import Reuse
 from acll.training.checkpoint import Checkpoint, snapshot
@@ -34,6 +36,15 @@ from acll.training.release import LAST_SHARE
 TRAINED_SHARE = 0.25
 
 
+def trained_share(network: TaskNetwork) -> float:
+    """Return the share of the weights of each layer that a task reads while it is trained.
+
+    Of given weights it reads all: without three quarters of them, they are worth little.
+    """
+    assert network.built_from is not None
+    return TRAINED_SHARE if network.built_from.weights == "none" else 1.0
+
+
 @dataclass(frozen=True)
 class Scored:
     """What is free, and whether a task also chooses what it reads of earlier tasks' weights.
@@ -47,7 +58,7 @@ class Scored:
     def begin(
         self, learner: TaskLearner, start: Mapping[str, Tensor], seed: int
     ) -> tuple[TaskLearner, State]:
-        """Return the learner of a training with TRAINED_SHARE, and the state it begins with.
+        """Return the learner of a training before the release, and the state it begins with.
 
         start: of the task's network. seed: of scores that are drawn.
         """
@@ -55,7 +66,7 @@ class Scored:
         scores = {
             name: first_scores(learner.network, name, start[name], generator) for name in self.free
         }
-        own = self._learner(learner, TRAINED_SHARE, scores)
+        own = self._learner(learner, trained_share(learner.network), scores)
         return own, cast(MaskedNetwork, own.network).start(start)
 
     def learner(self, learner: TaskLearner, share: float) -> TaskLearner:
@@ -66,6 +77,10 @@ class Scored:
         """
         scores = {name: torch.zeros(mask.shape) for name, mask in self.free.items()}
         return self._learner(learner, share, scores)
+
+    def dense(self, learner: TaskLearner) -> TaskLearner:
+        """Return a learner of the dense network, as `learner` would."""
+        return self.learner(learner, trained_share(learner.network))
 
     def choose(self, share: float) -> LargestScores:
         """Return what chooses a share."""
@@ -81,15 +96,14 @@ class Scored:
         return masked_state(state), keep
 
 
-def release_epochs(epochs: float, kept: float) -> float:
-    """Return how many epochs the share takes to shrink to what is kept.
+def release_epochs(epochs: float, first: float, kept: float) -> float:
+    """Return how many epochs the share takes to shrink from the first to what is kept.
 
     epochs: to LAST_SHARE. What is missing to a smaller share is released at once after them.
     """
-    if kept >= TRAINED_SHARE:
+    if kept >= first:
         return 0.0
-    part = math.log(kept / TRAINED_SHARE) / math.log(LAST_SHARE / TRAINED_SHARE)
-    return epochs * min(1.0, part)
+    return epochs * min(1.0, math.log(kept / first) / math.log(LAST_SHARE / first))
 
 
 def release_learned(
@@ -107,9 +121,9 @@ def release_learned(
     LAST_SHARE; of it so much is made as is needed. taught: returns a learner with the loss of the
     release. Raises TrainingError.
     """
-    own = scored.learner(learner, TRAINED_SHARE)
+    own = scored.dense(learner)
     network = cast(MaskedNetwork, own.network)
-    epochs = release_epochs(config.epochs, kept)
+    epochs = release_epochs(config.epochs, trained_share(learner.network), kept)
     if epochs:
         shrinking = _Shrinking(own, scored, config.epochs * learner.batches(), kept)
         config = replace(config.of_length(epochs), keep_state=False)  # it is in the network
@@ -125,17 +139,19 @@ def release_learned(
 class _Shrinking:
     """The share that is read during a release: in each step smaller by the same factor.
 
-    steps: how many training steps there are from TRAINED_SHARE to LAST_SHARE. kept: it ends there.
+    learner: of the dense network. steps: how many training steps there are to LAST_SHARE. kept: it
+    ends there.
     """
 
     def __init__(self, learner: TaskLearner, scored: Scored, steps: float, kept: float) -> None:
         network = cast(MaskedNetwork, learner.network)
         self.choose = cast(LargestScores, network.choose)
+        self.first = self.choose.share
         self.keep = {name: mask.cpu() for name, mask in scored.free.items()}
         self.steps, self.kept, self.reuse = steps, kept, scored.reuse
 
     def __str__(self) -> str:
-        numbers = f"{TRAINED_SHARE} {LAST_SHARE} {self.steps} {self.kept}"
+        numbers = f"{self.first} {LAST_SHARE} {self.steps} {self.kept}"
         return f"learned {numbers} {self.reuse}"
 
     def progress(self) -> dict[str, Any]:
@@ -148,6 +164,6 @@ class _Shrinking:
     def advance(self, step: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
         """Set the share of a step. What may move stays the same."""
         part = (step + 1) / self.steps
-        share = TRAINED_SHARE * (LAST_SHARE / TRAINED_SHARE) ** part
+        share = self.first * (LAST_SHARE / self.first) ** part
         self.choose.share = max(self.kept, share)
         return False
