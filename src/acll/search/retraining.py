@@ -64,6 +64,10 @@ class Retraining:
         """Return a learner that learns from the trained state, too, if `distill` says so."""
         return distilled(learner, self.dense(), self.state) if self.distill else learner
 
+    def trained_share(self) -> float:
+        """Return the share of the weights that the dense network reads."""
+        return trained_share(self.learner.network) if isinstance(self.way, Scored) else 1.0
+
     def release_epochs(self, kept: float) -> float:
         """Return how many epochs the release of all but a kept share takes."""
         first, _ = self.parts()
@@ -163,9 +167,18 @@ def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTr
     )
     _, second = retraining.parts()
 
+    def dense_as_it_is(kept: float, threshold: float) -> Measured:
+        measured = _of_dense(retraining.dense(), retraining.state)
+        if on_held is not None and holds(measured.score, threshold):
+            state, keep = trials.end(dict(retraining.state), {})
+            on_held(kept, FitResult(state, measured.score, 0), keep)
+        return measured
+
     def run_trial(kept: float, threshold: float | None) -> Measured:
         if threshold is None:
             return _of_dense(retraining.dense(), retraining.state)
+        if isinstance(way, Scored) and kept == 1 - (1 - retraining.trained_share()):
+            return dense_as_it_is(kept, threshold)
         results: dict[int, EvalResult] = {}  # by epoch, from 1 on
         try:
             learner, start, may_move = trials.begin(kept)
@@ -252,6 +265,7 @@ def search_task(
         distill=retraining.distill,
         release_epochs=retraining.release_epochs,
         one_release=isinstance(retraining.way, Pruning),
+        trained_share=retraining.trained_share(),
         retrain_epochs=second.epochs,
         cap=cap,
         free=sum(int(mask.sum()) for mask in retraining.way.free.values()),

@@ -44,6 +44,7 @@ class SearchTask:
     distill: bool
     release_epochs: Callable[[float], float]
     one_release: bool
+    trained_share: float  # that the dense network reads: 1 where it reads all
     retrain_epochs: float
     cap: float | None
     free: int
@@ -122,6 +123,8 @@ class _Search:
         self.of_dense = self.threshold
         if self.settings.prefer == "score":
             self._try_most()
+        elif self.task.trained_share <= self.limit and self.task.trained_share < 1:
+            self._try(self.task.trained_share)  # the dense network as it is
         while (share := self._next()) is not None:
             self._try(share)
         return self._choice()
@@ -311,6 +314,8 @@ class _Search:
         following = min(self._held(), key=lambda trial: trial.kept_share, default=None)
         if following is None:
             return spent
+        if following.epochs_run == 0:  # the dense network; a fixed ratio would need one trial
+            return spent - max(trial.cost for trial in self.trials)
         released = self.task.release_epochs(following.kept_share)
         return spent - self._cost(released, following.epochs_run)
 
