@@ -44,11 +44,11 @@ class SearchTask:
     distill: bool
     release_epochs: Callable[[float], float]
     one_release: bool
-    trained_share: float  # that the dense network reads: 1 where it reads all
     retrain_epochs: float
     cap: float | None
     free: int
     seed: int
+    trained_share: float = 1.0  # that the dense network reads
 
 
 @dataclass(frozen=True)

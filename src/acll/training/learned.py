@@ -3,7 +3,7 @@ of them that shrinks.
 
 As in winning subnetworks (Kang et al., ICML 2022), scores and weights are learned together from the
 first step on, and of each layer the weights with the largest scores are read. There the share is
-fixed. Here a task is trained with a quarter, or, where the network starts from given weights, with
+fixed. Here a task is trained with a tenth, or, where the network starts from given weights, with
 all; the share then shrinks to what is kept, while training goes on. A weight that is not read can
 come back as long as scores are learned.
 """
@@ -38,7 +38,7 @@ TRAINED_SHARE = 0.1
 def trained_share(network: TaskNetwork) -> float:
     """Return the share of the weights of each layer that a task reads while it is trained.
 
-    Of given weights it reads all: without three quarters of them, they are worth little.
+    Of given weights it reads all: without most of them they are worth little.
     """
     assert network.built_from is not None
     return TRAINED_SHARE if network.built_from.weights == "none" else 1.0
