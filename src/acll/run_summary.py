@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from acll.data.root import make_command
 from acll.files import free_space
 
 _LITTLE = 2**24  # bytes: with so few left a disk may have been full
@@ -47,7 +48,7 @@ def what_to_do(said: Sequence[str], name: str) -> str:
 
     said: what its steps have said. name: of its configuration.
     """
-    run = f"`make run CONFIG={name}`"
+    run = f"`{make_command('run', name)}`"
     if any(": damaged: " in line for line in said):
         repair = f"`make repair CONFIG={name}`"
         return f"{repair} puts back, or makes again, what is damaged; {run} would not"
