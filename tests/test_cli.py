@@ -22,11 +22,11 @@ from safetensors.torch import save_file
 import acll
 from acll.cli.main import main
 from acll.config.reference import reference
-from acll.data.root import make_command
 from acll.networks.build import build as build_network
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing import packed_file
 from acll.packing.ownership import commit_finetuned, digest, task_state_dict
+from acll.run_summary import make_command
 from conftest import ROOT, learn, tiny_packed, tiny_task
 from datasets import pets
 from test_packing import networks

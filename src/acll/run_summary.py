@@ -1,5 +1,7 @@
 """What a run has to say at its end."""
 
+import os
+import shlex
 import shutil
 import sys
 from collections import Counter
@@ -7,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from acll.data.root import make_command
+from acll.data.root import ROOT_KEY
 from acll.files import free_space
 
 _LITTLE = 2**24  # bytes: with so few left a disk may have been full
@@ -41,6 +43,15 @@ def errors_of_steps(logs: Iterable[str]) -> list[str]:
         lines += [f"{job}: {line}" for line in errors or said[-1:] or ["has said nothing"]]
         lines.append(f"  log: results/{Path.cwd().name}/{path}")
     return lines
+
+
+def make_command(target: str, name: str) -> str:
+    """Return what to type for a target of the Makefile, with the place of raw data if one is given.
+
+    name: of the configuration.
+    """
+    place = os.environ.get(ROOT_KEY)
+    return f"make {target} CONFIG={name}" + (f" DATA={shlex.quote(place)}" if place else "")
 
 
 def what_to_do(said: Sequence[str], name: str) -> str:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from acll.cli.checkout import checkout_of, refuse_elsewhere, tell_not_here
 from acll.config.checks import ConfigurationError, load_configuration
-from acll.data.root import make_command
 from acll.errors import UserError
+from acll.run_summary import make_command
 
 if TYPE_CHECKING:
     from acll.data.sources.torchvision import Torchvision

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 from pathlib import Path
 
 ROOT_KEY = "ACLL_DATA_ROOT"
@@ -16,15 +15,6 @@ def data_root(default: str = "data") -> Path:
     """
     path = Path(os.environ.get(ROOT_KEY, default))
     return path.expanduser() if path.parts[:1] == ("~",) else path
-
-
-def make_command(target: str, name: str) -> str:
-    """Return what to type for a target of the Makefile, with the place of raw data if one is given.
-
-    name: of the configuration.
-    """
-    place = os.environ.get(ROOT_KEY)
-    return f"make {target} CONFIG={name}" + (f" DATA={shlex.quote(place)}" if place else "")
 
 
 def networks_channels(task: str) -> list[int]:
