@@ -26,6 +26,7 @@ from acll.networks.build import build as build_network
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing import packed_file
 from acll.packing.ownership import commit_finetuned, digest, task_state_dict
+from acll.run_summary import make_command
 from conftest import ROOT, learn, tiny_packed, tiny_task
 from datasets import pets
 from test_packing import networks
@@ -371,7 +372,8 @@ def test_check_decodes_images_if_asked_and_says_if_not(checkout, tmp_path, capsy
     path = checkout(source="image_folder", path="pets")
     pets(tmp_path / "data")
     main(["check", str(path)])
-    said = "what is in images and masks; `make check CONFIG=mine IMAGES=1` decodes them all"
+    again = make_command("check", "mine")
+    said = f"what is in images and masks; `{again} IMAGES=1` decodes them all"
     assert said in capsys.readouterr().out
     main(["check", str(path), "--images"])
     output = capsys.readouterr().out
@@ -517,6 +519,9 @@ def test_inspect_gives_people_a_table_and_programs_json_with_bytes_that_are_thos
     main(["inspect", str(network / "two.safetensors"), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert [task["name"] for task in found["tasks"]] == ["digits", "streets"]
+    assert 0 < found["free"] < found["weights"]
+    free = f"{found['free']:,} free ({found['free'] / found['weights']:.1%})"
+    assert f"{found['weights']:,} shared weights, {free}; " in out
     assert found["bytes"] == (network / "two.safetensors").stat().st_size
     assert found["tasks"][1]["bytes_of_first"] == pytest.approx(found["bytes"], rel=0.01)
     assert found["tasks"][0]["bytes_of_first"] == pytest.approx(

@@ -15,10 +15,17 @@ import psutil
 import pytest
 from PIL import Image
 
-from checkouts import SMALL, checkout, ended
+from checkouts import SMALL, Checkout, checkout, ended
 from snakemake_logger_plugin_acll.progress import Progress, last_line, warnings_in
 
 pytestmark = pytest.mark.slow
+
+
+def goes_on(own: Checkout) -> str:
+    """What is said of a run that stopped: the command has the place of raw data."""
+    return f"`make run CONFIG=small DATA={own.data}` goes on where this stopped"
+
+
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -95,7 +102,7 @@ def test_a_terminal_shows_what_runs_and_ctrl_c_ends_it_in_two_seconds_with_a_lin
     assert [process for process in at_work if works(process)] == []
     # the display may have been drawn once more before
     *_, last = [line for line in ESCAPES.sub("", terminal.said).splitlines() if line.strip()]
-    assert last == "interrupted: `make run CONFIG=small` goes on where this stopped"
+    assert last == f"interrupted: {goes_on(own)}"
     own.write(SMALL)
     assert "train small/learned/seed0/a" in ended(own.make("run", "small"))
 
@@ -154,7 +161,7 @@ def test_a_job_that_fails_is_named_with_its_reason_and_its_log_and_nothing_else(
         r"train/small/learned/seed0/\w+: error: .* lower the learning rate", rest[0]
     )
     assert re.fullmatch(r"  log: results/small/logs/train/small/learned/seed0/\w+\.log", rest[1])
-    assert "mend this, and `make run CONFIG=small` goes on where this stopped" in rest
+    assert f"mend this, and {goes_on(own)}" in rest
     assert len(rest) <= 8, text
     assert (own.folder / rest[1].removeprefix("  log: ")).is_file()
 
@@ -180,7 +187,7 @@ def test_faults_of_all_tasks_are_told_by_one_run_and_nothing_else_begins_after_t
     for task in ("a", "c"):
         assert f"prepare/{task}: error: " in text
     assert ended(text) == ["prepare b"]
-    assert text.count("mend this, and `make run CONFIG=small` goes on where this stopped") == 1
+    assert text.count(f"mend this, and {goes_on(own)}") == 1
 
 
 def test_the_display_reads_logs_that_are_absent_growing_or_of_other_bytes(tmp_path):

@@ -95,7 +95,9 @@ def with_silent_filters(network: nn.Module, images: torch.Tensor, share: float =
 
 # the largest ones take seconds each
 TRIED = [
-    pytest.param(name, marks=pytest.mark.slow if name in ("vgg16_bn", "upernet") else [])
+    pytest.param(
+        name, marks=pytest.mark.slow if name in ("vgg16_bn", "upernet", "densenet121") else []
+    )
     for name in NETWORKS
 ]
 

@@ -87,8 +87,12 @@ def test_earlier_times_come_from_benchmarks(tmp_path):
     assert earlier_seconds(tmp_path / "absent") == {}
 
 
-def test_after_a_run_that_failed_the_command_that_helps_is_named():
+def test_after_a_run_that_failed_the_command_that_helps_is_named(monkeypatch):
+    monkeypatch.delenv("ACLL_DATA_ROOT", raising=False)
     damaged = "evaluate/a: error: nodes/a/network.safetensors: damaged: it does not agree"
     assert "`make repair CONFIG=x`" in what_to_do(["train/b: error: no", damaged], "x")
     assert what_to_do(["b: error: no"], "x").startswith("mend this, and `make run CONFIG=x`")
     assert what_to_do(["train/b: Killed"], "x").startswith("`make run CONFIG=x` goes on")
+    monkeypatch.setenv("ACLL_DATA_ROOT", "/my images")  # of DATA="/my images"
+    again = "`make run CONFIG=x DATA='/my images'` goes on"
+    assert what_to_do(["train/b: Killed"], "x").startswith(again)

@@ -21,6 +21,8 @@ NODE = "nodes/small/half/seed0/a"
 ENDS = {"tables", "figures"}
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
+pytestmark = pytest.mark.slow  # all of them need a run that is finished and shared
+
 
 def small(**changes) -> dict:
     return copy.deepcopy(SMALL) | changes
@@ -101,7 +103,6 @@ def test_what_was_cut_changed_or_deleted_is_named_whatever_its_time(clone):
     assert "3 of 45" in clone.make("share", "small", fails=True)
 
 
-@pytest.mark.slow
 def test_repair_puts_back_from_the_cache_what_was_broken_and_runs_nothing(clone):
     before = contents(clone.results("small"))
     break_files(clone.results("small"))
@@ -111,7 +112,6 @@ def test_repair_puts_back_from_the_cache_what_was_broken_and_runs_nothing(clone)
     assert contents(clone.results("small")) == before
 
 
-@pytest.mark.slow
 def test_repair_puts_back_from_the_remote_where_the_cache_is_empty(clone):
     before = contents(clone.results("small"))
     break_files(clone.results("small"))
@@ -120,7 +120,6 @@ def test_repair_puts_back_from_the_remote_where_the_cache_is_empty(clone):
     assert contents(clone.results("small")) == before
 
 
-@pytest.mark.slow
 def test_repair_makes_again_what_no_cache_and_no_remote_has_and_nothing_else(clone):
     before = contents(clone.results("small"))
     clone.run("dvc", "remote", "modify", "store", "url", str(clone.folder / "gone"))
@@ -138,7 +137,6 @@ def test_repair_makes_again_what_no_cache_and_no_remote_has_and_nothing_else(clo
     assert "all as this commit would make them" in text
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     not Path(SSHD).exists(), reason="there is no sshd, so no ssh remote can be set up to be away"
 )
@@ -152,7 +150,6 @@ def test_repair_changes_nothing_where_it_cannot_ask_the_remote(clone):
     assert contents(clone.results("small")) == before
 
 
-@pytest.mark.slow
 def test_repair_brings_back_lost_records(clone):
     before = contents(clone.results("small"))
     shutil.rmtree(clone.results("small") / ".snakemake")
@@ -162,7 +159,6 @@ def test_repair_brings_back_lost_records(clone):
     assert contents(clone.results("small")) == before
 
 
-@pytest.mark.slow
 def test_stale_results_are_named_with_the_value_that_changed_and_repair_runs_them(clone):
     other = small()
     other["tasks"]["b"]["training"] = {"epochs": 1}
@@ -183,7 +179,6 @@ def test_an_edited_step_makes_its_results_stale(clone):
     assert "8 of 45 results are not as this commit would make them (8 stale)" in text
 
 
-@pytest.mark.slow
 def test_results_of_other_code_are_kept_shared_and_left_alone_by_runs(clone, tmp_path):
     path = clone.folder / "src/acll/training/loop.py"
     path.write_text(path.read_text() + "\n_EDITED = True\n")
@@ -220,7 +215,6 @@ def test_before_anything_has_run_verify_says_what_brings_results(origin, tmp_pat
 # from colleague to colleague
 
 
-@pytest.mark.slow
 def test_looking_at_tables_alone_costs_no_file_whatever_comes_next(origin, tmp_path):
     own = origin.clone(tmp_path / "clone")
     before = known_to_dvc(own)
@@ -246,7 +240,6 @@ def test_looking_at_tables_alone_costs_no_file_whatever_comes_next(origin, tmp_p
     own.make("pull", "small")
 
 
-@pytest.mark.slow
 def test_part_of_the_results_in_their_own_place_is_never_taken_for_the_whole(origin, tmp_path):
     own = origin.clone(tmp_path / "clone")
     before = known_to_dvc(own)
@@ -293,7 +286,6 @@ def test_files_of_ones_own_are_named_and_left_alone(clone):
     assert own.read_text() == "mine"
 
 
-@pytest.mark.slow
 def test_final_networks_have_short_names_which_are_none_of_dvcs(clone):
     name = "results/small/networks/one-half-seed0.safetensors"
     link = clone.folder / name
@@ -320,7 +312,6 @@ def test_pull_before_anybody_has_shared_says_so(origin, tmp_path):
     assert "dvc.lock: knows no results of 'tiny'" in own.make("pull", fails=True)
 
 
-@pytest.mark.slow
 def test_two_colleagues_who_ran_different_things_merge(origin, tmp_path):
     """As the README says: take one side of dvc.lock, pull it, rerun what is missing."""
     bare = tmp_path / "bare.git"
@@ -381,7 +372,6 @@ def ssh_server(tmp_path):
     server.wait()
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     not Path(SSHD).exists(), reason="there is no sshd; `apt-get install openssh-server` brings it"
 )
@@ -407,7 +397,6 @@ def test_a_clone_with_an_ssh_remote_has_nothing_to_do(origin, ssh_server, tmp_pa
 # cleaning
 
 
-@pytest.mark.slow
 def test_what_the_configuration_no_longer_names_is_listed_and_then_removed(clone):
     assert "nothing but what the configuration names" in clone.make("leftovers", "small")
     results = clone.results("small")
@@ -441,7 +430,6 @@ def test_what_the_configuration_no_longer_names_is_listed_and_then_removed(clone
 # one run at a time
 
 
-@pytest.mark.slow
 def test_of_two_runs_at_once_the_second_refuses_and_nothing_is_damaged(clone):
     longer = small()
     longer["tasks"]["b"]["training"] = {"epochs": 450}

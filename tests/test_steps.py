@@ -328,7 +328,7 @@ def test_a_step_ends_with_its_message_alone_and_exit_code_one_and_writes_nothing
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
         f"error: {tmp_path}/absent: there is no such folder; set data_root, or say where it is "
-        "with DATA=…"
+        "with DATA=… (without make: ACLL_DATA_ROOT=…)"
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -1,5 +1,7 @@
 """What a run has to say at its end."""
 
+import os
+import shlex
 import shutil
 import sys
 from collections import Counter
@@ -7,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from acll.data.root import ROOT_KEY
 from acll.files import free_space
 
 _LITTLE = 2**24  # bytes: with so few left a disk may have been full
@@ -42,12 +45,21 @@ def errors_of_steps(logs: Iterable[str]) -> list[str]:
     return lines
 
 
+def make_command(target: str, name: str) -> str:
+    """Return what to type for a target of the Makefile, with the place of raw data if one is given.
+
+    name: of the configuration.
+    """
+    place = os.environ.get(ROOT_KEY)
+    return f"make {target} CONFIG={name}" + (f" DATA={shlex.quote(place)}" if place else "")
+
+
 def what_to_do(said: Sequence[str], name: str) -> str:
     """Return what to type after a run that failed.
 
     said: what its steps have said. name: of its configuration.
     """
-    run = f"`make run CONFIG={name}`"
+    run = f"`{make_command('run', name)}`"
     if any(": damaged: " in line for line in said):
         repair = f"`make repair CONFIG={name}`"
         return f"{repair} puts back, or makes again, what is damaged; {run} would not"

@@ -60,12 +60,12 @@ def _inspected(whole: dict[str, Any]) -> str:
     mean IoU is a segmentation.
     """
     network = ", ".join(f"{key} {value}" for key, value in whole["network"].items())
-    share = whole["free"] / whole["weights"] if whole["weights"] else 0.0
+    free_share = whole["free"] / whole["weights"] if whole["weights"] else 0.0
     widths = {task["name"]: task["width"] for task in whole["tasks"] if task["grew"]}
     unread = {task["name"]: share for task in whole["tasks"] if (share := task["unread_share"])}
     lines = [
         f"{network}; method {whole['method']}, seed {whole['seed']}",
-        f"{whole['weights']:,} shared weights, {whole['free']:,} free ({share:.1%}); "
+        f"{whole['weights']:,} shared weights, {whole['free']:,} free ({free_share:.1%}); "
         f"{whole['bytes']:,} bytes",
         *([f"it grew {grown_words(widths)}"] if widths else []),
         *([f"of the weights of earlier tasks, {_unread(unread)}"] if unread else []),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from acll.cli.checkout import checkout_of, refuse_elsewhere, tell_not_here
 from acll.config.checks import ConfigurationError, load_configuration
 from acll.errors import UserError
+from acll.run_summary import make_command
 
 if TYPE_CHECKING:
     from acll.data.sources.torchvision import Torchvision
@@ -41,8 +42,8 @@ def check(path: Path, images: bool) -> None:
         return
     if not images:
         print(
-            f"not looked at: what is in images and masks; `make check CONFIG={name} IMAGES=1` "
-            "decodes them all"
+            "not looked at: what is in images and masks; "
+            f"`{make_command('check', name)} IMAGES=1` decodes them all"
         )
         return
     faults = []
@@ -219,7 +220,8 @@ def run(path: Path, verbose: bool) -> None:
     from acll.cli.interrupts import end_on_interrupt
     from acll.run_settings import MARK, NO_RUN
 
-    end_on_interrupt(f"interrupted: `make run CONFIG={path.stem}` goes on where this stopped")
+    again = make_command("run", path.stem)
+    end_on_interrupt(f"interrupted: `{again}` goes on where this stopped")
     refuse_elsewhere(path)
     root, name = checkout_of(path)
     verbosity = ["--logger-acll-verbose"] if verbose else []
@@ -235,7 +237,7 @@ def run(path: Path, verbose: bool) -> None:
         has_run = mark.exists()
     if code < 0:
         how = signal.Signals(-code).name
-        raise UserError(f"the run was ended by {how}; `make run CONFIG={name}` goes on")
+        raise UserError(f"the run was ended by {how}; `{again}` goes on")
     if code:  # the run has said why
         sys.exit(1)
     if not has_run:

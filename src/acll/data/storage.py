@@ -118,7 +118,8 @@ def missing(path: Path) -> DataError:
     if gone is not None:
         hint = f", nor a folder {gone}"
     return DataError(
-        f"{path}: there is no such {what}{hint}; set data_root, or say where it is with DATA=…"
+        f"{path}: there is no such {what}{hint}; set data_root, or say where it is with DATA=… "
+        "(without make: ACLL_DATA_ROOT=…)"
     )
 
 
