@@ -323,7 +323,7 @@ def test_a_task_without_a_free_weight_learns_with_what_earlier_ones_own():
 
 
 def test_scores_are_drawn_from_the_seed_and_learned():
-    packed, own = unlearned(), learner(small_task())
+    packed, own = unlearned(SMALL), learner(tiny_task("a"), SMALL)
     first = starting_state(packed, "classification", own.network.state_dict())
     scored = Scored(free(packed, "classification"), "all")
     one, same, other = (scored.begin(own, first, seed) for seed in (1, 1, 2))

@@ -15,7 +15,13 @@ from acll.seeds import derived
 from acll.settings import Release
 from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
-from acll.training.learned import Scored, release_epochs, release_learned, trained_share
+from acll.training.learned import (
+    Scored,
+    as_trained,
+    release_epochs,
+    release_learned,
+    trained_share,
+)
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, FitResult, OnValidation, TrainingError, fit, steps_of
 from acll.training.metrics import EvalResult, score, standard_error
@@ -177,7 +183,7 @@ def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTr
     def run_trial(kept: float, threshold: float | None) -> Measured:
         if threshold is None:
             return _of_dense(retraining.dense(), retraining.state)
-        if isinstance(way, Scored) and kept == 1 - (1 - retraining.trained_share()):
+        if isinstance(way, Scored) and as_trained(task.network, kept):
             return dense_as_it_is(kept, threshold)
         results: dict[int, EvalResult] = {}  # by epoch, from 1 on
         try:

@@ -115,7 +115,7 @@ class _Search:
 
     def result(self) -> Choice:
         """Run the whole search and return what it decided."""
-        self.reference = self._run_trial(REFERENCE, 1.0)
+        self.reference = self._run_trial(REFERENCE, self.task.trained_share)
         bounds = (self.settings.min_tolerance, self.settings.max_tolerance)
         self.tolerance = tolerance_of(self.reference.standard_error, self.settings.z, *bounds)
         self.threshold = self.reference.score - self.tolerance

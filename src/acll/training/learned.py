@@ -44,6 +44,16 @@ def trained_share(network: TaskNetwork) -> float:
     return TRAINED_SHARE if network.built_from.weights == "none" else 1.0
 
 
+def as_trained(network: TaskNetwork, kept: float) -> bool:
+    """Return whether a task keeps what it reads while it is trained.
+
+    Then nothing is released, and the dense network is the result. Where it reads all, it is only a
+    beginning.
+    """
+    share = trained_share(network)
+    return share < 1 and math.isclose(kept, share)
+
+
 @dataclass(frozen=True)
 class Scored:
     """What is free, and whether a task also chooses what it reads of earlier tasks' weights.
