@@ -25,7 +25,6 @@ from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig
 from acll.training.release import Pruning, release
 
-
 # the state after the release, masks of what is kept so far, and what else the header says
 Released = tuple[State, State, dict[str, Any]]
 
