@@ -33,7 +33,7 @@ from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
 from acll.training.evaluate import evaluated
 from acll.training.learned import (
-    TRAINED_SHARE,
+    LEAST_READ,
     Scored,
     release_epochs,
     release_learned,
@@ -331,7 +331,7 @@ def test_scores_are_drawn_from_the_seed_and_learned():
     for name, value in scores_of(one[1]).items():
         assert not torch.equal(value, scores_of(other[1])[name])
     after = fit(one[0], one[1], CONFIG, scored.free).state
-    assert_reads(after, scored, TRAINED_SHARE)
+    assert_reads(after, scored, trained_share(own.network))
     for name, value in scores_of(after).items():
         assert not torch.equal(value, scores_of(one[1])[name])
 
@@ -419,11 +419,19 @@ def test_of_given_weights_a_task_reads_all_while_it_is_trained(tmp_path):
     which, state = scored.begin(own, own.network.state_dict(), 0)
     fitted = fit(which, state, fit_config(1, 0.01, 0), dict(scored.free))
     assert all(bool(mask.all()) for mask in masks_of(fitted.state).values())
-    assert trained_share(learner(tiny_task("a")).network) == TRAINED_SHARE
+
+
+@pytest.mark.parametrize("width", [0.25, 0.35, 0.5, 1.0])
+def test_a_task_reads_a_tenth_while_it_is_trained_or_what_it_may_need(width):
+    spec = SMALL.model_copy(update={"width": width})
+    network = learner(tiny_task("a"), spec).network
+    weights = sum(network.state_dict()[name].numel() for name in partition(network).shared)
+    assert (27 / math.sqrt(weights) > LEAST_READ) == (width < 0.5)
+    assert trained_share(network) == max(LEAST_READ, 27 / math.sqrt(weights))
 
 
 def test_a_release_takes_as_long_as_its_share_is_far():
-    first = TRAINED_SHARE
+    first = LEAST_READ
     assert [release_epochs(6, first, kept) for kept in (first, 0.7, 1.0)] == [0, 0, 0]
     assert release_epochs(6, first, LAST_SHARE) == pytest.approx(6)
     assert release_epochs(6, first, math.sqrt(first * LAST_SHARE)) == pytest.approx(3)
@@ -435,7 +443,7 @@ def test_a_release_takes_as_long_as_its_share_is_far():
     one=st.floats(1e-9, 1),
     other=st.floats(1e-9, 1),
     epochs=st.floats(0.1, 100),
-    first=st.sampled_from([TRAINED_SHARE, 1.0]),
+    first=st.sampled_from([LEAST_READ, 1.0]),
 )
 @settings(max_examples=100, deadline=None)
 def test_a_smaller_share_takes_a_longer_release_and_none_takes_more_than_there_are(
@@ -446,10 +454,13 @@ def test_a_smaller_share_takes_a_longer_release_and_none_takes_more_than_there_a
 
 
 @pytest.mark.parametrize("reuse", ["chosen", "all"])
-@pytest.mark.parametrize("kept", [1.0, 0.7, TRAINED_SHARE, 0.3, 0.04, LAST_SHARE, 0.001])
+@pytest.mark.parametrize("kept", [1.0, 0.7, None, 0.3, 0.04, LAST_SHARE, 0.001])
 def test_the_share_shrinks_from_step_to_step_and_ends_at_what_is_kept(monkeypatch, kept, reuse):
-    packed, _, _ = learned(unlearned(), small_task("a"), 0.5)
-    own = dense(small_task("b", samples=30), packed, reuse=reuse)
+    """kept: None: the share of the training."""
+    packed, _, _ = learned(unlearned(SMALL), tiny_task("a"), 0.5, SMALL)
+    own = dense(tiny_task("b"), packed, SMALL, reuse)
+    first = trained_share(own.learner.network)
+    kept = kept or first
     shares, real = [], LargestScores.__call__
 
     def seen(self, *given):
@@ -460,13 +471,13 @@ def test_the_share_shrinks_from_step_to_step_and_ends_at_what_is_kept(monkeypatc
     state = own.released(kept)
     assert_reads(state, own.scored, kept)
     assert shares[-1] == kept
-    if kept >= TRAINED_SHARE:  # nothing is trained
+    if kept >= first:  # nothing is trained
         assert set(shares) == {kept}
         unlike = {name for name, value in state.items() if not torch.equal(value, own.state[name])}
         assert all(name.startswith("masks.") for name in unlike)
     else:
         assert shares == sorted(shares, reverse=True)
-        assert kept <= shares[0] < TRAINED_SHARE
+        assert kept <= shares[0] < first
     for name, mask in own.scored.free.items():
         assert torch.equal(state[name][~mask], packed.shared[name][~mask])
 
@@ -480,10 +491,11 @@ def test_a_training_step_of_the_release_has_its_own_share(monkeypatch):
         lambda self, *given: (shares.append(self.share), real(self, *given))[1],
     )
     own.released(LAST_SHARE, fit_config(4, 0.01, 0))  # two epochs of release
-    factor = (LAST_SHARE / TRAINED_SHARE) ** (1 / 20)  # of each step
+    first = trained_share(own.learner.network)
+    factor = (LAST_SHARE / first) ** (1 / 20)  # of each step
     made = [*range(1, 11), 10, *range(11, 21), 20, 20]  # each epoch's last is of its validation
     tensors = len(own.scored.free)
-    expected = [TRAINED_SHARE * factor**step for step in made for _ in range(tensors)]
+    expected = [first * factor**step for step in made for _ in range(tensors)]
     assert shares == pytest.approx(expected)
 
 
@@ -632,4 +644,4 @@ def test_a_trial_that_diverges_has_failed_and_ends_no_search():
     for kept in (0.9, 0.3, 0.01, 0.3):
         got = run_trial(kept, 0.5)
         assert (got.score, got.standard_error, got.diverged) == (0, 0, True)
-        assert got.epochs_run == (0 if kept < TRAINED_SHARE else 1)
+        assert got.epochs_run == (0 if kept < trained_share(own.learner.network) else 1)

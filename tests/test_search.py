@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from acll.packing.cap import cap
 from acll.search.choice import tolerance_of
-from acll.search.posterior import WEIGHTS_PER_ROOT, expected_share, posterior
+from acll.search.posterior import posterior
 from acll.search.run import NO_ROOM, RESOLUTION, SearchTask, search
 from acll.search.settings import Search
 from acll.search.strategies import DECAY, SUGGEST, SWEEP_FACTOR, KnownTrials, objective_of
 from acll.search.trials import REFERENCE, TRIAL, Cost, Measured, TrialLog
+from acll.settings import WEIGHTS_PER_ROOT, expected_share
 
 PROPERTY = settings(max_examples=50, deadline=None)
 BAYES = Search(search="bayes")

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from acll.search.choice import holds, tolerance_of
-from acll.search.posterior import Posterior, expected_share, posterior
+from acll.search.posterior import Posterior, posterior
 from acll.search.settings import Search
 from acll.search.strategies import SUGGEST, SWEEPS, KnownTrials
 from acll.search.trials import REFERENCE, TRIAL, Cost, RunTrial, Trial, TrialLog
-from acll.settings import FEWEST_SAMPLES
+from acll.settings import FEWEST_SAMPLES, expected_share
 
 RESOLUTION = 1.3  # two kept shares by a smaller factor apart are as good as one
 # standard deviation of a trial's score, in standard errors of the reference or in tolerances,

@@ -3,9 +3,8 @@ of them that shrinks.
 
 As in winning subnetworks (Kang et al., ICML 2022), scores and weights are learned together from the
 first step on, and of each layer the weights with the largest scores are read. There the share is
-fixed. Here a task is trained with a tenth, or, where the network starts from given weights, with
-all; the share then shrinks to what is kept, while training goes on. A weight that is not read can
-come back as long as scores are learned.
+fixed. Here it depends on the network while a task is trained; it then shrinks to what is kept,
+while training goes on. A weight that is not read can come back as long as scores are learned.
 """
 
 import math
@@ -17,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from acll.networks.build import TaskNetwork
+from acll.networks.partition import partition
 from acll.packing.ownership import State
-from acll.settings import Reuse
+from acll.settings import Reuse, expected_share
 from acll.training.checkpoint import Checkpoint, snapshot
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, fit
@@ -31,17 +31,21 @@ from acll.training.masking import (
 )
 from acll.training.release import LAST_SHARE
 
-# Of the weights of each layer, read while a task is trained.
-TRAINED_SHARE = 0.1
+LEAST_READ = 0.1  # of the weights of each layer, while a task is trained
 
 
 def trained_share(network: TaskNetwork) -> float:
     """Return the share of the weights of each layer that a task reads while it is trained.
 
-    Of given weights it reads all: without most of them they are worth little.
+    That is a tenth, or, in a network so small that a task may need more, what it may need. Of given
+    weights it reads all: without most of them they are worth little.
     """
     assert network.built_from is not None
-    return TRAINED_SHARE if network.built_from.weights == "none" else 1.0
+    if network.built_from.weights != "none":
+        return 1.0
+    shared = partition(network).shared
+    weights = sum(network.get_parameter(name).numel() for name in shared)
+    return max(LEAST_READ, expected_share(weights))
 
 
 def as_trained(network: TaskNetwork, kept: float) -> bool:
