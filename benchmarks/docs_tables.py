@@ -98,7 +98,7 @@ def demo() -> str:
         )
         for row in rows("demo").itertuples()
     ]
-    head = ("three tasks", "method", "mean score", "worst task", "forgotten", "free", "file")
+    head = ("three tasks", "method", "mean score", "worst task", "forgotten", "free", "size")
     return markdown(head, body)
 
 
