@@ -492,6 +492,61 @@ def megabytes(value: float) -> str:
     return "" if pd.isna(value) else f"{value / 1e6:.1f} MB"
 
 
+def fronts() -> str:
+    """What holds over all sequences, against each front of fixed ratios."""
+    body = [
+        (
+            f"`{row.front}`",
+            method_words(row.method),
+            f"{row.compared} of {row.sequences}",
+            difference(row.difference, row.low, row.high),
+            number(row.bytes_ratio, 2),
+            f"{number(100 * row.worst_regret, 1)} ({row.worst_in})",
+        )
+        for row in rows("fronts_overall").itertuples()
+        if row.method in FOUND
+    ]
+    head = ("front", "method", "sequences compared", "less the front, at equal bytes")
+    return markdown((*head, "bytes for the same score", "worst regret, points"), body)
+
+
+def front_of(sequence: str) -> str:
+    """The methods of a sequence, with their differences to each front at equal bytes."""
+    runs, against = (
+        table[table["sequence"] == sequence]
+        for table in (rows("fronts"), rows("fronts_by_sequence"))
+    )
+    means = runs.groupby("method")[["mean_score", "worst_score", "last_score", "bytes"]].mean()
+    exact = runs.groupby("method")["bit_exact"].all()
+    found = against.set_index(["front", "method"])
+    names = list(dict.fromkeys(against["front"]))
+    body = []
+    for method, own in means.sort_values("mean_score", ascending=False).iterrows():
+        cells = [method_words(str(method)), *map(number, own.iloc[:3])]
+        cells += [number(own["bytes"] / 1000, 0), "yes" if exact[method] else "no"]
+        for name in names:
+            row = found.loc[(name, method)]
+            cells.append(difference(row["difference"], row["low"], row["high"]))
+        body.append(cells)
+    head = ("method", "mean score", "worst task", "last task", "kB", "exact")
+    return markdown((*head, *(f"less `{name}`" for name in names)), body)
+
+
+FOUND = ("adaptive", "wsn10", "wsn30", "wsn50", "piggyback")  # methods without a ratio
+
+
+def method_words(method: str) -> str:
+    return f"**{method}**" if method == "adaptive" else method
+
+
+def difference(mean: float, low: float, high: float) -> str:
+    """A difference of scores and its interval, in points."""
+    if pd.isna(mean):
+        return ""
+    own = number(100 * mean, 1, "+")
+    return own if pd.isna(low) else f"{own} ({number(100 * low, 1)} to {number(100 * high, 1)})"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     made.__name__: made
     for made in (
@@ -518,11 +573,14 @@ TABLES: dict[str, Callable[[], str]] = {
         wheel_imports,
         growth,
         distillation,
+        fronts,
     )
 }
 for _name in ("comparison", "segmentation"):
     TABLES[_name] = lambda name=_name: summary(name)
     TABLES[f"{_name}_paired"] = lambda name=_name: paired(name)
+for _name in rows("fronts")["sequence"].unique():
+    TABLES[f"front_{_name}"] = lambda name=_name: front_of(name)
 
 
 def renewed(page: str) -> str:
