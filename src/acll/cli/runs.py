@@ -23,7 +23,6 @@ from acll.errors import UserError
 from acll.run_summary import make_command
 
 if TYPE_CHECKING:
-    from acll.config.configuration import Configuration
     from acll.data.sources.torchvision import Torchvision
     from acll.evaluation.proof import Proof
 
@@ -36,9 +35,9 @@ def check(path: Path, images: bool) -> None:
     """
     from acll.config.images import decode_images, tasks_of_files
 
+    faults, sound = _looked_at(path)
     configuration = load_configuration(path)
     checkout, name = checkout_of(path)
-    faults, sound = _looked_at(path, configuration)
     if images:
         known = {fault.removeprefix("tasks.") for fault in faults}
         for line, is_fault in decode_images(checkout, configuration):
@@ -57,7 +56,7 @@ def check(path: Path, images: bool) -> None:
 
 def _check(path: Path) -> None:
     """Check all but what is in images and masks. Raises ConfigurationError."""
-    faults, sound = _looked_at(path, load_configuration(path))
+    faults, sound = _looked_at(path)
     _refuse(path, faults)
     print(sound)
 
@@ -67,7 +66,7 @@ def _refuse(path: Path, faults: Sequence[str]) -> None:
         raise ConfigurationError("\n".join(f"{path}: {fault}" for fault in faults))
 
 
-def _looked_at(path: Path, configuration: "Configuration") -> tuple[list[str], str]:
+def _looked_at(path: Path) -> tuple[list[str], str]:
     """Return the faults of all but what is in images and masks, and what to say if there are none.
 
     Where there are none, it prints the warnings.
@@ -79,6 +78,7 @@ def _looked_at(path: Path, configuration: "Configuration") -> tuple[list[str], s
     from acll.sharing.raw import raw_identities, raw_warnings, wanted_networks
 
     checkout, name = checkout_of(path)
+    configuration = load_configuration(path)
     root = data_root(configuration.data_root)
     results = checkout / "results" / name
     faults = []
