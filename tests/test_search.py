@@ -230,11 +230,19 @@ def released(kept):
 
 
 def find(
-    run_trial, log, of=BAYES, limit=None, samples=1000, seed=0, free=300_000, one_release=False
+    run_trial,
+    log,
+    of=BAYES,
+    limit=None,
+    samples=1000,
+    seed=0,
+    free=300_000,
+    one_release=False,
+    trained_share=1.0,
 ):
     cost = Cost(5000, samples, 24)
-    task = SearchTask(run_trial, cost, True, released, one_release, EPOCHS, limit, free, seed)
-    return search(of, task, log)
+    given = (True, released, one_release, EPOCHS, limit, free, seed, trained_share)
+    return search(of, SearchTask(run_trial, cost, *given), log)
 
 
 def roles(trials):
@@ -500,6 +508,68 @@ def test_where_all_that_the_cap_allows_diverges_nothing_has_held_for_that(logs):
     assert choice.capped
     assert choice.ratio == 0.7
     assert choice.threshold == pytest.approx(0.89)
+
+
+class Trained(Curve):
+    """A curve of a network that was trained with a tenth: with that it scores as it is."""
+
+    def __call__(self, kept, threshold):
+        measured = super().__call__(kept, threshold)
+        if kept == pytest.approx(0.1):
+            return Measured(0.9, 0.01, 0.0)
+        return measured
+
+
+@pytest.mark.parametrize("strategy", SEARCHED)
+@pytest.mark.parametrize("prefer", ["size", "score"])
+@pytest.mark.parametrize("limit", [None, 0.4, 0.1, 0.05])
+def test_a_network_that_was_trained_with_a_tenth_is_the_first_trial_of_all_but_sweeps(
+    logs, strategy, prefer, limit
+):
+    sweeps = strategy in ("grid", "decay")
+    if sweeps and prefer == "score":
+        return
+    of = Search(search=strategy, budget=3, prefer=prefer)
+    choice, trials = find(Trained(0.02), logs(), of, limit=limit, trained_share=0.1)
+    assert (trials[0].role, trials[0].kept_share) == (REFERENCE, 0.1)
+    first = trials[1].kept_share == pytest.approx(0.1) and trials[1].epochs_run == 0
+    assert first == (limit != 0.05 and not sweeps) or strategy == "decay"
+    assert choice.confirmed
+    assert not choice.capped
+    if strategy in ("bayes", "grid"):  # which find less
+        assert kept_of(choice) < 0.08
+    # nothing less holds: it stays as it is
+    choice, trials = find(Trained(5.0), logs(), of, limit=limit, trained_share=0.1)
+    if limit == 0.05:
+        assert choice.capped
+    elif not sweeps:
+        assert kept_of(choice) == pytest.approx(0.1)
+        assert not choice.capped
+        assert choice.threshold == pytest.approx(0.89)
+
+
+def test_more_than_a_network_was_trained_with_is_kept_by_who_prefers_the_score_where_it_helps(logs):
+    def better(kept):
+        return 0.9 if kept < 0.11 else 0.95
+
+    for prefer, least in (("size", 0), ("score", 0.11)):
+        of = Search(search="bayes", budget=3, prefer=prefer)
+        choice, _ = find(Trained(0.02, bend=better), logs(), of, limit=0.4, trained_share=0.1)
+        assert (kept_of(choice) > 0.11) == (prefer == "score")
+        assert kept_of(choice) >= least
+
+
+def test_nothing_below_the_smallest_share_is_tried_though_the_network_was_trained_with_less(logs):
+    of = Search(search="bayes", budget=3, lower=0.3)
+    choice, trials = find(Trained(0.02), logs(), of, trained_share=0.1)
+    assert all(trial.kept_share >= 0.3 for trial in trials if trial.role == TRIAL)
+    assert kept_of(choice) >= 0.3
+
+
+def test_without_a_free_weight_a_task_reads_as_much_as_it_was_trained_with(logs):
+    choice, trials = find(Trained(0.02), logs(), free=0, trained_share=0.1)
+    assert trials == []
+    assert kept_of(choice) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("strategy", ["grid", "decay", "fixed"])

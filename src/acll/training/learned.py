@@ -114,7 +114,7 @@ def release_epochs(epochs: float, first: float, kept: float) -> float:
 
     epochs: to LAST_SHARE. What is missing to a smaller share is released at once after them.
     """
-    if kept >= first:
+    if kept >= first or math.isclose(kept, first):  # as `as_trained`
         return 0.0
     return epochs * min(1.0, math.log(kept / first) / math.log(LAST_SHARE / first))
 
