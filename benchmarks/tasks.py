@@ -35,7 +35,7 @@ from acll.steps._setup import learner_of, packed_before
 from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
 from acll.training.evaluate import evaluated
-from acll.training.learned import Scored, release_learned
+from acll.training.learned import Scored, as_trained, release_learned
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, fit
 from acll.training.metrics import score, standard_error
@@ -121,7 +121,7 @@ class Dense:
         return score(seen), standard_error(seen, 0)
 
     def swept(self, shares: Sequence[float], seed: int, distill: bool = DISTILL) -> list[float]:
-        """Return the validation score of each share, all on one path of release."""
+        """Return the validation score of each share; by magnitude on one path of release."""
         scores = []
         with quiet(), tempfile.TemporaryDirectory() as scratch:
             for number, kept in enumerate(shares):
@@ -163,6 +163,8 @@ class Dense:
         seed: int,
         taught: Callable[[TaskLearner], TaskLearner],
     ) -> tuple[State, State]:
+        if as_trained(self.learner.network, kept):
+            return scored.finished(self.state)
         first, second = schedule.parts("gradual")
         assert first is not None
         config = FitConfig(first, derived(seed, "release"))

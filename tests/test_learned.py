@@ -433,6 +433,7 @@ def test_a_task_reads_a_tenth_while_it_is_trained_or_what_it_may_need(width):
 def test_a_release_takes_as_long_as_its_share_is_far():
     first = LEAST_READ
     assert [release_epochs(6, first, kept) for kept in (first, 0.7, 1.0)] == [0, 0, 0]
+    assert release_epochs(6, first, 1 - (1 - first)) == 0  # which is a little less
     assert release_epochs(6, first, LAST_SHARE) == pytest.approx(6)
     assert release_epochs(6, first, math.sqrt(first * LAST_SHARE)) == pytest.approx(3)
     assert release_epochs(6, 1.0, math.sqrt(LAST_SHARE)) == pytest.approx(3)

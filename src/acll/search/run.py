@@ -60,8 +60,8 @@ class Choice:
     may make larger. ratio_low, ratio_high: between these the ratio lies with 90%, as far as the
     trials tell. cap: the largest share of the free weights that the task may keep; None: no bound.
     capped: whether the cap decided. confirmed: whether the share held in a trial. cost: in units of
-    the dense training, less that trial, which is what follows; where the dense network is kept as it
-    is, less the dearest one.
+    the dense training, less that trial, which is what follows; where the dense network is kept as
+    it is, less the dearest one.
     """
 
     ratio_searched: float | None

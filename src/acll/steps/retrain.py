@@ -61,7 +61,8 @@ def main(
     record = task_record(learner.info, result.score, header["curve"], header["choice"], width)
     after = commit(packed, record, result.state, keep, params.reuse)
     packed_file.write_packed(network, after)
-    print(f"{name}: kept epoch {result.epoch}, validation {result.score:.4f}")
+    what = f"kept epoch {result.epoch}" if result.epoch else "kept as it was trained"
+    print(f"{name}: {what}, validation {result.score:.4f}")
     left = sum(int((owner == 0).sum()) for owner in after.owner.values())
     print(f"{name}: owns {after.tasks[-1].owned:,} weights; {left:,} are left free")
     if left == 0:

@@ -86,7 +86,7 @@ class Scored:
         """Return a learner whose network reads a share of the weights.
 
         share: of the free weights of each layer; of the others, which earlier tasks own, as large a
-        one, or all. Its state dicts have scores; those that it begins with are worth nothing.
+        one, or all. Its scores are 0 until a state dict is loaded.
         """
         scores = {name: torch.zeros(mask.shape) for name, mask in self.free.items()}
         return self._learner(learner, share, scores)
