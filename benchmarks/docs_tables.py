@@ -548,8 +548,8 @@ def difference(mean: float, low: float, high: float) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    made.__name__: made
-    for made in (
+    table.__name__: table
+    for table in (
         *(
             demo,
             release_path,
@@ -579,13 +579,17 @@ TABLES: dict[str, Callable[[], str]] = {
 for _name in ("comparison", "segmentation"):
     TABLES[_name] = lambda name=_name: summary(name)
     TABLES[f"{_name}_paired"] = lambda name=_name: paired(name)
-for _name in rows("fronts")["sequence"].unique():
-    TABLES[f"front_{_name}"] = lambda name=_name: front_of(name)
+
+
+def made(name: str) -> str:
+    """The table of a name; `front_` and a sequence: that of the sequence."""
+    sequence = name.removeprefix("front_")
+    return TABLES[name]() if sequence == name else front_of(sequence)
 
 
 def renewed(page: str) -> str:
     """A page with its tables as the rows are now."""
-    return TABLE.sub(lambda found: f"{found[1]}{found[2]}{TABLES[found[1]]()}\n\n", page)
+    return TABLE.sub(lambda found: f"{found[1]}{found[2]}{made(found[1])}\n\n", page)
 
 
 def main() -> None:
