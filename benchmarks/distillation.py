@@ -34,7 +34,7 @@ def swept(data: Path, case: tuple[str, int, bool]) -> list[float]:
     name, seed, distill = case
     scores: list[float] = remembered(
         CACHE / f"{name}.{seed}.{distill}.json",
-        lambda: trained(name, seed, data).swept(SHARES, derived(seed, "sweep"), distill),
+        lambda: trained(name, seed, data, "learned").swept(SHARES, derived(seed, "sweep"), distill),
     )
     print(f"{name} {seed} {distill}: {scores}", flush=True)
     return scores
@@ -58,7 +58,8 @@ def main() -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
     cases = list(product(OWN, SEEDS, (False, True)))
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        list(pool.map(partial(train, data=given.data), *zip(*product(OWN, SEEDS))))
+        training = partial(train, criterion="learned", data=given.data)
+        list(pool.map(training, *zip(*product(OWN, SEEDS))))
         found = list(pool.map(partial(swept, given.data), cases))
     rows = [
         (name, seed, distill, share, round(score, 6))

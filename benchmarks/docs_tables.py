@@ -39,6 +39,12 @@ METHODS = {
     "packnet50": "packnet50: half of each layer is released",
     "packnet75": "packnet75: three quarters are",
     "packnet90": "packnet90: nine tenths are",
+    "fixed75": "fixed75: by scores, a quarter of each layer is kept",
+    "fixed90": "fixed90: a tenth is",
+    "fixed97": "fixed97: 3% are",
+    "global75": "global75: by magnitude, step by step, a quarter of all weights is kept",
+    "global90": "global90: a tenth is",
+    "global97": "global97: 3% are",
     "decay": "decay: the rule of CLsurvey and FACIL",
     "wsn10": "wsn10: winning subnetworks, a tenth of each layer",
     "wsn50": "wsn50: winning subnetworks, half of each layer",
@@ -92,7 +98,7 @@ def demo() -> str:
         )
         for row in rows("demo").itertuples()
     ]
-    head = ("three tasks", "method", "mean score", "worst task", "forgotten", "free", "file")
+    head = ("three tasks", "method", "mean score", "worst task", "forgotten", "free", "size")
     return markdown(head, body)
 
 
@@ -486,9 +492,64 @@ def megabytes(value: float) -> str:
     return "" if pd.isna(value) else f"{value / 1e6:.1f} MB"
 
 
+def fronts() -> str:
+    """What holds over all sequences, against each front of fixed ratios."""
+    body = [
+        (
+            f"`{row.front}`",
+            method_words(row.method),
+            f"{row.compared} of {row.sequences}",
+            difference(row.difference, row.low, row.high),
+            number(row.bytes_ratio, 2),
+            f"{number(100 * row.worst_regret, 1)} ({row.worst_in})",
+        )
+        for row in rows("fronts_overall").itertuples()
+        if row.method in FOUND
+    ]
+    head = ("front", "method", "sequences compared", "less the front, at equal bytes")
+    return markdown((*head, "bytes for the same score", "worst regret, points"), body)
+
+
+def front_of(sequence: str) -> str:
+    """The methods of a sequence, with their differences to each front at equal bytes."""
+    runs, against = (
+        table[table["sequence"] == sequence]
+        for table in (rows("fronts"), rows("fronts_by_sequence"))
+    )
+    means = runs.groupby("method")[["mean_score", "worst_score", "last_score", "bytes"]].mean()
+    exact = runs.groupby("method")["bit_exact"].all()
+    found = against.set_index(["front", "method"])
+    names = list(dict.fromkeys(against["front"]))
+    body = []
+    for method, own in means.sort_values("mean_score", ascending=False).iterrows():
+        cells = [method_words(str(method)), *map(number, own.iloc[:3])]
+        cells += [number(own["bytes"] / 1000, 0), "yes" if exact[method] else "no"]
+        for name in names:
+            row = found.loc[(name, method)]
+            cells.append(difference(row["difference"], row["low"], row["high"]))
+        body.append(cells)
+    head = ("method", "mean score", "worst task", "last task", "kB", "exact")
+    return markdown((*head, *(f"less `{name}`" for name in names)), body)
+
+
+FOUND = ("adaptive", "wsn10", "wsn30", "wsn50", "piggyback")  # methods without a ratio
+
+
+def method_words(method: str) -> str:
+    return f"**{method}**" if method == "adaptive" else method
+
+
+def difference(mean: float, low: float, high: float) -> str:
+    """A difference of scores and its interval, in points."""
+    if pd.isna(mean):
+        return ""
+    own = number(100 * mean, 1, "+")
+    return own if pd.isna(low) else f"{own} ({number(100 * low, 1)} to {number(100 * high, 1)})"
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    made.__name__: made
-    for made in (
+    table.__name__: table
+    for table in (
         *(
             demo,
             release_path,
@@ -512,6 +573,7 @@ TABLES: dict[str, Callable[[], str]] = {
         wheel_imports,
         growth,
         distillation,
+        fronts,
     )
 }
 for _name in ("comparison", "segmentation"):
@@ -519,9 +581,15 @@ for _name in ("comparison", "segmentation"):
     TABLES[f"{_name}_paired"] = lambda name=_name: paired(name)
 
 
+def made(name: str) -> str:
+    """The table of a name; `front_` and a sequence: that of the sequence."""
+    sequence = name.removeprefix("front_")
+    return TABLES[name]() if sequence == name else front_of(sequence)
+
+
 def renewed(page: str) -> str:
     """A page with its tables as the rows are now."""
-    return TABLE.sub(lambda found: f"{found[1]}{found[2]}{TABLES[found[1]]()}\n\n", page)
+    return TABLE.sub(lambda found: f"{found[1]}{found[2]}{made(found[1])}\n\n", page)
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ retraining.OWN["digits"] = TASKS["digits"]
 def scores(own: Dense, variant: str) -> list[float]:
     """Return the validation score of each of SHARES."""
     first, second = VARIANTS[variant]
-    learner, pruning = distilled(own.learner, own.state), Pruning(own.free, "global")
+    learner, pruning = distilled(own.learner, own.learner, own.state), Pruning(own.free, "global")
     steps = first * own.learner.batches()
     path = ReleasePath(pruning, steps, remember=True)
     schedule = own.training.for_retraining()

@@ -1,11 +1,13 @@
-"""What do a gradual release, a long retraining and distillation bring, at which density?
+"""What do learned and gradual release, a long retraining and distillation bring, at which density?
 
     python benchmarks/retraining.py ../shared/data
 
-Six real tasks, three seeds, a density of 1 and four small ones. Four ways from the dense network:
-released at once and retrained for a sixth of the training (`once_short`) or for half of it
-(`once_long`), released step by step within that half (`gradual_long`), and with the dense network's
-predictions as a part of the loss (`gradual_long_distilled`). Scores are of the test split. Whatever
+Six real tasks, three seeds, a density of 1 and four small ones. Four ways from the dense network,
+by magnitude in each layer: released at once and retrained for a sixth of the training
+(`once_short`) or for half of it (`once_long`), released step by step within that half
+(`gradual_long`), and with the dense network's predictions as a part of the loss
+(`gradual_long_distilled`). And by scores that are learned from the first step on, within that half
+(`learned`). Scores are of the test split. Whatever
 ends is kept below .cache, so that a run that is stopped goes on. Rows go to
 docs/benchmarks/retraining.csv.
 """
@@ -20,12 +22,12 @@ from pathlib import Path
 import pandas as pd
 from tasks import MASKS, ROOT, TASKS, Dense, dense, remembered
 
-from acll.training.distillation import distilled
+from acll.settings import Criterion, Release
 
 SEEDS = (0, 1, 2)
 DENSITIES = (0.02, 0.05, 0.1, 0.2, 1.0)
 EPOCHS, SHORT = 24, 4
-VARIANTS = ("once_short", "once_long", "gradual_long", "gradual_long_distilled")
+VARIANTS = ("once_short", "once_long", "gradual_long", "gradual_long_distilled", "learned")
 IMAGES = {"source": "image_folder"}
 OWN = {
     "mnist": TASKS["mnist"] | {"train_samples": 2000},
@@ -39,14 +41,14 @@ CACHE = ROOT / ".cache/benchmarks/retraining"
 OUT = ROOT / "docs/benchmarks/retraining.csv"
 
 
-def of(name: str, seed: int, data: Path) -> Dense:
+def of(name: str, seed: int, data: Path, criterion: Criterion = "magnitude") -> Dense:
     training = {"epochs": EPOCHS, "loss": "cross_entropy_dice"}
-    return dense(name, OWN[name], seed, data, CACHE, training)
+    return dense(name, OWN[name], seed, data, CACHE, training, criterion)
 
 
-def train(name: str, seed: int, data: Path) -> None:
+def train(name: str, seed: int, criterion: Criterion, data: Path) -> None:
     """Train the dense network, unless it is known."""
-    of(name, seed, data)
+    of(name, seed, data, criterion)
 
 
 def kind_of(name: str) -> str:
@@ -55,13 +57,13 @@ def kind_of(name: str) -> str:
 
 def measure(name: str, seed: int, density: float, variant: str, data: Path) -> float:
     """The test score."""
-    own = of(name, seed, data)
+    own = of(name, seed, data, "learned" if variant == "learned" else "magnitude")
     schedule = own.training.for_retraining()
     if variant == "once_short":
         schedule = schedule.model_copy(update={"epochs": float(SHORT)})
-    learner = distilled(own.learner, own.state) if "distilled" in variant else own.learner
-    how = "once" if variant.startswith("once") else "gradual"
-    return own.test(own.lighter(learner, density, schedule, how, seed))[0]
+    how: Release = "once" if variant.startswith("once") else "gradual"
+    state, _ = own.lighter(density, schedule, how, seed, "distilled" in variant)
+    return own.test(state)[0]
 
 
 def one(data: Path, case: tuple[str, int, float, str]) -> float:
@@ -82,7 +84,8 @@ def main() -> None:
         for seed, density, name, variant in product(SEEDS, DENSITIES, OWN, VARIANTS)
     ]
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        list(pool.map(partial(train, data=given.data), *zip(*product(OWN, SEEDS))))
+        dense_networks = product(OWN, SEEDS, ("magnitude", "learned"))
+        list(pool.map(partial(train, data=given.data), *zip(*dense_networks)))
         scores = list(pool.map(partial(one, given.data), cases))
     rows = [
         (name, kind_of(name), seed, density, variant, round(score, 6))

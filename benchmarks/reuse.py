@@ -4,14 +4,13 @@
 
 A sequence of unlike tasks and one of like ones, in a network of half the width in which each task
 keeps half of what is free. Each task but the first is learned in two ways: it reads all weights of
-earlier tasks (`all`), or those that it has chosen, if validation before the release is better with
-them (`chosen`). It is trained, released and retrained as in a run; later tasks follow on `all`.
-Scores are of the test split. Whatever ends is kept below .cache, so that a run that is stopped goes
+earlier tasks (`all`), or those that it has chosen by scores (`chosen`). It is trained, released and
+retrained as in a run; later tasks follow on `all`. Scores are of the test split. Whatever ends is
+kept below .cache, so that a run that is stopped goes
 on. Rows go to docs/benchmarks/reuse.csv.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -23,19 +22,21 @@ from tasks import ROOT, Dense, quiet, remembered
 from acll.config.checks import parse
 from acll.config.configuration import Configuration
 from acll.data.preparation import prepare
+from acll.methods.base import Before
+from acll.methods.packing import Packing
 from acll.packing.ownership import Packed, State, commit, free, starting_state
 from acll.packing.task_state_file import load_state, save_state
 from acll.parameters.node import NodeParams
+from acll.settings import Reuse
 from acll.steps._setup import learner_of, packed_before, task_record
-from acll.training.distillation import distilled
 from acll.training.evaluate import evaluated
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, fit
 from acll.training.metrics import score
-from acll.training.reuse import ChoosingLearner, without_votes
 
 KEPT, EPOCHS = 0.5, 24
-SEEDS, VARIANTS = (0, 1, 2), ("all", "chosen")
+SEEDS = (0, 1, 2)
+VARIANTS: tuple[Reuse, ...] = ("all", "chosen")
 SMALL: dict[str, Any] = {"source": "image_folder", "image_size": 24, "validation_share": 0.4}
 MOVED = {"training": {"augmentation": ["flip", "shift"]}}
 CIFAR = SMALL | {"path": "cifar10"} | MOVED
@@ -59,7 +60,7 @@ def configuration(sequence: str) -> Configuration:
             "tasks": {name: TASKS[name] for name in tasks},
             "networks": {"small": {"backbone": "resnet_small", "width": 0.5}},
             "sequences": {sequence: {"network": "small", "tasks": tasks}},
-            "methods": {"packnet": {"ratio": 1 - KEPT}},
+            "methods": {"packing": {"ratio": 1 - KEPT}},
             "training": {"epochs": EPOCHS},
         }
     )
@@ -80,32 +81,25 @@ def learned(
     node: NodeParams,
     packed: Packed,
     own: Any,
-    variant: str,
+    variant: Reuse,
     path: Path,
     tests: Path,
 ) -> dict[str, float]:
     """Train, release and retrain a task; write its final state, return its figures.
 
-    dense: the validation score before the release, also where a choice is not kept.
+    dense: the validation score before the release.
     """
     masks = free(packed, learner.info.kind)
-    start = starting_state(packed, learner.info.kind, learner.network.state_dict())
-    taught, seed = learner, node.seed_for("train")
-    if variant == "chosen":
-        taught = ChoosingLearner(learner, packed)
-        start = taught.start(start)
+    first = starting_state(packed, learner.info.kind, learner.network.state_dict())
+    rule = Packing(ratio=1 - KEPT, reuse=variant).training_rule()
+    start = rule.begin([learner], first, Before(packed, {}, node.seed_for("method")))
+    seed = node.seed_for("train")
     with quiet():
-        fitted = fit(taught, start, FitConfig(own.for_training(), seed), masks)
-    if variant == "chosen":
-        of_all = path.with_name(path.name.replace("chosen.safetensors", "all.json"))
-        plain = json.loads(of_all.read_text(encoding="utf-8"))
-        if fitted.score <= plain["dense"]:
-            return plain | {"dense": fitted.score}
-    trained = without_votes(fitted.state)
-    dense = Dense(learner, own, trained, masks, seed, tests)
-    pupil = distilled(learner, trained)
-    state = dense.lighter(pupil, KEPT, own.for_retraining(), "gradual", seed)
-    save_state(path, state, {})
+        config = FitConfig(own.for_training(), seed)
+        fitted = fit(start.learner, start.state, config, start.masks)
+    dense = Dense("learned", learner, own, fitted.state, masks, seed, tests, variant)
+    state, keep = dense.lighter(KEPT, own.for_retraining(), "gradual", seed, False)
+    save_state(path, state, {}, keep)
     learner.network.load_state_dict(state)
     seen = evaluated(learner.network, learner.validation, learner.info, learner.device)
     return {
@@ -133,13 +127,13 @@ def measure(sequence: str, seed: int, data: Path) -> Iterator[dict[str, Any]]:
     for position, task in enumerate(tasks, 1):
         own = whole.training_of(task)
         prefix = tasks[:position]
-        node = NodeParams(network=network, method="packnet", seed=seed, prefix=prefix, threads=1)
+        node = NodeParams(network=network, method="packing", seed=seed, prefix=prefix, threads=1)
         train, tests = prepared_task(sequence, task, data)
         packed = packed or packed_before(node, None)
         for variant in VARIANTS if position > 1 else VARIANTS[:1]:
             path = CACHE / f"{sequence}.{seed}.{task}.{variant}.safetensors"
 
-            def make(variant: str = variant, path: Path = path) -> dict[str, float]:
+            def make(variant: Reuse = variant, path: Path = path) -> dict[str, float]:
                 learner = learner_of(node, train, own.batches("classification"))  # noqa: B023
                 return learned(learner, node, packed, own, variant, path, tests)  # noqa: B023
 
@@ -161,9 +155,7 @@ def measure(sequence: str, seed: int, data: Path) -> Iterator[dict[str, Any]]:
 def grown(packed: Packed, node: NodeParams, train: Path, own: Any, path: Path) -> Packed:
     """Return the network with one more task, which reads all weights."""
     info = learner_of(node, train, own.batches("classification")).info
-    state = load_state(path)[0]
-    masks = free(packed, info.kind)
-    keep = {name: mask & (state[name] != 0) for name, mask in masks.items()}
+    state, keep, _ = load_state(path)
     return commit(packed, task_record(info, 0.0, [], {}, packed.width), state, keep)
 
 

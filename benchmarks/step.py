@@ -11,7 +11,7 @@ ratio is the median over rounds of its seconds by those of a plain PyTorch loop 
 - `masked`: the project's loop, half of the shared weights frozen.
 - `global`, `layer`, `channel`: a whole gradual release in this scope, to a density of 0.1. Its
   stages cost the same however many steps lie between them: `stage_seconds` is one of them.
-- `choosing`: `masked`, and the task learns which of the frozen weights it reads.
+- `learned`: `masked`, and a score of each weight is learned, by which half of all is read.
 - `distilled`: `masked`, and the dense network is asked for its predictions.
 
 Rows go to docs/benchmarks/step.csv; `steps` and `rounds` there say how long the run was.
@@ -39,15 +39,15 @@ from acll.networks.build import build
 from acll.networks.channels import ChannelGraph
 from acll.networks.partition import partition
 from acll.networks.spec import BackboneNetwork, DecoderNetwork, Network
-from acll.packing.ownership import Packed, State
+from acll.packing.ownership import State
 from acll.settings import Kind, Scope
 from acll.training.checkpoint import snapshot
 from acll.training.distillation import distilled
+from acll.training.learned import Scored
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, Learner, fit, prepare_process
 from acll.training.metrics import EvalResult
 from acll.training.release import Pruning, ReleasePath
-from acll.training.reuse import ChoosingLearner
 from acll.training.settings import Training
 
 OUT = Path(__file__).parents[1] / "docs/benchmarks/step.csv"
@@ -131,13 +131,10 @@ def plain(which: Given, state: State) -> None:
         optimizer.step()
 
 
-def choosing(which: Given, state: State, free: State) -> tuple[ChoosingLearner, State]:
-    """Return a learner that chooses what it reads of all that is not free, and its first state."""
-    owner = {name: (~mask).to(torch.uint8) for name, mask in free.items()}
-    shared = {name: torch.where(mask, 0.0, state[name]) for name, mask in free.items()}
-    learner = ChoosingLearner(which.learner, Packed({}, shared, owner, {}, ()))
-    learner.learner = Given(learner.learner, which.data, which.steps)  # type: ignore[assignment]
-    return learner, learner.start(state)
+def scored(which: Given, state: State, free: State) -> tuple[Given, State]:
+    """Return a learner that learns scores, and its first state."""
+    learner, first = Scored(free, "chosen").begin(which.learner, state, 0)
+    return Given(learner, which.data, which.steps), first
 
 
 def ours(which: Learner, state: State, masks: State, release: ReleasePath | None = None) -> None:
@@ -155,7 +152,8 @@ def measured(case: str, steps: int, rounds: int) -> pd.DataFrame:
     shared = partition(which.learner.network).shared
     half = {name: torch.rand(state[name].shape, generator=random) < 0.5 for name in shared}
     free = {name: torch.ones_like(mask) for name, mask in half.items()}
-    pupil = Given(distilled(which.learner, state), which.data, steps)
+    taught = distilled(which.learner, which.learner, state)
+    pupil = Given(taught, which.data, steps)
     graph = ChannelGraph(which.network, which.data[0][0])
     stages: dict[str, list[float]] = {}
 
@@ -168,7 +166,7 @@ def measured(case: str, steps: int, rounds: int) -> pd.DataFrame:
     turns: dict[str, Callable[[], None]] = {
         "plain": partial(plain, which, state),
         "masked": partial(ours, which, state, half),
-        "choosing": partial(ours, *choosing(which, state, half), half),
+        "learned": partial(ours, *scored(which, state, half), half),
         **{scope: partial(released, scope) for scope in SCOPES},
         "distilled": partial(ours, pupil, state, half),
     }

@@ -18,6 +18,8 @@ from acll.data import prepared
 from acll.data.batches import split_of
 from acll.data.preparation import prepare
 from acll.files import write_json
+from acll.methods._free_weights import TrainFreeWeights
+from acll.methods.base import Before
 from acll.networks.spec import Network
 from acll.packing.ownership import State, free, starting_state
 from acll.packing.task_state_file import load_state, save_state
@@ -28,11 +30,12 @@ from acll.search.run import Choice, search
 from acll.search.settings import Search
 from acll.search.trials import TrialLog
 from acll.seeds import derived
-from acll.settings import Release, Scope
+from acll.settings import Criterion, Release, Reuse, Scope
 from acll.steps._setup import learner_of, packed_before
 from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
 from acll.training.evaluate import evaluated
+from acll.training.learned import Scored, as_trained, release_learned
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, fit
 from acll.training.metrics import score, standard_error
@@ -40,7 +43,8 @@ from acll.training.release import Pruning, release
 from acll.training.settings import Schedule, Training
 
 ROOT = Path(__file__).parents[1]
-SCOPE: Scope = "global"
+CRITERION: Criterion = "learned"
+SCOPE: Scope = "layer"  # by magnitude
 RELEASE: Release = "gradual"
 DISTILL = False
 MNIST = {"source": "image_folder", "path": "mnist", "image_size": 16}
@@ -59,14 +63,19 @@ TRAINING = {"epochs": 25, "loss": "cross_entropy_dice"}
 
 @dataclass(frozen=True)
 class Dense:
-    """A task with its dense network: all that a search of its ratio needs."""
+    """A task with its dense network: all that a search of its ratio needs.
 
+    criterion: how the network was trained, and what tells which of its weights are released.
+    """
+
+    criterion: Criterion
     learner: TaskLearner
     training: Training
     state: State
     free: State
     seed: int
     tests: Path
+    reuse: Reuse = "all"  # of weights of earlier tasks, by scores
 
     def retraining(
         self, of_release: int, of_retraining: int, folder: Path, distill: bool = DISTILL
@@ -76,12 +85,25 @@ class Dense:
             self.learner,
             self.training.for_retraining(),
             self.state,
-            Pruning(self.free, SCOPE),
+            self.way,
             RELEASE,
             distill,
             (of_release, of_retraining),
             (Checkpoint(folder / "path", ""), None),
         )
+
+    @property
+    def way(self) -> Pruning | Scored:
+        """What is free, and which of it is released."""
+        if self.criterion == "learned":
+            return Scored(self.free, self.reuse)
+        return Pruning(self.free, SCOPE)
+
+    def whole(self) -> TaskLearner:
+        """Return the learner of the dense network."""
+        if isinstance(self.way, Scored):
+            return self.way.dense(self.learner)
+        return self.learner
 
     def search(self, settings: Search) -> Choice:
         """Search without a cap, quietly; return the choice."""
@@ -93,13 +115,13 @@ class Dense:
 
     def validated(self) -> tuple[float, float]:
         """Return the validation score of the dense network, and its standard error."""
-        self.learner.network.load_state_dict(self.state)
-        own = self.learner
+        own = self.whole()
+        own.network.load_state_dict(self.state)
         seen = evaluated(own.network, own.validation, own.info, own.device)
         return score(seen), standard_error(seen, 0)
 
     def swept(self, shares: Sequence[float], seed: int, distill: bool = DISTILL) -> list[float]:
-        """Return the validation score of each share, all on one path of release."""
+        """Return the validation score of each share; by magnitude on one path of release."""
         scores = []
         with quiet(), tempfile.TemporaryDirectory() as scratch:
             for number, kept in enumerate(shares):
@@ -110,23 +132,46 @@ class Dense:
 
     def tested(self, kept: float, seed: int) -> tuple[float, float]:
         """Return (test score, its standard error) after release and retraining."""
-        learner = distilled(self.learner, self.state) if DISTILL else self.learner
         schedule = self.training.for_retraining()
-        return self.test(self.lighter(learner, kept, schedule, RELEASE, seed))
+        return self.test(self.lighter(kept, schedule, RELEASE, seed, DISTILL)[0])
 
     def lighter(
-        self, learner: TaskLearner, kept: float, schedule: Schedule, how: Release, seed: int
-    ) -> State:
-        """Return the state after release and retraining."""
-        pruning = Pruning(self.free, SCOPE)
+        self, kept: float, schedule: Schedule, how: Release, seed: int, distill: bool
+    ) -> tuple[State, State]:
+        """Return state and masks after release and retraining."""
         first, second = schedule.parts(how)
+
+        def taught(own: TaskLearner) -> TaskLearner:
+            return distilled(own, self.whole(), self.state) if distill else own
+
+        if isinstance(self.way, Scored):
+            return self._by_scores(self.way, kept, schedule, seed, taught)
+        pruning, learner = self.way, taught(self.learner)
         with quiet():
             if first is None:
                 start, keep = pruning.at_once(self.state, 1 - kept)
             else:
                 config = FitConfig(first, derived(seed, "release"))
                 start, keep = release(learner, self.state, pruning, 1 - kept, config)
-            return fit(learner, start, FitConfig(second, seed), keep).state
+            return fit(learner, start, FitConfig(second, seed), keep).state, keep
+
+    def _by_scores(
+        self,
+        scored: Scored,
+        kept: float,
+        schedule: Schedule,
+        seed: int,
+        taught: Callable[[TaskLearner], TaskLearner],
+    ) -> tuple[State, State]:
+        if as_trained(self.learner.network, kept):
+            return scored.finished(self.state)
+        first, second = schedule.parts("gradual")
+        assert first is not None
+        config = FitConfig(first, derived(seed, "release"))
+        with quiet():
+            start = release_learned(self.learner, self.state, scored, kept, config, taught)
+            own = taught(scored.learner(self.learner, kept))
+            return scored.finished(fit(own, start, FitConfig(second, seed), self.free).state)
 
     def test(self, state: State) -> tuple[float, float]:
         """Return (test score, its standard error) of a state.
@@ -147,7 +192,13 @@ class Dense:
 
 
 def dense(
-    name: str, task: dict[str, Any], seed: int, data: Path, folder: Path, training: dict[str, Any]
+    name: str,
+    task: dict[str, Any],
+    seed: int,
+    data: Path,
+    folder: Path,
+    training: dict[str, Any],
+    criterion: Criterion = CRITERION,
 ) -> Dense:
     """Prepare a task and train its dense network, or take both from `folder`."""
     configuration = _configuration(name, task, training)
@@ -162,14 +213,17 @@ def dense(
     node = NodeParams(network=network, method="adaptive", seed=seed, prefix=[name], threads=1)
     learner = learner_of(node, files[0], own.batches(kind), pretrained=True)
     before = packed_before(node, None)
-    masks, path = free(before, learner.info.kind), folder / f"{name}.{seed}.dense.safetensors"
+    masks = free(before, learner.info.kind)
+    path = folder / f"{name}.{seed}.{criterion}.safetensors"
     if not path.exists():
-        start = starting_state(before, learner.info.kind, learner.network.state_dict())
+        state = starting_state(before, learner.info.kind, learner.network.state_dict())
+        rule = TrainFreeWeights(type="packing", later="fresh", criterion=criterion, reuse="all")
+        start = rule.begin([learner], state, Before(before, {}, node.seed_for("method")))
         with quiet():
             config = FitConfig(own.for_training(), node.seed_for("train"))
-            fitted = fit(learner, start, config, masks)
+            fitted = fit(start.learner, start.state, config, start.masks)
         save_state(path, fitted.state, {"score": fitted.score})
-    return Dense(learner, own, load_state(path)[0], masks, seed, files[1])
+    return Dense(criterion, learner, own, load_state(path)[0], masks, seed, files[1])
 
 
 def _configuration(name: str, task: dict[str, Any], training: dict[str, Any]) -> Configuration:

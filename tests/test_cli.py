@@ -386,6 +386,16 @@ def test_check_decodes_images_if_asked_and_says_if_not(checkout, tmp_path, capsy
     error = capsys.readouterr().err
     assert f"error: {path}: a: 1 file cannot be used" in error
     assert "train/cat/1.png: " in error
+    # what is wrong with names, too: one look finds all, and nothing is called sound
+    content = yaml.safe_load(path.read_text())
+    content["tasks"]["b"] = content["tasks"]["a"] | {"path": "pest"}
+    path.write_text(yaml.safe_dump(content))
+    assert ended("check", path, "--images") == 1
+    said = capsys.readouterr()
+    assert "train/cat/1.png: " in said.err
+    assert "tasks.b: " in said.err
+    assert "pest" in said.err
+    assert "sound" not in said.out
     left = [file.name for file in (tmp_path / ".cache/check").iterdir()]
     assert left == ["mine.a.faults.csv"]
     assert not (tmp_path / "results").exists()

@@ -444,6 +444,44 @@ def test_what_masks_cannot_be_told_is_refused(method, line):
     assert fault("methods/half", method) == line
 
 
+@pytest.mark.parametrize("criterion", [{}, {"criterion": "learned"}], ids=["default", "named"])
+@pytest.mark.parametrize(
+    ("key", "value"), [("scope", "global"), ("scope", "channel"), ("release", "once")]
+)
+def test_what_only_magnitudes_can_do_is_refused_where_scores_are_learned(criterion, key, value):
+    method = {key: value, "ratio": 0.5} | criterion
+    line = f'methods.half.{key} = "{value}": needs `criterion: magnitude`'
+    assert fault("methods/half", method) == line
+    allowed = parse(edited(**{"methods/half": method | {"criterion": "magnitude"}}))
+    assert getattr(allowed.methods["half"], key) == value
+
+
+def test_what_only_scores_can_do_is_refused_by_magnitude():
+    method = {"reuse": "chosen", "criterion": "magnitude", "ratio": 0.5}
+    assert fault("methods/half", method) == (
+        'methods.half.reuse = "chosen": needs `criterion: learned`: a task chooses by scores'
+    )
+    allowed = parse(edited(**{"methods/half": method | {"criterion": "learned"}}))
+    assert allowed.methods["half"].reads == "chosen"
+
+
+def test_each_key_that_does_not_fit_the_criterion_has_a_line():
+    found = faults(edited(**{"methods/half": {"ratio": 0.5, "scope": "global", "release": "once"}}))
+    assert [line.split(" = ")[0] for line in found] == [
+        "methods.half.scope",
+        "methods.half.release",
+    ]
+
+
+def test_packing_learns_scores_and_by_magnitude_reads_all():
+    packing = parse(edited()).methods["half"]
+    assert (packing.criterion, packing.scope, packing.release) == ("learned", "layer", "gradual")
+    assert packing.reads == "chosen"
+    by_magnitude = parse(edited(**{"methods/half/criterion": "magnitude"})).methods["half"]
+    assert (by_magnitude.scope, by_magnitude.release) == ("layer", "gradual")
+    assert by_magnitude.reads == "all"
+
+
 @pytest.mark.parametrize(
     "value", [0, -1, True, 16.0, "16", [16], [16, 16, 16], [16, "16"], [16, True], {}, None]
 )
@@ -491,7 +529,12 @@ def test_long_values_are_shortened():
         (
             "methods/dense",
             {"ratio": 0.5},
-            "methods.dense: this name is taken by the training that all methods share",
+            "methods.dense: this name is taken by a training that methods share",
+        ),
+        (
+            "methods/learned",
+            {"ratio": 0.5},
+            "methods.learned: this name is taken by a training that methods share",
         ),
         (
             "sequences/classify/network",

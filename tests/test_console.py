@@ -91,7 +91,7 @@ def own(tmp_path):
 def test_a_terminal_shows_what_runs_and_ctrl_c_ends_it_in_two_seconds_with_a_line(own):
     terminal = Terminal(own.command("run", "small"), cwd=own.folder, env=own.environment())
     terminal.read_until("/300")
-    assert "train small/dense/seed0/a" in terminal.said
+    assert "train small/learned/seed0/a" in terminal.said
     assert re.search(r"\d+ of \d+ jobs", terminal.said)
     at_work = psutil.Process(terminal.process.pid).children(recursive=True)
     terminal.said, start = "", time.monotonic()
@@ -104,7 +104,7 @@ def test_a_terminal_shows_what_runs_and_ctrl_c_ends_it_in_two_seconds_with_a_lin
     *_, last = [line for line in ESCAPES.sub("", terminal.said).splitlines() if line.strip()]
     assert last == f"interrupted: {goes_on(own)}"
     own.write(SMALL)
-    assert "train small/dense/seed0/a" in ended(own.make("run", "small"))
+    assert "train small/learned/seed0/a" in ended(own.make("run", "small"))
 
 
 def test_a_log_has_a_line_a_job_and_no_words_of_snakemake(own):
@@ -157,8 +157,10 @@ def test_a_job_that_fails_is_named_with_its_reason_and_its_log_and_nothing_else(
     text = own.make("run", "small", fails=True)
     failing = text[text.index("failed  ") :].splitlines()
     rest = [line for line in failing if not re.match(r"(failed|\d+ of \d+)  ", line)]
-    assert re.fullmatch(r"train/small/dense/seed0/\w+: error: .* lower the learning rate", rest[0])
-    assert re.fullmatch(r"  log: results/small/logs/train/small/dense/seed0/\w+\.log", rest[1])
+    assert re.fullmatch(
+        r"train/small/learned/seed0/\w+: error: .* lower the learning rate", rest[0]
+    )
+    assert re.fullmatch(r"  log: results/small/logs/train/small/learned/seed0/\w+\.log", rest[1])
     assert f"mend this, and {goes_on(own)}" in rest
     assert len(rest) <= 8, text
     assert (own.folder / rest[1].removeprefix("  log: ")).is_file()

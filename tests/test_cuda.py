@@ -14,6 +14,7 @@ from acll.evaluation.score import evaluate
 from acll.methods.base import Before
 from acll.methods.ewc import EWC, fisher
 from acll.methods.lwf import LwF
+from acll.methods.packing import Packing
 from acll.methods.piggyback import Piggyback
 from acll.methods.wsn import WSN
 from acll.networks.build import build
@@ -23,14 +24,17 @@ from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing.load import restore_network
 from acll.packing.ownership import commit, digest, empty, free, starting_state
 from acll.packing.packed_file import read_packed, write_packed
+from acll.packing.prune import kept_count
 from acll.search.retraining import Retraining, trial_runner
 from acll.steps._setup import task_record
 from acll.training.checkpoint import Checkpoint, snapshot
 from acll.training.evaluate import evaluated
 from acll.training.joint import JointLearner
+from acll.training.learned import Scored, release_learned
 from acll.training.learner import TaskLearner
 from acll.training.loop import fit, prepare_process
 from acll.training.losses import loss_of
+from acll.training.metrics import score
 from acll.training.release import Pruning
 from conftest import batches, fit_config, killing, states_equal, tiny_task
 
@@ -164,6 +168,26 @@ def committed(packed, which, seed):
     return commit(packed, record, result.state, keep), result
 
 
+def dense_by_scores(packed, which, seed):
+    """What chooses, the training that learned scores, and what it ended with."""
+    start = starting_state(packed, which.info.kind, snapshot(which.network.state_dict()))
+    rule = Packing(ratio=0.5).training_rule()
+    begun = rule.begin([which], start, Before(packed, {}, seed))
+    scored = Scored(free(packed, which.info.kind), "chosen")
+    return scored, begun, fit(begun.learner, begun.state, fit_config(2, 0.01, seed), begun.masks)
+
+
+def committed_by_scores(packed, which, seed):
+    """Train with scores, shrink the share that is read, retrain and commit, as the steps do."""
+    scored, _, dense = dense_by_scores(packed, which, seed)
+    config = fit_config(2, 0.01, seed)
+    smaller = release_learned(which, dense.state, scored, 0.2, config, lambda own: own)
+    result = fit(scored.learner(which, 0.2), smaller, config, dict(scored.free))
+    state, keep = scored.finished(result.state)
+    record = task_record(which.info, result.score, (), {"ratio": 0.8})
+    return commit(packed, record, state, keep, "chosen"), result
+
+
 def nothing(kind):
     state = build(SPECS[kind], kind, 2, 0).state_dict()
     shared = {name: state[name] for name in partition(build(SPECS[kind], kind, 2, 0)).shared}
@@ -187,14 +211,15 @@ def prepared_test(which, folder):
 
 
 @pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("commits", [committed, committed_by_scores])
 def test_a_second_task_changes_nothing_of_the_first_and_the_file_is_used_on_both(
-    kind, tmp_path, monkeypatch
+    kind, commits, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(prepared._allowed, "test", True)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # as exact as a CPU
     first, second = learner(kind, name="first"), learner(kind, name="second")
-    before, _ = committed(nothing(kind), first, 1)
-    after, _ = committed(before, second, 2)
+    before, _ = commits(nothing(kind), first, 1)
+    after, _ = commits(before, second, 2)
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(CUDA)
     with torch.no_grad():
         outputs = [
@@ -214,11 +239,11 @@ def test_a_second_task_changes_nothing_of_the_first_and_the_file_is_used_on_both
     opened = acll.load(path)
     there, here = (opened.predict("second", pictures, device=d) for d in ("cuda", "cpu"))
     network = opened.network("second").to(CUDA)
-    score = evaluated(network, second.validation, second.info, CUDA)
+    seen = evaluated(network, second.validation, second.info, CUDA)
     if kind == "classification":
         assert [one.label for one in there] == [one.label for one in here]
         said = [second.info.classes.index(one.label) for one in there]
-        assert np.array_equal(np.equal(said, second.validation.labels.numpy()), score.correct)
+        assert np.array_equal(np.equal(said, second.validation.labels.numpy()), seen.correct)
     else:
         assert np.mean([np.mean(a.mask == b.mask) for a, b in zip(there, here)]) > 0.99
 
@@ -235,6 +260,46 @@ def test_a_trial_is_repeatable():
         for _ in range(2)
     )
     assert first == second
+
+
+@pytest.mark.parametrize("distill", [False, True])
+def test_a_trial_by_scores_is_repeatable_and_hands_over_what_was_scored(distill):
+    which, found = learner(), []
+    scored, _, dense = dense_by_scores(nothing("classification"), which, 1)
+    schedule = fit_config(4, 0.01, 1).schedule
+    retraining = Retraining(which, schedule, dense.state, scored, "gradual", distill, (1, 2))
+    run_trial = trial_runner(retraining, lambda *held: found.append(held))
+    assert run_trial(1.0, None).score == dense.score
+    first, second = (run_trial(0.1, 0.0) for _ in range(2))
+    assert first == second
+    (_, one, keep), (_, other, same) = found
+    assert states_equal(one.state, other.state)
+    assert states_equal(keep, same)
+    for mask in keep.values():
+        assert int(mask.sum()) == kept_count(mask.numel(), 0.9)
+    network = build(SPECS["classification"], "classification", 3, 9)
+    network.load_state_dict(one.state)
+    seen = evaluated(network.to(CUDA), which.validation, which.info, CUDA)
+    assert score(seen) == first.score
+
+
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("mixed_precision", [False, True])
+def test_scores_are_learned_to_the_same_bits_after_a_kill_too(kind, mixed_precision, tmp_path):
+    def trained(checkpoint=None):
+        which = learner(kind, mixed_precision=mixed_precision)
+        packed = nothing(kind)
+        start = starting_state(packed, kind, snapshot(which.network.state_dict()))
+        begun = Packing(ratio=0.5).training_rule().begin([which], start, Before(packed, {}, 0))
+        own = fit_config(3, 0.01, 1)
+        return fit(begun.learner, begun.state, own, begun.masks, checkpoint)
+
+    alone = trained()
+    with pytest.raises(KeyboardInterrupt):
+        trained(killing(tmp_path / "a", "key"))
+    resumed = trained(Checkpoint(tmp_path / "a", "key"))
+    assert states_equal(resumed.state, alone.state)
+    assert resumed.history == alone.history
 
 
 def test_other_methods_train_on_a_gpu():

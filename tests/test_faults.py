@@ -227,7 +227,7 @@ def test_jobs_that_a_killed_run_left_at_work_are_stopped_and_go_on_from_their_ch
     clone.write(longer)
     # without a server of steps, which would end them with the run
     run = start(clone, {"ACLL_STEP_SERVER": ""})
-    checkpoint = clone.results("small") / "nodes/small/dense/seed0/a/dense.checkpoint"
+    checkpoint = clone.results("small") / "nodes/small/learned/seed0/a/dense.checkpoint"
     deadline = time.time() + 60
     while not checkpoint.exists() and time.time() < deadline:
         time.sleep(0.05)
@@ -235,6 +235,6 @@ def test_jobs_that_a_killed_run_left_at_work_are_stopped_and_go_on_from_their_ch
     stop(clone, run, "SIGKILL to Snakemake alone")
     clone.make("run", "small")
     assert not left.is_running()
-    log = (clone.results("small") / "logs/train/small/dense/seed0/a.log").read_text()
+    log = (clone.results("small") / "logs/train/small/learned/seed0/a.log").read_text()
     assert "goes on after epoch" in log
     assert "all as this commit would make them" in clone.make("verify", "small")

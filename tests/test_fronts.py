@@ -29,7 +29,7 @@ from conftest import ROOT
 
 NAN = math.nan
 SIZES, SCORES = np.array([100.0, 400.0, 1600.0]), np.array([0.6, 0.7, 0.8])
-FIXED = {"f90": "global", "f75": "global", "f50": "global"}
+FIXED = {"f90": "learned", "f75": "learned", "f50": "learned"}
 SMALL = {"f90": (100, 0.6), "f75": (400, 0.7), "f50": (1600, 0.8)}
 
 
@@ -91,7 +91,7 @@ def test_a_method_between_two_points_is_compared_at_equal_bytes_and_at_equal_sco
     front = front_table(runs_of(SMALL | {"ours": (200, 0.68)}), FIXED)
     assert tuple(front.columns) == FRONT_COLUMNS
     ours = of_method(front, "ours")
-    assert (ours["front"], ours["on_front"]) == ("global", False)
+    assert (ours["front"], ours["on_front"]) == ("learned", False)
     assert ours["front_mean_score"] == pytest.approx(0.65)
     assert ours["difference"] == pytest.approx(0.03)
     assert ours["front_worst_score"] == pytest.approx(0.55)
@@ -139,21 +139,21 @@ def test_what_stands_in_is_known_from_means_over_runs_not_from_luck_in_one():
     assert differences == pytest.approx([0.02, -0.04])  # f75, which has 0.7, stands in nowhere
 
 
-def test_fronts_do_not_mix_scopes():
+def test_fronts_do_not_mix_rankings():
     methods = SMALL | {"l75": (400, 0.5), "l50": (1600, 0.6), "ours": (800, 0.7)}
     front = front_table(runs_of(methods), FIXED | {"l75": "layer", "l50": "layer"})
-    scopes = ("global", "layer")
-    found = {name: of_method(front, "ours", front=name)["difference"] for name in scopes}
-    assert found == pytest.approx({"global": -0.05, "layer": 0.15})
+    rankings = ("learned", "layer")
+    found = {name: of_method(front, "ours", front=name)["difference"] for name in rankings}
+    assert found == pytest.approx({"learned": -0.05, "layer": 0.15})
     # ratios of one front are compared with the other
-    assert of_method(front, "l50", front="global")["difference"] == pytest.approx(-0.2)
+    assert of_method(front, "l50", front="learned")["difference"] == pytest.approx(-0.2)
     assert np.isnan(of_method(front, "l50", front="layer")["difference"])
     best = against_fixed_table(front).groupby("front")["best"].agg(set).to_dict()
-    assert best == {"global": {"f50"}, "layer": {"l50"}}
+    assert best == {"learned": {"f50"}, "layer": {"l50"}}
 
 
 def test_with_one_fixed_ratio_there_is_regret_but_no_difference():
-    front = front_table(runs_of({"f90": (100, 0.6), "ours": (200, 0.58)}), {"f90": "global"})
+    front = front_table(runs_of({"f90": (100, 0.6), "ours": (200, 0.58)}), {"f90": "learned"})
     ours = of_method(against_fixed_table(front), "ours")
     assert (ours["compared"], ours["best"]) == (0, "f90")
     assert np.isnan(ours["difference"])
@@ -247,29 +247,38 @@ def jobs_of(methods):
 
 def test_fixed_ratios_are_of_one_front_where_they_differ_in_nothing_else():
     pretrained = {"free_weights": "pretrained"}
+    by_magnitude = pretrained | {"criterion": "magnitude"}
     jobs = jobs_of(
         {
             "told": {"ratio": 0.5, "distill": True} | pretrained,
             "f50": {"ratio": 0.5} | pretrained,
             "f90": {"ratio": 0.9} | pretrained,
-            "packnet": {"ratio": 0.5, "scope": "layer", "release": "once"} | pretrained,
+            "packnet": {"ratio": 0.5, "release": "once"} | by_magnitude,
+            "p50": {"ratio": 0.5} | by_magnitude,
+            "p90": {"ratio": 0.9} | by_magnitude,
+            "g50": {"ratio": 0.5, "scope": "global"} | by_magnitude,
+            "all": {"ratio": 0.5, "reuse": "all"} | pretrained,
             "ours": {"ratio": {"search": "bayes"}},
             "fine": {"type": "finetuning"},
         }
     )
     assert jobs["tables"].params.fixed == {
-        "told": "global distill=true",
-        "f50": "global",
-        "f90": "global",
-        "packnet": "layer",
+        "told": "learned distill=true",
+        "f50": "learned",
+        "f90": "learned",
+        "packnet": "layer release=once",
+        "p50": "layer",
+        "p90": "layer",
+        "g50": "global",
+        "all": "learned reuse=all",
     }
-    assert jobs["figures"].params.fronts == ["global"]
+    assert sorted(jobs["figures"].params.fronts) == ["layer", "learned"]
     assert "figures/front.svg" in jobs["figures"].all_outputs
     assert {"tables/front.csv", "tables/against_fixed.csv"} <= set(jobs["tables"].all_outputs)
 
 
 def test_without_two_fixed_ratios_of_a_front_no_figure_of_it_is_planned():
-    jobs = jobs_of({"f50": {"ratio": 0.5}, "l50": {"ratio": 0.5, "scope": "layer"}})
+    jobs = jobs_of({"f50": {"ratio": 0.5}, "l50": {"ratio": 0.5, "criterion": "magnitude"}})
     assert jobs["figures"].params.fronts == []
     assert "figures/front.svg" not in jobs["figures"].all_outputs
 
@@ -283,7 +292,7 @@ def test_the_figure_has_the_front_and_what_does_not_forget(tmp_path):
     assert "ours: 0.6900, 200 bytes" in said
     assert "f75: 0.7000, 400 bytes" in said
     assert not [text for text in said if text.startswith("fine")]
-    assert {"easy", "hard", "ours", "front of fixed ratios: global"} <= set(words)
+    assert {"easy", "hard", "ours", "front of fixed ratios: learned"} <= set(words)
     assert words.count("f75") == 2
 
 
@@ -300,13 +309,13 @@ def test_the_findings_say_what_is_known_at_equal_bytes_and_in_hindsight():
     easy, hard = fixed_ratio_findings(front, against_fixed_table(front))
     assert easy == (
         "easy: at equal bytes the mean score of ours less that of the front of fixed ratios "
-        "(global) is +0.040 (−0.087 to +0.167), above 0 in 2 of 2 runs; it needs 0.57 times the "
+        "(learned) is +0.040 (−0.087 to +0.167), above 0 in 2 of 2 runs; it needs 0.57 times the "
         "bytes for the same score. In hindsight f50 would have been 0.090 better."
     )
     assert hard == (
         "hard: at equal bytes the mean score of ours less that of the front of fixed ratios "
-        "(global) is +0.030, above 0 in 1 of 1 runs (1 more beyond the ends). No fixed ratio would "
-        "have been better; the best, f75, is 0.030 below it."
+        "(learned) is +0.030, above 0 in 1 of 1 runs (1 more beyond the ends). No fixed ratio "
+        "would have been better; the best, f75, is 0.030 below it."
     )
 
 
@@ -315,7 +324,7 @@ def test_the_findings_say_where_nothing_is_known_at_equal_bytes():
     front = front_table(runs, FIXED)
     ours, large = fixed_ratio_findings(front, against_fixed_table(front))
     assert ours == (
-        "one: ours has fewer bytes than all of the front of fixed ratios (global), or more than "
+        "one: ours has fewer bytes than all of the front of fixed ratios (learned), or more than "
         "all; it needs 0.25 times the bytes for the same score. In hindsight f50 would have been "
         "0.150 better."
     )

@@ -35,7 +35,6 @@ from acll.plan import plan
 from acll.serving.export import export_task
 from acll.steps.grow import _missed
 from acll.steps.search import search_dense
-from acll.training import reuse
 from conftest import building, learn, outputs, states_equal, tiny_task
 from test_hostile import forged, read_all, set_at
 from test_steps import LAST, call, jobs_of, made
@@ -388,7 +387,7 @@ def test_without_a_free_weight_a_task_misses_its_goal():
     assert _missed(False, {"x": torch.tensor([False, False])})
 
 
-BEFORE_A = ("prepare a", "train small/dense/seed0/a", "search small/m/seed0/a")
+BEFORE_A = ("prepare a", "train small/learned/seed0/a", "search small/m/seed0/a")
 AFTER_A = tuple(f"{rule} small/m/seed0/a" for rule in ("grow", "prune", "retrain"))
 BEFORE_B = ("prepare b", "train small/m/seed0/a/b", "search small/m/seed0/a/b")
 
@@ -397,7 +396,7 @@ BEFORE_B = ("prepare b", "train small/m/seed0/a/b", "search small/m/seed0/a/b")
     ("place", "every", "before", "prefix"),
     [
         ("training.checkpoint.Checkpoint.write", 3, BEFORE_A, "a"),
-        # the second task is learned in two ways
+        # the second task chooses what it reads of the first
         pytest.param(
             "training.checkpoint.Checkpoint.write",
             3,
@@ -413,8 +412,6 @@ def test_a_growth_that_was_killed_goes_on_to_the_same_bytes(
     tmp_path, monkeypatch, place, every, before, prefix
 ):
     monkeypatch.setattr("acll.search.run.holds", lambda *given: False)
-    monkeypatch.setattr(reuse, "PATIENCE", 1)
-    monkeypatch.setattr(reuse, "REVIEW", 1)
     jobs = {job.title: job for job in plan(growing(TRIED, grow=1.5))}
     for title in before:
         for folder in ("one", "two"):

@@ -16,8 +16,10 @@ from acll.methods.wsn import WSN
 from acll.networks.build import TaskNetwork, build
 from acll.networks.partition import partition
 from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
+from acll.node import DENSE
 from acll.packing import packed_file
 from acll.packing.ownership import digest, empty, kind_uses, starting_state, task_state_dict
+from acll.packing.prune import kept_count
 from acll.serving.export import export_task
 from acll.serving.model import load
 from acll.steps._setup import task_record
@@ -25,9 +27,9 @@ from acll.training.checkpoint import Checkpoint
 from acll.training.learner import TaskLearner
 from acll.training.loop import fit
 from acll.training.masking import (
+    LargestScores,
     MaskedNetwork,
     drawn_scores,
-    largest,
     masked_state,
     positive,
     scores_of,
@@ -102,7 +104,7 @@ IMAGE = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
 def test_the_largest_scores_of_a_layer_are_read_whatever_their_sign():
     network = linear([[1.0, 10.0, 100.0, 1000.0]])
     scores = {NAME: torch.tensor([[0.1, -0.9, 0.3, -0.2]])}
-    masked = MaskedNetwork(network, scores, largest(0.5))
+    masked = MaskedNetwork(network, scores, LargestScores(0.5))
     assert masked(IMAGE).tolist() == [[2 * 10 + 3 * 100]]
     state = masked_state(masked.state_dict())
     assert state.keys() == network.state_dict().keys()
@@ -112,7 +114,7 @@ def test_the_largest_scores_of_a_layer_are_read_whatever_their_sign():
 def test_gradients_reach_what_is_read_and_the_scores_of_all():
     network = linear([[1.0, 10.0, 100.0, 1000.0]])
     scores = {NAME: torch.tensor([[0.1, -0.9, 0.3, -0.2]])}
-    masked = MaskedNetwork(network, scores, largest(0.5))
+    masked = MaskedNetwork(network, scores, LargestScores(0.5))
     masked(IMAGE).sum().backward()
     assert masked.get_parameter(NAME).grad.tolist() == [[0, 2, 3, 0]]
     # of the absolute score: weight times input
@@ -123,14 +125,14 @@ def test_gradients_reach_what_is_read_and_the_scores_of_all():
 @pytest.mark.parametrize(("share", "count"), [(0.01, 1), (0.25, 3), (0.5, 6), (1.0, 12)])
 def test_so_many_weights_of_a_layer_are_read(share, count):
     scores = drawn_scores(torch.zeros(3, 4), torch.Generator().manual_seed(0)).flatten()
-    mask = largest(share)(scores)
+    mask = LargestScores(share)(NAME, scores.abs(), exact=True)
     assert int(mask.sum()) == count
     order = scores.abs().argsort(descending=True)
     assert bool(mask[order[:count]].all())
 
 
 def test_a_mask_of_real_values_is_what_is_above_the_threshold():
-    assert positive(torch.tensor([-1.0, 0.0, 1e-9, 2.0])).tolist() == [0, 0, 1, 1]
+    assert positive(NAME, torch.tensor([-1.0, 0.0, 1e-9, 2.0]), exact=True).tolist() == [0, 0, 1, 1]
 
 
 def test_a_mask_over_fixed_weights_finds_those_that_are_wrong():
@@ -146,7 +148,7 @@ def test_a_mask_over_fixed_weights_finds_those_that_are_wrong():
     split = replace(train, images=images, labels=labels)
     header = replace(header, mean=(0.0,), std=(1.0,))
     start = {NAME: torch.full((2, 4), 0.1)}
-    masked = MaskedNetwork(network, start, positive)
+    masked = MaskedNetwork(network, start, positive, signed=True)
     own = TaskLearner(masked, split, split, header, batches(batch_size=16), CPU)
     fixed = {NAME: torch.zeros(2, 4, dtype=torch.bool)}
     state = masked.start(network.state_dict())
@@ -273,7 +275,7 @@ def test_a_task_reads_its_share_of_each_layer_and_owns_what_nobody_owned():
     reused = 0
     for position, (packed, task) in enumerate(zip(found, "abc", strict=True), 1):
         for name, read in read_by(packed, task).items():
-            assert int(read.sum()) == max(1, round(0.4 * read.numel()))
+            assert int(read.sum()) == max(1, kept_count(read.numel(), 1 - 0.4))
             assert torch.equal(packed.owner[name] == position, read & ~owned[name])
             reused += int((read & owned[name]).sum())
             owned[name] |= read
@@ -337,7 +339,7 @@ def test_the_first_task_is_trained_plainly_and_owns_all():
     task = tiny_task("a", samples=30)
     plain, _, _ = learned(FineTuning(type="finetuning"), unlearned(SMALL), {}, task, SMALL)
     own, _, _ = learned(METHODS["piggyback"], unlearned(SMALL), {}, task, SMALL)
-    assert METHODS["piggyback"].plain_first(SMALL)
+    assert METHODS["piggyback"].shared_first(SMALL) == DENSE
     assert states_equal(task_state_dict(own, "a"), task_state_dict(plain, "a"))
     assert all(bool((owner == 1).all()) for owner in own.owner.values())
 
@@ -366,7 +368,7 @@ def test_a_task_like_the_first_scores_as_well():
 @pytest.mark.parametrize("spec", [SMALL, UNET])
 def test_weights_that_are_given_are_what_is_fixed(tmp_path, spec):
     spec, known = pretrained(spec, tmp_path)
-    assert not METHODS["piggyback"].plain_first(spec)
+    assert METHODS["piggyback"].shared_first(spec) is None
     tasks = [tiny_task(name, samples=30) for name in "abc"]
     found, _ = sequence(METHODS["piggyback"], tasks, spec, fit_config(6, 0.02, 1))
     left_out = 0

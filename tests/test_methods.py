@@ -20,7 +20,9 @@ from acll.methods.registry import METHODS, RuleOfMethod, method
 from acll.networks.build import build
 from acll.networks.partition import partition
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
+from acll.node import DENSE, LEARNED
 from acll.packing.ownership import commit, digest, empty, starting_state, task_state_dict
+from acll.plan import SHARED_FIRST
 from acll.registry import kinds
 from acll.steps._setup import task_record
 from acll.training.checkpoint import Checkpoint
@@ -354,8 +356,8 @@ def test_frozen_features_stay_as_they_are_to_the_bit(second):
 METHODS = {name: method(name) for name in kinds(METHODS)}
 
 
-def settings_of(name):
-    return {"type": name} | ({"ratio": 0.5} if name == "packing" else {})
+def settings_of(name, **packing):
+    return {"type": name} | ({"ratio": 0.5} | packing if name == "packing" else {})
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -368,10 +370,12 @@ def test_what_a_training_depends_on_comes_back_as_it_was(name):
 
 @pytest.mark.parametrize("name", ["packing", "finetuning", "frozen"])
 def test_a_first_task_is_learned_plainly_whatever_the_method(name):
-    """So that all methods can share its training."""
+    """So that methods can share its training."""
     plain = learner(A)
     expected = fit(plain, start_of(plain, unlearned()), CONFIG)
-    rule = METHODS[name].model_validate(settings_of(name)).training_rule()
+    own = METHODS[name].model_validate(settings_of(name, criterion="magnitude"))
+    assert own.shared_first(SMALL) == DENSE
+    rule = own.training_rule()
     assert rule.free_from(1) == "pretrained"
     which, before = learner(A), unlearned()
     start = rule.begin([which], start_of(which, before), Before(before, {}, 0))
@@ -379,8 +383,21 @@ def test_a_first_task_is_learned_plainly_whatever_the_method(name):
     assert states_equal(found.state, expected.state)
 
 
+@pytest.mark.parametrize("changed", [{}, {"reuse": "all"}, {"free_weights": "zero", "ratio": 0.1}])
+def test_a_first_task_whose_scores_are_learned_is_learned_as_all_such(changed):
+    own = Packing(**{"ratio": 0.5} | changed)
+    assert own.shared_first(SMALL) == LEARNED
+    found = []
+    for rule in (SHARED_FIRST[LEARNED], own.training_rule()):
+        which, before = learner(A), unlearned()
+        assert rule.free_from(1) == "pretrained"
+        start = rule.begin([which], start_of(which, before), Before(before, {}, 0))
+        found.append(fit(start.learner, start.state, CONFIG, start.masks).state)
+    assert states_equal(*found)
+
+
 def test_packing_trains_what_is_free_and_leaves_the_rest_to_the_bit():
-    rule = Packing(ratio=0.5, free_weights="zero").training_rule()
+    rule = Packing(ratio=0.5, criterion="magnitude", free_weights="zero").training_rule()
     assert [rule.free_from(position) for position in (1, 2)] == ["pretrained", "zero"]
     before = unlearned()
     which = learner(A)

@@ -198,7 +198,8 @@ def test_a_change_runs_what_depends_on_it_whatever_the_method(finished, change, 
 def test_another_order_shares_the_networks_that_depend_on_none(finished):
     jobs = planned(changed(orders="all"), finished)
     assert not {job for job in jobs if "joint" in job or "individual" in job or "dense" in job}
-    assert learned("lwf", "b/a") | jobs_of("ewc", "b", "commit", "remember") <= jobs
+    anew = jobs_of("learned", "b", "train") | jobs_of("adaptive", "b", "prune", "retrain")
+    assert anew | learned("lwf", "b/a") | jobs_of("ewc", "b", "commit", "remember") <= jobs
 
 
 def bad_folders(root: Path) -> None:

@@ -35,7 +35,8 @@ TASK = GENERATED | {"image_size": 16, "difficulty": 0.1}
 METHODS = {
     "adaptive": {"ratio": {"search": "tpe"}},
     "half": {"ratio": 0.5},
-    "at_once": {"ratio": 0.5, "release": "once"},
+    "smallest": {"ratio": 0.5, "criterion": "magnitude"},
+    "at_once": {"ratio": 0.5, "criterion": "magnitude", "release": "once"},
     "fine": {"type": "finetuning"},
     "still": {"type": "frozen"},
     "alone": {"type": "individual"},
@@ -115,9 +116,13 @@ def of(rules, *prefixes, method="half", network="small", seed=0):
     return {f"{rule} {place}/{prefix}" for rule in rules for prefix in prefixes}
 
 
-def first(task="a", network="small", seed=0):
-    """The training that all methods share."""
-    return {f"train {network}/dense/seed{seed}/{task}"}
+def first(task="a", network="small", seed=0, shared="learned"):
+    """A training of a first task that methods share: the one with scores, or the plain one."""
+    return {f"train {network}/{shared}/seed{seed}/{task}"}
+
+
+def plain(task="a"):
+    return first(task, shared="dense")
 
 
 def prepared(tasks):
@@ -131,24 +136,21 @@ def prepared(tasks):
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
-        ("half", of(PACKED, "a", "a/b") | of(["train"], "a/b")),
-        (
-            "adaptive",
-            of(SEARCHED, "a", "a/b", method="adaptive") | of(["train"], "a/b", method="adaptive"),
-        ),
-        ("fine", of(TAKEN, "a", "a/b", method="fine") | of(["train"], "a/b", method="fine")),
-        ("still", of(TAKEN, "a", "a/b", method="still") | of(["train"], "a/b", method="still")),
-        ("lwf", of(TAKEN, "a", "a/b", method="lwf") | of(["train"], "a/b", method="lwf")),
-        (
-            "ewc",
-            of((*TAKEN, "remember"), "a", "a/b", method="ewc") | of(["train"], "a/b", method="ewc"),
-        ),
-        ("alone", of(TAKEN, "a", "b", method="alone") | first("b")),
+        ("half", first() | of(PACKED, "a", "a/b")),
+        ("adaptive", first() | of(SEARCHED, "a", "a/b", method="adaptive")),
+        ("smallest", plain() | of(PACKED, "a", "a/b", method="smallest")),
+        ("at_once", plain() | of(PACKED, "a", "a/b", method="at_once")),
+        ("fine", plain() | of(TAKEN, "a", "a/b", method="fine")),
+        ("still", plain() | of(TAKEN, "a", "a/b", method="still")),
+        ("lwf", plain() | of(TAKEN, "a", "a/b", method="lwf")),
+        ("ewc", plain() | of((*TAKEN, "remember"), "a", "a/b", method="ewc")),
+        ("alone", plain() | plain("b") | of(TAKEN, "a", "b", method="alone")),
     ],
 )
 def test_a_method_has_its_jobs_and_no_others(method, expected):
     found = jobs(method, tasks="ab")
-    assert titles(found) == expected | first() | prepared("ab") | {"sheets"} | LAST
+    later = of(["train"], "a/b", method=method) if method != "alone" else set()
+    assert titles(found) == expected | later | prepared("ab") | {"sheets"} | LAST
     assert len(found) == len(titles(found))
 
 
@@ -217,14 +219,30 @@ def test_joint_training_is_one_job_for_all_tasks_whatever_their_order():
     assert affected(found, jobs("joint", tasks="ba")) == LAST
 
 
-def test_methods_share_the_training_of_first_tasks_but_joint_training_does_not():
-    trained = [job for job in jobs(tasks="ab") if job.rule == "train"]
-    by_task = [job.title for job in trained if job.name.startswith("small/dense/")]
-    assert by_task == [*first("a"), *first("b")]  # b is the first of a network of its own
-    later = {"adaptive", "half", "at_once", "fine", "still", "ewc", "lwf"}
-    others = {job.title for job in trained} - set(by_task)
-    joint = of(["train"], "a+b", method="joint")
-    assert others == joint.union(*(of(["train"], "a/b", method=name) for name in later))
+def test_methods_share_one_of_two_trainings_of_first_tasks_but_joint_training_does_not():
+    trained = [job.title for job in jobs(tasks="ab") if job.rule == "train"]
+    assert len(trained) == len(set(trained))
+    shared = first() | plain() | plain("b")  # b is the first of a network of its own
+    later = set(METHODS) - {"alone", "joint"}
+    own = of(["train"], "a+b", method="joint")
+    own = own.union(*(of(["train"], "a/b", method=name) for name in later))
+    assert set(trained) == shared | own
+
+
+def test_the_shared_training_of_packing_learns_scores_whatever_its_methods_do_later():
+    method = {"ratio": 0.5, "free_weights": "zero", "reuse": "all"}
+    before, after = (jobs("half", tasks="ab", **changes) for changes in ({}, {"methods/m": method}))
+    assert not affected(before, after) & first()
+    (rule,) = (job.params.rule for job in after if job.title in first())
+    assert rule.criterion == "learned"
+    (rule,) = (job.params.rule for job in jobs("smallest") if job.title in plain())
+    assert rule.type == "individual"
+
+
+def test_what_ranks_weights_decides_which_training_a_first_task_shares():
+    changes = {"methods/half": METHODS["smallest"]}
+    found = affected(jobs("half", "fine", tasks="ab"), jobs("half", "fine", tasks="ab", **changes))
+    assert found == of(PACKED, "a") | of(("train", *PACKED), "a/b") | LAST
 
 
 def test_a_later_training_of_ewc_has_the_memory_before_it_and_no_other_has_one():
@@ -332,7 +350,7 @@ def test_the_epochs_of_a_task_run_it_and_all_later_ones_again():
     assert affected(jobs("half"), jobs("half", **changes)) == CHAIN
     searched = of(("train", *SEARCHED), "a/b", "a/b/c", method="adaptive") | LAST
     assert affected(jobs("adaptive"), jobs("adaptive", **changes)) == searched
-    alone = first("b") | of(TAKEN, "b", method="alone") | LAST
+    alone = plain("b") | of(TAKEN, "b", method="alone") | LAST
     assert affected(jobs("alone"), jobs("alone", **changes)) == alone
 
 
@@ -396,8 +414,8 @@ def test_settings_count_where_they_have_an_effect():
 
 
 def test_retraining_alone_is_not_training():
-    at_once = ("retrain", "evaluate")
-    for name, rules in (("half", PACKED), ("at_once", at_once), ("adaptive", SEARCHED)):
+    rules_of = {"half": PACKED, "smallest": PACKED, "adaptive": SEARCHED}
+    for name, rules in (rules_of | {"at_once": ("retrain", "evaluate")}).items():
         own = of(rules, "a", method=name) | of(("train", *rules), "a/b", method=name)
         if name == "at_once":  # the parent is another
             own |= of(["prune"], "a/b", method=name)
@@ -422,9 +440,10 @@ def test_the_number_of_threads_runs_everything_that_computes_with_torch():
         ("adaptive", {"ratio": {"search": "tpe", "budget": 0.4}}, SEARCHED),
         ("adaptive", {"ratio": {"search": "tpe"}, "expected_tasks": 9}, SEARCHED),
         ("adaptive", {"ratio": {"search": "tpe"}, "cap": False}, SEARCHED),
-        ("adaptive", {"ratio": {"search": "tpe"}, "scope": "layer"}, SEARCHED),
         ("half", {"ratio": 0.6}, PACKED),
-        ("half", {"ratio": 0.5, "scope": "layer"}, PACKED),
+        ("half", {"ratio": 0.5, "distill": True}, PACKED),
+        ("smallest", METHODS["smallest"] | {"scope": "global"}, PACKED),
+        ("smallest", METHODS["at_once"], PACKED),
     ],
 )
 def test_what_comes_after_training_does_not_train_a_first_task_again(method, change, rules):
@@ -458,17 +477,23 @@ def test_what_tasks_read_of_earlier_ones_counts_for_all_tasks_but_the_first():
     changes = {"methods/wider": WIDER["methods/wider"] | {"reuse": "all"}}
     found = affected(before, jobs("half", tasks="ab", **changes))
     assert found == of(grows, "a/b", method="wider") | LAST
+    # by magnitude they read all, whether somebody says so or not
+    changes = {"methods/smallest": METHODS["smallest"] | {"reuse": "all"}}
+    assert affected(jobs("smallest"), jobs("smallest", **changes)) == set()
 
 
 def test_a_method_that_becomes_another_runs_its_jobs_under_its_name():
-    before = jobs("half", tasks="ab")
     after = jobs("half", tasks="ab", **{"methods/half": {"type": "finetuning"}})
-    assert affected(before, after) == (of(TAKEN, "a") | of(("train", *TAKEN), "a/b") | LAST)
+    own = of(TAKEN, "a") | of(("train", *TAKEN), "a/b") | LAST
+    assert affected(jobs("half", tasks="ab"), after) == plain() | own
+    by_magnitude = {"methods/half": METHODS["smallest"]}
+    assert affected(jobs("half", tasks="ab", **by_magnitude), after) == own
 
 
 def test_a_method_or_a_seed_more_runs_only_what_is_its_own():
     own = of(TAKEN, "a", method="fine") | of(("train", *TAKEN), "a/b", "a/b/c", method="fine")
-    assert affected(jobs("half"), jobs("half", "fine")) == own | LAST
+    assert affected(jobs("half"), jobs("half", "fine")) == plain() | own | LAST
+    assert affected(jobs("half", "still"), jobs("half", "still", "fine")) == own | LAST
     own = first(seed=1) | of(PACKED, "a", seed=1) | of(("train", *PACKED), "a/b", "a/b/c", seed=1)
     assert affected(jobs("half"), jobs("half", seeds=[0, 1])) == own | LAST
 
@@ -491,7 +516,7 @@ def test_a_network_more_runs_only_its_own_nodes(channels):
 def test_a_task_more_at_the_end_runs_alone():
     own = prepared("c") | of(("train", *PACKED), "a/b/c") | {"sheets"} | LAST
     assert affected(jobs("half", tasks="ab"), jobs("half", tasks="abc")) == own
-    alone = prepared("c") | first("c") | of(TAKEN, "c", method="alone") | {"sheets"} | LAST
+    alone = prepared("c") | plain("c") | of(TAKEN, "c", method="alone") | {"sheets"} | LAST
     assert affected(jobs("alone", tasks="ab"), jobs("alone", tasks="abc")) == alone
 
 
@@ -514,7 +539,7 @@ def test_other_raw_data_of_a_task_run_it_and_what_was_made_of_it():
     found = affected(jobs("half", raw=raw), jobs("half", raw=raw | {"b": "2"}))
     assert found == prepared("b") | {"sheets"} | CHAIN
     found = affected(jobs("alone", raw=raw), jobs("alone", raw=raw | {"b": "2"}))
-    own = first("b") | of(TAKEN, "b", method="alone")
+    own = plain("b") | of(TAKEN, "b", method="alone")
     assert found == prepared("b") | {"sheets"} | own | LAST
     assert affected(jobs("half", raw=raw), jobs("half", raw=raw | {"d": "2"})) == set()
 

@@ -530,14 +530,14 @@ def test_the_loss_of_distillation_is_that_of_hinton_vinyals_and_dean(kind, ignor
         labels = torch.zeros(3, 4, 4, dtype=torch.long)
         if ignored:
             labels[:, :2] = 255  # the divergence counts there, the labels do not
-    loss = distilled(which, {"logits": torch.tensor(dense)}).loss(torch.zeros(3, 3, 4, 4), labels)
+    taught = distilled(which, which, {"logits": torch.tensor(dense)})
+    loss = taught.loss(torch.zeros(3, 3, 4, 4), labels)
     of_labels = -math.log(softmax(own)[0])
     theirs, ours = softmax([value / 2 for value in dense]), softmax([value / 2 for value in own])
     divergence = sum(p * math.log(p / q) for p, q in zip(theirs, ours, strict=True))
     assert float(loss.detach()) == pytest.approx(0.5 * of_labels + 0.5 * 4 * divergence, rel=1e-5)
     if kind == "segmentation" and ignored:
-        alone = distilled(which, {"logits": torch.tensor(dense)})
-        nothing = alone.loss(torch.zeros(3, 3, 4, 4), torch.full_like(labels, 255))
+        nothing = taught.loss(torch.zeros(3, 3, 4, 4), torch.full_like(labels, 255))
         assert float(nothing.detach()) == pytest.approx(0.5 * 4 * divergence, rel=1e-5)
 
 
@@ -560,7 +560,7 @@ def test_the_dense_network_teaches_and_is_not_changed(monkeypatch, kind):
         return forward(self, images)
 
     monkeypatch.setattr(type(which.network), "forward", seen)
-    pupil, before = distilled(which, dense), start(which)
+    pupil, before = distilled(which, which, dense), start(which)
     pruning, config = pruning_of(which, free_of(which, 1.0)), path_config(2, 0.05, 0)
     state, _ = release(pupil, before, pruning, 1 - LAST_SHARE, config)
     (teacher,) = set(teachers)
@@ -576,5 +576,5 @@ def test_a_network_that_says_what_the_dense_one_says_learns_from_labels_alone():
     which = learner()
     images, labels = torch.rand(3, 3, 4, 4), torch.tensor([0, 1, 2])
     which.network.eval()
-    both = distilled(which, which.network.state_dict()).loss(images, labels)
+    both = distilled(which, which, which.network.state_dict()).loss(images, labels)
     assert float(both.detach()) == pytest.approx(0.5 * float(which.loss(images, labels).detach()))

@@ -23,8 +23,10 @@ def node(prefix: str, *steps: str, method: str = "adaptive", seed: int = 0) -> s
     """The jobs of a node: node("ab") are those that learn task b after task a."""
     jobs = {f"{step} small/{method}/seed{seed}/{'/'.join(prefix)}" for step in steps or CHAIN}
     first = f"train small/{method}/seed{seed}/{prefix}"
-    # the dense network of a first task is shared by all methods
-    return (jobs - {first} | {f"train small/dense/seed{seed}/{prefix}"}) if first in jobs else jobs
+    # the dense network of a first task is shared by all packings that learn scores
+    return (
+        (jobs - {first} | {f"train small/learned/seed{seed}/{prefix}"}) if first in jobs else jobs
+    )
 
 
 def prepares(*tasks: str) -> set[str]:
@@ -187,7 +189,7 @@ def test_one_configuration_does_not_disturb_the_other(place):
     other = copy.deepcopy(SMALL)
     other["training"]["epochs"] = 1
     assert place.planned(other, "small") == {
-        "train small/dense/seed0/a",
+        "train small/learned/seed0/a",
         "train small/half/seed0/a/b",
         *(
             f"{step} small/half/seed0/{prefix}"
@@ -211,7 +213,7 @@ def test_one_configuration_does_not_disturb_the_other(place):
         ("evaluation/figures.py", {"figures"}),
         (
             "search/strategies.py",
-            (node("a") - {"train small/dense/seed0/a"}) | node("ab") | node("abc") | ENDS,
+            (node("a") - {"train small/learned/seed0/a"}) | node("ab") | node("abc") | ENDS,
         ),
         ("sharing/verify.py", set()),
     ],

@@ -1,15 +1,12 @@
 """Chosen reuse: tasks that do not read all weights of earlier ones."""
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acll.cli.networks import inspect
-from acll.methods.base import Before
-from acll.methods.packing import Packing
 from acll.networks.build import build as built
-from acll.networks.spec import BackboneNetwork, PerceptronNetwork
+from acll.networks.spec import PerceptronNetwork
 from acll.packing import packed_file
 from acll.packing.accounting import bytes_alone, bytes_of_first
 from acll.packing.ownership import (
@@ -23,24 +20,10 @@ from acll.packing.ownership import (
 )
 from acll.serving.export import export_task
 from acll.serving.model import PackedNetwork, load
-from acll.steps._setup import packed_before, task_record
-from acll.training import reuse
-from acll.training.checkpoint import Checkpoint
-from acll.training.learner import TaskLearner
-from acll.training.loop import fit
-from acll.training.reuse import ChoosingLearner, without_votes
-from conftest import batches, fit_config, killing, learn, states_equal, tiny_packed, tiny_task
+from acll.steps._setup import task_record
+from conftest import learn, states_equal, tiny_packed, tiny_task
 
 SPEC = PerceptronNetwork(hidden=[6], image_size=[4, 4], channels=3)
-CONFIG = fit_config(4, 0.01, 1)
-
-
-def left_out_of(packed, state):
-    """Bool tensors of the weights of earlier tasks that a state lacks."""
-    return {
-        name: (owner > 0) & (state[name] == 0) & (packed.shared[name] != 0)
-        for name, owner in packed.owner.items()
-    }
 
 
 @given(
@@ -149,90 +132,3 @@ def test_loading_exporting_and_weights_used_are_those_of_what_is_read(tmp_path, 
 def parted(packed, state):
     shared = {name: value for name, value in state.items() if name in packed.owner}
     return shared, {name: value for name, value in state.items() if name not in shared}
-
-
-def learner(task):
-    train, validation, header = task
-    network = builder()(header.kind, len(header.classes), 3)
-    return TaskLearner(network, train, validation, header, batches(), torch.device("cpu"))
-
-
-def choosing(packed, **task):
-    """(a learner that chooses, its first state, its masks)"""
-    own = learner(tiny_task("b", size=4, samples=200, **task))
-    start = starting_state(packed, "classification", own.network.state_dict())
-    rule = Packing(ratio=0.5, reuse="chosen").training_rule()
-    plain, chosen = rule.starts([own], start, Before(packed, {}, 0))
-    return plain, chosen
-
-
-@pytest.fixture
-def eager(monkeypatch):
-    """Votes that are counted after each step, and decide soon."""
-    monkeypatch.setattr(reuse, "PATIENCE", 1)
-    monkeypatch.setattr(reuse, "REVIEW", 1)
-
-
-def test_a_weight_of_an_earlier_task_is_read_as_it_is_or_not_at_all(eager):
-    packed = tiny_packed("a")
-    _, start = choosing(packed)
-    result = fit(start.learner, start.state, CONFIG, start.masks)
-    state = without_votes(result.state)
-    assert state.keys() == builder()("classification", 3, 0).state_dict().keys()
-    gone = left_out_of(packed, state)
-    assert any(bool(mask.any()) for mask in gone.values())
-    for name, owner in packed.owner.items():
-        read = (owner > 0) & ~gone[name]
-        assert bool(read.any())
-        assert torch.equal(state[name][read], packed.shared[name][read])
-
-
-def test_a_weight_leaves_where_the_loss_falls_without_it_and_may_come_back(eager):
-    packed = tiny_packed("a")
-    own = ChoosingLearner(learner(tiny_task("b", size=4)), packed)
-    (name, shared), *_ = own.shared.items()
-    weight = own.network.get_parameter(name)
-    start = shared.clone()
-    with torch.no_grad():
-        weight.copy_(start)
-    for direction, read in ((1, False), (-1, True)):
-        for _ in range(2):
-            weight.grad = None
-            # the loss grows, or falls, with the distance of each weight from 0
-            (weight * shared.sign() * direction).sum().backward()
-        own._count()
-        assert torch.equal(weight.detach(), start if read else torch.zeros_like(start))
-
-
-def test_a_task_that_leaves_out_nothing_learns_as_one_that_reads_all_bit_for_bit(monkeypatch):
-    monkeypatch.setattr(reuse, "PATIENCE", 10**6)
-    plain, chosen = choosing(tiny_packed("a"))
-    one = fit(plain.learner, plain.state, CONFIG, plain.masks)
-    two = fit(chosen.learner, chosen.state, CONFIG, chosen.masks)
-    assert states_equal(one.state, without_votes(two.state))
-    assert one.history == two.history
-
-
-def test_a_choice_that_was_killed_goes_on_to_the_same_bits(eager, tmp_path):
-    packed = tiny_packed("a")
-    _, start = choosing(packed)
-    expected = fit(start.learner, start.state, CONFIG, start.masks)
-    _, start = choosing(packed)
-    with pytest.raises(KeyboardInterrupt):
-        fit(start.learner, start.state, CONFIG, start.masks, killing(tmp_path / "c", "", 2))
-    _, start = choosing(packed)
-    resumed = fit(start.learner, start.state, CONFIG, start.masks, Checkpoint(tmp_path / "c", ""))
-    assert states_equal(resumed.state, expected.state)
-    assert resumed.history == expected.history
-
-
-def test_a_first_task_and_a_task_that_reads_all_have_one_training():
-    spec = BackboneNetwork(backbone="resnet_small", width=0.25)
-    from acll.parameters.node import NodeParams
-
-    node = NodeParams(network=spec, method="m", seed=0, prefix=["a"], threads=1)
-    own = learner(tiny_task("a", size=4))
-    state = own.network.state_dict()
-    for kind, packed in (("chosen", packed_before(node, None)), ("all", tiny_packed("a"))):
-        rule = Packing(ratio=0.5, reuse=kind).training_rule()
-        assert len(rule.starts([own], state, Before(packed, {}, 0))) == 1

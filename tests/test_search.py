@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from acll.packing.cap import cap
 from acll.search.choice import tolerance_of
-from acll.search.posterior import WEIGHTS_PER_ROOT, expected_share, posterior
+from acll.search.posterior import posterior
 from acll.search.run import NO_ROOM, RESOLUTION, SearchTask, search
 from acll.search.settings import Search
 from acll.search.strategies import DECAY, SUGGEST, SWEEP_FACTOR, KnownTrials, objective_of
 from acll.search.trials import REFERENCE, TRIAL, Cost, Measured, TrialLog
+from acll.settings import WEIGHTS_PER_ROOT, expected_share
 
 PROPERTY = settings(max_examples=50, deadline=None)
 BAYES = Search(search="bayes")
@@ -228,10 +229,20 @@ def released(kept):
     return -np.log10(kept) * 2  # epochs
 
 
-def find(run_trial, log, of=BAYES, limit=None, samples=1000, seed=0, free=300_000):
+def find(
+    run_trial,
+    log,
+    of=BAYES,
+    limit=None,
+    samples=1000,
+    seed=0,
+    free=300_000,
+    one_release=False,
+    trained_share=1.0,
+):
     cost = Cost(5000, samples, 24)
-    task = SearchTask(run_trial, cost, True, released, EPOCHS, limit, free, seed)
-    return search(of, task, log)
+    given = (True, released, one_release, EPOCHS, limit, free, seed, trained_share)
+    return search(of, SearchTask(run_trial, cost, *given), log)
 
 
 def roles(trials):
@@ -311,8 +322,8 @@ def test_a_search_exceeds_its_budget_only_where_its_last_trial_is_the_first_that
             )
 
 
-def test_the_cost_is_that_of_all_trials_less_the_release_and_retraining_that_follow(logs):
-    choice, trials = find(Curve(0.1), logs())
+def test_trials_that_share_a_release_make_it_once_and_pay_for_what_is_new(logs):
+    choice, trials = find(Curve(0.1), logs(), one_release=True)
     cost = Cost(5000, 1000, 24)
     following = cost(released(kept_of(choice)), True) + cost(EPOCHS, True)
     assert choice.cost == pytest.approx(sum(trial.cost for trial in trials) - following)
@@ -321,6 +332,17 @@ def test_the_cost_is_that_of_all_trials_less_the_release_and_retraining_that_fol
     assert sum(trial.release_epochs for trial in trials) == np.ceil(released(smallest))
     again = [trial for trial in trials[2:] if trial.kept_share > trials[1].kept_share]
     assert all(trial.release_epochs == 0 for trial in again)
+
+
+def test_trials_that_each_have_their_own_release_pay_for_it(logs):
+    choice, trials = find(Curve(0.1), logs())
+    cost = Cost(5000, 1000, 24)
+    following = cost(released(kept_of(choice)), True) + cost(EPOCHS, True)
+    assert choice.cost == pytest.approx(sum(trial.cost for trial in trials) - following)
+    own = [trial for trial in trials if trial.role == TRIAL]
+    assert len(own) > 2
+    for trial in own:
+        assert trial.release_epochs == pytest.approx(released(trial.kept_share))
 
 
 def test_a_larger_budget_finds_more(logs):
@@ -486,6 +508,68 @@ def test_where_all_that_the_cap_allows_diverges_nothing_has_held_for_that(logs):
     assert choice.capped
     assert choice.ratio == 0.7
     assert choice.threshold == pytest.approx(0.89)
+
+
+class Trained(Curve):
+    """A curve of a network that was trained with a tenth: with that it scores as it is."""
+
+    def __call__(self, kept, threshold):
+        measured = super().__call__(kept, threshold)
+        if kept == pytest.approx(0.1):
+            return Measured(0.9, 0.01, 0.0)
+        return measured
+
+
+@pytest.mark.parametrize("strategy", SEARCHED)
+@pytest.mark.parametrize("prefer", ["size", "score"])
+@pytest.mark.parametrize("limit", [None, 0.4, 0.1, 0.05])
+def test_a_network_that_was_trained_with_a_tenth_is_the_first_trial_of_all_but_sweeps(
+    logs, strategy, prefer, limit
+):
+    sweeps = strategy in ("grid", "decay")
+    if sweeps and prefer == "score":
+        return
+    of = Search(search=strategy, budget=3, prefer=prefer)
+    choice, trials = find(Trained(0.02), logs(), of, limit=limit, trained_share=0.1)
+    assert (trials[0].role, trials[0].kept_share) == (REFERENCE, 0.1)
+    first = trials[1].kept_share == pytest.approx(0.1) and trials[1].epochs_run == 0
+    assert first == (limit != 0.05 and not sweeps) or strategy == "decay"
+    assert choice.confirmed
+    assert not choice.capped
+    if strategy in ("bayes", "grid"):  # which find less
+        assert kept_of(choice) < 0.08
+    # nothing less holds: it stays as it is
+    choice, trials = find(Trained(5.0), logs(), of, limit=limit, trained_share=0.1)
+    if limit == 0.05:
+        assert choice.capped
+    elif not sweeps:
+        assert kept_of(choice) == pytest.approx(0.1)
+        assert not choice.capped
+        assert choice.threshold == pytest.approx(0.89)
+
+
+def test_more_than_a_network_was_trained_with_is_kept_by_who_prefers_the_score_where_it_helps(logs):
+    def better(kept):
+        return 0.9 if kept < 0.11 else 0.95
+
+    for prefer, least in (("size", 0), ("score", 0.11)):
+        of = Search(search="bayes", budget=3, prefer=prefer)
+        choice, _ = find(Trained(0.02, bend=better), logs(), of, limit=0.4, trained_share=0.1)
+        assert (kept_of(choice) > 0.11) == (prefer == "score")
+        assert kept_of(choice) >= least
+
+
+def test_nothing_below_the_smallest_share_is_tried_though_the_network_was_trained_with_less(logs):
+    of = Search(search="bayes", budget=3, lower=0.3)
+    choice, trials = find(Trained(0.02), logs(), of, trained_share=0.1)
+    assert all(trial.kept_share >= 0.3 for trial in trials if trial.role == TRIAL)
+    assert kept_of(choice) >= 0.3
+
+
+def test_without_a_free_weight_a_task_reads_as_much_as_it_was_trained_with(logs):
+    choice, trials = find(Trained(0.02), logs(), free=0, trained_share=0.1)
+    assert trials == []
+    assert kept_of(choice) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("strategy", ["grid", "decay", "fixed"])

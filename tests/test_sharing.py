@@ -125,14 +125,14 @@ def test_repair_makes_again_what_no_cache_and_no_remote_has_and_nothing_else(clo
     clone.run("dvc", "remote", "modify", "store", "url", str(clone.folder / "gone"))
     shutil.rmtree(clone.folder / ".dvc/cache")
     results = clone.results("small")
-    os.truncate(results / "nodes/small/dense/seed0/a/dense.safetensors", 1000)
+    os.truncate(results / "nodes/small/learned/seed0/a/dense.safetensors", 1000)
     path = results / NODE / "b/scores.json"
     path.write_text(path.read_text().replace("0.", "1.", 1))
     text = clone.make("repair", "small")
     assert f"the remote {clone.folder / 'gone'} is not there" in text
     assert "0 files put back as they were, 2 results made again" in text
     # what was made from the dense network stands: the same bytes come back
-    assert "train small/dense/seed0/a" in jobs_in(text)
+    assert "train small/learned/seed0/a" in jobs_in(text)
     assert contents(results) == before
     assert "all as this commit would make them" in text
 
@@ -335,7 +335,7 @@ def test_two_colleagues_who_ran_different_things_merge(origin, tmp_path):
     # verify says what the merge still lacks
     assert "missing" in ours.make("pull", "small", fails=True)
     lacking = {f"{step} small/half/seed0/c" for step in ("prune", "retrain", "evaluate")}
-    lacking |= {"prepare c", "sheets", "train small/dense/seed0/c"}
+    lacking |= {"prepare c", "sheets", "train small/learned/seed0/c"}
     assert jobs_in(ours.make("run", "small")) == lacking | ENDS
     ours.make("share", "small")
     assert ours.planned(name="small") == set()

@@ -79,7 +79,7 @@ def prepared_in(folder):
 
 def training(**changes):
     settings = configuration({"ratio": 0.5}, **({"training": changes} if changes else {}))
-    return jobs_of(settings)["train small/dense/seed0/a"]
+    return jobs_of(settings)["train small/learned/seed0/a"]
 
 
 def forked_by(server):

@@ -21,10 +21,10 @@ from acll.networks.channels import ChannelGraph
 from acll.packing import packed_file
 from acll.packing.load import network_of
 from acll.packing.ownership import PackingError, task_state_dict
+from acll.packing.prune import kept_count
 from acll.packing.task_state_file import load_state, save_state
 from acll.plan import plan
-from acll.steps import _run, _ways
-from acll.training import reuse
+from acll.steps import _run
 from acll.training.checkpoint import Checkpoint
 from conftest import ROOT, states_equal
 
@@ -35,6 +35,7 @@ TASKS = {
     "b": GENERATED | {"classes": 3, "difficulty": 0.5},
 }
 LAST = {"sheets", "tables", "figures"}
+MAGNITUDE = {"criterion": "magnitude"}
 
 
 def call_and_die(job, folder, killed_after, monkeypatch):
@@ -70,16 +71,21 @@ def configuration(method, **changes):
     return parse(base | changes)
 
 
-def searching(scope="layer", **changes):
-    """Packing with a search, and a cap of 0.4 for every task."""
+def searching(method=None, **changes):
+    """Packing with a search, and a cap of 0.4 for every task. method: more of its settings."""
     # whatever is tried holds
     search = {"search": "tpe", "min_tolerance": 0.9, "max_tolerance": 0.95}
-    method = {"ratio": search, "scope": scope}
-    return configuration(method | {"expected_tasks": 1, "tail_share": 0.4}, **changes)
+    own = {"ratio": search, "expected_tasks": 1, "tail_share": 0.4}
+    return configuration(own | (method or {}), **changes)
 
 
 def jobs_of(settings):
     return {job.title: job for job in plan(settings)}
+
+
+def first_of(jobs):
+    """The training of the first task."""
+    return next(job for title, job in jobs.items() if re.fullmatch(r"train \S+/seed0/a", title))
 
 
 def call(job, folder):
@@ -112,7 +118,7 @@ def network_in(folder, method="m"):
 
 
 def test_by_channel_no_task_owns_a_weight_that_reads_nothing(tmp_path):
-    made(searching("channel"), tmp_path, LAST | {"evaluate"})
+    made(searching(MAGNITUDE | {"scope": "channel"}), tmp_path, LAST | {"evaluate"})
     packed = packed_file.read_packed(network_in(tmp_path))
     ratios = [record.choice["ratio"] for record in packed.tasks]
     network = network_of(packed, packed.tasks[0], task_state_dict(packed, "a"))
@@ -130,15 +136,21 @@ def test_by_channel_no_task_owns_a_weight_that_reads_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("scope", "what"),
-    [("channel", "channel of each layer"), ("layer", "weight"), ("global", "weight")],
+    ("method", "what"),
+    [
+        ({}, "weight"),
+        (MAGNITUDE, "weight"),
+        (MAGNITUDE | {"scope": "global"}, "weight"),
+        (MAGNITUDE | {"scope": "channel"}, "channel of each layer"),
+    ],
+    ids=str,
 )
-def test_a_ratio_that_keeps_nothing_is_said(tmp_path, capsys, scope, what):
+def test_a_ratio_that_keeps_nothing_is_said(tmp_path, capsys, method, what):
     for ratio in (0.5, 0.9999999):
-        jobs = jobs_of(configuration({"ratio": ratio, "scope": scope}))
+        jobs = jobs_of(configuration(method | {"ratio": ratio}))
         if ratio == 0.5:
             call(jobs["prepare a"], tmp_path)
-            call(jobs["train small/dense/seed0/a"], tmp_path)
+            call(first_of(jobs), tmp_path)
         call(jobs["prune small/m/seed0/a"], tmp_path)
         assert (
             f"warning: a ratio of {ratio} has no room for one {what}" in capsys.readouterr().out
@@ -152,14 +164,13 @@ def test_the_same_seed_gives_the_same_bytes_in_every_file_and_another_gives_othe
     for name in one:
         assert one[name].read_bytes() == two[name].read_bytes(), name
     other = made(searching(seeds=[1]), tmp_path / "other")
-    for name in ("dense/seed0/a/dense", "m/seed0/a/network", "m/seed0/a/b/network"):
+    for name in ("learned/seed0/a/dense", "m/seed0/a/network", "m/seed0/a/b/network"):
         first = one[f"nodes/small/{name}.safetensors"].read_bytes()
         name = name.replace("seed0", "seed1")
         assert first != other[f"nodes/small/{name}.safetensors"].read_bytes()
     left = {path for path in (tmp_path / "one").rglob("*") if path.is_file()} - set(one.values())
     # a checkpoint stays until somebody has accepted the result
-    names = ("dense", "dense.chosen", "held", "choice")
-    unfinished = {f"{name}.checkpoint" for name in names}
+    unfinished = {f"{name}.checkpoint" for name in ("dense", "held", "choice")}
     assert {path.name for path in left} == {"a.faults.csv", "b.faults.csv"} | unfinished
 
 
@@ -278,7 +289,7 @@ def test_evaluation_fails_and_writes_nothing_where_a_frozen_task_has_changed(tmp
 def test_no_step_but_evaluation_can_open_a_test_split(tmp_path):
     jobs = jobs_of(configuration({"ratio": 0.5}))
     call(jobs["prepare a"], tmp_path)
-    job = jobs["train small/dense/seed0/a"]
+    job = jobs["train small/learned/seed0/a"]
     with pytest.raises(prepared.TestSplitError, match="only evaluation may read a test split"):
         call(replace(job, inputs=job.inputs | {"train": ("data/a.test.safetensors",)}), tmp_path)
     assert not list(tmp_path.rglob("dense.safetensors"))
@@ -354,7 +365,7 @@ def test_prepare_needs_no_torch(tmp_path):
 @pytest.mark.slow
 def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
     training = {"epochs": 20, "retrain_epochs": 1, "batch_size": 16}
-    job = jobs_of(configuration({"ratio": 0.5}, training=training))["train small/dense/seed0/a"]
+    job = jobs_of(configuration({"ratio": 0.5}, training=training))["train small/learned/seed0/a"]
     for name in ("killed", "alone"):
         call(jobs_of(configuration({"ratio": 0.5}))["prepare a"], tmp_path / name)
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
@@ -395,16 +406,17 @@ def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
     assert left == ["dense.safetensors"]
 
 
+@pytest.mark.parametrize("criterion", ["learned", "magnitude"])
 @pytest.mark.parametrize("killed_after", [1, 2, 3])
 def test_a_release_that_was_killed_goes_on_to_the_same_bytes(
-    tmp_path, capsys, monkeypatch, killed_after
+    tmp_path, capsys, monkeypatch, killed_after, criterion
 ):
     training = {"epochs": 1, "retrain_epochs": 6, "batch_size": 16}
-    jobs = jobs_of(configuration({"ratio": 0.995}, training=training))
+    jobs = jobs_of(configuration({"ratio": 0.995, "criterion": criterion}, training=training))
     job = jobs["prune small/m/seed0/a"]
     for folder in (tmp_path / "killed", tmp_path / "alone"):
         call(jobs["prepare a"], folder)
-        call(jobs["train small/dense/seed0/a"], folder)
+        call(first_of(jobs), folder)
     call(job, tmp_path / "alone")
     call_and_die(job, tmp_path / "killed", killed_after, monkeypatch)
     (path,) = job.all_outputs
@@ -415,13 +427,15 @@ def test_a_release_that_was_killed_goes_on_to_the_same_bytes(
     assert (tmp_path / "killed" / path).read_bytes() == (tmp_path / "alone" / path).read_bytes()
 
 
-@pytest.mark.parametrize("method", ["wsn", "piggyback"])
+@pytest.mark.parametrize(
+    "method", [{"type": "wsn"}, {"type": "piggyback"}, {"ratio": 0.5}], ids=str
+)
 @pytest.mark.parametrize("killed_after", [1, 3])
 def test_a_training_with_masks_that_was_killed_goes_on_to_the_same_bytes(
     tmp_path, monkeypatch, method, killed_after
 ):
     training = {"epochs": 4, "batch_size": 16}
-    jobs = [*plan(configuration({"type": method}, training=training))]
+    jobs = [*plan(configuration(method, training=training))]
     job = next(job for job in jobs if job.title == "train small/m/seed0/a/b")
     before = [one for one in jobs[: jobs.index(job)] if one.rule not in {"sheets", "evaluate"}]
     for folder in (tmp_path / "killed", tmp_path / "alone"):
@@ -435,10 +449,10 @@ def test_a_training_with_masks_that_was_killed_goes_on_to_the_same_bytes(
 
 
 def test_a_release_at_once_reads_no_images_and_moves_nothing(tmp_path):
-    jobs = jobs_of(configuration({"ratio": 0.7, "release": "once"}))
+    jobs = jobs_of(configuration(MAGNITUDE | {"ratio": 0.7, "release": "once"}))
     job = jobs["prune small/m/seed0/a"]
     call(jobs["prepare a"], tmp_path)
-    call(jobs["train small/dense/seed0/a"], tmp_path)
+    call(first_of(jobs), tmp_path)
     assert not any(path.startswith("data/") for path in job.all_inputs)
     call(job, tmp_path)
     (path,) = job.all_outputs
@@ -448,14 +462,15 @@ def test_a_release_at_once_reads_no_images_and_moves_nothing(tmp_path):
     assert states_equal(state, dense | kept)
 
 
+@pytest.mark.parametrize("criterion", ["learned", "magnitude"])
 @pytest.mark.parametrize("rule", ["train", "prune", "retrain"])
 def test_a_training_that_was_killed_does_not_go_on_with_other_data_or_another_job(
-    tmp_path, capsys, rule
+    tmp_path, capsys, rule, criterion
 ):
-    jobs = jobs_of(configuration({"ratio": 0.99}))
-    for title in ("prepare a", "train small/dense/seed0/a", "prune small/m/seed0/a"):
-        call(jobs[title], tmp_path)
-    job = jobs["train small/dense/seed0/a" if rule == "train" else f"{rule} small/m/seed0/a"]
+    jobs = jobs_of(configuration({"ratio": 0.99, "criterion": criterion}))
+    for job in (jobs["prepare a"], first_of(jobs), jobs["prune small/m/seed0/a"]):
+        call(job, tmp_path)
+    job = first_of(jobs) if rule == "train" else jobs[f"{rule} small/m/seed0/a"]
 
     def goes_on(job):
         capsys.readouterr()
@@ -474,11 +489,18 @@ def test_a_training_that_was_killed_does_not_go_on_with_other_data_or_another_jo
 @pytest.mark.parametrize(
     "settings",
     [
-        {"scope": "layer"},
-        pytest.param({"scope": "global", "release": "once"}, marks=pytest.mark.slow),
-        pytest.param({"scope": "channel", "distill": True}, marks=pytest.mark.slow),
-        pytest.param(
-            {"scope": "global", "search": {"search": "tpe", "budget": 9.0}}, marks=pytest.mark.slow
+        {},
+        {"search": {"budget": 9.0}},
+        MAGNITUDE,
+        *(
+            pytest.param(settings, marks=pytest.mark.slow)
+            for settings in (
+                {"distill": True},
+                {"reuse": "all", "search": {"search": "tpe", "budget": 9.0}},
+                MAGNITUDE | {"scope": "global", "release": "once"},
+                MAGNITUDE | {"scope": "channel", "distill": True},
+                MAGNITUDE | {"scope": "global", "search": {"search": "tpe", "budget": 9.0}},
+            )
         ),
     ],
     ids=str,
@@ -490,8 +512,8 @@ def test_what_a_search_hands_over_is_what_pruning_and_retraining_would_make(tmp_
     others = {key: value for key, value in settings.items() if key != "search"}
     training = {"epochs": 2, "retrain_epochs": 3, "batch_size": 16}
     jobs = jobs_of(configuration({"ratio": search, "cap": False} | others, training=training))
-    for title in ("prepare a", "prepare b", "train small/dense/seed0/a"):
-        call(jobs[title], tmp_path)
+    for job in (jobs["prepare a"], jobs["prepare b"], first_of(jobs)):
+        call(job, tmp_path)
     for rule in ("search", "prune", "retrain"):
         call(jobs[f"{rule} small/m/seed0/a"], tmp_path)
     after = [jobs[f"{rule} small/m/seed0/a/b"] for rule in ("train", "search", "prune", "retrain")]
@@ -505,38 +527,71 @@ def test_what_a_search_hands_over_is_what_pruning_and_retraining_would_make(tmp_
     for job in after[2:]:
         call(job, tmp_path)
     assert pruned.read_bytes() != network
-    assert "retrained" not in load_state(pruned)[2]
+    header = load_state(pruned)[2]
+    # what keeps all that it was trained with is finished
+    assert ("retrained" in header) == (header["choice"]["ratio"] == 0.9)
     assert network_in(tmp_path).read_bytes() == network
 
 
-@pytest.mark.parametrize("ratio", [0.5, {"search": "tpe", "budget": 0.5}], ids=["fixed", "search"])
-def test_what_a_task_chose_to_read_is_in_its_network_and_evaluation_finds_it_unchanged(
-    tmp_path, monkeypatch, capsys, ratio
+@pytest.mark.parametrize("criterion", ["learned", "magnitude"])
+def test_a_release_of_nearly_everything_takes_half_of_the_epochs_of_retraining_and_no_more(
+    tmp_path, capsys, criterion
 ):
-    monkeypatch.setattr(reuse, "PATIENCE", 1)
-    monkeypatch.setattr(reuse, "REVIEW", 1)
-    # the choice has the better validation, however it turns out
-    monkeypatch.setattr(_ways, "better_of", lambda results: results[-1])
+    settings = {"ratio": 0.9999, "criterion": criterion}
+    training = {"epochs": 1, "retrain_epochs": 6, "batch_size": 16}
+    jobs = jobs_of(configuration(settings, training=training))
+    for job in (jobs["prepare a"], first_of(jobs)):
+        call(job, tmp_path)
+    capsys.readouterr()
+    call(jobs["prune small/m/seed0/a"], tmp_path)
+    said = capsys.readouterr().out
+    assert set(re.findall(r"epoch (\S+)", said)) == {"1/3", "2/3", "3/3"}
+
+
+@pytest.mark.parametrize("ratio", [0.8, {"search": "tpe", "budget": 0.5}], ids=["fixed", "search"])
+def test_what_a_task_chose_to_read_is_in_its_network_and_evaluation_finds_it_unchanged(
+    tmp_path, ratio
+):
     made(configuration({"ratio": ratio}), tmp_path)
-    assert re.search(r"b: reads [\d,]+ of [\d,]+ weights", capsys.readouterr().out)
     packed = packed_file.read_packed(network_in(tmp_path))
+    first, second = packed.tasks
     assert packed.unread.keys() == {"b"}
-    dense = load_state(tmp_path / "nodes/small/m/seed0/a/b/dense.safetensors")[0]
     state = task_state_dict(packed, "b")
     for name, owner in packed.owner.items():
-        of_first = owner == 1
-        assert torch.equal(state[name][of_first], dense[name][of_first])
+        # of the weights of each layer that are free and of those that are not, the same share
+        free, of_first, unread = owner != 1, owner == 1, packed.unread["b"].get(name)
+        count = int(of_first.sum())
+        assert int((owner == 2).sum()) == kept_count(int(free.sum()), second.choice["ratio"])
+        assert count == kept_count(owner.numel(), first.choice["ratio"])
+        left_out = 0 if unread is None else int(unread.sum())
+        assert count - left_out == kept_count(count, second.choice["ratio"])
+        read = of_first if unread is None else of_first & ~unread
+        assert torch.equal(state[name], packed.shared[name] * (read | (owner == 2)))
     scores = json.loads((tmp_path / "nodes/small/m/seed0/a/b/scores.json").read_text())
     shares = [row["unread_share"] for row in scores["rows"]]
     gone = sum(int(mask.sum()) for mask in packed.unread["b"].values())
-    assert shares == [0.0, pytest.approx(gone / packed.tasks[0].owned)]
+    assert shares == [0.0, pytest.approx(gone / first.owned)]
+    assert all(row["bit_exact"] for row in scores["rows"])
 
 
-def test_a_choice_that_is_no_better_is_not_kept(tmp_path, monkeypatch, capsys):
-    settings = configuration({"ratio": 0.5, "reuse": "all"})
-    one = made(settings, tmp_path / "one", LAST | {"evaluate"})
-    # no weight ever leaves: both ways have the same score
-    monkeypatch.setattr(reuse, "PATIENCE", 10**6)
-    two = made(configuration({"ratio": 0.5}), tmp_path / "two", LAST | {"evaluate"})
-    assert "b: reads all weights of earlier tasks" in capsys.readouterr().out
-    assert all(sha256(one[path]) == sha256(two[path]) for path in one)
+@pytest.mark.parametrize("method", [{"reuse": "all"}, MAGNITUDE], ids=str)
+def test_a_task_that_does_not_choose_reads_all_weights_of_earlier_tasks(tmp_path, method):
+    made(configuration(method | {"ratio": 0.8}), tmp_path)
+    packed = packed_file.read_packed(network_in(tmp_path))
+    assert packed.unread == {}
+    state = task_state_dict(packed, "b")
+    for name, owner in packed.owner.items():
+        assert torch.equal(state[name], torch.where(owner > 0, packed.shared[name], 0.0))
+    scores = json.loads((tmp_path / "nodes/small/m/seed0/a/b/scores.json").read_text())
+    assert [row["unread_share"] for row in scores["rows"]] == [0.0, 0.0]
+
+
+def test_a_first_task_has_nothing_to_choose(tmp_path):
+    settings = [configuration({"ratio": 0.8, "reuse": reuse}) for reuse in ("all", "chosen")]
+    one, two = (
+        made(own, tmp_path / str(number), LAST | {"evaluate"})
+        for number, own in enumerate(settings)
+    )
+    for path in one:
+        alike = one[path].read_bytes() == two[path].read_bytes()
+        assert alike == ("/a/b/" not in path), path

@@ -117,8 +117,8 @@ def test_a_run_that_is_stopped_after_the_clock_was_set_back_goes_on_with_what_fo
     longer["tasks"]["a"]["training"] = {"epochs": 4}
     ahead.write(longer)
     run = ["snakemake", "--configfile", "config/small.yaml", "--directory", "results/small"]
-    dense = "nodes/small/dense/seed0/a/dense.safetensors"
-    assert jobs_in(ahead.run(*run, dense)) == {"train small/dense/seed0/a"}
+    dense = "nodes/small/learned/seed0/a/dense.safetensors"
+    assert jobs_in(ahead.run(*run, dense)) == {"train small/learned/seed0/a"}
     assert ahead.planned(name="small") >= {"prune small/half/seed0/a"}
     text = ahead.make("run", "small")
     assert jobs_in(text) == AFTER | {"train small/half/seed0/a/b"}

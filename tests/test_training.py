@@ -264,7 +264,7 @@ def test_a_trial_that_holds_hands_over_what_release_and_retraining_come_to(relea
     assert (kept, result.score) == (0.3, measured.score)
     first, second = fit_config(6, 0.002, 0).schedule.parts(release)
     free = {name: torch.ones_like(mask) for name, mask in keep.items()}
-    own, pruning = distilled(which, state), Pruning(free, "global")
+    own, pruning = distilled(which, which, state), Pruning(free, "global")
     if first is None:
         smaller, masks = pruning.at_once(state, 0.7)
     else:

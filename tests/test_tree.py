@@ -161,13 +161,16 @@ def test_a_node_knows_its_task_its_place_and_its_folder():
 
 @PROPERTY
 @given(sequences)
-def test_dense_networks_of_first_tasks_are_shared_by_methods_and_no_others(drawn):
+def test_first_tasks_have_two_dense_networks_that_methods_share_and_later_ones_their_own(drawn):
     settings_drawn = configuration(*drawn, methods=METHODS, seeds=(0, 1))
     found = nodes(settings_drawn)
     first = {node for node in found if node.position == 1}
     later = {node for node in found if node.position > 1}
-    expected = {f"small/dense/seed{node.seed}/{node.task}" for node in first}
-    assert len(expected) == len(first) / len(METHODS)
+    expected = {
+        f"small/{'dense' if node.method == 'fine' else 'learned'}/seed{node.seed}/{node.task}"
+        for node in first
+    }
+    assert len(expected) == 2 * len(first) / len(METHODS)
     expected |= {node.name for node in later}
     trained = [job for job in plan(settings_drawn) if job.rule == "train"]
     assert sorted(job.name for job in trained) == sorted(expected)

@@ -288,7 +288,7 @@ def with_sequence(raw):
         (
             # the second of its front: now there is a figure of it
             lambda raw: raw["methods"].update(
-                packnet90={"ratio": 0.9, "scope": "layer", "release": "once"}
+                packnet90={"ratio": 0.9, "criterion": "magnitude", "release": "once"}
             ),
             "method packnet90 is new",
         ),
@@ -318,8 +318,15 @@ def test_what_makes_a_fixed_ratio_one_of_another_front_is_told():
     assert found["tables"] == ["methods.packnet50.front layer → global"]
 
 
-def test_the_plan_says_what_dense_means_where_it_says_dense():
-    shared = replace(TRAIN, name="small/dense/seed0/a")
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [
+        ("dense", "(dense: the trained network of a task, before pruning)"),
+        ("learned", "(learned: the training of a first task that packing methods share)"),
+    ],
+)
+def test_the_plan_says_what_the_name_of_a_shared_training_means_where_it_has_it(word, meaning):
+    shared = replace(TRAIN, name=f"small/{word}/seed0/a")
     told = {job.name: reasons_told([Reason(job, "changed", "x")], 2) for job in (shared, TRAIN)}
-    assert told[shared.name][-1] == "(dense: the trained network of a task, before pruning)"
-    assert not any("dense" in line for line in told[TRAIN.name])
+    assert told[shared.name][-1] == meaning
+    assert not any(line.startswith("(") for line in [*told[shared.name][:-1], *told[TRAIN.name]])

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 TOGETHER = (
     "+"  # between the names of tasks that are learned at once, and of those of a prefix in one word
 )
-DENSE = "dense"  # stands for a method where a training depends on none: that of first tasks
+# stand for a method where methods share a training, that of first tasks: the plain one, and the one
+# that learns a score of each weight
+DENSE, LEARNED = "dense", "learned"
 Prefix = tuple[str, ...]
 
 
@@ -68,9 +70,12 @@ class Node:
         network, method, seed, *prefix = name.split("/")
         return cls(network, method, int(seed.removeprefix("seed")), tuple(prefix))
 
-    def without_method(self) -> "Node":
-        """Return the node under which its training lies where that depends on no method."""
-        return Node(self.network, DENSE, self.seed, self.prefix)
+    def shared(self, training: str) -> "Node":
+        """Return the node under which a training lies that methods share.
+
+        training: DENSE or LEARNED.
+        """
+        return Node(self.network, training, self.seed, self.prefix)
 
 
 @dataclass(frozen=True)

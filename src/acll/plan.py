@@ -15,10 +15,11 @@ from typing import Any
 from acll.code import code_of
 from acll.config import tree
 from acll.config.configuration import Configuration
+from acll.methods._free_weights import TrainFreeWeights
 from acll.methods.base import TrainingRule
 from acll.methods.individual import Individual
 from acll.methods.packing import Packing
-from acll.node import Node, Run
+from acll.node import DENSE, LEARNED, Node, Run
 from acll.packing.cap import cap
 from acll.parameters.base import Params
 from acll.parameters.commit import CommitParams, RememberParams
@@ -39,6 +40,7 @@ from acll.parameters.retrain import RetrainParams
 from acll.parameters.search import SearchParams
 from acll.parameters.train import TrainParams
 from acll.search.settings import Search
+from acll.settings import Reuse
 from acll.training.settings import Batches
 
 Paths = Mapping[str, tuple[str, ...]]  # by what they are for a step; relative to the results
@@ -92,7 +94,11 @@ TABLES = tuple(
     )
 )
 
-PLAIN = Individual(type="individual")  # the training of a first task, which methods share
+# the trainings of a first task that methods share
+SHARED_FIRST: dict[str, TrainingRule] = {
+    DENSE: Individual(type="individual"),
+    LEARNED: TrainFreeWeights(type="packing", later="fresh", criterion="learned", reuse="all"),
+}
 
 
 @dataclass(frozen=True)
@@ -229,16 +235,17 @@ class _Planner:
     # the network of a node
 
     def _dense_node(self, node: Node) -> Node:
-        """Return the node in whose folder the dense network lies: of first tasks all methods share
+        """Return the node in whose folder the dense network lies: of first tasks methods share
         it."""
         method = self.configuration.methods[node.method]
         network = self.configuration.networks[node.network]
-        shared = node.position == 1 and method.plain_first(network)
-        return node.without_method() if shared else node
+        shared = method.shared_first(network) if node.position == 1 else None
+        return node if shared is None else node.shared(shared)
 
     def _train(self, node: Node, dense: Node) -> Job:
         method = self.configuration.methods[node.method]
-        rule: TrainingRule = PLAIN if dense != node else method.training_rule()
+        own = method.training_rule()
+        rule: TrainingRule = SHARED_FIRST[dense.method] if dense != node else own
         # joint training has one schedule for all its tasks
         training = (
             self.configuration.training_of(node.task)
@@ -294,7 +301,9 @@ class _Planner:
         return SearchParams(
             node=self._node_params(node),
             search=method.ratio,
+            criterion=method.criterion,
             scope=method.scope,
+            reuse=self._reuse(node),
             release=method.release,
             distill=method.distill,
             cap=bound,
@@ -334,7 +343,9 @@ class _Planner:
         params = PruneParams(
             node=self._node_params(node),
             ratio=None if isinstance(method.ratio, Search) else method.ratio,
+            criterion=method.criterion,
             scope=method.scope,
+            reuse=self._reuse(node),
             schedule=schedule,
             batches=self._batches(node.task) if schedule is not None else None,
             distill=method.distill and schedule is not None,
@@ -360,7 +371,8 @@ class _Planner:
             node=self._node_params(node),
             schedule=schedule,
             batches=self._batches(node.task),
-            reuse=method.reuse if node.position > 1 else "all",
+            criterion=method.criterion,
+            reuse=self._reuse(node),
         )
         inputs = {
             "pruned": _of(node, "pruned.safetensors"),
@@ -441,6 +453,10 @@ class _Planner:
         if not isinstance(method, Packing):
             raise TypeError(f"{type(method).__name__} prunes, but does not derive from Packing")
         return method
+
+    def _reuse(self, node: Node) -> Reuse:
+        """Return which weights of earlier tasks a node reads; a first task has none to choose."""
+        return self._packing(node).reads if node.position > 1 else "all"
 
     def _tries(self, node: Node) -> bool:
         """Return whether the search of a node tries something that can be shown."""
@@ -525,12 +541,12 @@ class _Planner:
     def _fixed(self) -> dict[str, str]:
         """Return the front of each method whose ratio is fixed.
 
-        The ratios of a front differ in nothing else. The largest of a scope is named after it, the
-        others after what they do in another way than the largest.
+        The ratios of a front differ in nothing else. The largest of a ranking is named after it,
+        the others after what they do in another way than the largest.
         """
-        keys = ("scope", "release", "distill", "free_weights", "reuse")
+        keys = ("release", "distill", "free_weights", "reads")
         settings = {
-            name: tuple(getattr(method, key) for key in keys)
+            name: (_ranking(method), *(getattr(method, key) for key in keys))
             for name, method in self.configuration.methods.items()
             if isinstance(method, Packing) and not method.searches
         }
@@ -539,9 +555,11 @@ class _Planner:
             largest.setdefault(own[0], own)
         found = {}
         for name, own in settings.items():
-            pairs = zip(keys, own, largest[own[0]], strict=True)
+            pairs = zip(keys, own[1:], largest[own[0]][1:], strict=True)
             others = [
-                f"{key}={str(value).lower()}" for key, value, usual in pairs if value != usual
+                f"{key.replace('reads', 'reuse')}={str(value).lower()}"
+                for key, value, usual in pairs
+                if value != usual
             ]
             found[name] = " ".join([own[0], *others])
         return found
@@ -585,6 +603,11 @@ class _Planner:
                 for task in node.tasks:
                     found.setdefault((run.sequence, task), {}).setdefault(run.method, node)
         return found
+
+
+def _ranking(method: Packing) -> str:
+    """Return in a word how a method ranks weights: by scores, or by magnitude in a scope."""
+    return "learned" if method.criterion == "learned" else method.scope
 
 
 def figures(params: FiguresParams) -> tuple[str, ...]:

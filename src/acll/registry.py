@@ -1,8 +1,9 @@
 """Kinds of tasks and of methods, each in a file of its own: a file more is a kind more, and nothing
 else changes.
 
-In a package of kinds every module but `base` and `registry` is a kind, called as the module, and
-has one class of that name: the one whose key (`source`, `type`) can only be this name.
+In a package of kinds every module but `base`, `registry` and those that begin with `_` is a kind,
+called as the module, and has one class of that name: the one whose key (`source`, `type`) can only
+be this name.
 """
 
 from importlib import import_module
@@ -20,7 +21,7 @@ _NO_KINDS = {"base", "registry"}
 def kinds(package: str) -> list[str]:
     """Return the names of the kinds in a package, sorted."""
     folder = Path(str(import_module(package).__file__)).parent
-    names = (path.stem for path in folder.glob("[!_.]*.py"))  # others are of editors and systems
+    names = (path.stem for path in folder.glob("[!_.]*.py"))  # `.…` are of editors
     return sorted(name for name in names if name.isidentifier() and name not in _NO_KINDS)
 
 

@@ -5,6 +5,7 @@ Each section's types lie beside what they configure: tasks in `acll.data`, netwo
 together. A step imports its sections only, so a new key of one reruns nothing of another.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -14,6 +15,7 @@ from acll.errors import ODD_LETTER
 Kind = Literal["classification", "segmentation"]
 Augmentation = Literal["flip", "vertical_flip", "shift", "brightness"]
 Scope = Literal["layer", "global", "channel"]
+Criterion = Literal["learned", "magnitude"]
 Release = Literal["gradual", "once"]
 Reuse = Literal["all", "chosen"]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -22,7 +24,13 @@ MOST_BANDS = 1000  # of an image
 MOST_PIXELS = 2**24  # of an image that goes through a network whole
 MOST_VALUES = 2**27  # of one in all its channels
 MOST_TEXT = 1000  # characters of a name
+WEIGHTS_PER_ROOT = 27.0  # docs/search.md says where from
 FEWEST_SAMPLES = 50  # a validation split below this says little; a run warns
+
+
+def expected_share(weights: int) -> float:
+    """Return the share that a task may need of so many weights, before any trial."""
+    return min(1.0, WEIGHTS_PER_ROOT / math.sqrt(weights))
 
 
 def _sides(value: Any) -> Any:

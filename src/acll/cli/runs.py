@@ -35,29 +35,42 @@ def check(path: Path, images: bool) -> None:
     """
     from acll.config.images import decode_images, tasks_of_files
 
-    _check(path)
+    faults, sound = _looked_at(path)
     configuration = load_configuration(path)
     checkout, name = checkout_of(path)
-    if not tasks_of_files(configuration):
-        return
-    if not images:
+    if images:
+        known = {fault.removeprefix("tasks.") for fault in faults}
+        for line, is_fault in decode_images(checkout, configuration):
+            if not is_fault:
+                print(line, flush=True)
+            elif line not in known:
+                faults.append(line)
+    _refuse(path, faults)
+    print(sound)
+    if not images and tasks_of_files(configuration):
         print(
             "not looked at: what is in images and masks; "
             f"`{make_command('check', name)} IMAGES=1` decodes them all"
         )
-        return
-    faults = []
-    for line, is_fault in decode_images(checkout, configuration):
-        if is_fault:
-            faults.append(f"{path}: {line}")
-        else:
-            print(line, flush=True)
-    if faults:
-        raise ConfigurationError("\n".join(faults))
 
 
 def _check(path: Path) -> None:
     """Check all but what is in images and masks. Raises ConfigurationError."""
+    faults, sound = _looked_at(path)
+    _refuse(path, faults)
+    print(sound)
+
+
+def _refuse(path: Path, faults: Sequence[str]) -> None:
+    if faults:
+        raise ConfigurationError("\n".join(f"{path}: {fault}" for fault in faults))
+
+
+def _looked_at(path: Path) -> tuple[list[str], str]:
+    """Return the faults of all but what is in images and masks, and what to say if there are none.
+
+    Where there are none, it prints the warnings.
+    """
     from acll.config import tree
     from acll.data.identity import FINGERPRINTS
     from acll.data.root import data_root
@@ -81,14 +94,15 @@ def _check(path: Path) -> None:
     except UserError as error:
         faults += str(error).splitlines()
     if faults:
-        raise ConfigurationError("\n".join(f"{path}: {fault}" for fault in faults))
+        return faults, ""
     for warning in warnings:
         print(f"{path}: warning: {warning}")
     partly = tell_not_here(configuration, root, results)
     nodes, runs = tree.nodes(configuration), tree.runs(configuration)
     tasks = sum(len(run.tasks) for run in runs)
     counts = f"runs: {len(runs)}, of tasks in all: {tasks}; networks on the way: {len(nodes)}"
-    print(f"{path}: sound{', as far as it can be told without them' if partly else ''}; {counts}")
+    how_far = ", as far as it can be told without them" if partly else ""
+    return [], f"{path}: sound{how_far}; {counts}"
 
 
 def list_plan(path: Path) -> None:

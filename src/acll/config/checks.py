@@ -34,7 +34,7 @@ from acll.networks.spec import (
     PerceptronNetwork,
     why_not_wider,
 )
-from acll.node import DENSE, Node
+from acll.node import DENSE, LEARNED, Node
 from acll.registry import kinds
 from acll.search.settings import Search
 from acll.settings import Settings
@@ -355,8 +355,11 @@ def _names(name: Any, named: Mapping[str, list[str]]) -> list[str]:
         for section, one in [*own, *others]
         if not VALID_NAME.fullmatch(one)
     ]
-    if DENSE in named["methods"]:
-        faults.append(f"methods.{DENSE}: this name is taken by the training that all methods share")
+    faults += [
+        f"methods.{taken}: this name is taken by a training that methods share"
+        for taken in (DENSE, LEARNED)
+        if taken in named["methods"]
+    ]
     return faults
 
 

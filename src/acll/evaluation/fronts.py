@@ -11,7 +11,7 @@ import pandas as pd
 
 from acll.evaluation.statistics import Matrix, interval
 
-REFERENCE_FRONT = "global"  # of the ratios that release the smallest of all weights
+REFERENCE_FRONT = "learned"  # of ratios that release by scores, as a search does by default
 _OF_RUN = (
     *("sequence", "order", "method", "type", "seed"),
     *("mean_score", "worst_score", "bytes", "capacity", "bit_exact"),

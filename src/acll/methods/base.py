@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from acll.node import Prefix
-from acll.settings import Reuse, Settings
+from acll.node import DENSE, Prefix
+from acll.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,47 +70,6 @@ class TrainingRule(Settings):
         (learner,) = learners
         return Start(learner, start)
 
-    def starts(
-        self, learners: "Sequence[TaskLearner]", start: "State", before: Before
-    ) -> tuple[Start, ...]:
-        """Return the trainings of which the one with the best validation is kept; most methods have
-        one. Arguments as of `begin`."""
-        return (self.begin(learners, start, before),)
-
-
-class TrainFreeWeights(TrainingRule):
-    """Train the weights that no task owns, and the private parameters; the weights of earlier tasks
-    stay."""
-
-    type: str  # of the method
-    later: FreeWeights  # where free weights start for later tasks
-    reuse: Reuse  # which weights of earlier tasks it reads
-
-    def free_from(self, position: int) -> FreeWeights:
-        """Return where free weights start; for a first task from the network's own."""
-        return "pretrained" if position == 1 else self.later
-
-    def begin(self, learners: "Sequence[TaskLearner]", start: "State", before: Before) -> Start:
-        """Return a training in which owned weights do not move."""
-        from acll.packing.ownership import free
-
-        (learner,) = learners
-        return Start(learner, start, free(before.packed, learner.info.kind))
-
-    def starts(
-        self, learners: "Sequence[TaskLearner]", start: "State", before: Before
-    ) -> tuple[Start, ...]:
-        """Return a training that reads all weights of earlier tasks and, where the task may choose,
-        one that learns which."""
-        from acll.training.reuse import ChoosingLearner
-
-        of_all = self.begin(learners, start, before)
-        if self.reuse == "all" or not before.packed.tasks:
-            return (of_all,)
-        (learner,) = learners
-        choosing = ChoosingLearner(learner, before.packed)
-        return of_all, Start(choosing, choosing.start(start), of_all.masks)
-
 
 RuleClass = type[TrainingRule]  # by another name, since `type` is a field of methods
 
@@ -138,12 +97,13 @@ class Method(TrainingRule):
         """Return what the training of a task depends on: all settings, or a part of them."""
         return self
 
-    def plain_first(self, network: "Network") -> bool:
-        """Return whether the training of a first task is the plain one, which methods share.
+    def shared_first(self, network: "Network") -> str | None:
+        """Return which training of a first task it shares with other methods.
 
-        network: as the configuration has it.
+        DENSE, the plain one, or LEARNED; None: it has its own. network: as the configuration has
+        it.
         """
-        return True
+        return DENSE
 
     def stages(self, tasks: tuple[str, ...]) -> tuple[Stage, ...]:
         """Return, for each number of tasks learned, the prefixes of the networks that serve these

@@ -27,9 +27,9 @@ class Joint(Method):
 
     type: Literal["joint"] = Field(description="`joint`")
 
-    def plain_first(self, network: "Network") -> bool:
-        """Return False: no task is the first."""
-        return False
+    def shared_first(self, network: "Network") -> str | None:
+        """Return None: no task is the first."""
+        return None
 
     def stages(self, tasks: tuple[str, ...]) -> tuple[Stage, ...]:
         """Return the one network that serves all tasks, which depends on their set alone."""

@@ -4,13 +4,18 @@ PackNet (Mallya & Lazebnik, CVPR 2018) with a ratio that is fixed or, for each t
 (Srivastava, Berman, Blaschko & Tuia, BMVC 2019).
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
-from acll.methods.base import FreeWeights, Method, TrainFreeWeights
+from acll.methods._free_weights import TrainFreeWeights
+from acll.methods.base import FreeWeights, Method
+from acll.node import DENSE, LEARNED
 from acll.search.settings import Search
-from acll.settings import Positive, Release, Reuse, Scope, Share
+from acll.settings import Criterion, Positive, Release, Reuse, Scope, Share
+
+if TYPE_CHECKING:
+    from acll.networks.spec import Network
 
 
 def _ratio_kind(value: Any) -> str:
@@ -24,25 +29,30 @@ Ratio = Annotated[
 
 
 class Packing(Method):
-    """Train, release the smallest weights, retrain and freeze the rest: PackNet, with a fixed or a
-    searched ratio."""
+    """Train, release a part of the weights, retrain and freeze the rest: PackNet, with a fixed or a
+    searched ratio, and by magnitudes or by scores that are learned with the weights."""
 
     type: Literal["packing"] = Field("packing", description="`packing`, which may be left out")
     ratio: Ratio = Field(
         description="share of what the task trained that it releases: a number in [0, 1), or "
         "the settings of a search"
     )
+    criterion: Criterion = Field(
+        "learned",
+        description="what is kept of each layer: the weights whose scores are largest, which are "
+        "`learned` with the weights, or those of the largest `magnitude`, as PackNet",
+    )
     scope: Scope = Field(
-        "global",
-        description="release the smallest of all weights (`global`), or the same share of each "
-        "layer, as PackNet (`layer`), or whole output channels, the smallest mean magnitude "
+        "layer",
+        description="by magnitude: release the same share of each `layer`, as PackNet, or the "
+        "smallest of all weights (`global`), or whole output channels, the smallest mean magnitude "
         "relative to the mean of their layer first (`channel`); weights that read only released "
-        "channels are released too",
+        "channels are released too. Scores are compared within a `layer`",
     )
     release: Release = Field(
         "gradual",
         description="release step by step, in up to half of the epochs of release and "
-        "retraining (`gradual`), or all at once before them (`once`), as PackNet",
+        "retraining (`gradual`), or, by magnitude, all at once before them (`once`), as PackNet",
     )
     distill: bool = Field(
         False,
@@ -56,9 +66,8 @@ class Packing(Method):
     )
     reuse: Reuse = Field(
         "chosen",
-        description="a task reads those weights of earlier tasks that it has `chosen` while it "
-        "was trained (it is trained both ways, and keeps its choice only where its validation "
-        "score is better), or `all`, as PackNet",
+        description="a task reads those weights of earlier tasks that it has `chosen`, by scores "
+        "as its own, or `all`; by magnitude it always reads all, as PackNet",
     )
     expected_tasks: Positive = Field(
         5,
@@ -80,6 +89,25 @@ class Packing(Method):
         "`conv_small`, and with `unet`, `unetplusplus`, `manet`",
     )
 
+    @field_validator("scope", "release")
+    @classmethod
+    def _needs_magnitudes(cls, value: str, info: ValidationInfo) -> str:
+        if value in ("global", "channel", "once") and info.data.get("criterion") == "learned":
+            raise ValueError("needs `criterion: magnitude`")
+        return value
+
+    @field_validator("reuse")
+    @classmethod
+    def _needs_scores(cls, value: Reuse, info: ValidationInfo) -> Reuse:
+        if value == "chosen" and info.data.get("criterion") == "magnitude":
+            raise ValueError("needs `criterion: learned`: a task chooses by scores")
+        return value
+
+    @property
+    def reads(self) -> Reuse:
+        """Which weights of earlier tasks a task reads."""
+        return self.reuse if self.criterion == "learned" else "all"
+
     @property
     def searches(self) -> bool:
         """Whether the ratio of each task is searched."""
@@ -97,6 +125,10 @@ class Packing(Method):
 
     rule_class: ClassVar[Any] = TrainFreeWeights
 
+    def shared_first(self, network: "Network") -> str | None:
+        """Return DENSE, or LEARNED where scores are learned."""
+        return LEARNED if self.criterion == "learned" else DENSE
+
     def rules(self) -> tuple[str, ...]:
         """Return the rules that make the network of a node."""
         search = ("search",) if self.searches else ()
@@ -105,4 +137,6 @@ class Packing(Method):
 
     def training_rule(self) -> TrainFreeWeights:
         """Return what the training of a task depends on: nothing of what comes after it."""
-        return TrainFreeWeights(type=self.type, later=self.free_weights, reuse=self.reuse)
+        return TrainFreeWeights(
+            type=self.type, later=self.free_weights, criterion=self.criterion, reuse=self.reads
+        )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from acll.methods.base import Before, FreeWeights, Method, Start
+from acll.node import DENSE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,9 +35,9 @@ class Piggyback(Method):
         "one step is about the learning rate",
     )
 
-    def plain_first(self, network: "Network") -> bool:
-        """Return whether nothing is fixed when the first task is learned."""
-        return network.weights == "none"
+    def shared_first(self, network: "Network") -> str | None:
+        """Return DENSE where nothing is fixed when the first task is learned, else None."""
+        return DENSE if network.weights == "none" else None
 
     def free_from(self, position: int) -> FreeWeights:
         """Return `pretrained`: what no mask has chosen so far is as it was at the beginning."""
@@ -54,7 +55,7 @@ class Piggyback(Method):
         (learner,) = learners
         fixed = self._fixed(learner, before.packed)
         scores = {name: torch.full(start[name].shape, self.margin) for name in fixed}
-        network = MaskedNetwork(learner.network, scores, positive)
+        network = MaskedNetwork(learner.network, scores, positive, signed=True)
         state = start | self._private(learner, before.packed)
         masks = {name: torch.zeros(start[name].shape, dtype=torch.bool) for name in fixed}
         return Start(replace(learner, network=network), network.start(state), masks)

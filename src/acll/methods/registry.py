@@ -1,4 +1,4 @@
-"""The methods: every other module here but `base` is one."""
+"""The methods: every other module here is one, but `base` and those that begin with `_`."""
 
 from typing import Annotated, Any
 

@@ -33,9 +33,9 @@ class WSN(Method):
 
     remembers: ClassVar[bool] = True
 
-    def plain_first(self, network: "Network") -> bool:
-        """Return False: the first task learns scores, too."""
-        return False
+    def shared_first(self, network: "Network") -> str | None:
+        """Return None: the first task learns scores, too, with a share of its own."""
+        return None
 
     def begin(self, learners: "Sequence[TaskLearner]", start: "State", before: Before) -> Start:
         """Return a training of free weights and of the scores of all."""
@@ -43,10 +43,9 @@ class WSN(Method):
 
         from acll.packing.ownership import free
         from acll.training.masking import (
+            LargestScores,
             MaskedNetwork,
-            drawn_scores,
-            largest,
-            starts_from_weights,
+            first_scores,
         )
 
         (learner,) = learners
@@ -56,11 +55,9 @@ class WSN(Method):
             if name in before.memory:
                 state[name] = torch.where(mask, before.memory[name], start[name])
                 scores[name] = before.memory[SCORE + name].view_as(start[name])
-            elif starts_from_weights(learner.network, name):
-                scores[name] = start[name]
             else:
-                scores[name] = drawn_scores(start[name], generator)
-        network = MaskedNetwork(learner.network, scores, largest(self.capacity))
+                scores[name] = first_scores(learner.network, name, start[name], generator)
+        network = MaskedNetwork(learner.network, scores, LargestScores(self.capacity))
         return Start(replace(learner, network=network), network.start(state), masks)
 
     @classmethod

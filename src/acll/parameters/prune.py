@@ -2,7 +2,7 @@
 
 from acll.parameters.base import Params
 from acll.parameters.node import NodeParams
-from acll.settings import Scope
+from acll.settings import Criterion, Reuse, Scope
 from acll.training.settings import Batches, Schedule
 
 
@@ -11,7 +11,9 @@ class PruneParams(Params):
 
     node: NodeParams
     ratio: float | None  # fixed; None: the choice of the search
+    criterion: Criterion
     scope: Scope
+    reuse: Reuse
     schedule: Schedule | None
     batches: Batches | None
     distill: bool

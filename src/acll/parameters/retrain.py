@@ -2,17 +2,18 @@
 
 from acll.parameters.base import Params
 from acll.parameters.node import NodeParams
-from acll.settings import Reuse
+from acll.settings import Criterion, Reuse
 from acll.training.settings import Batches, Schedule
 
 
 class RetrainParams(Params):
     """How a task is retrained after pruning. It learns from the dense network where it gets one.
 
-    reuse: whether it may have left out weights of earlier tasks.
+    criterion, reuse: as the release had them.
     """
 
     node: NodeParams
     schedule: Schedule
     batches: Batches
+    criterion: Criterion
     reuse: Reuse

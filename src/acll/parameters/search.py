@@ -3,7 +3,7 @@
 from acll.parameters.base import Params
 from acll.parameters.node import NodeParams
 from acll.search.settings import Search
-from acll.settings import Release, Scope
+from acll.settings import Criterion, Release, Reuse, Scope
 from acll.training.settings import Batches, Schedule
 
 
@@ -13,7 +13,9 @@ class SearchParams(Params):
 
     node: NodeParams
     search: Search
+    criterion: Criterion
     scope: Scope
+    reuse: Reuse
     release: Release
     distill: bool
     cap: float | None  # the largest share of the free weights that the task may own; None: no bound

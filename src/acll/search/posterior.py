@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 COVERAGE = 0.9  # of the interval
-# Before any trial the answer is about this times the root of the number of free weights, up to a
-# factor of PRIOR_FACTOR either way (one standard deviation); docs/search.md says where from.
-WEIGHTS_PER_ROOT = 27.0
+# Before any trial the answer is about `expected_share`, up to this factor either way (one standard
+# deviation); docs/search.md says where from.
 PRIOR_FACTOR = 2.5
 DROPS = (0.5, 1.0, 2.0, 4.0)  # of the plateau above the threshold, in tolerances
 SLOPES = (0.7, 1.0, 1.5, 2.2, 3.0)
@@ -23,11 +22,6 @@ FAILED_SPREAD = 0.25  # how uncertain a score that failed is, in what it lacks t
 POINTS = 400  # of the grid of answers
 
 Floats = NDArray[np.float64]
-
-
-def expected_share(free: int) -> float:
-    """Return the share that a task may need, before any trial. free: number of free weights."""
-    return min(1.0, WEIGHTS_PER_ROOT / math.sqrt(free))
 
 
 @dataclass(frozen=True)

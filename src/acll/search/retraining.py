@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -15,6 +15,13 @@ from acll.seeds import derived
 from acll.settings import Release
 from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
+from acll.training.learned import (
+    Scored,
+    as_trained,
+    release_epochs,
+    release_learned,
+    trained_share,
+)
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, FitResult, OnValidation, TrainingError, fit, steps_of
 from acll.training.metrics import EvalResult, score, standard_error
@@ -29,74 +36,99 @@ OnHeld = Callable[[float, FitResult, State], None]
 class Retraining:
     """What every trial of a search starts from, and how it releases and retrains.
 
-    state: the task's dense state dict. schedule: of release and retraining together. distill:
-    whether both learn from the dense network, too. seeds: of the release and of the retraining that
-    follow the search. checkpoints: where trials keep their last epoch, of release and retraining.
+    learner: of the task. state: its trained state dict. way: what is free, and which of it is
+    released. schedule: of release and retraining together. release: `once` or `gradual`, where
+    the way is by magnitude. distill: whether both learn from the dense network, too. seeds: of the
+    release and of the retraining that follow the search. checkpoints: where trials keep their last
+    epoch, of release and retraining.
     """
 
     learner: TaskLearner
     schedule: Schedule
     state: Mapping[str, Tensor]
-    pruning: Pruning
+    way: Pruning | Scored
     release: Release
     distill: bool
     seeds: tuple[int, int]
     checkpoints: tuple[Checkpoint | None, Checkpoint | None] = (None, None)
 
-    def taught(self) -> TaskLearner:
-        """Return the learner of trials."""
-        return distilled(self.learner, self.state) if self.distill else self.learner
-
-    def path(self, remember: bool = False) -> ReleasePath | None:
-        """Return the beginning of the path of a gradual release."""
-        first, _ = self.schedule.parts(self.release)
+    def parts(self) -> tuple[FitConfig | None, FitConfig]:
+        """Return the release, if it is a training, and the retraining."""
+        first, second = self.schedule.parts(self.release)
+        config = FitConfig(second, self.seeds[1])
         if first is None:
-            return None
-        return ReleasePath(self.pruning, first.epochs * self.learner.batches(), remember)
+            return None, config
+        return FitConfig(first, self.seeds[0], keep_state=False, label="  release"), config
+
+    def dense(self) -> TaskLearner:
+        """Return the learner of the trained state, before anything is released."""
+        if isinstance(self.way, Scored):
+            return self.way.dense(self.learner)
+        return self.learner
+
+    def taught(self, learner: TaskLearner) -> TaskLearner:
+        """Return a learner that learns from the trained state, too, if `distill` says so."""
+        return distilled(learner, self.dense(), self.state) if self.distill else learner
+
+    def trained_share(self) -> float:
+        """Return the share of the weights that the dense network reads."""
+        return trained_share(self.learner.network) if isinstance(self.way, Scored) else 1.0
 
     def release_epochs(self, kept: float) -> float:
         """Return how many epochs the release of all but a kept share takes."""
-        path = self.path()
-        return 0.0 if path is None else path.step_of(kept) / self.learner.batches()
+        first, _ = self.parts()
+        if first is None:
+            return 0.0
+        if isinstance(self.way, Scored):
+            share = trained_share(self.learner.network)
+            own = release_epochs(first.epochs, share, kept)
+            return _whole(own, self.learner) if own else 0.0
+        path = ReleasePath(self.way, first.epochs * self.learner.batches())
+        return path.step_of(kept) / self.learner.batches()
 
 
-@dataclass
-class _Released:
-    """The dense network, released as far as trials have needed so far."""
+class _ByMagnitude:
+    """Trials that begin on one path of release, which goes as far as trials have needed so far."""
 
-    retraining: Retraining
-    learner: TaskLearner
-    path: ReleasePath | None = None
-    error: TrainingError | None = None
+    def __init__(self, retraining: Retraining, pruning: Pruning) -> None:
+        self.retraining, self.pruning = retraining, pruning
+        self.learner = retraining.taught(retraining.learner)
+        self.path: ReleasePath | None = None
+        self.error: TrainingError | None = None
 
-    def at(self, kept: float) -> tuple[State, State]:
-        """Return state and masks where a kept share leaves the path. Raises TrainingError."""
+    def begin(self, kept: float) -> tuple[TaskLearner, State, State]:
+        """Return learner, state and masks of the retraining of a kept share. Raises
+        TrainingError."""
         own, ratio = self.retraining, 1 - kept
-        path = self.path or own.path(remember=True)
-        if path is None:
-            return own.pruning.at_once(own.state, ratio)
+        first, _ = own.parts()
+        if first is None:
+            return self.learner, *self.pruning.at_once(own.state, ratio)
+        path = self.path or self._new(first)
         step = path.step_of(kept)
         found = path.at(step, own.state)
         if found is None and self.error is None:
             # a new one each time: the training takes up what its checkpoint remembers
-            path = self.path = own.path(remember=True)
-            assert path is not None
-            self._go_to(path, step)
+            path = self.path = self._new(first)
+            self._go_to(path, step, first)
             found = path.at(step, own.state)
         if found is None:
             assert self.error is not None
             raise self.error
-        return own.pruning.at_once(found[0], ratio, found[1])
+        return self.learner, *self.pruning.at_once(found[0], ratio, found[1])
 
-    def _go_to(self, path: ReleasePath, step: int) -> None:
+    def end(self, state: State, masks: State) -> tuple[State, State]:
+        """Return the final state, and masks of what it keeps. Arguments: after the retraining."""
+        return state, masks
+
+    def _new(self, first: FitConfig) -> ReleasePath:
+        return ReleasePath(self.pruning, first.epochs * self.learner.batches(), remember=True)
+
+    def _go_to(self, path: ReleasePath, step: int, first: FitConfig) -> None:
         """Train along the path up to the end of the epoch that has this step."""
         own = self.retraining
-        first, _ = own.schedule.parts(own.release)
-        assert first is not None
         epochs = math.ceil(step / self.learner.batches())
-        config = FitConfig(first, own.seeds[0], keep_state=False, label="  release")
-        config = config.of_length(float(epochs))
-        masks, checkpoint = own.pruning.free, own.checkpoints[0]
+        config = first.of_length(float(epochs))
+        masks, checkpoint = self.pruning.free, own.checkpoints[0]
         try:
             fit(self.learner, own.state, config, masks, checkpoint, release=path)
         except TrainingError as error:
@@ -105,40 +137,74 @@ class _Released:
             path.remember_end(epochs * self.learner.batches(), self.learner.network)
 
 
+class _ByScores:
+    """Trials that each shrink the share that is read, from the trained state on."""
+
+    def __init__(self, retraining: Retraining, scored: Scored) -> None:
+        self.retraining, self.scored = retraining, scored
+
+    def begin(self, kept: float) -> tuple[TaskLearner, State, State]:
+        """Return learner, state and masks of the retraining of a kept share. Raises
+        TrainingError."""
+        own = self.retraining
+        first, _ = own.parts()
+        assert first is not None
+        state = release_learned(
+            own.learner, own.state, self.scored, kept, first, own.taught, own.checkpoints[0]
+        )
+        learner = own.taught(self.scored.learner(own.learner, kept))
+        return learner, state, dict(self.scored.free)
+
+    def end(self, state: State, masks: State) -> tuple[State, State]:
+        """Return the final state, and masks of what it keeps. Arguments: after the retraining."""
+        return self.scored.finished(state)
+
+
 def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTrial:
     """Return a function that runs one trial: it releases, retrains and scores.
 
-    All trials begin on one path of release. The score of a trial is that of its best validation, as
-    in the retraining that follows the search. A trial that diverges has failed: it is the answer
-    for that share, and no end of the search.
+    The score of a trial is that of its best validation, as in the retraining that follows the
+    search. A trial that diverges has failed: it is the answer for that share, and no end of the
+    search.
     """
-    dense, taught = retraining.learner, retraining.taught()
-    released = _Released(retraining, taught)
-    _, second = retraining.schedule.parts(retraining.release)
-    _, of_retraining = retraining.seeds
+    way, task = retraining.way, retraining.learner
+    trials = (
+        _ByScores(retraining, way) if isinstance(way, Scored) else _ByMagnitude(retraining, way)
+    )
+    _, second = retraining.parts()
+
+    def dense_as_it_is(kept: float, threshold: float) -> Measured:
+        measured = _of_dense(retraining.dense(), retraining.state)
+        if on_held is not None and holds(measured.score, threshold):
+            state, keep = trials.end(dict(retraining.state), {})
+            on_held(kept, FitResult(state, measured.score, 0), keep)
+        return measured
 
     def run_trial(kept: float, threshold: float | None) -> Measured:
         if threshold is None:
-            return _of_dense(dense, retraining.state)
+            return _of_dense(retraining.dense(), retraining.state)
+        if isinstance(way, Scored) and as_trained(task.network, kept):
+            return dense_as_it_is(kept, threshold)
         results: dict[int, EvalResult] = {}  # by epoch, from 1 on
         try:
-            start, keep = released.at(kept)
+            learner, start, may_move = trials.begin(kept)
         except TrainingError:
             return Measured(0.0, 0.0, 0.0, diverged=True)
-        config = FitConfig(second, of_retraining, label=f"  keep {kept:.4f}")
+        config = replace(second, label=f"  keep {kept:.4f}")
         ends = _ends(results, threshold, math.ceil(second.epochs))
         try:
-            fitted = fit(taught, start, config, keep, retraining.checkpoints[1], ends)
+            fitted = fit(learner, start, config, may_move, retraining.checkpoints[1], ends)
         except TrainingError as error:
-            return Measured(0.0, 0.0, min(_whole(second.epochs, dense), error.epochs), True)
-        if on_held is not None and holds(fitted.score, threshold):
-            on_held(kept, fitted, keep)
+            return Measured(0.0, 0.0, min(_whole(second.epochs, task), error.epochs), True)
         # a trial that was killed has no longer seen its first validations
-        best = results.get(fitted.epoch) or _validated(dense, fitted.state)
-        spread = standard_error(best, derived(of_retraining, "bootstrap"))
+        best = results.get(fitted.epoch) or _validated(learner, fitted.state)
+        state, keep = trials.end(fitted.state, may_move)
+        if on_held is not None and holds(fitted.score, threshold):
+            on_held(kept, replace(fitted, state=state), keep)
+        spread = standard_error(best, derived(second.seed, "bootstrap"))
         # There is one validation an epoch, and one after a last part of an epoch. So an ended
         # training had as many epochs as validations, and a whole one as many as its batches make.
-        epochs_run = min(_whole(second.epochs, dense), float(len(fitted.history)))
+        epochs_run = min(_whole(second.epochs, task), float(len(fitted.history)))
         return Measured(fitted.score, spread, epochs_run)
 
     return run_trial
@@ -198,14 +264,16 @@ def search_task(
     free weights that the task may keep; None: no bound.
     """
     learner = retraining.learner
-    _, second = retraining.schedule.parts(retraining.release)
+    _, second = retraining.parts()
     return SearchTask(
         run_trial=trial_runner(retraining, on_held),
         cost=Cost(len(learner.train), len(learner.validation), dense_epochs),
         distill=retraining.distill,
         release_epochs=retraining.release_epochs,
+        one_release=isinstance(retraining.way, Pruning),
+        trained_share=retraining.trained_share(),
         retrain_epochs=second.epochs,
         cap=cap,
-        free=sum(int(mask.sum()) for mask in retraining.pruning.free.values()),
+        free=sum(int(mask.sum()) for mask in retraining.way.free.values()),
         seed=seed,
     )

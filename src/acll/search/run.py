@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from acll.search.choice import holds, tolerance_of
-from acll.search.posterior import Posterior, expected_share, posterior
+from acll.search.posterior import Posterior, posterior
 from acll.search.settings import Search
 from acll.search.strategies import SUGGEST, SWEEPS, KnownTrials
 from acll.search.trials import REFERENCE, TRIAL, Cost, RunTrial, Trial, TrialLog
-from acll.settings import FEWEST_SAMPLES
+from acll.settings import FEWEST_SAMPLES, expected_share
 
 RESOLUTION = 1.3  # two kept shares by a smaller factor apart are as good as one
 # standard deviation of a trial's score, in standard errors of the reference or in tolerances,
@@ -33,19 +33,22 @@ class SearchTask:
 
     run_trial: releases, retrains and scores; without a threshold it scores the dense network.
     cost: what trainings cost. distill: whether trials learn from the dense network. release_epochs:
-    how many epochs a kept share's release takes. retrain_epochs: length of the retraining. cap: the
-    largest share of the free weights that the task may keep; None: no bound. free: number of
-    weights that are free.
+    how many epochs a kept share's release takes. one_release: whether trials share one release,
+    which each takes further if need be. retrain_epochs: length of the retraining. cap: the largest
+    share of the free weights that the task may keep; None: no bound. free: number of weights that
+    are free. trained_share: that the dense network reads; below 1 it is a trial of this share.
     """
 
     run_trial: RunTrial
     cost: Cost
     distill: bool
     release_epochs: Callable[[float], float]
+    one_release: bool
     retrain_epochs: float
     cap: float | None
     free: int
     seed: int
+    trained_share: float
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Choice:
     may make larger. ratio_low, ratio_high: between these the ratio lies with 90%, as far as the
     trials tell. cap: the largest share of the free weights that the task may keep; None: no bound.
     capped: whether the cap decided. confirmed: whether the share held in a trial. cost: in units of
-    the dense training, less that trial, which is what follows.
+    the dense training, less that trial, which is what follows; where the dense network is kept as
+    it is, less the dearest one.
     """
 
     ratio_searched: float | None
@@ -92,7 +96,7 @@ def search(settings: Search, task: SearchTask, log: TrialLog) -> tuple[Choice, l
     Return the choice and all trials.
     """
     if task.free == 0:
-        nothing = fixed(0.0, None)
+        nothing = fixed(1 - task.trained_share, None)  # of earlier weights it reads what it did
         choice = replace(nothing, strategy=settings.search, cap=task.cap, warnings=(NO_ROOM,))
         return choice, []
     if settings.search == "fixed":
@@ -112,12 +116,14 @@ class _Search:
 
     def result(self) -> Choice:
         """Run the whole search and return what it decided."""
-        self.reference = self._run_trial(REFERENCE, 1.0)
+        self.reference = self._run_trial(REFERENCE, self.task.trained_share)
         bounds = (self.settings.min_tolerance, self.settings.max_tolerance)
         self.tolerance = tolerance_of(self.reference.standard_error, self.settings.z, *bounds)
         self.threshold = self.reference.score - self.tolerance
         self._note(self.reference, None)
         self.of_dense = self.threshold
+        if self._dense_is_a_trial():
+            self._try(self.task.trained_share)
         if self.settings.prefer == "score":
             self._try_most()
         while (share := self._next()) is not None:
@@ -126,6 +132,15 @@ class _Search:
 
     # ----------------------------------------------------------------------------------------------
     # what to try
+
+    def _dense_is_a_trial(self) -> bool:
+        """Return whether the dense network is the first trial: it keeps what it reads, and holds.
+
+        Sweeps end at the first share that holds, so that nothing smaller would be tried.
+        """
+        share = self.task.trained_share
+        within = self.lowest <= share <= self.limit and share < 1
+        return within and self.settings.search not in SWEEPS
 
     def _next(self) -> float | None:
         """Return the kept share to try next.
@@ -166,8 +181,10 @@ class _Search:
 
     def _most(self) -> float | None:
         """Return all that the task may keep, where nothing smaller held and it was not tried."""
-        tried = any(trial.kept_share >= 1 - (1 - self.limit) for trial in self.trials)
-        return None if tried or self._held() else self.limit
+        return None if self._most_was_tried() or self._held() else self.limit
+
+    def _most_was_tried(self) -> bool:
+        return any(trial.kept_share >= 1 - (1 - self.limit) for trial in self.trials)
 
     def _affordable(self, share: float) -> bool:
         """Return whether the budget has room for one more trial."""
@@ -253,13 +270,17 @@ class _Search:
         """Run a trial of all that the cap allows, to its end, and set the goal by it.
 
         The reference is its score where that is more than the dense network's. Where it is less,
-        and by more than the tolerance, the goal is to be as good as this trial.
+        and by more than the tolerance, the goal is to be as good as this trial, unless the dense
+        network is a trial, too.
         """
+        dense_held = bool(self._held())
+        if self._most_was_tried():
+            return
         self.threshold = 0.0  # which every score reaches
         most = self._trial_of(self.limit)
         self.threshold = self.of_dense
         if not most.diverged:
-            lowest = min(most.score, self.of_dense)
+            lowest = self.of_dense if dense_held else min(most.score, self.of_dense)
             self.threshold = max(most.score - self.tolerance, lowest)
         self._note(most, self.threshold)
 
@@ -281,6 +302,8 @@ class _Search:
 
     def _added(self, kept: float) -> float:
         """Return how many epochs of release a trial needs beyond those of the trials before it."""
+        if not self.task.one_release:
+            return self.task.release_epochs(kept)
         made = sum(trial.release_epochs for trial in self.trials)
         # it goes on by whole epochs
         return max(0.0, math.ceil(self.task.release_epochs(kept)) - made)
@@ -302,11 +325,17 @@ class _Search:
         print(f"search: {what}  {score}  best ratio {1 - best:.4f}  {cost}", flush=True)
 
     def _spent(self) -> float:
-        """Return what the search has cost so far, less the trial that is taken over."""
+        """Return what the search has cost so far, less the trial that is taken over.
+
+        Where that is the dense network, the dearest trial stands in for the release and retraining
+        that a fixed ratio needs.
+        """
         spent = sum(trial.cost for trial in self.log.trials)
         following = min(self._held(), key=lambda trial: trial.kept_share, default=None)
         if following is None:
             return spent
+        if following.epochs_run == 0:  # the dense network
+            return spent - max(trial.cost for trial in self.trials)
         released = self.task.release_epochs(following.kept_share)
         return spent - self._cost(released, following.epochs_run)
 

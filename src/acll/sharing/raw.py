@@ -18,6 +18,7 @@ from acll.errors import UserError
 from acll.files import sha256
 from acll.networks.buildable import Wanted
 from acll.networks.spec import body_kind
+from acll.node import DENSE, LEARNED
 from acll.parameters.prepare import prepared_settings
 from acll.settings import Kind
 from acll.sharing.records import read_record
@@ -189,8 +190,9 @@ def _recorded_weights(configuration: Configuration, name: str, results: Path) ->
     """
     settings = configuration.networks[name].model_dump(mode="json")
     own = [node for node in tree.nodes(configuration) if node.network == name]
-    # the dense network of a first task may be that of all methods
-    folders = [folder for node in own for folder in (node.folder, node.without_method().folder)]
+    # the dense network of a first task may be that of several methods
+    nodes = [one for node in own for one in (node, node.shared(DENSE), node.shared(LEARNED))]
+    folders = [node.folder for node in nodes]
     for folder in folders:
         record = read_record(results, f"{folder}/dense.safetensors")
         if record is not None and record.params["params"]["node"]["network"] == settings:

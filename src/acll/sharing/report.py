@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from acll.node import LEARNED
 from acll.sharing.leftovers import Leftover
 from acll.sharing.verify import Reason, ResultFault
 
@@ -48,8 +49,11 @@ def reasons_told(reasons: Sequence[Reason], jobs: int) -> list[str]:
     if own:
         rows = [("", "job", "why")] + [("", one.job.title, one.words) for one in own]
         lines += tabulate(rows, headers="firstrow", tablefmt="plain").splitlines()
-        if any("dense" in f"{one.job.title} {one.words}" for one in own):
+        said = [f"{one.job.title} {one.words}" for one in own]
+        if any("dense" in words for words in said):
             lines.append("(dense: the trained network of a task, before pruning)")
+        if any(f"/{LEARNED}/" in words for words in said):
+            lines.append("(learned: the training of a first task that packing methods share)")
     for kind, words in (("new", "have no results yet"), ("follows", "follow from others")):
         rules = Counter(reason.job.rule for reason in reasons if reason.kind == kind)
         if rules:

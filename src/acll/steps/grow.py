@@ -14,9 +14,9 @@ from acll.packing.tensor_file import content_key
 from acll.parameters.grow import GrowParams
 from acll.steps._run import run_step
 from acll.steps._setup import free_of, learner_of, packed_at
-from acll.steps._ways import fitted_best
 from acll.steps.search import DenseTask, Found, search_dense
-from acll.training.loop import FitConfig
+from acll.training.checkpoint import Checkpoint
+from acll.training.loop import FitConfig, fit
 
 
 def main(
@@ -87,10 +87,12 @@ def _trained(
     fresh = learner.network.state_dict()
     first = starting_state(packed, learner.info.kind, fresh, start_zero=zero)
     before = Before(packed, {}, node.seed_for(f"method at width {width:g}"))
-    starts = params.rule.starts([learner], first, before)
+    start = params.rule.begin([learner], first, before)
     seed = node.seed_for(f"train at width {width:g}")
     config = FitConfig(params.schedule, seed, label=learner.info.name)
-    result, state = fitted_best(starts, config, packed, grown, content)
+    checkpoint = Checkpoint(checkpoint_of(grown), content)
+    result = fit(start.learner, start.state, config, start.masks, checkpoint)
+    print(f"{learner.info.name}: kept epoch {result.epoch}, validation {result.score:.4f}")
     about = {
         "task": asdict(learner.info),
         "score": result.score,
@@ -98,8 +100,8 @@ def _trained(
         "width": width,
     }
     header = {"shared": partition(learner.network).shared, "tasks": [about]}
-    save_state(grown, state, header)
-    return DenseTask(learner, about, state, free(packed, learner.info.kind))
+    save_state(grown, result.state, header)
+    return DenseTask(learner, about, result.state, free(packed, learner.info.kind))
 
 
 class _Widths:

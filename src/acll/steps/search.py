@@ -18,6 +18,7 @@ from acll.search.trials import TrialLog, trials_frame
 from acll.steps._run import run_step
 from acll.steps._setup import free_of, learner_of, pruned_header
 from acll.training.checkpoint import Checkpoint
+from acll.training.learned import Scored
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitResult
 from acll.training.release import Pruning
@@ -82,14 +83,16 @@ def search_dense(params: SearchParams, dense: DenseTask, found: Found, content: 
     print(f"{learner.info.name}: {count:,} of {total:,} weights are free")
     log = TrialLog(checkpoint_of(found.choice), content)
     best = _Held(checkpoint_of(found.held), content)
-    channels = (
-        ChannelGraph(learner.network, learner.some_images()) if params.scope == "channel" else None
-    )
+    way: Pruning | Scored = Scored(free, params.reuse)
+    if params.criterion == "magnitude":
+        by_channel = params.scope == "channel"
+        channels = ChannelGraph(learner.network, learner.some_images()) if by_channel else None
+        way = Pruning(free, params.scope, channels)
     retraining = Retraining(
         learner,
         params.schedule,
         dense.state,
-        Pruning(free, params.scope, channels),
+        way,
         params.release,
         params.distill,
         (node.seed_for("prune"), node.seed_for("retrain")),

@@ -4,6 +4,7 @@ node."""
 from dataclasses import asdict
 from pathlib import Path
 
+from acll.files import checkpoint_of
 from acll.methods.base import Before
 from acll.networks.partition import partition
 from acll.packing import tensor_file
@@ -13,8 +14,8 @@ from acll.packing.tensor_file import content_key
 from acll.parameters.train import TrainParams
 from acll.steps._run import run_step
 from acll.steps._setup import learner_of, packed_before
-from acll.steps._ways import fitted_best
-from acll.training.loop import FitConfig
+from acll.training.checkpoint import Checkpoint
+from acll.training.loop import FitConfig, fit
 from acll.training.metrics import score
 
 
@@ -29,8 +30,7 @@ def main(
 ) -> None:
     """Write the dense network: the state of the best epoch on the validation split.
 
-    Where a method trains a task in two ways, it is that of the better one. A training that was
-    killed goes on from its last epoch.
+    A training that was killed goes on from its last epoch.
     """
     packed, rule = packed_before(params.node, parent), params.rule
     node = params.node.at_width(packed.width)
@@ -42,23 +42,26 @@ def main(
     remembered = tensor_file.load_tensors(memory)[0] if memory is not None else {}
     fresh = learners[0].network.state_dict()
     state = starting_state(packed, learners[0].info.kind, fresh, start_zero=free_from == "zero")
-    starts = rule.starts(learners, state, Before(packed, remembered, node.seed_for("method")))
+    start = rule.begin(learners, state, Before(packed, remembered, node.seed_for("method")))
 
     name = "joint" if len(learners) > 1 else learners[0].info.name
     content = content_key(key, *train, parent, memory)
     config = FitConfig(params.schedule, node.seed_for("train"), label=name)
-    result, final = fitted_best(starts, config, packed, dense, content)
+    checkpoint = Checkpoint(checkpoint_of(dense), content)
+    result = fit(start.learner, start.state, config, start.masks, checkpoint)
+    print(f"{name}: kept epoch {result.epoch}, validation {result.score:.4f}")
 
     scores, curve = [result.score], result.curve()
     if len(learners) > 1:
-        learner = starts[0].learner
+        learner = start.learner
         learner.network.load_state_dict(result.state)
         scores, curve = [score(seen) for seen in learner.validate()], []
     tasks = [
         {"task": asdict(learner.info), "score": own, "curve": curve, "width": packed.width}
         for learner, own in zip(learners, scores, strict=True)
     ]
-    save_state(dense, final, {"shared": partition(learners[0].network).shared, "tasks": tasks})
+    shared = partition(learners[0].network).shared
+    save_state(dense, result.state, {"shared": shared, "tasks": tasks})
 
 
 if __name__ == "__main__":

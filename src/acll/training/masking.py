@@ -10,27 +10,45 @@ from torch.func import functional_call
 
 from acll.networks.build import TaskNetwork
 from acll.packing.ownership import State
+from acll.packing.prune import kept_count
 
 SCORES, MASKS = "scores", "masks"  # the parts of a network in training that hold them
-# makes a mask of the scores [N] of a tensor: 0 or 1 for each weight, with a gradient
-Choose = Callable[[Tensor], Tensor]
+SAMPLE = 2**14  # weights of a tensor, of which a limit is estimated in training
+FEWEST = 50  # of them have to lie above it: a count of n varies by its root
+# name of a tensor, what its weights are worth [N], and whether counts have to be exact → a boolean
+# mask of what is read [N]
+Choose = Callable[[str, Tensor, bool], Tensor]
 
 
 class MaskedNetwork(TaskNetwork):
     """A task's network that reads some weights as they are and the others as 0.
 
-    Each weight of the tensors that `scores` names has a score, which is trained with the network.
-    `choose` makes a mask of the scores of a tensor, anew in each forward pass.
+    Each weight of the tensors that `scores` names has a score, which is trained with the network:
+    the gradient of a weight's mask, which is 0 or 1, is taken for that of its score. So the score
+    falls where the loss would fall without the weight, and rises where it would fall with it: a
+    straight-through estimate (Bengio, Léonard & Courville 2013).
+
+    What a weight is worth is the magnitude of its score, or the score itself (`signed`). `choose`
+    makes the masks of that, anew in each forward pass of a training, and in the first one after the
+    network was put in evaluation mode. Only then are counts exact: to find the largest of all
+    weights in every step would take as long as the step.
 
     The state dict is that of `network`, with all weights whether they are read or not, and beside
     it `scores.…` and `masks.…`, the masks of the latest pass. So a training that was killed goes on
     with them. Parts are those of `network`, not copies.
     """
 
-    def __init__(self, network: TaskNetwork, scores: Mapping[str, Tensor], choose: Choose) -> None:
+    def __init__(
+        self,
+        network: TaskNetwork,
+        scores: Mapping[str, Tensor],
+        choose: Choose,
+        signed: bool = False,
+    ) -> None:
         super().__init__(network.encoder, network.decoder, network.head, network.channels)
         self.built_from = network.built_from
-        self.choose = choose
+        self.choose, self.signed = choose, signed
+        self._stale = True  # whether the masks are to be made anew
         self._network = (network,)  # in a tuple: its parts are registered here already
         self.scores, self.masks = nn.Module(), nn.Module()
         for name, value in scores.items():
@@ -45,57 +63,137 @@ class MaskedNetwork(TaskNetwork):
         own = self.state_dict()
         return dict(state) | {name: own[name].clone() for name in own if _beside(name)}
 
+    def train(self, mode: bool = True) -> "MaskedNetwork":
+        """Put the network in training or evaluation mode; the next pass makes new masks."""
+        self._stale = True
+        super().train(mode)
+        return self
+
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits of images [N, C, H, W], with masks of the scores as they are now."""
+        """Return logits of images [N, C, H, W], with masks of the scores."""
         (network,) = self._network
+        if self._stale:
+            self.make_masks(exact=not self.training)
+        self._stale = self.training  # the optimiser is about to move the scores
         logits: Tensor = functional_call(network, dict(self._read()), (images,))
         return logits
+
+    @torch.no_grad()
+    def make_masks(self, exact: bool = True) -> None:
+        """Make new masks of the scores."""
+        for name in self._masked:
+            mask = self.masks.get_buffer(_key(name))
+            mask.copy_(self.choose(name, self._worth(name), exact).view_as(mask))
 
     def _read(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the tensors that have masks, with 0 where a weight is not read."""
         for name in self._masked:
-            weight = self.get_parameter(name)
-            mask = self.choose(self.scores.get_parameter(_key(name))).view_as(weight)
-            self.masks.get_buffer(_key(name)).copy_(mask.detach())
-            yield name, weight * mask
+            mask = self.masks.get_buffer(_key(name))
+            read: Tensor = _Masked.apply(self.get_parameter(name), self._worth(name), mask)
+            yield name, read
+
+    def _worth(self, name: str) -> Tensor:
+        """Return what the weights of a tensor are worth [N]."""
+        scores = self.scores.get_parameter(_key(name))
+        return scores if self.signed else scores.abs()
 
 
-class _StraightThrough(torch.autograd.Function):
+class _Masked(torch.autograd.Function):
+    """A weight where its mask is, else 0."""
+
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, mask: Tensor) -> Tensor:
-        return mask.to(scores.dtype)
+    def forward(ctx: Any, weight: Tensor, worth: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, mask)
+        return weight * mask
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return gradients[0], None
+        weight, mask = ctx.saved_tensors
+        (gradient,) = gradients
+        return gradient * mask, (gradient * weight).flatten(), None
 
 
-def straight_through(scores: Tensor, mask: Tensor) -> Tensor:
-    """Return a boolean mask as 0 and 1, whose gradient is taken for that of the scores.
+class LargestScores:
+    """Chooses a share of the weights of a tensor: those with the largest scores.
 
-    So the score of a weight falls where the loss would fall without it, and rises where it would
-    fall with it (Bengio, Léonard & Courville 2013).
+    share: in (0, 1]; it may be set anew. free: boolean masks; of what is free and of the rest, the
+    weights of earlier tasks, that share each is chosen. None: of all together, at least one.
+    all_earlier: whether all weights of earlier tasks are chosen, instead.
+
+    Exactly as many are chosen, or, of a tensor with many more than SAMPLE weights, about as many:
+    the limit is then that of a sample, where the share of it is FEWEST weights or more.
     """
-    chosen: Tensor = _StraightThrough.apply(scores, mask)
-    return chosen
+
+    def __init__(
+        self, share: float, free: Mapping[str, Tensor] | None = None, all_earlier: bool = False
+    ) -> None:
+        self.share, self.all_earlier = share, all_earlier
+        self._groups: dict[str, tuple[_Group, ...]] = {}
+        for name, mask in (free or {}).items():
+            flat = mask.flatten().cpu()
+            groups = (_Group(flat), _Group(~flat, every=all_earlier))
+            self._groups[name] = tuple(group for group in groups if len(group.positions))
+
+    def __call__(self, name: str, worth: Tensor, exact: bool) -> Tensor:
+        """Return a boolean mask [N] of what is chosen of a tensor. worth: [N]."""
+        if name not in self._groups:
+            whole = _Group(torch.ones(worth.shape, dtype=torch.bool), fewest=1)
+            self._groups[name] = (whole,)
+        parts = [group.largest(worth, self.share, exact) for group in self._groups[name]]
+        return parts[0] if len(parts) == 1 else parts[0] | parts[1]
 
 
-def largest(share: float) -> Choose:
-    """Return what chooses this share of the weights of a tensor: those with the largest scores,
-    whatever their sign. Of equal ones at the limit all are chosen."""
+class _Group:
+    """Weights of a tensor of which a share is chosen, or all of them.
 
-    def choose(scores: Tensor) -> Tensor:
-        strengths = scores.abs()
-        count = max(1, round(share * strengths.numel()))
-        limit = strengths.detach().topk(count, sorted=False).values.min()
-        return straight_through(strengths, strengths >= limit)
+    members: bool [N]. every: whether all are chosen. fewest: how many at least.
+    """
 
-    return choose
+    def __init__(self, members: Tensor, every: bool = False, fewest: int = 0) -> None:
+        self.members, self.every, self.fewest = members, every, fewest
+        self.positions = members.nonzero().flatten()
+        stride = max(1, len(self.positions) // SAMPLE)
+        self.sample = self.positions[::stride]
+
+    def largest(self, worth: Tensor, share: float, exact: bool) -> Tensor:
+        """Return a mask [N] of the members that are chosen. worth: [N]."""
+        self._move(worth.device)
+        if self.every or share >= 1:
+            return self.members
+        if not exact and len(self.sample) < len(self.positions):
+            count = kept_count(len(self.sample), 1 - share)
+            if count >= FEWEST:
+                limit = worth[self.sample].topk(count, sorted=False).values.min()
+                return (worth >= limit) & self.members
+        count = max(self.fewest, kept_count(len(self.positions), 1 - share))
+        chosen = torch.zeros_like(self.members)
+        chosen[self.positions[worth[self.positions].topk(count, sorted=False).indices]] = True
+        return chosen
+
+    def _move(self, device: torch.device) -> None:
+        if self.members.device != device:
+            self.members, self.positions, self.sample = (
+                own.to(device) for own in (self.members, self.positions, self.sample)
+            )
 
 
-def positive(scores: Tensor) -> Tensor:
-    """Return a mask of the scores that are above 0."""
-    return straight_through(scores, scores > 0)
+def positive(name: str, worth: Tensor, exact: bool) -> Tensor:
+    """Return a mask of what is above 0."""
+    return worth > 0
+
+
+def first_scores(
+    network: TaskNetwork, name: str, weight: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Return the scores of a tensor at the beginning, of its shape.
+
+    They are its values where it starts from weights that the configuration names, and newly drawn
+    elsewhere. Where a value is 0 they are drawn, too: a score of 0 has no gradient.
+    """
+    drawn = drawn_scores(weight, generator)
+    if starts_from_weights(network, name):
+        return torch.where(weight == 0, drawn, weight)
+    return drawn
 
 
 def drawn_scores(weight: Tensor, generator: torch.Generator) -> Tensor:
@@ -125,6 +223,11 @@ def masked_state(state: Mapping[str, Tensor]) -> State:
 def scores_of(state: Mapping[str, Tensor]) -> State:
     """Return the scores [N] in the state dict of a `MaskedNetwork`, by the names of the weights."""
     return dict(_parts(state, SCORES))
+
+
+def masks_of(state: Mapping[str, Tensor]) -> State:
+    """Return the masks in the state dict of a `MaskedNetwork`, by the names of the weights."""
+    return dict(_parts(state, MASKS))
 
 
 def _parts(state: Mapping[str, Tensor], part: str) -> Iterator[tuple[str, Tensor]]:
