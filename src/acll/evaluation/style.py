@@ -96,12 +96,15 @@ def grid(rows: int, columns: int, height: float, width: float = 3.2) -> tuple[Fi
 
 
 def legend_of_methods(figure: Figure) -> None:
-    """Put one legend beside all panels, with an entry a method, though many panels have it."""
+    """Put one legend beside all panels, with an entry a method, though many panels have it.
+
+    It is in the middle: above there may be a long heading.
+    """
     by_label: dict[str, Artist] = {}
     for panel in figure.axes:
         handles, labels = panel.get_legend_handles_labels()
         by_label |= dict(zip(labels, handles))
-    figure.legend(by_label.values(), by_label.keys(), loc="outside right upper", frameon=False)
+    figure.legend(by_label.values(), by_label.keys(), loc="outside right center", frameon=False)
 
 
 def heading(figure: Figure, text: str) -> None:
