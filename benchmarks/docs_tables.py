@@ -492,24 +492,6 @@ def megabytes(value: float) -> str:
     return "" if pd.isna(value) else f"{value / 1e6:.1f} MB"
 
 
-def fronts() -> str:
-    """What holds over all sequences, against each front of fixed ratios."""
-    body = [
-        (
-            f"`{row.front}`",
-            method_words(row.method),
-            f"{row.compared} of {row.sequences}",
-            difference(row.difference, row.low, row.high),
-            number(row.bytes_ratio, 2),
-            f"{number(100 * row.worst_regret, 1)} ({row.worst_in})",
-        )
-        for row in rows("fronts_overall").itertuples()
-        if row.method in FOUND
-    ]
-    head = ("front", "method", "sequences compared", "less the front, at equal bytes")
-    return markdown((*head, "bytes for the same score", "worst regret, points"), body)
-
-
 def front_of(sequence: str) -> str:
     """The methods of a sequence, with their differences to each front at equal bytes."""
     runs, against = (
@@ -519,24 +501,18 @@ def front_of(sequence: str) -> str:
     means = runs.groupby("method")[["mean_score", "worst_score", "last_score", "bytes"]].mean()
     exact = runs.groupby("method")["bit_exact"].all()
     found = against.set_index(["front", "method"])
-    names = list(dict.fromkeys(against["front"]))
+    fronts = list(dict.fromkeys(against["front"]))
     body = []
     for method, own in means.sort_values("mean_score", ascending=False).iterrows():
-        cells = [method_words(str(method)), *map(number, own.iloc[:3])]
+        name = "**adaptive**" if method == "adaptive" else str(method)
+        cells = [name, *map(number, own.iloc[:3])]
         cells += [number(own["bytes"] / 1000, 0), "yes" if exact[method] else "no"]
-        for name in names:
-            row = found.loc[(name, method)]
+        for front in fronts:
+            row = found.loc[(front, method)]
             cells.append(difference(row["difference"], row["low"], row["high"]))
         body.append(cells)
     head = ("method", "mean score", "worst task", "last task", "kB", "exact")
-    return markdown((*head, *(f"less `{name}`" for name in names)), body)
-
-
-FOUND = ("adaptive", "wsn10", "wsn30", "wsn50", "piggyback")  # methods without a ratio
-
-
-def method_words(method: str) -> str:
-    return f"**{method}**" if method == "adaptive" else method
+    return markdown((*head, *(f"less `{front}`" for front in fronts)), body)
 
 
 def difference(mean: float, low: float, high: float) -> str:
@@ -573,7 +549,6 @@ TABLES: dict[str, Callable[[], str]] = {
         wheel_imports,
         growth,
         distillation,
-        fronts,
     )
 }
 for _name in ("comparison", "segmentation"):

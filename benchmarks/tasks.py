@@ -33,13 +33,12 @@ from acll.seeds import derived
 from acll.settings import Criterion, Release, Reuse, Scope
 from acll.steps._setup import learner_of, packed_before
 from acll.training.checkpoint import Checkpoint
-from acll.training.distillation import distilled
 from acll.training.evaluate import evaluated
-from acll.training.learned import Scored, as_trained, release_learned
+from acll.training.learned import Scored
 from acll.training.learner import TaskLearner
 from acll.training.loop import FitConfig, fit
 from acll.training.metrics import score, standard_error
-from acll.training.release import Pruning, release
+from acll.training.release import Pruning
 from acll.training.settings import Schedule, Training
 
 ROOT = Path(__file__).parents[1]
@@ -138,40 +137,17 @@ class Dense:
     def lighter(
         self, kept: float, schedule: Schedule, how: Release, seed: int, distill: bool
     ) -> tuple[State, State]:
-        """Return state and masks after release and retraining."""
-        first, second = schedule.parts(how)
-
-        def taught(own: TaskLearner) -> TaskLearner:
-            return distilled(own, self.whole(), self.state) if distill else own
-
-        if isinstance(self.way, Scored):
-            return self._by_scores(self.way, kept, schedule, seed, taught)
-        pruning, learner = self.way, taught(self.learner)
+        """Return state and masks after release and retraining: those of a trial of this share."""
+        seeds = derived(seed, "release"), seed
+        retraining = Retraining(self.learner, schedule, self.state, self.way, how, distill, seeds)
+        found: list[tuple[State, State]] = []
+        run_trial = trial_runner(
+            retraining, lambda _, result, keep: found.append((dict(result.state), keep))
+        )
         with quiet():
-            if first is None:
-                start, keep = pruning.at_once(self.state, 1 - kept)
-            else:
-                config = FitConfig(first, derived(seed, "release"))
-                start, keep = release(learner, self.state, pruning, 1 - kept, config)
-            return fit(learner, start, FitConfig(second, seed), keep).state, keep
-
-    def _by_scores(
-        self,
-        scored: Scored,
-        kept: float,
-        schedule: Schedule,
-        seed: int,
-        taught: Callable[[TaskLearner], TaskLearner],
-    ) -> tuple[State, State]:
-        if as_trained(self.learner.network, kept):
-            return scored.finished(self.state)
-        first, second = schedule.parts("gradual")
-        assert first is not None
-        config = FitConfig(first, derived(seed, "release"))
-        with quiet():
-            start = release_learned(self.learner, self.state, scored, kept, config, taught)
-            own = taught(scored.learner(self.learner, kept))
-            return scored.finished(fit(own, start, FitConfig(second, seed), self.free).state)
+            run_trial(kept, -1.0)  # a threshold that each one reaches
+        (lighter,) = found
+        return lighter
 
     def test(self, state: State) -> tuple[float, float]:
         """Return (test score, its standard error) of a state.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 from torch import Tensor
 
@@ -173,8 +174,12 @@ def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTr
     )
     _, second = retraining.parts()
 
+    @cache
+    def of_dense() -> Measured:
+        return _of_dense(retraining.dense(), retraining.state)
+
     def dense_as_it_is(kept: float, threshold: float) -> Measured:
-        measured = _of_dense(retraining.dense(), retraining.state)
+        measured = of_dense()
         if on_held is not None and holds(measured.score, threshold):
             state, keep = trials.end(dict(retraining.state), {})
             on_held(kept, FitResult(state, measured.score, 0), keep)
@@ -182,7 +187,7 @@ def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTr
 
     def run_trial(kept: float, threshold: float | None) -> Measured:
         if threshold is None:
-            return _of_dense(retraining.dense(), retraining.state)
+            return of_dense()
         if isinstance(way, Scored) and as_trained(task.network, kept):
             return dense_as_it_is(kept, threshold)
         results: dict[int, EvalResult] = {}  # by epoch, from 1 on
