@@ -2,9 +2,10 @@
 
     python benchmarks/fronts.py results/ten_easy_first results/ten_hard_first ...
 
-Reads the tables of finished runs, each in the folder of its results. Rows of all runs go to
-docs/benchmarks/fronts.csv; means over the runs of each sequence, against the front of fixed ratios,
-to fronts_by_sequence.csv; what holds over all sequences to fronts_overall.csv. The figure is
+Reads the tables of finished runs, each in the folder of its results. Their rows take the place of
+those of the same sequences in docs/benchmarks/fronts.csv, which keeps those of all others. From all
+rows come means over the runs of each sequence, against the front of fixed ratios, in
+fronts_by_sequence.csv; what holds over all sequences, in fronts_overall.csv; and the figure,
 docs/fronts.svg. docs/metrics.md defines the columns.
 """
 
@@ -15,21 +16,26 @@ from pathlib import Path
 import pandas as pd
 
 from acll.evaluation.front_figures import fronts_figure
-from acll.evaluation.fronts import REFERENCE_FRONT, against_fixed_table, over_sequences
+from acll.evaluation.fronts import (
+    REFERENCE_FRONT,
+    against_fixed_table,
+    front_table,
+    over_sequences,
+)
 from acll.evaluation.style import save_figure
 from acll.evaluation.tables import read_table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 COLUMNS = [
     *("sequence", "order", "seed", "method", "mean_score", "worst_score", "last_score"),
-    *("bytes", "capacity", "bit_exact"),
+    *("bytes", "capacity", "bit_exact", "type", "front"),
 ]
 SHOWN = ["front", "method", "compared", "difference", "low", "high", "worst_regret", "worst_in"]
 
 
-def gathered(folders: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables `runs` and `front` of all results, in the order of the folders."""
-    runs, fronts = [], []
+def gathered(folders: Sequence[Path]) -> pd.DataFrame:
+    """The rows of all results, in the order of the folders; `front` is that of a fixed ratio."""
+    tables = []
     where: dict[str, Path] = {}
     for folder in folders:
         own = read_table(folder / "tables/runs.csv")
@@ -40,10 +46,33 @@ def gathered(folders: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
                     "give one of them another name"
                 )
             where[sequence] = folder
-        runs.append(own)
-        fronts.append(read_table(folder / "tables/front.csv"))
-    filled = [front for front in fronts if len(front)]
-    return pd.concat(runs, ignore_index=True), pd.concat(filled or fronts, ignore_index=True)
+        tables.append(own.assign(front=own["method"].map(fronts_of(folder)).astype(object)))
+    return pd.concat(tables, ignore_index=True)[COLUMNS]
+
+
+def fronts_of(folder: Path) -> dict[str, str]:
+    """The front of each method with a fixed ratio."""
+    table = read_table(folder / "tables/front.csv")
+    own = table[table["on_front"].astype(bool)]
+    return dict(zip(own["method"], own["front"], strict=True))
+
+
+def with_others(new: pd.DataFrame, file: Path) -> pd.DataFrame:
+    """The rows, behind those that a file has of other sequences."""
+    if not file.exists():
+        return new
+    old = pd.read_csv(file)
+    return pd.concat([old[~old["sequence"].isin(new["sequence"])], new], ignore_index=True)
+
+
+def fronts(runs: pd.DataFrame) -> pd.DataFrame:
+    """The tables of `front_table`, of each sequence with its own methods."""
+    tables = []
+    for _, own in runs.groupby("sequence", sort=False):
+        fixed = own[own["front"].notna()].drop_duplicates("method")
+        tables.append(front_table(own, dict(zip(fixed["method"], fixed["front"], strict=True))))
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled or tables, ignore_index=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,11 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("results", type=Path, nargs="+", help="folders of results")
-    runs, front = gathered(parser.parse_args(arguments).results)
-    against, overall = against_fixed_table(front), over_sequences(front)
+    new = gathered(parser.parse_args(arguments).results)
     rows = DOCS / "benchmarks"
-    runs[COLUMNS].to_csv(rows / "fronts.csv", index=False)
-    against.to_csv(rows / "fronts_by_sequence.csv", index=False)
+    runs = with_others(new, rows / "fronts.csv")
+    front = fronts(runs)
+    runs.to_csv(rows / "fronts.csv", index=False)
+    against_fixed_table(front).to_csv(rows / "fronts_by_sequence.csv", index=False)
+    overall = over_sequences(front)
     overall.to_csv(rows / "fronts_overall.csv", index=False)
     if not len(front):
         print("No method has a fixed ratio: there is no front, and no figure.")

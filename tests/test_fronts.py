@@ -361,7 +361,7 @@ def test_the_benchmark_gathers_results_of_several_configurations(script, tmp_pat
     rows = pd.read_csv(docs / "benchmarks/fronts.csv")
     assert list(rows.columns) == [
         "sequence", "order", "seed", "method", "mean_score", "worst_score", "last_score", "bytes",
-        "capacity", "bit_exact",
+        "capacity", "bit_exact", "type", "front",
     ]  # fmt: skip
     assert len(rows) == len(runs)
     overall = pd.read_csv(docs / "benchmarks/fronts_overall.csv")
@@ -372,6 +372,26 @@ def test_the_benchmark_gathers_results_of_several_configurations(script, tmp_pat
     assert len(by_sequence) == 2 * 5
     assert (docs / "fronts.svg").is_file()
     assert "ours" in capsys.readouterr().out
+
+
+def test_the_benchmark_keeps_the_rows_of_other_sequences(script, tmp_path):
+    """So that sequences can be run one after the other, and one of them again."""
+    runs = two_sequences()
+    parts = dict(iter(runs.groupby("sequence", sort=False)))
+    for name, own in parts.items():
+        script.main([write_results(tmp_path / name, own, FIXED)])
+    again = parts["easy"].assign(mean_score=parts["easy"]["mean_score"] / 2)
+    script.main([write_results(tmp_path / "again", again, FIXED)])
+    rows = tmp_path / "docs/benchmarks"
+    expected = pd.concat([parts["hard"], again], ignore_index=True)
+    kept = pd.read_csv(rows / "fronts.csv")
+    assert kept[["sequence", "method", "mean_score"]].equals(
+        expected[["sequence", "method", "mean_score"]]
+    )
+    overall = pd.read_csv(rows / "fronts_overall.csv")
+    pd.testing.assert_frame_equal(
+        overall, over_sequences(front_table(expected, FIXED)), check_dtype=False
+    )
 
 
 def test_the_benchmark_makes_no_figure_without_a_fixed_ratio(script, tmp_path, capsys):
