@@ -6,12 +6,19 @@ So Snakemake is imported while the configuration is checked. PIPE: the number of
 byte in it is the word; where it is closed without one, the process ends, and has done nothing.
 """
 
+import contextlib
+import io
 import os
 import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 
 import snakemake.cli
+from snakemake.exceptions import print_exception
 
 import acll.sharing.planned  # noqa: F401 - which the Snakefile needs
+
+OUR_PROFILE = "Using workflow specific profile "  # and nobody's own: no news to anyone
 
 
 def main() -> None:
@@ -20,7 +27,38 @@ def main() -> None:
     told = os.read(pipe, 1)
     os.close(pipe)
     if told:
-        snakemake.cli.main(sys.argv[2:])
+        sys.exit(0 if run(sys.argv[2:]) else 1)
+
+
+def run(arguments: Sequence[str]) -> bool:
+    """Run Snakemake as its `main` does, without its limit of 100 jobs a second.
+
+    With a limit, each look of the scheduler asks for another one a second later, and each job that
+    ends for one more. So the looks a second grow with the jobs done: hundreds of short jobs cost a
+    core. A limit that a profile sets is kept.
+    """
+    try:
+        parser, parsed = _parsed(arguments)
+        limit = parsed.max_jobs_per_timespan
+        default = type(limit).parse_choice(parser.get_default("max_jobs_per_timespan"))
+        if vars(limit) == vars(default):
+            parsed.max_jobs_per_timespan = None
+        return bool(snakemake.cli.args_to_api(parsed, parser))
+    except Exception as error:  # as Snakemake's own `main`
+        print_exception(error)
+        return False
+
+
+def _parsed(arguments: Sequence[str]) -> tuple[ArgumentParser, Namespace]:
+    """Return Snakemake's parser, and what it makes of the arguments and of profiles."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parser, parsed = snakemake.cli.parse_args(list(arguments))
+    finally:
+        lines = said.getvalue().splitlines(keepends=True)
+        sys.stderr.writelines(line for line in lines if not line.startswith(OUR_PROFILE))
+    return parser, parsed
 
 
 if __name__ == "__main__":

@@ -194,17 +194,18 @@ def _trials(panel: Axes, trials: pd.DataFrame, choice: Mapping[str, Any]) -> Non
     room = max(0.02, 0.12 * (high - low))
     bottom = low - room
     kinds = (
-        (is_dense, "*", COLOURS[0], "dense network"),
-        (held, "o", COLOURS[0], "trials that held"),
-        (~diverged & ~is_dense & ~held, "x", COLOURS[1], "trials that failed"),
-        (diverged, "v", COLOURS[7], "diverged: no score"),
+        # a trial may lie on the dense network, which shows around it
+        (is_dense, "*", COLOURS[4], 14, "dense network"),
+        (held, "o", COLOURS[0], 5, "trials that held"),
+        (~diverged & ~is_dense & ~held, "x", COLOURS[1], 5, "trials that failed"),
+        (diverged, "v", COLOURS[7], 5, "diverged: no score"),
     )
-    for of_kind, marker, colour, label in kinds:
+    for of_kind, marker, colour, size, label in kinds:
         own = trials[of_kind]
         if len(own):
             scores = own["score"].where(~diverged[of_kind], bottom)
             (points,) = panel.plot(
-                own["kept_share"], scores, marker, color=colour, markersize=5, label=label
+                own["kept_share"], scores, marker, color=colour, markersize=size, label=label
             )
             hover(points, [_trial(row) for row in own.to_dict("records")])
     panel.set_ylim(bottom - room / 2, min(high + room, max(1.0, high) + 0.02))
