@@ -76,7 +76,7 @@ def number(value: float, digits: int = 3, sign: str = "") -> str:
 
 
 def percent(value: float) -> str:
-    return "" if pd.isna(value) else f"{100 * value + 1e-9:.0f}%"
+    return "" if pd.isna(value) else f"{value:.0%}"
 
 
 def demo() -> str:

@@ -627,6 +627,22 @@ def test_predict_classifies_files_folders_and_lists_in_every_form(network, capsy
     assert [row[0] for row in rows[1:]] == [str(images / "2.png"), str(images / "0.png")]
 
 
+def test_predict_leaves_out_masks_that_lie_beside_images(network, tmp_path, capsys):
+    """The data set that a task was trained with may be named as it is."""
+    for part in ("train/images", "train/masks", "masks"):
+        shutil.copytree(network / "images", tmp_path / part)
+    command = ["predict", str(network / "two.safetensors"), "--task", "digits"]
+    main([*command, str(tmp_path)])
+    told = capsys.readouterr()
+    assert told.out.count(".png") == 6  # `masks` has no `images` beside it
+    assert str(tmp_path / "train/masks") not in told.out
+    assert told.err.splitlines() == [
+        f"{tmp_path}: 3 files in folders `masks` beside `images` are left out"
+    ]
+    main([*command, str(tmp_path / "train/masks")])
+    assert capsys.readouterr().out.count(".png") == 3
+
+
 def test_predict_writes_masks_of_the_size_of_the_images_and_overlays(network, tmp_path, capsys):
     path = str(network / "two.safetensors")
     main(

@@ -321,6 +321,17 @@ def test_the_page_warns_of_classes_that_are_never_found(page):
     assert "balanced <code>class_weights</code>, more epochs" in text
 
 
+def test_the_page_warns_of_validation_splits_that_tell_little(page, results, tmp_path):
+    shutil.copytree(results, tmp_path / "few")
+    data = read_table(results / "tables/data.csv")
+    few = data["task"][0]
+    both = pd.concat([data.assign(val=49), data.assign(task="enough", val=50)])
+    both.to_csv(tmp_path / "few/tables/data.csv", index=False)
+    text = report_page(tmp_path / "few", CONFIGURATION)
+    assert f"Warning: {few}: it has 49 validation samples" in text
+    assert "Warning: enough: it has" not in text
+
+
 def test_the_page_says_which_room_tasks_had(page, results):
     notes = notes_of(read_table(results / "tables/final.csv"))
     assert notes

@@ -51,7 +51,14 @@ def files_of(images: Sequence[str]) -> dict[Path, Path]:
         if _is_folder(path):
             below = walk(path)
             names_below = sorted([*below.files, *below.special])  # the latter are said to be bad
-            inside = [path / name for name in names_below if _is_input(name)]
+            inputs = [name for name in names_below if _is_input(name)]
+            masks = _masks_of_pairs(inputs)
+            if masks:
+                print(
+                    f"{path}: {len(masks)} files in folders `masks` beside `images` are left out",
+                    file=sys.stderr,
+                )
+            inside = [path / name for name in inputs if name not in masks]
         if not inside:
             raise UserError(
                 f"{path}: there is no image in this folder, whose name would end with "
@@ -62,6 +69,23 @@ def files_of(images: Sequence[str]) -> dict[Path, Path]:
     if not found:
         raise UserError("no images were named")
     return found
+
+
+def _masks_of_pairs(names: Sequence[str]) -> set[str]:
+    """Return those names that lie in a folder `masks` beside a folder `images` with files."""
+    parts = {name: Path(name).parts[:-1] for name in names}
+    with_images = {
+        folders[:depth]
+        for folders in parts.values()
+        for depth, folder in enumerate(folders)
+        if folder == "images"
+    }
+    return {
+        name
+        for name, folders in parts.items()
+        for depth, folder in enumerate(folders)
+        if folder == "masks" and folders[:depth] in with_images
+    }
 
 
 def _is_folder(path: Path) -> bool:

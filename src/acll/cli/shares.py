@@ -11,6 +11,7 @@ from acll.cli.checkout import checkout_of, tell_not_here
 from acll.cli.runs import write_report_of
 from acll.config.checks import load_configuration
 from acll.errors import UserError
+from acll.run_summary import make_command
 
 if TYPE_CHECKING:
     from acll.plan import Job
@@ -39,8 +40,8 @@ def _verify_results(root: Path, name: str) -> None:
     where, configuration = f"results/{name}", load_configuration(root / "config" / f"{name}.yaml")
     if not any((root / where).glob("[!.]*")):
         raise UserError(
-            f"{where}: nothing is there; `make pull CONFIG={name}` or `make run CONFIG={name}` "
-            "brings it"
+            f"{where}: nothing is there; `make pull CONFIG={name}` or "
+            f"`{make_command('run', name)}` brings it"
         )
     jobs, faults = verified(root, name)
     outputs = sum(len(job.all_outputs) for job in jobs)
@@ -50,7 +51,7 @@ def _verify_results(root: Path, name: str) -> None:
     if loose:
         print(
             f"{loose} files belong to nothing that the configuration names: "
-            f"see `make leftovers CONFIG={name}`"
+            f"see `{make_command('leftovers', name)}`"
         )
     kept = kept_results(root / where, jobs)
     for line in faults_told(kept):
@@ -71,7 +72,7 @@ def _remedy(faults: "Sequence[ResultFault]", root: Path, name: str) -> str:
 
     if all(fault.kind in ("stale", "follows") for fault in faults):
         return (
-            f"`make run CONFIG={name}` makes them anew; after a change of branch "
+            f"`{make_command('run', name)}` makes them anew; after a change of branch "
             f"`{dvc_of(root)} checkout run@{name}` may have them; `make accept CONFIG={name}` "
             "keeps those that are stale by code or libraries alone"
         )
@@ -180,7 +181,7 @@ def list_leftovers(path: Path) -> None:
         print(line)
     if found:
         print(
-            f"the configuration does not name these; `make prune-results CONFIG={name}` "
+            f"the configuration does not name these; `{make_command('prune-results', name)}` "
             "removes them"
         )
     else:

@@ -10,6 +10,7 @@ from tabulate import tabulate
 from acll.evaluation.class_tables import MISSED, class_means, missed_classes
 from acll.evaluation.comparison import MIXED
 from acll.evaluation.words import METRIC_WORDS, WIDTH, grown_words, listed, shortened
+from acll.settings import FEWEST_SAMPLES
 
 LITTLE_ROOM = 0.03  # share of the shared weights; with less, a task that comes can learn little
 FORGOTTEN = 0.05  # a task that lost more than this has been forgotten
@@ -248,6 +249,20 @@ _REMEDIES = {
     "classification": "The score of the task hides this. What may help: balanced `class_weights`, "
     "more epochs, a larger image_size, more images of the class.",
 }
+
+
+def few_samples(data: pd.DataFrame) -> list[str]:
+    """Return a warning for each task with a validation split that is too small to tell much.
+
+    data: the table of that name.
+    """
+    few = data[data["val"] < FEWEST_SAMPLES]
+    return [
+        f"Warning: {row.task}: it has {row.val} validation samples; below {FEWEST_SAMPLES} a score "
+        "of them says little, and a searched ratio is coarse.\nWhat may help: more images, or a "
+        "larger `validation_share`."
+        for row in few.itertuples()
+    ]
 
 
 def _told(missed: pd.DataFrame, count: int) -> str:

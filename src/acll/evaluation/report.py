@@ -21,7 +21,7 @@ from PIL import Image
 from acll.errors import UserError
 from acll.evaluation.class_tables import class_means
 from acll.evaluation.comparison import MIXED
-from acll.evaluation.console import notes_of, warnings_of
+from acll.evaluation.console import few_samples, notes_of, warnings_of
 from acll.evaluation.drawings import for_page
 from acll.evaluation.findings import findings, fixed_ratio_findings
 from acll.evaluation.report_tasks import scoreboards, task_parts
@@ -155,7 +155,7 @@ def report_page(results: Path, configuration: str) -> str:
         findings=findings(final, tables["runs"], summary, tables["paired"]),
         against_fixed=fixed_ratio_findings(tables["front"], tables["against_fixed"]),
         fronts=for_page(fronts) if fronts.is_file() else "",
-        warnings=warnings_of(final, classes),
+        warnings=[*few_samples(tables["data"]), *warnings_of(final, classes)],
         notes=notes_of(final),
         boards=scoreboards(final, summary, classes),
         mixed=(summary["metric"] == MIXED).any(),
