@@ -374,20 +374,21 @@ def test_the_benchmark_gathers_results_of_several_configurations(script, tmp_pat
     assert "ours" in capsys.readouterr().out
 
 
-def test_the_benchmark_keeps_the_rows_of_other_sequences(script, tmp_path):
-    """So that sequences can be run one after the other, and one of them again."""
+def test_the_benchmark_keeps_the_rows_of_other_sequences_and_seeds(script, tmp_path):
+    """So that sequences can be run one after the other, seed by seed, and one of them again."""
     runs = two_sequences()
-    parts = dict(iter(runs.groupby("sequence", sort=False)))
-    for name, own in parts.items():
-        script.main([write_results(tmp_path / name, own, FIXED)])
-    again = parts["easy"].assign(mean_score=parts["easy"]["mean_score"] / 2)
+    parts = {}
+    for sequence, seed in (("easy", 0), ("hard", 0), ("hard", 1), ("easy", 1)):
+        own = runs[(runs["sequence"] == sequence) & (runs["seed"] == seed)]
+        parts[sequence, seed] = own
+        script.main([write_results(tmp_path / f"{sequence}{seed}", own, FIXED)])
+    again = parts["easy", 0].assign(mean_score=parts["easy", 0]["mean_score"] / 2)
     script.main([write_results(tmp_path / "again", again, FIXED)])
+    ordered = [parts["easy", 1], again, parts["hard", 0], parts["hard", 1]]
+    expected = pd.concat(ordered, ignore_index=True)
     rows = tmp_path / "docs/benchmarks"
-    expected = pd.concat([parts["hard"], again], ignore_index=True)
-    kept = pd.read_csv(rows / "fronts.csv")
-    assert kept[["sequence", "method", "mean_score"]].equals(
-        expected[["sequence", "method", "mean_score"]]
-    )
+    shown = ["sequence", "seed", "method", "mean_score"]
+    pd.testing.assert_frame_equal(pd.read_csv(rows / "fronts.csv")[shown], expected[shown])
     overall = pd.read_csv(rows / "fronts_overall.csv")
     pd.testing.assert_frame_equal(
         overall, over_sequences(front_table(expected, FIXED)), check_dtype=False
