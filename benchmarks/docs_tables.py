@@ -515,6 +515,31 @@ def front_of(sequence: str) -> str:
     return markdown((*head, *(f"less `{front}`" for front in fronts)), body)
 
 
+def fronts_overall() -> str:
+    """What holds over all sequences: differences to each front at equal bytes, and regret."""
+    overall = rows("fronts_overall")
+    fronts = list(dict.fromkeys(overall["front"]))
+    found = overall.set_index(["method", "front"])
+    methods = overall.groupby("method", sort=False)["sequences"].max()
+    regret = found["worst_regret"].unstack("front")[fronts[0]]
+    body = []
+    for method in sorted(methods.index, key=lambda name: (-methods[name], regret[name])):
+        name = "**adaptive**" if method == "adaptive" else str(method)
+        cells = [name, str(methods[method])]
+        for front in fronts:
+            row = found.loc[(method, front)] if (method, front) in found.index else None
+            if row is None or pd.isna(row["difference"]):
+                cells.append("")
+                continue
+            of_all = difference(row["difference"], row["low"], row["high"])
+            cells.append(f"{of_all} in {row['compared']}")
+        own = found.loc[(method, fronts[0])]
+        cells.append(f"{number(100 * own['worst_regret'], 1, '+')} in `{own['worst_in']}`")
+        body.append(cells)
+    head = ("method", "sequences", *(f"less `{front}`" for front in fronts))
+    return markdown((*head, f"worst regret (`{fronts[0]}`)"), body)
+
+
 def difference(mean: float, low: float, high: float) -> str:
     """A difference of scores and its interval, in points."""
     if pd.isna(mean):
@@ -541,6 +566,7 @@ TABLES: dict[str, Callable[[], str]] = {
             inference_loading,
             file_size,
             first_hour,
+            fronts_overall,
             inference_speed,
             inference_scores,
             gpu,

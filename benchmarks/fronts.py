@@ -4,9 +4,9 @@
 
 Reads the tables of finished runs, each in the folder of its results. Their rows take the place of
 those of the same sequences and seeds in docs/benchmarks/fronts.csv, which keeps all others: a long
-configuration can be run seed by seed. From all rows come means over the runs of each sequence, against the front of fixed ratios, in
-fronts_by_sequence.csv; what holds over all sequences, in fronts_overall.csv; and the figure,
-docs/fronts.svg. docs/metrics.md defines the columns.
+configuration can be run seed by seed. From all rows come means over the runs of each sequence,
+against the front of fixed ratios, in fronts_by_sequence.csv; what holds over all sequences, in
+fronts_overall.csv; and the figure, docs/fronts.svg. docs/metrics.md defines the columns.
 """
 
 import argparse
