@@ -395,6 +395,15 @@ def test_the_benchmark_keeps_the_rows_of_other_sequences_and_seeds(script, tmp_p
     )
 
 
+def test_sequences_need_not_have_the_same_fronts(script, tmp_path):
+    one = write_results(tmp_path / "one", runs_of(SMALL, "one", 0), FIXED)
+    other_front = dict.fromkeys(FIXED, "channel")
+    two = write_results(tmp_path / "two", runs_of(SMALL, "two", 0), other_front)
+    script.main([one, two])
+    drawn = (tmp_path / "docs/fronts.svg").read_text()
+    assert "front of fixed ratios: channel" in drawn
+
+
 def test_the_benchmark_makes_no_figure_without_a_fixed_ratio(script, tmp_path, capsys):
     script.main([write_results(tmp_path / "one", runs_of({"ours": (200, 0.6)}), {})])
     assert "no front, and no figure" in capsys.readouterr().out

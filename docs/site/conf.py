@@ -42,7 +42,7 @@ CONTENTS = {
     "Start": ["docs/first-run", "docs/own-images", "docs/data", "config/README"],
     "Use": ["docs/install", "docs/use", "docs/site/api", "docs/sharing", "docs/gpus-and-clusters"],
     "Understand": ["docs/methods", "docs/search", "docs/metrics"],
-    "Results": ["docs/comparison", "docs/costs"],
+    "Results": ["docs/results", "docs/comparison", "docs/costs"],
     "Change": ["docs/architecture", "CONTRIBUTING"],
 }
 

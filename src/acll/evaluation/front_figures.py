@@ -50,6 +50,8 @@ def _panel(panel: Axes, own: pd.DataFrame, names: Sequence[str], others: Sequenc
     for index, name in enumerate(names):
         colour, line = _LINES[index % len(_LINES)]
         ratios = own[own["on_front"] & (own["front"] == name)]
+        if not len(ratios):  # another sequence has this front
+            continue
         means = ratios.groupby("method", sort=False)[["bytes", "mean_score"]].mean().reset_index()
         sizes, scores = front_points(means, "mean_score", stand_ins(ratios, "mean_score"))
         panel.plot(
