@@ -25,9 +25,10 @@ endif
 REQUIRED := requirements/uv.txt requirements/lock.txt pyproject.toml
 RESULTS := results/$(CONFIG)
 WHAT ?= all
-# Where it is interrupted make ends as of Ctrl-C, too, with exit code 130 and no words of its own.
+# Where it is interrupted make ends as of Ctrl-C, too, with exit code 130 and no words of its own;
+# where it was started deaf to that (`&` in a script), it fails.
 RUN = acll run config/$(CONFIG).yaml $(if $(V),--verbose) \
-    || { [ $$? -eq 130 ] && kill -INT $$PPID || exit 1; }
+    || { [ $$? -eq 130 ] && kill -INT $$PPID && [ -z "$$(trap -p INT)" ] || exit 1; }
 
 export PATH := $(CURDIR)/.venv/bin:$(value PATH)
 export PYTHONPATH := $(CURDIR)/src

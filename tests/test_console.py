@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import termios
@@ -15,7 +16,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from checkouts import SMALL, Checkout, checkout, ended
+from checkouts import ROOT, SMALL, Checkout, checkout, ended
 from snakemake_logger_plugin_acll.progress import Progress, last_line, warnings_in
 
 pytestmark = pytest.mark.slow
@@ -201,3 +202,26 @@ def test_the_display_reads_logs_that_are_absent_growing_or_of_other_bytes(tmp_pa
     progress.start(1, "train", "train a", log, 0.0)
     assert progress.fail(1, 3.0) == ["failed  train a (3 s)"]
     assert progress.fail(1, 3.0) == []
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+@pytest.mark.parametrize("makefile", ["Makefile", "src/acll/cli/project/Makefile"])
+def test_make_never_ends_well_where_its_run_was_interrupted(tmp_path, makefile, deaf):
+    """A script starts what has `&` deaf to Ctrl-C; the run listens all the same."""
+    shutil.copy(ROOT / makefile, tmp_path / "Makefile")
+    (tmp_path / ".git").mkdir()
+    program = tmp_path / ".venv/bin/acll"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\nexit 130\n")
+    program.chmod(0o755)
+    handler = signal.SIG_IGN if deaf else signal.SIG_DFL
+    ended = subprocess.run(
+        ["make", "--old-file=.venv/installed", "run"],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == (2 if deaf else -signal.SIGINT), ended.stderr
+    assert deaf or ended.stderr == ""

@@ -615,7 +615,18 @@ def test_masks_that_hold_one_class_are_refused_with_what_masks_hold(masks):
         save(path, np.where(mask == 1, 255, mask))
     message = fault(STREETS, masks)
     assert "the training masks hold one class, and nothing of sky" in message
-    assert "255 means ignore" in message
+    assert "255 means ignore: where it marks an object, make it 1" in message
+
+
+def test_masks_of_another_convention_than_others_are_named(masks):
+    """Where some have 255 for an object and others 1, the former lose it without a word."""
+    first, *_ = sorted((masks / "streets/train/masks").iterdir())
+    mask = np.asarray(Image.open(first))
+    save(first, np.where(np.arange(mask.size).reshape(mask.shape) % 2, 255, 0))
+    prepare(STREETS, masks)
+    words = "holds 0 and 255 alone, which is ignored; did it mean a class (such as 1)?"
+    named = f"train/masks/{first.name}"
+    assert ("warning", "label", named, words) in report_of(masks)
 
 
 @pytest.mark.parametrize(("channels", "fits"), [((3,), True), ((1, 3), False), ((13,), False)])

@@ -602,13 +602,32 @@ def test_a_class_that_is_never_found_is_a_warning_with_what_to_try():
     assert warnings_of(final, found) == []
 
 
+def test_a_task_that_is_no_better_than_guessing_is_a_warning():
+    """Of 100 test images the class that is most frequent has 60."""
+    final, _, _ = mixed()
+    final = final[final["task"] == "a"]
+    rows = {"sequence": "both", "task": "a", "kind": "classification", "score": 0.5}
+    classes = pd.DataFrame(
+        [rows | {"class": "p", "present": 60}, rows | {"class": "q", "present": 40}]
+    )
+    classes = classes.assign(method="half", order=final["order"].iloc[0], seed=0)
+    low, high = (final.assign(score=x, score_when_learned=x) for x in (0.609, 0.611))
+    (line,) = warnings_of(low, classes)
+    assert line.startswith(
+        "Warning: both, a: no better than always answering p (0.600): 0.609 with half.\n"
+    )
+    assert warnings_of(high, classes) == []
+    assert warnings_of(low.assign(score_when_learned=0.9), classes) == []  # it was learned
+
+
 def test_a_forgotten_task_is_one_warning_for_each_method():
     lines = [line for line in warnings_of(final_of(), classes_of()) if "forgets" in line]
     assert lines == [
         "both: fine forgets; at the end it (nearly) never finds classes of a (1 of 2 classes)."
     ]
     others = [line for line in warnings_of(final_of(), classes_of()) if "forgets" not in line]
-    assert ["with fine" in line for line in others] == [False, True]  # a and b
+    missed = [line for line in others if "never found" in line]
+    assert ["with fine" in line for line in missed] == [False, True]  # a and b
 
 
 def test_many_missed_classes_are_counted():

@@ -76,7 +76,7 @@ def _remedy(faults: "Sequence[ResultFault]", root: Path, name: str) -> str:
             f"`{dvc_of(root)} checkout run@{name}` may have them; `make accept CONFIG={name}` "
             "keeps those that are stale by code or libraries alone"
         )
-    return f"`make repair CONFIG={name}` mends this"
+    return f"`{make_command('repair', name)}` mends this"
 
 
 def _tell_foreign(root: Path, name: str, jobs: "Sequence[Job]") -> None:

@@ -26,7 +26,7 @@ from acll.data.images import Box, top_of
 from acll.data.manifest import Manifest, Sample
 from acll.data.names import alike, as_class, in_one_form
 from acll.data.palettes import PaletteCheck
-from acll.data.prepared import Content, TaskInfo
+from acll.data.prepared import IGNORE, Content, TaskInfo
 from acll.data.splits import merge_groups, strata_of, stratified_group_split, subset
 from acll.data.storage import SPLITS
 from acll.data.task import Task
@@ -174,6 +174,8 @@ def _read(
     palettes = PaletteCheck()
     pages: dict[str, int] = {}
     mixed: dict[str, DataFault] = {}
+    zero_or_ignored: set[str] = set()  # files of masks
+    above_zero = False  # whether another mask holds a class other than the first
     for sample, result in decode_all(decoder, processes, name):
         if isinstance(result, DataFault):
             faults.append(result)
@@ -182,6 +184,9 @@ def _read(
         if fault is not None:
             mixed.setdefault(fault.file, fault)  # one for all tiles of an image
             continue
+        if sample.mask is not None and set(result.used) == {0, IGNORE}:
+            zero_or_ignored.add(sample.mask)
+        above_zero |= bool(set(result.used) - {0, IGNORE})
         pages.update({file: count for file, count in result.notes.pages.items() if count > 1})
         buffer.append(result.pixels, result.mask)
         samples.append(sample)
@@ -206,6 +211,9 @@ def _read(
         DataFault("pages", file, f"holds {count} images (pages, frames); the first is used")
         for file, count in pages.items()
     ]
+    if above_zero:
+        words = f"holds 0 and {IGNORE} alone, which is ignored; did it mean a class (such as 1)?"
+        doubtful += [DataFault("label", file, words) for file in sorted(zero_or_ignored)]
     return manifest, decoded, faults, doubtful + palettes.warnings()
 
 
@@ -417,7 +425,8 @@ def _refuse_small(
     if len(lacking) > len(manifest.classes) - 2:
         raise DataError(
             f"{name}: the training masks hold one class, and nothing of {some(lacking)}; masks "
-            "hold the indices of the classes, and 255 means ignore"
+            f"hold the indices of the classes, and {IGNORE} means ignore: where it marks an "
+            "object, make it 1"
         )
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from acll.evaluation.class_tables import MISSED, class_means, missed_classes
+from acll.evaluation.class_tables import MISSED, class_means, guess_of, missed_classes
 from acll.evaluation.comparison import MIXED
 from acll.evaluation.words import METRIC_WORDS, WIDTH, grown_words, listed, shortened
 from acll.settings import FEWEST_SAMPLES
 
 LITTLE_ROOM = 0.03  # share of the shared weights; with less, a task that comes can learn little
 FORGOTTEN = 0.05  # a task that lost more than this has been forgotten
+_GUESSED = 0.01  # a score that is above that of guessing by no more is no better
 _NAMED = 3  # classes that a warning names one by one
 _LEAST = 8  # characters that a name keeps, however many columns there are
 
@@ -216,7 +217,8 @@ def notes_of(final: pd.DataFrame) -> list[str]:
 
 
 def warnings_of(final: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
-    """Return a warning for each task of which a class is (nearly) never found, and what to try.
+    """Return warnings of tasks that are no better than guessing, and of classes that are (nearly)
+    never found, with what to try.
 
     final, classes: the tables of these names. Tasks that a method has forgotten are one warning a
     method: there the remedy is another one.
@@ -226,7 +228,7 @@ def warnings_of(final: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
     names = pd.MultiIndex.from_frame(missed[["sequence", "method", "task"]])
     forgotten = lost.reindex(names, fill_value=False).to_numpy(bool)
     count = classes.drop_duplicates(["task", "class"])["task"].value_counts().to_dict()
-    warnings = []
+    warnings = _guessed(final, classes)
     for (sequence, task), own in missed[~forgotten].groupby(["sequence", "task"], sort=False):
         told = _told(own, count[task])
         remedy = _REMEDIES[own["kind"].iloc[0]]
@@ -249,6 +251,26 @@ _REMEDIES = {
     "classification": "The score of the task hides this. What may help: balanced `class_weights`, "
     "more epochs, a larger image_size, more images of the class.",
 }
+
+
+def _guessed(final: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
+    """Return a warning for each task that methods learned no better than guessing."""
+    warnings = []
+    for (sequence, task), own in classes.groupby(["sequence", "task"], sort=False):
+        name, guess = guess_of(own)
+        here = final[(final["sequence"] == sequence) & (final["task"] == task)]
+        scores = here.groupby("method", sort=False)[["score", "score_when_learned"]].mean()
+        best = scores.max(axis="columns")  # what was forgotten had been learned
+        told = [f"{score:.3f} with {method}" for method, score in best.items()]
+        told = [words for words, score in zip(told, best) if score <= guess + _GUESSED]
+        if told:
+            warnings.append(
+                f"Warning: {sequence}, {task}: no better than always answering {name} "
+                f"({guess:.3f}): {listed(told)}.\nNothing was learned, so a ratio that was "
+                "searched for it means nothing. What may help: more epochs, another "
+                "`learning_rate`, a larger image_size, more images."
+            )
+    return warnings
 
 
 def few_samples(data: pd.DataFrame) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from acll.evaluation.class_tables import MISSED, class_means
+from acll.evaluation.class_tables import MISSED, class_means, guess_of
 from acll.evaluation.comparison import MIXED
 from acll.evaluation.words import METRIC_WORDS
 
@@ -81,15 +81,8 @@ def scoreboards(final: pd.DataFrame, summary: pd.DataFrame, classes: pd.DataFram
 
 
 def _guess_cell(classes: pd.DataFrame, metric: str) -> Cell:
-    """Return the score of always answering the class that the test split has most often.
-
-    Its recall is 1, and its IoU its share of all pixels; those of all others are 0.
-    classes: the rows of a task in the table of that name.
-    """
-    present = classes.drop_duplicates("class").set_index("class")["present"]
-    name, share = str(present.idxmax()), float(present.max() / present.sum())
-    found = int((present > 0).sum())  # the mean IoU is over classes that the split has
-    score = share / found if (classes["kind"] == "segmentation").any() else share
+    """Return the score of `guess_of`. classes: its rows of a task."""
+    name, score = guess_of(classes)
     return Cell(f"{score:.3f}", score, f"always {name}: {metric} {score:.4f}")
 
 
