@@ -888,6 +888,15 @@ def test_a_missing_file_is_named_with_the_files_that_are_there(tmp_path):
     assert str(caught.value) == f"{tmp_path}/tini.yaml: there is no such file (there are: tiny)"
 
 
+@pytest.mark.parametrize("typed", ["mine", "mine.yaml", "confg/mine.yaml"])
+def test_a_configuration_that_is_named_without_its_folder_is_meant(tmp_path, monkeypatch, typed):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/mine.yaml").touch()
+    with pytest.raises(ConfigurationError, match=r"did you mean config/mine\.yaml"):
+        load_configuration(Path(typed))
+
+
 def test_a_class_of_masks_that_stands_there_twice_is_reported():
     task = {
         "source": "mask_folder",

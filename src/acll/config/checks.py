@@ -83,7 +83,9 @@ def load_configuration(path: Path) -> Configuration:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         others = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
-        raise ConfigurationError(f"{path}: there is no such file (there are: {others})") from None
+        near = Path("config", path.name).with_suffix(".yaml")
+        meant = f"; did you mean {near}?" if near.is_file() else f" (there are: {others})"
+        raise ConfigurationError(f"{path}: there is no such file{meant}") from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: not text in UTF-8: {error}") from None
     try:
