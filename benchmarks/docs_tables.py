@@ -22,6 +22,7 @@ from scipy.stats import spearmanr
 from acll.config.checks import load_configuration
 from acll.config.tree import runs as runs_of
 from acll.evaluation.comparison import by_node, paired_table, runs_table, summary_table
+from acll.evaluation.fronts import REFERENCE_FRONT
 from acll.evaluation.statistics import interval
 from acll.evaluation.tables import COLUMNS
 from acll.search.choice import tolerance_of
@@ -521,9 +522,9 @@ def fronts_overall() -> str:
     fronts = list(dict.fromkeys(overall["front"]))
     found = overall.set_index(["method", "front"])
     methods = overall.groupby("method", sort=False)["sequences"].max()
-    regret = found["worst_regret"].unstack("front")[fronts[0]]
+    regret = found["worst_regret"].unstack("front")[REFERENCE_FRONT]
     body = []
-    for method in sorted(methods.index, key=lambda name: (-methods[name], regret[name])):
+    for method in sorted(methods.index, key=lambda name: (-methods[name], regret.fillna(1)[name])):
         name = "**adaptive**" if method == "adaptive" else str(method)
         cells = [name, str(methods[method])]
         for front in fronts:
@@ -533,11 +534,14 @@ def fronts_overall() -> str:
                 continue
             of_all = difference(row["difference"], row["low"], row["high"])
             cells.append(f"{of_all} in {row['compared']}")
-        own = found.loc[(method, fronts[0])]
-        cells.append(f"{number(100 * own['worst_regret'], 1, '+')} in `{own['worst_in']}`")
+        if pd.isna(regret[method]):
+            cells.append("")
+        else:
+            where = found.loc[(method, REFERENCE_FRONT), "worst_in"]
+            cells.append(f"{number(100 * regret[method], 1, '+')} in `{where}`")
         body.append(cells)
     head = ("method", "sequences", *(f"less `{front}`" for front in fronts))
-    return markdown((*head, f"worst regret (`{fronts[0]}`)"), body)
+    return markdown((*head, f"worst regret (`{REFERENCE_FRONT}`)"), body)
 
 
 def difference(mean: float, low: float, high: float) -> str:

@@ -587,7 +587,7 @@ def mixed():
 
 def test_a_class_that_is_never_found_is_a_warning_with_what_to_try():
     final, _, classes = mixed()
-    task_a, task_b = warnings_of(final, classes)
+    task_a, task_b = (line for line in warnings_of(final, classes) if "never found" in line)
     assert task_b.startswith(
         "Warning: both, b: (nearly) never found: crack (IoU 0.048 with half).\n"
     )
@@ -602,22 +602,46 @@ def test_a_class_that_is_never_found_is_a_warning_with_what_to_try():
     assert warnings_of(final, found) == []
 
 
+def guesses(kind="classification", scores=(1.0, 0.0), present=(60, 40), **columns):
+    """The tables final and classes of one task with the classes p and q, learned by `half`."""
+    names = {"sequence": "both", "method": "half", "task": "a"}
+    final = pd.DataFrame([names | {"forgetting": 0.0, "ratio_searched": 0.9} | columns])
+    rows = [
+        names | {"kind": kind, "class": name, "present": count, "score": score}
+        for name, count, score in zip("pq", present, scores, strict=True)
+    ]
+    return final, pd.DataFrame(rows).assign(order="a", seed=0, predicted=50, correct=0)
+
+
 def test_a_task_that_is_no_better_than_guessing_is_a_warning():
-    """Of 100 test images the class that is most frequent has 60."""
-    final, _, _ = mixed()
-    final = final[final["task"] == "a"]
-    rows = {"sequence": "both", "task": "a", "kind": "classification", "score": 0.5}
-    classes = pd.DataFrame(
-        [rows | {"class": "p", "present": 60}, rows | {"class": "q", "present": 40}]
-    )
-    classes = classes.assign(method="half", order=final["order"].iloc[0], seed=0)
-    low, high = (final.assign(score=x, score_when_learned=x) for x in (0.609, 0.611))
-    (line,) = warnings_of(low, classes)
+    line, missed = warnings_of(*guesses())
+    assert "never found: q" in missed
     assert line.startswith(
-        "Warning: both, a: no better than always answering p (0.600): 0.609 with half.\n"
+        "Warning: both, a: no better than always answering p: mean over classes 0.500 with half, "
+        "of guessing 0.500. A ratio that was searched for it means nothing.\n"
     )
-    assert warnings_of(high, classes) == []
-    assert warnings_of(low.assign(score_when_learned=0.9), classes) == []  # it was learned
+    line, _ = warnings_of(*guesses(ratio_searched=None))
+    assert "ratio" not in line
+    line, _ = warnings_of(*guesses("segmentation", (0.6, 0.0)))
+    assert "mean over classes 0.300 with half, of guessing 0.300" in line
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        guesses(scores=(0.9, 0.9), present=(99, 1)),  # less than guessing in accuracy
+        guesses(scores=(1.0, 1.0), present=(999, 1)),
+        guesses("segmentation", (0.6, 0.1)),
+        guesses(present=(0, 0), scores=(np.nan, np.nan)),  # the test split ignores all
+    ],
+)
+def test_a_task_that_is_better_than_guessing_is_no_warning(tables):
+    assert warnings_of(*tables) == []
+
+
+def test_what_was_forgotten_is_not_called_guessing():
+    (line,) = warnings_of(*guesses(forgetting=0.4))
+    assert line.startswith("both: half forgets; at the end it (nearly) never finds classes")
 
 
 def test_a_forgotten_task_is_one_warning_for_each_method():
@@ -635,7 +659,7 @@ def test_many_missed_classes_are_counted():
     many = pd.concat(
         [classes.iloc[:1].assign(score=0.0, **{"class": f"c{one}"}) for one in range(9)]
     )
-    (line,) = warnings_of(final, many)
+    (line,) = (line for line in warnings_of(final, many) if "never found" in line)
     assert "never found: classes whose recall is below 0.05, 9 of 9 with half." in line
 
 

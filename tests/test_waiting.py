@@ -32,25 +32,27 @@ def place(monkeypatch, tmp_path):
 
 def test_nothing_limits_jobs_in_a_second_unless_a_person_does(called, place):
     """Snakemake's own limit makes its scheduler look more often with each job that has ended."""
-    assert waiting.run([])
-    assert waiting.run(["--max-jobs-per-timespan=3/1s"])
+    assert waiting.run_snakemake([])
+    assert waiting.run_snakemake(["--max-jobs-per-timespan=3/1s"])
     assert called[0].max_jobs_per_timespan is None
     assert called[1].max_jobs_per_timespan.max_jobs == 3
 
 
 def test_only_a_profile_of_ones_own_is_named(called, place, capsys):
-    waiting.run([])
+    waiting.run_snakemake([])
     assert capsys.readouterr().err == ""
     (place / "mine").mkdir()
     (place / "mine/config.yaml").write_text("keep-going: true\n")
-    waiting.run(["--profile=mine"])
+    waiting.run_snakemake(["--profile=mine"])
     assert "Using profiles mine and workflow specific profile" in capsys.readouterr().err
     assert called[1].keep_going
+    waiting.run_snakemake(["--workflow-profile=mine"])
+    assert "Using workflow specific profile mine" in capsys.readouterr().err
 
 
 def test_what_snakemake_says_of_its_arguments_is_shown(place, capsys, caplog):
     with pytest.raises(SystemExit):
-        waiting.run(["--no-such-option"])
+        waiting.run_snakemake(["--no-such-option"])
     assert "unrecognized arguments: --no-such-option" in capsys.readouterr().err
-    assert not waiting.run(["--max-jobs-per-timespan=often"])
+    assert not waiting.run_snakemake(["--max-jobs-per-timespan=often"])
     assert "Invalid max jobs per timespan" in caplog.text

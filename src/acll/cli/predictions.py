@@ -60,7 +60,7 @@ def files_of(images: Sequence[str]) -> dict[Path, Path]:
                 )
             inside = [path / name for name in inputs if name not in masks]
         if not inside and any(name.endswith(_MADE) for name in names_below):
-            raise UserError(f"{path}: holds nothing but what `acll predict` has written")
+            raise UserError(f"{path}: holds no image but those that `acll predict` has written")
         if not inside:
             raise UserError(
                 f"{path}: there is no image in this folder, whose name would end with "

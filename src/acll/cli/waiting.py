@@ -12,13 +12,14 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 import snakemake.cli
 from snakemake.exceptions import print_exception
 
 import acll.sharing.planned  # noqa: F401 - which the Snakefile needs
 
-OUR_PROFILE = "Using workflow specific profile "  # and nobody's own: no news to anyone
+OUR_PROFILE = f"Using workflow specific profile {Path('profiles/default')} "  # no news to anyone
 
 
 def main() -> None:
@@ -27,15 +28,15 @@ def main() -> None:
     told = os.read(pipe, 1)
     os.close(pipe)
     if told:
-        sys.exit(0 if run(sys.argv[2:]) else 1)
+        sys.exit(0 if run_snakemake(sys.argv[2:]) else 1)
 
 
-def run(arguments: Sequence[str]) -> bool:
+def run_snakemake(arguments: Sequence[str]) -> bool:
     """Run Snakemake as its `main` does, without its limit of 100 jobs a second.
 
     With a limit, each look of the scheduler asks for another one a second later, and each job that
     ends for one more. So the looks a second grow with the jobs done: hundreds of short jobs cost a
-    core. A limit that a profile sets is kept.
+    core. Another limit, which a profile sets, is kept.
     """
     try:
         parser, parsed = _parsed(arguments)

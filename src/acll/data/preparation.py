@@ -174,8 +174,7 @@ def _read(
     palettes = PaletteCheck()
     pages: dict[str, int] = {}
     mixed: dict[str, DataFault] = {}
-    zero_or_ignored: set[str] = set()  # files of masks
-    above_zero = False  # whether another mask holds a class other than the first
+    labels_of: dict[str, set[int]] = {}  # of each file of a mask, in all its tiles
     for sample, result in decode_all(decoder, processes, name):
         if isinstance(result, DataFault):
             faults.append(result)
@@ -184,9 +183,8 @@ def _read(
         if fault is not None:
             mixed.setdefault(fault.file, fault)  # one for all tiles of an image
             continue
-        if sample.mask is not None and set(result.used) == {0, IGNORE}:
-            zero_or_ignored.add(sample.mask)
-        above_zero |= bool(set(result.used) - {0, IGNORE})
+        if sample.mask is not None:
+            labels_of.setdefault(sample.mask, set()).update(result.used)
         pages.update({file: count for file, count in result.notes.pages.items() if count > 1})
         buffer.append(result.pixels, result.mask)
         samples.append(sample)
@@ -211,9 +209,10 @@ def _read(
         DataFault("pages", file, f"holds {count} images (pages, frames); the first is used")
         for file, count in pages.items()
     ]
-    if above_zero:
+    if any(used - {0, IGNORE} for used in labels_of.values()):
         words = f"holds 0 and {IGNORE} alone, which is ignored; did it mean a class (such as 1)?"
-        doubtful += [DataFault("label", file, words) for file in sorted(zero_or_ignored)]
+        odd = sorted(file for file, used in labels_of.items() if used == {0, IGNORE})
+        doubtful += [DataFault("label", file, words) for file in odd]
     return manifest, decoded, faults, doubtful + palettes.warnings()
 
 

@@ -119,14 +119,27 @@ def missed_classes(classes: pd.DataFrame) -> pd.DataFrame:
     return means[means["score"] < MISSED]
 
 
-def guess_of(classes: pd.DataFrame) -> tuple[str, float]:
+def guess_of(classes: pd.DataFrame) -> tuple[str, float] | None:
     """Return the class that the test split has most often, and the score of answering it always.
 
-    Its recall is 1, and its IoU its share of all pixels; those of all others are 0. classes: the
-    rows of a task in the table of that name.
+    Its recall is 1, and its IoU its share of all pixels; those of all others are 0. None where the
+    split has no class, as masks may ignore all pixels. classes: the rows of a task in the table of
+    that name.
     """
     present = classes.drop_duplicates("class").set_index("class")["present"]
-    share = float(present.max() / present.sum())
     found = int((present > 0).sum())  # the mean IoU is over classes that the split has
+    if not found:
+        return None
+    share = float(present.max() / present.sum())
     score = share / found if (classes["kind"] == "segmentation").any() else share
     return str(present.idxmax()), score
+
+
+def guessed_mean(classes: pd.DataFrame) -> float | None:
+    """Return the mean over classes of their scores, where the answer is always that of
+    `guess_of`."""
+    guess = guess_of(classes)
+    if guess is None or (classes["kind"] == "segmentation").any():
+        return None if guess is None else guess[1]
+    present = classes.drop_duplicates("class")["present"]
+    return 1 / int((present > 0).sum())

@@ -7,14 +7,22 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from acll.evaluation.class_tables import MISSED, class_means, guess_of, missed_classes
+from acll.evaluation.class_tables import (
+    MISSED,
+    class_means,
+    guess_of,
+    guessed_mean,
+    missed_classes,
+)
 from acll.evaluation.comparison import MIXED
 from acll.evaluation.words import METRIC_WORDS, WIDTH, grown_words, listed, shortened
 from acll.settings import FEWEST_SAMPLES
 
 LITTLE_ROOM = 0.03  # share of the shared weights; with less, a task that comes can learn little
 FORGOTTEN = 0.05  # a task that lost more than this has been forgotten
-_GUESSED = 0.01  # a score that is above that of guessing by no more is no better
+# of what guessing leaves to be gained: a mean that is above it by no more is no better
+_GUESSED = 0.03
+_OF_TASK = ["sequence", "method", "task"]
 _NAMED = 3  # classes that a warning names one by one
 _LEAST = 8  # characters that a name keeps, however many columns there are
 
@@ -223,12 +231,14 @@ def warnings_of(final: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
     final, classes: the tables of these names. Tasks that a method has forgotten are one warning a
     method: there the remedy is another one.
     """
-    lost = final.groupby(["sequence", "method", "task"])["forgetting"].mean() > FORGOTTEN
-    missed = missed_classes(classes)
-    names = pd.MultiIndex.from_frame(missed[["sequence", "method", "task"]])
-    forgotten = lost.reindex(names, fill_value=False).to_numpy(bool)
+    of_tasks = final.groupby(_OF_TASK)
+    lost = of_tasks["forgetting"].mean() > FORGOTTEN
+    missed, guessed = missed_classes(classes), _guessed(classes)
+    forgotten = _marked(missed, lost)
+    guessed = guessed[~_marked(guessed, lost)]
+    searched = of_tasks["ratio_searched"].count() > 0
     count = classes.drop_duplicates(["task", "class"])["task"].value_counts().to_dict()
-    warnings = _guessed(final, classes)
+    warnings = _told_guessed(guessed, searched)
     for (sequence, task), own in missed[~forgotten].groupby(["sequence", "task"], sort=False):
         told = _told(own, count[task])
         remedy = _REMEDIES[own["kind"].iloc[0]]
@@ -253,23 +263,45 @@ _REMEDIES = {
 }
 
 
-def _guessed(final: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
-    """Return a warning for each task that methods learned no better than guessing."""
-    warnings = []
+def _marked(rows: pd.DataFrame, marks: pd.Series) -> Any:
+    """Return of each row whether its sequence, method and task is marked."""
+    names = pd.MultiIndex.from_frame(rows[_OF_TASK])
+    return marks.reindex(names, fill_value=False).to_numpy(bool)
+
+
+def _guessed(classes: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each sequence, method and task that is no better than guessing.
+
+    What counts is the mean over classes, since a rare class may be found at the price of others.
+    guess: the class that is guessed; mean, chance: that of the method, and of guessing.
+    """
+    means = class_means(classes)
+    rows = []
     for (sequence, task), own in classes.groupby(["sequence", "task"], sort=False):
-        name, guess = guess_of(own)
-        here = final[(final["sequence"] == sequence) & (final["task"] == task)]
-        scores = here.groupby("method", sort=False)[["score", "score_when_learned"]].mean()
-        best = scores.max(axis="columns")  # what was forgotten had been learned
-        told = [f"{score:.3f} with {method}" for method, score in best.items()]
-        told = [words for words, score in zip(told, best) if score <= guess + _GUESSED]
-        if told:
-            warnings.append(
-                f"Warning: {sequence}, {task}: no better than always answering {name} "
-                f"({guess:.3f}): {listed(told)}.\nNothing was learned, so a ratio that was "
-                "searched for it means nothing. What may help: more epochs, another "
-                "`learning_rate`, a larger image_size, more images."
-            )
+        guess, chance = guess_of(own), guessed_mean(own)
+        if guess is None or chance is None:
+            continue
+        here = means[(means["sequence"] == sequence) & (means["task"] == task)]
+        for method, mean in here.groupby("method", sort=False)["score"].mean().items():
+            if mean <= chance + _GUESSED * (1 - chance):
+                rows.append((sequence, method, task, guess[0], mean, chance))
+    return pd.DataFrame(rows, columns=["sequence", "method", "task", "guess", "mean", "chance"])
+
+
+def _told_guessed(guessed: pd.DataFrame, searched: pd.Series) -> list[str]:
+    """Return a warning for each task. guessed: of `_guessed`; searched: whether a ratio was
+    searched, by sequence, method and task."""
+    warnings = []
+    for (sequence, task), own in guessed.groupby(["sequence", "task"], sort=False):
+        told = listed([f"{row.mean:.3f} with {row.method}" for row in own.itertuples()])
+        names = pd.MultiIndex.from_frame(own[_OF_TASK])
+        ratio = " A ratio that was searched for it means nothing."
+        warnings.append(
+            f"Warning: {sequence}, {task}: no better than always answering "
+            f"{own['guess'].iloc[0]}: mean over classes {told}, of guessing "
+            f"{own['chance'].iloc[0]:.3f}.{ratio if searched.reindex(names).any() else ''}\n"
+            "What may help: more epochs, another `learning_rate`, a larger image_size, more images."
+        )
     return warnings
 
 

@@ -82,7 +82,10 @@ def scoreboards(final: pd.DataFrame, summary: pd.DataFrame, classes: pd.DataFram
 
 def _guess_cell(classes: pd.DataFrame, metric: str) -> Cell:
     """Return the score of `guess_of`. classes: its rows of a task."""
-    name, score = guess_of(classes)
+    guess = guess_of(classes)
+    if guess is None:
+        return Cell()
+    name, score = guess
     return Cell(f"{score:.3f}", score, f"always {name}: {metric} {score:.4f}")
 
 
