@@ -183,7 +183,7 @@ def _read(
         if fault is not None:
             mixed.setdefault(fault.file, fault)  # one for all tiles of an image
             continue
-        if sample.mask is not None:
+        if isinstance(sample.mask, str):  # a file, and no list of outlines
             labels_of.setdefault(sample.mask, set()).update(result.used)
         pages.update({file: count for file, count in result.notes.pages.items() if count > 1})
         buffer.append(result.pixels, result.mask)
