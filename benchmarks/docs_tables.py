@@ -493,6 +493,11 @@ def megabytes(value: float) -> str:
     return "" if pd.isna(value) else f"{value / 1e6:.1f} MB"
 
 
+def emphasised(method: object) -> str:
+    """The name of a method; ours stands out."""
+    return f"**{method}**" if method == "adaptive" else str(method)
+
+
 def front_of(sequence: str) -> str:
     """The methods of a sequence, with their differences to each front at equal bytes."""
     runs, against = (
@@ -505,8 +510,7 @@ def front_of(sequence: str) -> str:
     fronts = list(dict.fromkeys(against["front"]))
     body = []
     for method, own in means.sort_values("mean_score", ascending=False).iterrows():
-        name = "**adaptive**" if method == "adaptive" else str(method)
-        cells = [name, *map(number, own.iloc[:3])]
+        cells = [emphasised(method), *map(number, own.iloc[:3])]
         cells += [number(own["bytes"] / 1000, 0), "yes" if exact[method] else "no"]
         for front in fronts:
             row = found.loc[(front, method)]
@@ -525,8 +529,7 @@ def fronts_overall() -> str:
     regret = found["worst_regret"].unstack("front")[REFERENCE_FRONT]
     body = []
     for method in sorted(methods.index, key=lambda name: (-methods[name], regret.fillna(1)[name])):
-        name = "**adaptive**" if method == "adaptive" else str(method)
-        cells = [name, str(methods[method])]
+        cells = [emphasised(method), str(methods[method])]
         for front in fronts:
             row = found.loc[(method, front)] if (method, front) in found.index else None
             if row is None or pd.isna(row["difference"]):

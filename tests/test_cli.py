@@ -643,6 +643,15 @@ def test_predict_leaves_out_masks_that_lie_beside_images(network, tmp_path, caps
     assert capsys.readouterr().out.count(".png") == 3
 
 
+def test_predict_says_that_a_folder_holds_what_it_has_written(network, tmp_path, capsys):
+    shutil.copy(network / "images/0.png", tmp_path / "0.mask.png")
+    (tmp_path / "notes.txt").touch()
+    command = ["predict", network / "two.safetensors", tmp_path, "--task", "digits"]
+    assert ended(*command) == 1
+    told = f"{tmp_path}: holds no image but those that `acll predict` has written"
+    assert told in capsys.readouterr().err
+
+
 def test_predict_writes_masks_of_the_size_of_the_images_and_overlays(network, tmp_path, capsys):
     path = str(network / "two.safetensors")
     main(

@@ -215,7 +215,7 @@ def test_make_never_ends_well_where_its_run_was_interrupted(tmp_path, makefile, 
     program.write_text("#!/bin/sh\nexit 130\n")
     program.chmod(0o755)
     handler = signal.SIG_IGN if deaf else signal.SIG_DFL
-    ended = subprocess.run(
+    made = subprocess.run(
         ["make", "--old-file=.venv/installed", "run"],
         cwd=tmp_path,
         env=os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"},
@@ -223,5 +223,5 @@ def test_make_never_ends_well_where_its_run_was_interrupted(tmp_path, makefile, 
         capture_output=True,
         text=True,
     )
-    assert ended.returncode == (2 if deaf else -signal.SIGINT), ended.stderr
-    assert deaf or ended.stderr == ""
+    assert made.returncode == (2 if deaf else -signal.SIGINT), made.stderr
+    assert deaf or made.stderr == ""

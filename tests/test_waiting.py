@@ -50,6 +50,15 @@ def test_only_a_profile_of_ones_own_is_named(called, place, capsys):
     assert "Using workflow specific profile mine" in capsys.readouterr().err
 
 
+def test_the_profile_beside_a_snakefile_elsewhere_is_not_named(called, place, capsys, monkeypatch):
+    """As of a project of one's own, whose Snakefile lies in the installed package."""
+    (place / "project").mkdir()
+    monkeypatch.chdir(place / "project")
+    waiting.run_snakemake([f"--snakefile={place / 'Snakefile'}"])
+    assert capsys.readouterr().err == ""
+    assert called[0].cores == 1
+
+
 def test_what_snakemake_says_of_its_arguments_is_shown(place, capsys, caplog):
     with pytest.raises(SystemExit):
         waiting.run_snakemake(["--no-such-option"])

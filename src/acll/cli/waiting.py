@@ -12,14 +12,13 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 import snakemake.cli
 from snakemake.exceptions import print_exception
 
 import acll.sharing.planned  # noqa: F401 - which the Snakefile needs
 
-OUR_PROFILE = f"Using workflow specific profile {Path('profiles/default')} "  # no news to anyone
+WORKFLOW_PROFILE = "Using workflow specific profile "
 
 
 def main() -> None:
@@ -51,14 +50,21 @@ def run_snakemake(arguments: Sequence[str]) -> bool:
 
 
 def _parsed(arguments: Sequence[str]) -> tuple[ArgumentParser, Namespace]:
-    """Return Snakemake's parser, and what it makes of the arguments and of profiles."""
-    said = io.StringIO()
+    """Return Snakemake's parser, and what it makes of the arguments and of profiles.
+
+    What it says of them is shown, but not that it uses the profile beside our Snakefile: that is no
+    news to anyone.
+    """
+    said, hidden = io.StringIO(), None
     try:
         with contextlib.redirect_stderr(said):
             parser, parsed = snakemake.cli.parse_args(list(arguments))
+        if parsed.workflow_profile is None:
+            hidden = WORKFLOW_PROFILE
     finally:
-        lines = said.getvalue().splitlines(keepends=True)
-        sys.stderr.writelines(line for line in lines if not line.startswith(OUR_PROFILE))
+        for line in said.getvalue().splitlines(keepends=True):
+            if hidden is None or not line.startswith(hidden):
+                sys.stderr.write(line)
     return parser, parsed
 
 

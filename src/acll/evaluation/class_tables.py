@@ -1,6 +1,7 @@
 """Tables of the classes of each task at the end of runs: scores, confusions, worst mistakes."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -119,27 +120,30 @@ def missed_classes(classes: pd.DataFrame) -> pd.DataFrame:
     return means[means["score"] < MISSED]
 
 
-def guess_of(classes: pd.DataFrame) -> tuple[str, float] | None:
-    """Return the class that the test split has most often, and the score of answering it always.
+@dataclass(frozen=True)
+class Guess:
+    """Always answering the class that the test split has most often.
 
-    Its recall is 1, and its IoU its share of all pixels; those of all others are 0. None where the
-    split has no class, as masks may ignore all pixels. classes: the rows of a task in the table of
-    that name.
+    score: of the task. mean: over the classes that the split has, of their scores.
+    """
+
+    name: str
+    score: float
+    mean: float
+
+
+def guess_of(classes: pd.DataFrame) -> Guess | None:
+    """Return what guessing is worth.
+
+    The recall of the class is 1, and its IoU its share of all pixels; those of all others are 0.
+    None where the split has no class, as masks may ignore all pixels. classes: the rows of a task
+    in the table of that name.
     """
     present = classes.drop_duplicates("class").set_index("class")["present"]
-    found = int((present > 0).sum())  # the mean IoU is over classes that the split has
+    found = int((present > 0).sum())
     if not found:
         return None
-    share = float(present.max() / present.sum())
-    score = share / found if (classes["kind"] == "segmentation").any() else share
-    return str(present.idxmax()), score
-
-
-def guessed_mean(classes: pd.DataFrame) -> float | None:
-    """Return the mean over classes of their scores, where the answer is always that of
-    `guess_of`."""
-    guess = guess_of(classes)
-    if guess is None or (classes["kind"] == "segmentation").any():
-        return None if guess is None else guess[1]
-    present = classes.drop_duplicates("class")["present"]
-    return 1 / int((present > 0).sum())
+    name, share = str(present.idxmax()), float(present.max() / present.sum())
+    if (classes["kind"] == "segmentation").any():
+        return Guess(name, share / found, share / found)  # the score is the mean IoU
+    return Guess(name, share, 1 / found)

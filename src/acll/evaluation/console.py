@@ -4,16 +4,12 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from tabulate import tabulate
 
-from acll.evaluation.class_tables import (
-    MISSED,
-    class_means,
-    guess_of,
-    guessed_mean,
-    missed_classes,
-)
+from acll.evaluation.class_tables import MISSED, class_means, guess_of, missed_classes
 from acll.evaluation.comparison import MIXED
 from acll.evaluation.words import METRIC_WORDS, WIDTH, grown_words, listed, shortened
 from acll.settings import FEWEST_SAMPLES
@@ -263,7 +259,7 @@ _REMEDIES = {
 }
 
 
-def _marked(rows: pd.DataFrame, marks: pd.Series) -> Any:
+def _marked(rows: pd.DataFrame, marks: "pd.Series[bool]") -> NDArray[np.bool_]:
     """Return of each row whether its sequence, method and task is marked."""
     names = pd.MultiIndex.from_frame(rows[_OF_TASK])
     return marks.reindex(names, fill_value=False).to_numpy(bool)
@@ -275,31 +271,30 @@ def _guessed(classes: pd.DataFrame) -> pd.DataFrame:
     What counts is the mean over classes, since a rare class may be found at the price of others.
     guess: the class that is guessed; mean, chance: that of the method, and of guessing.
     """
-    means = class_means(classes)
     rows = []
     for (sequence, task), own in classes.groupby(["sequence", "task"], sort=False):
-        guess, chance = guess_of(own), guessed_mean(own)
-        if guess is None or chance is None:
+        guess = guess_of(own)
+        if guess is None:
             continue
-        here = means[(means["sequence"] == sequence) & (means["task"] == task)]
-        for method, mean in here.groupby("method", sort=False)["score"].mean().items():
-            if mean <= chance + _GUESSED * (1 - chance):
-                rows.append((sequence, method, task, guess[0], mean, chance))
-    return pd.DataFrame(rows, columns=["sequence", "method", "task", "guess", "mean", "chance"])
+        enough = guess.mean + _GUESSED * (1 - guess.mean)
+        for method, mean in class_means(own).groupby("method", sort=False)["score"].mean().items():
+            if mean <= enough:
+                rows.append((sequence, method, task, guess.name, mean, guess.mean))
+    return pd.DataFrame(rows, columns=[*_OF_TASK, "guess", "mean", "chance"])
 
 
-def _told_guessed(guessed: pd.DataFrame, searched: pd.Series) -> list[str]:
+def _told_guessed(guessed: pd.DataFrame, searched: "pd.Series[bool]") -> list[str]:
     """Return a warning for each task. guessed: of `_guessed`; searched: whether a ratio was
     searched, by sequence, method and task."""
     warnings = []
     for (sequence, task), own in guessed.groupby(["sequence", "task"], sort=False):
+        guess, chance = own["guess"].iloc[0], own["chance"].iloc[0]
         told = listed([f"{row.mean:.3f} with {row.method}" for row in own.itertuples()])
-        names = pd.MultiIndex.from_frame(own[_OF_TASK])
-        ratio = " A ratio that was searched for it means nothing."
+        means_nothing = _marked(own, searched).any()
+        ratio = " A ratio that was searched for it means nothing." if means_nothing else ""
         warnings.append(
-            f"Warning: {sequence}, {task}: no better than always answering "
-            f"{own['guess'].iloc[0]}: mean over classes {told}, of guessing "
-            f"{own['chance'].iloc[0]:.3f}.{ratio if searched.reindex(names).any() else ''}\n"
+            f"Warning: {sequence}, {task}: no better than always answering {guess}: mean over "
+            f"classes {told}, of guessing {chance:.3f}.{ratio}\n"
             "What may help: more epochs, another `learning_rate`, a larger image_size, more images."
         )
     return warnings

@@ -85,8 +85,8 @@ def _guess_cell(classes: pd.DataFrame, metric: str) -> Cell:
     guess = guess_of(classes)
     if guess is None:
         return Cell()
-    name, score = guess
-    return Cell(f"{score:.3f}", score, f"always {name}: {metric} {score:.4f}")
+    told = f"always {guess.name}: {metric} {guess.score:.4f}"
+    return Cell(f"{guess.score:.3f}", guess.score, told)
 
 
 def _score_cell(means: "pd.Series[float]", metric: str) -> Cell:
