@@ -167,7 +167,7 @@ def test_stale_results_are_named_with_the_value_that_changed_and_repair_runs_the
     assert f"stale       training.epochs 3 → 1\n              {NODE}/b/dense.safetensors" in text
     assert "follows     31 more were made from what is stale" in text
     assert "32 of 45 results are not as this commit would make them (32 stale)" in text
-    assert "`make run CONFIG=small` makes them anew" in text
+    assert f"`make run CONFIG=small DATA={clone.data}` makes them anew" in text
     assert jobs_in(clone.make("repair", "small")) == last_task() | ENDS
 
 
@@ -206,8 +206,8 @@ def test_before_anything_has_run_verify_says_what_brings_results(origin, tmp_pat
     own = origin.clone(tmp_path / "clone")
     text = own.make("verify", "small", fails=True)
     assert (
-        "results/small: nothing is there; `make pull CONFIG=small` or `make run CONFIG=small` "
-        "brings it"
+        "results/small: nothing is there; `make pull CONFIG=small` or "
+        f"`make run CONFIG=small DATA={own.data}` brings it"
     ) in text
 
 
