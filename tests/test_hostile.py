@@ -227,20 +227,28 @@ LIES = {
     ),
     "private state missing": (dropped("private/b"), "it lacks private/b"),
     "private layout of others": (
-        lambda tensors, header: header["private"].pop("a"),
+        lambda tensors, header: header["private"]["of_tasks"].pop("a"),
         "whose private state it has",
     ),
     "private state of no type": (
-        lambda tensors, header: header["private"]["a"][0].update(dtype="object"),
-        "private.a.0.dtype",
+        lambda tensors, header: header["private"]["tensors"][0].update(dtype="object"),
+        "private.tensors.0.dtype",
+    ),
+    "private state that is not described": (
+        lambda tensors, header: header["private"]["of_tasks"]["a"].append(2**20),
+        "is not described",
+    ),
+    "a private tensor without end": (
+        lambda tensors, header: header["private"]["of_tasks"]["a"].extend([0] * 2**20),
+        "private.of_tasks.a",
     ),
     "private state larger than the file": (
-        lambda tensors, header: header["private"]["a"][0].update(shape=[2**50]),
+        lambda tensors, header: header["private"]["tensors"][0].update(shape=[2**50]),
         "less than or equal",
     ),
     "a layer of another name": (set_at("layers", 0, "name", value="x"), "it lacks owner/x"),
     "private state of another name": (
-        lambda tensors, header: header["private"]["a"][0].update(name="head.x"),
+        lambda tensors, header: header["private"]["tensors"][0].update(name="head.x"),
         "does not fit",
     ),
     "other classes than its head has": (
@@ -333,8 +341,8 @@ LIES = {
         "10,000,000 characters",
     ),
     "a task of two lines": (
-        lambda tensors, header: header["private"].update({"x\nerror: y": 3}),
-        r"private\.x\\nerror",
+        lambda tensors, header: header["private"]["of_tasks"].update({"x\nerror: y": 3}),
+        r"private\.of_tasks\.x\\nerror",
     ),
     "values in each other": (
         set_at("network", "deep", value=nested(900)),

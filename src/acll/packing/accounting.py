@@ -37,7 +37,7 @@ def bytes_alone(header: PackedHeader, task: str) -> int:
         "tasks": [record],
         "layers": layers,
         "weight_bytes": [header.weight_bytes[position] if known else coded_size(weights)],
-        "private": {task: header.private[task]},
+        "private": header.private.only([task]),
         "narrower": [],
     }
     return packed_size_of(header.model_copy(update=parts))
@@ -62,12 +62,11 @@ def _first(header: PackedHeader, count: int) -> PackedHeader:
     for layer, corner in zip(header.layers, header.corners(width), strict=True):
         of_first = {"owned": layer.owned[:count], "unread": layer.unread[:count]}
         layers.append(layer.model_copy(update={"shape": list(corner.shape)} | of_first))
-    private = {record.name: header.private[record.name] for record in tasks}
     parts = {
         "tasks": tasks,
         "layers": layers,
         "weight_bytes": header.weight_bytes[:count],
-        "private": private,
+        "private": header.private.only([record.name for record in tasks]),
         "narrower": [_seen_at(header, one, width) for one in header.narrower if one.width < width],
     }
     return header.model_copy(update=parts)

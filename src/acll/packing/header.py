@@ -6,7 +6,7 @@ terminal) is bounded here, before anything is made of it.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import accumulate
 from typing import Annotated, Any, Literal, Self
@@ -24,6 +24,7 @@ from acll.settings import MOST_BANDS, MOST_VALUES, refuse_large, refuse_odd_text
 MOST_WEIGHTS, MOST_IN_A_TENSOR = 2**30, 2**28
 MOST_LAYERS = 5000
 MOST_OWNERS = 2**18  # numbers of owned weights: one of each layer and task
+MOST_PRIVATE = 2**20  # private tensors of all tasks
 MOST_RUNS, MOST_INPUTS = 256, 2**20  # of input channels, in a layer and in all
 MOST_DEPTH = 16  # of lists and dictionaries in each other
 SMALLEST_TILE = 8  # pixels; no decoder takes smaller images
@@ -75,6 +76,51 @@ class PrivateTensor(BaseModel):
         return math.prod(self.shape) * self.type.itemsize
 
 
+class PrivateLayouts(BaseModel):
+    """The layouts of the private states of tasks, whose tensors differ in the heads alone.
+
+    tensors: each that there is, once. of_tasks: for each task the numbers of its tensors, from 0
+    on, in the order of their bytes.
+    """
+
+    tensors: Annotated[list[PrivateTensor], Field(max_length=MOST_PRIVATE)]
+    of_tasks: dict[
+        str, Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MOST_PRIVATE)]
+    ]
+
+    @classmethod
+    def of(cls, layouts: Mapping[str, Sequence[PrivateTensor]]) -> Self:
+        """Return the layouts of tasks, of which the tensors of each are given."""
+        known: dict[str, int] = {}
+        tensors: list[PrivateTensor] = []
+        of_tasks: dict[str, list[int]] = {}
+        for task, parts in layouts.items():
+            of_tasks[task] = []
+            for part in parts:
+                described = part.model_dump_json()
+                if described not in known:
+                    known[described] = len(tensors)
+                    tensors.append(part)
+                of_tasks[task].append(known[described])
+        return cls(tensors=tensors, of_tasks=of_tasks)
+
+    def of_task(self, task: str) -> list[PrivateTensor]:
+        """Return the tensors of a task."""
+        return [self.tensors[number] for number in self.of_tasks[task]]
+
+    def only(self, tasks: Sequence[str]) -> "PrivateLayouts":
+        """Return the layouts of some tasks."""
+        return PrivateLayouts.of({task: self.of_task(task) for task in tasks})
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if any(max(own, default=0) >= max(1, len(self.tensors)) for own in self.of_tasks.values()):
+            raise ValueError("a task has a private tensor that is not described")
+        if sum(map(len, self.of_tasks.values())) > MOST_PRIVATE:
+            raise ValueError("its tasks have more private tensors than any network")
+        return self
+
+
 class NarrowerLayers(BaseModel):
     """Where the shared tensors of networks of a smaller width are: their shapes, in the order of
     the layers, and of some by name the runs of input channels that they have."""
@@ -111,7 +157,7 @@ class PackedHeader(BaseModel):
     layers: Annotated[list[Layer], Field(max_length=MOST_LAYERS)]
     # bytes of the weights that each task owns
     weight_bytes: Annotated[list[CodeBytes], Field(max_length=MAX_TASKS)]
-    private: dict[str, list[PrivateTensor]]
+    private: PrivateLayouts
     # of the tasks before the network grew, by width, ascending; empty where it never has
     narrower: Annotated[list[NarrowerLayers], Field(max_length=MAX_TASKS)]
 
@@ -140,7 +186,7 @@ class PackedHeader(BaseModel):
             raise ValueError("the name of a task has other characters than a-z, 0-9 and _")
         tensors: list[Layer | PrivateTensor] = [
             *self.layers,
-            *(part for own in self.private.values() for part in own),
+            *self.private.tensors,
         ]
         # a side of 0 counts as 1: it would hide how large the others are
         if any(math.prod(max(1, side) for side in one.shape) > MOST_IN_A_TENSOR for one in tensors):
@@ -158,7 +204,7 @@ class PackedHeader(BaseModel):
         layer_names = {layer.name for layer in self.layers}
         if len(layer_names) < len(self.layers) or len(set(names)) < len(names):
             raise ValueError("a name stands there twice")
-        if set(self.private) != set(names):
+        if set(self.private.of_tasks) != set(names):
             raise ValueError("its tasks are not those whose private state it has")
         _refuse_odd([self.network, self.method, [one.name for one in tensors]])
         self._refuse_widths()

@@ -35,7 +35,7 @@ from acll.libraries import OF_NETWORKS, versions
 from acll.packing import floats, tensor_file
 from acll.packing.bits import Places, map_size, pack_map, pack_set, set_size, unpack_map, unpack_set
 from acll.packing.corners import Corner
-from acll.packing.header import Layer, NarrowerLayers, PackedHeader, PrivateTensor
+from acll.packing.header import Layer, NarrowerLayers, PackedHeader, PrivateLayouts, PrivateTensor
 from acll.packing.ownership import (
     Packed,
     PackingError,
@@ -47,7 +47,7 @@ from acll.packing.ownership import (
     refuse_not_finite,
 )
 
-FORMAT = 7
+FORMAT = 8
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
@@ -101,7 +101,7 @@ class PackedFile:
 
         Raises PackingError.
         """
-        state, own = self.state(task), {part.name for part in self.header.private[task]}
+        state, own = self.state(task), {part.name for part in self.header.private.of_task(task)}
         shared = {name: value for name, value in state.items() if name not in own}
         return extract_task(
             self.without_weights(), task, shared, {name: state[name] for name in own}
@@ -133,7 +133,7 @@ class PackedFile:
     def private(self, task: str) -> State:
         """Return the private state of a task. Raises PackingError."""
         raw, state, start = self._tensor(f"private/{task}"), {}, 0
-        for part in self.header.private[task]:
+        for part in self.header.private.of_task(task):
             end = start + part.nbytes
             if end > len(raw):
                 raise self._unsound(f"the private state of {task} is not what its layout says")
@@ -377,7 +377,7 @@ class Parts:
 def parts_of(header: PackedHeader) -> Parts:
     """Return the bytes of the file that has this header, by what they are for."""
     layout = _layout(header)
-    private = {task: layout[f"private/{task}"] for task in header.private}
+    private = {task: layout[f"private/{task}"] for task in header.private.of_tasks}
     weights = sum(header.weight_bytes)
     tensors = sum(layout.values())
     return Parts(
@@ -407,7 +407,8 @@ def _layout(header: PackedHeader) -> dict[str, int]:
         sizes = [set_size(count, size) for _, count, size in _unread_sets(header, t)]
         if any(sizes):
             layout[f"unread/{t}"] = sum(sizes)
-    for task, parts in header.private.items():
+    for task in header.private.of_tasks:
+        parts = header.private.of_task(task)
         layout[f"private/{task}"] = sum(part.nbytes for part in parts)
     return layout
 
@@ -459,7 +460,9 @@ def _header(packed: Packed, weight_bytes: list[int]) -> PackedHeader:
             tasks=list(packed.tasks),
             layers=[_layer(packed, name) for name in packed.owner],
             weight_bytes=weight_bytes,
-            private={task: _parts(state) for task, state in packed.private.items()},
+            private=PrivateLayouts.of(
+                {task: _parts(state) for task, state in packed.private.items()}
+            ),
             narrower=[
                 NarrowerLayers(
                     width=one.width,
