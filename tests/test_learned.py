@@ -34,6 +34,7 @@ from acll.training.distillation import distilled
 from acll.training.evaluate import evaluated
 from acll.training.learned import (
     LEAST_READ,
+    READ_OF_EARLIER,
     Scored,
     release_epochs,
     release_learned,
@@ -151,12 +152,12 @@ def counts(masks):
 def read_counts(scored, kept):
     """How many weights of each tensor are read: of free ones, and of all."""
     own = {name: kept_count(int(mask.sum()), 1 - kept) for name, mask in scored.free.items()}
-    total = {}
-    for name, mask in scored.free.items():
-        earlier = int((~mask).sum())
-        total[name] = own[name] + (
-            earlier if scored.reuse == "all" else kept_count(earlier, 1 - kept)
-        )
+    least = 1.0 if scored.reuse == "all" else READ_OF_EARLIER
+    of_earlier = 1 - max(kept, least)
+    total = {
+        name: own[name] + kept_count(int((~mask).sum()), of_earlier)
+        for name, mask in scored.free.items()
+    }
     return own, total
 
 
@@ -174,23 +175,23 @@ def assert_reads(state, scored, kept):
     scores=st.lists(st.integers(-3, 3), min_size=1, max_size=30),  # so small that some are equal
     free_part=st.sampled_from(["none", "some", "all"]),
     share=st.sampled_from([0.004, 0.1, 0.5, 0.9, 1.0]) | st.floats(1e-6, 1),
-    all_earlier=st.booleans(),
+    earlier=st.sampled_from([0.0, 0.3, 1.0]),
     exact=st.booleans(),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=200, deadline=None)
 def test_of_free_weights_and_of_those_of_earlier_tasks_the_share_with_the_largest_scores_is_chosen(
-    scores, free_part, share, all_earlier, exact, seed
+    scores, free_part, share, earlier, exact, seed
 ):
     drawn = torch.rand(len(scores), generator=torch.Generator().manual_seed(seed))
     part = {"none": drawn < 0, "some": drawn < 0.5, "all": drawn >= 0}[free_part]
     worth = torch.tensor(scores).abs().float()
-    choose = LargestScores(share, {"w": part.view(1, -1)}, all_earlier)
+    choose = LargestScores(share, {"w": part.view(1, -1)}, earlier)
     chosen = choose("w", worth, exact)
     assert (chosen.dtype, chosen.shape) == (torch.bool, worth.shape)
-    for group, every in ((part, False), (~part, all_earlier)):
+    for group, own in ((part, share), (~part, max(share, earlier))):
         size = int(group.sum())
-        count = size if every else kept_count(size, 1 - share)
+        count = kept_count(size, 1 - own)
         assert int((chosen & group).sum()) == count
         if 0 < count < size:
             assert worth[chosen & group].min() >= worth[~chosen & group].max()
@@ -252,7 +253,7 @@ def test_a_task_keeps_what_its_ratio_asks_of_each_layer_and_changes_nothing_of_e
             assert int(keep[layer].sum()) == kept_count(int(was_free.sum()), ratio)
             read = masks[layer] & earlier
             size = int(earlier.sum())
-            count = size if reuse == "all" else kept_count(size, ratio)
+            count = size if reuse == "all" else kept_count(size, min(ratio, 1 - READ_OF_EARLIER))
             assert int(read.sum()) == count
             assert torch.equal(state[layer][read], before.shared[layer][read])
             assert bool((state[layer][~keep[layer] & ~read] == 0).all())
@@ -334,6 +335,29 @@ def test_scores_are_drawn_from_the_seed_and_learned():
     assert_reads(after, scored, trained_share(own.network))
     for name, value in scores_of(after).items():
         assert not torch.equal(value, scores_of(one[1])[name])
+
+
+def test_a_task_begins_with_the_largest_weights_of_earlier_ones():
+    packed, _, _ = learned(unlearned(SMALL), tiny_task("a"), 0.5, SMALL)
+    own = learner(tiny_task("b"), SMALL)
+    first = starting_state(packed, "classification", own.network.state_dict())
+    scored = Scored(free(packed, "classification"), "chosen")
+    which, state = scored.begin(own, first, 0)
+    scores = scores_of(state)
+    of_none = Scored({name: mask | True for name, mask in scored.free.items()}, "chosen")
+    drawn = scores_of(of_none.begin(own, first, 0)[1])
+    for name, mask in scored.free.items():
+        earlier, values = ~mask.flatten(), first[name].flatten()
+        assert torch.equal(scores[name][~earlier], drawn[name][~earlier])
+        worth, size = scores[name][earlier].abs(), values[earlier].abs()
+        assert torch.equal(worth.argsort(), size.argsort())
+        assert worth.max() == pytest.approx(first[name][0].numel() ** -0.5)
+    which.network.load_state_dict(state)
+    which.network.make_masks()
+    for name, mask in masks_of(which.network.state_dict()).items():
+        earlier, size = ~scored.free[name], first[name].abs()
+        read, left = mask & earlier, ~mask & earlier
+        assert size[read].min() >= size[left].max()
 
 
 def test_each_free_weight_has_a_score_that_can_move_wherever_it_starts(tmp_path):

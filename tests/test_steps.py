@@ -26,6 +26,7 @@ from acll.packing.task_state_file import load_state, save_state
 from acll.plan import plan
 from acll.steps import _run
 from acll.training.checkpoint import Checkpoint
+from acll.training.learned import READ_OF_EARLIER
 from conftest import ROOT, states_equal
 
 NETWORK = {"backbone": "resnet_small"}
@@ -558,13 +559,13 @@ def test_what_a_task_chose_to_read_is_in_its_network_and_evaluation_finds_it_unc
     assert packed.unread.keys() == {"b"}
     state = task_state_dict(packed, "b")
     for name, owner in packed.owner.items():
-        # of the weights of each layer that are free and of those that are not, the same share
+        # of the free weights of each layer what the ratio says, of the others half
         free, of_first, unread = owner != 1, owner == 1, packed.unread["b"].get(name)
         count = int(of_first.sum())
         assert int((owner == 2).sum()) == kept_count(int(free.sum()), second.choice["ratio"])
         assert count == kept_count(owner.numel(), first.choice["ratio"])
         left_out = 0 if unread is None else int(unread.sum())
-        assert count - left_out == kept_count(count, second.choice["ratio"])
+        assert count - left_out == kept_count(count, 1 - READ_OF_EARLIER)
         read = of_first if unread is None else of_first & ~unread
         assert torch.equal(state[name], packed.shared[name] * (read | (owner == 2)))
     scores = json.loads((tmp_path / "nodes/small/m/seed0/a/b/scores.json").read_text())

@@ -25,6 +25,7 @@ from acll.training.loop import FitConfig, fit
 from acll.training.masking import (
     LargestScores,
     MaskedNetwork,
+    by_value,
     first_scores,
     masked_state,
     masks_of,
@@ -32,6 +33,8 @@ from acll.training.masking import (
 from acll.training.release import LAST_SHARE
 
 LEAST_READ = 0.1  # of the weights of each layer, while a task is trained
+# of the weights of earlier tasks, whatever is kept of the others; docs/search.md says where from
+READ_OF_EARLIER = 0.5
 
 
 def trained_share(network: TaskNetwork) -> float:
@@ -49,7 +52,7 @@ def trained_share(network: TaskNetwork) -> float:
 
 
 def as_trained(network: TaskNetwork, kept: float) -> bool:
-    """Return whether a task keeps what it reads while it is trained.
+    """Return whether a task keeps of what is free what it reads while it is trained.
 
     Then nothing is released, and the dense network is the result. Where it reads all, it is only a
     beginning.
@@ -62,7 +65,8 @@ def as_trained(network: TaskNetwork, kept: float) -> bool:
 class Scored:
     """What is free, and whether a task also chooses what it reads of earlier tasks' weights.
 
-    free: boolean masks of the shared weights that the task may own.
+    free: boolean masks of the shared weights that the task may own. The others are those of earlier
+    tasks.
     """
 
     free: Mapping[str, Tensor]
@@ -76,17 +80,18 @@ class Scored:
         start: of the task's network. seed: of scores that are drawn.
         """
         generator = torch.Generator().manual_seed(seed)
-        scores = {
-            name: first_scores(learner.network, name, start[name], generator) for name in self.free
-        }
+        scores = {}
+        for name, free in self.free.items():
+            weight = start[name]
+            drawn = first_scores(learner.network, name, weight, generator)
+            scores[name] = by_value(learner.network, name, weight, ~free.cpu(), drawn)
         own = self._learner(learner, trained_share(learner.network), scores)
         return own, cast(MaskedNetwork, own.network).start(start)
 
     def learner(self, learner: TaskLearner, share: float) -> TaskLearner:
         """Return a learner whose network reads a share of the weights.
 
-        share: of the free weights of each layer; of the others, which earlier tasks own, as large a
-        one, or all. Its scores are 0 until a state dict is loaded.
+        share: of the free weights of each layer. Its scores are 0 until a state dict is loaded.
         """
         scores = {name: torch.zeros(mask.shape) for name, mask in self.free.items()}
         return self._learner(learner, share, scores)
@@ -97,7 +102,7 @@ class Scored:
 
     def choose(self, share: float) -> LargestScores:
         """Return what chooses a share."""
-        return LargestScores(share, self.free, self.reuse == "all")
+        return LargestScores(share, self.free, 1.0 if self.reuse == "all" else READ_OF_EARLIER)
 
     def _learner(self, learner: TaskLearner, share: float, scores: State) -> TaskLearner:
         network = MaskedNetwork(learner.network, scores, self.choose(share))
@@ -161,11 +166,11 @@ class _Shrinking:
         self.choose = cast(LargestScores, network.choose)
         self.first = self.choose.share
         self.keep = {name: mask.cpu() for name, mask in scored.free.items()}
-        self.steps, self.kept, self.reuse = steps, kept, scored.reuse
+        self.steps, self.kept = steps, kept
 
     def __str__(self) -> str:
         numbers = f"{self.first} {LAST_SHARE} {self.steps} {self.kept}"
-        return f"learned {numbers} {self.reuse}"
+        return f"learned {numbers} {self.choose.earlier}"
 
     def progress(self) -> dict[str, Any]:
         """Return nothing: the share depends on the step alone."""

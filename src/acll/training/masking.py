@@ -116,22 +116,22 @@ class _Masked(torch.autograd.Function):
 class LargestScores:
     """Chooses a share of the weights of a tensor: those with the largest scores.
 
-    share: in (0, 1]; it may be set anew. free: boolean masks; of what is free and of the rest, the
-    weights of earlier tasks, that share each is chosen. None: of all together, at least one.
-    all_earlier: whether all weights of earlier tasks are chosen, instead.
+    share: in (0, 1]; it may be set anew. free: boolean masks; of what is free that share is chosen,
+    and of the rest, the weights of earlier tasks, as large a one, or `earlier` where that is more.
+    None: of all together, at least one.
 
     Exactly as many are chosen, or, of a tensor with many more than SAMPLE weights, about as many:
     the limit is then that of a sample, where the share of it is FEWEST weights or more.
     """
 
     def __init__(
-        self, share: float, free: Mapping[str, Tensor] | None = None, all_earlier: bool = False
+        self, share: float, free: Mapping[str, Tensor] | None = None, earlier: float = 0.0
     ) -> None:
-        self.share, self.all_earlier = share, all_earlier
+        self.share, self.earlier = share, earlier
         self._groups: dict[str, tuple[_Group, ...]] = {}
         for name, mask in (free or {}).items():
             flat = mask.flatten().cpu()
-            groups = (_Group(flat), _Group(~flat, every=all_earlier))
+            groups = (_Group(flat), _Group(~flat, least=earlier))
             self._groups[name] = tuple(group for group in groups if len(group.positions))
 
     def __call__(self, name: str, worth: Tensor, exact: bool) -> Tensor:
@@ -144,13 +144,13 @@ class LargestScores:
 
 
 class _Group:
-    """Weights of a tensor of which a share is chosen, or all of them.
+    """Weights of a tensor of which a share is chosen.
 
-    members: bool [N]. every: whether all are chosen. fewest: how many at least.
+    members: bool [N]. least: the smallest share that is chosen. fewest: how many at least.
     """
 
-    def __init__(self, members: Tensor, every: bool = False, fewest: int = 0) -> None:
-        self.members, self.every, self.fewest = members, every, fewest
+    def __init__(self, members: Tensor, least: float = 0.0, fewest: int = 0) -> None:
+        self.members, self.least, self.fewest = members, least, fewest
         self.positions = members.nonzero().flatten()
         stride = max(1, len(self.positions) // SAMPLE)
         self.sample = self.positions[::stride]
@@ -158,7 +158,8 @@ class _Group:
     def largest(self, worth: Tensor, share: float, exact: bool) -> Tensor:
         """Return a mask [N] of the members that are chosen. worth: [N]."""
         self._move(worth.device)
-        if self.every or share >= 1:
+        share = max(share, self.least)
+        if share >= 1:
             return self.members
         if not exact and len(self.sample) < len(self.positions):
             count = kept_count(len(self.sample), 1 - share)
@@ -196,11 +197,30 @@ def first_scores(
     return drawn
 
 
+def by_value(
+    network: TaskNetwork, name: str, weight: Tensor, earlier: Tensor, scores: Tensor
+) -> Tensor:
+    """Return the first scores of a tensor with those of earlier tasks' weights by their values.
+
+    A task then begins with the largest weights of those before it. The largest of all has the
+    largest score that can be drawn. earlier: a mask of what earlier tasks own. scores: the first
+    ones of all weights; they stay where a weight is free or 0, and where they are values already.
+    """
+    known = earlier & (weight != 0)
+    if not bool(known.any()) or starts_from_weights(network, name):
+        return scores
+    largest = weight[known].abs().max()
+    return torch.where(known, weight / largest * _bound(weight), scores)
+
+
 def drawn_scores(weight: Tensor, generator: torch.Generator) -> Tensor:
     """Return scores of a tensor, drawn as PyTorch draws the weights of a layer: evenly between
     ±1/√n, n being the inputs of an output."""
-    bound = 1 / math.sqrt(weight[0].numel())
-    return (torch.rand(weight.shape, generator=generator) * 2 - 1) * bound
+    return (torch.rand(weight.shape, generator=generator) * 2 - 1) * _bound(weight)
+
+
+def _bound(weight: Tensor) -> float:
+    return 1 / math.sqrt(weight[0].numel())
 
 
 def starts_from_weights(network: TaskNetwork, name: str) -> bool:
