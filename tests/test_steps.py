@@ -9,6 +9,8 @@ import sys
 import typing
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -24,7 +26,7 @@ from acll.packing.ownership import PackingError, task_state_dict
 from acll.packing.prune import kept_count
 from acll.packing.task_state_file import load_state, save_state
 from acll.plan import plan
-from acll.steps import _run
+from acll.steps import _run, prepare
 from acll.training.checkpoint import Checkpoint
 from acll.training.learned import READ_OF_EARLIER
 from conftest import ROOT, states_equal
@@ -340,6 +342,30 @@ def test_a_step_leaves_the_digests_of_its_outputs(tmp_path):
     assert run_step(job, tmp_path, *extra).returncode == 0
     expected = [f"{sha256(tmp_path / path)}  {path}" for path in job.all_outputs]
     assert (tmp_path / job.digests).read_text().splitlines() == expected
+
+
+def test_faults_are_told_with_a_path_from_where_the_run_was_started(tmp_path, capsys, monkeypatch):
+    found = {
+        "classes": ["x", "y"],
+        "samples": {"train": 80, "val": 60, "test": 60},
+        "left_out": {},
+        "warnings": {"near copy": 1},
+    }
+    monkeypatch.setattr(prepare, "prepare", lambda *given: found)
+    (tmp_path / "results" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "results" / "mine")
+    report = Path("logs/prepare/a.faults.csv")
+    which = SimpleNamespace(name="a", task=None)
+    prepare.main(
+        train=Path("t"),
+        test=Path("s"),
+        summary=Path("a.json"),
+        report=report,
+        processes=1,
+        params=which,
+    )
+    said = "warning: a: warnings: near copy 1; see results/mine/logs/prepare/a.faults.csv\n"
+    assert said in capsys.readouterr().out
 
 
 def test_prepare_needs_no_torch(tmp_path):

@@ -20,10 +20,12 @@ def main(
     write_json(summary, found)
     sizes = ", ".join(f"{split} {count}" for split, count in found["samples"].items())
     print(f"{params.name}: {len(found['classes'])} classes; {sizes}")
+    # steps run in results/<name>; whoever reads this stands two folders above
+    seen_at = Path(*Path.cwd().parts[-2:], report)
     for what in ("left_out", "warnings"):
         kinds = ", ".join(f"{kind} {count}" for kind, count in found[what].items())
         if kinds:
-            print(f"warning: {params.name}: {what.replace('_', ' ')}: {kinds}; see {report}")
+            print(f"warning: {params.name}: {what.replace('_', ' ')}: {kinds}; see {seen_at}")
     if found["samples"]["val"] < FEWEST_SAMPLES:
         few = f"{found['samples']['val']} validation samples"
         print(f"warning: {params.name}: {few}; below {FEWEST_SAMPLES} a score of them says little")
