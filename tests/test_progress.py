@@ -94,5 +94,6 @@ def test_after_a_run_that_failed_the_command_that_helps_is_named(monkeypatch):
     assert what_to_do(["b: error: no"], "x").startswith("mend this, and `make run CONFIG=x`")
     assert what_to_do(["train/b: Killed"], "x").startswith("`make run CONFIG=x` goes on")
     monkeypatch.setenv("ACLL_DATA_ROOT", "/my images")  # of DATA="/my images"
+    assert "`make repair CONFIG=x DATA='/my images'`" in what_to_do([damaged], "x")
     again = "`make run CONFIG=x DATA='/my images'` goes on"
     assert what_to_do(["train/b: Killed"], "x").startswith(again)

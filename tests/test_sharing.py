@@ -183,7 +183,8 @@ def test_results_of_other_code_are_kept_shared_and_left_alone_by_runs(clone, tmp
     path = clone.folder / "src/acll/training/loop.py"
     path.write_text(path.read_text() + "\n_EDITED = True\n")
     before = contents(clone.results("small"))
-    assert "`make accept CONFIG=small` keeps those" in clone.make("verify", "small", fails=True)
+    advice = f"`make accept CONFIG=small DATA={clone.data}` keeps those"
+    assert advice in clone.make("verify", "small", fails=True)
     assert clone.planned(name="small")
     text = clone.make("accept", "small")
     assert re.search(r"^results/small: \d+ results .* are kept now$", text, re.MULTILINE)

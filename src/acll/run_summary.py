@@ -61,7 +61,7 @@ def what_to_do(said: Sequence[str], name: str) -> str:
     """
     run = f"`{make_command('run', name)}`"
     if any(": damaged: " in line for line in said):
-        repair = f"`make repair CONFIG={name}`"
+        repair = f"`{make_command('repair', name)}`"
         return f"{repair} puts back, or makes again, what is damaged; {run} would not"
     if any(": error: " in line for line in said):
         return f"mend this, and {run} goes on where this stopped"

@@ -73,7 +73,7 @@ def _remedy(faults: "Sequence[ResultFault]", root: Path, name: str) -> str:
     if all(fault.kind in ("stale", "follows") for fault in faults):
         return (
             f"`{make_command('run', name)}` makes them anew; after a change of branch "
-            f"`{dvc_of(root)} checkout run@{name}` may have them; `make accept CONFIG={name}` "
+            f"`{dvc_of(root)} checkout run@{name}` may have them; `{make_command('accept', name)}` "
             "keeps those that are stale by code or libraries alone"
         )
     return f"`{make_command('repair', name)}` mends this"

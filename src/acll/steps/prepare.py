@@ -20,8 +20,7 @@ def main(
     write_json(summary, found)
     sizes = ", ".join(f"{split} {count}" for split, count in found["samples"].items())
     print(f"{params.name}: {len(found['classes'])} classes; {sizes}")
-    # steps run in results/<name>; whoever reads this stands two folders above
-    seen_at = Path(*Path.cwd().parts[-2:], report)
+    seen_at = f"results/{Path.cwd().name}/{report}"
     for what in ("left_out", "warnings"):
         kinds = ", ".join(f"{kind} {count}" for kind, count in found[what].items())
         if kinds:
