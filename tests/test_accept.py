@@ -4,7 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
+from acll.files import sha256
+from acll.packing import packed_file
+from acll.packing.ownership import empty
 from acll.sharing.accept import accept_results
 from acll.sharing.records import MADE_WITH, record_path
 from acll.sharing.verify import kept_results, result_faults
@@ -38,6 +42,19 @@ def test_what_differs_in_code_and_libraries_alone_is_kept_and_named(results):
     assert {one.reason for one in kept_results(results, newest)} == {
         "the code of its step has changed; torch 2 → 4"
     }
+
+
+def test_a_network_that_this_code_cannot_read_is_not_kept(tmp_path, monkeypatch):
+    job = replace(TRAIN, outputs={"network": ("nodes/a/network",)})
+    run(tmp_path, job)
+    newer = [replace(job, code=NEW)]
+    path = tmp_path / "nodes/a/network"
+    packed_file.write_packed(path, empty({"backbone": "lenet"}, {"w": torch.zeros(2, 2)}, "m", 0))
+    (tmp_path / job.digests).write_text(f"{sha256(path)}  nodes/a/network\n")
+    with monkeypatch.context() as other_format:
+        other_format.setattr(packed_file, "FORMAT", packed_file.FORMAT + 1)
+        assert accept_results(tmp_path, newer) == []
+    assert accept_results(tmp_path, newer) == ["nodes/a/network"]
 
 
 def test_what_a_job_makes_anew_is_kept_no_longer(results):

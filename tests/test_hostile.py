@@ -238,9 +238,29 @@ LIES = {
         lambda tensors, header: header["private"]["of_tasks"]["a"].append(2**20),
         "is not described",
     ),
+    "no private state is described": (
+        lambda tensors, header: header["private"].update(tensors=[], of_tasks={"a": [0], "b": [0]}),
+        "is not described",
+    ),
     "a private tensor without end": (
         lambda tensors, header: header["private"]["of_tasks"]["a"].extend([0] * 2**20),
         "private.of_tasks.a",
+    ),
+    "private tensors without end": (
+        lambda tensors, header: header["private"].update(
+            of_tasks={"a": [0] * 2**17, "b": [0] * (2**17 + 1)}
+        ),
+        "more private tensors than any network",
+    ),
+    "a private tensor twice": (
+        lambda tensors, header: header["private"]["of_tasks"]["a"].append(0),
+        "two private tensors of one name",
+    ),
+    "a private tensor that is shared": (
+        lambda tensors, header: header["private"]["tensors"][0].update(
+            name=header["layers"][0]["name"]
+        ),
+        "is shared and private",
     ),
     "private state larger than the file": (
         lambda tensors, header: header["private"]["tensors"][0].update(shape=[2**50]),

@@ -506,7 +506,8 @@ def test_fine_tuning_moves_everything_but_the_heads():
 def test_the_packed_file_round_trips_and_equal_networks_give_equal_bytes(two_tasks, tmp_path):
     _, _, packed = two_tasks
     packed_file.write_packed(tmp_path / "one.safetensors", packed)
-    packed_file.write_packed(tmp_path / "two.safetensors", packed)
+    turned = replace(packed, private=dict(reversed(packed.private.items())))
+    packed_file.write_packed(tmp_path / "two.safetensors", turned)
     assert (tmp_path / "one.safetensors").read_bytes() == (
         tmp_path / "two.safetensors"
     ).read_bytes()
@@ -545,6 +546,23 @@ def test_a_file_holds_owned_weights_owner_maps_and_private_state_and_nothing_els
         path.stat().st_size
     )
     assert path.stat().st_size - sum(value.nbytes for value in stored.values()) < 10_000
+
+
+def test_private_tensors_that_tasks_have_alike_are_described_once(two_tasks):
+    _, first, packed = two_tasks
+    one, two = (packed_file.header_of(network).private for network in (first, packed))
+    other = dict(packed.private["b"])
+    names = [name for name in other if name.startswith("head.")]
+    for name in names:  # of more classes
+        other[name] = torch.cat([other[name], other[name]])
+    wider = replace(packed, private={"a": packed.private["a"], "b": other})
+    three = packed_file.header_of(wider).private
+    assert one.tensors == two.tensors
+    assert len(three.tensors) == len(one.tensors) + len(names)
+    assert two.of_task("a") == two.of_task("b") == three.of_task("a") == one.of_task("a")
+    for part in three.of_task("b"):
+        assert part.shape == list(other[part.name].shape)
+    assert three.only(["a"]) == one
 
 
 def test_a_network_that_one_task_owns_throughout_has_no_owner_map(tmp_path):

@@ -24,7 +24,7 @@ from acll.settings import MOST_BANDS, MOST_VALUES, refuse_large, refuse_odd_text
 MOST_WEIGHTS, MOST_IN_A_TENSOR = 2**30, 2**28
 MOST_LAYERS = 5000
 MOST_OWNERS = 2**18  # numbers of owned weights: one of each layer and task
-MOST_PRIVATE = 2**20  # private tensors of all tasks
+MOST_PRIVATE = 2**18  # private tensors of all tasks
 MOST_RUNS, MOST_INPUTS = 256, 2**20  # of input channels, in a layer and in all
 MOST_DEPTH = 16  # of lists and dictionaries in each other
 SMALLEST_TILE = 8  # pixels; no decoder takes smaller images
@@ -77,9 +77,9 @@ class PrivateTensor(BaseModel):
 
 
 class PrivateLayouts(BaseModel):
-    """The layouts of the private states of tasks, whose tensors differ in the heads alone.
+    """The layouts of the private states of tasks, of which most tensors are alike.
 
-    tensors: each that there is, once. of_tasks: for each task the numbers of its tensors, from 0
+    tensors: the different ones. of_tasks: for each task the numbers of its tensors, from 0
     on, in the order of their bytes.
     """
 
@@ -91,18 +91,14 @@ class PrivateLayouts(BaseModel):
     @classmethod
     def of(cls, layouts: Mapping[str, Sequence[PrivateTensor]]) -> Self:
         """Return the layouts of tasks, of which the tensors of each are given."""
-        known: dict[str, int] = {}
-        tensors: list[PrivateTensor] = []
-        of_tasks: dict[str, list[int]] = {}
-        for task, parts in layouts.items():
-            of_tasks[task] = []
-            for part in parts:
-                described = part.model_dump_json()
-                if described not in known:
-                    known[described] = len(tensors)
-                    tensors.append(part)
-                of_tasks[task].append(known[described])
-        return cls(tensors=tensors, of_tasks=of_tasks)
+        known: dict[tuple[object, ...], tuple[int, PrivateTensor]] = {}
+
+        def number(part: PrivateTensor) -> int:
+            key = part.name, part.dtype, tuple(part.shape)
+            return known.setdefault(key, (len(known), part))[0]
+
+        of_tasks = {task: [number(part) for part in parts] for task, parts in layouts.items()}
+        return cls(tensors=[part for _, part in known.values()], of_tasks=of_tasks)
 
     def of_task(self, task: str) -> list[PrivateTensor]:
         """Return the tensors of a task."""
@@ -114,10 +110,14 @@ class PrivateLayouts(BaseModel):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        if any(max(own, default=0) >= max(1, len(self.tensors)) for own in self.of_tasks.values()):
+        if any(max(own, default=-1) >= len(self.tensors) for own in self.of_tasks.values()):
             raise ValueError("a task has a private tensor that is not described")
         if sum(map(len, self.of_tasks.values())) > MOST_PRIVATE:
             raise ValueError("its tasks have more private tensors than any network")
+        for task in self.of_tasks:
+            names = {part.name for part in self.of_task(task)}
+            if len(names) < len(self.of_tasks[task]):
+                raise ValueError("a task has two private tensors of one name")
         return self
 
 
@@ -204,6 +204,8 @@ class PackedHeader(BaseModel):
         layer_names = {layer.name for layer in self.layers}
         if len(layer_names) < len(self.layers) or len(set(names)) < len(names):
             raise ValueError("a name stands there twice")
+        if layer_names & {part.name for part in self.private.tensors}:
+            raise ValueError("a tensor is shared and private")
         if set(self.private.of_tasks) != set(names):
             raise ValueError("its tasks are not those whose private state it has")
         _refuse_odd([self.network, self.method, [one.name for one in tensors]])

@@ -461,7 +461,7 @@ def _header(packed: Packed, weight_bytes: list[int]) -> PackedHeader:
             layers=[_layer(packed, name) for name in packed.owner],
             weight_bytes=weight_bytes,
             private=PrivateLayouts.of(
-                {task: _parts(state) for task, state in packed.private.items()}
+                {record.name: _parts(packed.private[record.name]) for record in packed.tasks}
             ),
             narrower=[
                 NarrowerLayers(

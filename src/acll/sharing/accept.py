@@ -19,7 +19,7 @@ def accept_results(results: Path, jobs: Iterable[Job]) -> list[str]:
 
     jobs: those that others need first. Return the outputs that are kept. Results with other
     parameters, raw data or inputs, and those that are missing, damaged or unrecorded, stay as they
-    are.
+    are. So do packed networks of another format, which nothing here could read.
     """
     unfinished = records.unfinished(results)
     kept = []
@@ -30,6 +30,7 @@ def accept_results(results: Path, jobs: Iterable[Job]) -> list[str]:
             or output in unfinished
             or not _differs_in_code_alone(job, record, digests)
             or not _is_sound(results, output, digests)
+            or (output in job.outputs.get("network", ()) and not _is_readable(results / output))
             for output, record in found.items()
         ):
             continue
@@ -53,6 +54,18 @@ def _without_code(params: Mapping[str, Any]) -> str:
 def _is_sound(results: Path, output: str, digests: Mapping[str, str]) -> bool:
     path = results / output
     return output in digests and path.is_file() and sha256(path) == digests[output]
+
+
+def _is_readable(path: Path) -> bool:
+    """Return whether a file is a packed network of a format that is known here."""
+    from acll.packing.ownership import PackingError
+    from acll.packing.packed_file import open_packed
+
+    try:
+        open_packed(path)
+    except PackingError:
+        return False
+    return True
 
 
 def _accept(path: Path, job: Job) -> bool:

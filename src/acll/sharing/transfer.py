@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from acll.errors import UserError
 from acll.files import saying_where, sha256, unfinished_path, written
 from acll.lock import held
+from acll.run_summary import make_command
 from acll.sharing import records
 from acll.sharing.place import dvc_of
 
@@ -170,9 +171,9 @@ def pull_results(root: Path, name: str) -> None:
         except Exception as error:  # what is raised depends on the kind of remote
             raise UserError(
                 f"{error}\nif the remote lacks them, whoever made them has to "
-                f"`make share CONFIG={name}`; if files here were damaged, "
-                f"`make repair CONFIG={name}` puts them right; if a run made them and nobody "
-                f"shared them, `make share CONFIG={name}` keeps them and "
+                f"`{make_command('share', name)}`; if files here were damaged, "
+                f"`{make_command('repair', name)}` puts them right; if a run made them and nobody "
+                f"shared them, `{make_command('share', name)}` keeps them and "
                 f"`{dvc_of(root)} checkout --force run@{name}` discards them"
             ) from None
         # What was begun here has been replaced. The folder has to be there: without it Snakemake
