@@ -3,8 +3,8 @@
     python benchmarks/fronts.py results/ten_easy_first results/ten_hard_first ...
 
 Reads the tables of finished runs, each in the folder of its results. Their rows take the place of
-those of the same sequences and seeds in docs/benchmarks/fronts.csv, which keeps all others: a long
-configuration can be run seed by seed. From all rows come means over the runs of each sequence,
+those of the same sequences, seeds and methods in docs/benchmarks/fronts.csv, which keeps all
+others: a long configuration can be run seed by seed. From all rows come means over the runs of each sequence,
 against the front of fixed ratios, in fronts_by_sequence.csv; what holds over all sequences, in
 fronts_overall.csv; and the figure, docs/fronts.svg. docs/metrics.md defines the columns.
 """
@@ -30,7 +30,7 @@ COLUMNS = [
     *("sequence", "order", "seed", "method", "mean_score", "worst_score", "last_score"),
     *("bytes", "capacity", "bit_exact", "type", "front"),
 ]
-SEED = ["sequence", "seed"]  # whose runs are measured together
+RUNS = ["sequence", "seed", "method"]  # whose rows are replaced together, of all orders
 SHOWN = ["front", "method", "compared", "difference", "low", "high", "worst_regret", "worst_in"]
 
 
@@ -59,11 +59,11 @@ def fronts_of(folder: Path) -> dict[str, str]:
 
 
 def with_others(new: pd.DataFrame, file: Path) -> pd.DataFrame:
-    """The rows, with those that a file has of other sequences and seeds."""
+    """The rows, with those that a file has of other sequences, seeds and methods."""
     if not file.exists():
         return new
     old = pd.read_csv(file)
-    taken = old.set_index(SEED).index.isin(new.set_index(SEED).index)
+    taken = old.set_index(RUNS).index.isin(new.set_index(RUNS).index)
     together = pd.concat([old[~taken], new], ignore_index=True)
     first_seen = {name: place for place, name in enumerate(together["sequence"].unique())}
     order = together["sequence"].map(first_seen).sort_values(kind="stable").index

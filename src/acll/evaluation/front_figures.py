@@ -71,6 +71,7 @@ def _panel(panel: Axes, own: pd.DataFrame, names: Sequence[str], others: Sequenc
     room = 0.02 + 0.15 * float(np.ptp(middles))
     panel.set_ylim(max(0.0, middles.min() - room), min(1.02, middles.max() + room))
     panel.set_xscale("log")
+    panel.margins(x=0.12)  # names stand beside the outermost points
     ticks = log_ticks(*panel.get_xlim())
     panel.set_xticks(ticks, [_bytes(tick) for tick in ticks])
     panel.xaxis.set_minor_locator(NullLocator())
@@ -108,14 +109,14 @@ def _point(
 
 
 def _name(panel: Axes, method: str, mean: pd.DataFrame, colour: str, above: bool) -> None:
-    """Write the name of a fixed ratio above its point, on the left, or below it, on the right."""
+    """Write the name of a fixed ratio above its point or below it."""
     panel.annotate(
         method,
         (mean["bytes"].iloc[0], mean["mean_score"].iloc[0]),
-        xytext=(-3, 4) if above else (3, -9),
-        ha="right" if above else "left",
+        xytext=(0, 5) if above else (0, -10),
+        ha="center",
         textcoords="offset points",
-        fontsize=7,
+        fontsize=6,
         color=colour,
     )
 
