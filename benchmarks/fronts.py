@@ -4,7 +4,8 @@
 
 Reads the tables of finished runs, each in the folder of its results. Their rows take the place of
 those of the same sequences, seeds and methods in docs/benchmarks/fronts.csv, which keeps all
-others: a long configuration can be run seed by seed. From all rows come means over the runs of each sequence,
+others: a long configuration can be run seed by seed. All methods of a sequence have to be run with
+the same seeds and orders in the end. From all rows come means over the runs of each sequence,
 against the front of fixed ratios, in fronts_by_sequence.csv; what holds over all sequences, in
 fronts_overall.csv; and the figure, docs/fronts.svg. docs/metrics.md defines the columns.
 """
@@ -70,6 +71,22 @@ def with_others(new: pd.DataFrame, file: Path) -> pd.DataFrame:
     return together.loc[order].reset_index(drop=True)
 
 
+def refuse_uneven(runs: pd.DataFrame) -> None:
+    """Exit where the methods of a sequence have not been run with the same orders and seeds."""
+    for sequence, own in runs.groupby("sequence", sort=False):
+        of_method = {
+            method: set(zip(rows["order"], rows["seed"], strict=True))
+            for method, rows in own.groupby("method", sort=False)
+        }
+        every = set().union(*of_method.values())
+        short = [str(method) for method, runs_of in of_method.items() if runs_of != every]
+        if short:
+            raise SystemExit(
+                f"error: {sequence}: {', '.join(short)}: not run in all of the {len(every)} orders "
+                "and seeds of the others; run these, too, or take the rows out of fronts.csv"
+            )
+
+
 def fronts(runs: pd.DataFrame) -> pd.DataFrame:
     """The tables of `front_table`, of each sequence with its own methods."""
     tables = []
@@ -88,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     new = gathered(parser.parse_args(arguments).results)
     rows = DOCS / "benchmarks"
     runs = with_others(new, rows / "fronts.csv")
+    refuse_uneven(runs)
     front = fronts(runs)
     runs.to_csv(rows / "fronts.csv", index=False)
     against_fixed_table(front).to_csv(rows / "fronts_by_sequence.csv", index=False)

@@ -225,6 +225,26 @@ LIES = {
         replaced("private/", lambda values: values[:10]),
         "not what its layout says",
     ),
+    "private state with more behind it": (
+        replaced("private/", lambda values: torch.cat([values, values])),
+        "not what its layout says",
+    ),
+    "a part that no network has": (
+        lambda tensors, header: tensors.update(stray=torch.zeros(9, dtype=torch.uint8)),
+        "it has stray, which is no part",
+    ),
+    "a million faults of owners": (set_at("layers", 0, "owned", value=[-1] * 10**6), "owned"),
+    "a million faults of private tensors": (
+        lambda tensors, header: header["private"].update(tensors=[{}] * 10**6),
+        "private.tensors",
+    ),
+    "a hundred thousand faults of tasks": (
+        lambda tensors, header: header["private"].update(
+            of_tasks={str(number): 0 for number in range(10**5)}
+        ),
+        "private.of_tasks",
+    ),
+    "a million faults of classes": (set_at("tasks", 0, "classes", value=[1] * 10**6), "classes"),
     "private state missing": (dropped("private/b"), "it lacks private/b"),
     "private layout of others": (
         lambda tensors, header: header["private"]["of_tasks"].pop("a"),
@@ -266,7 +286,7 @@ LIES = {
         lambda tensors, header: header["private"]["tensors"][0].update(shape=[2**50]),
         "less than or equal",
     ),
-    "a layer of another name": (set_at("layers", 0, "name", value="x"), "it lacks owner/x"),
+    "a layer of another name": (set_at("layers", 0, "name", value="x"), "which is no part"),
     "private state of another name": (
         lambda tensors, header: header["private"]["tensors"][0].update(name="head.x"),
         "does not fit",

@@ -71,7 +71,7 @@ def _panel(panel: Axes, own: pd.DataFrame, names: Sequence[str], others: Sequenc
     room = 0.02 + 0.15 * float(np.ptp(middles))
     panel.set_ylim(max(0.0, middles.min() - room), min(1.02, middles.max() + room))
     panel.set_xscale("log")
-    panel.margins(x=0.12)  # names stand beside the outermost points
+    panel.margins(x=0.12)  # names are wider than their points
     ticks = log_ticks(*panel.get_xlim())
     panel.set_xticks(ticks, [_bytes(tick) for tick in ticks])
     panel.xaxis.set_minor_locator(NullLocator())

@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, FailFast, Field, model_validator
 
 from acll.networks.spec import LARGEST_WIDTH, SMALLEST_WIDTH
 from acll.packing.corners import Corner, seen_from
@@ -31,8 +31,18 @@ SMALLEST_TILE = 8  # pixels; no decoder takes smaller images
 MOST_MASK_CLASSES = 255  # masks are bytes, and one means ignore
 Dtype = Literal["float64", "int64", "float32", "int32", "float16", "bfloat16", "uint8"]
 WeightCount = Annotated[int, Field(ge=0, le=MOST_IN_A_TENSOR)]
+# FailFast: a million faults would take gigabytes to tell of
+OfTasks = Annotated[list[WeightCount], Field(max_length=MAX_TASKS), FailFast()]
+Numbers = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MOST_PRIVATE), FailFast()]
 CodeBytes = Annotated[int, Field(ge=0, le=4 * MOST_WEIGHTS)]
 Shape = Annotated[list[WeightCount], Field(max_length=8)]
+
+
+def _refuse_many(value: Any) -> Any:
+    """Return a dictionary by tasks. Raises ValueError, before anything in it is looked at."""
+    if isinstance(value, dict) and len(value) > MAX_TASKS:
+        raise ValueError(f"it says that it has {len(value):,} tasks")
+    return value
 
 
 class Layer(BaseModel):
@@ -43,8 +53,8 @@ class Layer(BaseModel):
 
     name: str
     shape: Shape
-    owned: list[WeightCount]
-    unread: list[WeightCount]
+    owned: OfTasks
+    unread: OfTasks
 
     @property
     def count(self) -> int:
@@ -83,10 +93,8 @@ class PrivateLayouts(BaseModel):
     on, in the order of their bytes.
     """
 
-    tensors: Annotated[list[PrivateTensor], Field(max_length=MOST_PRIVATE)]
-    of_tasks: dict[
-        str, Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MOST_PRIVATE)]
-    ]
+    tensors: Annotated[list[PrivateTensor], Field(max_length=MOST_PRIVATE), FailFast()]
+    of_tasks: Annotated[dict[str, Numbers], BeforeValidator(_refuse_many)]
 
     @classmethod
     def of(cls, layouts: Mapping[str, Sequence[PrivateTensor]]) -> Self:

@@ -10,9 +10,10 @@ everything. This module knows tensors and names, but no data and no training.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import FailFast
 from torch import Tensor
 
 from acll.errors import UserError
@@ -20,6 +21,9 @@ from acll.packing.corners import Corner, corner_at, embedded, fits_in
 from acll.settings import Kind, Reuse
 
 State = dict[str, Tensor]
+# FailFast: a million faults in a header would take gigabytes to tell of
+_Texts = Annotated[tuple[str, ...], FailFast()]
+_Floats = Annotated[tuple[float, ...], FailFast()]
 Inputs = Mapping[str, Sequence[int]]  # channels that each layer reads, by its name
 MAX_TASKS = 255  # owners are bytes in memory
 # heads of earlier tasks that are trained on with a new one: earlier.<number>.…, from 0 on
@@ -36,10 +40,10 @@ class TaskRecord:
 
     name: str
     kind: Kind
-    classes: tuple[str, ...]
+    classes: _Texts
     image_size: tuple[int, int]  # height, width in pixels
-    mean: tuple[float, ...]  # of each channel, of images scaled to [0, 1]
-    std: tuple[float, ...]
+    mean: _Floats  # of each channel, of images scaled to [0, 1]
+    std: _Floats
     metric: str
     validation_score: float
     digest: str  # of the task's state dict when the task was learned
@@ -50,7 +54,7 @@ class TaskRecord:
     # what was chosen: the keys CHOICE_KEYS of `acll.steps._setup`
     choice: dict[str, Any] = field(default_factory=dict)
     # validation score after each epoch of the training before it was pruned
-    curve: tuple[float, ...] = ()
+    curve: _Floats = ()
     # uint8, uint16 or float32; pixel to permute are those of `acll.data.prepared.TaskInfo`
     pixel: str = "uint8"
     tile_overlap: int | None = None

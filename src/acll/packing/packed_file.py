@@ -139,6 +139,8 @@ class PackedFile:
                 raise self._unsound(f"the private state of {task} is not what its layout says")
             state[part.name] = raw[start:end].clone().view(part.type).reshape(part.shape)
             start = end
+        if start != len(raw):
+            raise self._unsound(f"the private state of {task} is not what its layout says")
         return state
 
     def _owned(self, layer: Layer, last: int) -> Iterator[tuple[int, Places | slice]]:
@@ -329,13 +331,18 @@ def open_packed(path: Path) -> PackedFile:
             f"{path}: format {quoted(found, 20)} is not known here (known: {FORMAT}); {advice}"
         )
     try:
-        return PackedFile(held, PackedHeader.model_validate(held.header))
+        header = PackedHeader.model_validate(held.header)
     except ValidationError as error:
         raise PackingError(f"{path}: not a sound packed network: {_first_fault(error)}") from None
+    strange = held.header["digests"].keys() - _layout(header).keys()
+    if strange:
+        name = quoted(min(strange), 60)
+        raise PackingError(f"{path}: not a sound packed network: it has {name}, which is no part")
+    return PackedFile(held, header)
 
 
 def _first_fault(error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{quoted('.'.join(map(str, first['loc'])))} {first['msg']}".strip()
 
 
