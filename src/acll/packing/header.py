@@ -192,10 +192,7 @@ class PackedHeader(BaseModel):
         names = [record.name for record in self.tasks]
         if not all(re.fullmatch("[a-z0-9_]+", name) for name in names):
             raise ValueError("the name of a task has other characters than a-z, 0-9 and _")
-        tensors: list[Layer | PrivateTensor] = [
-            *self.layers,
-            *self.private.tensors,
-        ]
+        tensors: list[Layer | PrivateTensor] = [*self.layers, *self.private.tensors]
         # a side of 0 counts as 1: it would hide how large the others are
         if any(math.prod(max(1, side) for side in one.shape) > MOST_IN_A_TENSOR for one in tensors):
             raise ValueError(f"it has a tensor of more than {MOST_IN_A_TENSOR:,} values")

@@ -133,14 +133,13 @@ class PackedFile:
     def private(self, task: str) -> State:
         """Return the private state of a task. Raises PackingError."""
         raw, state, start = self._tensor(f"private/{task}"), {}, 0
-        for part in self.header.private.of_task(task):
+        parts = self.header.private.of_task(task)
+        if len(raw) != sum(part.nbytes for part in parts):
+            raise self._unsound(f"the private state of {task} is not what its layout says")
+        for part in parts:
             end = start + part.nbytes
-            if end > len(raw):
-                raise self._unsound(f"the private state of {task} is not what its layout says")
             state[part.name] = raw[start:end].clone().view(part.type).reshape(part.shape)
             start = end
-        if start != len(raw):
-            raise self._unsound(f"the private state of {task} is not what its layout says")
         return state
 
     def _owned(self, layer: Layer, last: int) -> Iterator[tuple[int, Places | slice]]:
