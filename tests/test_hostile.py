@@ -91,6 +91,13 @@ def dropped(name):
     )
 
 
+def private_code_cut(tensors, header):
+    """Let the private state of the first task have one byte of code, with its header."""
+    left = header["private"]["code_bytes"]["a"] - 1
+    header["private"]["code_bytes"]["a"] = 1
+    tensors["private/a"] = tensors["private/a"][left:]
+
+
 def twice(tensors, header):
     header["layers"].append(deepcopy(header["layers"][0]))
 
@@ -228,6 +235,26 @@ LIES = {
     "private state with more behind it": (
         replaced("private/", lambda values: torch.cat([values, values])),
         "not what its layout says",
+    ),
+    "private values of another length": (
+        lambda tensors, header: header["private"]["code_bytes"].update(a=1),
+        "not what its layout says",
+    ),
+    "private values of a negative length": (
+        lambda tensors, header: header["private"]["code_bytes"].update(a=-1),
+        "private.code_bytes.a",
+    ),
+    "private values of no known length": (
+        lambda tensors, header: header["private"]["code_bytes"].pop("a"),
+        "whose private state it has",
+    ),
+    "private values that are no code": (
+        replaced("private/", lambda values: torch.full_like(values, 255)),
+        "the private state of a: its exponents are not those that it lists",
+    ),
+    "private values without a code": (
+        private_code_cut,
+        "the private state of a: .* bytes cannot hold",
     ),
     "a part that no network has": (
         lambda tensors, header: tensors.update(stray=torch.zeros(9, dtype=torch.uint8)),

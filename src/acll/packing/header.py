@@ -81,24 +81,41 @@ class PrivateTensor(BaseModel):
         return known
 
     @property
+    def count(self) -> int:
+        """Number of its values."""
+        return math.prod(self.shape)
+
+    @property
     def nbytes(self) -> int:
         """Number of bytes of its values."""
-        return math.prod(self.shape) * self.type.itemsize
+        return self.count * self.type.itemsize
+
+    @property
+    def coded(self) -> bool:
+        """Whether its values are coded as weights are; others are stored as they are."""
+        return self.dtype == "float32"
 
 
 class PrivateLayouts(BaseModel):
     """The layouts of the private states of tasks, of which most tensors are alike.
 
     tensors: the different ones. of_tasks: for each task the numbers of its tensors, from 0
-    on, in the order of their bytes.
+    on, in the order of their bytes. code_bytes: the bytes of the code of each task's float32
+    values.
     """
 
     tensors: Annotated[list[PrivateTensor], Field(max_length=MOST_PRIVATE), FailFast()]
     of_tasks: Annotated[dict[str, Numbers], BeforeValidator(_refuse_many)]
+    code_bytes: Annotated[dict[str, CodeBytes], BeforeValidator(_refuse_many)]
 
     @classmethod
-    def of(cls, layouts: Mapping[str, Sequence[PrivateTensor]]) -> Self:
-        """Return the layouts of tasks, of which the tensors of each are given."""
+    def of(
+        cls, layouts: Mapping[str, Sequence[PrivateTensor]], code_bytes: Mapping[str, int]
+    ) -> Self:
+        """Return the layouts of tasks, of which the tensors of each are given.
+
+        code_bytes: as the layouts have them, of these tasks at least.
+        """
         known: dict[tuple[object, ...], tuple[int, PrivateTensor]] = {}
 
         def number(part: PrivateTensor) -> int:
@@ -106,15 +123,24 @@ class PrivateLayouts(BaseModel):
             return known.setdefault(key, (len(known), part))[0]
 
         of_tasks = {task: [number(part) for part in parts] for task, parts in layouts.items()}
-        return cls(tensors=[part for _, part in known.values()], of_tasks=of_tasks)
+        return cls(
+            tensors=[part for _, part in known.values()],
+            of_tasks=of_tasks,
+            code_bytes={task: code_bytes[task] for task in layouts},
+        )
 
     def of_task(self, task: str) -> list[PrivateTensor]:
         """Return the tensors of a task."""
         return [self.tensors[number] for number in self.of_tasks[task]]
 
+    def nbytes(self, task: str) -> int:
+        """Return the number of bytes of a task's private state in a file."""
+        plain = sum(part.nbytes for part in self.of_task(task) if not part.coded)
+        return self.code_bytes[task] + plain
+
     def only(self, tasks: Sequence[str]) -> "PrivateLayouts":
         """Return the layouts of some tasks."""
-        return PrivateLayouts.of({task: self.of_task(task) for task in tasks})
+        return PrivateLayouts.of({task: self.of_task(task) for task in tasks}, self.code_bytes)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -211,7 +237,7 @@ class PackedHeader(BaseModel):
             raise ValueError("a name stands there twice")
         if layer_names & {part.name for part in self.private.tensors}:
             raise ValueError("a tensor is shared and private")
-        if set(self.private.of_tasks) != set(names):
+        if any(set(own) != set(names) for own in (self.private.of_tasks, self.private.code_bytes)):
             raise ValueError("its tasks are not those whose private state it has")
         _refuse_odd([self.network, self.method, [one.name for one in tensors]])
         self._refuse_widths()

@@ -8,7 +8,8 @@ Its tensors:
   `floats.encode` codes them;
 - `unread/<t>`: which weights of earlier tasks the t-th task does not read, a set of positions for
   each tensor of its network, as `bits.pack_set` codes it; left out where it reads all;
-- `private/<task>`: the bytes of a task's private state, whose layout is in the header.
+- `private/<task>`: a task's private state, whose layout is in the header: the values of its
+  float32 tensors, as `floats.encode` codes them, then the bytes of the others.
 
 Free weights have no values. So a file is as large as what its tasks need, and reading task t reads
 the weights of tasks 1 … t alone. The header has the version of the format, the network, names and
@@ -47,7 +48,7 @@ from acll.packing.ownership import (
     refuse_not_finite,
 )
 
-FORMAT = 8
+FORMAT = 9
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
@@ -132,15 +133,32 @@ class PackedFile:
 
     def private(self, task: str) -> State:
         """Return the private state of a task. Raises PackingError."""
-        raw, state, start = self._tensor(f"private/{task}"), {}, 0
-        parts = self.header.private.of_task(task)
-        if len(raw) != sum(part.nbytes for part in parts):
+        raw, layouts = self._tensor(f"private/{task}"), self.header.private
+        if len(raw) != layouts.nbytes(task):
             raise self._unsound(f"the private state of {task} is not what its layout says")
-        for part in parts:
-            end = start + part.nbytes
-            state[part.name] = raw[start:end].clone().view(part.type).reshape(part.shape)
-            start = end
+        end = layouts.code_bytes[task]
+        values, plain = self._decoded(task, raw[:end].numpy()), raw[end:]
+        state, first, start = {}, 0, 0  # of the next values, and of the next plain bytes
+        for part in layouts.of_task(task):
+            if part.coded:
+                flat = values[first : first + part.count].clone()
+                first += part.count
+            else:
+                flat = plain[start : start + part.nbytes].clone().view(part.type)
+                start += part.nbytes
+            state[part.name] = flat.reshape(part.shape)
         return state
+
+    def _decoded(self, task: str, code: NDArray[np.uint8]) -> Tensor:
+        """Return the float32 values of a task's private state, flat. Raises PackingError."""
+        coded = [part.count for part in self.header.private.of_task(task) if part.coded]
+        try:
+            opened = floats.CodedFloats.open(code, sum(coded))
+        except ValueError as error:
+            raise self._unsound(f"the private state of {task}: {error}") from None
+        values = np.empty(opened.count, np.float32)
+        opened.read(0, values)
+        return torch.from_numpy(values)
 
     def _owned(self, layer: Layer, last: int) -> Iterator[tuple[int, Places | slice]]:
         """Yield (t, where the weights of the t-th task are) for the first `last` tasks.
@@ -414,8 +432,7 @@ def _layout(header: PackedHeader) -> dict[str, int]:
         if any(sizes):
             layout[f"unread/{t}"] = sum(sizes)
     for task in header.private.of_tasks:
-        parts = header.private.of_task(task)
-        layout[f"private/{task}"] = sum(part.nbytes for part in parts)
+        layout[f"private/{task}"] = header.private.nbytes(task)
     return layout
 
 
@@ -467,7 +484,11 @@ def _header(packed: Packed, weight_bytes: list[int]) -> PackedHeader:
             layers=[_layer(packed, name) for name in packed.owner],
             weight_bytes=weight_bytes,
             private=PrivateLayouts.of(
-                {record.name: _parts(packed.private[record.name]) for record in packed.tasks}
+                {record.name: _parts(packed.private[record.name]) for record in packed.tasks},
+                {
+                    record.name: floats.encoded_size(_coded(packed.private[record.name]))
+                    for record in packed.tasks
+                },
             ),
             narrower=[
                 NarrowerLayers(
@@ -506,9 +527,18 @@ def _parts(state: State) -> list[PrivateTensor]:
     ]
 
 
-def _bytes_of(state: State) -> Tensor:
+def _coded(state: State) -> NDArray[np.float32]:
+    """Return the values of private state that are coded, in the order of its layout."""
     values = [
+        value.cpu().flatten() for _, value in sorted(state.items()) if value.dtype == torch.float32
+    ]
+    return torch.cat(values).numpy() if values else np.zeros(0, np.float32)
+
+
+def _bytes_of(state: State) -> Tensor:
+    plain = [
         np.frombuffer(raw_bytes(value.cpu().contiguous()), np.uint8)
         for _, value in sorted(state.items())
+        if value.dtype != torch.float32
     ]
-    return torch.from_numpy(np.concatenate(values) if values else np.zeros(0, np.uint8))
+    return torch.from_numpy(np.concatenate([floats.encode(_coded(state)), *plain]))
