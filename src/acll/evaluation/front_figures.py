@@ -21,6 +21,8 @@ from acll.evaluation.style import (
 )
 
 _LINES = (("#444444", "-"), ("#888888", "--"), ("#888888", ":"), ("#BBBBBB", "-."))  # of fronts
+# where the names of their ratios stand: above a point, below, right, left; in points
+_PLACES = ((0, 5, "center"), (0, -10, "center"), (4, -2, "left"), (-4, -2, "right"))
 
 
 def fronts_figure(front: pd.DataFrame, across: int = 2) -> Figure:
@@ -59,7 +61,7 @@ def _panel(panel: Axes, own: pd.DataFrame, names: Sequence[str], others: Sequenc
         )
         for method in means["method"]:
             _point(panel, method, ratios, MARKERS[0], colour, 3.5, "")
-            _name(panel, method, means[means["method"] == method], colour, above=index == 0)
+            _name(panel, method, means[means["method"] == method], colour, index)
     once = own[own["front"] == own["front"].iloc[0]]  # each front has a row for each run
     for index, method in enumerate(others):
         # colours come again after eight methods, with other markers
@@ -108,13 +110,14 @@ def _point(
     hover(bar.lines[0], [f"{method}: {mean:.4f}, {own['bytes'].mean():,.0f} bytes"])
 
 
-def _name(panel: Axes, method: str, mean: pd.DataFrame, colour: str, above: bool) -> None:
-    """Write the name of a fixed ratio above its point or below it."""
+def _name(panel: Axes, method: str, mean: pd.DataFrame, colour: str, index: int) -> None:
+    """Write the name of a fixed ratio beside its point, where those of its front stand."""
+    across, up, side = _PLACES[index % len(_PLACES)]
     panel.annotate(
         method,
         (mean["bytes"].iloc[0], mean["mean_score"].iloc[0]),
-        xytext=(0, 5) if above else (0, -10),
-        ha="center",
+        xytext=(across, up),
+        ha=side,
         textcoords="offset points",
         fontsize=6,
         color=colour,
