@@ -30,7 +30,6 @@ from acll.packing.bits import (
     unpack_map,
     unpack_set,
 )
-from acll.packing.cap import cap
 from acll.packing.floats import CodedFloats, coded_size, encode, encoded_size
 from acll.packing.ownership import (
     PackingError,
@@ -755,26 +754,6 @@ def test_an_unknown_format_a_truncated_file_and_a_missing_one_are_refused(two_ta
 def test_a_task_that_was_not_learned_is_named_with_those_that_were(two_tasks):
     with pytest.raises(PackingError, match=r"has not learned 'z' \(its tasks: a, b\)"):
         task_state_dict(two_tasks[2], "z")
-
-
-@given(
-    expected=st.integers(1, 12),
-    tail=st.floats(0.05, 0.95),
-    tasks=st.integers(1, 30),
-    size=st.integers(1000, 10**6),
-)
-@PROPERTY
-def test_the_cap_always_leaves_room_and_looks_at_the_position_alone(expected, tail, tasks, size):
-    left, owned = float(size), []
-    for position in range(1, tasks + 1):
-        share = cap(position, expected, tail)
-        assert 0 < share < 1 or (expected == 1 and share == tail)
-        owned.append(left * share)
-        left -= owned[-1]
-        assert left > 0
-    for task in owned[: min(expected, tasks) - 1]:
-        # the first n − 1 tasks get equal parts of the whole
-        assert task == pytest.approx(size / expected)
 
 
 def test_commit_refuses_a_network_with_other_shared_weights_than_the_store(two_tasks):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acll.packing.cap import cap
+from acll.packing.cap import cap, equal_share
 from acll.search.choice import tolerance_of
 from acll.search.posterior import posterior
 from acll.search.run import NO_ROOM, RESOLUTION, SearchTask, search
@@ -552,11 +552,38 @@ def test_more_than_a_network_was_trained_with_is_kept_by_who_prefers_the_score_w
     def better(kept):
         return 0.9 if kept < 0.11 else 0.95
 
-    for prefer, least in (("size", 0), ("score", 0.11)):
+    for prefer, least in (("size", 0), ("score", 0.11), (None, 0.11)):
         of = Search(search="bayes", budget=3, prefer=prefer)
         choice, _ = find(Trained(0.02, bend=better), logs(), of, limit=0.4, trained_share=0.1)
-        assert (kept_of(choice) > 0.11) == (prefer == "score")
+        assert (kept_of(choice) > 0.11) == (prefer != "size")
         assert kept_of(choice) >= least
+
+
+@pytest.mark.parametrize(
+    ("strategy", "limit", "trained_share", "score"),
+    [
+        ("bayes", 0.4, 0.1, True),
+        ("tpe", 0.4, 0.1, True),
+        ("bayes", 0.05, 0.1, False),  # it was trained with more than the cap allows
+        ("bayes", 0.4, 1.0, False),  # it was trained with all
+        ("grid", 0.4, 0.1, False),
+    ],
+)
+def test_unless_told_the_score_is_preferred_where_the_dense_network_is_a_trial(
+    logs, strategy, limit, trained_share, score
+):
+    found = {
+        prefer: find(
+            Trained(0.02),
+            logs(),
+            Search(search=strategy, budget=3, prefer=prefer),
+            limit=limit,
+            trained_share=trained_share,
+        )
+        for prefer in (None, "score" if score else "size")
+    }
+    assert len({str(known) for known in found.values()}) == 1
+    assert any(trial.kept_share == limit for trial in found[None][1]) == score
 
 
 def test_nothing_below_the_smallest_share_is_tried_though_the_network_was_trained_with_less(logs):
@@ -694,12 +721,10 @@ def test_costs_are_counted_in_passes_over_images():
 
 @PROPERTY
 @given(st.integers(1, 30), st.integers(1, 60), st.floats(0.01, 0.99))
-def test_tasks_that_use_their_cap_share_the_network_equally_up_to_the_last_but_one(
-    expected, count, tail
-):
+def test_tasks_that_use_equal_shares_own_as_much_up_to_the_last_but_one(expected, count, tail):
     free, owned = 1.0, []
     for position in range(1, count + 1):
-        owned.append(free * cap(position, expected, tail))
+        owned.append(free * equal_share(position, expected, tail))
         free -= owned[-1]
     assert np.allclose(owned[: expected - 1], 1 / expected)
     assert np.allclose(owned[expected:], np.array(owned[expected - 1 : -1]) * (1 - tail))
@@ -707,7 +732,16 @@ def test_tasks_that_use_their_cap_share_the_network_equally_up_to_the_last_but_o
 
 @PROPERTY
 @given(st.integers(1, 30), st.integers(1, 60), st.floats(0.01, 0.99))
-def test_a_cap_always_leaves_room(expected, position, tail):
-    assert 0 < cap(position, expected, tail) < 1
+def test_a_cap_always_leaves_room_and_is_one_or_two_equal_shares(expected, position, tail):
+    equal, most = (of(position, expected, tail) for of in (equal_share, cap))
+    assert 0 < equal <= most <= 2 * equal
+    assert most < 1
     if position >= expected:
-        assert cap(position, expected, tail) == tail
+        assert most == tail
+    else:
+        assert most <= max(0.25, equal)
+
+
+def test_of_ten_tasks_all_but_the_last_ones_may_own_a_quarter():
+    caps = [cap(position, 10, 0.5) for position in range(1, 12)]
+    assert np.allclose(caps, [0.2, 2 / 9, *[0.25] * 5, 1 / 3, 1 / 2, 1 / 2, 1 / 2])

@@ -20,7 +20,7 @@ from acll.methods.base import TrainingRule
 from acll.methods.individual import Individual
 from acll.methods.packing import Packing
 from acll.node import DENSE, LEARNED, Node, Run
-from acll.packing.cap import cap
+from acll.packing.cap import cap, equal_share
 from acll.parameters.base import Params
 from acll.parameters.commit import CommitParams, RememberParams
 from acll.parameters.evaluate import EvaluateParams
@@ -297,10 +297,16 @@ class _Planner:
     def _search_params(self, node: Node) -> SearchParams:
         method, training = self._packing(node), self.configuration.training_of(node.task)
         assert isinstance(method.ratio, Search)
-        bound = cap(node.position, method.expected_tasks, method.tail_share) if method.cap else None
+        most = equal_share if method.ratio.search == "fixed" else cap
+        bound = (
+            most(node.position, method.expected_tasks, method.tail_share) if method.cap else None
+        )
+        search = method.ratio
+        if method.grow is not None:  # the goal is the dense network's score, not that of the cap
+            search = search.model_copy(update={"prefer": "size"})
         return SearchParams(
             node=self._node_params(node),
-            search=method.ratio,
+            search=search,
             criterion=method.criterion,
             scope=method.scope,
             reuse=self._reuse(node),

@@ -124,7 +124,7 @@ class _Search:
         self.of_dense = self.threshold
         if self._dense_is_a_trial():
             self._try(self.task.trained_share)
-        if self.settings.prefer == "score":
+        if self._prefers_score():
             self._try_most()
         while (share := self._next()) is not None:
             self._try(share)
@@ -141,6 +141,12 @@ class _Search:
         share = self.task.trained_share
         within = self.lowest <= share <= self.limit and share < 1
         return within and self.settings.search not in SWEEPS
+
+    def _prefers_score(self) -> bool:
+        """Return whether more than the dense network reads is tried: where smaller shares are
+        cheap to know of, unless the settings say it."""
+        prefer = self.settings.prefer
+        return self._dense_is_a_trial() if prefer is None else prefer == "score"
 
     def _next(self) -> float | None:
         """Return the kept share to try next.
