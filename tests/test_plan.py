@@ -194,6 +194,23 @@ def test_a_network_grows_between_the_search_and_what_follows_it():
     assert f"{folder}/grown_choice.json" in found["figures"].inputs["choices"]
 
 
+def test_a_search_has_the_cap_of_its_method_and_one_that_grows_asks_for_no_score():
+    search = {"ratio": {"search": "bayes"}, "expected_tasks": 5}
+    methods = {
+        "plain": search,
+        "equal": search | {"ratio": {"search": "fixed", "ratio": 0}},
+        "wider": WIDER["methods/wider"] | search,
+        "unbounded": search | {"cap": False},
+    }
+    changes = {f"methods/{name}": method for name, method in methods.items()}
+    found = {job.title: job for job in jobs("half", tasks="a", **WIDER | changes)}
+    of_search = {name: found[f"search small/{name}/seed0/a"].params for name in methods}
+    caps = {name: params.cap for name, params in of_search.items()}
+    assert caps == {"plain": 0.25, "equal": 0.2, "wider": 0.25, "unbounded": None}
+    asked = {name: params.search.prefer for name, params in of_search.items()}
+    assert asked == {"plain": None, "equal": None, "wider": "size", "unbounded": None}
+
+
 def test_what_learns_from_the_dense_network_depends_on_it():
     changes = {"methods/wider": WIDER["methods/wider"] | {"distill": True}}
     found = {job.title: job for job in jobs("half", tasks="ab", **changes)}

@@ -567,6 +567,7 @@ def test_more_than_a_network_was_trained_with_is_kept_by_who_prefers_the_score_w
         ("bayes", 0.05, 0.1, False),  # it was trained with more than the cap allows
         ("bayes", 0.4, 1.0, False),  # it was trained with all
         ("grid", 0.4, 0.1, False),
+        ("bayes", None, 0.1, False),  # all would be tried
     ],
 )
 def test_unless_told_the_score_is_preferred_where_the_dense_network_is_a_trial(
@@ -583,7 +584,7 @@ def test_unless_told_the_score_is_preferred_where_the_dense_network_is_a_trial(
         for prefer in (None, "score" if score else "size")
     }
     assert len({str(known) for known in found.values()}) == 1
-    assert any(trial.kept_share == limit for trial in found[None][1]) == score
+    assert any(trial.kept_share == (limit or 1) for trial in found[None][1]) == score
 
 
 def test_nothing_below_the_smallest_share_is_tried_though_the_network_was_trained_with_less(logs):

@@ -143,10 +143,15 @@ class _Search:
         return within and self.settings.search not in SWEEPS
 
     def _prefers_score(self) -> bool:
-        """Return whether more than the dense network reads is tried: where smaller shares are
-        cheap to know of, unless the settings say it."""
+        """Return whether all that the cap allows is tried first.
+
+        Unless the settings say it: where there is a cap, and the dense network is a trial, so that
+        the budget is left for smaller shares.
+        """
         prefer = self.settings.prefer
-        return self._dense_is_a_trial() if prefer is None else prefer == "score"
+        if prefer is None:
+            return self.task.cap is not None and self._dense_is_a_trial()
+        return prefer == "score"
 
     def _next(self) -> float | None:
         """Return the kept share to try next.
