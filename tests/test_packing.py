@@ -40,6 +40,7 @@ from acll.packing.ownership import (
     empty,
     free,
     raw_bytes,
+    read_before,
     starting_state,
     task_state_dict,
 )
@@ -708,6 +709,20 @@ def mixed_network():
     build.has_decoder = True
     packed = learn(None, build, tiny_task("masks", "segmentation", size=16, samples=4), 0.6)
     return learn(packed, build, tiny_task("classes", size=16, samples=4), 0.6)
+
+
+def test_what_was_read_before_is_what_the_latest_task_with_that_part_reads():
+    packed = mixed_network()
+    of_masks, of_classes = (task_state_dict(packed, task) for task in ("masks", "classes"))
+    read = read_before(packed, "segmentation")
+    assert read.keys() == packed.owner.keys()
+    for name, mask in read.items():
+        latest = of_masks if name.startswith("decoder.") else of_classes
+        assert torch.equal(mask, latest[name] != 0)
+    encoder = {name: mask for name, mask in read.items() if not name.startswith("decoder.")}
+    assert states_equal(read_before(packed, "classification"), encoder)
+    nothing = empty(packed.network, packed.shared, "packing", 0)
+    assert not any(bool(mask.any()) for mask in read_before(nothing, "segmentation").values())
 
 
 def first_shared(tensors):

@@ -33,7 +33,7 @@ class TrainFreeWeights(TrainingRule):
 
         With the criterion `learned` each weight has a score, and a share of them is read.
         """
-        from acll.packing.ownership import free
+        from acll.packing.ownership import free, read_before
 
         (learner,) = learners
         masks = free(before.packed, learner.info.kind)
@@ -41,5 +41,6 @@ class TrainFreeWeights(TrainingRule):
             return Start(learner, start, masks)
         from acll.training.learned import Scored
 
-        own, first = Scored(masks, self.reuse).begin(learner, start, before.seed)
+        scored, read = Scored(masks, self.reuse), read_before(before.packed, learner.info.kind)
+        own, first = scored.begin(learner, start, read, before.seed)
         return Start(own, first, masks)

@@ -195,16 +195,40 @@ def task_state_dict(packed: Packed, task: str) -> State:
     for the others, and its private state. Where the network has grown since, its tensors are the
     corners that it was learned with.
     """
-    record, position = packed.record(task), packed.position(task)
-    unread, state = packed.unread.get(task, {}), {}
+    record, state = packed.record(task), {}
     for name, corner in packed.corners(record.width).items():
         if kind_uses(record.kind, name):
-            owner = corner.of(packed.owner[name])
-            read = (owner >= 1) & (owner <= position)
-            if name in unread:
-                read &= ~unread[name]
+            read = _read(packed, task, name, corner)
             state[name] = torch.where(read, corner.of(packed.shared[name]), 0.0)
     return state | packed.private[task]
+
+
+def read_before(packed: Packed, kind: Kind) -> State:
+    """Return boolean masks of the weights that the latest task reads.
+
+    They are those in the parts that this kind of task uses. Where the latest task has no such part,
+    it is the latest one that has it.
+    """
+    masks = {}
+    for name, owner in packed.owner.items():
+        if not kind_uses(kind, name):
+            continue
+        masks[name] = torch.zeros(owner.shape, dtype=torch.bool)
+        for record in reversed(packed.tasks):
+            if kind_uses(record.kind, name):
+                corner = packed.corners(record.width)[name]
+                own = _read(packed, record.name, name, corner)
+                masks[name] = corner.filled(masks[name], own)
+                break
+    return masks
+
+
+def _read(packed: Packed, task: str, name: str, corner: Corner) -> Tensor:
+    """Return a mask of what a task reads of a shared tensor, in the corner that it has of it."""
+    owner = corner.of(packed.owner[name])
+    read = (owner >= 1) & (owner <= packed.position(task))
+    unread = packed.unread.get(task, {})
+    return read & ~unread[name] if name in unread else read
 
 
 def extract_task(packed: Packed, task: str, shared: State, private: State) -> Packed:

@@ -73,18 +73,23 @@ class Scored:
     reuse: Reuse
 
     def begin(
-        self, learner: TaskLearner, start: Mapping[str, Tensor], seed: int
+        self,
+        learner: TaskLearner,
+        start: Mapping[str, Tensor],
+        read: Mapping[str, Tensor],
+        seed: int,
     ) -> tuple[TaskLearner, State]:
         """Return the learner of a training before the release, and the state it begins with.
 
-        start: of the task's network, on the CPU as `free`. seed: of scores that are drawn.
+        start: of the task's network, on the CPU as `free`. read: masks of what the task before
+        reads. seed: of scores that are drawn.
         """
         generator = torch.Generator().manual_seed(seed)
         scores = {}
         for name, free in self.free.items():
             weight = start[name]
             drawn = first_scores(learner.network, name, weight, generator)
-            scores[name] = by_value(learner.network, name, weight, ~free, drawn)
+            scores[name] = by_value(learner.network, name, weight, ~free, read[name], drawn)
         own = self._learner(learner, trained_share(learner.network), scores)
         return own, cast(MaskedNetwork, own.network).start(start)
 

@@ -198,19 +198,27 @@ def first_scores(
 
 
 def by_value(
-    network: TaskNetwork, name: str, weight: Tensor, earlier: Tensor, scores: Tensor
+    network: TaskNetwork,
+    name: str,
+    weight: Tensor,
+    earlier: Tensor,
+    read: Tensor,
+    scores: Tensor,
 ) -> Tensor:
     """Return the first scores of a tensor with those of earlier tasks' weights by their values.
 
-    A task then begins with the largest weights of those before it. The largest of all has the
-    largest score that can be drawn. earlier: a mask of what earlier tasks own. scores: the first
-    ones of all weights; they stay where a weight is free or 0, and where they are values already.
+    What the task before reads comes first, so that a task begins with a network that is of a piece;
+    of that and of the rest, the largest weights. The largest of all has the largest score that can
+    be drawn. earlier: a mask of what earlier tasks own. read: one of what the task before reads.
+    scores: the first ones of all weights; they stay where a weight is free or 0, and where they are
+    values already.
     """
     known = earlier & (weight != 0)
     if not bool(known.any()) or starts_from_weights(network, name):
         return scores
-    largest = weight[known].abs().max()
-    return torch.where(known, weight / largest * _bound(weight), scores)
+    half = 0.5 * weight / weight[known].abs().max()
+    worth = torch.where(read, half + 0.5 * weight.sign(), half)
+    return torch.where(known, worth * _bound(weight), scores)
 
 
 def drawn_scores(weight: Tensor, generator: torch.Generator) -> Tensor:
