@@ -33,10 +33,7 @@ SEEDS = (0, 1, 2)
 SHARES = np.exp(np.linspace(np.log(0.01), np.log(0.5), 10))
 SWEEPS = ("first", "second")
 CACHE = ROOT / ".cache/benchmarks/search_quality"
-SEARCHES = {
-    name: Search(search=name, prefer="size")  # the sweeps say when the dense score is reached
-    for name in ("bayes", "tpe", "random", "grid", "decay")
-}
+SEARCHES = {name: Search(search=name) for name in ("bayes", "tpe", "random", "grid", "decay")}
 COLUMNS = [
     "task",
     "kind",

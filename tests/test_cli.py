@@ -943,7 +943,7 @@ def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(
             ["predict", "absent", "images", "--task", "digits"],
             "absent.safetensors: there is no such file",
         ),
-        (["inspect", "images/0.png"], "no packed network, or a damaged one"),
+        (["inspect", "images/0.png"], "not a file of acll, or damaged"),
         (
             ["predict", "two", "images", "--task", "digits", "--out", "x"],
             "gives no masks; leave out --out",

@@ -384,7 +384,8 @@ def test_of_weights_of_earlier_tasks_those_that_the_task_before_reads_come_first
         left_out = ~mask & ~read[name] & (size > 0)
         if bool(left_out.any()):
             some_left_out = True
-            assert worth[read[name]].min() > worth[left_out].max()
+            upper = 0.5 * first[name][0].numel() ** -0.5
+            assert worth[read[name]].min() > upper >= worth[left_out].max()
             assert rises_with(worth[left_out], size[left_out])
         assert rises_with(worth[read[name]], size[read[name]])
     assert some_left_out
@@ -632,6 +633,17 @@ def test_a_trial_that_holds_hands_over_what_release_and_retraining_come_to(disti
     assert states_equal(keep, masks)
     assert (share, result.score, result.epoch) == (kept, expected.score, expected.epoch)
     assert (measured.score, measured.epochs_run) == (expected.score, 2)
+
+
+def test_the_dense_network_is_a_trial_that_hands_nothing_over():
+    """It is there; a larger share that is chosen instead of it has to be handed over."""
+    own, held = dense(spec=SMALL, task=tiny_task("a")), []
+    share = trained_share(own.learner.network)
+    _, run_trial = trials(own, False, lambda *result: held.append(result))
+    assert run_trial(share, 0.0).epochs_run == 0
+    assert held == []
+    run_trial(2 * share, 0.0)
+    assert [kept for kept, _, _ in held] == [2 * share]
 
 
 @pytest.mark.parametrize("distill", [False, True])

@@ -565,6 +565,8 @@ def test_more_than_a_network_was_trained_with_is_kept_by_who_prefers_the_score_w
         ("bayes", 0.4, 0.1, True),
         ("tpe", 0.4, 0.1, True),
         ("bayes", 0.05, 0.1, False),  # it was trained with more than the cap allows
+        ("bayes", 0.12, 0.1, False),  # or with about as much
+        ("bayes", 0.13, 0.1, True),
         ("bayes", 0.4, 1.0, False),  # it was trained with all
         ("grid", 0.4, 0.1, False),
         ("bayes", None, 0.1, False),  # all would be tried
@@ -641,16 +643,18 @@ def test_the_search_depends_on_its_seed(logs, strategy):
     ("strategy", "prefer"),
     [*((strategy, "size") for strategy in SEARCHED), *((one, "score") for one in DRAWN)],
 )
-def test_a_search_that_was_killed_ends_as_if_it_had_not_been(tmp_path, strategy, prefer):
-    of = Search(search=strategy, prefer=prefer, budget=2)
-    whole = Curve(0.1, noise=0.003)
-    expected = find(whole, TrialLog(tmp_path / "whole.json", "key"), of)
+@pytest.mark.parametrize("network", [{}, {"limit": 0.4, "trained_share": 0.1}], ids=str)
+def test_a_search_that_was_killed_ends_as_if_it_had_not_been(tmp_path, strategy, prefer, network):
+    kind = Trained if network else Curve
+    of = Search(search=strategy, prefer=None if network else prefer, budget=2)
+    whole = kind(0.1, noise=0.003)
+    expected = find(whole, TrialLog(tmp_path / "whole.json", "key"), of, **network)
     for calls in range(len(whole.seen)):
         path = tmp_path / f"{calls}.json"
         with pytest.raises(Killed):
-            find(Curve(0.1, noise=0.003, calls=calls), TrialLog(path, "key"), of)
-        rest = Curve(0.1, noise=0.003)
-        assert find(rest, TrialLog(path, "key"), of) == expected
+            find(kind(0.1, noise=0.003, calls=calls), TrialLog(path, "key"), of, **network)
+        rest = kind(0.1, noise=0.003)
+        assert find(rest, TrialLog(path, "key"), of, **network) == expected
         assert rest.seen == whole.seen[calls:]
 
 
@@ -743,6 +747,8 @@ def test_a_cap_always_leaves_room_and_is_one_or_two_equal_shares(expected, posit
         assert most <= max(0.25, equal)
 
 
-def test_of_ten_tasks_all_but_the_last_ones_may_own_a_quarter():
+def test_of_ten_tasks_most_may_own_a_quarter_and_the_last_finds_a_quarter_of_its_share():
     caps = [cap(position, 10, 0.5) for position in range(1, 12)]
     assert np.allclose(caps, [0.2, 2 / 9, *[0.25] * 5, 1 / 3, 1 / 2, 1 / 2, 1 / 2])
+    left = np.prod([1 - share for share in caps[:9]])
+    assert left * caps[9] == pytest.approx(0.25 / 10, abs=0.0005)

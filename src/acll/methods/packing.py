@@ -72,7 +72,8 @@ class Packing(Method):
     expected_tasks: Positive = Field(
         5,
         description="n: with a search, task t < n may own a quarter of the weights free in its "
-        "network, but at most twice and at least once an equal share, 1/(n-t+1)",
+        "network, but at most twice and at least once an equal share, 1/(n-t+1); with `search: "
+        "fixed` an equal share",
     )
     tail_share: Share = Field(
         0.5, description="with a search, the share of the free weights from task n on"

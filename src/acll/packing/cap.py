@@ -17,8 +17,8 @@ def cap(position: int, expected_tasks: int, tail_share: float) -> float:
     """Return the largest share of the free weights that a search may choose.
 
     Before task n that is up to twice an equal share, but no more than a quarter unless an equal
-    share is. What one task owns helps later ones, too, so it need not be equal. Arguments: as of
-    `equal_share`.
+    share is. What one task owns helps later ones, too, so it need not be equal. If each task used
+    its cap, the last of ten would own a quarter of an equal share. Arguments: as of `equal_share`.
     """
     equal = equal_share(position, expected_tasks, tail_share)
     if position >= expected_tasks:

@@ -1,4 +1,4 @@
-"""Weights in 28 bits each instead of 32, without loss.
+"""Weights, and values of private state, in 28 bits each instead of 32, without loss.
 
 Of a float32 with 1 bit of sign, 8 of exponent and 23 of fraction, the weights of a network use few
 exponents: the largest one and those just below it. So an exponent is stored in 4 bits, as its

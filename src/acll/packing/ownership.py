@@ -8,7 +8,7 @@ everything. This module knows tensors and names, but no data and no training.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -195,11 +195,10 @@ def task_state_dict(packed: Packed, task: str) -> State:
     for the others, and its private state. Where the network has grown since, its tensors are the
     corners that it was learned with.
     """
-    record, state = packed.record(task), {}
-    for name, corner in packed.corners(record.width).items():
-        if kind_uses(record.kind, name):
-            read = _read(packed, task, name, corner)
-            state[name] = torch.where(read, corner.of(packed.shared[name]), 0.0)
+    state = {
+        name: torch.where(read, corner.of(packed.shared[name]), 0.0)
+        for name, corner, read in _read_by(packed, task)
+    }
     return state | packed.private[task]
 
 
@@ -209,26 +208,29 @@ def read_before(packed: Packed, kind: Kind) -> State:
     They are those in the parts that this kind of task uses. Where the latest task has no such part,
     it is the latest one that has it.
     """
-    masks = {}
-    for name, owner in packed.owner.items():
-        if not kind_uses(kind, name):
-            continue
-        masks[name] = torch.zeros(owner.shape, dtype=torch.bool)
-        for record in reversed(packed.tasks):
-            if kind_uses(record.kind, name):
-                corner = packed.corners(record.width)[name]
-                own = _read(packed, record.name, name, corner)
-                masks[name] = corner.filled(masks[name], own)
-                break
+    masks = {
+        name: torch.zeros(owner.shape, dtype=torch.bool)
+        for name, owner in packed.owner.items()
+        if kind_uses(kind, name)
+    }
+    latest = {record.kind: record.name for record in packed.tasks}
+    for task in sorted(latest.values(), key=packed.position):  # the latest one comes last
+        for name, corner, read in _read_by(packed, task):
+            if name in masks:
+                masks[name] = corner.filled(torch.zeros_like(masks[name]), read)
     return masks
 
 
-def _read(packed: Packed, task: str, name: str, corner: Corner) -> Tensor:
-    """Return a mask of what a task reads of a shared tensor, in the corner that it has of it."""
-    owner = corner.of(packed.owner[name])
-    read = (owner >= 1) & (owner <= packed.position(task))
+def _read_by(packed: Packed, task: str) -> Iterator[tuple[str, Corner, Tensor]]:
+    """Yield the shared tensors of a task's network: their names, where they are, and masks of what
+    the task reads there."""
+    record, position = packed.record(task), packed.position(task)
     unread = packed.unread.get(task, {})
-    return read & ~unread[name] if name in unread else read
+    for name, corner in packed.corners(record.width).items():
+        if kind_uses(record.kind, name):
+            owner = corner.of(packed.owner[name])
+            read = (owner >= 1) & (owner <= position)
+            yield name, corner, read & ~unread[name] if name in unread else read
 
 
 def extract_task(packed: Packed, task: str, shared: State, private: State) -> Packed:

@@ -134,10 +134,7 @@ def open_tensors(path: Path) -> TensorFile:
     except PackingError:
         raise
     except _DAMAGED as error:
-        raise PackingError(
-            f"{path}: no packed network, or a damaged one ({error}); "
-            "a run keeps its own in results/<name>/networks"
-        ) from None
+        raise PackingError(f"{path}: not a file of acll, or damaged: {error}") from None
     return TensorFile(path, header, file, at_opening)
 
 

@@ -178,18 +178,11 @@ def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTr
     def of_dense() -> Measured:
         return _of_dense(retraining.dense(), retraining.state)
 
-    def dense_as_it_is(kept: float, threshold: float) -> Measured:
-        measured = of_dense()
-        if on_held is not None and holds(measured.score, threshold):
-            state, keep = trials.end(dict(retraining.state), {})
-            on_held(kept, FitResult(state, measured.score, 0), keep)
-        return measured
-
     def run_trial(kept: float, threshold: float | None) -> Measured:
         if threshold is None:
             return of_dense()
         if isinstance(way, Scored) and as_trained(task.network, kept):
-            return dense_as_it_is(kept, threshold)
+            return of_dense()  # it is there: nothing has to be handed over
         results: dict[int, EvalResult] = {}  # by epoch, from 1 on
         try:
             learner, start, may_move = trials.begin(kept)

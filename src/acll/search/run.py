@@ -1,7 +1,8 @@
 """The search of a task's release ratio; docs/search.md says what happens and why.
 
-The dense network's own score is the reference. A trial keeps a share, and releases and retrains as
-what follows the search would. The answer is the smallest share that held in a trial, and what
+The dense network's own score is the reference, or that of all that the cap allows, where that is
+preferred and higher. A trial keeps a share, and releases and retrains as what follows the search
+would. The answer is the smallest share that held in a trial, and what
 follows takes the result of that trial over.
 """
 
@@ -145,13 +146,13 @@ class _Search:
     def _prefers_score(self) -> bool:
         """Return whether all that the cap allows is tried first.
 
-        Unless the settings say it: where there is a cap, and the dense network is a trial, so that
-        the budget is left for smaller shares.
+        Where the settings do not say: if the cap allows more than the dense network reads, which
+        then is a trial itself, so that the budget is left for smaller shares.
         """
-        prefer = self.settings.prefer
-        if prefer is None:
-            return self.task.cap is not None and self._dense_is_a_trial()
-        return prefer == "score"
+        if self.settings.prefer is not None:
+            return self.settings.prefer == "score"
+        more = self.task.cap is not None and self.limit >= RESOLUTION * self.task.trained_share
+        return more and self._dense_is_a_trial()
 
     def _next(self) -> float | None:
         """Return the kept share to try next.

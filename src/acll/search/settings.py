@@ -28,9 +28,8 @@ class Search(Settings):
         None,
         description="`size`: the smallest share that scores as well as the dense network; "
         "`score`: the smallest that scores as well as all that the cap allows, which is tried "
-        "first; with `bayes`, `tpe` or `random`. Absent: `score` where the dense network is a "
-        "trial itself (by scores, from fresh weights) and there is a cap, without `grow`; else "
-        "`size`",
+        "first; with `bayes`, `tpe` or `random`. Absent: `score` by scores, from fresh weights, "
+        "without `grow`, where the cap is at least 1.3 times the trained share; else `size`",
     )
     lower: float = Field(0.005, ge=1e-6, lt=1, description="smallest kept share that is tried")
     z: float = Field(1.0, gt=0, description="tolerance in standard errors of the reference score")

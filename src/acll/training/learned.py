@@ -82,7 +82,7 @@ class Scored:
         """Return the learner of a training before the release, and the state it begins with.
 
         start: of the task's network, on the CPU as `free`. read: masks of what the task before
-        reads. seed: of scores that are drawn.
+        reads, as of `read_before`. seed: of scores that are drawn.
         """
         generator = torch.Generator().manual_seed(seed)
         scores = {}

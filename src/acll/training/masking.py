@@ -207,18 +207,18 @@ def by_value(
 ) -> Tensor:
     """Return the first scores of a tensor with those of earlier tasks' weights by their values.
 
-    What the task before reads comes first, so that a task begins with a network that is of a piece;
-    of that and of the rest, the largest weights. The largest of all has the largest score that can
-    be drawn. earlier: a mask of what earlier tasks own. read: one of what the task before reads.
-    scores: the first ones of all weights; they stay where a weight is free or 0, and where they are
-    values already.
+    What the task before reads comes first: its weights are fit for each other. Of that and of the
+    rest, the largest come first. In magnitude, the scores of what is read are in the upper half of
+    those that can be drawn, the others in the lower half. earlier: a mask of what earlier tasks
+    own. read: one of what the task before reads. scores: the first ones of all weights; they stay
+    where a weight is free or 0, and where they are values already.
     """
     known = earlier & (weight != 0)
     if not bool(known.any()) or starts_from_weights(network, name):
         return scores
-    half = 0.5 * weight / weight[known].abs().max()
-    worth = torch.where(read, half + 0.5 * weight.sign(), half)
-    return torch.where(known, worth * _bound(weight), scores)
+    lower = 0.5 * weight / weight[known].abs().max()
+    ranked = torch.where(read, lower + 0.5 * weight.sign(), lower)
+    return torch.where(known, ranked * _bound(weight), scores)
 
 
 def drawn_scores(weight: Tensor, generator: torch.Generator) -> Tensor:
