@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not len(front):
         print("No method has a fixed ratio: there is no front, and no figure.")
         return
-    save_figure(fronts_figure(front, across=3), DOCS / "fronts.svg")
+    save_figure(fronts_figure(front), DOCS / "fronts.svg")
     own = overall[overall["front"] == REFERENCE_FRONT]
     print((own if len(own) else overall)[SHOWN].round(4).to_string(index=False))
 
