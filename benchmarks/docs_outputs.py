@@ -92,7 +92,9 @@ def main() -> None:
             page = put(page, command, output(copy, command))
         (copy / DAMAGED).write_bytes((copy / DAMAGED).read_bytes()[:1000])
         output(copy, "git checkout config/demo.yaml")
-        changed = re.sub("epochs: 12", "epochs: 9", (copy / "config/demo.yaml").read_text())
+        configured = (copy / "config/demo.yaml").read_text()
+        changed = re.sub(r"epochs: \d+", "epochs: 9", configured)
+        assert changed != configured
         (copy / "config/demo.yaml").write_text(changed)
         page = put(page, "make verify  # after these", output(copy, "make verify"))
     PAGE.write_text(page, encoding="utf-8")
