@@ -553,6 +553,33 @@ def test_a_file_holds_owned_weights_owner_maps_and_private_state_and_nothing_els
     assert path.stat().st_size - sum(value.nbytes for value in stored.values()) < 10_000
 
 
+ODD_VALUES = [0.0, -0.0, 1e-45, 1e-39, 3e38, 1.5, -2.0, 1e-10]
+
+
+@pytest.mark.parametrize("coded", [0, 1, 2, 3, 500])
+def test_private_state_of_any_type_comes_back_to_the_bit(two_tasks, tmp_path, coded):
+    _, _, packed = two_tasks
+    values = torch.tensor([ODD_VALUES[place % len(ODD_VALUES)] for place in range(coded)])
+    others = {
+        f"other.{place}": torch.arange(3).to(kind)
+        for place, kind in enumerate(
+            (torch.float64, torch.int64, torch.int32, torch.float16, torch.bfloat16, torch.uint8)
+        )
+    }
+    # names of other types lie between those of float32
+    floats = {"a": values, "other.1x": torch.tensor(-0.0), "z": torch.zeros(0, 2), "zz": values}
+    for private in (others | floats, others, floats, {}):
+        odd = replace(packed, private={"a": private, "b": packed.private["b"]})
+        path = tmp_path / "odd.safetensors"
+        packed_file.write_packed(path, odd)
+        assert packed_file.packed_size_of(packed_file.header_of(odd)) == path.stat().st_size
+        again = packed_file.open_packed(path).private("a")
+        assert again.keys() == private.keys()
+        for name, value in private.items():
+            assert (again[name].dtype, again[name].shape) == (value.dtype, value.shape)
+            assert raw_bytes(again[name]) == raw_bytes(value)
+
+
 def test_private_tensors_that_tasks_have_alike_are_described_once(two_tasks):
     _, first, packed = two_tasks
     one, two = (packed_file.header_of(network).private for network in (first, packed))
