@@ -64,8 +64,7 @@ def measure(factor: str, level: float, seed: int, data: Path) -> dict[str, Any]:
             own, learner=replace(own.learner, validation=some(own.learner.validation, validation))
         )
     found: dict[str, Any] = remembered(
-        CACHE / f"{name}.{seed}.json",
-        lambda: asdict(own.search(Search(search="tpe"))),
+        CACHE / f"{name}.{seed}.json", lambda: asdict(own.search(Search(search="tpe")))
     )
     print(f"{factor} {level:g}, seed {seed}: keep {1 - found['ratio']:.4f}", flush=True)
     return {"factor": factor, "level": level, "seed": seed, "kept_share": 1 - found["ratio"]}

@@ -25,18 +25,18 @@ _LINES = (("#444444", "-"), ("#888888", "--"), ("#888888", ":"), ("#BBBBBB", "-.
 _PLACES = ((0, 5, "center"), (0, -10, "center"), (4, -2, "left"), (-4, -2, "right"))
 
 
-def fronts_figure(front: pd.DataFrame, across: int = 2) -> Figure:
+def fronts_figure(front: pd.DataFrame) -> Figure:
     """Draw mean score against bytes, a panel a sequence; means over runs, bars are 95% intervals.
 
     Lines are fronts of at least two fixed ratios. Methods that forget are left out. front: the
-    table of that name. across: the most panels side by side.
+    table of that name.
     """
     sequences = list(dict.fromkeys(front["sequence"]))
     names = lines_of(front)
     exact = front.groupby("method", sort=False)["bit_exact"].all()
     on_lines = set(front.loc[front["on_front"] & front["front"].isin(names), "method"])
     others = [str(name) for name in exact.index[exact] if name not in on_lines]
-    columns = min(across, len(sequences))
+    columns = min(2, len(sequences))
     figure, axes = grid(-(-len(sequences) // columns), columns, height=3.4, width=4.2)
     heading(figure, "Mean test score against bytes: above the line is better than fixed ratios")
     for panel, sequence in zip(axes.flatten(), sequences):

@@ -2,8 +2,8 @@
 
 The dense network's own score is the reference, or that of all that the cap allows, where that is
 preferred and higher. A trial keeps a share, and releases and retrains as what follows the search
-would. The answer is the smallest share that held in a trial, and what
-follows takes the result of that trial over.
+would. The answer is the smallest share that held in a trial, and what follows takes the result of
+that trial over.
 """
 
 import math
