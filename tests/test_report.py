@@ -325,11 +325,13 @@ def test_the_page_warns_of_validation_splits_that_tell_little(page, results, tmp
     shutil.copytree(results, tmp_path / "few")
     data = read_table(results / "tables/data.csv")
     few = data["task"][0]
-    both = pd.concat([data.assign(val=49), data.assign(task="enough", val=50)])
+    others = [data.assign(task="fewer", val=7), data.assign(task="enough", val=50)]
+    both = pd.concat([data.assign(val=49), *others])
     both.to_csv(tmp_path / "few/tables/data.csv", index=False)
     text = report_page(tmp_path / "few", CONFIGURATION)
-    assert f"Warning: {few}: it has 49 validation samples" in text
-    assert "Warning: enough: it has" not in text
+    assert f"Warning: few validation samples: {few} (49)" in text
+    assert "fewer (7). Below 50" in text
+    assert "enough (50)" not in text
 
 
 def test_the_page_says_which_room_tasks_had(page, results):

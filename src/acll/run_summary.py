@@ -74,5 +74,5 @@ def warn_of_full_disk(results: Path) -> None:
     At the end of a run, since Snakemake does not say which disk it could not write to.
     """
     if shutil.disk_usage(results).free < _LITTLE:
-        said = free_space(results / "file")
-        print(f"{said}: make room, and `make run` goes on where it stopped", file=sys.stderr)
+        said, run = free_space(results / "file"), make_command("run", results.absolute().name)
+        print(f"{said}: make room, and `{run}` goes on where it stopped", file=sys.stderr)

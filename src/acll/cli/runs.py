@@ -221,7 +221,7 @@ def ready(path: Path) -> None:
         print(f"dvc.yaml: a stage for {name}, its metrics and plots have been added")
     if not recorded(results) and knows(root, name) and has_remote(root):
         print(
-            f"dvc.lock knows results of this: `make pull CONFIG={name}` brings them, where a "
+            f"dvc.lock knows results of this: `{make_command('pull', name)}` brings them, where a "
             "run makes them anew"
         )
 

@@ -40,7 +40,7 @@ def _verify_results(root: Path, name: str) -> None:
     where, configuration = f"results/{name}", load_configuration(root / "config" / f"{name}.yaml")
     if not any((root / where).glob("[!.]*")):
         raise UserError(
-            f"{where}: nothing is there; `make pull CONFIG={name}` or "
+            f"{where}: nothing is there; `{make_command('pull', name)}` or "
             f"`{make_command('run', name)}` brings it"
         )
     jobs, faults = verified(root, name)
@@ -62,7 +62,8 @@ def _verify_results(root: Path, name: str) -> None:
         raise UserError(
             f"{where}: {faults_counted(faults, outputs)}\n{_remedy(faults, root, name)}"
         )
-    but = f", but for {len(kept)} that are kept (`make accept`)" if kept else ""
+    accepted = f"`{make_command('accept', name)}`"
+    but = f", but for {len(kept)} that are kept ({accepted})" if kept else ""
     print(f"{where}: {outputs} results, all as this commit would make them{but}")
 
 
@@ -159,7 +160,8 @@ def pull(path: Path, what: str) -> None:
             f"{files} files: {shown}/tables, {shown}/figures and the scores, choices and trials "
             "of each network"
         )
-        print(f"the networks themselves, to go on from them: `make pull CONFIG={name}`")
+        pull = make_command("pull", name)
+        print(f"the networks themselves, to go on from them: `{pull}`")
         print(f"report: {write_report_of(root, name, folder).relative_to(root)}")
         return
     pull_results(root, name)

@@ -301,16 +301,18 @@ def _told_guessed(guessed: pd.DataFrame, searched: "pd.Series[bool]") -> list[st
 
 
 def few_samples(data: pd.DataFrame) -> list[str]:
-    """Return a warning for each task with a validation split that is too small to tell much.
+    """Return a warning that names the tasks whose validation split is too small to tell much.
 
-    data: the table of that name.
+    data: the table of that name. The list is empty where there is none.
     """
     few = data[data["val"] < FEWEST_SAMPLES]
+    if not len(few):
+        return []
+    tasks = listed([f"{row.task} ({row.val})" for row in few.itertuples()])
     return [
-        f"Warning: {row.task}: it has {row.val} validation samples; below {FEWEST_SAMPLES} a score "
-        "of them says little, and a searched ratio is coarse.\nWhat may help: more images, or a "
-        "larger `validation_share`."
-        for row in few.itertuples()
+        f"Warning: few validation samples: {tasks}. Below {FEWEST_SAMPLES} a score of them says "
+        "little, and a searched ratio is coarse.\nWhat may help: more images, or a larger "
+        "`validation_share`."
     ]
 
 

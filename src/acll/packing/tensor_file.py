@@ -133,8 +133,11 @@ def open_tensors(path: Path) -> TensorFile:
             )
     except PackingError:
         raise
-    except _DAMAGED as error:
-        raise PackingError(f"{path}: not a file of acll, or damaged: {error}") from None
+    except _DAMAGED:
+        raise PackingError(
+            f"{path}: not a file of acll, or damaged; a run leaves its networks in "
+            "results/<configuration>/networks"
+        ) from None
     return TensorFile(path, header, file, at_opening)
 
 
