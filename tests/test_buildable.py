@@ -1,12 +1,13 @@
 """Networks that cannot be used are found out before any data are prepared."""
 
 from dataclasses import replace
+from urllib.error import URLError
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from acll.networks.build import build
+from acll.networks.build import NetworkError, build
 from acll.networks.buildable import Wanted, faults_of
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
 
@@ -54,6 +55,8 @@ def test_networks_that_cannot_be_packed_or_built_are_found(tmp_path, network, ki
         (lambda state: dict(list(state.items())[:-8]), "tensors are missing"),
         (lambda state: {name: value[:1] for name, value in state.items() if value.ndim}, "shape"),
         (lambda state: {name: value * torch.nan for name, value in state.items()}, "not finite"),
+        (lambda state: {name: value.int() for name, value in state.items()}, "quantised"),
+        (lambda state: {name: value - 2 for name, value in state.items()}, "variances below 0"),
     ],
 )
 def test_weights_that_cannot_fit_are_found(tmp_path, change, words):
@@ -62,6 +65,16 @@ def test_weights_that_cannot_fit_are_found(tmp_path, change, words):
     )
     assert words in line
     assert "own.safetensors" in line
+
+
+def test_weights_that_cannot_be_fetched_are_told_with_what_to_do(monkeypatch):
+    def far(*arguments, **options):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.models.get_model", far)
+    network = BackboneNetwork(backbone="resnet18", weights="imagenet")
+    with pytest.raises(NetworkError, match=r"cannot be fetched: .*no route to host"):
+        build(network, "classification", 2, 0)
 
 
 def test_a_file_that_is_none_of_weights_is_found(tmp_path):

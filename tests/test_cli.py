@@ -1,6 +1,7 @@
 """What a person types, and the files that are generated or shown to them."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from safetensors.torch import save_file
 import acll
 from acll.cli.main import main
 from acll.config.reference import reference
+from acll.data.storage import _entries
 from acll.networks.build import build as build_network
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing import packed_file
@@ -366,6 +369,14 @@ def test_check_names_files_that_would_not_be_used(checkout, tmp_path, capsys):
         main(["check", str(path)])
     assert "tasks.a: " in (error := capsys.readouterr().err)
     assert "did you mean `train`?" in error
+
+
+def test_check_decodes_images_where_nothing_can_be_written(checkout, tmp_path, capsys, monkeypatch):
+    path = checkout(source="image_folder", path="pets")
+    pets(tmp_path / "data")
+    monkeypatch.setattr("acll.config.images._FOLDER", Path("/proc/none"))
+    main(["check", str(path), "--images"])
+    assert "a: 16 images decoded\n" in capsys.readouterr().out
 
 
 def test_check_decodes_images_if_asked_and_says_if_not(checkout, tmp_path, capsys):
@@ -779,6 +790,35 @@ def test_a_name_that_no_screen_can_show_costs_no_prediction(network, odd, form):
     else:
         assert out.decode().replace("\n", "").isprintable()
         assert len(out.splitlines()) == len(names) + 2
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_a_name_with_letters_that_the_terminal_lacks_costs_no_prediction(
+    network, odd, form, monkeypatch
+):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    (odd / "first.png").rename(odd / "ü.png")
+    options = ["--task", "digits", "--top", "1", "--format", form]
+    names = ["predict", network / "two.safetensors", odd / "ü.png", odd / "z.png"]
+    code, out, _ = on_screen(*names, *options)
+    assert code == 0
+    assert ("\\xfc.png" if form == "table" else "ü.png") in out.decode()
+    assert "z.png" in out.decode()
+
+
+def test_a_folder_that_cannot_be_read_costs_no_other(network, odd, monkeypatch, capsys):
+    def entries(folder, inner):
+        if inner == "secret/":  # whoever runs this as root may read everything
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder / inner))
+        return _entries(folder, inner)
+
+    (odd / "secret").mkdir()
+    monkeypatch.setattr("acll.data.storage._entries", entries)
+    with pytest.raises(SystemExit):
+        main(["predict", str(network / "two.safetensors"), "--task", "digits", str(odd)])
+    said = capsys.readouterr()
+    assert f"error: {odd}/secret: Permission denied" in said.err
+    assert "z.png" in said.out
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ from acll.plan import plan
 from acll.serving.export import export_task
 from acll.steps.grow import _missed
 from acll.steps.search import search_dense
+from acll.training.loop import TrainingError, fit
 from conftest import building, learn, outputs, states_equal, tiny_task
 from test_hostile import forged, read_all, set_at
 from test_steps import LAST, call, jobs_of, made
@@ -376,6 +377,23 @@ def test_a_network_grows_to_its_largest_width_and_says_so_where_that_is_too_narr
     assert [record.width for record in packed.tasks] == [0.5, 0.5]
     assert packed.narrower == ()
     assert packed.record("a").owned <= packed.record("a").free_before / 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last", [0.25, 0.375])
+def test_a_task_stays_at_the_width_whose_wider_one_diverges(tmp_path, capsys, monkeypatch, last):
+    def diverge(learner, state, config, *others):
+        if learner.network.built_from.width > last:
+            raise TrainingError("a", "the loss is", 1)
+        return fit(learner, state, config, *others)
+
+    monkeypatch.setattr("acll.steps.grow.fit", diverge)
+    monkeypatch.setattr("acll.search.run.holds", lambda score, threshold: False)
+    made(growing(MISSED, grow=1.5), tmp_path)
+    said = capsys.readouterr().out
+    assert f"\na stays at width {last:g}, where it misses its goal\n" in said
+    packed = packed_file.read_packed(tmp_path / NETWORK)
+    assert [record.width for record in packed.tasks] == [last, last]
 
 
 def test_a_network_that_need_not_grow_is_that_of_a_method_which_never_does(tmp_path):

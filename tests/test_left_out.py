@@ -270,6 +270,19 @@ def test_a_split_without_an_image_is_not_cut_from_train(images, name):
     assert f"/{name.split('/')[0]}: holds no images" in fault(PETS, images)
 
 
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+@pytest.mark.parametrize("around", ["", "data/"])
+@pytest.mark.parametrize(
+    ("empty", "words"), [("val", "/val: holds no images"), ("train/horse", "horse")]
+)
+def test_an_empty_folder_is_refused_in_an_archive_too(images, ending, around, empty, words):
+    (images / "pets" / empty).mkdir()
+    assert words in fault(PETS, images)
+    shutil.copytree(images / "pets", images / "around" / around, dirs_exist_ok=True)
+    shutil.make_archive(str(images / "x"), ending, images / "around")
+    assert words in fault(changed(PETS, path=f"x.{ending}"), images)
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize(
     ("part", "folder"),
@@ -288,10 +301,21 @@ def test_images_and_their_masks_are_no_classes(masks):
 
 
 @pytest.mark.parametrize(
-    "word", ["valley", "trainer", "testament", "contest", "images", "masks", "", "2017", "cat"]
-)
+    "word",
+    ["valley", "trainer", "testament", "contest", "images", "masks", "", "2017", "cat", "dataset",
+     "test_tube", "train_station"],
+)  # fmt: skip
 def test_other_folders_mean_no_split(word):
     assert split_meant(word) is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [("testset", "test"), ("valdata", "val"), ("val_v2", "val"), ("my_val", "val"),
+     ("holdout", "test"), ("Validation Set", "val"), ("trainset", "train")],
+)  # fmt: skip
+def test_a_folder_means_a_split_whatever_stands_beside_the_word(folder, split):
+    assert split_meant(folder) == split
 
 
 @pytest.mark.parametrize("word", ["depth", "imagination", "train", "", "masquerade"])

@@ -263,6 +263,29 @@ def test_where_git_fails_nothing_is_called_shared(repository, harm):
         push(repository, "small")
 
 
+def show_no_untracked_files(root: Path) -> None:
+    subprocess.run(["git", "config", "status.showUntrackedFiles", "no"], cwd=root, check=True)
+
+
+def ignore_configurations(root: Path) -> None:
+    (root / ".git/info/exclude").write_text("config/\n")
+
+
+@pytest.mark.parametrize("hide", [show_no_untracked_files, ignore_configurations])
+def test_what_git_is_told_not_to_show_is_not_called_shared(repository, hide):
+    (repository / "config").mkdir()
+    (repository / "config/small.yaml").write_text("name: small\n")
+    hide(repository)
+    assert push(repository, "small") == [".dvc/config", "config/small.yaml"]
+
+
+def test_a_remote_folder_that_is_not_there_is_said_to_be_made(repository, capsys):
+    push(repository, "small")
+    assert "store was not there and is made now" in capsys.readouterr().out
+    push(repository, "small")
+    assert "was not there" not in capsys.readouterr().out
+
+
 # --------------------------------------------------------------------------------------------------
 # a disk that is full
 

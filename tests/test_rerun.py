@@ -347,7 +347,12 @@ def test_a_profile_of_ones_own_changes_nothing_that_results_depend_on(
     command += ["--cores", "1", "--dry-run"]
     text = origin.run(*command, "--workflow-profile", str(tmp_path), fails=True)
     assert "Snakemake is set to what would make results wrong: rerun-triggers, max-" in text
-    for setting in ("--until=prune", "--batch=all=1/2", "--consider-ancient=train=0"):
+    for setting in (
+        "--until=prune",
+        "--batch=all=1/2",
+        "--consider-ancient=train=0",
+        "--target-jobs=prepare:task=a",
+    ):
         text = origin.run(*command, setting, fails=True)
         assert "Snakemake is set to what would make results wrong" in text
 
@@ -360,8 +365,12 @@ def test_a_profile_that_does_not_run_is_refused_before_anything_is_done(
     clone.write(changed(CHANGES["epochs of one task"][0]))
     monkeypatch.setenv("SNAKEMAKE_PROFILE", str(tmp_path))
     before = contents(clone.results()), (clone.folder / "dvc.lock").read_bytes()
+    refused = "Snakemake is set to do something else than to run"
     for setting in ("dry-run: true", "list-rules: true", "delete-all-output: true"):
         (tmp_path / "config.yaml").write_text(setting)
-        text = clone.make("run", "tiny", fails=True)
-        assert "Snakemake is set to do something else than to run" in text
+        assert refused in clone.make("run", "tiny", fails=True)
+        assert refused in clone.run("dvc", "repro", "-s", "run@tiny", fails=True)
         assert (contents(clone.results()), (clone.folder / "dvc.lock").read_bytes()) == before
+    for setting in ("list-rules: true", "report: page.html"):
+        (tmp_path / "config.yaml").write_text(setting)
+        assert refused in clone.make("plan", "tiny", fails=True)

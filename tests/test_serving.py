@@ -1,7 +1,9 @@
 """A packed network in use: what is loaded gives what evaluation gave, from images as people have
 them."""
 
+import errno
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -278,6 +280,46 @@ def test_a_raster_that_is_too_large_to_be_read_whole_is_segmented_by_tiles(
     assert bad == []
     written = np.asarray(Image.open(tmp_path / "masks/large.mask.png"))
     assert np.array_equal(written, expected)
+
+
+def no_memory(*arguments):
+    raise MemoryError
+
+
+def no_room(*arguments):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def no_memory_of_torch(*arguments):
+    raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+
+
+@pytest.mark.parametrize(
+    ("broken", "how", "words"),
+    [
+        ("acll.serving.model.prepared_image", no_memory, "not enough memory for an image"),
+        ("acll.serving.model.prepared_image", no_memory_of_torch, "not enough memory for an image"),
+        ("acll.serving.model.os.posix_fallocate", no_room, "its mask needs 2,400 bytes of"),
+    ],
+)
+def test_an_image_that_is_too_large_for_this_machine_costs_no_other(
+    tmp_path, monkeypatch, broken, how, words
+):
+    task = changed(STREETS, image_size=16)
+    packed = packed_of(prepare(task, streets(tmp_path)), tmp_path / "n.safetensors", UNET)
+    monkeypatch.setattr("acll.serving.model._IN_MEMORY", 40 * 59)
+
+    def images():
+        yield smooth(0, (30, 40))
+        with monkeypatch.context() as patched:
+            patched.setattr(broken, how)
+            yield smooth(1, (40, 60))
+        yield smooth(2, (30, 40))
+
+    first, second, third = packed.predict_each("x", images())
+    assert (first.mask.shape, third.mask.shape) == ((30, 40), (30, 40))
+    assert isinstance(second, ImageError)
+    assert words in str(second)
 
 
 def test_masks_of_other_sizes_are_interpolated_logits(tmp_path):

@@ -1571,6 +1571,17 @@ def test_a_column_that_may_say_the_split_is_a_warning(tmp_path, prepared_of, nam
     assert row["message"].startswith(f"its column `{column}` is not read; if it says the split, re")
 
 
+def test_a_table_of_another_split_beside_it_is_a_warning(tmp_path, prepared_of):
+    rows = rows_with(tmp_path)
+    tabled(tmp_path, rows, "train.csv")
+    tabled(tmp_path, rows, "others.csv")
+    assert "unused" not in prepared_of(table("train.csv")).summary["warnings"]
+    tabled(tmp_path, rows, "Validation.csv")
+    made = prepared_of(table("train.csv"))
+    assert made.summary["warnings"]["unused"] == 1
+    assert [row["file"] for row in made.report if row["kind"] == "unused"] == ["Validation.csv"]
+
+
 @pytest.mark.parametrize("column", ["fold", "original_split", "camera", "Split"])
 def test_beside_a_split_column_others_mean_nothing(tmp_path, prepared_of, column):
     rows = rows_with(tmp_path, splits=SPLITS)

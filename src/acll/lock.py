@@ -31,7 +31,6 @@ from typing import IO, Any
 
 from acll.errors import UserError
 from acll.files import saying_where
-from acll.run_summary import make_command
 
 LOCK = Path(".snakemake/run.lock")  # below the results; not versioned with them
 ALIVE = Path(".snakemake/run.alive")
@@ -218,7 +217,7 @@ def _content(file: IO[bytes]) -> dict[str, Any]:
 def _ended(results: Path) -> str:
     """Return the words for a job whose run has ended."""
     name = results.absolute().name
-    goes_on = f"`{make_command('run', name)}` goes on where it stopped"
+    goes_on = f"`make run CONFIG={name}` goes on where it stopped"
     return f"results/{name}: the run that this job belongs to has ended; {goes_on}"
 
 

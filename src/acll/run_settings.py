@@ -18,6 +18,7 @@ _SHARED = {
 # The variable of the environment that names a file, which a run makes when it plans its jobs: where
 # a profile makes Snakemake do something else (a dry run, a list), `make run` must not go on.
 MARK = "ACLL_RUN_MARK"
+STAGE = "DVC_STAGE"  # DVC sets this variable for the command of a stage
 NO_RUN = (
     "Snakemake is set to do something else than to run (a dry run, a list, a clean-up, say); take "
     "that out of the profile that --profile or SNAKEMAKE_PROFILE names"
@@ -49,6 +50,7 @@ def odd_settings(workflow: Any) -> str:
         "default-storage-provider": files.default_storage_provider is None,
         "shared-fs-usage": set(files.shared_fs_usage) >= _SHARED,
         # what they leave out would pass for done
+        "target-jobs": not dag.target_jobs,
         "until": not dag.until,
         "omit-from": not dag.omit_from,
         "batch": not dag.batch,

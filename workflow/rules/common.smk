@@ -32,7 +32,7 @@ from acll.data.root import CHANNELS_KEY, ROOT_KEY
 from acll.errors import UserError
 from acll.lock import held
 from acll.plan import ARGUMENTS, command
-from acll.run_settings import MARK, NO_RUN, odd_settings
+from acll.run_settings import MARK, NO_RUN, STAGE, odd_settings
 from acll.run_summary import errors_of_steps, job_summary, warn_of_full_disk, what_to_do
 from acll.sharing.leftovers import remove_checkpoints
 from acll.sharing.place import refuse_place
@@ -134,7 +134,12 @@ def everything(wildcards):
 
 def text_of(rule):
     """Return a function that gives the parameter of a rule's job."""
-    return lambda wildcards: JOBS[rule, job_name(wildcards)].text
+
+    def text(wildcards):
+        refuse_other_settings()  # here, too: the first job of a chain has no inputs
+        return JOBS[rule, job_name(wildcards)].text
+
+    return text
 
 
 def job_name(wildcards) -> str:
@@ -160,6 +165,9 @@ def gpus(wildcards) -> int:
     return int(Path("/dev/nvidia0").exists())
 
 
+RUN_BEGUN = threading.Event()
+
+
 @functools.cache
 def refuse_other_settings():
     """End this process where Snakemake is set to something that would make results wrong."""
@@ -167,13 +175,27 @@ def refuse_other_settings():
         return
     mark = os.environ.get(MARK)
     is_run = workflow.execution_settings is not None and not workflow.dryrun
-    if mark is not None and not is_run:
+    if not is_run and (mark is not None or STAGE in os.environ):
         sys.exit(f"error: {NO_RUN}")  # of an exception Snakemake would show where it was raised
     odd = odd_settings(workflow) if workflow.execution_settings is not None else ""
     if odd:
         sys.exit(f"error: {odd}")
     if mark is not None:
         Path(mark).touch()
+    if is_run:
+        RUN_BEGUN.set()
+
+
+@atexit.register
+def refuse_a_stage_that_does_not_run():
+    """Let a stage of DVC fail in which Snakemake was set to do something else than to run.
+
+    DVC would record the results that are there as those of the present configuration.
+    """
+    if STAGE in os.environ and workflow.is_main_process and not RUN_BEGUN.is_set():
+        print(f"error: {NO_RUN}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(1)  # the only way to another exit code at this point
 
 
 RUN_LOCK = contextlib.ExitStack()  # as long as this process lives

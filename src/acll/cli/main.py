@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     `diff`), an interrupt (Ctrl-C) with a line and exit code 130. arguments: None: those of the
     process.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        # a letter that the terminal does not have ends no command
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _run(_parser(), arguments)
     except KeyboardInterrupt as interrupt:

@@ -191,12 +191,12 @@ def predict(
         raise UserError(f"{task} is a classification task, which gives no masks; leave out --out")
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; --out names a folder, which is made if it is not there")
-    files = predictions.files_of(images)
+    bad: list[str] = []
+    files = predictions.files_of(images, bad)
     if kind == "segmentation" and out is None:
         raise UserError(
             f"{task} is a segmentation task: say with --out into which folder its masks go"
         )
-    bad: list[str] = []
     done: list[Path] = []
     results = predictions.each(network, task, list(files), device, bad, done)
     try:

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from acll.errors import UserError
-from acll.files import unfinished_path
+from acll.files import unfinished_path, write_text
 
 NAME = "mine"  # of the configuration
 # file of the project → what it is made from, beside this module
@@ -54,8 +54,7 @@ def _write(folder: Path) -> None:
     templates = files("acll.cli").joinpath("project")
     for name, template in _FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        text = templates.joinpath(template).read_text(encoding="utf-8")
-        (folder / name).write_text(text, encoding="utf-8")
+        write_text(folder / name, templates.joinpath(template).read_text(encoding="utf-8"))
     git = ["git", "init", "--quiet", "--initial-branch", "main", "."]
     made = subprocess.run(git, cwd=folder, capture_output=True, text=True, check=False)
     if made.returncode:

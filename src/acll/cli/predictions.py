@@ -31,11 +31,12 @@ _LONGEST_NAME = 255  # bytes of a name in a file system
 _LONGEST = 60  # letters of a class in its legend
 
 
-def files_of(images: Sequence[str]) -> dict[Path, Path]:
+def files_of(images: Sequence[str], bad: list[str]) -> dict[Path, Path]:
     """Return the image files that are meant, each with the name that its outputs get.
 
     images: files; folders, whose files are called as they are there; or a single `-` for names on
-    standard input, one a line. Raises UserError where there are none.
+    standard input, one a line. Folders in them that cannot be read are added to `bad`. Raises
+    UserError where there are none.
     """
     if "-" in images and len(images) > 1:
         raise UserError(
@@ -49,7 +50,7 @@ def files_of(images: Sequence[str]) -> dict[Path, Path]:
     for path in map(Path, names):
         inside = [path]
         if _is_folder(path):
-            below = walk(path)
+            below = walk(path, unreadable=bad)
             names_below = sorted([*below.files, *below.special])  # the latter are said to be bad
             inputs = [name for name in names_below if _is_input(name)]
             masks = _masks_of_pairs(inputs)
@@ -163,9 +164,7 @@ def _table(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
 
 
 def _csv(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
-    if isinstance(sys.stdout, TextIOWrapper):
-        # names of files as they are, whatever bytes they have
-        sys.stdout.reconfigure(errors="surrogateescape")
+    _print_utf8()
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["image", "rank", "class", "probability"])
     for file, top in rows:
@@ -181,8 +180,18 @@ def _json(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
         }
         for file, top in rows
     ]
+    _print_utf8()
     text = json.dumps(found, indent=1, ensure_ascii=False)
     print("".join(one if one == "\n" or one.isprintable() else _escaped(one) for one in text))
+
+
+def _print_utf8() -> None:
+    """Let programs read what is printed, whatever the terminal's letters are.
+
+    Names of files are printed as they are, whatever bytes they have.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def _escaped(letter: str) -> str:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from acll.evaluation.proof import Proof
 
 
+_NOTHING_TO_DO = "Nothing to be done"  # what Snakemake says where it has planned no job
+
+
 def check(path: Path, images: bool) -> None:
     """Check a configuration and its raw data, without running anything.
 
@@ -129,6 +132,10 @@ def list_plan(path: Path) -> None:
     if run.returncode:
         raise UserError(f"{run.stderr.strip()}\n{path}: cannot be planned, see above")
     titles = set(re.findall(r"^Job \d+: (.*)$", run.stdout, re.MULTILINE))
+    if not titles and _NOTHING_TO_DO not in run.stdout + run.stderr:
+        from acll.run_settings import NO_RUN
+
+        raise UserError(NO_RUN)
     jobs = jobs_of(root, name)
     print("\n".join(reasons_told(reasons_to_run(results, jobs, titles), len(jobs))))
 

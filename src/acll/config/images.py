@@ -27,14 +27,14 @@ def decode_images(checkout: Path, configuration: Configuration) -> Iterator[tupl
     """
     root = checkout / data_root(configuration.data_root)
     channels = configuration.channels_by_task()
-    (checkout / _FOLDER).mkdir(parents=True, exist_ok=True)
+    reports = _folder_of_reports(checkout)
     for name in tasks_of_files(configuration):
         task = prepared_settings(configuration.tasks[name])
         if not (root / task.path).exists():
             continue
-        report = checkout / _FOLDER / f"{configuration.name}.{name}.faults.csv"
+        report = reports / f"{configuration.name}.{name}.faults.csv"
         # beside the reports: the folder of temporary files may be in memory
-        with tempfile.TemporaryDirectory(dir=checkout / _FOLDER) as folder:
+        with tempfile.TemporaryDirectory(dir=reports) as folder:
             train, test = Path(folder) / "train.safetensors", Path(folder) / "test.safetensors"
             processes = len(os.sched_getaffinity(0))
             try:
@@ -50,3 +50,14 @@ def decode_images(checkout: Path, configuration: Configuration) -> Iterator[tupl
             if kinds:
                 words = what.replace("_", " ")
                 yield f"warning: {name}: {words}: {kinds}; see {report}", False
+
+
+def _folder_of_reports(checkout: Path) -> Path:
+    """Return the folder of reports, or a temporary one where the checkout may only be read."""
+    folder = checkout / _FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="acll-check-"))

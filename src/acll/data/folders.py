@@ -33,7 +33,7 @@ def image_names(storage: Storage, path: Path, inner: str) -> list[str]:
     Raises DataError where there are none, or where a folder has another name than is meant.
     """
     names = storage.names()
-    folders = {name.split("/")[0] for name in names if "/" in name} | folders_in(path)
+    folders = folders_in(storage, "")
     if "train" not in folders:
         raise DataError(
             f"{path}: has no folder `train`{_elsewhere(names, folders, path)} "
@@ -90,18 +90,17 @@ def unused_files(storage: Storage, accounted_for: Iterable[str], inner: str) -> 
     return unused(storage, names, storage.hidden(), accounted_for, why)
 
 
-def folders_in_split(path: Path, split: str, images: list[str]) -> set[str]:
-    """Return the names of the folders in a split; in an archive, only of those with images."""
-    within = [name.split("/") for name in images if name.startswith(f"{split}/")]
-    return {parts[1] for parts in within if len(parts) > 2} | folders_in(path / split)
-
-
 def splits_in(names: list[str]) -> list[str]:
     """Return the splits that have an image, in the order of SPLITS."""
     present = {name.split("/")[0] for name in names}
     return [split for split in SPLITS if split in present]
 
 
-def folders_in(path: Path) -> set[str]:
-    """Return the names of the folders in a folder; none where it is an archive, or absent."""
-    return {inner.name for inner in path.iterdir() if inner.is_dir()} if path.is_dir() else set()
+def folders_in(storage: Storage, folder: str) -> set[str]:
+    """Return the names of the folders in a folder, also of those without a file.
+
+    folder: its name; empty: the topmost.
+    """
+    start = f"{folder}/" if folder else ""
+    inner = [name.removeprefix(start) for name in storage.folders() if name.startswith(start)]
+    return {name for name in inner if "/" not in name}

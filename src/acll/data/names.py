@@ -9,8 +9,13 @@ from collections.abc import Callable, Iterable
 _SPLIT_WORDS = {
     "train": {"train", "training", "trn", "learn", "learning"},
     "val": {"val", "valid", "validate", "validation", "dev", "development", "eval", "evaluation"},
-    "test": {"test", "testing", "tests", "tst"},
+    "test": {"test", "testing", "tests", "tst", "holdout"},
 }
+# what stands beside such a word and means nothing
+_FILLERS = {
+    "set", "data", "split", "images", "imgs", "img", "image", "folder", "dir", "v", "my", "new",
+    "final", "full", "small", "the",
+}  # fmt: skip
 # what they call the folders of `mask_folder`
 _PART_WORDS = {
     "images": {
@@ -83,9 +88,14 @@ def alike(names: Iterable[str], form: Callable[[str], str] = folded) -> list[lis
 
 def split_meant(folder: str) -> str | None:
     """Return the split that the name of a folder means, such as `val` for `Validation_set`."""
-    word, *more = _words(folder) or [""]
-    if more not in ([], ["set"], ["data"], ["split"], ["images"], ["imgs"]):
-        return None
+    meant = [_split_of(word) for word in _words(folder) if word not in _FILLERS]
+    return meant[0] if meant and None not in meant else None
+
+
+def _split_of(word: str) -> str | None:
+    """Return the split that a word means, such as `val` for `validset`."""
+    for filler in ("set", "data", "split"):
+        word = word.removesuffix(filler) or word
     return next((split for split, words in _SPLIT_WORDS.items() if word in words), None)
 
 

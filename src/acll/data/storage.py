@@ -52,6 +52,9 @@ class Storage(Protocol):
     def names(self) -> list[str]:
         """Return all names, sorted."""
 
+    def folders(self) -> list[str]:
+        """Return the names of all folders, sorted, also of those without a file."""
+
     def hidden(self) -> list[str]:
         """Return the names that begin with a dot, or lie in a folder that does, sorted."""
 
@@ -158,6 +161,10 @@ class Folder:
         """Return all names, sorted. Raises DataError."""
         return _lines([name for name in self._walked.files if _seen(name)], self.root)
 
+    def folders(self) -> list[str]:
+        """Return the names of all folders, sorted, also of those without a file."""
+        return sorted(filter(_seen, self._walked.folders))
+
     def hidden(self) -> list[str]:
         """Return the names that begin with a dot, or lie in a folder that does, sorted."""
         return sorted(filter(_hidden, self._walked.files))
@@ -224,11 +231,21 @@ class Archive:
     path: Path
     members: dict[str, tuple[str, int]]  # name → (name in the archive, bytes)
     opener: Callable[[], Callable[[str], bytes]]
+    with_entry: Iterable[str] = ()  # names of folders that have an entry of their own
     _open: tuple[int, Callable[[str], bytes]] | None = None
 
     def names(self) -> list[str]:
         """Return all names, sorted, without a single folder around everything."""
         return _lines([name for name in self._inner if _seen(name)], self.path)
+
+    def folders(self) -> list[str]:
+        """Return the names of all folders, sorted, also of those without a file."""
+        around = f"{self._around}/" if self._around else ""
+        inner = [name.removeprefix(around) for name in self.with_entry if name.startswith(around)]
+        parents = {
+            parent.as_posix() for name in self.names() for parent in PurePosixPath(name).parents
+        }
+        return sorted(filter(_seen, parents.union(inner)))
 
     def hidden(self) -> list[str]:
         """Return the names that begin with a dot, or lie in a folder that does, sorted."""
@@ -265,16 +282,22 @@ class Archive:
         return BytesIO(self._open[1](inner))
 
     @cached_property
-    def _inner(self) -> dict[str, str]:
-        """Return names without the single folder around everything → names of `members`."""
+    def _around(self) -> str | None:
+        """Return the single folder around everything, if there is one."""
         seen = [PurePosixPath(name).parts for name in self.members if _seen(name)]
         around = {parts[0] for parts in seen}
         if len(around) != 1 or any(len(parts) == 1 for parts in seen):
-            return {name: name for name in self.members}
+            return None
         (top,) = around
         # a folder `Train` is not around the data, but their only split, unless it holds the splits
         inside = {parts[1] for parts in seen} & set(SPLITS)
-        if top in SPLITS or (split_meant(top) and not inside):
+        return None if top in SPLITS or (split_meant(top) and not inside) else top
+
+    @cached_property
+    def _inner(self) -> dict[str, str]:
+        """Return names without the single folder around everything → names of `members`."""
+        top = self._around
+        if top is None:
             return {name: name for name in self.members}
         # what lies beside that folder is hidden, and is named to be counted
         beside = {f"../{name}": name for name in self.members if not name.startswith(f"{top}/")}
@@ -291,7 +314,9 @@ class Archive:
 
 def _zip(path: Path) -> Archive:
     with zipfile.ZipFile(path) as archive:
-        infos = [info for info in archive.infolist() if not info.is_dir()]
+        entries = archive.infolist()
+    infos = [info for info in entries if not info.is_dir()]
+    folders = [_clean(info.filename) for info in entries if info.is_dir()]
     if any(info.flag_bits & 1 for info in infos):
         raise DataError(f"{path}: is encrypted; unpack it, or pack it without a password")
     # the upper half of the attributes is the mode of the file where Unix has packed
@@ -315,7 +340,7 @@ def _zip(path: Path) -> Archive:
         lambda one, other: (one.CRC, one.file_size) == (other.CRC, other.file_size),
     )
     members = {name: (info.filename, info.file_size) for name, info in found.items()}
-    return Archive(path, members, opener)
+    return Archive(path, members, opener, folders)
 
 
 def _tar(path: Path) -> Archive:
@@ -348,7 +373,8 @@ def _tar(path: Path) -> Archive:
     first: dict[_Place, str] = {}  # a hard link is another name of one file
     for name, place in found.items():
         first.setdefault(place, name)
-    return Archive(path, {name: (first[place], place[1]) for name, place in found.items()}, opener)
+    files = {name: (first[place], place[1]) for name, place in found.items()}
+    return Archive(path, files, opener, [_clean(one.name) for one in members if one.isdir()])
 
 
 _Place = tuple[int, int]  # position and bytes of a member of a tar file
@@ -454,23 +480,32 @@ class Walk(NamedTuple):
 
     files: list[str]
     special: list[str]  # pipes, sockets and devices
+    folders: list[str]
 
 
-def walk(folder: Path, hidden: bool = False) -> Walk:
-    """Return the names of all that lies below a folder and is no folder.
+def walk(folder: Path, hidden: bool = False, unreadable: list[str] | None = None) -> Walk:
+    """Return the names of all that lies below a folder.
 
     Hidden files are named. hidden: those in hidden folders, too, except in folders that systems and
     programs make, in those that cannot be read and behind links. Links to folders are followed, but
     not to one that they lie in, and of the links that are found by way of a link one to each
-    folder, so that links in circles end. Raises OSError for a folder that cannot be read.
+    folder, so that links in circles end. unreadable: gets a line for each folder below that cannot
+    be read; without it, as for `folder` itself, OSError is raised.
     """
-    found = Walk([], [])
+    found = Walk([], [], [])
     # each with its name, the folders that it lies in, and what its links have led to; None: no link
     # has led to it
     folders: list[tuple[str, list[_Inode], set[_Inode] | None]] = [("", [_inode(folder)], None)]
     while folders:
         inner, above, linked = folders.pop()
-        for entry in _entries(folder, inner):
+        try:
+            entries = _entries(folder, inner)
+        except OSError as error:
+            if unreadable is None or not inner:
+                raise
+            unreadable.append(f"{folder / inner}: {error.strerror}")
+            continue
+        for entry in entries:
             name = f"{inner}{entry.name}"
             if not _is_folder(entry):
                 odd = not _is_file(entry) and special(folder / name) is not None
@@ -484,6 +519,7 @@ def walk(folder: Path, hidden: bool = False) -> Walk:
                         continue
                     by_link = set() if linked is None else linked
                     by_link.add(own)
+                found.folders.append(name)
                 folders.append((f"{name}/", [*above, own], by_link))
     return found
 

@@ -112,7 +112,13 @@ def build(
         # libraries warn of names of encoders, which the configuration has checked already
         warnings.simplefilter("ignore")
         torch.default_generator.manual_seed(seed)  # `torch.manual_seed` seeds those of GPUs, too
-        built = _built(network, kind, weights, classes)
+        try:
+            built = _built(network, kind, weights, classes)
+        except OSError as error:  # files of weights are read elsewhere
+            raise NetworkError(
+                f"its ImageNet weights cannot be fetched: {error}; run it once where there is a "
+                "network, which keeps them, or name a file of weights"
+            ) from None
     built.built_from = network
     return built
 
@@ -374,6 +380,15 @@ def _repeated(weight: Tensor, channels: int) -> Tensor:
     return weight[:, torch.arange(channels) % IMAGENET_CHANNELS] * (IMAGENET_CHANNELS / channels)
 
 
+# what would make weights worthless, by name and value
+_ODD_WEIGHTS: dict[str, Callable[[str, Tensor], bool]] = {
+    "values that are not finite": lambda name, value: not bool(torch.isfinite(value).all()),
+    "variances below 0": lambda name, value: (
+        name.endswith("running_var") and bool((value < 0).any())
+    ),
+}
+
+
 def _read(weights: str, ignore: str | None) -> dict[str, Tensor]:
     """Return the state dict of a file, in the library's own names, less the layer `ignore`.
 
@@ -383,9 +398,10 @@ def _read(weights: str, ignore: str | None) -> dict[str, Tensor]:
         state = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise NetworkError(f"{weights}: not a readable .safetensors file: {error}") from None
-    spoilt = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
-    if spoilt:
-        raise NetworkError(f"{weights}: {', '.join(spoilt[:3])}: values that are not finite")
+    for what, is_odd in _ODD_WEIGHTS.items():
+        odd = [name for name, value in state.items() if is_odd(name, value)]
+        if odd:
+            raise NetworkError(f"{weights}: {', '.join(odd[:3])}: {what}")
     return {
         name: value
         for name, value in state.items()
@@ -403,6 +419,11 @@ def _load(encoder: nn.Module, state: dict[str, Tensor], source: str) -> None:
         if name in expected and value.shape != expected[name].shape:
             raise NetworkError(
                 f"{source}: {name} has shape {list(value.shape)}, not {list(expected[name].shape)}"
+            )
+        if name in expected and value.is_floating_point() != expected[name].is_floating_point():
+            raise NetworkError(
+                f"{source}: {name} has the type {value.dtype}, not {expected[name].dtype}; "
+                "quantised weights cannot be trained"
             )
     missing = [
         name for name in expected if name not in state and not name.endswith("num_batches_tracked")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -114,6 +114,7 @@ _NOTHING = (
     "what the network gives for this image is not finite: its values are extreme, or "
     "the weights are no numbers"
 )
+_TOO_LARGE = "there is not enough memory for an image of its size"
 _IN_MEMORY = 2**28  # bytes of what is found in an image
 
 
@@ -330,10 +331,22 @@ def _segmented(
 
 
 def _or_error(make: Callable[[], _T]) -> _T | ImageError:
+    """Return what is made, or what is wrong with one image: others may do with less memory."""
     try:
         return make()
     except ImageError as error:
         return error
+    except MemoryError:
+        return ImageError(_TOO_LARGE)
+    except RuntimeError as error:
+        if not _is_want_of_memory(error):
+            raise
+        return ImageError(_TOO_LARGE)
+
+
+def _is_want_of_memory(error: RuntimeError) -> bool:
+    """Return whether PyTorch says that memory is full; on a CPU its words alone tell."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _segment(
@@ -403,9 +416,15 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     count = math.prod(shape) * dtype.itemsize
     if count <= _IN_MEMORY:
         return np.zeros(shape, dtype)
-    with TemporaryFile() as file:
-        os.posix_fallocate(file.fileno(), 0, count)  # a disk that is full says so now
-        return np.memmap(file, dtype, "r+", shape=shape)
+    try:
+        with TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, count)  # a disk that is full says so now
+            return np.memmap(file, dtype, "r+", shape=shape)
+    except OSError as error:
+        raise ImageError(
+            f"its mask needs {count:,} bytes of {gettempdir()}: {error.strerror}; the variable "
+            "TMPDIR names another folder"
+        ) from None
 
 
 def _labels(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -84,9 +84,16 @@ def _setting(root: Path, key: str) -> str:
 
 
 def _changed(root: Path, *paths: str) -> list[str]:
-    """Return which of some paths git does not know as they are."""
-    lines = _printed(root, "git", "status", "--porcelain", "--", *paths).splitlines()
-    return [line[3:] for line in lines]  # two letters and a space say what has happened to a file
+    """Return which of some paths git does not know as they are.
+
+    They are files that are there, even those that git is told to ignore, and folders.
+    """
+    status = ["git", "status", "--porcelain", "--untracked-files=all", "--", *paths]
+    # two letters and a space say what has happened to a file
+    changed = {line[3:] for line in _printed(root, *status).splitlines()}
+    known = set(_printed(root, "git", "ls-files", "-z", "--", *paths).split("\0"))
+    files = {path for path in paths if (root / path).is_file()}
+    return sorted(changed | (files - known))
 
 
 def _printed(root: Path, *command: str) -> str:
@@ -140,8 +147,12 @@ def record(root: Path, name: str) -> None:
 def push(root: Path, name: str) -> list[str]:
     """Push the results that DVC has recorded.
 
-    Return the files that git does not know yet as they are. Raises UserError.
+    DVC makes a remote folder that is not there; that is said. Return the files that git does not
+    know yet as they are. Raises UserError.
     """
+    gone = missing_folder(root)
+    if gone is not None:
+        print(f"the remote {gone} was not there and is made now; was it to be mounted?")
     _dvc(root, "push", f"run@{name}")
     return _changed(root, "dvc.lock", f"config/{name}.yaml", *DEPENDED_ON)
 

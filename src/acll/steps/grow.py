@@ -16,7 +16,7 @@ from acll.steps._run import run_step
 from acll.steps._setup import free_of, learner_of, packed_at
 from acll.steps.search import DenseTask, Found, search_dense
 from acll.training.checkpoint import Checkpoint
-from acll.training.loop import FitConfig, fit
+from acll.training.loop import FitConfig, TrainingError, fit
 
 
 def main(
@@ -36,29 +36,44 @@ def main(
     """Write the dense network of the width that the task needs, and the search of its ratio there.
 
     Where the network need not grow, what the search found is handed on, and the other files are
-    empty. One that was killed goes on at the width, and after the epoch or trial, that it was at.
+    empty. Where the training of a wider one diverges, the task stays at the width before. One that
+    was killed goes on at the width, and after the epoch or trial, that it was at.
     """
     state, _, header = load_state(dense)
     (learned,) = header["tasks"]
     name, width = learned["task"]["name"], learned["width"]
     found = Found(grown_trials, grown_choice, grown_held)
     missed = _missed(_capped(choice), free_of(params.search.node, parent, state, header))
-    if not missed or width == LARGEST_WIDTH:
+    content = content_key(key, dense, parent, trials, choice, train)
+
+    def hand_on() -> None:
         write_text(grown_trials, trials.read_text(encoding="utf-8"))
         write_text(grown_choice, choice.read_text(encoding="utf-8"))
         for path in (grown, grown_held):
             save_state(path, {}, {})
-    content = content_key(key, dense, parent, trials, choice, train)
+
+    def misses_at(width: float) -> bool:
+        own = f"{content} {width}"
+        task = _trained(params, width, parent, train, grown, own)
+        return _missed(search_dense(params.search, task, found, own).capped, task.free)
+
+    if not missed or width == LARGEST_WIDTH:
+        hand_on()
     known = _Widths(checkpoint_of(grown_trials), content)
     while missed and width < LARGEST_WIDTH:
         known.note(width)
         wider = min(LARGEST_WIDTH, width * params.grow)
         print(f"{name}: misses its goal within its cap at width {width:g}; it grows to {wider:g}")
+        try:
+            missed = wider in known.missed or misses_at(wider)
+        except TrainingError as error:
+            print(f"warning: {error}\n{name} stays at width {width:g}, where it misses its goal")
+            if width == learned["width"]:
+                hand_on()
+            else:  # what was made there may be gone since, where this job was killed
+                misses_at(width)
+            return
         width = wider
-        if width not in known.missed:
-            own = f"{content} {width}"
-            task = _trained(params, width, parent, train, grown, own)
-            missed = _missed(search_dense(params.search, task, found, own).capped, task.free)
     if missed:
         print(f"warning: {name}: misses its goal at the largest width, {LARGEST_WIDTH:g}, too")
 

@@ -9,7 +9,6 @@ from acll.data.errors import DataError
 from acll.data.faults import DataFault, some
 from acll.data.folders import (
     folders_in,
-    folders_in_split,
     image_names,
     layout,
     raw_files,
@@ -56,7 +55,8 @@ def _manifest(task: ImageFolder, root: Path) -> Manifest:
     ]
     classes = sorted(
         {label for split, label, _ in found if split == "train"}
-        | set(_class_folders(path, "train"))
+        # an empty folder is a mistake, which must not pass as a class that does not exist
+        | folders_in(storage, "train")
     )
     if len(classes) < 2:
         raise DataError(
@@ -107,18 +107,10 @@ def _manifest(task: ImageFolder, root: Path) -> Manifest:
 def _names(storage: Storage, path: Path) -> list[str]:
     """Return the images. Raises DataError where they are laid out as those of `mask_folder`."""
     names = image_names(storage, path, IMAGE_LAYOUT)
-    parts = sorted(folders_in_split(path, "train", names))
+    parts = sorted(folders_in(storage, "train"))
     if len(parts) == 2 and {part_meant(part) for part in parts} == {"images", "masks"}:
         raise DataError(
             f"{path}: not the layout of image_folder (expected: {layout(IMAGE_LAYOUT)}), but with "
             f"`{parts[0]}` and `{parts[1]}` nearly that of mask_folder"
         )
     return names
-
-
-def _class_folders(path: Path, split: str) -> set[str]:
-    """Return the folders of a split, those without an image, too.
-
-    An empty folder is a mistake, which must not pass as a class that does not exist.
-    """
-    return {name for name in folders_in(path / split) if not name.startswith(".")}

@@ -9,7 +9,7 @@ from pydantic import Field
 from acll.data.errors import DataError
 from acll.data.faults import DataFault
 from acll.data.folders import (
-    folders_in_split,
+    folders_in,
     image_names,
     layout,
     raw_files,
@@ -131,7 +131,7 @@ def _names(storage: Storage, path: Path) -> list[str]:
     """Return images and masks. Raises DataError where they are laid out otherwise."""
     names = image_names(storage, path, MASK_LAYOUT)
     for split in splits_in(names):
-        folders = folders_in_split(path, split, names)
+        folders = folders_in(storage, split)
         lacking = {"images", "masks"} - folders
         near = sorted(folder for folder in folders if part_meant(folder) in lacking)
         if near:

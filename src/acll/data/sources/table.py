@@ -101,6 +101,7 @@ def _manifest(task: Table, root: Path) -> Manifest:
     splits = {row["split"] for row in rows}
     warnings = [
         *_doubtful_columns(path, rows),
+        *_tables_beside(path),
         *unused(storage, *_beside(path, used), used, f"{path.name} does not name it"),
     ]
     return manifest_of_files(
@@ -216,6 +217,21 @@ def _doubtful_columns(path: Path, rows: list[Row]) -> list[DataFault]:
         )
         for column in rows[0]
         if folded(column).removesuffix("s") in _SETS
+    ]
+
+
+def _tables_beside(path: Path) -> list[DataFault]:
+    """Return a fault for each table beside this one that is called as a split."""
+    others = (file for file in sorted(path.parent.iterdir()) if file.name != path.name)
+    return [
+        DataFault(
+            "unused",
+            file.name,
+            f"a table beside {path.name}, which is not read; one table with a column `split` can "
+            "hold the rows of both",
+        )
+        for file in others
+        if file.suffix.lower() == path.suffix.lower() and split_meant(file.stem) is not None
     ]
 
 
