@@ -27,7 +27,7 @@ from acll.packing.ownership import (
     digest,
     free,
     kind_uses,
-    read_before,
+    reading_ranks,
     starting_state,
     task_state_dict,
     widened,
@@ -113,14 +113,14 @@ def test_earlier_tasks_stay_equal_bit_for_bit_however_a_network_grows(
         assert again.unread.keys() == packed.unread.keys()
         for own in packed.unread:
             assert states_equal(again.unread[own], packed.unread[own])
-        for name, mask in read_before(packed, "segmentation").items():
+        for name, rank in reading_ranks(packed, "segmentation").items():
             latest = [one for one in packed.tasks if kind_uses(one.kind, name)][-1:]
             expected = torch.zeros(packed.shared[name].shape, dtype=torch.bool)
             for record in latest:
                 corner = packed.corners(record.width)[name]
                 state = task_state_dict(packed, record.name)[name]
                 expected = corner.filled(expected, state != 0)
-            assert torch.equal(mask, expected)
+            assert torch.equal(rank > 0.5, expected)
         for earlier, task in enumerate(tasks[: stage + 1]):
             own = task[2].name
             state = task_state_dict(packed, own)

@@ -40,7 +40,7 @@ from acll.packing.ownership import (
     empty,
     free,
     raw_bytes,
-    read_before,
+    reading_ranks,
     starting_state,
     task_state_dict,
 )
@@ -738,18 +738,25 @@ def mixed_network():
     return learn(packed, build, tiny_task("classes", size=16, samples=4), 0.6)
 
 
-def test_what_was_read_before_is_what_the_latest_task_with_that_part_reads():
+def test_a_rank_has_a_half_for_the_latest_task_that_reads_it_and_a_quarter_for_the_one_before():
     packed = mixed_network()
     of_masks, of_classes = (task_state_dict(packed, task) for task in ("masks", "classes"))
-    read = read_before(packed, "segmentation")
-    assert read.keys() == packed.owner.keys()
-    for name, mask in read.items():
-        latest = of_masks if name.startswith("decoder.") else of_classes
-        assert torch.equal(mask, latest[name] != 0)
-    encoder = {name: mask for name, mask in read.items() if not name.startswith("decoder.")}
-    assert states_equal(read_before(packed, "classification"), encoder)
+    ranks = reading_ranks(packed, "segmentation")
+    assert ranks.keys() == packed.owner.keys()
+    for name, rank in ranks.items():
+        size = packed.shared[name].abs() * (packed.owner[name] > 0)
+        if name.startswith("decoder."):  # no task of classes has it
+            read, left = 0.5 * (of_masks[name] != 0), 0.5
+        else:
+            read = 0.5 * (of_classes[name] != 0) + 0.25 * (of_masks[name] != 0)
+            left = 0.25
+        assert torch.allclose(rank, read + left * size / size.max(), atol=1e-6)
+        assert torch.equal(rank > 0, packed.owner[name] > 0)
+        assert rank.max() <= 1
+    encoder = {name: rank for name, rank in ranks.items() if not name.startswith("decoder.")}
+    assert states_equal(reading_ranks(packed, "classification"), encoder)
     nothing = empty(packed.network, packed.shared, "packing", 0)
-    assert not any(bool(mask.any()) for mask in read_before(nothing, "segmentation").values())
+    assert not any(bool(rank.any()) for rank in reading_ranks(nothing, "segmentation").values())
 
 
 def first_shared(tensors):

@@ -33,7 +33,7 @@ class TrainFreeWeights(TrainingRule):
 
         With the criterion `learned` each weight has a score, and a share of them is read.
         """
-        from acll.packing.ownership import free, read_before
+        from acll.packing.ownership import free, reading_ranks
 
         (learner,) = learners
         masks = free(before.packed, learner.info.kind)
@@ -41,6 +41,6 @@ class TrainFreeWeights(TrainingRule):
             return Start(learner, start, masks)
         from acll.training.learned import Scored
 
-        scored, read = Scored(masks, self.reuse), read_before(before.packed, learner.info.kind)
-        own, first = scored.begin(learner, start, read, before.seed)
+        ranks = reading_ranks(before.packed, learner.info.kind)
+        own, first = Scored(masks, self.reuse).begin(learner, start, ranks, before.seed)
         return Start(own, first, masks)

@@ -26,6 +26,7 @@ _Texts = Annotated[tuple[str, ...], FailFast()]
 _Floats = Annotated[tuple[float, ...], FailFast()]
 Inputs = Mapping[str, Sequence[int]]  # channels that each layer reads, by its name
 MAX_TASKS = 255  # owners are bytes in memory
+_TASKS_THAT_RANK = 16  # so that a rank, and what sizes add to it, fit into the 24 bits of a float
 # heads of earlier tasks that are trained on with a new one: earlier.<number>.…, from 0 on
 EARLIER = "earlier."
 
@@ -202,23 +203,30 @@ def task_state_dict(packed: Packed, task: str) -> State:
     return state | packed.private[task]
 
 
-def read_before(packed: Packed, kind: Kind) -> State:
-    """Return boolean masks of the weights that the latest task reads.
+def reading_ranks(packed: Packed, kind: Kind) -> State:
+    """Return in what order a new task begins with earlier weights: the largest ranks first.
 
-    They are those in the parts that this kind of task uses. Where the latest task has no such part,
-    it is the latest one that has it.
+    A rank is in [0, 1], and 0 for a free weight. What the latest task reads counts 1/2, what the
+    one before it reads 1/4, and so on, over the _TASKS_THAT_RANK latest that have the tensor. What
+    is left to 1 is given by the size of a weight, against the largest of its tensor. So what was
+    read lately comes before all else, and of that, what more tasks have read.
     """
-    masks = {
-        name: torch.zeros(owner.shape, dtype=torch.bool)
+    ranks = {
+        name: torch.zeros(owner.shape)
         for name, owner in packed.owner.items()
         if kind_uses(kind, name)
     }
-    latest = {record.kind: record.name for record in packed.tasks}
-    for task in sorted(latest.values(), key=packed.position):  # the latest one comes last
-        for name, corner, read in _read_by(packed, task):
-            if name in masks:
-                masks[name] = corner.filled(torch.zeros_like(masks[name]), read)
-    return masks
+    left = dict.fromkeys(ranks, 1.0)
+    for record in reversed(packed.tasks):
+        for name, corner, read in _read_by(packed, record.name):
+            if name in ranks and left[name] > 2.0**-_TASKS_THAT_RANK:
+                left[name] /= 2
+                mask = corner.filled(torch.zeros_like(ranks[name]), read)
+                ranks[name] += left[name] * mask
+    for name, rank in ranks.items():
+        size = torch.where(packed.owner[name] == 0, 0.0, packed.shared[name].abs())
+        rank += left[name] * size / size.max().clamp(min=torch.finfo(size.dtype).tiny)
+    return ranks
 
 
 def _read_by(packed: Packed, task: str) -> Iterator[tuple[str, Corner, Tensor]]:

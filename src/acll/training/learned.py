@@ -25,10 +25,10 @@ from acll.training.loop import FitConfig, fit
 from acll.training.masking import (
     LargestScores,
     MaskedNetwork,
-    by_value,
     first_scores,
     masked_state,
     masks_of,
+    ranked_scores,
 )
 from acll.training.release import LAST_SHARE
 
@@ -76,20 +76,19 @@ class Scored:
         self,
         learner: TaskLearner,
         start: Mapping[str, Tensor],
-        read: Mapping[str, Tensor],
+        ranks: Mapping[str, Tensor],
         seed: int,
     ) -> tuple[TaskLearner, State]:
         """Return the learner of a training before the release, and the state it begins with.
 
-        start: of the task's network, on the CPU as `free`. read: masks of what the task before
-        reads, as of `read_before`. seed: of scores that are drawn.
+        start: of the task's network, on the CPU as `free`. ranks: of the weights of earlier tasks,
+        as of `reading_ranks`. seed: of scores that are drawn.
         """
         generator = torch.Generator().manual_seed(seed)
         scores = {}
-        for name, free in self.free.items():
-            weight = start[name]
-            drawn = first_scores(learner.network, name, weight, generator)
-            scores[name] = by_value(learner.network, name, weight, ~free, read[name], drawn)
+        for name in self.free:
+            drawn = first_scores(learner.network, name, start[name], generator)
+            scores[name] = ranked_scores(learner.network, name, start[name], ranks[name], drawn)
         own = self._learner(learner, trained_share(learner.network), scores)
         return own, cast(MaskedNetwork, own.network).start(start)
 

@@ -197,28 +197,19 @@ def first_scores(
     return drawn
 
 
-def by_value(
-    network: TaskNetwork,
-    name: str,
-    weight: Tensor,
-    earlier: Tensor,
-    read: Tensor,
-    scores: Tensor,
+def ranked_scores(
+    network: TaskNetwork, name: str, weight: Tensor, ranks: Tensor, scores: Tensor
 ) -> Tensor:
-    """Return the first scores of a tensor with those of earlier tasks' weights by their values.
+    """Return the first scores of a tensor with those of earlier tasks' weights by their ranks.
 
-    What the task before reads comes first: its weights are fit for each other. Of that and of the
-    rest, the largest come first. In magnitude, the scores of what is read are in the upper half of
-    those that can be drawn, the others in the lower half. earlier: a mask of what earlier tasks
-    own. read: one of what the task before reads. scores: the first ones of all weights; they stay
-    where a weight is free or 0, and where they are values already.
+    A rank of 1 is the largest score that can be drawn. ranks: in [0, 1], 0 for free weights.
+    scores: the first ones of all weights; they stay where a weight is free or 0, and where they are
+    values that the configuration names.
     """
-    known = earlier & (weight != 0)
-    if not bool(known.any()) or starts_from_weights(network, name):
+    if starts_from_weights(network, name):
         return scores
-    lower = 0.5 * weight / weight[known].abs().max()
-    ranked = torch.where(read, lower + 0.5 * weight.sign(), lower)
-    return torch.where(known, ranked * _bound(weight), scores)
+    known = (ranks > 0) & (weight != 0)
+    return torch.where(known, ranks * weight.sign() * _bound(weight), scores)
 
 
 def drawn_scores(weight: Tensor, generator: torch.Generator) -> Tensor:
