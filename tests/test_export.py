@@ -93,13 +93,12 @@ def with_silent_filters(network: nn.Module, images: torch.Tensor, share: float =
     return network.eval()
 
 
-# the largest ones take seconds each
-TRIED = [
-    pytest.param(
-        name, marks=pytest.mark.slow if name in ("vgg16_bn", "upernet", "densenet121") else []
-    )
-    for name in NETWORKS
-]
+# the largest ones take seconds each, and others are much like one that is tried
+SELDOM = (
+    "vgg16_bn", "densenet121", "resnext50_32x4d", "regnet_y_400mf", "unetplusplus", "manet",
+    "deeplabv3", "upernet",
+)  # fmt: skip
+TRIED = [pytest.param(name, marks=pytest.mark.slow if name in SELDOM else []) for name in NETWORKS]
 
 
 @pytest.mark.parametrize("name", TRIED)
@@ -506,7 +505,11 @@ def test_weights_for_which_an_onnx_file_has_no_room_are_refused(packed, tmp_path
 
 @pytest.mark.parametrize(
     ("suffix", "precision", "share"),
-    [(".onnx", "float16", 0.6), (".pt2", "float16", 0.6), (".onnx", "int8", 0.5)],
+    [
+        (".onnx", "int8", 0.5),
+        pytest.param(".onnx", "float16", 0.6, marks=pytest.mark.slow),
+        pytest.param(".pt2", "float16", 0.6, marks=pytest.mark.slow),
+    ],
 )
 def test_lower_precision_takes_less_room_and_says_what_it_costs(
     packed, tmp_path, suffix, precision, share

@@ -433,8 +433,8 @@ BEFORE_B = ("prepare b", "train small/m/seed0/a/b", "search small/m/seed0/a/b")
             "a/b",
             marks=pytest.mark.slow,
         ),
-        ("search.trials.TrialLog._write", 3, BEFORE_A, "a"),
-        ("steps.grow._Widths.write", 1, BEFORE_A, "a"),
+        pytest.param("search.trials.TrialLog._write", 3, BEFORE_A, "a", marks=pytest.mark.slow),
+        pytest.param("steps.grow._Widths.write", 1, BEFORE_A, "a", marks=pytest.mark.slow),
     ],
 )
 def test_a_growth_that_was_killed_goes_on_to_the_same_bytes(

@@ -493,6 +493,7 @@ def test_a_header_that_is_no_mapping_is_refused(tmp_path):
             packed_file.open_packed(tmp_path / "odd.safetensors")
 
 
+@pytest.mark.slow
 def test_no_mutation_of_a_file_passes_or_ends_in_anything_but_a_message(sound, tmp_path):
     content = np.frombuffer(sound.read_bytes(), np.uint8)
     generator, path = np.random.default_rng(0), tmp_path / "mutated.safetensors"

@@ -109,7 +109,10 @@ def test_lwf_without_strength_is_fine_tuning(second):
         assert states_equal(task_state_dict(plain, task), task_state_dict(same, task))
 
 
-@pytest.mark.parametrize(("first", "second"), [(A, B), (A, MASKS), (MASKS, A)])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(A, B), *(pytest.param(*both, marks=pytest.mark.slow) for both in [(A, MASKS), (MASKS, A)])],
+)
 def test_lwf_keeps_the_outputs_of_earlier_tasks_nearer_the_stronger_it_is(first, second):
     network = network_of(first, second)
     before, _ = finetuned(unlearned(network), first, network)

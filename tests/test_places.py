@@ -248,7 +248,10 @@ def remove_history(root: Path) -> None:
     shutil.rmtree(root / ".git")
 
 
-@pytest.mark.parametrize("harm", [damage_index, give_away, remove_history])
+@pytest.mark.parametrize(
+    "harm",
+    [damage_index, *(pytest.param(h, marks=pytest.mark.slow) for h in (give_away, remove_history))],
+)
 def test_where_git_fails_nothing_is_called_shared(repository, harm):
     assert has_remote(repository)
     assert push(repository, "small") == [".dvc/config"]

@@ -25,7 +25,10 @@ def labels(figure) -> list[str]:
     return [text.get_text() for text in figure.subfigs[1].axes[0].get_yticklabels()]
 
 
-@pytest.fixture(params=["pets", "streets", "bands", "many classes"])
+MANY = pytest.param("many classes", marks=pytest.mark.slow)
+
+
+@pytest.fixture(params=["pets", "streets", "bands", MANY])
 def made(request, tmp_path):
     if request.param == "pets":
         return prepare(PETS, pets(tmp_path))

@@ -277,7 +277,14 @@ def test_a_trial_that_holds_hands_over_what_release_and_retraining_come_to(relea
 
 @pytest.mark.parametrize(
     ("threshold", "writes"),
-    [(0.0, 1), (0.0, 3), (0.0, 4), (0.0, 7), (2.0, 4), (2.0, 5)],
+    [
+        (0.0, 1),
+        (2.0, 5),
+        *(
+            pytest.param(*values, marks=pytest.mark.slow)
+            for values in [(0.0, 3), (0.0, 4), (0.0, 7), (2.0, 4)]
+        ),
+    ],
 )
 def test_a_trial_that_is_killed_goes_on_to_the_same_result(tmp_path, threshold, writes):
     """One that holds, and one that ends after half of its validations."""
@@ -305,6 +312,7 @@ def test_a_trial_that_is_killed_goes_on_to_the_same_result(tmp_path, threshold, 
         assert states_equal(one[2], other[2])
 
 
+@pytest.mark.slow
 def test_a_path_that_is_killed_is_made_longer_after_that(tmp_path):
     shares = (0.02, 0.1, 0.006)
     _, run_trial = trials_of(learner(task=tiny_task("a", samples=16)), epochs=8)
