@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import acll
 from acll.cli.main import main
 from acll.config.checks import parse
+from acll.files import checkpoint_of, write_json
 from acll.networks.build import build
 from acll.networks.partition import partition
 from acll.networks.spec import BackboneNetwork, DecoderNetwork, at_width, body_kind
@@ -382,8 +383,11 @@ def test_a_network_grows_to_its_largest_width_and_says_so_where_that_is_too_narr
 @pytest.mark.slow
 @pytest.mark.parametrize("last", [0.25, 0.375])
 def test_a_task_stays_at_the_width_whose_wider_one_diverges(tmp_path, capsys, monkeypatch, last):
+    tried = []
+
     def diverge(learner, state, config, *others):
-        if learner.network.built_from.width > last:
+        tried.append(learner.network.built_from.width)
+        if tried[-1] > last:
             raise TrainingError("a", "the loss is", 1)
         return fit(learner, state, config, *others)
 
@@ -394,6 +398,20 @@ def test_a_task_stays_at_the_width_whose_wider_one_diverges(tmp_path, capsys, mo
     assert f"\na stays at width {last:g}, where it misses its goal\n" in said
     packed = packed_file.read_packed(tmp_path / NETWORK)
     assert [record.width for record in packed.tasks] == [last, last]
+    assert tried[: 2 if last > 0.25 else 1] == ([0.375, 0.5625] if last > 0.25 else [0.375])
+    # one that was killed at its very end: outputs are removed, notes are not
+    grow = jobs_of(growing(MISSED, grow=1.5))["grow small/m/seed0/a"]
+    before = [(tmp_path / path).read_bytes() for path in grow.all_outputs]
+    noted = {"key": "", "missed": [0.25, 0.375][: 1 + (last > 0.25)], "diverged": "it diverged"}
+    monkeypatch.setattr("acll.steps.grow.content_key", lambda *content: "")
+    for path in grow.all_outputs:
+        (tmp_path / path).unlink()
+        if path.endswith("grown_trials.csv"):
+            write_json(checkpoint_of(tmp_path / path), noted)
+    tried.clear()
+    call(grow, tmp_path)
+    assert tried == [0.375][: int(last > 0.25)]
+    assert [(tmp_path / path).read_bytes() for path in grow.all_outputs] == before
 
 
 def test_a_network_that_need_not_grow_is_that_of_a_method_which_never_does(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from acll.cli.main import main
 from acll.data.errors import DataError
 from acll.data.faults import DataFault, write_faults
-from acll.data.names import part_meant, split_meant
+from acll.data.names import part_meant, split_like, split_meant
 from acll.data.sources.table import Table
 from acll.data.storage import storage_of, walk
 from acll.errors import UserError, harmless, quoted
@@ -303,19 +303,20 @@ def test_images_and_their_masks_are_no_classes(masks):
 @pytest.mark.parametrize(
     "word",
     ["valley", "trainer", "testament", "contest", "images", "masks", "", "2017", "cat", "dataset",
-     "test_tube", "train_station"],
+     "test_tube", "train_station", "train_val", "test_val"],
 )  # fmt: skip
 def test_other_folders_mean_no_split(word):
     assert split_meant(word) is None
+    assert split_like(word) is None
 
 
 @pytest.mark.parametrize(
     ("folder", "split"),
     [("testset", "test"), ("valdata", "val"), ("val_v2", "val"), ("my_val", "val"),
-     ("holdout", "test"), ("Validation Set", "val"), ("trainset", "train")],
+     ("new test images", "test"), ("Validation Set", "val"), ("trainset", "train")],
 )  # fmt: skip
 def test_a_folder_means_a_split_whatever_stands_beside_the_word(folder, split):
-    assert split_meant(folder) == split
+    assert split_like(folder) == split
 
 
 @pytest.mark.parametrize("word", ["depth", "imagination", "train", "", "masquerade"])

@@ -759,6 +759,16 @@ def test_a_rank_has_a_half_for_the_latest_task_that_reads_it_and_a_quarter_for_t
     assert not any(bool(rank.any()) for rank in reading_ranks(nothing, "segmentation").values())
 
 
+def test_no_more_than_the_latest_tasks_rank(monkeypatch):
+    monkeypatch.setattr("acll.packing.ownership._LEAST", 0.5)
+    packed = mixed_network()
+    of_classes = task_state_dict(packed, "classes")
+    for name, rank in reading_ranks(packed, "classification").items():
+        size = packed.shared[name].abs() * (packed.owner[name] > 0)
+        expected = 0.5 * (of_classes[name] != 0) + 0.5 * size / size.max()
+        assert torch.allclose(rank, expected, atol=1e-6)
+
+
 def first_shared(tensors):
     return next(name for name in tensors if name.startswith("weights/"))
 

@@ -274,19 +274,28 @@ def ignore_configurations(root: Path) -> None:
     (root / ".git/info/exclude").write_text("config/\n")
 
 
-@pytest.mark.parametrize("hide", [show_no_untracked_files, ignore_configurations])
+def take_for_unchanged(root: Path) -> None:
+    commit(root)
+    path = root / "config/small.yaml"
+    subprocess.run(["git", "update-index", "--assume-unchanged", path], cwd=root, check=True)
+    path.write_text("name: other\n")
+
+
+@pytest.mark.parametrize(
+    "hide", [show_no_untracked_files, ignore_configurations, take_for_unchanged]
+)
 def test_what_git_is_told_not_to_show_is_not_called_shared(repository, hide):
     (repository / "config").mkdir()
     (repository / "config/small.yaml").write_text("name: small\n")
     hide(repository)
-    assert push(repository, "small") == [".dvc/config", "config/small.yaml"]
+    assert "config/small.yaml" in push(repository, "small")
 
 
 def test_a_remote_folder_that_is_not_there_is_said_to_be_made(repository, capsys):
     push(repository, "small")
-    assert "store was not there and is made now" in capsys.readouterr().out
+    assert "store is not there; DVC makes it now" in capsys.readouterr().out
     push(repository, "small")
-    assert "was not there" not in capsys.readouterr().out
+    assert "is not there" not in capsys.readouterr().out
 
 
 # --------------------------------------------------------------------------------------------------

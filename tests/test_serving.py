@@ -299,7 +299,11 @@ def no_memory_of_torch(*arguments):
     [
         ("acll.serving.model.prepared_image", no_memory, "not enough memory for an image"),
         ("acll.serving.model.prepared_image", no_memory_of_torch, "not enough memory for an image"),
-        ("acll.serving.model.os.posix_fallocate", no_room, "its mask needs 2,400 bytes of"),
+        (
+            "acll.serving.model.os.posix_fallocate",
+            no_room,
+            "needs 2,400 bytes of",
+        ),
     ],
 )
 def test_an_image_that_is_too_large_for_this_machine_costs_no_other(

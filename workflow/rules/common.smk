@@ -165,7 +165,9 @@ def gpus(wildcards) -> int:
     return int(Path("/dev/nvidia0").exists())
 
 
-RUN_BEGUN = threading.Event()
+# whether DVC has started this process, for the stage of this configuration
+IS_STAGE = os.environ.get(STAGE, "").endswith(f"run@{CONFIGURATION.name}")
+SETTLED = threading.Event()  # that this process runs jobs, or has said why not
 
 
 @functools.cache
@@ -173,17 +175,16 @@ def refuse_other_settings():
     """End this process where Snakemake is set to something that would make results wrong."""
     if not workflow.is_main_process:  # jobs have settings of their own
         return
+    SETTLED.set()
     mark = os.environ.get(MARK)
     is_run = workflow.execution_settings is not None and not workflow.dryrun
-    if not is_run and (mark is not None or STAGE in os.environ):
+    if not is_run and (mark is not None or IS_STAGE):
         sys.exit(f"error: {NO_RUN}")  # of an exception Snakemake would show where it was raised
     odd = odd_settings(workflow) if workflow.execution_settings is not None else ""
     if odd:
         sys.exit(f"error: {odd}")
     if mark is not None:
         Path(mark).touch()
-    if is_run:
-        RUN_BEGUN.set()
 
 
 @atexit.register
@@ -192,8 +193,9 @@ def refuse_a_stage_that_does_not_run():
 
     DVC would record the results that are there as those of the present configuration.
     """
-    if STAGE in os.environ and workflow.is_main_process and not RUN_BEGUN.is_set():
-        print(f"error: {NO_RUN}", file=sys.stderr, flush=True)
+    if IS_STAGE and workflow.is_main_process and not SETTLED.is_set():
+        said = f"error: nothing was run; where no other error stands above: {NO_RUN}"
+        print(said, file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(1)  # the only way to another exit code at this point
 

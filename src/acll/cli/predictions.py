@@ -63,9 +63,10 @@ def files_of(images: Sequence[str], bad: list[str]) -> dict[Path, Path]:
         if not inside and any(name.endswith(_MADE) for name in names_below):
             raise UserError(f"{path}: holds no image but those that `acll predict` has written")
         if not inside:
+            unread = "".join(f"\n{line}" for line in bad)
             raise UserError(
                 f"{path}: there is no image in this folder, whose name would end with "
-                f"{', '.join(sorted(IMAGE_SUFFIXES))}"
+                f"{', '.join(sorted(IMAGE_SUFFIXES))}{unread}"
             )
         for file in inside:
             found.setdefault(file, Path(file.name) if file == path else file.relative_to(path))

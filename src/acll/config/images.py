@@ -1,5 +1,6 @@
 """Whether all images and masks of a configuration can be used, before anything is run."""
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -26,8 +27,14 @@ def decode_images(checkout: Path, configuration: Configuration) -> Iterator[tupl
     `acll check` says whether they were prepared before.
     """
     root = checkout / data_root(configuration.data_root)
-    channels = configuration.channels_by_task()
     reports = _folder_of_reports(checkout)
+    yield from _decoded(reports, root, configuration)
+    with contextlib.suppress(OSError):
+        reports.rmdir()  # nothing has to be reported
+
+
+def _decoded(reports: Path, root: Path, configuration: Configuration) -> Iterator[tuple[str, bool]]:
+    channels = configuration.channels_by_task()
     for name in tasks_of_files(configuration):
         task = prepared_settings(configuration.tasks[name])
         if not (root / task.path).exists():

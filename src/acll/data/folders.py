@@ -7,7 +7,7 @@ from acll.data.errors import DataError
 from acll.data.faults import DataFault, some
 from acll.data.image_files import may_be_image, unused
 from acll.data.images import IMAGE_SUFFIXES
-from acll.data.names import split_meant
+from acll.data.names import split_like, split_meant
 from acll.data.storage import SPLITS, Storage, is_compressed, storage_of
 
 
@@ -58,10 +58,10 @@ def image_names(storage: Storage, path: Path, inner: str) -> list[str]:
         )
     with_files = {name.split("/")[0] for name in names if "/" in name and may_be_image(name)}
     for folder in sorted(with_files - set(SPLITS)):
-        if split_meant(folder) in set(SPLITS) - folders:
+        if split_like(folder) in set(SPLITS) - folders:
             raise DataError(
                 f"{path}: has a folder `{folder}`, which is not read; did you mean "
-                f"`{split_meant(folder)}`? (expected: {layout(inner)})"
+                f"`{split_like(folder)}`? (expected: {layout(inner)})"
             )
     return images
 
@@ -74,7 +74,7 @@ def _elsewhere(names: list[str], folders: set[str], path: Path) -> str:
         if path.is_dir():
             return f", but `{inner}/train`; end the `path` of the task with `/{inner}`"
         return f", but `{inner}/train`; pack what is in `{inner}`, and nothing else"
-    meant = sorted(folder for folder in folders if split_meant(folder) == "train")
+    meant = sorted(folder for folder in folders if split_like(folder) == "train")
     if meant:
         return f", but `{meant[0]}`; did you mean `train`?"
     if any("\\" in name for name in names):

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 _SPLIT_WORDS = {
     "train": {"train", "training", "trn", "learn", "learning"},
     "val": {"val", "valid", "validate", "validation", "dev", "development", "eval", "evaluation"},
-    "test": {"test", "testing", "tests", "tst", "holdout"},
+    "test": {"test", "testing", "tests", "tst"},
 }
+_SPLIT_OF = {word: split for split, words in _SPLIT_WORDS.items() for word in words}
 # what stands beside such a word and means nothing
 _FILLERS = {
     "set", "data", "split", "images", "imgs", "img", "image", "folder", "dir", "v", "my", "new",
@@ -88,15 +89,25 @@ def alike(names: Iterable[str], form: Callable[[str], str] = folded) -> list[lis
 
 def split_meant(folder: str) -> str | None:
     """Return the split that the name of a folder means, such as `val` for `Validation_set`."""
-    meant = [_split_of(word) for word in _words(folder) if word not in _FILLERS]
-    return meant[0] if meant and None not in meant else None
+    word, *more = _words(folder) or [""]
+    if more not in ([], ["set"], ["data"], ["split"], ["images"], ["imgs"]):
+        return None
+    return _SPLIT_OF.get(word)
 
 
-def _split_of(word: str) -> str | None:
+def split_like(folder: str) -> str | None:
+    """Return the split that a folder beside the splits may mean, such as `test` for `my_testset`.
+
+    More is taken for one than by `split_meant`: what stands there is not read.
+    """
+    meant = {_like_split(word) for word in _words(folder) if word not in _FILLERS}
+    return meant.pop() if len(meant) == 1 else None
+
+
+def _like_split(word: str) -> str | None:
     """Return the split that a word means, such as `val` for `validset`."""
-    for filler in ("set", "data", "split"):
-        word = word.removesuffix(filler) or word
-    return next((split for split, words in _SPLIT_WORDS.items() if word in words), None)
+    bare = (word.removesuffix(filler) for filler in ("", "set", "data", "split"))
+    return next((_SPLIT_OF[one] for one in bare if one in _SPLIT_OF), None)
 
 
 def is_split_column(name: str) -> bool:

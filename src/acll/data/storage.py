@@ -240,12 +240,20 @@ class Archive:
 
     def folders(self) -> list[str]:
         """Return the names of all folders, sorted, also of those without a file."""
+        return self._folders
+
+    @cached_property
+    def _folders(self) -> list[str]:
         around = f"{self._around}/" if self._around else ""
-        inner = [name.removeprefix(around) for name in self.with_entry if name.startswith(around)]
-        parents = {
-            parent.as_posix() for name in self.names() for parent in PurePosixPath(name).parents
+        with_entry = {
+            name.removeprefix(around) for name in self.with_entry if name.startswith(around)
         }
-        return sorted(filter(_seen, parents.union(inner)))
+        found: set[str] = set()
+        rest = with_entry | {name.rpartition("/")[0] for name in self._inner}
+        while rest:  # up to the topmost
+            found |= rest
+            rest = {name.rpartition("/")[0] for name in rest} - found
+        return sorted(name for name in found - {"", "."} if _seen(name))
 
     def hidden(self) -> list[str]:
         """Return the names that begin with a dot, or lie in a folder that does, sorted."""

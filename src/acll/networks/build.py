@@ -116,8 +116,8 @@ def build(
             built = _built(network, kind, weights, classes)
         except OSError as error:  # files of weights are read elsewhere
             raise NetworkError(
-                f"its ImageNet weights cannot be fetched: {error}; run it once where there is a "
-                "network, which keeps them, or name a file of weights"
+                f"its ImageNet weights cannot be fetched: {error}; build it once with an internet "
+                "connection, which keeps them on this machine, or name a file of weights"
             ) from None
     built.built_from = network
     return built
@@ -420,10 +420,12 @@ def _load(encoder: nn.Module, state: dict[str, Tensor], source: str) -> None:
             raise NetworkError(
                 f"{source}: {name} has shape {list(value.shape)}, not {list(expected[name].shape)}"
             )
-        if name in expected and value.is_floating_point() != expected[name].is_floating_point():
+        # counters are often saved as floating-point numbers, which is no harm
+        wanted = expected.get(name, value)
+        if wanted.is_floating_point() and not value.is_floating_point():
             raise NetworkError(
-                f"{source}: {name} has the type {value.dtype}, not {expected[name].dtype}; "
-                "quantised weights cannot be trained"
+                f"{source}: {name} has the type {value.dtype}, not {wanted.dtype}; quantised "
+                "weights cannot be trained"
             )
     missing = [
         name for name in expected if name not in state and not name.endswith("num_batches_tracked")

@@ -27,6 +27,7 @@ _Floats = Annotated[tuple[float, ...], FailFast()]
 Inputs = Mapping[str, Sequence[int]]  # channels that each layer reads, by its name
 MAX_TASKS = 255  # owners are bytes in memory
 _TASKS_THAT_RANK = 16  # so that a rank, and what sizes add to it, fit into the 24 bits of a float
+_LEAST = 2.0**-_TASKS_THAT_RANK
 # heads of earlier tasks that are trained on with a new one: earlier.<number>.…, from 0 on
 EARLIER = "earlier."
 
@@ -208,8 +209,9 @@ def reading_ranks(packed: Packed, kind: Kind) -> State:
 
     A rank is in [0, 1], and 0 for a free weight. What the latest task reads counts 1/2, what the
     one before it reads 1/4, and so on, over the _TASKS_THAT_RANK latest that have the tensor. What
-    is left to 1 is given by the size of a weight, against the largest of its tensor. So what was
-    read lately comes before all else, and of that, what more tasks have read.
+    is left to 1 is given by the size of a weight, against the largest of its tensor. So weights
+    that the latest task reads come before all others; among these and among the others, those that
+    the task before it reads come first; and so on. The larger comes first where all that is equal.
     """
     ranks = {
         name: torch.zeros(owner.shape)
@@ -218,8 +220,10 @@ def reading_ranks(packed: Packed, kind: Kind) -> State:
     }
     left = dict.fromkeys(ranks, 1.0)
     for record in reversed(packed.tasks):
+        if max(left.values(), default=_LEAST) == _LEAST:
+            break
         for name, corner, read in _read_by(packed, record.name):
-            if name in ranks and left[name] > 2.0**-_TASKS_THAT_RANK:
+            if name in ranks and left[name] > _LEAST:
                 left[name] /= 2
                 mask = corner.filled(torch.zeros_like(ranks[name]), read)
                 ranks[name] += left[name] * mask

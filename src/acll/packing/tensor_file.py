@@ -133,11 +133,10 @@ def open_tensors(path: Path) -> TensorFile:
             )
     except PackingError:
         raise
-    except _DAMAGED:
-        raise PackingError(
-            f"{path}: not a file of acll, or damaged; a run leaves its networks in "
-            "results/<configuration>/networks"
-        ) from None
+    except _DAMAGED as error:
+        # words of the library would help nobody; those of the system tell what has failed
+        cause = f": {error}" if isinstance(error, OSError) else ""
+        raise PackingError(f"{path}: not a file of acll, or damaged{cause}") from None
     return TensorFile(path, header, file, at_opening)
 
 

@@ -422,8 +422,8 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
             return np.memmap(file, dtype, "r+", shape=shape)
     except OSError as error:
         raise ImageError(
-            f"its mask needs {count:,} bytes of {gettempdir()}: {error.strerror}; the variable "
-            "TMPDIR names another folder"
+            f"what is found in it needs {count:,} bytes of {gettempdir()}: {error.strerror}; the "
+            "variable TMPDIR names another folder"
         ) from None
 
 

@@ -84,16 +84,24 @@ def _setting(root: Path, key: str) -> str:
 
 
 def _changed(root: Path, *paths: str) -> list[str]:
-    """Return which of some paths git does not know as they are.
+    """Return which files git does not know as they are.
 
-    They are files that are there, even those that git is told to ignore, and folders.
+    paths: files, which are compared by content, whatever git is told to ignore or to take for
+    unchanged; and folders, of which files that git ignores are left out.
     """
     status = ["git", "status", "--porcelain", "--untracked-files=all", "--", *paths]
     # two letters and a space say what has happened to a file
     changed = {line[3:] for line in _printed(root, *status).splitlines()}
-    known = set(_printed(root, "git", "ls-files", "-z", "--", *paths).split("\0"))
-    files = {path for path in paths if (root / path).is_file()}
-    return sorted(changed | (files - known))
+    files = [path for path in paths if (root / path).is_file()]
+    if not files:
+        return sorted(changed)
+    known = {}
+    for line in _printed(root, "git", "ls-files", "--stage", "-z", "--", *files).split("\0")[:-1]:
+        about, _, path = line.partition("\t")  # mode, hash and stage
+        known[path] = about.split()[1]
+    hashes = _printed(root, "git", "hash-object", "--", *files).split()
+    changed |= {path for path, own in zip(files, hashes, strict=True) if known.get(path) != own}
+    return sorted(changed)
 
 
 def _printed(root: Path, *command: str) -> str:
@@ -152,7 +160,7 @@ def push(root: Path, name: str) -> list[str]:
     """
     gone = missing_folder(root)
     if gone is not None:
-        print(f"the remote {gone} was not there and is made now; was it to be mounted?")
+        print(f"the remote {gone} is not there; DVC makes it now (was it to be mounted?)")
     _dvc(root, "push", f"run@{name}")
     return _changed(root, "dvc.lock", f"config/{name}.yaml", *DEPENDED_ON)
 

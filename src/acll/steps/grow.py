@@ -1,6 +1,7 @@
 """Make the network wider where a task misses its goal within its cap, and learn the task anew."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -45,37 +46,54 @@ def main(
     found = Found(grown_trials, grown_choice, grown_held)
     missed = _missed(_capped(choice), free_of(params.search.node, parent, state, header))
     content = content_key(key, dense, parent, trials, choice, train)
-
-    def hand_on() -> None:
-        write_text(grown_trials, trials.read_text(encoding="utf-8"))
-        write_text(grown_choice, choice.read_text(encoding="utf-8"))
-        for path in (grown, grown_held):
-            save_state(path, {}, {})
+    known = _Widths(checkpoint_of(grown_trials), content)
 
     def misses_at(width: float) -> bool:
         own = f"{content} {width}"
         task = _trained(params, width, parent, train, grown, own)
         return _missed(search_dense(params.search, task, found, own).capped, task.free)
 
-    if not missed or width == LARGEST_WIDTH:
-        hand_on()
-    known = _Widths(checkpoint_of(grown_trials), content)
+    if missed:
+        width, missed = _grow(name, width, params.grow, known, misses_at)
+    if known.diverged:
+        print(f"warning: {known.diverged}")
+        print(f"{name} stays at width {width:g}, where it misses its goal")
+    elif missed:
+        print(f"warning: {name}: misses its goal at the largest width, {LARGEST_WIDTH:g}, too")
+    made = (grown, grown_trials, grown_choice, grown_held)
+    if width == learned["width"]:
+        write_text(grown_trials, trials.read_text(encoding="utf-8"))
+        write_text(grown_choice, choice.read_text(encoding="utf-8"))
+        for path in (grown, grown_held):
+            save_state(path, {}, {})
+    elif not all(path.exists() for path in made):
+        # the job was killed after a wider network had diverged, and what it had made was removed
+        misses_at(width)
+
+
+def _grow(
+    name: str, width: float, factor: float, known: "_Widths", misses_at: Callable[[float], bool]
+) -> tuple[float, bool]:
+    """Widen the network of a task that misses its goal, until it meets it, or diverges.
+
+    factor: of each step. misses_at: learns the task at a width, and returns whether it misses its
+    goal there, too. Return the width that the task stays at, and whether it misses its goal there.
+    """
+    missed = True
     while missed and width < LARGEST_WIDTH:
         known.note(width)
-        wider = min(LARGEST_WIDTH, width * params.grow)
+        wider = min(LARGEST_WIDTH, width * factor)
         print(f"{name}: misses its goal within its cap at width {width:g}; it grows to {wider:g}")
-        try:
-            missed = wider in known.missed or misses_at(wider)
-        except TrainingError as error:
-            print(f"warning: {error}\n{name} stays at width {width:g}, where it misses its goal")
-            if width == learned["width"]:
-                hand_on()
-            else:  # what was made there may be gone since, where this job was killed
-                misses_at(width)
-            return
+        if wider not in known.missed:
+            if known.diverged:
+                return width, True
+            try:
+                missed = misses_at(wider)
+            except TrainingError as error:
+                known.note_divergence(str(error))
+                return width, True
         width = wider
-    if missed:
-        print(f"warning: {name}: misses its goal at the largest width, {LARGEST_WIDTH:g}, too")
+    return width, missed
 
 
 def _capped(choice: Path) -> bool:
@@ -120,15 +138,20 @@ def _trained(
 
 
 class _Widths:
-    """The widths at which the task missed its goal, in a file."""
+    """The widths at which the task missed its goal, in a file, and whether a wider one diverged.
+
+    diverged: what was said of the next width; empty where nothing was.
+    """
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.key = path, key
         self.missed: list[float] = []
+        self.diverged = ""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["key"] == key:
                 self.missed = [float(width) for width in content["missed"]]
+                self.diverged = str(content["diverged"])
         except (OSError, ValueError, KeyError, TypeError):
             pass  # none yet, or of another job
 
@@ -138,9 +161,15 @@ class _Widths:
             self.missed.append(width)
             self.write()
 
+    def note_divergence(self, said: str) -> None:
+        """Note what was said when the training of the next width diverged."""
+        self.diverged = said
+        self.write()
+
     def write(self) -> None:
         """Write the file."""
-        write_json(self.path, {"key": self.key, "missed": self.missed})
+        content = {"key": self.key, "missed": self.missed, "diverged": self.diverged}
+        write_json(self.path, content)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def _manifest(task: ImageFolder, root: Path) -> Manifest:
     ]
     classes = sorted(
         {label for split, label, _ in found if split == "train"}
-        # an empty folder is a mistake, which must not pass as a class that does not exist
+        # a folder without an image is a mistake, which must not pass as a class that does not exist
         | folders_in(storage, "train")
     )
     if len(classes) < 2:

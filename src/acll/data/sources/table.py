@@ -222,16 +222,20 @@ def _doubtful_columns(path: Path, rows: list[Row]) -> list[DataFault]:
 
 def _tables_beside(path: Path) -> list[DataFault]:
     """Return a fault for each table beside this one that is called as a split."""
-    others = (file for file in sorted(path.parent.iterdir()) if file.name != path.name)
+    others = (
+        file
+        for file in sorted(path.parent.iterdir())
+        if file.name != path.name and not file.name.startswith(".")
+    )
     return [
         DataFault(
             "unused",
             file.name,
-            f"a table beside {path.name}, which is not read; one table with a column `split` can "
-            "hold the rows of both",
+            f"a table beside {path.name}, which is not read; a column `split` lets one table hold "
+            "the rows of all splits",
         )
         for file in others
-        if file.suffix.lower() == path.suffix.lower() and split_meant(file.stem) is not None
+        if file.suffix.lower() in (".csv", ".parquet") and split_meant(file.stem) is not None
     ]
 
 
