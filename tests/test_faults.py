@@ -9,6 +9,7 @@ import contextlib
 import copy
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -165,7 +166,8 @@ def test_a_run_that_was_disturbed_goes_on_to_the_same_bytes(undisturbed, place, 
         text, _ = run.communicate(timeout=600)
         assert run.returncode != 0, text
         assert "Traceback" not in text, text
-        assert f"the disk of {place} has 0." in text, text
+        # how much is free depends on what the failed job has removed
+        assert re.search(rf"the disk of {re.escape(str(place))} has [0-9.]+ MB free", text), text
         (place / "ballast").unlink()
         assert not jobs_in(again := clone.make("run", "small")) & set(ended(text)), text + again
     else:
