@@ -36,9 +36,15 @@ ifdef DATA
 export ACLL_DATA_ROOT := $(value DATA)
 endif
 
-.PHONY: help install run report prove plan check download verify accept repair share pull \
+TARGETS := help install run report prove plan check download verify accept repair share pull \
     leftovers prune-results test test-slow test-faults fuzz lint format docs site registry \
     wheel lock clean
+STRANGE := $(firstword $(filter-out $(TARGETS) .git .venv/installed,$(MAKECMDGOALS)))
+ifneq ($(STRANGE),)
+$(error $(STRANGE): there is no such target, see `make help`; a configuration is named by \
+CONFIG=<name>)
+endif
+.PHONY: $(TARGETS)
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \

@@ -1000,7 +1000,7 @@ def test_images_of_one_name_in_two_folders_do_not_overwrite_each_others_masks(
             ["predict", "two", "images", "--task", "streets", "--out", "two"],
             "two.safetensors: is a file; --out names",
         ),
-        (["inspect", "images"], "images: cannot be read: Is a directory"),
+        (["inspect", "images"], "images: is a folder, not a file of acll"),
         (["export", "two", "two", "--task", "digits"], "is the network that is read"),
         (["export", "two", "images/0.png/x.onnx", "--task", "digits"], "images/0.png: "),
         (

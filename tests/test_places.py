@@ -126,6 +126,14 @@ def test_variables_of_other_names_are_refused_with_the_right_one(tmp_path, given
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("goals", [["run", "mine"], ["check", "config/mine.yaml"], ["rnu"]])
+def test_what_is_no_target_is_refused_before_anything_is_done(tmp_path, goals):
+    ended = make(makefile(tmp_path), "--dry-run", *goals)
+    assert ended.returncode
+    assert f"{goals[-1]}: there is no such target, see `make help`; a config" in ended.stderr
+    assert not ended.stdout
+
+
 def test_variables_of_the_right_names_are_taken(tmp_path):
     given = ["CONFIG=mine", "DATA=/a b=c", "V=1", "WHAT=tables"]
     ended = make(makefile(tmp_path), "--dry-run", "check", *given)

@@ -207,7 +207,7 @@ def acquire_run_lock():
     try:
         RUN_LOCK.enter_context(held(Path.cwd()))
     except UserError as error:
-        raise WorkflowError(str(error)) from None
+        sys.exit(f"error: {error}")  # of an exception Snakemake would show where it was raised
 
 
 def start_step_server():

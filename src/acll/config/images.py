@@ -23,8 +23,7 @@ def tasks_of_files(configuration: Configuration) -> list[str]:
 def decode_images(checkout: Path, configuration: Configuration) -> Iterator[tuple[str, bool]]:
     """Prepare each task of files as a run would, and throw away what comes out.
 
-    Yield lines, each with whether it is a fault. Tasks whose raw data are not here are left out:
-    `acll check` says whether they were prepared before.
+    Yield lines, each with whether it is a fault.
     """
     root = checkout / data_root(configuration.data_root)
     reports = _folder_of_reports(checkout)
@@ -38,6 +37,7 @@ def _decoded(reports: Path, root: Path, configuration: Configuration) -> Iterato
     for name in tasks_of_files(configuration):
         task = prepared_settings(configuration.tasks[name])
         if not (root / task.path).exists():
+            yield f"{name}: {root / task.path}: not here, so its images cannot be decoded", True
             continue
         report = reports / f"{configuration.name}.{name}.faults.csv"
         # beside the reports: the folder of temporary files may be in memory

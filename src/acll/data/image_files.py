@@ -1,10 +1,11 @@
 """Samples that are files: each in an image, for segmentation with a mask beside it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 
 from acll.data.faults import DataFault
-from acll.data.images import IMAGE_SUFFIXES, Pixels
+from acll.data.images import IMAGE_SUFFIXES, Pixels, UnreadableError
 from acll.data.manifest import FileNotes, Manifest, Sample
 from acll.data.reading import Opener
 from acll.data.storage import Storage
@@ -34,8 +35,11 @@ def manifest_of_files(
     images, masks = Opener(storage), Opener(storage)
 
     def read(sample: Sample) -> tuple[Pixels, Pixels | None]:
-        mask = None if sample.mask is None else masks.open(sample.mask).indices(sample.box)
-        return images.open(sample.image).pixels(sample.box), mask
+        pixels, mask = images.open(sample.image).pixels(sample.box), None
+        if sample.mask is not None:
+            with _naming_mask(sample.mask):
+                mask = masks.open(sample.mask).indices(sample.box)
+        return pixels, mask
 
     def size(sample: Sample) -> Sequence[tuple[int, int]]:
         of_image = images.open(sample.image).size
@@ -51,6 +55,18 @@ def manifest_of_files(
     return Manifest(
         kind, classes, splits, samples, read, size, list(faults), list(warnings), notes=notes
     )
+
+
+@contextmanager
+def _naming_mask(name: str) -> Iterator[None]:
+    """Say of which mask it is that something is wrong: faults name the image of a sample."""
+    try:
+        yield
+    except UnreadableError as error:
+        raise UnreadableError(f"its mask {name}: {error}") from None
+    except OSError as error:
+        words = f"its mask {name}: cannot be read: {error.strerror or error}"
+        raise UnreadableError(words) from None
 
 
 def may_be_image(name: str) -> bool:

@@ -415,8 +415,9 @@ def _refuse_small(
     for split in SPLITS:
         if len(splits[split]) < 2:
             raise DataError(
-                f"{name}: the split {split} has {len(splits[split])} samples; more images, or "
-                "another share, are needed"
+                f"{name}: the split {split} needs two images at least, and has "
+                f"{len(splits[split])}; where it has no folder of its own, it is a share of train "
+                f"(`{'test_share' if split == 'test' else 'validation_share'}`)"
             )
     lacking = [label for label, count in zip(manifest.classes, trained) if not count]
     if lacking and manifest.kind == "classification":

@@ -111,6 +111,10 @@ def open_tensors(path: Path) -> TensorFile:
 
     Raises PackingError.
     """
+    if path.is_dir():
+        inside = sorted(file.name for file in path.glob("*.safetensors"))
+        hint = f"; name a file in it, such as {inside[0]}" if inside else ""
+        raise PackingError(f"{path}: is a folder, not a file of acll{hint}")
     try:
         # the library would not say why a file cannot be read
         refuse_special(path)
