@@ -111,10 +111,6 @@ def open_tensors(path: Path) -> TensorFile:
 
     Raises PackingError.
     """
-    if path.is_dir():
-        inside = sorted(file.name for file in path.glob("*.safetensors"))
-        hint = f"; name a file in it, such as {inside[0]}" if inside else ""
-        raise PackingError(f"{path}: is a folder, not a file of acll{hint}")
     try:
         # the library would not say why a file cannot be read
         refuse_special(path)
@@ -122,6 +118,10 @@ def open_tensors(path: Path) -> TensorFile:
             at_opening = os.fstat(readable.fileno())
     except FileNotFoundError:
         raise PackingError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        inside = sorted(file.name for file in path.glob("*.safetensors"))
+        hint = f"; name a file in it, such as {inside[0]}" if inside else ""
+        raise PackingError(f"{path}: is a folder, not a file of acll{hint}") from None
     except OSError as error:
         raise PackingError(f"{path}: cannot be read: {error.strerror}") from None
     try:
