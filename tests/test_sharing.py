@@ -207,7 +207,7 @@ def test_before_anything_has_run_verify_says_what_brings_results(origin, tmp_pat
     own = origin.clone(tmp_path / "clone")
     text = own.make("verify", "small", fails=True)
     assert (
-        "results/small: nothing is there; `make pull CONFIG=small` or "
+        f"results/small: nothing is there; `make pull CONFIG=small DATA={own.data}` or "
         f"`make run CONFIG=small DATA={own.data}` brings it"
     ) in text
 
@@ -222,7 +222,7 @@ def test_looking_at_tables_alone_costs_no_file_whatever_comes_next(origin, tmp_p
     text = own.make("pull", "small", "WHAT=tables")
     looked_at = own.folder / "results/small-tables"
     assert "results/small-tables/tables, results/small-tables/figures" in text
-    assert "`make pull CONFIG=small`" in text
+    assert f"`make pull CONFIG=small DATA={own.data}`" in text
     assert "report: results/small-tables/report.html" in text
     assert "<pre>name: small" in (looked_at / "report.html").read_text()
     assert not own.results("small").exists()
@@ -231,7 +231,8 @@ def test_looking_at_tables_alone_costs_no_file_whatever_comes_next(origin, tmp_p
     assert (looked_at / NODE / "b/scores.json").is_file()
     assert not list(looked_at.rglob("*.safetensors"))
     assert "nothing is there" in own.make("share", "small", fails=True)
-    assert "`make pull CONFIG=small` brings them" in own.make("run", "small")
+    brings = f"`make pull CONFIG=small DATA={own.data}` brings them"
+    assert brings in own.make("run", "small")
     own.run("dvc", "repro", "--single-item", "run@small")
     own.make("share", "small")
     assert known_to_dvc(own) == before
