@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from acll.data.duplicates import thumbnail
 from acll.data.faults import DataFault, some
-from acll.data.images import Box, Pixels, UnreadableError, resized, resized_mask
+from acll.data.images import Box, Pixels, UnreadableError, resized, resized_mask, why_unreadable
 from acll.data.manifest import FileNotes, Manifest, Sample
 from acll.data.prepared import IGNORE
 from acll.data.task import Task
@@ -121,10 +121,7 @@ def _sizes_differ(sample: Sample, image: Sequence[int], mask: Sequence[int]) -> 
 
 def _unreadable(sample: Sample, error: UnreadableError | OSError) -> DataFault:
     """Return the fault of a file that cannot be read."""
-    words = (
-        f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
-    )
-    return DataFault("unreadable", sample.id, words)
+    return DataFault("unreadable", sample.id, why_unreadable(error))
 
 
 def tiled(manifest: Manifest, task: Task, processes: int) -> tuple[Manifest, dict[str, Box]]:

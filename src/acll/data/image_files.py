@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 
 from acll.data.faults import DataFault
-from acll.data.images import IMAGE_SUFFIXES, Pixels, UnreadableError
+from acll.data.images import IMAGE_SUFFIXES, Pixels, UnreadableError, why_unreadable
 from acll.data.manifest import FileNotes, Manifest, Sample
 from acll.data.reading import Opener
 from acll.data.storage import Storage
@@ -62,11 +62,8 @@ def _naming_mask(name: str) -> Iterator[None]:
     """Say of which mask it is that something is wrong: faults name the image of a sample."""
     try:
         yield
-    except UnreadableError as error:
-        raise UnreadableError(f"its mask {name}: {error}") from None
-    except OSError as error:
-        words = f"its mask {name}: cannot be read: {error.strerror or error}"
-        raise UnreadableError(words) from None
+    except (UnreadableError, OSError) as error:
+        raise UnreadableError(f"its mask {name}: {why_unreadable(error)}") from None
 
 
 def may_be_image(name: str) -> bool:

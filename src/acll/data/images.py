@@ -108,6 +108,13 @@ def guarded(read: Callable[[], _T]) -> _T:
         raise UnreadableError(_in_words(error)) from None
 
 
+def why_unreadable(error: UnreadableError | OSError) -> str:
+    """Return in words why a file cannot be read."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    return str(error)
+
+
 def _in_words(error: Exception) -> str:
     """Return a message that is the same on all machines: without paths and addresses."""
     if isinstance(error, OSError) and error.errno is not None:
