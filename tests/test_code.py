@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acll import code as codes_module
-from acll import libraries as libraries_module
 from acll.code import closure, code_of, without_comments
 from acll.libraries import WITH_EFFECT, WITHOUT_EFFECT
 from acll.methods._free_weights import TrainFreeWeights
@@ -357,7 +356,6 @@ def copied(tmp_path, monkeypatch):
     shutil.copytree(PACKAGE, tmp_path / "acll", ignore=ignored)
     monkeypatch.setattr(codes_module, "_root", lambda: tmp_path / "acll")
     monkeypatch.setattr(codes_module, "_read", known(READ))
-    monkeypatch.setattr(libraries_module, "version", cache(version))
     forget()
     yield tmp_path / "acll"
     forget()
@@ -387,6 +385,7 @@ def known(function):
 def forget():
     """Have all imports be followed again."""
     closure.cache_clear()
+    codes_module._path.cache_clear()
 
 
 # a step, and what it loads by name

@@ -246,6 +246,7 @@ def _dotted(path: Path) -> str:
     return ".".join([PACKAGE, *(parts[:-1] if parts[-1] == "__init__" else parts)])
 
 
+@cache
 def _path(name: str) -> Path | None:
     base = _root().joinpath(*name.split(".")[1:])
     if base.with_suffix(".py").is_file():
@@ -254,5 +255,6 @@ def _path(name: str) -> Path | None:
     return package if package.is_file() else None
 
 
+@cache
 def _root() -> Path:
     return Path(__file__).resolve().parent

@@ -1,6 +1,7 @@
 """The libraries that the package imports, and their versions. This is the one list of them."""
 
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import version
 
 # import name → distributions whose version can change a result
@@ -56,4 +57,9 @@ def distributions(imported: Iterable[str]) -> list[str]:
 
 def versions(names: Iterable[str]) -> dict[str, str]:
     """Return the installed version of each distribution."""
-    return {name: version(name) for name in names}
+    return {name: _version(name) for name in names}
+
+
+@cache
+def _version(name: str) -> str:
+    return version(name)

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -240,6 +239,7 @@ def run(path: Path, verbose: bool) -> None:
     """
     from acll.cli.interrupts import end_on_interrupt
     from acll.run_settings import MARK, NO_RUN
+    from acll.sharing.transfer import load_dvc
 
     again = make_command("run", path.stem)
     end_on_interrupt(f"interrupted: `{again}` goes on where this stopped")
@@ -252,8 +252,7 @@ def run(path: Path, verbose: bool) -> None:
         with _waiting(arguments, root, {MARK: str(mark)}) as (process, go):
             ready(path)
             go()
-            with contextlib.suppress(ImportError):
-                import_module("dvc.repo")  # takes as long as planning: meanwhile, for `finish`
+            load_dvc(root)  # meanwhile, for `finish`
             code = process.wait()
         has_run = mark.exists()
     if code < 0:

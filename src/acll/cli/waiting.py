@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import snakemake.cli
 from snakemake.exceptions import print_exception
+from snakemake.persistence import PersistenceBase
 
 import acll.sharing.planned  # noqa: F401 - which the Snakefile needs
 
@@ -36,7 +37,10 @@ def run_snakemake(arguments: Sequence[str]) -> bool:
     With a limit, each look of the scheduler asks for another one a second later, and each job that
     ends for one more. So the looks a second grow with the jobs done: hundreds of short jobs cost a
     core. Another limit, which a profile sets, is kept.
+
+    Nor does it import pandas, which takes half a second, to see that no parameter is a table.
     """
+    PersistenceBase._serialize_param_pandas = PersistenceBase._serialize_param_builtin
     try:
         parser, parsed = _parsed(arguments)
         limit = parsed.max_jobs_per_timespan

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,17 @@ def knows(root: Path, name: str) -> bool:
     path = root / "dvc.lock"
     content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     return f"run@{name}" in (content or {}).get("stages", {})
+
+
+def load_dvc(root: Path) -> None:
+    """Import what `record` needs of DVC, which takes as long as planning.
+
+    What DVC cannot open is told by `record`.
+    """
+    with suppress(Exception):
+        from dvc.repo import Repo
+
+        Repo(str(root)).close()
 
 
 def record(root: Path, name: str) -> None:
