@@ -58,7 +58,7 @@ def test_a_report_of_a_run_that_has_not_ended_is_refused(tmp_path, capsys):
 def test_prove_counts_what_is_bit_for_bit_as_learned(results, capsys):
     main(["prove", str(results)])
     output = capsys.readouterr().out
-    assert "3 tasks in 2 networks, 3 bit for bit as learned" in output
+    assert "adaptive: 3 of 3 bit for bit as learned (each task, in the network after it" in output
     assert output.endswith("\n\nproved: adaptive: promised that no task changes, and none has\n")
 
 
@@ -410,6 +410,17 @@ def test_check_decodes_images_if_asked_and_says_if_not(checkout, tmp_path, capsy
     left = [file.name for file in (tmp_path / ".cache/check").iterdir()]
     assert left == ["mine.a.faults.csv"]
     assert not (tmp_path / "results").exists()
+
+
+def test_a_fault_of_a_source_that_two_tasks_are_made_of_is_told_once(checkout, tmp_path, capsys):
+    path = checkout(source="image_folder", path="pets")
+    content = yaml.safe_load(path.read_text())
+    content["tasks"]["b"] = content["tasks"]["a"]
+    path.write_text(yaml.safe_dump(content))
+    pets(tmp_path / "data")
+    (tmp_path / "data/pets/train").rename(tmp_path / "data/pets/Train")
+    assert ended("check", path, "--images") == 1
+    assert capsys.readouterr().err.count("did you mean `train`?") == 1
 
 
 def test_check_finds_images_without_masks_by_their_names_alone(checkout, tmp_path, capsys):

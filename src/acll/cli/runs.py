@@ -41,11 +41,11 @@ def check(path: Path, images: bool) -> None:
     configuration = load_configuration(path)
     checkout, name = checkout_of(path)
     if images:
-        known = {fault.removeprefix("tasks.") for fault in faults}
+        known = {_what(fault) for fault in faults}  # of all tasks that are made of a source
         for line, is_fault in decode_images(checkout, configuration):
             if not is_fault:
                 print(line, flush=True)
-            elif line not in known:
+            elif _what(line) not in known:
                 faults.append(line)
     _refuse(path, faults)
     print(sound)
@@ -54,6 +54,11 @@ def check(path: Path, images: bool) -> None:
             "not looked at: what is in images and masks; "
             f"`{make_command('check', name)} IMAGES=1` decodes them all"
         )
+
+
+def _what(fault: str) -> str:
+    """Return a fault less the tasks that it is told of."""
+    return fault.partition(": ")[2] or fault
 
 
 def _check(path: Path) -> None:
@@ -415,7 +420,10 @@ def prove(path: Path) -> None:
     for method, own in by_method.items():
         networks = len({proof.node for proof in own})
         equal = sum(proof.equal for proof in own)
-        print(f"{method}: {len(own)} tasks in {networks} networks, {equal} bit for bit as learned")
+        print(
+            f"{method}: {equal} of {len(own)} bit for bit as learned (each task, in the network "
+            f"after it and in all later ones: {networks} networks)"
+        )
         for proof in own:
             if proof.frozen and not proof.equal:
                 print(f"  changed: {proof.task} in {proof.node.folder}")

@@ -128,13 +128,15 @@ def repair(path: Path) -> None:
 def share(path: Path) -> None:
     """Verify results, commit them to DVC and push them."""
     from acll.lock import held
-    from acll.sharing.transfer import push, record, require_remote
+    from acll.sharing.transfer import push, record, recorded_bytes, require_remote
 
     root, name = checkout_of(path)
     require_remote(root)
     with held(root / "results" / name):
         _verify_results(root, name)
         record(root, name)
+    size = recorded_bytes(root, name) / 1e6
+    print(f"results/{name}: {size:,.1f} MB; what the remote lacks of them is pushed", flush=True)
     unknown = push(root, name)
     if unknown:
         print(f"not in git yet, and needed by whoever pulls these results: {', '.join(unknown)}")

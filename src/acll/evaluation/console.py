@@ -29,8 +29,8 @@ _ABOUT_TASKS = (
 )
 _ABOUT_METHODS = (
     "mean, worst: over the tasks. exact: whether the weights of every task are, bit for bit, those "
-    "with which it was learned. free: the share of weights that is left for more tasks. size: in "
-    "bytes of a network for each task."
+    "with which it was learned. free: the share of weights that is left for more tasks. size: "
+    "of the file, where a network for each task would take 100%."
 )
 _ABOUT_MIXED = (
     "mixed: the mean of accuracies and mean IoUs, which are different measures. It compares "

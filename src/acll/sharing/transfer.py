@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from acll.errors import UserError
 from acll.files import saying_where, sha256, unfinished_path, written
@@ -117,11 +117,21 @@ def _printed(root: Path, *command: str) -> str:
 
 def knows(root: Path, name: str) -> bool:
     """Return whether dvc.lock names results of this configuration."""
+    return bool(_recorded(root, name))
+
+
+def recorded_bytes(root: Path, name: str) -> int:
+    """Return how many bytes the results have that dvc.lock names."""
+    return sum(output.get("size", 0) for output in _recorded(root, name).get("outs", ()))
+
+
+def _recorded(root: Path, name: str) -> dict[str, Any]:
+    """Return what dvc.lock says of a configuration; nothing where it does not name it."""
     import yaml
 
     path = root / "dvc.lock"
     content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return f"run@{name}" in (content or {}).get("stages", {})
+    return (content or {}).get("stages", {}).get(f"run@{name}") or {}
 
 
 def load_dvc(root: Path) -> None:
