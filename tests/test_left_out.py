@@ -270,6 +270,24 @@ def test_a_split_without_an_image_is_not_cut_from_train(images, name):
     assert f"/{name.split('/')[0]}: holds no images" in fault(PETS, images)
 
 
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("val.zip", "val"), ("test.tar.gz", "test"), ("my_val.7z", "val"), ("TestSet.rar", "test")],
+)
+def test_a_split_in_an_archive_beside_the_others_is_not_cut_from_train(images, name, split):
+    (images / "pets" / name).write_bytes(b"x")
+    assert f"has an archive `{name}`, which is not read" in fault(PETS, images)
+    (images / "pets" / split).mkdir()
+    shutil.copytree(images / "pets/train", images / "pets" / split, dirs_exist_ok=True)
+    prepare(PETS, images)  # what it was unpacked to is there
+
+
+def test_train_in_an_archive_is_told_as_such(images):
+    shutil.make_archive(str(images / "pets/train"), "zip", images / "pets/train")
+    shutil.rmtree(images / "pets/train")
+    assert "has an archive `train.zip`, which is not read; unpack it" in fault(PETS, images)
+
+
 @pytest.mark.parametrize("ending", ["zip", "tar"])
 @pytest.mark.parametrize("around", ["", "data/"])
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from acll.data.faults import DataFault, some
 from acll.data.image_files import may_be_image, unused
 from acll.data.images import IMAGE_SUFFIXES
 from acll.data.names import split_like, split_meant
-from acll.data.storage import SPLITS, Storage, is_compressed, storage_of
+from acll.data.storage import SPLITS, Storage, is_compressed, is_packed, storage_of
 
 
 def layout(inner: str) -> str:
@@ -34,6 +34,7 @@ def image_names(storage: Storage, path: Path, inner: str) -> list[str]:
     """
     names = storage.names()
     folders = folders_in(storage, "")
+    _refuse_packed(names, folders, path)
     if "train" not in folders:
         raise DataError(
             f"{path}: has no folder `train`{_elsewhere(names, folders, path)} "
@@ -64,6 +65,17 @@ def image_names(storage: Storage, path: Path, inner: str) -> list[str]:
                 f"`{split_like(folder)}`? (expected: {layout(inner)})"
             )
     return images
+
+
+def _refuse_packed(names: list[str], folders: set[str], path: Path) -> None:
+    """Raise DataError where a split that has no folder lies in an archive of its own."""
+    for name in sorted(name for name in names if "/" not in name and is_packed(name)):
+        split = split_like(name.split(".")[0])
+        if split in set(SPLITS) - folders:
+            raise DataError(
+                f"{path}: has an archive `{name}`, which is not read; unpack it as a folder "
+                f"`{split}`, or pack all splits in one archive and give its `path`"
+            )
 
 
 def _elsewhere(names: list[str], folders: set[str], path: Path) -> str:

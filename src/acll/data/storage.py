@@ -79,6 +79,11 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(_ARCHIVES)
 
 
+def is_packed(name: str) -> bool:
+    """Return whether a name is that of any archive, also of one that cannot be read."""
+    return name.lower().endswith((*_ARCHIVES, *_OTHER_ARCHIVES))
+
+
 def is_compressed(path: Path) -> bool:
     """Return whether a name is that of an archive that has to be read through to find anything."""
     return path.name.lower().endswith(_COMPRESSED)
