@@ -280,6 +280,20 @@ def test_bisection_settles_the_answer_where_the_budget_allows(logs, answer):
     assert answer <= kept_of(choice) <= answer * RESOLUTION * 1.01
 
 
+def test_where_a_score_says_little_no_share_is_tried_far_below_what_is_expected(logs):
+    """Few validation images: whatever is kept may look as good as the dense network by chance."""
+    kept = {}
+    for error in (0.002, 0.08):
+
+        def level(kept, threshold, error=error):
+            return Measured(0.7, error, EPOCHS)
+
+        choice, _ = find(level, logs(), Search(search="bayes", budget=3), free=76_000)
+        kept[error] = kept_of(choice)
+    assert kept[0.002] < 0.01
+    assert kept[0.08] > expected_share(76_000) / 2
+
+
 class Diverging(Curve):
     """A curve on which trials below a share diverge."""
 

@@ -7,6 +7,7 @@ that trial over.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,6 +23,9 @@ RESOLUTION = 1.3  # two kept shares by a smaller factor apart are as good as one
 # standard deviation of a trial's score, in standard errors of the reference or in tolerances,
 # whichever is more; docs/search.md says where from
 NOISE = 1.0
+# a share is tried if, once it scored as the reference, the answer would be no larger with this
+# probability; docs/search.md says where from
+BELIEF = 0.5
 NO_ROOM = (
     "no weight is left free for this task: it trains its head, biases and normalisations alone; "
     "a larger network, or larger ratios or a cap for the tasks before, would leave it some"
@@ -168,7 +172,7 @@ class _Search:
             if trial not in held and trial.kept_share <= smallest
         ]
         near = math.sqrt(RESOLUTION)
-        low = max(failed) * near if failed else self.lowest
+        low = max([self.lowest, self._credible(), *(share * near for share in failed)])
         high = smallest / near
         if low >= high:
             return self._most()
@@ -210,11 +214,29 @@ class _Search:
             if not trial.diverged and holds(trial.score, self.threshold)
         ]
 
-    def _posterior(self) -> Posterior:
+    def _credible(self) -> float:
+        """Return the smallest share that would be shown to be enough by the score of the reference.
+
+        Where a score says little, as on a few validation images, that is near what is expected: a
+        smaller share that held would have done so by chance.
+        """
+        as_good = self.threshold + self.tolerance
+
+        def shown(share: float) -> bool:
+            return self._posterior((share, as_good)).up_to(share) >= BELIEF
+
+        if self.settings.search in SWEEPS:  # which go by a rule of their own
+            return self.lowest
+        shares = self._posterior().shares
+        return float(shares[bisect_left(shares, True, hi=len(shares) - 1, key=shown)])
+
+    def _posterior(self, *more: tuple[float, float]) -> Posterior:
+        """Return what the trials tell, and with them what more of (kept share, score) would."""
         noise = NOISE * max(self.reference.standard_error, self.tolerance)
+        known = [(trial.kept_share, trial.score) for trial in self.trials] + list(more)
         return posterior(
-            [trial.kept_share for trial in self.trials],
-            [trial.score for trial in self.trials],
+            [kept for kept, _ in known],
+            [score for _, score in known],
             self.threshold,
             self.tolerance,
             noise,
