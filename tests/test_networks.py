@@ -44,7 +44,7 @@ BACKBONES = {
     "conv_small": 16,
     "resnet18": 32,
     "resnet50": 32,
-    "vgg16_bn": 32,
+    "alexnet": 64,
     "densenet121": 32,
     "mobilenet_v3_small": 32,
     "efficientnet_b0": 32,
