@@ -272,14 +272,21 @@ def test_a_split_without_an_image_is_not_cut_from_train(images, name):
 
 @pytest.mark.parametrize(
     ("name", "split"),
-    [("val.zip", "val"), ("test.tar.gz", "test"), ("my_val.7z", "val"), ("TestSet.rar", "test")],
-)
+    [("val.zip", "val"), ("test.tar.gz", "test"), ("my_val.7z", "val"), ("TestSet.rar", "test"),
+     ("val.v2.zip", "val")],
+)  # fmt: skip
 def test_a_split_in_an_archive_beside_the_others_is_not_cut_from_train(images, name, split):
     (images / "pets" / name).write_bytes(b"x")
     assert f"has an archive `{name}`, which is not read" in fault(PETS, images)
     (images / "pets" / split).mkdir()
     shutil.copytree(images / "pets/train", images / "pets" / split, dirs_exist_ok=True)
     prepare(PETS, images)  # what it was unpacked to is there
+
+
+def test_a_folder_of_another_name_is_told_before_an_archive(images):
+    shutil.make_archive(str(images / "pets/train"), "zip", images / "pets/train")
+    (images / "pets/train").rename(images / "pets/Train")
+    assert "did you mean `train`?" in fault(PETS, images)
 
 
 def test_train_in_an_archive_is_told_as_such(images):

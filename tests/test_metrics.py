@@ -103,8 +103,9 @@ def test_what_is_predicted_at_ignored_pixels_changes_nothing(images, classes, se
 
 
 def test_the_error_of_accuracy_is_binomial():
-    assert standard_error(classified(1, 1, 0, 1), 0) == pytest.approx(np.sqrt(0.75 * 0.25 / 4))
-    assert standard_error(classified(1, 1, 1), 0) == 0
+    assert standard_error(classified(1, 1, 0, 1), 0) == pytest.approx(np.sqrt(0.7 * 0.3 / 6))
+    # three that are right do not tell that all are
+    assert standard_error(classified(1, 1, 1), 0) == pytest.approx(np.sqrt(0.875 * 0.125 / 5))
 
 
 def test_the_error_of_accuracy_is_the_spread_over_draws():

@@ -65,3 +65,10 @@ def test_what_snakemake_says_of_its_arguments_is_shown(place, capsys, caplog):
     assert "unrecognized arguments: --no-such-option" in capsys.readouterr().err
     assert not waiting.run_snakemake(["--max-jobs-per-timespan=often"])
     assert "Invalid max jobs per timespan" in caplog.text
+
+
+def test_snakemake_imports_no_pandas_to_look_for_tables_among_parameters(called, place):
+    from snakemake.persistence import PersistenceBase
+
+    assert waiting.run_snakemake([])
+    assert PersistenceBase._serialize_param_pandas is PersistenceBase._serialize_param_builtin

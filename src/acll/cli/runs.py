@@ -41,11 +41,12 @@ def check(path: Path, images: bool) -> None:
     configuration = load_configuration(path)
     checkout, name = checkout_of(path)
     if images:
-        known = {_what(fault) for fault in faults}  # of all tasks that are made of a source
+        known = {fault.removeprefix("tasks.") for fault in faults}
+        known |= {fault.partition(": ")[2] for fault in faults if fault.startswith("tasks.")}
         for line, is_fault in decode_images(checkout, configuration):
             if not is_fault:
                 print(line, flush=True)
-            elif _what(line) not in known:
+            elif line not in known:
                 faults.append(line)
     _refuse(path, faults)
     print(sound)
@@ -54,11 +55,6 @@ def check(path: Path, images: bool) -> None:
             "not looked at: what is in images and masks; "
             f"`{make_command('check', name)} IMAGES=1` decodes them all"
         )
-
-
-def _what(fault: str) -> str:
-    """Return a fault less the tasks that it is told of."""
-    return fault.partition(": ")[2] or fault
 
 
 def _check(path: Path) -> None:

@@ -136,7 +136,7 @@ def share(path: Path) -> None:
         _verify_results(root, name)
         record(root, name)
     size = recorded_bytes(root, name) / 1e6
-    print(f"results/{name}: {size:,.1f} MB; what the remote lacks of them is pushed", flush=True)
+    print(f"results/{name}: {size:,.1f} MB; what the remote does not have is pushed", flush=True)
     unknown = push(root, name)
     if unknown:
         print(f"not in git yet, and needed by whoever pulls these results: {', '.join(unknown)}")

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 import snakemake.cli
 from snakemake.exceptions import print_exception
-from snakemake.persistence import PersistenceBase
 
 import acll.sharing.planned  # noqa: F401 - which the Snakefile needs
 
@@ -40,7 +39,10 @@ def run_snakemake(arguments: Sequence[str]) -> bool:
 
     Nor does it import pandas, which takes half a second, to see that no parameter is a table.
     """
-    PersistenceBase._serialize_param_pandas = PersistenceBase._serialize_param_builtin
+    with contextlib.suppress(ImportError, AttributeError):  # its own names, which may change
+        from snakemake.persistence import PersistenceBase
+
+        PersistenceBase._serialize_param_pandas = PersistenceBase._serialize_param_builtin
     try:
         parser, parsed = _parsed(arguments)
         limit = parsed.max_jobs_per_timespan

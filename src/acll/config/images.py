@@ -34,6 +34,7 @@ def decode_images(checkout: Path, configuration: Configuration) -> Iterator[tupl
 
 def _decoded(reports: Path, root: Path, configuration: Configuration) -> Iterator[tuple[str, bool]]:
     channels = configuration.channels_by_task()
+    told: set[str] = set()  # of sources that several tasks are made of
     for name in tasks_of_files(configuration):
         task = prepared_settings(configuration.tasks[name])
         if not (root / task.path).exists():
@@ -49,7 +50,9 @@ def _decoded(reports: Path, root: Path, configuration: Configuration) -> Iterato
                     name, task, root, train, test, report, processes, channels.get(name, ())
                 )
             except UserError as error:
-                yield from ((line, True) for line in str(error).splitlines())
+                if str(error) not in told:
+                    yield from ((line, True) for line in str(error).splitlines())
+                told.add(str(error))
                 continue
         yield f"{name}: {sum(found['samples'].values())} images decoded", False
         for what in ("left_out", "warnings"):

@@ -8,7 +8,7 @@ from acll.data.faults import DataFault, some
 from acll.data.image_files import may_be_image, unused
 from acll.data.images import IMAGE_SUFFIXES
 from acll.data.names import split_like, split_meant
-from acll.data.storage import SPLITS, Storage, is_compressed, is_packed, storage_of
+from acll.data.storage import SPLITS, Storage, is_compressed, packed_name, storage_of
 
 
 def layout(inner: str) -> str:
@@ -34,7 +34,6 @@ def image_names(storage: Storage, path: Path, inner: str) -> list[str]:
     """
     names = storage.names()
     folders = folders_in(storage, "")
-    _refuse_packed(names, folders, path)
     if "train" not in folders:
         raise DataError(
             f"{path}: has no folder `train`{_elsewhere(names, folders, path)} "
@@ -64,18 +63,22 @@ def image_names(storage: Storage, path: Path, inner: str) -> list[str]:
                 f"{path}: has a folder `{folder}`, which is not read; did you mean "
                 f"`{split_like(folder)}`? (expected: {layout(inner)})"
             )
+    packed = _packed(names, set(SPLITS) - folders)
+    if packed is not None:
+        raise DataError(f"{path}: {packed}")
     return images
 
 
-def _refuse_packed(names: list[str], folders: set[str], path: Path) -> None:
-    """Raise DataError where a split that has no folder lies in an archive of its own."""
-    for name in sorted(name for name in names if "/" not in name and is_packed(name)):
-        split = split_like(name.split(".")[0])
-        if split in set(SPLITS) - folders:
-            raise DataError(
-                f"{path}: has an archive `{name}`, which is not read; unpack it as a folder "
-                f"`{split}`, or pack all splits in one archive and give its `path`"
+def _packed(names: list[str], missing: set[str]) -> str | None:
+    """Return in words which archive may hold a split that is missing, and what to do."""
+    for name in sorted(name for name in names if "/" not in name):
+        split = split_like(packed_name(name) or "")
+        if split in missing:
+            return (
+                f"has an archive `{name}`, which is not read; unpack it as a folder `{split}`, "
+                "pack all splits into one archive and give its `path`, or move it elsewhere"
             )
+    return None
 
 
 def _elsewhere(names: list[str], folders: set[str], path: Path) -> str:
@@ -89,6 +92,9 @@ def _elsewhere(names: list[str], folders: set[str], path: Path) -> str:
     meant = sorted(folder for folder in folders if split_like(folder) == "train")
     if meant:
         return f", but `{meant[0]}`; did you mean `train`?"
+    packed = _packed(names, {"train"})
+    if packed is not None:
+        return f"; it {packed}"
     if any("\\" in name for name in names):
         return "; its names are written with \\, so pack it again with another program"
     there = sorted(name for name in folders or names if not name.startswith("."))

@@ -79,9 +79,10 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(_ARCHIVES)
 
 
-def is_packed(name: str) -> bool:
-    """Return whether a name is that of any archive, also of one that cannot be read."""
-    return name.lower().endswith((*_ARCHIVES, *_OTHER_ARCHIVES))
+def packed_name(name: str) -> str | None:
+    """Return the name of an archive of any kind less its ending; None for other files."""
+    endings = [end for end in (*_ARCHIVES, *_OTHER_ARCHIVES) if name.lower().endswith(end)]
+    return name[: -len(max(endings, key=len))] if endings else None
 
 
 def is_compressed(path: Path) -> bool:

@@ -39,10 +39,6 @@ class Posterior:
             return math.sqrt(max(low, self.shares[0]) * min(high, self.shares[-1]))
         return float(self.shares[np.searchsorted(total, share * total[-1])])
 
-    def up_to(self, share: float) -> float:
-        """Return the probability that the answer is no larger than a share."""
-        return float(self.probability[self.shares <= share].sum())
-
     def interval(self) -> tuple[float, float]:
         """Return the bounds between which the answer lies with a probability of COVERAGE."""
         return self.quantile((1 - COVERAGE) / 2), self.quantile((1 + COVERAGE) / 2)

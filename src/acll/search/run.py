@@ -172,7 +172,7 @@ class _Search:
             if trial not in held and trial.kept_share <= smallest
         ]
         near = math.sqrt(RESOLUTION)
-        low = max([self.lowest, self._credible(), *(share * near for share in failed)])
+        low = self._credible(max(failed) * near if failed else self.lowest)
         high = smallest / near
         if low >= high:
             return self._most()
@@ -214,20 +214,21 @@ class _Search:
             if not trial.diverged and holds(trial.score, self.threshold)
         ]
 
-    def _credible(self) -> float:
-        """Return the smallest share that would be shown to be enough by the score of the reference.
+    def _credible(self, low: float) -> float:
+        """Return the smallest share, from `low` on, that a good score would show to be enough.
 
-        Where a score says little, as on a few validation images, that is near what is expected: a
-        smaller share that held would have done so by chance.
+        That is one of the goal and the tolerance together, as the reference has. Where a score says
+        little, as on a few validation images, the share is near what is expected: a smaller one
+        that held would have done so by chance. Sweeps go by a rule of their own.
         """
-        as_good = self.threshold + self.tolerance
+        if self.settings.search in SWEEPS:
+            return low
+        good = self.threshold + self.tolerance
 
         def shown(share: float) -> bool:
-            return self._posterior((share, as_good)).up_to(share) >= BELIEF
+            return self._posterior((share, good)).quantile(BELIEF) <= share
 
-        if self.settings.search in SWEEPS:  # which go by a rule of their own
-            return self.lowest
-        shares = self._posterior().shares
+        shares = [low, *(share for share in self._posterior().shares if share > low)]
         return float(shares[bisect_left(shares, True, hi=len(shares) - 1, key=shown)])
 
     def _posterior(self, *more: tuple[float, float]) -> Posterior:

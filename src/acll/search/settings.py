@@ -31,7 +31,7 @@ class Search(Settings):
         "first; with `bayes`, `tpe` or `random`. Absent: `score` by scores, from fresh weights, "
         "without `grow`, where the cap is at least 1.3 times the trained share; else `size`",
     )
-    lower: float = Field(0.005, ge=1e-6, lt=1, description="smallest kept share that is tried")
+    lower: float = Field(0.005, ge=1e-6, lt=1, description="no smaller kept share is tried")
     z: float = Field(1.0, gt=0, description="tolerance in standard errors of the reference score")
     min_tolerance: float = Field(0.0075, gt=0, lt=1, description="the tolerance is at least this")
     max_tolerance: float = Field(0.03, gt=0, lt=1, description="and at most this")

@@ -135,9 +135,9 @@ def _recorded(root: Path, name: str) -> dict[str, Any]:
 
 
 def load_dvc(root: Path) -> None:
-    """Import what `record` needs of DVC, which takes as long as planning.
+    """Open DVC's repository once, which imports what `record` needs and takes as long as planning.
 
-    What DVC cannot open is told by `record`.
+    If that cannot be, `record` says why.
     """
     with suppress(Exception):
         from dvc.repo import Repo

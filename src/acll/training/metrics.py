@@ -49,11 +49,13 @@ def mean_iou(confusion: NDArray[np.int64]) -> float:
 def standard_error(result: EvalResult, seed: int) -> float:
     """Return the standard error of the score.
 
-    It is binomial for accuracy, and for mean IoU that of a seeded bootstrap over images.
+    For accuracy it is the standard deviation of the posterior from Jeffreys' prior, which is above
+    0 where all images are right, too. For mean IoU it is that of a seeded bootstrap over images.
     """
     if result.correct is not None:
-        share = result.correct.mean()
-        return float(np.sqrt(share * (1 - share) / len(result.correct)))
+        count = len(result.correct)
+        share = (result.correct.sum() + 0.5) / (count + 1)
+        return float(np.sqrt(share * (1 - share) / (count + 2)))
     assert result.confusion is not None
     generator = np.random.default_rng(seed)
     count = len(result.confusion)
