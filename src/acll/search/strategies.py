@@ -28,9 +28,10 @@ class KnownTrials:
     """What trials have shown.
 
     kept, scores: of the trials in order. threshold: the score from which on a share holds.
-    tolerance: of the search. low, high: between these the next share lies: above what failed and
-    what a good score would not show to be enough, below what held or what the task may keep. lowest: the smallest share that may be tried. expected: the
-    answer before any trial. posterior: of the answer after these. seed: of the search.
+    tolerance: of the search. low, high: between these lies the next share: above what failed and
+    what a good score would not show to be enough, below what held or what the task may keep.
+    lowest: the smallest share that may be tried. expected: the answer before any trial. posterior:
+    of the answer after these. seed: of the search.
     """
 
     kept: Sequence[float]
