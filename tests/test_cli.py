@@ -773,6 +773,8 @@ def odd(network, tmp_path):
     return tmp_path / "odd"
 
 
+# each starts a process
+FORMS = ["table", "csv", pytest.param("json", marks=pytest.mark.slow)]
 ACLL = [sys.executable, "-c", "from acll.cli.main import main; main()"]
 
 
@@ -785,7 +787,7 @@ def on_screen(*arguments):
     return run.returncode, run.stdout, run.stderr
 
 
-@pytest.mark.parametrize("form", ["table", "csv", "json"])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_name_that_no_screen_can_show_costs_no_prediction(network, odd, form):
     names = {str(odd / os.fsdecode(name)) for name in [*ODD_NAMES.values(), b"first.png", b"z.png"]}
     options = ["--task", "digits", "--top", "1", "--format", form]
@@ -803,7 +805,7 @@ def test_a_name_that_no_screen_can_show_costs_no_prediction(network, odd, form):
         assert len(out.splitlines()) == len(names) + 2
 
 
-@pytest.mark.parametrize("form", ["table", "csv", "json"])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_name_with_letters_that_the_terminal_lacks_costs_no_prediction(
     network, odd, form, monkeypatch
 ):

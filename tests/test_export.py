@@ -95,8 +95,8 @@ def with_silent_filters(network: nn.Module, images: torch.Tensor, share: float =
 
 # the largest ones take seconds each, and others are much like one that is tried
 SELDOM = (
-    "vgg16_bn", "densenet121", "resnext50_32x4d", "regnet_y_400mf", "unetplusplus", "manet",
-    "deeplabv3", "upernet",
+    "vgg16_bn", "densenet121", "resnext50_32x4d", "regnet_y_400mf", "efficientnet_b0", "swin_t",
+    "unetplusplus", "manet", "linknet", "deeplabv3", "deeplabv3plus", "upernet",
 )  # fmt: skip
 TRIED = [pytest.param(name, marks=pytest.mark.slow if name in SELDOM else []) for name in NETWORKS]
 

@@ -70,7 +70,7 @@ DECODERS = [
 
 
 # one of each kind: plain, residual, mobile; decoders that concatenate, add, and attend
-QUICK = {"resnet_small", "lenet", "conv_small", "resnet18", "mobilenet_v3_small", "unet"}
+QUICK = {"resnet_small", "lenet", "conv_small", "mobilenet_v3_small", "unet"}
 
 
 def paced(names):

@@ -54,7 +54,7 @@ def prepared_of(tmp_path, monkeypatch):
     paths = folder / "t.train.safetensors", folder / "t.test.safetensors", folder / "t.csv"
 
     def made(task, root=tmp_path):
-        summary = prepare("t", task, root, *paths, 2)
+        summary = prepare("t", task, root, *paths, 1)
         found = SimpleNamespace(summary=summary, bytes=[path.read_bytes() for path in paths[:2]])
         with paths[2].open(newline="") as file:
             found.report = list(rows_of.DictReader(file))
