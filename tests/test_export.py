@@ -345,7 +345,11 @@ def test_channels_released_as_a_whole_stay_silent_however_long_they_are_trained_
         assert torch.allclose(small.network(images), network(images), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", TRIED)
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "mobilenet_v3_small", "unet", "fpn", "segformer",
+     *(pytest.param(name, marks=pytest.mark.slow) for name in ("densenet121", "convnext_tiny"))],
+)  # fmt: skip
 def test_weights_that_are_said_to_read_silent_channels_alone_make_no_difference(name):
     spec = NETWORKS[name]
     kind, size = (
