@@ -52,6 +52,8 @@ help:  ## this list
 	@echo
 	@echo "V=1          show all that Snakemake says"
 	@echo "CONFIG=name  another configuration: config/name.yaml (default: demo)"
+	@echo "IMAGES=1     with check: decode all images and masks"
+	@echo "WHAT=tables  with pull: without the networks"
 	@echo "DATA=folder  another place of raw data than the configuration's data_root"
 
 run: .git .venv/installed  ## run config/$(CONFIG).yaml; only what has changed is run

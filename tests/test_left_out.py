@@ -247,7 +247,7 @@ def test_without_train_the_message_says_what_is_there(images):
     shutil.move(images / "pets/train/cat", images / "pets/cat")
     shutil.move(images / "pets/train/dog", images / "pets/dog")
     (images / "pets/train").rmdir()
-    assert "has no folder `train`; there is cat, dog (expected" in fault(PETS, images)
+    assert "has no folder `train`; there is cat, dog; move it into" in fault(PETS, images)
 
 
 def test_an_archive_with_backslashes_is_refused_with_what_to_do(images):
@@ -318,6 +318,15 @@ def test_parts_of_another_name_are_refused_with_what_is_meant(masks, part, folde
     shutil.copytree(masks / "streets/train", masks / "streets/val")
     (masks / "streets" / split / part).rename(masks / "streets" / split / folder)
     assert f"/{split}: has a folder `{folder}`; did you mean `{part}`?" in fault(STREETS, masks)
+
+
+@pytest.mark.parametrize(("before", "after"), [("", "_mask"), ("seg_", ""), ("m-", "_gt")])
+def test_masks_with_more_in_their_names_are_told_with_what_to_take_away(masks, before, after):
+    folder = masks / "streets/train/masks"
+    for path in list(folder.iterdir()):
+        path.rename(path.with_name(f"{before}{path.stem}{after}{path.suffix}"))
+    parts = " and ".join(f"`{part}`" for part in (before, after) if part)
+    assert f"is there: take {parts} from the names of masks" in fault(STREETS, masks)
 
 
 def test_images_and_their_masks_are_no_classes(masks):

@@ -59,7 +59,10 @@ def origin(tmp_path_factory) -> Checkout:
 @pytest.fixture(scope="module")
 def pulled(origin, tmp_path_factory) -> Checkout:
     own = origin.clone(tmp_path_factory.mktemp("pulled") / "clone")
-    assert "all as this commit would make them" in own.make("pull", "small")
+    text = own.make("pull", "small")
+    assert "all as this commit would make them" in text
+    assert "report: results/small/report.html" in text
+    assert (own.results("small") / "report.html").is_file()
     return own
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pydantic import ConfigDict
 
+from acll.cli.shares import _remedy
 from acll.config.checks import parse
 from acll.lock import held, in_use
 from acll.parameters.base import Params
@@ -26,7 +27,7 @@ from acll.sharing.records import (
     unfinished,
 )
 from acll.sharing.report import reasons_told
-from acll.sharing.verify import Reason, result_faults, settle_marks
+from acll.sharing.verify import Reason, ResultFault, result_faults, settle_marks
 from conftest import ROOT
 
 
@@ -330,3 +331,16 @@ def test_the_plan_says_what_the_name_of_a_shared_training_means_where_it_has_it(
     told = {job.name: reasons_told([Reason(job, "changed", "x")], 2) for job in (shared, TRAIN)}
     assert told[shared.name][-1] == meaning
     assert not any(line.startswith("(") for line in [*told[shared.name][:-1], *told[TRAIN.name]])
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [
+        (("stale", "follows"), "makes them anew"),
+        (("missing", "stale"), "makes what has not been made"),
+        (("missing", "damaged"), "mends this"),
+    ],
+)
+def test_what_to_type_depends_on_what_is_wrong(kinds, words):
+    faults = [ResultFault("tables/final.csv", kind, "") for kind in kinds]
+    assert words in _remedy(faults, ROOT, "mine")

@@ -77,6 +77,11 @@ def _remedy(faults: "Sequence[ResultFault]", root: Path, name: str) -> str:
             f"`{dvc_of(root)} checkout run@{name}` may have them; `{make_command('accept', name)}` "
             "keeps those that are stale by code or libraries alone"
         )
+    if all(fault.kind in ("missing", "stale", "follows") for fault in faults):
+        return (
+            f"`{make_command('run', name)}` makes what has not been made; "
+            f"`{make_command('repair', name)}` brings back first what DVC has"
+        )
     return f"`{make_command('repair', name)}` mends this"
 
 
@@ -166,9 +171,11 @@ def pull(path: Path, what: str) -> None:
         print(f"the networks themselves, to go on from them: `{pull}`")
         print(f"report: {write_report_of(root, name, folder).relative_to(root)}")
         return
+    results = root / "results" / name
     pull_results(root, name)
-    link_networks(root / "results" / name, load_configuration(root / "config" / f"{name}.yaml"))
+    link_networks(results, load_configuration(root / "config" / f"{name}.yaml"))
     _verify_results(root, name)
+    print(f"report: {write_report_of(root, name, results).relative_to(root)}")
 
 
 def list_leftovers(path: Path) -> None:

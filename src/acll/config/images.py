@@ -56,7 +56,7 @@ def _decoded(reports: Path, root: Path, configuration: Configuration) -> Iterato
                 continue
         yield f"{name}: {sum(found['samples'].values())} images decoded", False
         for what in ("left_out", "warnings"):
-            kinds = ", ".join(f"{kind} {count}" for kind, count in found[what].items())
+            kinds = ", ".join(f"{count} {kind}" for kind, count in found[what].items())
             if kinds:
                 words = what.replace("_", " ")
                 yield f"warning: {name}: {words}: {kinds}; see {report}", False

@@ -98,7 +98,11 @@ def _elsewhere(names: list[str], folders: set[str], path: Path) -> str:
     if any("\\" in name for name in names):
         return "; its names are written with \\, so pack it again with another program"
     there = sorted(name for name in folders or names if not name.startswith("."))
-    return f"; there is {some(there)}" if there else ""
+    if not there:
+        return ""
+    with_images = {name.split("/")[0] for name in names if "/" in name and may_be_image(name)}
+    move = "; move it into a folder `train`" if with_images >= set(there) else ""
+    return f"; there is {some(there)}{move}"
 
 
 def unused_files(storage: Storage, accounted_for: Iterable[str], inner: str) -> list[DataFault]:

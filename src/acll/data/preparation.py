@@ -426,7 +426,7 @@ def _refuse_small(
         raise DataError(
             f"{name}: the training masks hold one class, and nothing of {some(lacking)}; masks "
             f"hold the indices of the classes, and {IGNORE} means ignore: where it marks an "
-            "object, make it 1"
+            "object, make it 1, with Pillow by `mask.point(lambda value: value & 1)`"
         )
 
 

@@ -90,13 +90,31 @@ def _like(images: dict[str, list[str]], masks: dict[str, list[str]]) -> dict[str
     single = images.keys() ^ masks.keys()
     if not single:
         return {}
-    words = {}
+    words = _longer(sorted(images.keys() - masks.keys()), masks)
     for group in alike(images.keys() | masks.keys()):
         for stem in single.intersection(group):
             other = next(one for one in group if one != stem)
             file = (images.get(other) or masks[other])[0]
             words[stem] = f"; {file} is there, {difference(stem, other)}"
     return words
+
+
+def _longer(lonely: list[str], masks: dict[str, list[str]]) -> dict[str, str]:
+    """Return words for images whose masks are all called alike, but for more letters around.
+
+    Such as `7_mask` for `7`. lonely: stems of images without a mask.
+    """
+    if not lonely:
+        return {}
+    for before, own, after in (mask.partition(lonely[0]) for mask in masks):
+        if own and all(f"{before}{stem}{after}" in masks for stem in lonely):
+            more = " and ".join(f"`{part}`" for part in (before, after) if part)
+            return {
+                stem: f"; {masks[f'{before}{stem}{after}'][0]} is there: take {more} from the "
+                "names of masks"
+                for stem in lonely
+            }
+    return {}
 
 
 def _unpaired(images: list[str], masks: list[str], near: str) -> DataFault | None:
