@@ -4,10 +4,11 @@
 
 Reads the tables of finished runs, each in the folder of its results. Their rows take the place of
 those of the same sequences, seeds and methods in docs/benchmarks/fronts.csv, which keeps all
-others: a long configuration can be run seed by seed. All methods of a sequence have to be run with
-the same seeds and orders in the end. From all rows come means over the runs of each sequence,
-against the front of fixed ratios, in fronts_by_sequence.csv; what holds over all sequences, in
-fronts_overall.csv; and the figure, docs/fronts.svg. docs/metrics.md defines the columns.
+others: a long configuration can be run seed by seed. Rows of seeds that some methods of a sequence
+lack wait in fronts_waiting.csv until those have been run, too. From all other rows come means over
+the runs of each sequence, against the front of fixed ratios, in fronts_by_sequence.csv; what holds
+over all sequences, in fronts_overall.csv; and the figure, docs/fronts.svg. docs/metrics.md defines
+the columns.
 """
 
 import argparse
@@ -59,11 +60,12 @@ def fronts_of(folder: Path) -> dict[str, str]:
     return dict(zip(own["method"], own["front"], strict=True))
 
 
-def with_others(new: pd.DataFrame, file: Path) -> pd.DataFrame:
-    """The rows, with those that a file has of other sequences, seeds and methods."""
-    if not file.exists():
+def with_others(new: pd.DataFrame, *files: Path) -> pd.DataFrame:
+    """The rows, with those that files have of other sequences, seeds and methods."""
+    known = [pd.read_csv(file) for file in files if file.exists()]
+    if not known:
         return new
-    old = pd.read_csv(file)
+    old = pd.concat(known, ignore_index=True)
     taken = old.set_index(RUNS).index.isin(new.set_index(RUNS).index)
     together = pd.concat([old[~taken], new], ignore_index=True)
     first_seen = {name: place for place, name in enumerate(together["sequence"].unique())}
@@ -71,20 +73,21 @@ def with_others(new: pd.DataFrame, file: Path) -> pd.DataFrame:
     return together.loc[order].reset_index(drop=True)
 
 
-def refuse_uneven(runs: pd.DataFrame) -> None:
-    """Exit where the methods of a sequence have not been run with the same orders and seeds."""
+def parted(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of orders and seeds that all methods of a sequence have, and those that wait.
+
+    Means over other seeds would not compare methods. Exits where all of a sequence would wait.
+    """
+    complete = pd.Series(False, index=runs.index)
     for sequence, own in runs.groupby("sequence", sort=False):
-        of_method = {
-            method: set(zip(rows["order"], rows["seed"], strict=True))
-            for method, rows in own.groupby("method", sort=False)
-        }
-        every = set().union(*of_method.values())
-        short = [str(method) for method, runs_of in of_method.items() if runs_of != every]
-        if short:
+        methods = own.groupby(["order", "seed"])["method"].transform("nunique")
+        complete[own.index] = methods == own["method"].nunique()
+        if not complete[own.index].any():
             raise SystemExit(
-                f"error: {sequence}: {', '.join(short)}: not run in all of the {len(every)} orders "
-                "and seeds of the others; run these, too, or take the rows out of fronts.csv"
+                f"error: {sequence}: its methods have no order and seed in common; run those that "
+                "lack, or take rows out of fronts.csv"
             )
+    return runs[complete].reset_index(drop=True), runs[~complete].reset_index(drop=True)
 
 
 def fronts(runs: pd.DataFrame) -> pd.DataFrame:
@@ -104,10 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("results", type=Path, nargs="+", help="folders of results")
     new = gathered(parser.parse_args(arguments).results)
     rows = DOCS / "benchmarks"
-    runs = with_others(new, rows / "fronts.csv")
-    refuse_uneven(runs)
+    files = rows / "fronts.csv", rows / "fronts_waiting.csv"
+    runs, waiting = parted(with_others(new, *files))
     front = fronts(runs)
-    runs.to_csv(rows / "fronts.csv", index=False)
+    runs.to_csv(files[0], index=False)
+    waiting.to_csv(files[1], index=False)
     against_fixed_table(front).to_csv(rows / "fronts_by_sequence.csv", index=False)
     overall = over_sequences(front)
     overall.to_csv(rows / "fronts_overall.csv", index=False)
