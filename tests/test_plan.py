@@ -22,7 +22,7 @@ from acll.data.task import Task
 from acll.errors import UserError
 from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
 from acll.parameters.base import Params
-from acll.plan import ARGUMENTS, command, plan
+from acll.plan import ARGUMENTS, command, longest_chains, plan
 from acll.registry import kinds
 from acll.search.settings import Search
 from acll.settings import Settings
@@ -791,3 +791,20 @@ def test_more_paths_than_a_command_line_may_hold_reach_a_step(tmp_path):
     )
     # it was told of 40,000 files for no node
     assert "zip() argument 2 is longer than argument 1" in (tmp_path / "log").read_text()
+
+
+# --------------------------------------------------------------------------------------------------
+# what goes first
+
+
+def test_the_longest_chain_is_that_of_a_method_that_searches():
+    """Three tasks: training, search and retraining of each, training and retraining, training."""
+    chains = longest_chains(jobs("adaptive", "at_once", "fine"))
+    assert chains["train", "small/learned/seed0/a"] == 9  # by scores: of the searching one
+    assert chains["train", "small/adaptive/seed0/a/b"] == 6
+    assert chains["retrain", "small/adaptive/seed0/a/b/c"] == 1
+    assert chains["prune", "small/adaptive/seed0/a/b/c"] == 1
+    assert chains["train", "small/dense/seed0/a"] == 6  # released at once
+    assert chains["train", "small/fine/seed0/a/b"] == 2
+    assert chains["tables", ""] == 0
+    assert chains["prepare", "a"] == 9

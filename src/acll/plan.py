@@ -7,7 +7,7 @@ here is run, and nothing is judged.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -67,6 +67,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 # arguments on which no result depends
+TRAININGS = ("train", "search", "grow", "retrain")  # rules that take the time of a run
 _BESIDES = {"prepare": "--report {log.report:q} --processes {threads}"}
 
 TABLES = tuple(
@@ -184,6 +185,22 @@ def plan(
     from. Both are by content, and empty where they are not given.
     """
     return list(_Planner(configuration, raw or {}, weights or {}).jobs())
+
+
+def longest_chains(jobs: Iterable[Job]) -> dict[tuple[str, str], int]:
+    """Return how many trainings follow one another from each job on, itself included.
+
+    By rule and name of the job. Whoever starts the longest chains first has no single one left at
+    the end, for which all other cores wait.
+    """
+    chains: dict[tuple[str, str], int] = {}
+    followed: dict[str, int] = {}  # of each file, the trainings that wait for it
+    for job in reversed(list(jobs)):  # those that others need come first
+        after = max((followed.get(path, 0) for path in job.all_outputs), default=0)
+        chain = chains[job.rule, job.name] = after + (job.rule in TRAININGS)
+        for path in job.all_inputs:
+            followed[path] = max(followed.get(path, 0), chain)
+    return chains
 
 
 @dataclass(frozen=True)

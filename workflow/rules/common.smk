@@ -31,7 +31,7 @@ os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries among themselves; they w
 from acll.data.root import CHANNELS_KEY, ROOT_KEY
 from acll.errors import UserError
 from acll.lock import held
-from acll.plan import ARGUMENTS, command
+from acll.plan import ARGUMENTS, command, longest_chains
 from acll.run_settings import MARK, NO_RUN, STAGE, odd_settings
 from acll.run_summary import errors_of_steps, job_summary, warn_of_full_disk, what_to_do
 from acll.sharing.leftovers import remove_checkpoints
@@ -74,6 +74,7 @@ def read_plan():
 
 
 CONFIGURATION, JOBS = read_plan()
+CHAINS = longest_chains(JOBS.values())
 
 
 async def accept_any_time(dag, job, outputs):
@@ -152,12 +153,13 @@ def nodes_with(rule) -> str:
     return f"[a-z0-9_]+/({'|'.join(methods)})/seed[0-9]+(/[a-z0-9_+]+)+" if methods else "(?!)"
 
 
-def of_longest_chain(wildcards) -> int:
-    """Return the priority of a job: the longest chain of jobs is that of a method that searches.
+def of_longest_chain(rule):
+    """Return a function that gives the priority of a job: jobs of the longest chain go first."""
 
-    Its jobs do not wait for those of others.
-    """
-    return 10 if ("search", wildcards.node) in JOBS else 0
+    def priority(wildcards):
+        return CHAINS[rule, job_name(wildcards)]
+
+    return priority
 
 
 def gpus(wildcards) -> int:

@@ -12,7 +12,7 @@ rule prepare:
         report="logs/prepare/{task}.faults.csv",
     benchmark:
         "benchmarks/prepare/{task}.tsv"
-    priority: 100  # faults of data come to light before hours of training
+    priority: 1_000_000  # faults of data come to light before hours of training
     threads: lambda wildcards: 4 if CONFIGURATION.tasks[wildcards.task].from_files else 1
     resources:
         mem_mb=4000,

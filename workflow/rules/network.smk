@@ -15,7 +15,7 @@ rule train:
         "benchmarks/train/{node}.tsv"
     wildcard_constraints:
         node=nodes_with("train"),
-    priority: of_longest_chain
+    priority: of_longest_chain("train")
     threads: CONFIGURATION.threads
     resources:
         mem_mb=4000,
@@ -43,7 +43,7 @@ rule search:
         "benchmarks/search/{node}.tsv"
     wildcard_constraints:
         node=nodes_with("search"),
-    priority: of_longest_chain
+    priority: of_longest_chain("search")
     threads: CONFIGURATION.threads
     resources:
         mem_mb=4000,
@@ -72,7 +72,7 @@ rule grow:
         "benchmarks/grow/{node}.tsv"
     wildcard_constraints:
         node=nodes_with("grow"),
-    priority: 10
+    priority: of_longest_chain("grow")
     threads: CONFIGURATION.threads
     resources:
         mem_mb=4000,
@@ -97,6 +97,7 @@ rule prune:
         "benchmarks/prune/{node}.tsv"
     wildcard_constraints:
         node=nodes_with("prune"),
+    priority: of_longest_chain("prune")
     threads: CONFIGURATION.threads
     resources:
         mem_mb=4000,
@@ -122,6 +123,7 @@ rule retrain:
         "benchmarks/retrain/{node}.tsv"
     wildcard_constraints:
         node=nodes_with("retrain"),
+    priority: of_longest_chain("retrain")
     threads: CONFIGURATION.threads
     resources:
         mem_mb=4000,
