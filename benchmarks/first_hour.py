@@ -17,12 +17,14 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# as a newcomer's shell is: without what changes how Python starts, such as PYTHONDONTWRITEBYTECODE
+SHELL = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
 OUT = ROOT / "docs/benchmarks/first_hour.csv"
 
 
 def seconds(folder: Path, *command: str) -> float:
     start = time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True)
+    subprocess.run(command, cwd=folder, env=SHELL, check=True)
     taken = time.perf_counter() - start
     print(f"{' '.join(command)}: {taken:.1f} s", flush=True)
     return taken
@@ -40,7 +42,7 @@ def main() -> None:
         startup = subprocess.run(
             [sys.executable, "benchmarks/startup.py", "demo", "--share"],
             cwd=clone,
-            env=os.environ | {"PYTHONPATH": str(clone / "src")},
+            env=SHELL | {"PYTHONPATH": str(clone / "src")},
             capture_output=True,
             text=True,
             check=True,
