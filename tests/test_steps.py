@@ -434,7 +434,7 @@ def test_a_training_killed_by_the_system_goes_on_to_the_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("criterion", ["learned", "magnitude"])
-@pytest.mark.parametrize("killed_after", [1, 3])
+@pytest.mark.parametrize("killed_after", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_release_that_was_killed_goes_on_to_the_same_bytes(
     tmp_path, capsys, monkeypatch, killed_after, criterion
 ):
@@ -456,7 +456,14 @@ def test_a_release_that_was_killed_goes_on_to_the_same_bytes(
 
 @pytest.mark.parametrize(
     ("method", "killed_after"),
-    [({"type": "wsn"}, 1), ({"type": "piggyback"}, 3), ({"ratio": 0.5}, 1), ({"ratio": 0.5}, 3)],
+    [
+        ({"type": "wsn"}, 1),
+        ({"type": "piggyback"}, 3),
+        ({"ratio": 0.5}, 1),
+        ({"ratio": 0.5}, 3),
+        pytest.param({"type": "wsn"}, 3, marks=pytest.mark.slow),
+        pytest.param({"type": "piggyback"}, 1, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_a_training_with_masks_that_was_killed_goes_on_to_the_same_bytes(

@@ -67,8 +67,9 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 # arguments on which no result depends
-TRAININGS = ("train", "search", "grow", "retrain")  # rules that take the time of a run
 _BESIDES = {"prepare": "--report {log.report:q} --processes {threads}"}
+
+TRAININGS = ("train", "search", "grow", "retrain")  # rules that take the time of a run
 
 TABLES = tuple(
     f"tables/{name}"

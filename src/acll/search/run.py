@@ -172,7 +172,8 @@ class _Search:
             if trial not in held and trial.kept_share <= smallest
         ]
         near = math.sqrt(RESOLUTION)
-        low = self._credible(max(failed) * near if failed else self.lowest)
+        so_far = self._posterior()
+        low = self._credible(max(failed) * near if failed else self.lowest, so_far)
         high = smallest / near
         if low >= high:
             return self._most()
@@ -185,7 +186,7 @@ class _Search:
             high=high,
             lowest=self.lowest,
             expected=expected_share(self.task.free),
-            posterior=self._posterior(),
+            posterior=so_far,
             seed=self.task.seed,
         )
         share = SUGGEST[self.settings.search](known)
@@ -214,7 +215,7 @@ class _Search:
             if not trial.diverged and holds(trial.score, self.threshold)
         ]
 
-    def _credible(self, low: float) -> float:
+    def _credible(self, low: float, so_far: Posterior) -> float:
         """Return the smallest share, from `low` on, that a good score would show to be enough.
 
         That is one of the goal and the tolerance together, as the reference has. Where a score says
@@ -228,7 +229,7 @@ class _Search:
         def shown(share: float) -> bool:
             return self._posterior((share, good)).quantile(BELIEF) <= share
 
-        shares = [low, *(share for share in self._posterior().shares if share > low)]
+        shares = [low, *(share for share in so_far.shares if share > low)]
         return float(shares[bisect_left(shares, True, hi=len(shares) - 1, key=shown)])
 
     def _posterior(self, *more: tuple[float, float]) -> Posterior:
