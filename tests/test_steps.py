@@ -349,7 +349,15 @@ def test_faults_are_told_with_a_path_from_where_the_run_was_started(tmp_path, ca
         "classes": ["x", "y"],
         "samples": {"train": 80, "val": 60, "test": 60},
         "left_out": {},
-        "warnings": {"near copy": 1},
+        "warnings": {"class": 2, "near copy": 1},
+        "faults": {
+            "left_out": [],
+            "warnings": [
+                {"kind": "class", "file": "test", "message": "has no sample of x"},
+                {"kind": "class", "file": "val", "message": "has no sample of x"},
+                {"kind": "near copy", "file": "b.png", "message": "is almost a.png"},
+            ],
+        },
     }
     monkeypatch.setattr(prepare, "prepare", lambda *given: found)
     (tmp_path / "results" / "mine").mkdir(parents=True)
@@ -364,7 +372,10 @@ def test_faults_are_told_with_a_path_from_where_the_run_was_started(tmp_path, ca
         processes=1,
         params=which,
     )
-    said = "warning: a: warnings: near copy 1; see results/mine/logs/prepare/a.faults.csv\n"
+    said = (
+        "warning: a: 2 class (first test: has no sample of x); 1 near copy (b.png: is almost a.png)"
+        "; see results/mine/logs/prepare/a.faults.csv\n"
+    )
     assert said in capsys.readouterr().out
 
 

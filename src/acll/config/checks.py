@@ -270,8 +270,7 @@ def _meant(value: Any, expected: str) -> str:
     expected: the values, in quotes; few of them need no guess, and the result is empty.
     """
     values = re.findall(r"'([^']+)'", expected)
-    lower = {one.lower(): one for one in values}
-    return suggestion(lower.get(str(value).lower(), str(value)), values) if len(values) > 4 else ""
+    return suggestion(str(value), values) if len(values) > 4 else ""
 
 
 # what pydantic finds, in the words of people who write configurations
@@ -340,9 +339,10 @@ def _short(value: Any) -> str:
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    """Return ` (did you mean …?)`; empty where no known name is close."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return f" (did you mean {' or '.join(close)}?)" if close else ""
+    """Return ` (did you mean …?)`; empty where no known name is close, in letters of any case."""
+    lower = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(lower[each] for each in close)}?)" if close else ""
 
 
 def _names(name: Any, named: Mapping[str, list[str]]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from acll.config.configuration import Configuration
+from acll.data.faults import noticed
 from acll.data.preparation import prepare
 from acll.data.root import data_root
 from acll.errors import UserError
@@ -55,11 +56,7 @@ def _decoded(reports: Path, root: Path, configuration: Configuration) -> Iterato
                 told.add(str(error))
                 continue
         yield f"{name}: {sum(found['samples'].values())} images decoded", False
-        for what in ("left_out", "warnings"):
-            kinds = ", ".join(f"{count} {kind}" for kind, count in found[what].items())
-            if kinds:
-                words = what.replace("_", " ")
-                yield f"warning: {name}: {words}: {kinds}; see {report}", False
+        yield from ((line, False) for line in noticed(name, found, str(report)))
 
 
 def _folder_of_reports(checkout: Path) -> Path:

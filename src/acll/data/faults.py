@@ -3,10 +3,10 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from acll.errors import harmless
 from acll.files import write_text
@@ -83,6 +83,25 @@ def in_words(faults: Sequence[DataFault]) -> list[str]:
 def counted(faults: Sequence[DataFault]) -> dict[str, int]:
     """Return the number of faults of each kind."""
     return dict(sorted(Counter(fault.kind for fault in faults).items()))
+
+
+def noticed(name: str, found: Mapping[str, Any], report: str) -> list[str]:
+    """Return a warning for files that were left out, and one for what deserves a look.
+
+    name: of a task. found: its summary. report: where all faults stand. Each kind of fault is
+    counted, with the first one in words.
+    """
+    lines = []
+    for what, treated in (("left_out", "left out: "), ("warnings", "")):
+        first = {fault["kind"]: fault for fault in reversed(found["faults"][what])}
+        kinds = "; ".join(
+            f"{count} {kind} ({'' if count == 1 else 'first '}{first[kind]['file']}: "
+            f"{first[kind]['message']})"
+            for kind, count in found[what].items()
+        )
+        if kinds:
+            lines.append(f"warning: {name}: {treated}{kinds}; see {report}")
+    return lines
 
 
 def some(names: Sequence[str]) -> str:

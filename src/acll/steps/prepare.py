@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from acll.data.faults import noticed
 from acll.data.preparation import prepare
 from acll.data.root import data_root, networks_channels
 from acll.files import write_json
@@ -21,10 +22,8 @@ def main(
     sizes = ", ".join(f"{split} {count}" for split, count in found["samples"].items())
     print(f"{params.name}: {len(found['classes'])} classes; {sizes}")
     seen_at = f"results/{Path.cwd().name}/{report}"
-    for what in ("left_out", "warnings"):
-        kinds = ", ".join(f"{kind} {count}" for kind, count in found[what].items())
-        if kinds:
-            print(f"warning: {params.name}: {what.replace('_', ' ')}: {kinds}; see {seen_at}")
+    for line in noticed(params.name, found, seen_at):
+        print(line)
     if found["samples"]["val"] < FEWEST_SAMPLES:
         few = f"{found['samples']['val']} validation samples"
         print(f"warning: {params.name}: {few}; below {FEWEST_SAMPLES} a score of them says little")

@@ -383,7 +383,8 @@ def _decreased(schedule: Decrease, start: float, done: float) -> float:
 
 def _line(config: FitConfig, row: dict[str, float]) -> str:
     epoch = min(row["epoch"], config.epochs)
+    # the score first: where a display is narrow it cuts the end
     return (
-        f"{config.label}: epoch {epoch:g}/{config.epochs:g}  loss {row['loss']:.4f}  "
-        f"validation {row['score']:.4f}"
+        f"{config.label}: epoch {epoch:g}/{config.epochs:g}  validation {row['score']:.4f}  "
+        f"loss {row['loss']:.4f}"
     )
