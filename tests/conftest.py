@@ -35,6 +35,14 @@ def pytest_collection_modifyitems(items):
                 )
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_wait_for_the_disk():
+    """Leave out, in the process of the tests, what guards files against power cuts alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _signals_as_before():
     """Leave SIGINT as it was: `acll run` takes it over in its process, and processes inherit it."""

@@ -487,7 +487,7 @@ def test_an_onnx_file_takes_any_number_of_images_and_says_what_they_are(packed, 
     assert (known["task"], known["kind"]) == ("b", header.kind)
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".pt2", marks=pytest.mark.slow)])
 def test_half_precision_that_overflows_is_refused(tmp_path, suffix):
     packed = tiny_packed("a", spec=SMALL, size=16)
     packed.private["a"]["head.2.bias"][0] = 1e6

@@ -84,8 +84,8 @@ def learned(spec, factors, kinds=("classification",), ratio=0.6, left_out=0.0):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name in ("unetplusplus", "manet") else [])
-        for name in NETWORKS
+        pytest.param(name, marks=[pytest.mark.slow] if isinstance(spec, DecoderNetwork) else [])
+        for name, spec in NETWORKS.items()
     ],
 )
 @settings(max_examples=3, deadline=None)

@@ -247,11 +247,15 @@ def test_libraries_are_those_of_the_networks_and_searches():
         "methods": {"m": {"ratio": 0.5}},
         "training": {"epochs": 1},
     }
-    assert libraries_of(parse(base)) == []
+    assert libraries_of(parse(base)) == ["torch._dynamo"]
     decoder = {"decoder": "unet", "encoder": "resnet18"}
     searched = {"m": {"ratio": {"search": "tpe"}}}
     changed = base | {"networks": {"one": decoder}, "methods": searched}
-    assert libraries_of(parse(changed)) == ["segmentation_models_pytorch", "hyperopt"]
+    assert libraries_of(parse(changed)) == [
+        "segmentation_models_pytorch",
+        "hyperopt",
+        "torch._dynamo",
+    ]
 
 
 def test_a_server_that_still_imports_ends_at_once(tmp_path):

@@ -468,12 +468,13 @@ def test_a_release_that_was_killed_goes_on_to_the_same_bytes(
 @pytest.mark.parametrize(
     ("method", "killed_after"),
     [
-        ({"type": "wsn"}, 1),
         ({"type": "piggyback"}, 3),
         ({"ratio": 0.5}, 1),
-        ({"ratio": 0.5}, 3),
-        pytest.param({"type": "wsn"}, 3, marks=pytest.mark.slow),
-        pytest.param({"type": "piggyback"}, 1, marks=pytest.mark.slow),
+        *(
+            pytest.param({"type": kind}, epoch, marks=pytest.mark.slow)
+            for kind, epoch in [("wsn", 1), ("wsn", 3), ("piggyback", 1)]
+        ),
+        pytest.param({"ratio": 0.5}, 3, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -536,11 +537,11 @@ def test_a_training_that_was_killed_does_not_go_on_with_other_data_or_another_jo
     "settings",
     [
         {},
-        {"search": {"budget": 9.0}},
         MAGNITUDE,
         *(
             pytest.param(settings, marks=pytest.mark.slow)
             for settings in (
+                {"search": {"budget": 9.0}},
                 {"distill": True},
                 {"reuse": "all", "search": {"search": "tpe", "budget": 9.0}},
                 MAGNITUDE | {"scope": "global", "release": "once"},

@@ -51,6 +51,7 @@ def libraries_of(configuration: Configuration) -> list[str]:
         "segmentation_models_pytorch": any(isinstance(one, DecoderNetwork) for one in networks),
         "torchvision.models": any(isinstance(one, BackboneNetwork) for one in networks),
         "hyperopt": any(isinstance(one, Packing) and one.draws for one in methods),
+        "torch._dynamo": True,  # which every optimizer imports, in more than a second
     }
     return [library for library, is_wanted in wanted.items() if is_wanted]
 
