@@ -61,9 +61,10 @@ from acll.steps._setup import task_record
 from acll.training.checkpoint import Checkpoint, snapshot
 from acll.training.evaluate import evaluated
 from acll.training.learner import TaskLearner
-from acll.training.loop import FitConfig, FitResult, Learner, fit, prepare_process
+from acll.training.loop import FitConfig, FitResult, Learner, fit
 from acll.training.losses import loss_of
 from acll.training.metrics import EvalResult
+from acll.training.process import prepare_process
 from acll.training.release import Pruning
 from acll.training.settings import Batches, Schedule, Training
 

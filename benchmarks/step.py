@@ -45,8 +45,9 @@ from acll.training.checkpoint import snapshot
 from acll.training.distillation import distilled
 from acll.training.learned import Scored
 from acll.training.learner import TaskLearner
-from acll.training.loop import FitConfig, Learner, fit, prepare_process
+from acll.training.loop import FitConfig, Learner, fit
 from acll.training.metrics import EvalResult
+from acll.training.process import prepare_process
 from acll.training.release import Pruning, ReleasePath
 from acll.training.settings import Training
 

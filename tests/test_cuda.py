@@ -32,9 +32,10 @@ from acll.training.evaluate import evaluated
 from acll.training.joint import JointLearner
 from acll.training.learned import Scored, release_learned
 from acll.training.learner import TaskLearner
-from acll.training.loop import fit, prepare_process
+from acll.training.loop import fit
 from acll.training.losses import loss_of
 from acll.training.metrics import score
+from acll.training.process import prepare_process
 from acll.training.release import Pruning
 from conftest import batches, fit_config, killing, states_equal, tiny_task
 

@@ -70,7 +70,7 @@ DECODERS = [
 
 
 # one of each kind: plain, residual, mobile; decoders that concatenate, add, and attend
-QUICK = {"resnet_small", "lenet", "conv_small", "mobilenet_v3_small", "unet"}
+QUICK = {"resnet_small", "lenet", "conv_small", "mobilenet_v3_small"}
 
 
 def paced(names):
@@ -135,7 +135,8 @@ def test_two_tasks_are_packed_into_a_vision_transformer_of_tiny_images():
     assert any(name.endswith("in_proj_weight") for name in packed.owner)
 
 
-@pytest.mark.parametrize("decoder", paced(DECODERS))
+@pytest.mark.slow  # `test_the_small_encoder_serves_a_decoder_and_classification` is not
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_two_tasks_are_packed_into_a_decoder(decoder):
     encoder, size = (
         ("tu-vit_tiny_patch16_224", 224)

@@ -290,7 +290,12 @@ def take_for_unchanged(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "hide", [show_no_untracked_files, ignore_configurations, take_for_unchanged]
+    "hide",
+    [
+        take_for_unchanged,
+        pytest.param(show_no_untracked_files, marks=pytest.mark.slow),
+        pytest.param(ignore_configurations, marks=pytest.mark.slow),
+    ],
 )
 def test_what_git_is_told_not_to_show_is_not_called_shared(repository, hide):
     (repository / "config").mkdir()

@@ -31,7 +31,7 @@ from acll.training.checkpoint import Checkpoint
 from acll.training.learned import READ_OF_EARLIER
 from conftest import ROOT, states_equal
 
-NETWORK = {"backbone": "resnet_small"}
+NETWORK = {"backbone": "resnet_small", "width": 0.5}
 GENERATED = {"source": "generated", "kind": "classification", "image_size": 8, "samples": 60}
 TASKS = {
     "a": GENERATED | {"classes": 2, "difficulty": 0.0},

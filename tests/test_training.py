@@ -1,5 +1,9 @@
 """The loop: what may not move does not, and a training that was killed goes on to the same bits."""
 
+import platform
+import resource
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -410,3 +414,26 @@ def test_the_schedules_end_low():
     assert loop._decreased("cosine", 1.0, 0.5) == pytest.approx(0.5)
     assert loop._decreased("cosine", 1.0, 1.0) == pytest.approx(0.0)
     assert [loop._decreased("step", 1.0, done) for done in (0.49, 0.5, 0.75)] == [1.0, 0.1, 0.01]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_that_a_step_frees_is_there_for_the_next_one():
+    code = (
+        "import resource, sys, torch; from acll.training.process import prepare_process\n"
+        "if len(sys.argv) > 1: prepare_process(1)\n"
+        "def step(): return sum(torch.ones(2**20 + size).add(1)[0] for size in range(8))\n"
+        "step(); before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(20): step()\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    faults = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", code, *one], capture_output=True, check=True
+            ).stdout
+        )
+        for one in ([], ["prepared"])
+    ]
+    pages = 20 * 8 * 2 * 4 * 2**20 // resource.getpagesize()
+    assert faults[1] < 0.01 * pages
+    assert faults[0] > 10 * faults[1]

@@ -39,6 +39,7 @@ from acll.sharing.place import refuse_place
 from acll.sharing.planned import planned
 from acll.sharing.times import settle_times
 from acll.steps._client import SERVER
+from acll.steps._gpu import JOBS_PER_GPU, visible_gpus
 from acll.steps._server import StepServer, libraries_of
 
 
@@ -162,9 +163,24 @@ def of_longest_chain(rule):
     return priority
 
 
+GPUS = visible_gpus()
+
+
+def share_gpus():
+    """Let one job run on each GPU, or as many on all together as the resource `gpu` says."""
+    if "gpu" not in workflow.global_resources:
+        workflow.global_resources["gpu"] = max(len(GPUS), 1)
+    at_once = workflow.global_resources["gpu"].value
+    os.environ[JOBS_PER_GPU] = str(-(-at_once // max(len(GPUS), 1)))
+
+
+if workflow.is_main_process and workflow.local_exec:
+    share_gpus()
+
+
 def gpus(wildcards) -> int:
-    """Return 1 where there is a GPU: the profile's `gpu` says how many trainings share it."""
-    return int(Path("/dev/nvidia0").exists())
+    """Return how many GPUs a job takes."""
+    return int(bool(GPUS))
 
 
 # whether DVC has started this process, for the stage of this configuration

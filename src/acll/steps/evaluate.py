@@ -14,14 +14,16 @@ from acll.files import write_json
 from acll.packing import packed_file
 from acll.packing.ownership import PackingError
 from acll.parameters.evaluate import EvaluateParams
+from acll.steps._gpu import take_gpu
 from acll.steps._run import run_step
-from acll.training.loop import prepare_process
+from acll.training.process import prepare_process
 
 
 def main(
     *, network: Path, test: list[Path], scores: Path, examples: Path, params: EvaluateParams
 ) -> None:
     """Write the scores of all tasks of the node, and some images with what it makes of them."""
+    take_gpu()
     device = prepare_process(params.threads)
     prepared.allow_test()
     packed = packed_file.read_packed(network)

@@ -6,7 +6,6 @@ leave an entry untouched to the bit.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -125,21 +124,6 @@ class FitResult:
     def curve(self) -> list[float]:
         """Return the score of each validation."""
         return [row["score"] for row in self.history]
-
-
-def prepare_process(threads: int) -> torch.device:
-    """Make torch repeatable, with this number of threads; the device is a GPU where there is one.
-
-    On a CPU results are equal bit for bit. On a GPU a few operations (adaptive pooling to several
-    values, say) have no repeatable form, and results may differ in the last bits from run to run.
-    """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # nothing reads memory before it is written; to fill it first takes a part of every step
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fit(
