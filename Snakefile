@@ -37,6 +37,7 @@ onstart:
     refuse_other_settings()
     bear_a_full_disk()
     acquire_run_lock()
+    share_gpus()
     start_step_server()
     take_sigterm_in_a_thread()
 

@@ -12,7 +12,6 @@ SWITCHED_OFF = {
     "itself, for its jobs",
     "Environment variable ACLL_DATA_ROOT used": "optional: the configuration names a folder "
     "where it is not set",
-    'Absolute path "/dev/nvidia0"': "how Linux says that there is a GPU",
     "Mixed rules and functions in same snakefile": "Snakemake takes `wildcard_constraints` of "
     "common.smk for a rule",
 }

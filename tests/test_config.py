@@ -631,7 +631,12 @@ def test_a_perceptron_is_refused_a_segmentation_task():
             "there is no such backbone (known: resnet_small, lenet, conv_small, alexnet, ",
         ),
         ("networks/unet/decoder", "unett", "there is no such decoder (did you mean unet or "),
-        ("networks/unet/decoder", "UNet", "there is no such decoder (did you mean unet or "),
+        ("networks/unet/decoder", "UNet", "there is no such decoder (did you mean unet?)"),
+        (
+            "networks/unet/decoder",
+            "unet++",
+            "there is no such decoder (did you mean unetplusplus?)",
+        ),
         (
             "networks/unet/encoder",
             "resnet19",

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acll.steps._gpu import JOBS_PER_GPU, visible_gpus
+from acll.steps import _gpu
+from acll.steps._gpu import GPUS, JOBS_PER_GPU, gpus_here, listed, visible
 
 TAKE = (
     "import os; from acll.steps._gpu import take_gpu; take_gpu(); take_gpu();"
@@ -19,7 +20,8 @@ TAKE = (
 
 def job(stack, gpus, shared):
     """Start a process that takes a GPU and keeps it until its input ends."""
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": gpus, JOBS_PER_GPU: str(shared)}
+    environment = os.environ | {GPUS: ",".join(gpus), JOBS_PER_GPU: str(shared)}
+    environment["CUDA_VISIBLE_DEVICES"] = "as before"
     process = subprocess.Popen(
         [sys.executable, "-c", TAKE],
         env=environment,
@@ -28,12 +30,13 @@ def job(stack, gpus, shared):
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
+    stack.enter_context(process)
     stack.callback(process.kill)
     return process
 
 
 def gpu_of(process):
-    """The GPU that a process sees, which is what it says last."""
+    """The GPU that a process sees, which it says last, and what it has said before."""
     lines = [process.stdout.readline().strip()]
     while lines[-1].startswith(("uses", "waits")):
         lines.append(process.stdout.readline().strip())
@@ -48,10 +51,10 @@ def names():
 
 def test_four_jobs_get_four_gpus_and_a_fifth_waits_for_the_end_of_one(names):
     with ExitStack() as stack:
-        jobs = [job(stack, ",".join(names), 1) for _ in names]
+        jobs = [job(stack, names, 1) for _ in names]
         found = {gpu_of(one)[0]: one for one in jobs}
         assert set(found) == set(names)
-        fifth = job(stack, ",".join(names), 1)
+        fifth = job(stack, names, 1)
         assert fifth.stdout.readline() == "waits until one of 4 GPUs is free\n"
         found[names[2]].kill()
         assert gpu_of(fifth) == (names[2], [f"uses GPU {names[2]}"])
@@ -60,34 +63,81 @@ def test_four_jobs_get_four_gpus_and_a_fifth_waits_for_the_end_of_one(names):
 def test_jobs_share_a_gpu_if_told_so_and_fill_all_of_them_alike(names):
     with ExitStack() as stack:
         for _ in range(2):
-            jobs = [job(stack, ",".join(names[:2]), 2) for _ in range(2)]
+            jobs = [job(stack, names[:2], 2) for _ in range(2)]
             assert {gpu_of(one)[0] for one in jobs} == set(names[:2])
 
 
-def test_where_a_scheduler_gives_gpus_nobody_takes_slots(names):
+def test_where_a_run_names_no_gpus_nobody_takes_slots():
     with ExitStack() as stack:
-        jobs = [job(stack, names[0], 0) for _ in range(2)]
-        assert [gpu_of(one) for one in jobs] == [(names[0], []), (names[0], [])]
+        jobs = [job(stack, [], 1) for _ in range(2)]
+        assert [gpu_of(one) for one in jobs] == [("as before", []), ("as before", [])]
+
+
+CARDS = """\
+GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-aa11)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-ab22)
+  MIG 3g.20gb     Device  0: (UUID: MIG-c3)
+  MIG 3g.20gb     Device  1: (UUID: MIG-d4)
+GPU 2: NVIDIA H100 80GB HBM3 (UUID: GPU-ee55)
+"""
+WHOLE = ["GPU-aa11", "GPU-ab22", "GPU-ee55"]
+
+
+def test_parts_stand_in_place_of_the_gpu_that_has_them():
+    assert listed(CARDS) == ["GPU-aa11", "MIG-c3", "MIG-d4", "GPU-ee55"]
+    assert listed("No devices found.\n") == []
 
 
 @pytest.mark.parametrize(
     ("named", "gpus"),
     [
+        (None, WHOLE),
         ("", []),
         ("-1", []),
-        ("0,2", ["0", "2"]),
-        (" 1 , GPU-ab", ["1", "GPU-ab"]),
-        ("3,-1,2", ["3"]),
-        ("3,,2", ["3"]),
+        ("NoDevFiles", []),
+        ("2,0", ["GPU-ee55", "GPU-aa11"]),
+        (" 1 , GPU-ee55", ["GPU-ab22", "GPU-ee55"]),
+        ("GPU-e", ["GPU-ee55"]),
+        ("GPU-a", []),  # two begin so
+        ("0,7,1", ["GPU-aa11"]),
+        ("0,,1", ["GPU-aa11"]),
+        ("0,0", ["GPU-aa11"]),
     ],
 )
 def test_what_is_hidden_is_not_used(named, gpus):
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": named}) == gpus
+    environment = {} if named is None else {"CUDA_VISIBLE_DEVICES": named}
+    assert visible(WHOLE, environment) == tuple(gpus)
 
 
-@given(st.integers(0, 12))
-def test_without_the_variable_each_device_file_is_a_gpu(tmp_path_factory, count):
-    devices = tmp_path_factory.mktemp("dev")
-    for name in ["nvidiactl", "nvidia-uvm", *(f"nvidia{number}" for number in range(count))]:
-        (devices / name).touch()
-    assert visible_gpus({}, devices) == [str(number) for number in range(count)]
+@given(st.text(alphabet="0129-, GPUabe", max_size=20))
+def test_whatever_is_named_only_gpus_that_are_there_are_used_each_once(named):
+    found = visible(WHOLE, {"CUDA_VISIBLE_DEVICES": named})
+    assert len(set(found)) == len(found)
+    assert set(found) <= set(WHOLE)
+    assert visible([], {"CUDA_VISIBLE_DEVICES": named}) == ()
+
+
+@pytest.mark.parametrize(("says", "code", "gpus"), [(CARDS, 0, 4), (CARDS, 9, 0), ("", 0, 0)])
+def test_a_driver_that_fails_is_no_gpu(tmp_path, monkeypatch, says, code, gpus):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{says}END\nexit {code}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    gpus_here.cache_clear()
+    assert len(gpus_here()) == gpus
+    gpus_here.cache_clear()
+
+
+@pytest.mark.parametrize(("named", "gpus"), [(None, ("0", "1")), ("1", ("1",)), ("2", ())])
+def test_without_the_tool_of_the_driver_devices_are_counted(tmp_path, monkeypatch, named, gpus):
+    for name in ("nvidiactl", "nvidia-uvm", "nvidia0", "nvidia3"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(_gpu, "_DEVICES", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    gpus_here.cache_clear()
+    assert gpus_here() == gpus
+    gpus_here.cache_clear()

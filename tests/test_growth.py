@@ -51,6 +51,7 @@ NETWORKS = {
     "unetplusplus": DecoderNetwork(decoder="unetplusplus", encoder="resnet_small", width=0.25),
     "manet": DecoderNetwork(decoder="manet", encoder="resnet_small", width=0.25),
 }
+SLOW = ("conv_small", "unetplusplus", "manet")
 PROPERTY = settings(max_examples=50, deadline=None)
 FACTORS = (1.0, 1.3, 1.5, 2.0)
 
@@ -83,10 +84,7 @@ def learned(spec, factors, kinds=("classification",), ratio=0.6, left_out=0.0):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if isinstance(spec, DecoderNetwork) else [])
-        for name, spec in NETWORKS.items()
-    ],
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in NETWORKS],
 )
 @settings(max_examples=3, deadline=None)
 @given(

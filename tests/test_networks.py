@@ -69,7 +69,7 @@ DECODERS = [
 ]
 
 
-# one of each kind: plain, residual, mobile; decoders that concatenate, add, and attend
+# one of each kind: plain, residual, mobile
 QUICK = {"resnet_small", "lenet", "conv_small", "mobilenet_v3_small"}
 
 

@@ -139,8 +139,16 @@ def learned(method: str, node: str) -> set[str]:
     return jobs_of(method, node, "train", "commit", *memory, "evaluate")
 
 
-def test_two_methods_run_to_their_end_and_a_change_runs_what_depends_on_it(tmp_path):
-    """All methods are run by the tests that are slow."""
+def test_two_methods_run_to_their_end_and_a_change_runs_what_depends_on_it(tmp_path, monkeypatch):
+    """All methods are run by the tests that are slow. The machine says that it has two GPUs."""
+    cards = [f"GPU-{tmp_path.parent.name}-{number}" for number in range(2)]
+    says = "\n".join(f"GPU {number}: A card (UUID: {card})" for number, card in enumerate(cards))
+    driver = tmp_path / "driver/nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text(f"#!/bin/sh\necho '{says}'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(driver.parent), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     two = TINY | {"methods": {name: TINY["methods"][name] for name in ("adaptive", "finetune")}}
     folder = tmp_path / "tiny"
     result = snakemake(two, folder, "--cores", "2")
@@ -151,6 +159,15 @@ def test_two_methods_run_to_their_end_and_a_change_runs_what_depends_on_it(tmp_p
     assert own["bit_exact"].all()
     assert (own["forgetting"] == 0).all()
     assert table["score"].between(0, 1).all()
+    used = set()
+    for rule in ("train", "search", "retrain", "evaluate"):
+        for log in (folder / "logs" / rule).rglob("*.log"):
+            (line,) = re.findall("^uses GPU (.*)$", log.read_text(), re.MULTILINE)
+            used.add(line)
+    assert used == set(cards)
+    refused = snakemake(two, folder, "--dry-run", "--resources", "gpu=0")
+    assert "error: gpu=0: no job could run" in refused.stdout + refused.stderr
+    assert refused.returncode == 1
     assert planned(two, folder) == set()
     task = TINY["tasks"]["b"] | {"training": {"loss": "dice"}}
     other = two | {"tasks": TINY["tasks"] | {"b": task}}

@@ -292,8 +292,8 @@ def take_for_unchanged(root: Path) -> None:
 @pytest.mark.parametrize(
     "hide",
     [
-        take_for_unchanged,
-        pytest.param(show_no_untracked_files, marks=pytest.mark.slow),
+        show_no_untracked_files,
+        pytest.param(take_for_unchanged, marks=pytest.mark.slow),
         pytest.param(ignore_configurations, marks=pytest.mark.slow),
     ],
 )

@@ -282,10 +282,11 @@ def test_a_trial_that_holds_hands_over_what_release_and_retraining_come_to(relea
 @pytest.mark.parametrize(
     ("threshold", "writes"),
     [
+        (0.0, 1),
         (2.0, 5),
         *(
             pytest.param(*values, marks=pytest.mark.slow)
-            for values in [(0.0, 1), (0.0, 3), (0.0, 4), (0.0, 7), (2.0, 4)]
+            for values in [(0.0, 3), (0.0, 4), (0.0, 7), (2.0, 4)]
         ),
     ],
 )
@@ -423,7 +424,7 @@ def test_memory_that_a_step_frees_is_there_for_the_next_one():
         "if len(sys.argv) > 1: prepare_process(1)\n"
         "def step(): return sum(torch.ones(2**20 + size).add(1)[0] for size in range(8))\n"
         "step(); before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for _ in range(20): step()\n"
+        "for _ in range(5): step()\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
     )
     faults = [
@@ -434,6 +435,6 @@ def test_memory_that_a_step_frees_is_there_for_the_next_one():
         )
         for one in ([], ["prepared"])
     ]
-    pages = 20 * 8 * 2 * 4 * 2**20 // resource.getpagesize()
+    pages = 5 * 8 * 2 * 4 * 2**20 // resource.getpagesize()
     assert faults[1] < 0.01 * pages
     assert faults[0] > 10 * faults[1]

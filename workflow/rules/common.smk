@@ -31,7 +31,7 @@ os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries among themselves; they w
 from acll.data.root import CHANNELS_KEY, ROOT_KEY
 from acll.errors import UserError
 from acll.lock import held
-from acll.plan import ARGUMENTS, command, longest_chains
+from acll.plan import ARGUMENTS, TRAININGS, command, longest_chains
 from acll.run_settings import MARK, NO_RUN, STAGE, odd_settings
 from acll.run_summary import errors_of_steps, job_summary, warn_of_full_disk, what_to_do
 from acll.sharing.leftovers import remove_checkpoints
@@ -39,7 +39,7 @@ from acll.sharing.place import refuse_place
 from acll.sharing.planned import planned
 from acll.sharing.times import settle_times
 from acll.steps._client import SERVER
-from acll.steps._gpu import JOBS_PER_GPU, visible_gpus
+from acll.steps._gpu import GPUS, JOBS_PER_GPU, gpus_here
 from acll.steps._server import StepServer, libraries_of
 
 
@@ -76,6 +76,7 @@ def read_plan():
 
 CONFIGURATION, JOBS = read_plan()
 CHAINS = longest_chains(JOBS.values())
+LEARNING = {*TRAININGS, "prune", "commit", "remember", "evaluate"}  # rules that build networks
 
 
 async def accept_any_time(dag, job, outputs):
@@ -163,24 +164,33 @@ def of_longest_chain(rule):
     return priority
 
 
-GPUS = visible_gpus()
+GPUS_HERE = gpus_here() if workflow.is_main_process else ()
+
+
+def limit_gpu_jobs():
+    """Let one job run on each GPU, unless the resource `gpu` says how many on all together."""
+    resources = workflow.global_resources
+    if "gpu" not in resources:
+        resources["gpu"] = max(len(GPUS_HERE), 1)
+    if resources["gpu"].value < 1:
+        sys.exit("error: gpu=0: no job could run; CUDA_VISIBLE_DEVICES= hides all GPUs")
+
+
+if workflow.is_main_process:
+    limit_gpu_jobs()  # here, since Snakemake reads the limit before the run starts
 
 
 def share_gpus():
-    """Let one job run on each GPU, or as many on all together as the resource `gpu` says."""
-    if "gpu" not in workflow.global_resources:
-        workflow.global_resources["gpu"] = max(len(GPUS), 1)
-    at_once = workflow.global_resources["gpu"].value
-    os.environ[JOBS_PER_GPU] = str(-(-at_once // max(len(GPUS), 1)))
-
-
-if workflow.is_main_process and workflow.local_exec:
-    share_gpus()
+    """Tell jobs on this machine which GPUs there are, and how many may share one."""
+    if workflow.local_exec and GPUS_HERE:
+        at_once = workflow.global_resources["gpu"].value
+        os.environ[GPUS] = ",".join(GPUS_HERE)
+        os.environ[JOBS_PER_GPU] = str(-(-at_once // len(GPUS_HERE)))
 
 
 def gpus(wildcards) -> int:
     """Return how many GPUs a job takes."""
-    return int(bool(GPUS))
+    return int(bool(GPUS_HERE))
 
 
 # whether DVC has started this process, for the stage of this configuration
@@ -232,8 +242,9 @@ def start_step_server():
     """Start the process that forks steps, where jobs run on this machine."""
     if workflow.local_exec and SERVER not in os.environ:  # set by whoever brings another, or none
         rules = {job.rule.name for job in workflow.dag.needrun_jobs()} & set(ARGUMENTS)
+        libraries = libraries_of(CONFIGURATION) if rules & LEARNING else []
         with contextlib.suppress(OSError):  # steps start without it, too
-            server = StepServer(sorted(rules), libraries_of(CONFIGURATION), CONFIGURATION.threads)
+            server = StepServer(sorted(rules), libraries, CONFIGURATION.threads)
             atexit.register(server.stop)
 
 

@@ -340,8 +340,10 @@ def _short(value: Any) -> str:
 
 def suggestion(name: str, known: list[str]) -> str:
     """Return ` (did you mean …?)`; empty where no known name is close, in letters of any case."""
-    lower = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.6)
+    lower = {each.lower(): each for each in reversed(known)}
+    meant = name.lower().replace("++", "plusplus")
+    close = difflib.get_close_matches(meant, list(lower), n=3, cutoff=0.6)
+    close = [meant] if meant in lower else close
     return f" (did you mean {' or '.join(lower[each] for each in close)}?)" if close else ""
 
 

@@ -95,7 +95,7 @@ def noticed(name: str, found: Mapping[str, Any], report: str) -> list[str]:
     for what, treated in (("left_out", "left out: "), ("warnings", "")):
         first = {fault["kind"]: fault for fault in reversed(found["faults"][what])}
         kinds = "; ".join(
-            f"{count} {kind} ({'' if count == 1 else 'first '}{first[kind]['file']}: "
+            f"{count} {kind} ({'' if count == 1 else 'first: '}{first[kind]['file']}: "
             f"{first[kind]['message']})"
             for kind, count in found[what].items()
         )

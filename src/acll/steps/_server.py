@@ -45,13 +45,13 @@ _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # of prctl(2)
 
 
 def libraries_of(configuration: Configuration) -> list[str]:
-    """Return the libraries that steps import late: those of the networks and of the search."""
+    """Return the libraries that steps import late: of networks, of the search, of optimizers."""
     networks, methods = configuration.networks.values(), configuration.methods.values()
     wanted = {
         "segmentation_models_pytorch": any(isinstance(one, DecoderNetwork) for one in networks),
         "torchvision.models": any(isinstance(one, BackboneNetwork) for one in networks),
         "hyperopt": any(isinstance(one, Packing) and one.draws for one in methods),
-        "torch._dynamo": True,  # which every optimizer imports, in more than a second
+        "torch._dynamo": True,  # imported by every optimizer, in more than a second
     }
     return [library for library, is_wanted in wanted.items() if is_wanted]
 

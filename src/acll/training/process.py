@@ -19,7 +19,7 @@ def prepare_process(threads: int) -> torch.device:
     values, say) have no repeatable form, and results may differ in the last bits from run to run.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    keep_memory()
+    _keep_memory()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # nothing reads memory before it is written; to fill it first takes a part of every step
@@ -28,7 +28,7 @@ def prepare_process(threads: int) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def keep_memory() -> None:
+def _keep_memory() -> None:
     """Let memory that is freed stay with this process, where its C library is glibc.
 
     Each step frees tensors of megabytes and asks for as many again. Otherwise the system takes them
@@ -37,4 +37,6 @@ def keep_memory() -> None:
     libc = ctypes.CDLL(None)
     with contextlib.suppress(AttributeError):  # another C library
         for option, values in _KEPT.items():
-            any(libc.mallopt(option, value) for value in values)
+            for value in values:
+                if libc.mallopt(option, value):
+                    break
