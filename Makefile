@@ -14,6 +14,10 @@ MEANT := $(filter $(VARIABLES),$(shell printf %s '$(subst ','\'',$(UNKNOWN))' | 
 $(error $(UNKNOWN)=…: there is no such variable; $(if $(MEANT),write $(MEANT)=…,there are: \
 $(VARIABLES)))
 endif
+ODD := $(firstword $(foreach name,IMAGES V,$(if $(filter-out 1,$($(name))),$(name))))
+ifneq ($(ODD),)
+$(error $(ODD)=$($(ODD)): write $(ODD)=1, or leave it out)
+endif
 
 PYTHON ?= python3
 CONFIG ?= demo

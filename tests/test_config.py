@@ -894,6 +894,13 @@ def test_a_missing_file_is_named_with_the_files_that_are_there(tmp_path):
     assert str(caught.value) == f"{tmp_path}/tini.yaml: there is no such file (there are: tiny)"
 
 
+def test_of_a_configuration_that_is_gone_it_is_said_what_is_left(tmp_path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "results/mine").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match=r"results/mine and its lines in dvc.yaml: delete"):
+        load_configuration(tmp_path / "config/mine.yaml")
+
+
 @pytest.mark.parametrize("typed", ["mine", "mine.yaml", "confg/mine.yaml"])
 def test_a_configuration_that_is_named_without_its_folder_is_meant(tmp_path, monkeypatch, typed):
     monkeypatch.chdir(tmp_path)

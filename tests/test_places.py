@@ -126,6 +126,13 @@ def test_variables_of_other_names_are_refused_with_the_right_one(tmp_path, given
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("given", ["IMAGES=0", "IMAGES=no", "V=0"])
+def test_what_can_only_be_asked_for_is_not_asked_for_by_another_value(tmp_path, given):
+    ended = make(makefile(tmp_path), "--dry-run", "check", given)
+    assert ended.returncode
+    assert f"{given}: write {given.partition('=')[0]}=1, or leave it out" in ended.stderr
+
+
 @pytest.mark.parametrize("goals", [["run", "mine"], ["check", "config/mine.yaml"], ["rnu"]])
 def test_what_is_no_target_is_refused_before_anything_is_done(tmp_path, goals):
     ended = make(makefile(tmp_path), "--dry-run", *goals)

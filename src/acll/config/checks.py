@@ -82,10 +82,7 @@ def load_configuration(path: Path) -> Configuration:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        others = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
-        near = Path("config", path.name).with_suffix(".yaml")
-        meant = f"; did you mean {near}?" if near.is_file() else f" (there are: {others})"
-        raise ConfigurationError(f"{path}: there is no such file{meant}") from None
+        raise ConfigurationError(f"{path}: there is no such file{_meant_file(path)}") from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: not text in UTF-8: {error}") from None
     try:
@@ -262,6 +259,17 @@ def _line(error: ErrorDetails) -> str:
     )
     meant = _meant(error["input"], context.get("expected", ""))
     return f"{key} = {_short(error['input'])}: {must}{or_search}{meant}"
+
+
+def _meant_file(path: Path) -> str:
+    """Return in words which configurations there are, and what is left of one that is not."""
+    near = Path("config", path.name).with_suffix(".yaml")
+    if near.is_file():
+        return f"; did you mean {near}?"
+    others = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
+    left = path.parent.parent / "results" / path.stem
+    still = f"; of its runs there are still {left} and its lines in dvc.yaml: delete both"
+    return f" (there are: {others})" + (still if left.is_dir() else "")
 
 
 def _meant(value: Any, expected: str) -> str:
