@@ -45,7 +45,7 @@ def tell_not_here(configuration: Configuration, data_root: Path, results: Path) 
 
     absent = ", ".join(not_here(configuration, data_root, results))
     if absent and not data_root.is_dir():
-        print(f"{data_root}: there is no such folder (data_root, or DATA=…)")
+        print(f"warning: {data_root}: there is no such folder (data_root, or DATA=…)")
     if absent:
         print(f"not in {data_root}, so taken to be what they were when they were read: {absent}")
     return bool(absent)
