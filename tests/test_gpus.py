@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acll.steps import _gpu
-from acll.steps._gpu import GPUS, JOBS_PER_GPU, gpus_here, listed, visible
+from acll.steps._gpu import GPUS, JOBS_PER_GPU, gpus_here, listed_gpus, visible_gpus
 
 TAKE = (
     "import os; from acll.steps._gpu import take_gpu; take_gpu(); take_gpu();"
@@ -84,8 +84,8 @@ WHOLE = ["GPU-aa11", "GPU-ab22", "GPU-ee55"]
 
 
 def test_parts_stand_in_place_of_the_gpu_that_has_them():
-    assert listed(CARDS) == ["GPU-aa11", "MIG-c3", "MIG-d4", "GPU-ee55"]
-    assert listed("No devices found.\n") == []
+    assert listed_gpus(CARDS) == ["GPU-aa11", "MIG-c3", "MIG-d4", "GPU-ee55"]
+    assert listed_gpus("No devices found.\n") == []
 
 
 @pytest.mark.parametrize(
@@ -106,15 +106,15 @@ def test_parts_stand_in_place_of_the_gpu_that_has_them():
 )
 def test_what_is_hidden_is_not_used(named, gpus):
     environment = {} if named is None else {"CUDA_VISIBLE_DEVICES": named}
-    assert visible(WHOLE, environment) == tuple(gpus)
+    assert visible_gpus(WHOLE, environment) == tuple(gpus)
 
 
 @given(st.text(alphabet="0129-, GPUabe", max_size=20))
 def test_whatever_is_named_only_gpus_that_are_there_are_used_each_once(named):
-    found = visible(WHOLE, {"CUDA_VISIBLE_DEVICES": named})
+    found = visible_gpus(WHOLE, {"CUDA_VISIBLE_DEVICES": named})
     assert len(set(found)) == len(found)
     assert set(found) <= set(WHOLE)
-    assert visible([], {"CUDA_VISIBLE_DEVICES": named}) == ()
+    assert visible_gpus([], {"CUDA_VISIBLE_DEVICES": named}) == ()
 
 
 @pytest.mark.parametrize(("says", "code", "gpus"), [(CARDS, 0, 4), (CARDS, 9, 0), ("", 0, 0)])

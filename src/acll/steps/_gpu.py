@@ -16,6 +16,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from shutil import which
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 # the variables by which a run on one machine names its GPUs, and how many jobs may share one
 GPUS = "ACLL_GPUS"
@@ -36,12 +40,12 @@ def gpus_here() -> tuple[str, ...]:
     """
     if which("nvidia-smi") is None:  # a container may have the devices alone
         count = len(list(_DEVICES.glob("nvidia[0-9]*")))
-        return visible([str(number) for number in range(count)], os.environ)
+        return visible_gpus([str(number) for number in range(count)], os.environ)
     run = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return visible(listed(run.stdout) if run.returncode == 0 else [], os.environ)
+    return visible_gpus(listed_gpus(run.stdout) if run.returncode == 0 else [], os.environ)
 
 
-def listed(text: str) -> list[str]:
+def listed_gpus(text: str) -> list[str]:
     """Return the identities in what `nvidia-smi -L` says; parts (MIG) in place of what has them."""
     found: list[str] = []
     whole: str | None = None  # the last GPU, while it has no parts
@@ -53,7 +57,7 @@ def listed(text: str) -> list[str]:
     return found
 
 
-def visible(gpus: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:
+def visible_gpus(gpus: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return those of the GPUs of a machine that `CUDA_VISIBLE_DEVICES` leaves.
 
     It has numbers, in the order of `gpus`, or identities or their beginnings. As with CUDA, what
@@ -70,6 +74,20 @@ def visible(gpus: Sequence[str], environment: Mapping[str, str]) -> tuple[str, .
             break
         found += meant
     return tuple(found)
+
+
+def prepare_device(threads: int) -> "torch.device":
+    """Take a GPU, where the run has named some, and return the device of this process.
+
+    threads: as of `prepare_process`.
+    """
+    from acll.training.process import prepare_process
+
+    take_gpu()
+    device = prepare_process(threads)
+    if _taken and device.type == "cpu":
+        print(f"warning: PyTorch cannot use GPU {os.environ[_VISIBLE]}; the CPU computes")
+    return device
 
 
 def take_gpu() -> None:

@@ -19,10 +19,9 @@ from acll.networks.widening import inputs_in_wider
 from acll.packing import packed_file
 from acll.packing.ownership import Packed, State, TaskRecord, empty, widened
 from acll.parameters.node import NodeParams
-from acll.steps._gpu import take_gpu
+from acll.steps._gpu import prepare_device
 from acll.training.learner import TaskLearner
 from acll.training.metrics import METRIC
-from acll.training.process import prepare_process
 from acll.training.settings import Batches
 
 
@@ -35,8 +34,7 @@ def learner_of(
     path: the prepared training data of the task. Raises NetworkError or UnpackableError where the
     network cannot be built or packed, or takes other images.
     """
-    take_gpu()
-    device = prepare_process(node.threads)
+    device = prepare_device(node.threads)
     train, validation, header = splits_of(path)
     spec = node.network
     refuse_channels(header, spec.channels)

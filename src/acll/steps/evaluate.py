@@ -14,17 +14,15 @@ from acll.files import write_json
 from acll.packing import packed_file
 from acll.packing.ownership import PackingError
 from acll.parameters.evaluate import EvaluateParams
-from acll.steps._gpu import take_gpu
+from acll.steps._gpu import prepare_device
 from acll.steps._run import run_step
-from acll.training.process import prepare_process
 
 
 def main(
     *, network: Path, test: list[Path], scores: Path, examples: Path, params: EvaluateParams
 ) -> None:
     """Write the scores of all tasks of the node, and some images with what it makes of them."""
-    take_gpu()
-    device = prepare_process(params.threads)
+    device = prepare_device(params.threads)
     prepared.allow_test()
     packed = packed_file.read_packed(network)
     tests = {path.name.removesuffix(prepared.TEST): path for path in test}
