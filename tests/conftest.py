@@ -43,6 +43,17 @@ def _no_wait_for_the_disk():
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_gpus(tmp_path_factory):
+    """Let runs find no GPUs: their jobs would wait for those of other runs on this machine."""
+    driver = tmp_path_factory.mktemp("driver") / "nvidia-smi"
+    driver.write_text("#!/bin/sh\nexit 9\n")
+    driver.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(driver.parent), prepend=":")
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _signals_as_before():
     """Leave SIGINT as it was: `acll run` takes it over in its process, and processes inherit it."""
