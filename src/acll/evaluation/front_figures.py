@@ -21,6 +21,7 @@ from acll.evaluation.style import (
 )
 
 _LINES = (("#444444", "-"), ("#888888", "--"), ("#888888", ":"), ("#BBBBBB", "-."))  # of fronts
+_FEWEST_RUNS = 3  # of an interval: that of two is thirteen times as wide as they are apart
 # where the names of their ratios stand: above a point, below, right, left; in points
 _PLACES = ((0, 5, "center"), (0, -10, "center"), (4, -2, "left"), (-4, -2, "right"))
 
@@ -92,10 +93,10 @@ def _point(
     size: float,
     label: str,
 ) -> None:
-    """Draw the mean of a method, with the interval of its score."""
+    """Draw the mean of a method, with the interval of its score where there are enough runs."""
     own = rows[rows["method"] == method]
     mean, low, _ = interval(own["mean_score"].tolist())
-    half = 0.0 if pd.isna(low) else mean - low  # of a single run
+    half = mean - low if len(own) >= _FEWEST_RUNS else 0.0
     bar = panel.errorbar(
         own["bytes"].mean(),
         mean,
