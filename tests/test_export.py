@@ -511,6 +511,11 @@ def test_weights_for_which_an_onnx_file_has_no_room_are_refused(packed, tmp_path
 
 
 @pytest.mark.parametrize(
+    "packed",
+    ["classification", pytest.param("segmentation", marks=pytest.mark.slow)],
+    indirect=True,
+)
+@pytest.mark.parametrize(
     ("suffix", "precision", "share"),
     [
         (".onnx", "int8", 0.5),
