@@ -774,7 +774,7 @@ def odd(network, tmp_path):
 
 
 # each starts a process
-FORMS = ["table", "csv", pytest.param("json", marks=pytest.mark.slow)]
+FORMS = ["table", *(pytest.param(form, marks=pytest.mark.slow) for form in ("csv", "json"))]
 ACLL = [sys.executable, "-c", "from acll.cli.main import main; main()"]
 
 
@@ -805,7 +805,7 @@ def test_a_name_that_no_screen_can_show_costs_no_prediction(network, odd, form):
         assert len(out.splitlines()) == len(names) + 2
 
 
-@pytest.mark.parametrize("form", [FORMS[0], pytest.param("csv", marks=pytest.mark.slow), FORMS[2]])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_name_with_letters_that_the_terminal_lacks_costs_no_prediction(
     network, odd, form, monkeypatch
 ):

@@ -96,7 +96,8 @@ def with_silent_filters(network: nn.Module, images: torch.Tensor, share: float =
 # the largest ones take seconds each, and others are much like one that is tried
 SELDOM = (
     "vgg16_bn", "densenet121", "resnext50_32x4d", "regnet_y_400mf", "efficientnet_b0", "swin_t",
-    "unetplusplus", "manet", "linknet", "deeplabv3", "deeplabv3plus", "upernet",
+    "convnext_tiny", "unetplusplus", "manet", "linknet", "deeplabv3", "deeplabv3plus", "upernet",
+    "fpn",
 )  # fmt: skip
 ONE_OF_EACH = ("resnet18", "mobilenet_v3_small", "unet", "fpn", "segformer")
 TRIED = [pytest.param(name, marks=pytest.mark.slow if name in SELDOM else []) for name in NETWORKS]

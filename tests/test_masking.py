@@ -365,7 +365,7 @@ def test_a_task_like_the_first_scores_as_well():
     assert scores == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("spec", [SMALL, UNET])
+@pytest.mark.parametrize("spec", [SMALL, pytest.param(UNET, marks=pytest.mark.slow)])
 def test_weights_that_are_given_are_what_is_fixed(tmp_path, spec):
     spec, known = pretrained(spec, tmp_path)
     assert METHODS["piggyback"].shared_first(spec) is None

@@ -241,7 +241,11 @@ def test_a_large_image_is_segmented_by_the_tiles_that_evaluation_scores(tmp_path
 
 
 @pytest.mark.parametrize(
-    "options", [{"blockysize": 8}, {"tiled": True, "blockxsize": 16, "blockysize": 16}]
+    "options",
+    [
+        {"tiled": True, "blockxsize": 16, "blockysize": 16},
+        pytest.param({"blockysize": 8}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_raster_that_is_too_large_to_be_read_whole_is_segmented_by_tiles(
     tmp_path, monkeypatch, options

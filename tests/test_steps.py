@@ -509,7 +509,9 @@ def test_a_release_at_once_reads_no_images_and_moves_nothing(tmp_path):
     assert states_equal(state, dense | kept)
 
 
-@pytest.mark.parametrize("criterion", ["learned", "magnitude"])
+@pytest.mark.parametrize(
+    "criterion", ["learned", pytest.param("magnitude", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("rule", ["train", "prune", "retrain"])
 def test_a_training_that_was_killed_does_not_go_on_with_other_data_or_another_job(
     tmp_path, capsys, rule, criterion

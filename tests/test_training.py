@@ -230,7 +230,7 @@ def trials_of(which, learning_rate=0.002, epochs=6, release="gradual", on_held=N
     return state, trial_runner(own, on_held)
 
 
-@pytest.mark.parametrize("release", ["gradual", "once"])
+@pytest.mark.parametrize("release", ["gradual", pytest.param("once", marks=pytest.mark.slow)])
 def test_a_trial_does_not_depend_on_those_before_it(release):
     task = tiny_task("a", samples=16)
     which = learner(task=task)
