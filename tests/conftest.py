@@ -46,12 +46,19 @@ def _no_wait_for_the_disk():
 @pytest.fixture(autouse=True, scope="session")
 def _no_gpus(tmp_path_factory):
     """Let runs find no GPUs: their jobs would wait for those of other runs on this machine."""
-    driver = tmp_path_factory.mktemp("driver") / "nvidia-smi"
-    driver.write_text("#!/bin/sh\nexit 9\n")
-    driver.chmod(0o755)
+    fails = driver(tmp_path_factory.mktemp("driver"), "", 9)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", str(driver.parent), prepend=":")
+        patch.setenv("PATH", str(fails), prepend=":")
         yield
+
+
+def driver(folder: Path, says: str, code: int) -> Path:
+    """A folder with an `nvidia-smi` that says this, whole lines, and ends with this exit code."""
+    tool = folder / "nvidia-smi"
+    folder.mkdir(exist_ok=True)
+    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{says}END\nexit {code}\n")
+    tool.chmod(0o755)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from acll.steps import _gpu
 from acll.steps._gpu import GPUS, JOBS_PER_GPU, gpus_here, listed_gpus, visible_gpus
+from conftest import driver
 
 TAKE = (
     "import os; from acll.steps._gpu import take_gpu; take_gpu(); take_gpu();"
@@ -119,14 +120,9 @@ def test_whatever_is_named_only_gpus_that_are_there_are_used_each_once(named):
 
 @pytest.mark.parametrize(("says", "code", "gpus"), [(CARDS, 0, 4), (CARDS, 9, 0), ("", 0, 0)])
 def test_a_driver_that_fails_is_no_gpu(tmp_path, monkeypatch, says, code, gpus):
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{says}END\nexit {code}\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("PATH", str(driver(tmp_path, says, code)), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    gpus_here.cache_clear()
     assert len(gpus_here()) == gpus
-    gpus_here.cache_clear()
 
 
 @pytest.mark.parametrize(("named", "gpus"), [(None, ("0", "1")), ("1", ("1",)), ("2", ())])
@@ -138,6 +134,4 @@ def test_without_the_tool_of_the_driver_devices_are_counted(tmp_path, monkeypatc
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if named is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    gpus_here.cache_clear()
     assert gpus_here() == gpus
-    gpus_here.cache_clear()

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from conftest import ROOT
+from conftest import ROOT, driver
 
 GENERATED = {"source": "generated", "classes": 2, "samples": 40, "difficulty": 0.0}
 TINY = {
@@ -142,12 +142,8 @@ def learned(method: str, node: str) -> set[str]:
 def test_two_methods_run_to_their_end_and_a_change_runs_what_depends_on_it(tmp_path, monkeypatch):
     """All methods are run by the tests that are slow. The machine says that it has two GPUs."""
     cards = [f"GPU-{tmp_path.parent.name}-{number}" for number in range(2)]
-    says = "\n".join(f"GPU {number}: A card (UUID: {card})" for number, card in enumerate(cards))
-    driver = tmp_path / "driver/nvidia-smi"
-    driver.parent.mkdir()
-    driver.write_text(f"#!/bin/sh\necho '{says}'\n")
-    driver.chmod(0o755)
-    monkeypatch.setenv("PATH", str(driver.parent), prepend=":")
+    says = "".join(f"GPU {number}: A card (UUID: {card})\n" for number, card in enumerate(cards))
+    monkeypatch.setenv("PATH", str(driver(tmp_path / "driver", says, 0)), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     two = TINY | {"methods": {name: TINY["methods"][name] for name in ("adaptive", "finetune")}}
     folder = tmp_path / "tiny"

@@ -349,9 +349,8 @@ def _short(value: Any) -> str:
 def suggestion(name: str, known: list[str]) -> str:
     """Return ` (did you mean …?)`; empty where no known name is close, in letters of any case."""
     lower = {each.lower(): each for each in reversed(known)}
-    meant = name.lower().replace("++", "plusplus")
-    close = difflib.get_close_matches(meant, list(lower), n=3, cutoff=0.6)
-    close = [meant] if meant in lower else close
+    close = difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.6)
+    close = [name.lower()] if name.lower() in lower else close
     return f" (did you mean {' or '.join(lower[each] for each in close)}?)" if close else ""
 
 
@@ -416,7 +415,8 @@ def _part(key: str, part: str, value: str, network: Network, known: dict[str, An
         return _timm(key, value.removeprefix("tu-"))
     reasons = known[f"{part}s"]
     if value not in reasons:
-        hint = suggestion(value, list(reasons)) or f" (known: {', '.join(reasons)})"
+        meant = value.replace("++", "plusplus")  # as papers write it
+        hint = suggestion(meant, list(reasons)) or f" (known: {', '.join(reasons)})"
         return [f"{key}: there is no such {part}{hint}"]
     if reasons[value]:
         return [f"{key}: cannot be packed: {reasons[value]}"]

@@ -13,7 +13,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING
@@ -32,7 +31,6 @@ _INTERVAL = 0.2  # seconds after which a job that waits looks again
 _taken: list[socket.socket] = []  # the slot of this process, for as long as it lives
 
 
-@cache
 def gpus_here() -> tuple[str, ...]:
     """Return the identities of the GPUs that a run on this machine may use.
 

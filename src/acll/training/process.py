@@ -7,9 +7,9 @@ import os
 import torch
 
 # options of glibc's `mallopt`: memory that is given back to the system, and what is asked for by
-# itself and given back with its end; the second value is the most that older versions take
+# itself and given back with its end; older versions take the smaller value alone, and keep it
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_KEPT = {_TRIM_THRESHOLD: (2**31 - 1,), _MMAP_THRESHOLD: (2**30, 2**25)}
+_KEPT = ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_THRESHOLD, 2**25), (_MMAP_THRESHOLD, 2**30))
 
 
 def prepare_process(threads: int) -> torch.device:
@@ -36,7 +36,5 @@ def _keep_memory() -> None:
     """
     libc = ctypes.CDLL(None)
     with contextlib.suppress(AttributeError):  # another C library
-        for option, values in _KEPT.items():
-            for value in values:
-                if libc.mallopt(option, value):
-                    break
+        for option, value in _KEPT:
+            libc.mallopt(option, value)
