@@ -1,7 +1,7 @@
 """Does a searched share beat equal and fixed ones, on ten permutations of MNIST?
 
-    make run CONFIG=permuted_mnist DATA=../shared/data python benchmarks/permuted_mnist.py
-    results/permuted_mnist
+    make run CONFIG=permuted_mnist DATA=../shared/data
+    python benchmarks/permuted_mnist.py results/permuted_mnist
 
 Reads the scores of a finished run at the end of its sequence, for each method and seed. Rows go to
 docs/benchmarks/permuted_mnist.csv. For the whole of MNIST: permuted_mnist_full in place of
