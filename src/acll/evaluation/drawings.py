@@ -5,6 +5,7 @@ from pathlib import Path
 
 from acll.errors import UserError
 
+FIGURE_DPI = 150  # pixels an inch of pictures
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _DRAWN = {"svg", "g", "path", "use", "text", "tspan", "title", "defs", "clipPath", "rect"}
 

@@ -22,10 +22,9 @@ from acll.errors import UserError
 from acll.evaluation.class_tables import class_means
 from acll.evaluation.comparison import MIXED
 from acll.evaluation.console import few_samples, notes_of, warnings_of
-from acll.evaluation.drawings import for_page
+from acll.evaluation.drawings import FIGURE_DPI, for_page
 from acll.evaluation.findings import findings, fixed_ratio_findings
 from acll.evaluation.report_tasks import scoreboards, task_parts
-from acll.evaluation.style import FIGURE_DPI
 from acll.evaluation.tables import read_table
 from acll.libraries import OF_NETWORKS, versions
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-from acll.evaluation.drawings import SVG
+from acll.evaluation.drawings import FIGURE_DPI, SVG
 from acll.files import written
 
 mpl.use("Agg")
@@ -26,7 +26,6 @@ from matplotlib.ticker import MaxNLocator
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 MARKERS = "os^DvP*X"
 FREE = "#E5E5E5"
-FIGURE_DPI = 150  # pixels an inch of pictures
 ACROSS = 3  # panels side by side: a page of 1200 pixels shows them at their own size
 _LETTER = 0.098  # inches that a letter of a heading is wide
 

@@ -65,23 +65,23 @@ def require_remote(root: Path) -> None:
 
 def has_remote(root: Path) -> bool:
     """Return whether a default remote is set."""
-    return bool(_setting(root, "core.remote"))
+    return "core.remote" in _settings(root)
 
 
 def missing_folder(root: Path) -> Path | None:
     """Return the default remote if it is a folder that is not there, such as one not mounted."""
-    name = _setting(root, "core.remote")
-    url = _setting(root, f"remote.{name}.url") if name else ""
-    if not url or "://" in url:
+    settings = _settings(root)
+    url = settings.get(f"remote.{settings.get('core.remote')}.url")
+    if url is None or "://" in url:
         return None
     folder = root / ".dvc" / url  # as DVC does, where it is not absolute
     return None if folder.is_dir() else folder
 
 
-def _setting(root: Path, key: str) -> str:
-    """Return a setting of DVC; empty where it is not set."""
+def _settings(root: Path) -> dict[str, str]:
+    """Return the settings of DVC that are set."""
     lines = _printed(root, "dvc", "config", "--list").splitlines()
-    return dict(line.split("=", 1) for line in lines if "=" in line).get(key, "")
+    return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
 def _changed(root: Path, *paths: str) -> list[str]:
