@@ -129,9 +129,13 @@ def test_results_of_an_older_version_have_no_report_and_say_why(results, tmp_pat
         report_page(tmp_path / "old", "")
 
 
-def found_in(found=FOUND, seeds=(0,)):
-    tables = tables_of(found, seeds)
-    return findings(*(tables[name] for name in ("final", "runs", "summary", "paired")))
+def found_in(found=FOUND, seeds=(0,), guessed=(), **changes):
+    """The findings. guessed: tasks in which every method gives all images one class."""
+    tables = tables_of(found, seeds) | changes
+    classes = tables["classes"]
+    learned = classes.assign(score=classes["score"].where(classes["task"].isin(guessed), 0.8))
+    given = (tables[name] for name in ("final", "runs", "summary", "paired"))
+    return findings(*given, learned)
 
 
 def test_the_findings_say_what_was_learned_and_how_much_better_it_is_than_what():
@@ -149,18 +153,27 @@ def test_the_findings_say_what_was_learned_and_how_much_better_it_is_than_what()
 
 
 def test_the_findings_name_the_highest_where_every_method_forgets():
-    tables = tables_of(FOUND, (0,))
-    summary = tables["summary"].assign(bit_exact=False)
-    (line,) = findings(tables["final"], tables["runs"], summary, tables["paired"])
+    summary = tables_of(FOUND, (0,))["summary"].assign(bit_exact=False)
+    (line,) = found_in(summary=summary)
     assert "The highest mean accuracy of 0.850 is that of joint." in line
     assert "forgets nothing" not in line
+
+
+def test_the_findings_say_first_what_no_method_has_learned():
+    (line,) = found_in(guessed=["b"])
+    assert "(a and b). In b no method is better than guessing. half forgets" in line
+    (line,) = found_in(guessed=["a", "b"])
+    assert line == (
+        "both: the network small learned nothing of its tasks, one after the other (a and b): no "
+        "method is better than guessing. The warnings say what may help."
+    )
 
 
 def test_a_mean_of_both_metrics_says_so_in_the_findings_and_the_scoreboard():
     final, summary, classes = mixed()
     runs = pd.DataFrame({"method": ["half"], "type": ["packing"]})
     none = pd.DataFrame(columns=["sequence", "figure", "low", "high"])
-    (line,) = findings(final, runs, summary, none)
+    (line,) = findings(final, runs, summary, none, classes)
     assert "It reaches a mean of accuracies and mean IoUs together of 0.685" in line
     (board,) = scoreboards(final, summary, classes)
     assert [name for name, _ in board.rows[:3]] == [
@@ -391,7 +404,9 @@ OPENED = "document.querySelectorAll('details').forEach(one => one.open = true)"
 
 
 @IN_A_BROWSER
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
+@pytest.mark.parametrize(
+    ("width", "dark"), [(1280, False), pytest.param(400, True, marks=pytest.mark.slow)]
+)
 def test_a_browser_shows_all_of_it_and_asks_nobody_else(page, tmp_path, width, dark):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
@@ -493,6 +508,7 @@ def test_on_a_wide_screen_every_table_shows_its_score_and_the_mouse_shows_values
         assert told_at("h1") is None
 
 
+@pytest.mark.slow
 @IN_A_BROWSER
 def test_in_print_all_parts_are_open_without_the_tables_to_search_in(page, tmp_path):
     with browser_on(page, tmp_path, 1280, dark=True) as browser:

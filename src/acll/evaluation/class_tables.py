@@ -10,6 +10,8 @@ from acll.node import Node, Run
 from acll.settings import Kind
 
 MISSED = 0.05  # of a class that is scored lower, the network knows next to nothing
+# of what guessing leaves to be gained: a mean that is above it by no more is no better
+_GUESSED = 0.03
 # the score of a class: for segmentation the terms of the mean IoU; for classification the recall,
 # whose mean over samples is the accuracy
 CLASS_SCORE: dict[Kind, str] = {"classification": "recall", "segmentation": "iou"}
@@ -147,3 +149,22 @@ def guess_of(classes: pd.DataFrame) -> Guess | None:
     if (classes["kind"] == "segmentation").any():
         return Guess(name, share / found, share / found)  # the score is the mean IoU
     return Guess(name, share, 1 / found)
+
+
+def guessed_tasks(classes: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each sequence, method and task that is no better than guessing.
+
+    What counts is the mean over classes, since a rare class may be found at the price of others.
+    guess: the class that is guessed; mean, chance: that of the method, and of guessing. classes:
+    the table of that name.
+    """
+    rows = []
+    for (sequence, task), own in classes.groupby(["sequence", "task"], sort=False):
+        guess = guess_of(own)
+        if guess is None:
+            continue
+        enough = guess.mean + _GUESSED * (1 - guess.mean)
+        for method, mean in class_means(own).groupby("method", sort=False)["score"].mean().items():
+            if mean <= enough:
+                rows.append((sequence, method, task, guess.name, mean, guess.mean))
+    return pd.DataFrame(rows, columns=["sequence", "method", "task", "guess", "mean", "chance"])

@@ -9,15 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from acll.evaluation.class_tables import MISSED, class_means, guess_of, missed_classes
+from acll.evaluation.class_tables import MISSED, class_means, guessed_tasks, missed_classes
 from acll.evaluation.comparison import MIXED
 from acll.evaluation.words import METRIC_WORDS, WIDTH, grown_words, listed, shortened
 from acll.settings import FEWEST_SAMPLES
 
 LITTLE_ROOM = 0.03  # share of the shared weights; with less, a task that comes can learn little
 FORGOTTEN = 0.05  # a task that lost more than this has been forgotten
-# of what guessing leaves to be gained: a mean that is above it by no more is no better
-_GUESSED = 0.03
 _OF_TASK = ["sequence", "method", "task"]
 _NAMED = 3  # classes that a warning names one by one
 _LEAST = 8  # characters that a name keeps, however many columns there are
@@ -229,7 +227,7 @@ def warnings_of(final: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
     """
     of_tasks = final.groupby(_OF_TASK)
     lost = of_tasks["forgetting"].mean() > FORGOTTEN
-    missed, guessed = missed_classes(classes), _guessed(classes)
+    missed, guessed = missed_classes(classes), guessed_tasks(classes)
     forgotten = _marked(missed, lost)
     guessed = guessed[~_marked(guessed, lost)]
     searched = of_tasks["ratio_searched"].count() > 0
@@ -266,26 +264,8 @@ def _marked(rows: pd.DataFrame, marks: "pd.Series[bool]") -> NDArray[np.bool_]:
     return marks.reindex(names, fill_value=False).to_numpy(bool)
 
 
-def _guessed(classes: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each sequence, method and task that is no better than guessing.
-
-    What counts is the mean over classes, since a rare class may be found at the price of others.
-    guess: the class that is guessed; mean, chance: that of the method, and of guessing.
-    """
-    rows = []
-    for (sequence, task), own in classes.groupby(["sequence", "task"], sort=False):
-        guess = guess_of(own)
-        if guess is None:
-            continue
-        enough = guess.mean + _GUESSED * (1 - guess.mean)
-        for method, mean in class_means(own).groupby("method", sort=False)["score"].mean().items():
-            if mean <= enough:
-                rows.append((sequence, method, task, guess.name, mean, guess.mean))
-    return pd.DataFrame(rows, columns=[*_OF_TASK, "guess", "mean", "chance"])
-
-
 def _told_guessed(guessed: pd.DataFrame, searched: "pd.Series[bool]") -> list[str]:
-    """Return a warning for each task. guessed: of `_guessed`; searched: whether a ratio was
+    """Return a warning for each task. guessed: of `guessed_tasks`; searched: whether a ratio was
     searched, by sequence, method and task."""
     warnings = []
     for (sequence, task), own in guessed.groupby(["sequence", "task"], sort=False):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from acll.evaluation.class_tables import guessed_tasks
 from acll.evaluation.fronts import REFERENCE_FRONT, lines_of
 from acll.evaluation.words import METRIC_WORDS, listed
 
@@ -13,32 +14,52 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def findings(
-    final: pd.DataFrame, runs: pd.DataFrame, summary: pd.DataFrame, paired: pd.DataFrame
+    final: pd.DataFrame,
+    runs: pd.DataFrame,
+    summary: pd.DataFrame,
+    paired: pd.DataFrame,
+    classes: pd.DataFrame,
 ) -> list[str]:
     """Return a paragraph for each sequence: what was learned, and how much better it is than what.
 
-    final, runs, summary, paired: the tables of these names.
+    Where no method learned anything, that alone is said. final, runs, summary, paired, classes: the
+    tables of these names.
     """
     types = dict(zip(runs["method"], runs["type"], strict=True))
-    return [
-        " ".join(
-            [
-                _learned(str(sequence), final[final["sequence"] == sequence]),
-                *_compared(own, types),
-                *_certainty(paired[paired["sequence"] == sequence]),
-            ]
-        )
-        for sequence, own in summary.groupby("sequence", sort=False)
-    ]
+    guessed = guessed_tasks(classes)
+    paragraphs = []
+    for sequence, own in summary.groupby("sequence", sort=False):
+        of_sequence = final[final["sequence"] == sequence]
+        unlearned = _unlearned(of_sequence, guessed[guessed["sequence"] == sequence])
+        sentences = [f"{sequence}: {_learned(of_sequence, unlearned)}"]
+        if len(unlearned) < of_sequence["task"].nunique():
+            sentences += _compared(own, types)
+            sentences += _certainty(paired[paired["sequence"] == sequence])
+        paragraphs.append(" ".join(sentences))
+    return paragraphs
 
 
-def _learned(sequence: str, final: pd.DataFrame) -> str:
+def _unlearned(final: pd.DataFrame, guessed: pd.DataFrame) -> list[str]:
+    """Return the tasks of a sequence in which no method is better than guessing."""
+    by_task = guessed.groupby("task")["method"].nunique().to_dict()
+    methods = final["method"].nunique()
+    return [task for task in dict.fromkeys(final["task"]) if by_task.get(task) == methods]
+
+
+def _learned(final: pd.DataFrame, unlearned: list[str]) -> str:
     tasks = list(dict.fromkeys(final["task"]))
     named = listed(tasks) if len(tasks) <= _NAMED else f"{tasks[0]}, …, {tasks[-1]}"
     word = "task" if len(tasks) == 1 else "tasks, one after the other"
-    return (
-        f"{sequence}: the network {final['network'].iloc[0]} learned {len(tasks)} {word} ({named})."
-    )
+    about = f"the network {final['network'].iloc[0]}"
+    if unlearned == tasks:
+        return (
+            f"{about} learned nothing of its {word} ({named}): no method is better than guessing. "
+            "The warnings say what may help."
+        )
+    learned = f"{about} learned {len(tasks)} {word} ({named})."
+    if not unlearned:
+        return learned
+    return f"{learned} In {listed(unlearned)} no method is better than guessing."
 
 
 def _compared(summary: pd.DataFrame, types: dict[str, str]) -> list[str]:

@@ -151,7 +151,7 @@ def report_page(results: Path, configuration: str) -> str:
     return page.render(
         name=results.name,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        findings=findings(final, tables["runs"], summary, tables["paired"]),
+        findings=findings(final, tables["runs"], summary, tables["paired"], classes),
         against_fixed=fixed_ratio_findings(tables["front"], tables["against_fixed"]),
         fronts=for_page(fronts) if fronts.is_file() else "",
         warnings=[*few_samples(tables["data"]), *warnings_of(final, classes)],
