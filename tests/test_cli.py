@@ -773,8 +773,7 @@ def odd(network, tmp_path):
     return tmp_path / "odd"
 
 
-# each starts a process
-FORMS = ["table", *(pytest.param(form, marks=pytest.mark.slow) for form in ("csv", "json"))]
+FORMS = ["table", "csv", "json"]
 ACLL = [sys.executable, "-c", "from acll.cli.main import main; main()"]
 
 
@@ -787,6 +786,7 @@ def on_screen(*arguments):
     return run.returncode, run.stdout, run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_name_that_no_screen_can_show_costs_no_prediction(network, odd, form):
     names = {str(odd / os.fsdecode(name)) for name in [*ODD_NAMES.values(), b"first.png", b"z.png"]}
@@ -805,6 +805,7 @@ def test_a_name_that_no_screen_can_show_costs_no_prediction(network, odd, form):
         assert len(out.splitlines()) == len(names) + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_name_with_letters_that_the_terminal_lacks_costs_no_prediction(
     network, odd, form, monkeypatch
@@ -1046,6 +1047,7 @@ def test_mistakes_end_with_a_line_that_says_what_to_do(
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_export_says_what_was_written_and_what_it_scores(network, tmp_path, capsys):
     main(
         [

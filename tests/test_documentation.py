@@ -140,7 +140,13 @@ def test_commands_about_networks_run_as_they_stand(finished, block):
     typed(finished, "bash", "-eu", text=block.text)
 
 
-@pytest.mark.parametrize("block", of("python"), ids=str)
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(block, marks=[] if block.page == README else pytest.mark.slow, id=str(block))
+        for block in of("python")
+    ],
+)
 def test_python_runs_as_it_stands(finished, block):
     out = typed(finished, sys.executable, "-", text=block.text)
     if block.page == README:

@@ -488,7 +488,8 @@ def test_an_onnx_file_takes_any_number_of_images_and_says_what_they_are(packed, 
     assert (known["task"], known["kind"]) == ("b", header.kind)
 
 
-@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".pt2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 def test_half_precision_that_overflows_is_refused(tmp_path, suffix):
     packed = tiny_packed("a", spec=SMALL, size=16)
     packed.private["a"]["head.2.bias"][0] = 1e6
@@ -511,18 +512,16 @@ def test_weights_for_which_an_onnx_file_has_no_room_are_refused(packed, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "packed",
-    ["classification", pytest.param("segmentation", marks=pytest.mark.slow)],
-    indirect=True,
-)
-@pytest.mark.parametrize(
-    ("suffix", "precision", "share"),
+    ("packed", "suffix", "precision", "share"),
     [
-        (".onnx", "int8", 0.5),
-        pytest.param(".onnx", "float16", 0.6, marks=pytest.mark.slow),
-        pytest.param(".pt2", "float16", 0.6, marks=pytest.mark.slow),
+        ("classification", ".onnx", "int8", 0.5),
+        ("classification", ".pt2", "float16", 0.6),
+        ("segmentation", ".onnx", "int8", 0.5),
+        ("segmentation", ".onnx", "float16", 0.6),
     ],
+    indirect=["packed"],
 )
 def test_lower_precision_takes_less_room_and_says_what_it_costs(
     packed, tmp_path, suffix, precision, share

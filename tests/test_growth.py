@@ -439,20 +439,15 @@ AFTER_A = tuple(f"{rule} small/m/seed0/a" for rule in ("grow", "prune", "retrain
 BEFORE_B = ("prepare b", "train small/m/seed0/a/b", "search small/m/seed0/a/b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "every", "before", "prefix"),
     [
         ("training.checkpoint.Checkpoint.write", 3, BEFORE_A, "a"),
         # the second task chooses what it reads of the first
-        pytest.param(
-            "training.checkpoint.Checkpoint.write",
-            3,
-            (*BEFORE_A, *AFTER_A, *BEFORE_B),
-            "a/b",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param("search.trials.TrialLog._write", 3, BEFORE_A, "a", marks=pytest.mark.slow),
-        pytest.param("steps.grow._Widths.write", 1, BEFORE_A, "a", marks=pytest.mark.slow),
+        ("training.checkpoint.Checkpoint.write", 3, (*BEFORE_A, *AFTER_A, *BEFORE_B), "a/b"),
+        ("search.trials.TrialLog._write", 3, BEFORE_A, "a"),
+        ("steps.grow._Widths.write", 1, BEFORE_A, "a"),
     ],
 )
 def test_a_growth_that_was_killed_goes_on_to_the_same_bytes(

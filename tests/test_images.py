@@ -488,6 +488,7 @@ def of_many_pixels(path):
     Image.new("1", (10_000, 10_000)).save(path)
 
 
+@pytest.mark.slow
 def test_the_library_leaves_warnings_and_logs_of_its_host_as_they_were(tmp_path):
     of_many_pixels(tmp_path / "large.png")
     raster(tmp_path / "plain.tif", np.zeros((5, 8, 8), np.uint16))

@@ -69,8 +69,8 @@ DECODERS = [
 ]
 
 
-# one of each kind: plain, residual, mobile
-QUICK = {"resnet_small", "lenet", "conv_small", "mobilenet_v3_small"}
+# backbones: one of each kind (plain, residual, mobile); decoders: what differs most
+QUICK = {"resnet_small", "lenet", "conv_small", "mobilenet_v3_small", "unet", "fpn", "pan"}
 
 
 def paced(names):
@@ -175,7 +175,7 @@ def test_the_small_encoder_serves_a_decoder_and_classification(decoder):
     learn_two(make, tiny_task("a", "segmentation", size=16), tiny_task("b", size=16))
 
 
-@pytest.mark.parametrize("decoder", [name for name in DECODERS if name != "dpt"])
+@pytest.mark.parametrize("decoder", paced([name for name in DECODERS if name != "dpt"]))
 def test_both_kinds_of_task_have_the_same_encoder_and_every_weight_of_it_is_used(decoder):
     network = DecoderNetwork(decoder=decoder, encoder="resnet18")
     whole, part = (build(network, kind, 3, 0) for kind in ("segmentation", "classification"))

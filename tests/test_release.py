@@ -419,14 +419,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_gives_others(scope):
 
 
 @pytest.mark.parametrize(
-    ("scope", "optimizer", "spec"),
+    ("scope", "optimizer", "spec", "killed_at"),  # killed_at: so many steps were made
     [
-        ("layer", "sgd", BackboneNetwork(backbone="resnet_small")),  # has normalisations
-        ("global", "adamw", None),
-        ("channel", "adamw", None),
+        # has normalisations
+        *(("layer", "sgd", BackboneNetwork(backbone="resnet_small"), at) for at in (1, 6, 16)),
+        *(("global", "adamw", None, at) for at in (4, 13)),
+        *(("channel", "adamw", None, at) for at in (1, 4, 13)),
     ],
 )
-@pytest.mark.parametrize("killed_at", [1, 4, 6, 13, 16])  # this many steps were made
 def test_a_release_that_was_killed_goes_on_to_the_same_bits_and_masks(
     tmp_path, monkeypatch, capsys, scope, optimizer, spec, killed_at
 ):

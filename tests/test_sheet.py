@@ -25,10 +25,10 @@ def labels(figure) -> list[str]:
     return [text.get_text() for text in figure.subfigs[1].axes[0].get_yticklabels()]
 
 
-MANY = pytest.param("many classes", marks=pytest.mark.slow)
+SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in ("bands", "many classes")]
 
 
-@pytest.fixture(params=["pets", "streets", "bands", MANY])
+@pytest.fixture(params=["pets", "streets", *SELDOM])
 def made(request, tmp_path):
     if request.param == "pets":
         return prepare(PETS, pets(tmp_path))

@@ -393,8 +393,15 @@ def test_a_trial_that_diverges_has_failed_and_ends_no_search(release):
         assert got.epochs_run == (0 if release == "gradual" and kept < 0.9 else 1)
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "dice", "cross_entropy_dice"])
-@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+@pytest.mark.parametrize(
+    ("loss", "class_weights"),
+    [
+        ("cross_entropy", "none"),
+        ("cross_entropy", "balanced"),
+        ("dice", "none"),
+        ("cross_entropy_dice", "balanced"),
+    ],
+)
 def test_segmentation_learns_with_each_loss_and_ignores_what_is_to_be_ignored(loss, class_weights):
     from acll.data.batches import Split
     from acll.networks.spec import DecoderNetwork
@@ -417,6 +424,7 @@ def test_the_schedules_end_low():
     assert [loop._decreased("step", 1.0, done) for done in (0.49, 0.5, 0.75)] == [1.0, 0.1, 0.01]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_memory_that_a_step_frees_is_there_for_the_next_one():
     code = (

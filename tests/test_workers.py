@@ -70,8 +70,7 @@ def test_no_process_is_left_when_the_block_ends_early():
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
-@pytest.mark.parametrize("how", ["idle", "busy"])
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(("how", "sent"), [("idle", signal.SIGTERM), ("busy", signal.SIGKILL)])
 def test_processes_end_when_their_master_is_killed(how, sent):
     master = subprocess.Popen(
         [sys.executable, "-c", ORPHANS, how], stdout=subprocess.PIPE, text=True
