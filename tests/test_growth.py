@@ -51,7 +51,7 @@ NETWORKS = {
     "unetplusplus": DecoderNetwork(decoder="unetplusplus", encoder="resnet_small", width=0.25),
     "manet": DecoderNetwork(decoder="manet", encoder="resnet_small", width=0.25),
 }
-SLOW = ("conv_small", "unetplusplus", "manet")
+SLOW = ("conv_small", "unet", "unetplusplus", "manet")
 PROPERTY = settings(max_examples=50, deadline=None)
 FACTORS = (1.0, 1.3, 1.5, 2.0)
 
@@ -256,7 +256,7 @@ def test_a_task_alone_has_its_own_width_and_no_other(grown, tmp_path):
     assert whole == bytes_alone(packed_file.header_of(stores[0]), "a")
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+@pytest.mark.parametrize("suffix", [pytest.param(".onnx", marks=pytest.mark.slow), ".pt2"])
 def test_a_narrower_task_is_exported_as_it_was(grown, tmp_path, suffix):
     path, _, _, _ = grown
     exported = export_task(

@@ -231,10 +231,10 @@ def test_results_behind_a_link_are_refused_at_once(two, linked, command, capsys)
 # git
 
 
-@pytest.fixture
-def repository(tmp_path) -> Path:
-    """A repository in which results of a file can be recorded."""
-    root = tmp_path / "root"
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> Path:
+    """A repository in which results of a file are recorded; it has no remote. To be copied."""
+    root = tmp_path_factory.mktemp("recorded") / "root"
     (root / "results/small").mkdir(parents=True)
     (root / "results/small/scores.json").write_text("{}\n")
     (root / "dvc.yaml").write_text(STAGES)
@@ -243,9 +243,18 @@ def repository(tmp_path) -> Path:
     shutil.copy(ROOT / ".dvcignore", root)
     record(root, "small")
     commit(root)
-    remote = ["dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store")]
     assert not has_remote(root)
-    subprocess.run(remote, cwd=root, check=True)
+    return root
+
+
+@pytest.fixture
+def repository(recorded, tmp_path) -> Path:
+    """A repository of its own in which results of a file are recorded, with a remote."""
+    root = tmp_path / "root"
+    shutil.copytree(recorded, root, symlinks=True)
+    (root / ".dvc/config").write_text(
+        f"[core]\n    remote = store\n['remote \"store\"']\n    url = {tmp_path / 'store'}\n"
+    )
     return root
 
 

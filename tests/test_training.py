@@ -144,23 +144,24 @@ def test_a_checkpoint_of_another_training_of_other_code_or_a_damaged_one_is_not_
         own = learner()
         return fit(own, state, config, masks, None if key is None else Checkpoint(path, key)).state
 
+    expected = trained(*known)
+    whole = path.read_bytes()
     for state, own, moving, key in others:
-        trained(*known)
+        path.write_bytes(whole)
         capsys.readouterr()
         found = trained(state, own, moving, key)
         assert "goes on" not in capsys.readouterr().out
         assert states_equal(found, trained(state, own, moving))
-    trained(*known)
+    path.write_bytes(whole)
     capsys.readouterr()
-    trained(*known)
+    assert states_equal(trained(*known), expected)
     assert "goes on after epoch 2 of 2" in capsys.readouterr().out
-    whole = path.read_bytes()
     flipped = [bytearray(whole) for _ in range(4)]
     for number, content in enumerate(flipped):
         content[len(whole) * (number + 1) // 5] ^= 1  # one bit, in the weights or around them
     for damaged in (whole[:1000], b"", b"no checkpoint", *map(bytes, flipped)):
         path.write_bytes(damaged)
-        assert states_equal(trained(*known), trained(*known[:3]))
+        assert states_equal(trained(*known), expected)
         said = capsys.readouterr().out
         assert "goes on" not in said
         assert "dense.checkpoint: damaged, so the training begins again" in said
