@@ -19,8 +19,10 @@ def pytest_addoption(parser):
     )
 
 
-# Files whose tests take minutes go first, so that two workers end at about the same time.
-SLOW = ("test_sharing", "test_pipeline", "test_rerun", "test_faults", "test_networks")
+# Files whose tests take minutes go first, so that two workers end at about the same time. With the
+# first two, neither worker waits for a run that the other one makes for all.
+SLOW = ("test_sharing", "test_networks", "test_pipeline", "test_rerun", "test_documentation",
+        "test_faults", "test_wheel", "test_step_server")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

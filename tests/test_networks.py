@@ -144,7 +144,7 @@ def test_two_tasks_are_packed_into_a_decoder(decoder):
         else ("resnet18", 128 if decoder == "pan" else 64)
     )
     make = building(DecoderNetwork(decoder=decoder, encoder=encoder))
-    samples = 3 if size > 64 else 6
+    samples = 2 if size > 64 else 6
     first = tiny_task("a", "segmentation", size=size, samples=samples)
     learn_two(make, first, tiny_task("b", "segmentation", size=size, classes=4, samples=samples))
 

@@ -236,53 +236,33 @@ def bad_folders(root: Path) -> None:
     (root / "broken/train/x/2.png").write_bytes(b"rubbish")
 
 
-@pytest.mark.parametrize(
-    ("task", "message"),
-    [
-        pytest.param(
-            {"source": "mask_folder", "path": "sizes", "image_size": 16, "classes": ["p", "q"]},
-            "1.png: the mask has 8x8 pixels, its image 16x16 pixels; they must be equal",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            {"source": "mask_folder", "path": "labels", "image_size": 16, "classes": ["p", "q"]},
-            "1.png: its mask has the labels 7, outside the 2 classes",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            {"source": "image_folder", "path": "broken", "image_size": 8},
-            "2.png: not a readable image",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            {"source": "image_folder", "path": "absent", "image_size": 8},
-            "absent: there is no such folder",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            {"source": "image_folder", "path": "images", "image_size": 8},
-            "classes without an image: y",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            {"source": "mask_folder", "path": "masks", "image_size": 16, "classes": ["p", "q"]},
-            "an image without a mask of the same name",
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_bad_folders_end_with_a_message_no_traceback_and_nothing_half_written(
-    tmp_path, task, message
-):
+BAD = {  # folder of raw data → what is said of it
+    "sizes": "1.png: the mask has 8x8 pixels, its image 16x16 pixels; they must be equal",
+    "labels": "1.png: its mask has the labels 7, outside the 2 classes",
+    "masks": "an image without a mask of the same name",
+    "broken": "2.png: not a readable image",
+    "images": "classes without an image: y",
+}
+
+
+@pytest.mark.slow
+def test_bad_folders_end_with_a_message_no_traceback_and_nothing_half_written(tmp_path):
     bad_folders(tmp_path / "raw")
-    configuration = changed(
-        tasks={"a": task}, sequences={"one": {"network": "mixed", "tasks": ["a"]}}
-    )
-    configuration["tasks"] = {"a": task}
-    result = snakemake(configuration, tmp_path / "tiny", "--cores", "1", data=tmp_path / "raw")
+    masks = {"source": "mask_folder", "image_size": 16, "classes": ["p", "q"]}
+    images = {"source": "image_folder", "image_size": 16}
+    configuration = TINY | {
+        "tasks": {
+            name: (masks if name in ("sizes", "labels", "masks") else images) | {"path": name}
+            for name in BAD
+        },
+        "sequences": {"one": {"network": "mixed", "tasks": list(BAD)}},
+        "methods": {"half": {"ratio": 0.5}},
+    }
+    result = snakemake(configuration, tmp_path / "tiny", "--cores", "2", data=tmp_path / "raw")
     text = result.stdout + result.stderr
     assert result.returncode != 0
-    assert message in text
+    for message in BAD.values():
+        assert message in text
     assert "Traceback" not in text
     assert not list((tmp_path / "tiny").rglob("*.safetensors"))
 
@@ -295,6 +275,11 @@ def test_bad_folders_end_with_a_message_no_traceback_and_nothing_half_written(
         (
             {"sequences": {"one": {"network": "mixed", "tasks": ["a", "zebra"]}}},
             "'zebra': there is no such task",
+        ),
+        pytest.param(
+            {"tasks": {"a": {"source": "image_folder", "path": "absent", "image_size": 8}}},
+            "absent: there is no such folder",
+            marks=pytest.mark.slow,
         ),
     ],
 )
