@@ -169,7 +169,7 @@ def test_without_its_record_or_digest_nothing_is_known_of_a_result(results, lost
 
 def test_what_a_killed_job_left_is_not_trusted(results):
     put(results, INCOMPLETE / record_path("nodes/a/pruned").relative_to(METADATA), "{}")
-    assert told(results) == {"nodes/a/pruned": ("unrecorded", "its job was killed")}
+    assert told(results) == {"nodes/a/pruned": ("unfinished", "its job did not end")}
 
 
 def test_marks_of_stopped_jobs_go_where_their_results_are_back(results):
@@ -338,6 +338,7 @@ def test_the_plan_says_what_the_name_of_a_shared_training_means_where_it_has_it(
     [
         (("stale", "follows"), "makes them anew"),
         (("missing", "stale"), "makes what has not been made"),
+        (("missing", "unfinished"), "makes what has not been made"),
         (("missing", "damaged"), "mends this"),
     ],
 )

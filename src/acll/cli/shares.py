@@ -77,7 +77,7 @@ def _remedy(faults: "Sequence[ResultFault]", root: Path, name: str) -> str:
             f"`{dvc_of(root)} checkout run@{name}` may have them; `{make_command('accept', name)}` "
             "keeps those that are stale by code or libraries alone"
         )
-    if all(fault.kind in ("missing", "stale", "follows") for fault in faults):
+    if all(fault.kind in ("missing", "unfinished", "stale", "follows") for fault in faults):
         return (
             f"`{make_command('run', name)}` makes what has not been made; "
             f"`{make_command('repair', name)}` brings back first what DVC has"

@@ -52,7 +52,7 @@ def repair_results(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int
         again = [
             fault.output
             for fault in result_faults(results, jobs)
-            if fault.kind in ("missing", "damaged", "unrecorded")
+            if fault.kind in ("missing", "unfinished", "damaged", "unrecorded")
         ]
     if again:
         gone = transfer.missing_folder(root)

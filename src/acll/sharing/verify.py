@@ -16,7 +16,9 @@ from acll.plan import Job, command
 from acll.sharing import records
 from acll.sharing.changes import changes, input_changes, value_changes
 
-ResultFaultKind = Literal["missing", "damaged", "unrecorded", "stale", "follows", "kept"]
+ResultFaultKind = Literal[
+    "missing", "unfinished", "damaged", "unrecorded", "stale", "follows", "kept"
+]
 _SHOWN = 3  # parameters named in a reason
 
 
@@ -24,9 +26,10 @@ _SHOWN = 3  # parameters named in a reason
 class ResultFault:
     """What is wrong with an output.
 
-    kind: `missing`; `damaged`: not what its job wrote; `unrecorded`: of a job that did not end;
-    `stale`: this commit would make another; `follows`: sound in itself, but made from what is not
-    current; `kept`: made with other code or libraries, and kept on purpose, which is no fault.
+    kind: `missing`; `unfinished`: its job did not end; `damaged`: not what its job wrote;
+    `unrecorded`: nothing says how it was made; `stale`: this commit would make another; `follows`:
+    sound in itself, but made from what is not current; `kept`: made with other code or libraries,
+    and kept on purpose, which is no fault.
     """
 
     output: str
@@ -146,7 +149,7 @@ def _damage(
     if not path.is_file():
         return "missing", "the file is not there"
     if output in unfinished:
-        return "unrecorded", "its job was killed"
+        return "unfinished", "its job did not end"
     if output in digests and sha256(path) != digests[output]:
         return "damaged", f"its content ({path.stat().st_size:,} bytes) is not what its job wrote"
     return None
