@@ -10,8 +10,9 @@ from acll.node import Node, Run
 from acll.settings import Kind
 
 MISSED = 0.05  # of a class that is scored lower, the network knows next to nothing
-# of what guessing leaves to be gained: a mean that is above it by no more is no better
-_GUESSED = 0.03
+# a mean is no better than guessing where it is above it by no more than this share of what guessing
+# leaves to be gained, or by no more standard errors: one in twenty who guess come to that
+_GUESSED, _GUESSED_ERRORS = 0.03, 1.645
 # the score of a class: for segmentation the terms of the mean IoU; for classification the recall,
 # whose mean over samples is the accuracy
 CLASS_SCORE: dict[Kind, str] = {"classification": "recall", "segmentation": "iou"}
@@ -126,12 +127,15 @@ def missed_classes(classes: pd.DataFrame) -> pd.DataFrame:
 class Guess:
     """Always answering the class that the test split has most often.
 
-    score: of the task. mean: over the classes that the split has, of their scores.
+    score: of the task. mean: over the classes that the split has, of their scores. error: the
+    standard error of that mean where each image is given any of the classes, by chance; 0 for
+    masks, whose pixels are not independent.
     """
 
     name: str
     score: float
     mean: float
+    error: float
 
 
 def guess_of(classes: pd.DataFrame) -> Guess | None:
@@ -142,17 +146,20 @@ def guess_of(classes: pd.DataFrame) -> Guess | None:
     in the table of that name.
     """
     present = classes.drop_duplicates("class").set_index("class")["present"]
-    found = int((present > 0).sum())
-    if not found:
+    present = present[present > 0]
+    if not len(present):
         return None
     name, share = str(present.idxmax()), float(present.max() / present.sum())
+    mean = 1 / len(present)
     if (classes["kind"] == "segmentation").any():
-        return Guess(name, share / found, share / found)  # the score is the mean IoU
-    return Guess(name, share, 1 / found)
+        return Guess(name, share * mean, share * mean, 0.0)  # the score is the mean IoU
+    # of each recall p(1 - p) / n, of their mean the root of the sum over the number of classes
+    error = mean * float((mean * (1 - mean) / present).sum()) ** 0.5
+    return Guess(name, share, mean, error)
 
 
 def guessed_tasks(classes: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each sequence, method and task that is no better than guessing.
+    """Return a row for each sequence, method and task that is not known to be better than guessing.
 
     What counts is the mean over classes, since a rare class may be found at the price of others.
     guess: the class that is guessed; mean, chance: that of the method, and of guessing. classes:
@@ -163,7 +170,7 @@ def guessed_tasks(classes: pd.DataFrame) -> pd.DataFrame:
         guess = guess_of(own)
         if guess is None:
             continue
-        enough = guess.mean + _GUESSED * (1 - guess.mean)
+        enough = guess.mean + max(_GUESSED * (1 - guess.mean), _GUESSED_ERRORS * guess.error)
         for method, mean in class_means(own).groupby("method", sort=False)["score"].mean().items():
             if mean <= enough:
                 rows.append((sequence, method, task, guess.name, mean, guess.mean))

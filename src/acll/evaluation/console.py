@@ -274,8 +274,8 @@ def _told_guessed(guessed: pd.DataFrame, searched: "pd.Series[bool]") -> list[st
         means_nothing = _marked(own, searched).any()
         ratio = " A ratio that was searched for it means nothing." if means_nothing else ""
         warnings.append(
-            f"Warning: {sequence}, {task}: no better than always answering {guess}: mean over "
-            f"classes {told}, of guessing {chance:.3f}.{ratio}\n"
+            f"Warning: {sequence}, {task}: no better than always answering {guess}, as far as the "
+            f"test images tell: mean over classes {told}, of guessing {chance:.3f}.{ratio}\n"
             "What may help: more epochs, another `learning_rate`, a larger image_size, more images."
         )
     return warnings
