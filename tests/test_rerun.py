@@ -180,9 +180,9 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_of_the_configuration_runs_exactly(place, change):
+def test_a_change_of_the_configuration_runs_exactly(colleague, change):
     make, expected = CHANGES[change]
-    assert place.planned(changed(make)) == expected
+    assert colleague.planned(changed(make)) == expected
 
 
 def test_one_configuration_does_not_disturb_the_other(place):
@@ -218,14 +218,16 @@ def test_one_configuration_does_not_disturb_the_other(place):
         ("sharing/verify.py", set()),
     ],
 )
-def test_an_edited_module_runs_the_steps_that_import_it_and_what_follows(place, module, expected):
-    path = place.folder / "src/acll" / module
+def test_an_edited_module_runs_the_steps_that_import_it_and_what_follows(
+    colleague, module, expected
+):
+    path = colleague.folder / "src/acll" / module
     text = path.read_text()
     path.write_text(f"# a comment\n{text}")
-    assert place.planned() == set()
+    assert colleague.planned() == set()
     path.write_text(f"{text}\n_EDITED = True\n")
-    assert place.planned() == expected
-    place.git("checkout", "--quiet", "src")
+    assert colleague.planned() == expected
+    colleague.git("checkout", "--quiet", "src")
 
 
 def test_other_raw_data_run_its_task_onwards_even_with_the_old_size_and_time_of_another_file(place):
@@ -369,8 +371,9 @@ def test_a_profile_that_does_not_run_is_refused_before_anything_is_done(
     for setting in ("dry-run: true", "list-rules: true", "delete-all-output: true"):
         (tmp_path / "config.yaml").write_text(setting)
         assert refused in clone.make("run", "tiny", fails=True)
-        assert refused in clone.run("dvc", "repro", "-s", "run@tiny", fails=True)
         assert (contents(clone.results()), (clone.folder / "dvc.lock").read_bytes()) == before
+    assert refused in clone.run("dvc", "repro", "-s", "run@tiny", fails=True)
+    assert (contents(clone.results()), (clone.folder / "dvc.lock").read_bytes()) == before
     for setting in ("list-rules: true", "report: page.html"):
         (tmp_path / "config.yaml").write_text(setting)
         assert refused in clone.make("plan", "tiny", fails=True)
