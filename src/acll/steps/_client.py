@@ -18,6 +18,9 @@ from typing import Any
 SERVER = "ACLL_STEP_SERVER"  # the variable of the environment with the name of the server's socket
 # What libraries read when they are imported. A step is forked only from a server with the same.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+# Steps that are started as processes of their own: `prepare` imports little, and limits the memory
+# of processes that it forks itself. It does not wait until the server has imported its libraries.
+ALONE = ("prepare",)
 _RELAYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -29,7 +32,7 @@ def main() -> None:
     parameters = _in_memory(sys.stdin.buffer.read())
     os.dup2(parameters, 0)
     name = os.environ.get(SERVER)
-    code = _by_server(name, step, arguments) if name else None
+    code = _by_server(name, step, arguments) if name and step not in ALONE else None
     if code is None:
         _start(step, arguments)
     elif code < 0:  # a signal: whoever waits shall see the same

@@ -33,12 +33,9 @@ from typing import Any
 from acll.config.configuration import Configuration
 from acll.methods.packing import Packing
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
-from acll.steps._client import SERVER, THREADS, refuse_other_users
+from acll.steps._client import ALONE, SERVER, THREADS, refuse_other_users
 
 LOG = Path(".snakemake/step_server.log")  # below the results
-# Steps that are started as processes of their own: `prepare` imports little, and limits the memory
-# of processes that it forks itself.
-_ALONE = ("prepare",)
 _PATIENCE = 10.0  # seconds that a client may take to say what it wants
 _ENDING = 0.5  # seconds that a server may take to end
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # of prctl(2)
@@ -66,7 +63,7 @@ class StepServer:
         step; one that is to have another number starts as a process of its own.
         """
         name = f"acll-{secrets.token_hex(16)}"
-        modules = [f"acll.steps.{rule}" for rule in rules if rule not in _ALONE]
+        modules = [f"acll.steps.{rule}" for rule in rules if rule not in ALONE]
         environment = os.environ | dict.fromkeys(THREADS, str(threads))
         reading, self._life = os.pipe()
         with socket.socket(socket.AF_UNIX) as listener, LOG.open("wb") as log:
@@ -144,8 +141,7 @@ class _Server:
 
     def _can_fork(self, request: Mapping[str, Any]) -> bool:
         environment = request["environment"]
-        alike = all(environment.get(name) == os.environ.get(name) for name in THREADS)
-        return alike and request["step"] not in _ALONE
+        return all(environment.get(name) == os.environ.get(name) for name in THREADS)
 
     def _fork(
         self, client: socket.socket, request: Mapping[str, Any], descriptors: list[int]
