@@ -254,6 +254,9 @@ def test_libraries_are_those_of_the_networks_and_searches():
         "training": {"epochs": 1},
     }
     assert libraries_of(parse(base)) == ["torch._dynamo"]
+    for backbone, wanted in (("resnet_small", []), ("resnet18", ["torchvision.models"])):
+        own = base | {"networks": {"one": {"backbone": backbone}}}
+        assert libraries_of(parse(own)) == [*wanted, "torch._dynamo"]
     decoder = {"decoder": "unet", "encoder": "resnet18"}
     searched = {"m": {"ratio": {"search": "tpe"}}}
     changed = base | {"networks": {"one": decoder}, "methods": searched}

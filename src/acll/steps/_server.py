@@ -32,7 +32,7 @@ from typing import Any
 
 from acll.config.configuration import Configuration
 from acll.methods.packing import Packing
-from acll.networks.spec import BackboneNetwork, DecoderNetwork
+from acll.networks.spec import OWN_NETWORKS, BackboneNetwork, DecoderNetwork
 from acll.steps._client import ALONE, SERVER, THREADS, refuse_other_users
 
 LOG = Path(".snakemake/step_server.log")  # below the results
@@ -46,7 +46,10 @@ def libraries_of(configuration: Configuration) -> list[str]:
     networks, methods = configuration.networks.values(), configuration.methods.values()
     wanted = {
         "segmentation_models_pytorch": any(isinstance(one, DecoderNetwork) for one in networks),
-        "torchvision.models": any(isinstance(one, BackboneNetwork) for one in networks),
+        "torchvision.models": any(
+            isinstance(one, BackboneNetwork) and one.backbone not in OWN_NETWORKS
+            for one in networks
+        ),
         "hyperopt": any(isinstance(one, Packing) and one.draws for one in methods),
         "torch._dynamo": True,  # imported by every optimizer, in more than a second
     }
