@@ -504,19 +504,21 @@ def front_of(sequence: str) -> str:
         table[table["sequence"] == sequence]
         for table in (rows("fronts"), rows("fronts_by_sequence"))
     )
-    means = runs.groupby("method")[["mean_score", "worst_score", "last_score", "bytes"]].mean()
+    shown = ["mean_score", "worst_score", "last_score", "bytes", "capacity"]
+    means = runs.groupby("method")[shown].mean()
     exact = runs.groupby("method")["bit_exact"].all()
     found = against.set_index(["front", "method"])
     fronts = list(dict.fromkeys(against["front"]))
     body = []
     for method, own in means.sort_values("mean_score", ascending=False).iterrows():
         cells = [emphasised(method), *map(number, own.iloc[:3])]
-        cells += [number(own["bytes"] / 1000, 0), "yes" if exact[method] else "no"]
+        cells += [number(own["bytes"] / 1000, 0), percent(own["capacity"])]
+        cells.append("yes" if exact[method] else "no")
         for front in fronts:
             row = found.loc[(front, method)]
             cells.append(difference(row["difference"], row["low"], row["high"]))
         body.append(cells)
-    head = ("method", "mean score", "worst task", "last task", "kB", "exact")
+    head = ("method", "mean score", "worst task", "last task", "kB", "capacity", "exact")
     return markdown((*head, *(f"less `{front}`" for front in fronts)), body)
 
 
