@@ -22,8 +22,14 @@ from acll.evaluation.style import (
 
 _LINES = (("#444444", "-"), ("#888888", "--"), ("#888888", ":"), ("#BBBBBB", "-."))  # of fronts
 _FEWEST_RUNS = 3  # of an interval: that of two is thirteen times as wide as they are apart
-# where the names of their ratios stand: above a point, below, right, left; in points
-_PLACES = ((0, 5, "center"), (0, -10, "center"), (4, -2, "left"), (-4, -2, "right"))
+# where the names of their ratios stand: rising from a point, falling, right, left; in points. What
+# slopes does not run into the name of the next point.
+_PLACES = (
+    (1, 4, "left", "center", 70),
+    (1, -4, "left", "center", -50),
+    (4, 0, "left", "center", 0),
+    (-4, 0, "right", "center", 0),
+)
 
 
 def fronts_figure(front: pd.DataFrame) -> Figure:
@@ -71,7 +77,7 @@ def _panel(panel: Axes, own: pd.DataFrame, names: Sequence[str], others: Sequenc
     # intervals of few runs may reach far beyond what is measured
     shown = own[own["on_front"] | own["method"].isin(others)]
     middles = shown.groupby("method")["mean_score"].mean().to_numpy(float)
-    room = 0.02 + 0.15 * float(np.ptp(middles))
+    room = 0.02 + 0.25 * float(np.ptp(middles))
     panel.set_ylim(max(0.0, middles.min() - room), min(1.02, middles.max() + room))
     panel.set_xscale("log")
     panel.margins(x=0.12)  # names are wider than their points
@@ -113,12 +119,15 @@ def _point(
 
 def _name(panel: Axes, method: str, mean: pd.DataFrame, colour: str, index: int) -> None:
     """Write the name of a fixed ratio beside its point, where those of its front stand."""
-    across, up, side = _PLACES[index % len(_PLACES)]
+    across, up, side, height, slope = _PLACES[index % len(_PLACES)]
     panel.annotate(
         method,
         (mean["bytes"].iloc[0], mean["mean_score"].iloc[0]),
         xytext=(across, up),
         ha=side,
+        va=height,
+        rotation=slope,
+        rotation_mode="anchor",
         textcoords="offset points",
         fontsize=6,
         color=colour,
