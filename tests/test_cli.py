@@ -339,6 +339,13 @@ def test_raw_data_that_only_dvc_has_do_not_stop_a_check(checkout, tmp_path, caps
     assert "sound" in output
 
 
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert not ended.value.code
+    assert capsys.readouterr().out == f"acll {acll.__version__}\n"
+
+
 def test_check_says_where_the_data_root_is_not_there(checkout, tmp_path, monkeypatch, capsys):
     path = checkout(source="image_folder", path="pets")
     monkeypatch.setattr("acll.sharing.raw.recorded_identity", lambda *_: "as it was")
@@ -352,6 +359,12 @@ def test_check_says_where_the_data_root_is_not_there(checkout, tmp_path, monkeyp
     output = capsys.readouterr().out
     assert "no such folder" not in output
     assert "without them" in output
+    assert f"warning: not in {tmp_path}/data, so taken to be" in output  # somebody has named it
+    monkeypatch.delenv("ACLL_DATA_ROOT")
+    main(["check", str(path)])
+    output = capsys.readouterr().out
+    assert "so taken to be what they were" in output
+    assert "warning" not in output
 
 
 def test_check_names_files_that_would_not_be_used(checkout, tmp_path, capsys):
@@ -362,7 +375,7 @@ def test_check_names_files_that_would_not_be_used(checkout, tmp_path, capsys):
     main(["check", str(path)])
     output = capsys.readouterr().out
     assert "warning: tasks.a: train/cat/0.avif: not read: it lies elsewhere, or its end" in output
-    assert "warning: tasks.a: … and 2 more (unused)" in output
+    assert "warning: tasks.a: … and 2 more (files that are not used)" in output
     assert "sound; " in output
     (tmp_path / "data/pets/train").rename(tmp_path / "data/pets/Train")
     with pytest.raises(SystemExit):

@@ -373,8 +373,9 @@ def test_faults_are_told_with_a_path_from_where_the_run_was_started(tmp_path, ca
         params=which,
     )
     said = (
-        "warning: a: 2 class (first: test: has no sample of x); 1 near copy (b.png: is almost "
-        "a.png); see results/mine/logs/prepare/a.faults.csv\n"
+        "warning: a: classes without a sample in a split: 2 (first: test: has no sample of x); "
+        "near copies in two splits: 1 (b.png: is almost a.png); see "
+        "results/mine/logs/prepare/a.faults.csv\n"
     )
     assert said in capsys.readouterr().out
 

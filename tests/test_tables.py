@@ -1,7 +1,7 @@
 """The tables, and the figures of runs in them."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acll.data.faults import DataFault
 from acll.evaluation.class_tables import (
     classes_table,
     confusion_table,
@@ -24,7 +25,13 @@ from acll.evaluation.comparison import (
     runs_table,
     summary_table,
 )
-from acll.evaluation.console import for_papers, readable, remarks_of, warnings_of
+from acll.evaluation.console import (
+    data_warnings,
+    for_papers,
+    readable,
+    remarks_of,
+    warnings_of,
+)
 from acll.evaluation.statistics import (
     backward_transfer,
     capacity,
@@ -35,7 +42,6 @@ from acll.evaluation.statistics import (
 )
 from acll.evaluation.tables import (
     COLUMNS,
-    amiss,
     curves_table,
     data_table,
     final_table,
@@ -470,19 +476,30 @@ SUMMARY = {
     "samples": {"test": 3, "train": 9, "val": 2},
     "left_out": {},
     "warnings": {},
+    "faults": {"left_out": [], "warnings": []},
 }
 
 
 def test_what_was_left_out_of_the_data_is_counted_in_the_tables():
     torn = SUMMARY | {
         "name": "torn",
-        "left_out": {"size": 2, "label": 3},
+        "left_out": {"label": 3, "size": 2},
         "warnings": {"near copy": 1},
+        "faults": {
+            "left_out": [
+                *(asdict(DataFault("label", f"{name}.png", "holds 9")) for name in "abc"),
+                *(asdict(DataFault("size", f"{name}.png", "is small")) for name in "de"),
+            ],
+            "warnings": [asdict(DataFault("near copy", "f.png", "is almost g.png"))],
+        },
     }
     table = data_table([SUMMARY, torn])
-    assert amiss([SUMMARY]) == []
-    assert amiss([SUMMARY, torn]) == [
-        "torn: left out: 2 size, 3 label; warnings: 1 near copy (data/torn.json has the files)"
+    assert data_warnings(data_table([SUMMARY])) == []
+    all_of_them = "All stand in data/torn.json, below the results."
+    assert data_warnings(table) == [
+        "Warning: torn: left out: odd labels: 3 (first: a.png: holds 9); masks of another size "
+        f"than their images: 2 (first: d.png: is small). {all_of_them}",
+        f"Warning: torn: near copies in two splits: 1 (f.png: is almost g.png). {all_of_them}",
     ]
     assert table[
         ["task", "height", "width", "train", "val", "test", "left_out", "warnings"]

@@ -1,9 +1,11 @@
 """The checkout that a configuration belongs to, and what of its data is not here."""
 
+import os
 from pathlib import Path
 
 from acll.config.checks import load_configuration
 from acll.config.configuration import Configuration
+from acll.data.root import ROOT_KEY
 from acll.errors import UserError
 
 
@@ -47,5 +49,7 @@ def tell_not_here(configuration: Configuration, data_root: Path, results: Path) 
     if absent and not data_root.is_dir():
         print(f"warning: {data_root}: there is no such folder (data_root, or DATA=…)")
     if absent:
-        print(f"not in {data_root}, so taken to be what they were when they were read: {absent}")
+        warning = "warning: " if ROOT_KEY in os.environ else ""  # a folder that somebody has named
+        taken = "taken to be what they were when they were read"
+        print(f"{warning}not in {data_root}, so {taken}: {absent}")
     return bool(absent)

@@ -79,6 +79,16 @@ class _Parser(argparse.ArgumentParser):
         )
 
 
+class _Version(argparse.Action):
+    """Say which version this is, and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        import acll
+
+        print(f"acll {acll.__version__}")
+        parser.exit()
+
+
 def _parser() -> _Parser:
     """Return the parser of all commands; what is parsed has `function`, and its arguments."""
     # here, since an interrupt meanwhile must not end in a traceback
@@ -89,6 +99,13 @@ def _parser() -> _Parser:
         description="Lifelong learning by adaptive compression.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version",
+        action=_Version,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="say which version this is",
     )
     commands = parser.add_subparsers(dest="command", required=True)
 

@@ -180,11 +180,15 @@ def pull(path: Path, what: str) -> None:
 
 def list_leftovers(path: Path) -> None:
     """List results that the configuration does not name."""
+    from acll.lock import in_use
     from acll.sharing.leftovers import leftovers
     from acll.sharing.planned import jobs_of
     from acll.sharing.report import leftovers_told
 
     root, name = checkout_of(path)
+    user = in_use(root / "results" / name)
+    if user:
+        print(f"{user}: what it writes now may be listed, and stays")
     jobs = jobs_of(root, name)
     found = leftovers(root / "results" / name, jobs)
     _tell_foreign(root, name, jobs)

@@ -56,7 +56,8 @@ def _decoded(reports: Path, root: Path, configuration: Configuration) -> Iterato
                 told.add(str(error))
                 continue
         yield f"{name}: {sum(found['samples'].values())} images decoded", False
-        yield from ((line, False) for line in noticed(name, found, str(report)))
+        for text in noticed(found):
+            yield f"warning: {name}: {text}; see {report}", False
 
 
 def _folder_of_reports(checkout: Path) -> Path:

@@ -38,6 +38,30 @@ FaultKind = Literal[
     "unused",  # a file that is there and makes no sample
 ]
 
+# what a fault of each kind is called where many are counted
+_CALLED: dict[FaultKind, str] = {
+    "unreadable": "files that cannot be used",
+    "machine": "files on which this machine failed",
+    "missing": "files that are not there",
+    "elsewhere": "files in odd places",
+    "partner": "images and masks without a partner",
+    "size": "masks of another size than their images",
+    "label": "odd labels",
+    "palette": "masks of other palettes",
+    "pages": "files of several images",
+    "ignored": "masks without any class",
+    "bands": "images of other channels",
+    "exact copy": "copies in two splits",
+    "near copy": "near copies in two splits",
+    "two labels": "images with two labels",
+    "group": "groups in two splits",
+    "class": "classes without a sample in a split",
+    "likeness": "classes of like names",
+    "annotation": "odd annotations",
+    "column": "columns that are not read",
+    "unused": "files that are not used",
+}
+
 
 @dataclass(frozen=True, order=True)
 class DataFault:
@@ -76,7 +100,7 @@ def in_words(faults: Sequence[DataFault]) -> list[str]:
         of_kind = sorted(fault for fault in faults if fault.kind == kind)
         lines += [f"{fault.file}: {fault.message}" for fault in of_kind[:_SHOWN]]
         if len(of_kind) > _SHOWN:
-            lines.append(f"… and {len(of_kind) - _SHOWN} more ({kind})")
+            lines.append(f"… and {len(of_kind) - _SHOWN} more ({_CALLED[kind]})")
     return lines
 
 
@@ -85,23 +109,22 @@ def counted(faults: Sequence[DataFault]) -> dict[str, int]:
     return dict(sorted(Counter(fault.kind for fault in faults).items()))
 
 
-def noticed(name: str, found: Mapping[str, Any], report: str) -> list[str]:
-    """Return a warning for files that were left out, and one for what deserves a look.
+def noticed(found: Mapping[str, Any]) -> list[str]:
+    """Return a text on files that were left out, and one on what deserves a look.
 
-    name: of a task. found: its summary. report: where all faults stand. Each kind of fault is
-    counted, with the first one in words.
+    found: the summary of a task. Each kind of fault is counted, with the first one in words.
     """
-    lines = []
+    texts = []
     for what, treated in (("left_out", "left out: "), ("warnings", "")):
         first = {fault["kind"]: fault for fault in reversed(found["faults"][what])}
         kinds = "; ".join(
-            f"{count} {kind} ({'' if count == 1 else 'first: '}{first[kind]['file']}: "
+            f"{_CALLED[kind]}: {count} ({'' if count == 1 else 'first: '}{first[kind]['file']}: "
             f"{first[kind]['message']})"
             for kind, count in found[what].items()
         )
         if kinds:
-            lines.append(f"warning: {name}: {treated}{kinds}; see {report}")
-    return lines
+            texts.append(f"{treated}{kinds}")
+    return texts
 
 
 def some(names: Sequence[str]) -> str:

@@ -281,6 +281,18 @@ def _told_guessed(guessed: pd.DataFrame, searched: "pd.Series[bool]") -> list[st
     return warnings
 
 
+def data_warnings(data: pd.DataFrame) -> list[str]:
+    """Return a warning for each task of whose data something was left out or looks wrong.
+
+    data: the table of that name.
+    """
+    return [
+        f"Warning: {row.task}: {text}. All stand in data/{row.task}.json, below the results."
+        for row in data[data["noticed"].fillna("") != ""].itertuples()
+        for text in str(row.noticed).split("\n")
+    ]
+
+
 def few_samples(data: pd.DataFrame) -> list[str]:
     """Return a warning that names the tasks whose validation split is too small to tell much.
 

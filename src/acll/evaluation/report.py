@@ -21,7 +21,7 @@ from PIL import Image
 from acll.errors import UserError
 from acll.evaluation.class_tables import class_means
 from acll.evaluation.comparison import MIXED
-from acll.evaluation.console import few_samples, notes_of, warnings_of
+from acll.evaluation.console import data_warnings, few_samples, notes_of, warnings_of
 from acll.evaluation.drawings import FIGURE_DPI, for_page
 from acll.evaluation.findings import findings, fixed_ratio_findings
 from acll.evaluation.report_tasks import scoreboards, task_parts
@@ -154,7 +154,11 @@ def report_page(results: Path, configuration: str) -> str:
         findings=findings(final, tables["runs"], summary, tables["paired"], classes),
         against_fixed=fixed_ratio_findings(tables["front"], tables["against_fixed"]),
         fronts=for_page(fronts) if fronts.is_file() else "",
-        warnings=[*few_samples(tables["data"]), *warnings_of(final, classes)],
+        warnings=[
+            *data_warnings(tables["data"]),
+            *few_samples(tables["data"]),
+            *warnings_of(final, classes),
+        ],
         notes=notes_of(final),
         boards=scoreboards(final, summary, classes),
         mixed=(summary["metric"] == MIXED).any(),
@@ -193,6 +197,7 @@ def _tables(results: Path) -> dict[str, pd.DataFrame]:
     missing = {*NEEDED, *REPORT_TABLES} - set(tables)
     if not missing:
         missing = {"size", "runs", "metric"} - set(tables["summary"])
+        missing |= {"noticed"} - set(tables["data"])
     if missing:
         raise UserError(
             f"{results}/tables: made by another version of this: {', '.join(sorted(missing))} "

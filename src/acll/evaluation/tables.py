@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from acll.data.faults import noticed
 from acll.evaluation.comparison import Lookup, rows_at
 from acll.node import Node, Run
 
@@ -105,7 +106,10 @@ def final_table(nodes: Lookup, runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def data_table(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return a row for each prepared task. summaries: what preparation wrote of each."""
+    """Return a row for each prepared task. summaries: what preparation wrote of each.
+
+    noticed: what was left out or looks wrong, in words, a line each.
+    """
     rows = []
     for summary in summaries:
         height, width = summary["image_size"]
@@ -119,6 +123,7 @@ def data_table(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             }
             | {split: summary["samples"][split] for split in ("train", "val", "test")}
             | {key: sum(summary[key].values()) for key in ("left_out", "warnings")}
+            | {"noticed": "\n".join(noticed(summary))}
         )
     return pd.DataFrame(rows)
 
@@ -161,19 +166,3 @@ def trials_table(searches: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         columns = pd.DataFrame([names] * len(trials), index=trials.index, columns=list(names))
         frames.append(columns.join(trials))
     return pd.concat(frames, ignore_index=True)
-
-
-def amiss(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line for each task of whose data something was left out or looks wrong."""
-    lines = []
-    for summary in summaries:
-        found = []
-        for key, words in (("left_out", "left out:"), ("warnings", "warnings:")):
-            counts = [f"{count} {kind}" for kind, count in summary[key].items()]
-            if counts:
-                found.append(f"{words} {', '.join(counts)}")
-        if found:
-            lines.append(
-                f"{summary['name']}: {'; '.join(found)} (data/{summary['name']}.json has the files)"
-            )
-    return lines

@@ -22,8 +22,8 @@ def main(
     sizes = ", ".join(f"{split} {count}" for split, count in found["samples"].items())
     print(f"{params.name}: {len(found['classes'])} classes; {sizes}")
     seen_at = f"results/{Path.cwd().name}/{report}"
-    for line in noticed(params.name, found, seen_at):
-        print(line)
+    for text in noticed(found):
+        print(f"warning: {params.name}: {text}; see {seen_at}")
     if found["samples"]["val"] < FEWEST_SAMPLES:
         few = f"{found['samples']['val']} validation samples"
         print(f"warning: {params.name}: {few}; below {FEWEST_SAMPLES} a score of them says little")

@@ -13,10 +13,9 @@ from acll.evaluation.comparison import (
     runs_table,
     summary_table,
 )
-from acll.evaluation.console import for_papers, readable, remarks_of
+from acll.evaluation.console import data_warnings, for_papers, readable, remarks_of
 from acll.evaluation.fronts import against_fixed_table, front_table
 from acll.evaluation.tables import (
-    amiss,
     curves_table,
     data_table,
     final_table,
@@ -74,7 +73,7 @@ def main(
     write_json(folder / "metrics.json", metrics_of(summary))
     for name, form in (("summary.md", "github"), ("summary.tex", "latex_booktabs")):
         write_text(folder / name, for_papers(summary, form))
-    remarks = [*remarks_of(final, classes, params.budgets), *amiss(tasks)]
+    remarks = [*remarks_of(final, classes, params.budgets), *data_warnings(frames["data"])]
     write_text(folder / "tables.txt", readable(final, summary, classes, remarks))
 
 
