@@ -361,6 +361,7 @@ def test_check_says_where_the_data_root_is_not_there(checkout, tmp_path, monkeyp
     assert "without them" in output
     assert f"warning: not in {tmp_path}/data, so taken to be" in output  # somebody has named it
     monkeypatch.delenv("ACLL_DATA_ROOT")
+    monkeypatch.chdir(tmp_path)
     main(["check", str(path)])
     output = capsys.readouterr().out
     assert "so taken to be what they were" in output
