@@ -4,8 +4,7 @@
     python benchmarks/permuted_mnist.py results/permuted_mnist
 
 Reads the scores of a finished run at the end of its sequence, for each method and seed. Rows go to
-docs/benchmarks/permuted_mnist.csv. For the whole of MNIST: permuted_mnist_full in place of
-permuted_mnist; rows of other numbers of images are kept.
+docs/benchmarks/permuted_mnist.csv.
 """
 
 import argparse
@@ -46,8 +45,7 @@ def main() -> None:
     )
     parser.add_argument("results", type=Path, help="results of config/permuted_mnist.yaml")
     table = rows_of(parser.parse_args().results)
-    known = pd.read_csv(OUT) if OUT.exists() else table[:0]
-    pd.concat([known[~known["images"].isin(table["images"])], table]).to_csv(OUT, index=False)
+    table.to_csv(OUT, index=False)
     runs = table.groupby(["method", "seed"])["score"].agg(["mean", "min"])
     for method, own in runs.groupby("method"):
         print(f"{method:10} mean {with_interval(own['mean'])}  worst {with_interval(own['min'])}")

@@ -501,7 +501,7 @@ def test_messages_name_a_few_files_of_each_kind_and_the_report_all(images):
     named = [f"train/cat/{number}.png" for number in range(3)]
     assert [line.split(":")[0] for line in lines] == [
         *named,
-        "… and 3 more (files that cannot be used)",
+        "… and 3 more (files that cannot be read)",
         "train/dog/deep.tif",
     ]
     assert [row[2] for row in report_of(images)] == [

@@ -512,14 +512,13 @@ def test_weights_for_which_an_onnx_file_has_no_room_are_refused(packed, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("packed", "suffix", "precision", "share"),
     [
-        ("classification", ".onnx", "int8", 0.5),
         ("classification", ".pt2", "float16", 0.6),
-        ("segmentation", ".onnx", "int8", 0.5),
-        ("segmentation", ".onnx", "float16", 0.6),
+        pytest.param("classification", ".onnx", "int8", 0.5, marks=pytest.mark.slow),
+        pytest.param("segmentation", ".onnx", "int8", 0.5, marks=pytest.mark.slow),
+        pytest.param("segmentation", ".onnx", "float16", 0.6, marks=pytest.mark.slow),
     ],
     indirect=["packed"],
 )

@@ -825,7 +825,7 @@ def test_tiles_of_a_mask_with_another_palette_are_named_once(tmp_path):
     with_palettes(tmp_path, [BLACK, RED], [BLACK, GREEN])
     task = changed(STREETS, image_size=[4, 3], tile_overlap=1)
     _, *lines = fault(task, tmp_path).split("\n")
-    assert lines[-1] == "… and 7 more (masks of other palettes)"
+    assert lines[-1] == "… and 7 more (masks whose palettes do not fit)"
     assert len(report_of(tmp_path)) == 10
 
 

@@ -161,11 +161,15 @@ def test_the_findings_name_the_highest_where_every_method_forgets():
 
 def test_the_findings_say_first_what_no_method_has_learned():
     (line,) = found_in(guessed=["b"])
-    assert "(a and b). In b no method is better than guessing. half forgets" in line
-    (line,) = found_in(guessed=["a", "b"])
+    no_better = "In b no method is better than guessing, as far as the test images tell."
+    assert f"(a and b). {no_better} half forgets" in line
+    assert line == found_in(guessed=["a", "b"])[0]  # fine had learned a, and forgot it
+    final = tables_of(FOUND, (0,))["final"].assign(forgetting=0.0)
+    (line,) = found_in(guessed=["a", "b"], final=final)
     assert line == (
-        "both: the network small learned nothing of its tasks, one after the other (a and b): no "
-        "method is better than guessing. The warnings say what may help."
+        "both: the network small is not known to have learned anything of its tasks, one after the "
+        "other (a and b): no method is better than guessing, as far as the test images tell. The "
+        "warnings say what may help."
     )
 
 
@@ -332,6 +336,18 @@ def test_the_page_warns_of_classes_that_are_never_found(page):
     assert "both, a: (nearly) never found: q (recall 0.000 with half" in text
     assert '<a href="#warnings">' in text
     assert "balanced <code>class_weights</code>, more epochs" in text
+
+
+def test_the_page_says_what_is_amiss_with_the_data(results, tmp_path):
+    shutil.copytree(results, tmp_path / "torn")
+    path = tmp_path / "torn/tables/data.csv"
+    data = read_table(path)
+    data.assign(noticed="odd labels: 3 (first: <a>.png: holds 9)").to_csv(path, index=False)
+    text = report_page(tmp_path / "torn", CONFIGURATION)
+    assert "Warning: clean: odd labels: 3 (first: &lt;a&gt;.png: holds 9). Where" in text
+    data.drop(columns="noticed").to_csv(path, index=False)
+    with pytest.raises(UserError, match="made by another version of this: noticed missing"):
+        report_page(tmp_path / "torn", CONFIGURATION)
 
 
 def test_the_page_warns_of_validation_splits_that_tell_little(page, results, tmp_path):

@@ -67,7 +67,7 @@ def test_a_sheet_says_what_there_is_and_shows_training_samples_alone(made, monke
 def test_what_was_left_out_stands_in_the_title(tmp_path):
     save_image(pets(tmp_path) / "pets/train/8.png", picture())
     made = prepare(changed(PETS, on_error="skip"), tmp_path)
-    assert "left out: 1 elsewhere" in texts(sheet(made.train, made.summary))
+    assert "left out: files in odd places: 1" in texts(sheet(made.train, made.summary))
 
 
 def test_classes_may_be_called_anything(tmp_path):

@@ -130,8 +130,9 @@ def test_an_error_and_a_bug_come_through_with_exit_code_one(tmp_path):
         assert "No module named 'acll.steps.absent'" in said or "No module named" in said
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "sent", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_signals_reach_the_step_and_its_end_is_that_of_the_client(tmp_path, sent):
     folder = prepared_in(tmp_path / "one")
     with serving(folder, "train") as server:

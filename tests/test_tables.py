@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, replace
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -9,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acll.data.faults import DataFault
+from acll.data.faults import CALLED, DataFault, FaultKind
 from acll.evaluation.class_tables import (
     classes_table,
     confusion_table,
     guess_of,
+    guessed_tasks,
     mistakes_table,
 )
 from acll.evaluation.comparison import (
@@ -480,7 +482,7 @@ SUMMARY = {
 }
 
 
-def test_what_was_left_out_of_the_data_is_counted_in_the_tables():
+def test_what_was_left_out_of_the_data_is_counted_in_the_tables(tmp_path):
     torn = SUMMARY | {
         "name": "torn",
         "left_out": {"label": 3, "size": 2},
@@ -495,12 +497,16 @@ def test_what_was_left_out_of_the_data_is_counted_in_the_tables():
     }
     table = data_table([SUMMARY, torn])
     assert data_warnings(data_table([SUMMARY])) == []
-    all_of_them = "All stand in data/torn.json, below the results."
     assert data_warnings(table) == [
         "Warning: torn: left out: odd labels: 3 (first: a.png: holds 9); masks of another size "
-        f"than their images: 2 (first: d.png: is small). {all_of_them}",
-        f"Warning: torn: near copies in two splits: 1 (f.png: is almost g.png). {all_of_them}",
+        "than their images: 2 (first: d.png: is small); near copies in two splits: 1 (f.png: is "
+        "almost g.png). Where the results are whole, data/torn.json has them all."
     ]
+    for summaries in ([SUMMARY], [SUMMARY, torn]):
+        table.iloc[: len(summaries)].to_csv(tmp_path / "data.csv", index=False)
+        read = read_table(tmp_path / "data.csv")
+        assert data_warnings(read) == data_warnings(data_table(summaries))
+    assert set(CALLED) == set(get_args(FaultKind))
     assert table[
         ["task", "height", "width", "train", "val", "test", "left_out", "warnings"]
     ].to_numpy().tolist() == [
@@ -621,7 +627,8 @@ def test_a_class_that_is_never_found_is_a_warning_with_what_to_try():
     assert "cross_entropy_dice" not in task_a  # there is no such loss for classification
     assert "snow" not in task_b  # there is none in the test split
     found = classes.assign(score=classes["score"].fillna(1).clip(lower=0.05))
-    assert not any("never found" in line for line in warnings_of(final, found))
+    found = found.assign(present=1000 * found["present"])
+    assert warnings_of(final, found) == []
 
 
 def guesses(kind="classification", scores=(1.0, 0.0), present=(60, 40), **columns):
@@ -640,8 +647,8 @@ def test_a_task_that_is_no_better_than_guessing_is_a_warning():
     assert "never found: q" in missed
     assert line.startswith(
         "Warning: both, a: no better than always answering p, as far as the test images tell: mean "
-        "over classes 0.500 with half, of guessing 0.500. A ratio that was searched for it means "
-        "nothing.\n"
+        "over classes 0.500 with half, of guessing 0.500. A ratio that was searched for it may "
+        "mean nothing.\n"
     )
     line, _ = warnings_of(*guesses(ratio_searched=None))
     assert "ratio" not in line
@@ -673,6 +680,13 @@ def test_few_test_images_tell_little():
     guess = guess_of(classes)
     assert guess.error == pytest.approx((0.25 * 0.75 / 48) ** 0.5)
     assert (guess.mean, guess.score) == (0.25, 0.25)
+
+
+def test_several_runs_tell_more_than_one():
+    final, classes = guesses(scores=(0.6, 0.6), present=(20, 20))
+    assert len(guessed_tasks(final, classes)) == 1
+    runs = pd.concat([classes.assign(seed=seed) for seed in range(4)])
+    assert len(guessed_tasks(final, runs)) == 0
 
 
 def test_what_was_forgotten_is_not_called_guessing():

@@ -338,7 +338,8 @@ def test_the_plan_says_what_the_name_of_a_shared_training_means_where_it_has_it(
     [
         (("stale", "follows"), "makes them anew"),
         (("missing", "stale"), "makes what has not been made"),
-        (("missing", "unfinished"), "makes what has not been made"),
+        (("missing", "unfinished"), "brings back first what DVC has"),
+        (("unfinished",), "makes what has not been made"),
         (("missing", "damaged"), "mends this"),
     ],
 )

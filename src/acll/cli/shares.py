@@ -25,7 +25,7 @@ def verify(path: Path) -> None:
     root, name = checkout_of(path)
     user = in_use(root / "results" / name)
     if user:
-        print(f"{user}: what it has not done yet counts as missing or stale")
+        print(f"{user}: what it has not done yet counts as missing, unfinished or stale")
     _verify_results(root, name)
 
 
@@ -77,11 +77,11 @@ def _remedy(faults: "Sequence[ResultFault]", root: Path, name: str) -> str:
             f"`{dvc_of(root)} checkout run@{name}` may have them; `{make_command('accept', name)}` "
             "keeps those that are stale by code or libraries alone"
         )
+    makes = f"`{make_command('run', name)}` makes what has not been made"
+    if all(fault.kind in ("unfinished", "stale", "follows") for fault in faults):
+        return makes
     if all(fault.kind in ("missing", "unfinished", "stale", "follows") for fault in faults):
-        return (
-            f"`{make_command('run', name)}` makes what has not been made; "
-            f"`{make_command('repair', name)}` brings back first what DVC has"
-        )
+        return f"{makes}; `{make_command('repair', name)}` brings back first what DVC has"
     return f"`{make_command('repair', name)}` mends this"
 
 
@@ -188,7 +188,7 @@ def list_leftovers(path: Path) -> None:
     root, name = checkout_of(path)
     user = in_use(root / "results" / name)
     if user:
-        print(f"{user}: what it writes now may be listed, and stays")
+        print(f"{user}: what it writes now may be listed")
     jobs = jobs_of(root, name)
     found = leftovers(root / "results" / name, jobs)
     _tell_foreign(root, name, jobs)

@@ -39,25 +39,25 @@ FaultKind = Literal[
 ]
 
 # what a fault of each kind is called where many are counted
-_CALLED: dict[FaultKind, str] = {
-    "unreadable": "files that cannot be used",
+CALLED: dict[FaultKind, str] = {
+    "unreadable": "files that cannot be read",
     "machine": "files on which this machine failed",
     "missing": "files that are not there",
     "elsewhere": "files in odd places",
     "partner": "images and masks without a partner",
     "size": "masks of another size than their images",
     "label": "odd labels",
-    "palette": "masks of other palettes",
+    "palette": "masks whose palettes do not fit",
     "pages": "files of several images",
     "ignored": "masks without any class",
-    "bands": "images of other channels",
+    "bands": "images with another number of channels",
     "exact copy": "copies in two splits",
     "near copy": "near copies in two splits",
     "two labels": "images with two labels",
-    "group": "groups in two splits",
+    "group": "images of groups in two splits",
     "class": "classes without a sample in a split",
     "likeness": "classes of like names",
-    "annotation": "odd annotations",
+    "annotation": "oddities of annotation files",
     "column": "columns that are not read",
     "unused": "files that are not used",
 }
@@ -100,7 +100,7 @@ def in_words(faults: Sequence[DataFault]) -> list[str]:
         of_kind = sorted(fault for fault in faults if fault.kind == kind)
         lines += [f"{fault.file}: {fault.message}" for fault in of_kind[:_SHOWN]]
         if len(of_kind) > _SHOWN:
-            lines.append(f"… and {len(of_kind) - _SHOWN} more ({_CALLED[kind]})")
+            lines.append(f"… and {len(of_kind) - _SHOWN} more ({CALLED[kind]})")
     return lines
 
 
@@ -118,7 +118,7 @@ def noticed(found: Mapping[str, Any]) -> list[str]:
     for what, treated in (("left_out", "left out: "), ("warnings", "")):
         first = {fault["kind"]: fault for fault in reversed(found["faults"][what])}
         kinds = "; ".join(
-            f"{_CALLED[kind]}: {count} ({'' if count == 1 else 'first: '}{first[kind]['file']}: "
+            f"{CALLED[kind]}: {count} ({'' if count == 1 else 'first: '}{first[kind]['file']}: "
             f"{first[kind]['message']})"
             for kind, count in found[what].items()
         )

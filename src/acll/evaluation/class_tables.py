@@ -10,6 +10,7 @@ from acll.node import Node, Run
 from acll.settings import Kind
 
 MISSED = 0.05  # of a class that is scored lower, the network knows next to nothing
+_FORGOTTEN = 0.05  # a task that lost more than this has been forgotten
 # a mean is no better than guessing where it is above it by no more than this share of what guessing
 # leaves to be gained, or by no more standard errors: one in twenty who guess come to that
 _GUESSED, _GUESSED_ERRORS = 0.03, 1.645
@@ -123,13 +124,21 @@ def missed_classes(classes: pd.DataFrame) -> pd.DataFrame:
     return means[means["score"] < MISSED]
 
 
+def forgotten_tasks(final: pd.DataFrame) -> "pd.Series[bool]":
+    """Return whether a task has been forgotten, by sequence, method and task.
+
+    final: the table of that name.
+    """
+    return final.groupby(["sequence", "method", "task"])["forgetting"].mean() > _FORGOTTEN
+
+
 @dataclass(frozen=True)
 class Guess:
     """Always answering the class that the test split has most often.
 
     score: of the task. mean: over the classes that the split has, of their scores. error: the
-    standard error of that mean where each image is given any of the classes, by chance; 0 for
-    masks, whose pixels are not independent.
+    standard error of that mean in one run where each image is given any of the classes, by chance;
+    0 for masks, whose pixels are not independent.
     """
 
     name: str
@@ -158,20 +167,25 @@ def guess_of(classes: pd.DataFrame) -> Guess | None:
     return Guess(name, share, mean, error)
 
 
-def guessed_tasks(classes: pd.DataFrame) -> pd.DataFrame:
+def guessed_tasks(final: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each sequence, method and task that is not known to be better than guessing.
 
     What counts is the mean over classes, since a rare class may be found at the price of others.
-    guess: the class that is guessed; mean, chance: that of the method, and of guessing. classes:
-    the table of that name.
+    Tasks that a method has forgotten are left out: they were learned. guess: the class that is
+    guessed; mean, chance: that of the method, and of guessing. final, classes: the tables of these
+    names.
     """
+    forgotten = forgotten_tasks(final)
+    lost = set(forgotten.index[forgotten])
     rows = []
     for (sequence, task), own in classes.groupby(["sequence", "task"], sort=False):
         guess = guess_of(own)
         if guess is None:
             continue
-        enough = guess.mean + max(_GUESSED * (1 - guess.mean), _GUESSED_ERRORS * guess.error)
-        for method, mean in class_means(own).groupby("method", sort=False)["score"].mean().items():
-            if mean <= enough:
+        for method, each in own.groupby("method", sort=False):
+            mean = class_means(each)["score"].mean()
+            error = guess.error / (len(each) / each["class"].nunique()) ** 0.5  # of several runs
+            enough = guess.mean + max(_GUESSED * (1 - guess.mean), _GUESSED_ERRORS * error)
+            if mean <= enough and (sequence, method, task) not in lost:
                 rows.append((sequence, method, task, guess.name, mean, guess.mean))
     return pd.DataFrame(rows, columns=["sequence", "method", "task", "guess", "mean", "chance"])

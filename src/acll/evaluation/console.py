@@ -9,13 +9,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from acll.evaluation.class_tables import MISSED, class_means, guessed_tasks, missed_classes
+from acll.evaluation.class_tables import (
+    MISSED,
+    class_means,
+    forgotten_tasks,
+    guessed_tasks,
+    missed_classes,
+)
 from acll.evaluation.comparison import MIXED
 from acll.evaluation.words import METRIC_WORDS, WIDTH, grown_words, listed, shortened
 from acll.settings import FEWEST_SAMPLES
 
 LITTLE_ROOM = 0.03  # share of the shared weights; with less, a task that comes can learn little
-FORGOTTEN = 0.05  # a task that lost more than this has been forgotten
 _OF_TASK = ["sequence", "method", "task"]
 _NAMED = 3  # classes that a warning names one by one
 _LEAST = 8  # characters that a name keeps, however many columns there are
@@ -226,10 +231,8 @@ def warnings_of(final: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
     method: there the remedy is another one.
     """
     of_tasks = final.groupby(_OF_TASK)
-    lost = of_tasks["forgetting"].mean() > FORGOTTEN
-    missed, guessed = missed_classes(classes), guessed_tasks(classes)
-    forgotten = _marked(missed, lost)
-    guessed = guessed[~_marked(guessed, lost)]
+    missed, guessed = missed_classes(classes), guessed_tasks(final, classes)
+    forgotten = _marked(missed, forgotten_tasks(final))
     searched = of_tasks["ratio_searched"].count() > 0
     count = classes.drop_duplicates(["task", "class"])["task"].value_counts().to_dict()
     warnings = _told_guessed(guessed, searched)
@@ -271,8 +274,8 @@ def _told_guessed(guessed: pd.DataFrame, searched: "pd.Series[bool]") -> list[st
     for (sequence, task), own in guessed.groupby(["sequence", "task"], sort=False):
         guess, chance = own["guess"].iloc[0], own["chance"].iloc[0]
         told = listed([f"{row.mean:.3f} with {row.method}" for row in own.itertuples()])
-        means_nothing = _marked(own, searched).any()
-        ratio = " A ratio that was searched for it means nothing." if means_nothing else ""
+        searched_for = _marked(own, searched).any()
+        ratio = " A ratio that was searched for it may mean nothing." if searched_for else ""
         warnings.append(
             f"Warning: {sequence}, {task}: no better than always answering {guess}, as far as the "
             f"test images tell: mean over classes {told}, of guessing {chance:.3f}.{ratio}\n"
@@ -287,9 +290,9 @@ def data_warnings(data: pd.DataFrame) -> list[str]:
     data: the table of that name.
     """
     return [
-        f"Warning: {row.task}: {text}. All stand in data/{row.task}.json, below the results."
+        f"Warning: {row.task}: {row.noticed}. Where the results are whole, data/{row.task}.json "
+        "has them all."
         for row in data[data["noticed"].fillna("") != ""].itertuples()
-        for text in str(row.noticed).split("\n")
     ]
 
 

@@ -22,11 +22,11 @@ def findings(
 ) -> list[str]:
     """Return a paragraph for each sequence: what was learned, and how much better it is than what.
 
-    Where no method learned anything, that alone is said. final, runs, summary, paired, classes: the
-    tables of these names.
+    Where no method is known to have learned anything, that alone is said. final, runs, summary,
+    paired, classes: the tables of these names.
     """
     types = dict(zip(runs["method"], runs["type"], strict=True))
-    guessed = guessed_tasks(classes)
+    guessed = guessed_tasks(final, classes)
     paragraphs = []
     for sequence, own in summary.groupby("sequence", sort=False):
         of_sequence = final[final["sequence"] == sequence]
@@ -40,7 +40,7 @@ def findings(
 
 
 def _unlearned(final: pd.DataFrame, guessed: pd.DataFrame) -> list[str]:
-    """Return the tasks of a sequence in which no method is better than guessing."""
+    """Return the tasks of a sequence in which no method is known to be better than guessing."""
     by_task = guessed.groupby("task")["method"].nunique().to_dict()
     methods = final["method"].nunique()
     return [task for task in dict.fromkeys(final["task"]) if by_task.get(task) == methods]
@@ -53,13 +53,14 @@ def _learned(final: pd.DataFrame, unlearned: list[str]) -> str:
     about = f"the network {final['network'].iloc[0]}"
     if unlearned == tasks:
         return (
-            f"{about} learned nothing of its {word} ({named}): no method is better than guessing. "
-            "The warnings say what may help."
+            f"{about} is not known to have learned anything of its {word} ({named}): no method is "
+            "better than guessing, as far as the test images tell. The warnings say what may help."
         )
     learned = f"{about} learned {len(tasks)} {word} ({named})."
     if not unlearned:
         return learned
-    return f"{learned} In {listed(unlearned)} no method is better than guessing."
+    no_better = "no method is better than guessing, as far as the test images tell"
+    return f"{learned} In {listed(unlearned)} {no_better}."
 
 
 def _compared(summary: pd.DataFrame, types: dict[str, str]) -> list[str]:

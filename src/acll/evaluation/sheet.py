@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from acll.data import prepared
+from acll.data.faults import CALLED
 from acll.data.prepared import TaskInfo
 from acll.data.storage import SPLITS
 from acll.evaluation.pictures import class_colours, overlaid, visible
@@ -65,7 +66,7 @@ def _title(header: TaskInfo, summary: Mapping[str, Any]) -> str:
         if summary[what]:
             lines.append(
                 f"{what.replace('_', ' ')}: "
-                + ", ".join(f"{n:,} {kind}" for kind, n in summary[what].items())
+                + "; ".join(f"{CALLED[kind]}: {n:,}" for kind, n in summary[what].items())
             )
     return "\n".join(lines)
 

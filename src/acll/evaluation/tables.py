@@ -25,7 +25,7 @@ CHOSEN = ("ratio_searched", "ratio_low", "ratio_high", "ratio", "cap", "capped")
 NAMES = (
     *("sequence", "order", "network", "method", "other", "type", "prefix", "task"),
     *("front", "best", "worst_in"),
-    *("figure", "kind", "metric", "device", "class", "image", "truth"),
+    *("figure", "kind", "metric", "device", "class", "image", "truth", "noticed"),
 )
 
 
@@ -108,7 +108,7 @@ def final_table(nodes: Lookup, runs: Sequence[Run]) -> pd.DataFrame:
 def data_table(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return a row for each prepared task. summaries: what preparation wrote of each.
 
-    noticed: what was left out or looks wrong, in words, a line each.
+    noticed: what was left out or looks wrong, in words.
     """
     rows = []
     for summary in summaries:
@@ -123,7 +123,7 @@ def data_table(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             }
             | {split: summary["samples"][split] for split in ("train", "val", "test")}
             | {key: sum(summary[key].values()) for key in ("left_out", "warnings")}
-            | {"noticed": "\n".join(noticed(summary))}
+            | {"noticed": "; ".join(noticed(summary))}
         )
     return pd.DataFrame(rows)
 

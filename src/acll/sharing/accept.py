@@ -18,8 +18,8 @@ def accept_results(results: Path, jobs: Iterable[Job]) -> list[str]:
     """Keep what differs in its code or libraries alone from what this commit would make.
 
     jobs: those that others need first. Return the outputs that are kept. Results with other
-    parameters, raw data or inputs, and those that are missing, damaged or unrecorded, stay as they
-    are. So do packed networks of another format, which nothing here could read.
+    parameters, raw data or inputs, and those that are missing, unfinished, damaged or unrecorded,
+    stay as they are. So do packed networks of another format, which nothing here could read.
     """
     unfinished = records.unfinished(results)
     kept = []

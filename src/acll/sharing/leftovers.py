@@ -40,9 +40,17 @@ def leftovers(results: Path, jobs: Sequence[Job]) -> list[Leftover]:
     for path in sorted(loose):
         groups.setdefault(_group(path, kept), []).append(path)
     return [
-        Leftover(path, tuple(files), sum((results / file).stat().st_size for file in files))
+        Leftover(path, tuple(files), sum(_size(results / file) for file in files))
         for path, files in groups.items()
     ]
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file; 0 for one that a run has renamed or removed meanwhile."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def foreign(results: Path, jobs: Sequence[Job]) -> list[Path]:

@@ -28,8 +28,9 @@ def repair_results(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int
     """Return (how many files were put back, how many outputs were made again).
 
     First every file that is missing or damaged is put back as it was recorded. What DVC does not
-    have is made again, and nothing else: it comes back bit for bit, so what was made from it
-    stands. What is stale is left to a run. Raises UserError where something cannot be made.
+    have, what has no record and what is unfinished is made again, and nothing else: it comes back
+    bit for bit, so what was made from it stands. What is stale is left to a run. Raises UserError
+    where something cannot be made.
     """
     results = root / "results" / name
     with held(results):

@@ -73,7 +73,7 @@ def main(
     write_json(folder / "metrics.json", metrics_of(summary))
     for name, form in (("summary.md", "github"), ("summary.tex", "latex_booktabs")):
         write_text(folder / name, for_papers(summary, form))
-    remarks = [*remarks_of(final, classes, params.budgets), *data_warnings(frames["data"])]
+    remarks = [*data_warnings(frames["data"]), *remarks_of(final, classes, params.budgets)]
     write_text(folder / "tables.txt", readable(final, summary, classes, remarks))
 
 
