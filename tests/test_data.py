@@ -445,6 +445,17 @@ BROKEN = {
 }
 
 
+def test_masks_in_black_and_white_are_mended_as_a_message_says(tmp_path):
+    root = streets(tmp_path)
+    path = root / STREETS.path / MASK
+    black_and_white = Image.fromarray(255 * (np.arange(120).reshape(12, 10) % 2).astype(np.uint8))
+    black_and_white.convert("RGB").save(path)
+    (line,) = faults(STREETS, root)
+    assert "Pillow makes it by `mask.convert('L').point(lambda value: value > 127)`" in line
+    Image.open(path).convert("L").point(lambda value: value > 127).save(path)
+    assert prepare(STREETS, root).summary["left_out"] == {}
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_file_stops_a_task_or_is_left_out_and_is_named_with_what_is_wrong(tmp_path, name):
     file, damage, kind, words = BROKEN[name]

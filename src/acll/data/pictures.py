@@ -101,7 +101,10 @@ class Picture:
     def _stored_indices(self) -> Pixels:
         image = self._loaded()
         if image.mode not in ("1", "L", "P") and image.mode[0] != "I":
-            raise UnreadableError(f"a mask has one channel of class indices, not {image.mode}")
+            raise UnreadableError(
+                f"a mask has one channel of class indices, not {image.mode}; of black and white "
+                "Pillow makes it by `mask.convert('L').point(lambda value: value > 127)`"
+            )
         values = np.asarray(image)
         if image.mode == "1":
             return values.astype(np.uint8)
