@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 
 def verify(path: Path) -> None:
     """Check by content that all results are what this commit would make."""
+    root, name = checkout_of(path)
+    _tell_in_use(root, name, "what it has not done yet counts as missing, unfinished or stale")
+    _verify_results(root, name)
+
+
+def _tell_in_use(root: Path, name: str, words: str) -> None:
+    """Print who works on the results, if anybody does, and what that means here."""
     from acll.lock import in_use
 
-    root, name = checkout_of(path)
     user = in_use(root / "results" / name)
     if user:
-        print(f"{user}: what it has not done yet counts as missing, unfinished or stale")
-    _verify_results(root, name)
+        print(f"{user}: {words}")
 
 
 def _verify_results(root: Path, name: str) -> None:
@@ -71,18 +76,20 @@ def _remedy(faults: "Sequence[ResultFault]", root: Path, name: str) -> str:
     """Return what to type against these faults."""
     from acll.sharing.place import dvc_of
 
-    if all(fault.kind in ("stale", "follows") for fault in faults):
+    kinds = {fault.kind for fault in faults}
+    makes = f"`{make_command('run', name)}` makes"
+    if kinds <= {"stale", "follows"}:
         return (
-            f"`{make_command('run', name)}` makes them anew; after a change of branch "
+            f"{makes} them anew; after a change of branch "
             f"`{dvc_of(root)} checkout run@{name}` may have them; `{make_command('accept', name)}` "
             "keeps those that are stale by code or libraries alone"
         )
-    makes = f"`{make_command('run', name)}` makes what has not been made"
-    if all(fault.kind in ("unfinished", "stale", "follows") for fault in faults):
-        return makes
-    if all(fault.kind in ("missing", "unfinished", "stale", "follows") for fault in faults):
-        return f"{makes}; `{make_command('repair', name)}` brings back first what DVC has"
-    return f"`{make_command('repair', name)}` mends this"
+    if kinds <= {"unfinished", "stale", "follows"}:
+        return f"{makes} what has not been made"
+    repairs = f"`{make_command('repair', name)}`"
+    if kinds <= {"missing", "unfinished", "stale", "follows"}:
+        return f"{makes} what has not been made; {repairs} brings back first what DVC has"
+    return f"{repairs} mends this"
 
 
 def _tell_foreign(root: Path, name: str, jobs: "Sequence[Job]") -> None:
@@ -180,15 +187,12 @@ def pull(path: Path, what: str) -> None:
 
 def list_leftovers(path: Path) -> None:
     """List results that the configuration does not name."""
-    from acll.lock import in_use
     from acll.sharing.leftovers import leftovers
     from acll.sharing.planned import jobs_of
     from acll.sharing.report import leftovers_told
 
     root, name = checkout_of(path)
-    user = in_use(root / "results" / name)
-    if user:
-        print(f"{user}: what it writes now may be listed")
+    _tell_in_use(root, name, "what it writes now may be listed")
     jobs = jobs_of(root, name)
     found = leftovers(root / "results" / name, jobs)
     _tell_foreign(root, name, jobs)

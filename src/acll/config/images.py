@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from acll.config.configuration import Configuration
-from acll.data.faults import noticed
+from acll.data.faults import noticed_lines
 from acll.data.preparation import prepare
 from acll.data.root import data_root
 from acll.errors import UserError
@@ -56,8 +56,7 @@ def _decoded(reports: Path, root: Path, configuration: Configuration) -> Iterato
                 told.add(str(error))
                 continue
         yield f"{name}: {sum(found['samples'].values())} images decoded", False
-        for text in noticed(found):
-            yield f"warning: {name}: {text}; see {report}", False
+        yield from ((line, False) for line in noticed_lines(name, found, str(report)))
 
 
 def _folder_of_reports(checkout: Path) -> Path:

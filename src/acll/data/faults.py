@@ -14,51 +14,34 @@ from acll.files import write_text
 _SHOWN = 3  # files of a kind that a message names; the report has all
 
 FaultKind = Literal[
-    "unreadable",  # not an image, cut off, or too large to be decoded whole
-    # memory, or a process that was killed or late: never skipped, or data would depend on the
-    # machine
-    "machine",
-    "missing",  # a file that a table or an annotation names is not there
-    "elsewhere",  # not where the layout has images
-    "partner",  # an image without a mask, a mask without an image, or two of one name
-    "size",  # an image and its mask differ in size
-    "label",  # a label outside the classes
-    "palette",  # a mask whose palette gives an index another colour than the masks before it
-    "pages",  # more than one image in the file
-    "ignored",  # a mask without a single pixel of any class
-    "bands",  # another number of channels than most images have
-    "exact copy",  # the same image in two splits
-    "near copy",  # almost the same image in two splits
-    "two labels",  # the same image with two labels
-    "group",  # samples of one group in two splits
-    "class",  # a class without samples in a split
-    "likeness",  # classes whose names differ by their case, quotes or zeros alone
-    "annotation",  # annotations that belong to no image, or share an id
-    "column",  # a column of a table that is not read, and may say the split
-    "unused",  # a file that is there and makes no sample
-]
+    "unreadable", "machine", "missing", "elsewhere", "partner", "size", "label", "palette", "pages",
+    "ignored", "bands", "exact copy", "near copy", "two labels", "group", "class", "likeness",
+    "annotation", "column", "unused",
+]  # fmt: skip
 
-# what a fault of each kind is called where many are counted
+# what faults of each kind are called where they are counted
 CALLED: dict[FaultKind, str] = {
-    "unreadable": "files that cannot be read",
+    "unreadable": "files that cannot be read",  # no image, cut off, too large to be decoded whole
+    # want of memory, or a process that was killed or late: never skipped, or data would depend on
+    # the machine
     "machine": "files on which this machine failed",
-    "missing": "files that are not there",
-    "elsewhere": "files in odd places",
-    "partner": "images and masks without a partner",
+    "missing": "files that are not there",  # although a table or an annotation names them
+    "elsewhere": "files in odd places",  # where the layout has no images
+    "partner": "images and masks without a partner",  # or two of one name
     "size": "masks of another size than their images",
-    "label": "odd labels",
-    "palette": "masks whose palettes do not fit",
+    "label": "odd labels",  # outside the classes
+    "palette": "masks whose palettes do not fit",  # an index has another colour than before
     "pages": "files of several images",
     "ignored": "masks without any class",
-    "bands": "images with another number of channels",
+    "bands": "images with another number of channels",  # than most
     "exact copy": "copies in two splits",
     "near copy": "near copies in two splits",
     "two labels": "images with two labels",
     "group": "images of groups in two splits",
     "class": "classes without a sample in a split",
-    "likeness": "classes of like names",
-    "annotation": "oddities of annotation files",
-    "column": "columns that are not read",
+    "likeness": "classes of like names",  # that differ by their case, quotes or zeros alone
+    "annotation": "oddities of annotation files",  # such as an id that two share
+    "column": "columns that are not read",  # of a table, and may say the split
     "unused": "files that are not used",
 }
 
@@ -125,6 +108,11 @@ def noticed(found: Mapping[str, Any]) -> list[str]:
         if kinds:
             texts.append(f"{treated}{kinds}")
     return texts
+
+
+def noticed_lines(name: str, found: Mapping[str, Any], report: str) -> list[str]:
+    """Return a warning for each text of `noticed`. name: of the task; report: where all stands."""
+    return [f"warning: {name}: {text}; see {report}" for text in noticed(found)]
 
 
 def some(names: Sequence[str]) -> str:

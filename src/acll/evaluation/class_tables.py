@@ -4,11 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from acll.node import Node, Run
 from acll.settings import Kind
 
+OF_TASK = ["sequence", "method", "task"]
 MISSED = 0.05  # of a class that is scored lower, the network knows next to nothing
 _FORGOTTEN = 0.05  # a task that lost more than this has been forgotten
 # a mean is no better than guessing where it is above it by no more than this share of what guessing
@@ -129,7 +132,13 @@ def forgotten_tasks(final: pd.DataFrame) -> "pd.Series[bool]":
 
     final: the table of that name.
     """
-    return final.groupby(["sequence", "method", "task"])["forgetting"].mean() > _FORGOTTEN
+    return final.groupby(OF_TASK)["forgetting"].mean() > _FORGOTTEN
+
+
+def marked(rows: pd.DataFrame, marks: "pd.Series[bool]") -> NDArray[np.bool_]:
+    """Return of each row whether its sequence, method and task is marked."""
+    names = pd.MultiIndex.from_frame(rows[OF_TASK])
+    return marks.reindex(names, fill_value=False).to_numpy(bool)
 
 
 @dataclass(frozen=True)
@@ -175,17 +184,20 @@ def guessed_tasks(final: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     guessed; mean, chance: that of the method, and of guessing. final, classes: the tables of these
     names.
     """
-    forgotten = forgotten_tasks(final)
-    lost = set(forgotten.index[forgotten])
+    names = ["sequence", "task", "method"]
+    means = class_means(classes).groupby(names)["score"].mean().to_dict()
+    each = classes.groupby(names)["class"]
+    runs = (each.size() / each.nunique()).to_dict()
     rows = []
     for (sequence, task), own in classes.groupby(["sequence", "task"], sort=False):
         guess = guess_of(own)
         if guess is None:
             continue
-        for method, each in own.groupby("method", sort=False):
-            mean = class_means(each)["score"].mean()
-            error = guess.error / (len(each) / each["class"].nunique()) ** 0.5  # of several runs
+        for method in own["method"].unique():
+            mean, count = (found[sequence, task, method] for found in (means, runs))
+            error = guess.error / count**0.5
             enough = guess.mean + max(_GUESSED * (1 - guess.mean), _GUESSED_ERRORS * error)
-            if mean <= enough and (sequence, method, task) not in lost:
+            if mean <= enough:
                 rows.append((sequence, method, task, guess.name, mean, guess.mean))
-    return pd.DataFrame(rows, columns=["sequence", "method", "task", "guess", "mean", "chance"])
+    guessed = pd.DataFrame(rows, columns=[*OF_TASK, "guess", "mean", "chance"])
+    return guessed[~marked(guessed, forgotten_tasks(final))]

@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from tabulate import tabulate
 
 from acll.evaluation.class_tables import (
     MISSED,
+    OF_TASK,
     class_means,
     forgotten_tasks,
     guessed_tasks,
+    marked,
     missed_classes,
 )
 from acll.evaluation.comparison import MIXED
@@ -21,7 +21,6 @@ from acll.evaluation.words import METRIC_WORDS, WIDTH, grown_words, listed, shor
 from acll.settings import FEWEST_SAMPLES
 
 LITTLE_ROOM = 0.03  # share of the shared weights; with less, a task that comes can learn little
-_OF_TASK = ["sequence", "method", "task"]
 _NAMED = 3  # classes that a warning names one by one
 _LEAST = 8  # characters that a name keeps, however many columns there are
 
@@ -230,9 +229,9 @@ def warnings_of(final: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
     final, classes: the tables of these names. Tasks that a method has forgotten are one warning a
     method: there the remedy is another one.
     """
-    of_tasks = final.groupby(_OF_TASK)
+    of_tasks = final.groupby(OF_TASK)
     missed, guessed = missed_classes(classes), guessed_tasks(final, classes)
-    forgotten = _marked(missed, forgotten_tasks(final))
+    forgotten = marked(missed, forgotten_tasks(final))
     searched = of_tasks["ratio_searched"].count() > 0
     count = classes.drop_duplicates(["task", "class"])["task"].value_counts().to_dict()
     warnings = _told_guessed(guessed, searched)
@@ -261,12 +260,6 @@ _REMEDIES = {
 }
 
 
-def _marked(rows: pd.DataFrame, marks: "pd.Series[bool]") -> NDArray[np.bool_]:
-    """Return of each row whether its sequence, method and task is marked."""
-    names = pd.MultiIndex.from_frame(rows[_OF_TASK])
-    return marks.reindex(names, fill_value=False).to_numpy(bool)
-
-
 def _told_guessed(guessed: pd.DataFrame, searched: "pd.Series[bool]") -> list[str]:
     """Return a warning for each task. guessed: of `guessed_tasks`; searched: whether a ratio was
     searched, by sequence, method and task."""
@@ -274,7 +267,7 @@ def _told_guessed(guessed: pd.DataFrame, searched: "pd.Series[bool]") -> list[st
     for (sequence, task), own in guessed.groupby(["sequence", "task"], sort=False):
         guess, chance = own["guess"].iloc[0], own["chance"].iloc[0]
         told = listed([f"{row.mean:.3f} with {row.method}" for row in own.itertuples()])
-        searched_for = _marked(own, searched).any()
+        searched_for = marked(own, searched).any()
         ratio = " A ratio that was searched for it may mean nothing." if searched_for else ""
         warnings.append(
             f"Warning: {sequence}, {task}: no better than always answering {guess}, as far as the "

@@ -51,16 +51,14 @@ def _learned(final: pd.DataFrame, unlearned: list[str]) -> str:
     named = listed(tasks) if len(tasks) <= _NAMED else f"{tasks[0]}, …, {tasks[-1]}"
     word = "task" if len(tasks) == 1 else "tasks, one after the other"
     about = f"the network {final['network'].iloc[0]}"
+    no_better = "no method is better than guessing, as far as the test images tell."
     if unlearned == tasks:
         return (
-            f"{about} is not known to have learned anything of its {word} ({named}): no method is "
-            "better than guessing, as far as the test images tell. The warnings say what may help."
+            f"{about} is not known to have learned anything of its {word} ({named}): {no_better} "
+            "The warnings say what may help."
         )
     learned = f"{about} learned {len(tasks)} {word} ({named})."
-    if not unlearned:
-        return learned
-    no_better = "no method is better than guessing, as far as the test images tell"
-    return f"{learned} In {listed(unlearned)} {no_better}."
+    return f"{learned} In {listed(unlearned)} {no_better}" if unlearned else learned
 
 
 def _compared(summary: pd.DataFrame, types: dict[str, str]) -> list[str]:

@@ -1,9 +1,9 @@
 """Start a step: `python -S -m acll.steps._client train @arguments < parameters`.
 
-The run's server forks the step (`acll.steps._server`), which saves the imports. `prepare`, which
-imports little, starts as a process of its own. Where there is no
-server, where it cannot do it, or where it dies, the step starts as a process of its own. Both come
-to the same bytes. This module imports next to nothing, since each job starts with it.
+The run's server forks the step (`acll.steps._server`), which saves the imports. A step that imports
+little starts as a process of its own. So does any step where there is no server, where it cannot
+fork it, or where it dies. Both come to the same bytes. This module imports next to nothing, since
+each job starts with it.
 """
 
 import array

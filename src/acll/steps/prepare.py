@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from acll.data.faults import noticed
+from acll.data.faults import noticed_lines
 from acll.data.preparation import prepare
 from acll.data.root import data_root, networks_channels
 from acll.files import write_json
@@ -22,8 +22,8 @@ def main(
     sizes = ", ".join(f"{split} {count}" for split, count in found["samples"].items())
     print(f"{params.name}: {len(found['classes'])} classes; {sizes}")
     seen_at = f"results/{Path.cwd().name}/{report}"
-    for text in noticed(found):
-        print(f"warning: {params.name}: {text}; see {seen_at}")
+    for line in noticed_lines(params.name, found, seen_at):
+        print(line)
     if found["samples"]["val"] < FEWEST_SAMPLES:
         few = f"{found['samples']['val']} validation samples"
         print(f"warning: {params.name}: {few}; below {FEWEST_SAMPLES} a score of them says little")
