@@ -2,6 +2,7 @@
 
     python benchmarks/data.py loading ../shared/data      one epoch of batches of cifar10 and camvid
     python benchmarks/data.py preparing                   a folder ten times as large as the memory
+    python benchmarks/data.py series ../shared/data       ten permutations of one source
     that is allowed
 
 Loading is compared with torchvision's ImageFolder and a DataLoader of two workers. Both read the
@@ -27,10 +28,12 @@ import pandas as pd
 import psutil
 from PIL import Image
 
+from acll.config.checks import parse
 from acll.data import prepared
 from acll.data.preparation import prepare
 from acll.data.sources.image_folder import ImageFolder
 from acll.data.sources.mask_folder import MaskFolder
+from acll.plan import plan
 
 ROOT = Path(__file__).parents[1]
 REPETITIONS = 5
@@ -189,6 +192,49 @@ def preparing(megabytes: int, processes: int) -> None:
     print(table.to_string(index=False))
 
 
+def series(root: Path, count: int, processes: int) -> None:
+    """Prepare so many permutations of all of MNIST: the source once, then each of them from it."""
+    task = {"source": "image_folder", "path": "sets/mnist70k.zip", "image_size": 28}
+    content = {
+        "name": "series",
+        "tasks": {"mnist": task},
+        "networks": {"mlp": {"hidden": [10], "image_size": 28}},
+        "sequences": {"one": {"network": "mlp", "tasks": {"of": "mnist", "permuted": count}}},
+        "methods": {"half": {"ratio": 0.5}},
+    }
+    seconds = {"prepare": 0.0, "vary": 0.0}
+    with tempfile.TemporaryDirectory() as scratch:
+        for job in plan(parse(content)):
+            if job.rule not in seconds:
+                continue
+            command = [sys.executable, "-m", f"acll.steps.{job.rule}"]
+            for name, paths in (job.inputs | job.outputs).items():
+                command += [f"--{name.replace('_', '-')}", *paths]
+            if job.rule == "prepare":
+                command += ["--report", "faults.csv", "--processes", str(processes)]
+            begin = time.perf_counter()
+            subprocess.run(
+                command,
+                input=job.text,
+                text=True,
+                cwd=scratch,
+                env=os.environ | {"ACLL_DATA_ROOT": str(root.resolve())},
+                stdout=subprocess.DEVNULL,
+                check=True,
+            )
+            seconds[job.rule] += time.perf_counter() - begin
+    row = {
+        "tasks": count,
+        "processes": processes,
+        "source_seconds": round(seconds["prepare"], 1),
+        "variants_seconds": round(seconds["vary"], 1),
+        "ratio": round(sum(seconds.values()) / seconds["prepare"], 2),
+    }
+    table = pd.DataFrame([row])
+    table.to_csv(ROOT / "docs/benchmarks/series.csv", index=False)
+    print(table.to_string(index=False))
+
+
 def large_folder(folder: Path, size: int) -> list[Path]:
     """Two classes of images of 12 megapixels, uncompressed, of together at least `size` bytes."""
     generator = np.random.default_rng(0)
@@ -222,6 +268,10 @@ if __name__ == "__main__":
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("loading").add_argument("root", type=Path)
+    of_series = commands.add_parser("series")
+    of_series.add_argument("root", type=Path)
+    of_series.add_argument("--tasks", type=int, default=10)
+    of_series.add_argument("--processes", type=int, default=2)
     own = commands.add_parser("preparing")
     own.add_argument("--megabytes", type=int, default=660)
     own.add_argument("--processes", type=int, default=2)
@@ -229,5 +279,7 @@ if __name__ == "__main__":
     (ROOT / "docs/benchmarks").mkdir(parents=True, exist_ok=True)
     if given.command == "loading":
         loading(given.root)
+    elif given.command == "series":
+        series(given.root, given.tasks, given.processes)
     else:
         preparing(given.megabytes, given.processes)

@@ -375,6 +375,17 @@ def networks(variant: str, quantity: str) -> list[tuple[str, str]]:
     return list(own[["network", "task"]].itertuples(index=False, name=None))
 
 
+def data_series() -> str:
+    body = [
+        (str(row.tasks), f"{row.source_seconds:.0f} s", f"{row.variants_seconds:.0f} s",
+         f"{row.ratio:.2f}")
+        for row in rows("series").itertuples()
+    ]  # fmt: skip
+    head = ("permutations of MNIST", "decoding its 70,000 images", "all permutations, one after "
+            "another", "together, of a task alone")  # fmt: skip
+    return markdown(head, body)
+
+
 def inference_loading() -> str:
     body = []
     for network, task in networks("packed", "load_ms"):
@@ -585,6 +596,7 @@ TABLES: dict[str, Callable[[], str]] = {
         ),
         *(
             data_preparing,
+            data_series,
             inference_loading,
             file_size,
             first_hour,

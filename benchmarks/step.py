@@ -134,7 +134,8 @@ def plain(which: Given, state: State) -> None:
 
 def scored(which: Given, state: State, free: State) -> tuple[Given, State]:
     """Return a learner that learns scores, and its first state."""
-    learner, first = Scored(free, "chosen").begin(which.learner, state, 0)
+    ranks = {name: torch.rand(state[name].shape) for name in free}
+    learner, first = Scored(free, "chosen").begin(which.learner, state, ranks, 0)
     return Given(learner, which.data, which.steps), first
 
 

@@ -630,7 +630,8 @@ def test_what_others_use_is_no_parameter_of_prepared_data():
 
 def test_parameters_come_back_from_their_text_as_they_were():
     masks = {"sequences/two": {"network": "unet", "tasks": ["m", "digits"]}}
-    others = masks | WIDER
+    series = {"network": "small", "tasks": {"of": "a", "permuted": 2}}
+    others = masks | WIDER | {"sequences/three": series}
     planned = [*jobs(seeds=[0, 1], orders="all", **others), *with_every_source()]
     seen = set()
     for job in planned:
@@ -808,3 +809,76 @@ def test_the_longest_chain_is_that_of_a_method_that_searches():
     assert chains["train", "small/fine/seed0/a/b"] == 2
     assert chains["tables", ""] == 0
     assert chains["prepare", "a"] == 9
+
+
+# --------------------------------------------------------------------------------------------------
+# series: what is decoded once
+
+
+def series(**changes):
+    """The jobs of a sequence of variants of the task a."""
+    return jobs("half", **{"sequences/one/tasks": {"of": "a"} | changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"permuted": 3}, ["permuted_1", "permuted_2", "permuted_3"]),
+        ({"noise": [0.1, 0.2]}, ["noise_0_1", "noise_0_2"]),
+        ({"rotated": [10, 20]}, ["rotated_10", "rotated_20"]),
+        ({"train_samples": [8, 9]}, ["train_samples_8", "train_samples_9"]),
+    ],
+)
+def test_a_series_is_decoded_once_and_its_tasks_are_made_from_that(changes, names):
+    whole = {"sequences/one/tasks": {"of": "a"} | changes}
+    planned_jobs = jobs("half", **whole)
+    assert {job.title for job in planned_jobs if job.rule == "prepare"} == {"prepare a"}
+    own = {job.title: job for job in planned_jobs if job.rule == "vary"}
+    assert own.keys() == {f"vary a_{name}" for name in names}
+    for job in own.values():
+        assert set(job.all_inputs) == {
+            "data/a.train.safetensors", "data/a.test.safetensors", "data/a.json"
+        }  # fmt: skip
+    # nothing that is learned reads the task itself
+    reading = {job.rule for job in planned_jobs if "data/a.train.safetensors" in job.all_inputs}
+    assert reading == {"vary"}
+
+
+def test_a_longer_series_makes_what_is_new_in_it_alone():
+    before, after = series(permuted=2), series(permuted=3)
+    found = {title for title in affected(before, after) if title.startswith(("prepare", "vary"))}
+    assert found == {"vary a_permuted_3"}
+    assert not {title for title in affected(before, after) if title.endswith("a_permuted_2")}
+
+
+def test_raw_data_or_a_key_of_the_source_make_all_tasks_of_a_series_anew():
+    raw = raw_configuration("half", **{"sequences/one/tasks": {"of": "a", "noise": [0.1, 0.2]}})
+    made = {"prepare a", "vary a_noise_0_1", "vary a_noise_0_2"}
+    before = plan(parse(raw), {"a": "1"})
+    assert made <= affected(before, plan(parse(raw), {"a": "2"}))
+    seed = put(raw, {"tasks/a/split_seed": 5})
+    assert made <= affected(before, plan(parse(seed), {"a": "1"}))
+
+
+def test_what_changes_splits_or_masks_is_decoded_by_itself():
+    """Parts of the classes, and masks that are rotated."""
+    parts = {job.title for job in series(split=2) if job.rule in ("prepare", "vary")}
+    assert parts == {"prepare a_split_1_of_2", "prepare a_split_2_of_2"}
+    changes = {
+        "sequences/one": {"network": "unet", "tasks": {"of": "m", "rotated": [10, 20]}},
+    }
+    turned = {job.title for job in jobs("half", **changes) if job.rule in ("prepare", "vary")}
+    assert turned == {"prepare m_rotated_10", "prepare m_rotated_20"}
+
+
+def test_a_series_of_a_task_of_few_samples_has_as_few():
+    few = {"tasks/a/train_samples": 12, "sequences/one/tasks": {"of": "a", "permuted": 2}}
+    own = [job for job in jobs("half", **few) if job.rule == "vary"]
+    assert [job.params.train_samples for job in own] == [None, None]
+    assert {job.inputs["source_train"] for job in own} == {("data/a.train.safetensors",)}
+
+
+def test_networks_of_a_series_are_known_where_it_is_decoded():
+    raw = raw_configuration("half", **{"sequences/one/tasks": {"of": "a", "permuted": 2}})
+    assert parse(raw).channels_by_task() == {"a": [3]}
+    assert parse(raw).prepared() == {"a"}

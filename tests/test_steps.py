@@ -297,10 +297,16 @@ def test_no_step_but_evaluation_can_open_a_test_split(tmp_path):
         call(replace(job, inputs=job.inputs | {"train": ("data/a.test.safetensors",)}), tmp_path)
     assert not list(tmp_path.rglob("dense.safetensors"))
     sources = {path: path.read_text() for path in (ROOT / "src").rglob("*.py")}
-    assert sum("allow_test(" in text for text in sources.values()) == 2  # defined, and called once
-    assert "allow_test()" in sources[ROOT / "src/acll/steps/evaluate.py"]
+    allowed = {path.name for path, text in sources.items() if ".allow_test()" in text}
+    # evaluation, and what makes the test split of a variant from that of another task
+    assert allowed == {"evaluate.py", "vary.py"}
+    assert sum("allow_test(" in text for text in sources.values()) == 3  # it is defined, too
     reading = [job for job in jobs.values() if any(".test." in path for path in job.all_inputs)]
     assert {job.rule for job in reading} == {"evaluate"}
+    series = {"network": "small", "tasks": {"of": "a", "permuted": 2}}
+    with_series = configuration({"ratio": 0.5}, sequences={"one": series})
+    reading = [job for job in plan(with_series) if any(".test." in path for path in job.all_inputs)]
+    assert {job.rule for job in reading} == {"evaluate", "vary"}
 
 
 def given_to(job):

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from acll.data import prepared, variation
+from acll.data.errors import DataError
 from acll.data.variants import varied
+from acll.data.variation import vary
 from datasets import (
     PETS,
     PROPERTY,
@@ -13,6 +17,7 @@ from datasets import (
     changed,
     fault,
     generated,
+    paths,
     picture,
     prepare,
     report_of,
@@ -185,3 +190,88 @@ def test_generated_tasks_can_be_varied_too(tmp_path, kind):
     varied_ = prepare(generated(kind, noise=0.1, rotate=10.0, part=[1, 2]), tmp_path)
     assert varied_.header.classes == plain.header.classes[:2]
     assert varied_.every().keys() <= plain.every().keys()
+
+
+# --------------------------------------------------------------------------------------------------
+# tasks of a series, made from what is prepared of the task that the series is of
+
+
+def made_from(whole, root, task):
+    """The bytes of both files of a variant of prepared files, and its summary."""
+    results = paths(root, "varied")[:2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepared, "_allowed", {"test": True})
+        summary = vary("x", task, (whole.train, whole.test), whole.summary, results)
+    return [path.read_bytes() for path in results], summary
+
+
+@pytest.mark.parametrize("chunk", [1, 2**24])
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("classification", {"permute": 3}),
+        ("classification", {"noise": 0.2, "permute": 1}),
+        ("classification", {"rotate": 30.0}),
+        ("classification", {"train_samples": 9}),
+        ("classification", {"train_samples": 11, "rotate": -5.0, "noise": 0.1, "permute": 2}),
+        ("segmentation", {"noise": 0.1}),
+        ("segmentation", {"train_samples": 7}),
+    ],
+)
+def test_a_variant_is_what_it_would_be_if_it_had_been_decoded(
+    tmp_path, monkeypatch, kind, changes, chunk
+):
+    monkeypatch.setattr(variation, "_CHUNK_BYTES", chunk)
+    own = prepare(generated(kind, **changes), tmp_path, into="decoded")
+    whole = prepare(generated(kind), tmp_path)
+    files, summary = made_from(whole, tmp_path, generated(kind, **changes))
+    assert files == own.bytes()
+    assert summary == own.summary
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_variant_of_deep_pixels_is_what_it_would_be_if_it_had_been_decoded(tmp_path, dtype):
+    for number in range(24):
+        image = smooth(number, (12, 10))[..., 0].astype(dtype)
+        place = tmp_path / f"pets/train/{'ab'[number % 2]}/{number:02d}.tif"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place)
+    for changes in ({"noise": 0.01}, {"train_samples": 6}):
+        own = prepare(changed(PETS, **changes), tmp_path, into="decoded")
+        assert own.header.pixel == np.dtype(dtype).name
+        whole = prepare(PETS, tmp_path)
+        assert made_from(whole, tmp_path, changed(PETS, **changes))[0] == own.bytes()
+
+
+def test_tiles_stay_those_of_their_images_where_a_variant_has_fewer(tmp_path):
+    task = changed(STREETS, tile_overlap=2)
+    for number in range(9):
+        image = smooth(number, (30, 20))
+        save(tmp_path / f"streets/train/images/{number:02d}.png", image)
+        save(tmp_path / f"streets/train/masks/{number:02d}.png", image[..., 0] % 2)
+    fewer = changed(task, train_samples=12)
+    own = prepare(fewer, tmp_path, into="decoded")
+    assert len(set(own.splits["train"].tile_image_index)) > 1
+    assert made_from(prepare(task, tmp_path), tmp_path, fewer)[0] == own.bytes()
+
+
+def test_a_variant_with_more_training_samples_than_there_are_is_refused(tmp_path):
+    whole = prepare(generated(), tmp_path)
+    words = "x: train_samples = 999: there are [0-9]+ training samples"
+    with pytest.raises(DataError, match=words):
+        made_from(whole, tmp_path, generated(train_samples=999))
+    assert not any((tmp_path / "varied").iterdir())
+
+
+def test_a_variant_says_which_classes_its_training_split_lacks(tmp_path):
+    task = changed(STREETS, classes=list("abc"))
+    for number in range(20):
+        save(tmp_path / f"streets/train/images/{number:02d}.png", smooth(number, (12, 10)))
+        mask = np.full((12, 10), number % 2, np.uint8)
+        mask[0, 0] = 2 if number < 10 else mask[0, 0]
+        save(tmp_path / f"streets/train/masks/{number:02d}.png", mask)
+    fewer = changed(task, train_samples=2)
+    own = prepare(fewer, tmp_path, into="decoded")
+    _, summary = made_from(prepare(task, tmp_path), tmp_path, fewer)
+    assert summary == own.summary
+    assert summary["warnings"]["class"] == 1

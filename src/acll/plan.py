@@ -39,6 +39,7 @@ from acll.parameters.report import (
 from acll.parameters.retrain import RetrainParams
 from acll.parameters.search import SearchParams
 from acll.parameters.train import TrainParams
+from acll.parameters.vary import VaryParams
 from acll.search.settings import Search
 from acll.settings import Reuse
 from acll.training.settings import Batches
@@ -48,6 +49,7 @@ Paths = Mapping[str, tuple[str, ...]]  # by what they are for a step; relative t
 # of each rule, the arguments of its step: names of inputs, names of outputs
 ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "prepare": ((), ("train", "test", "summary")),
+    "vary": (("source_train", "source_test", "source_summary"), ("train", "test", "summary")),
     "sheets": (("train", "summary"), ("figures",)),
     "train": (("train", "parent", "memory"), ("dense",)),
     "search": (("dense", "parent", "train"), ("trials", "choice", "held")),
@@ -215,8 +217,12 @@ class _Planner:
     def jobs(self) -> Iterator[Job]:
         nodes, runs = tree.nodes(self.configuration), tree.runs(self.configuration)
         tasks = sorted({task for node in nodes for task in node.tasks})
-        for task in tasks:
+        made_from = self.configuration.made_from()
+        for task in sorted({made_from.get(task, task) for task in tasks}):
             yield self._prepare(task)
+        for task in tasks:
+            if task in made_from:
+                yield self._vary(task, made_from[task])
         yield self._sheets(tasks)
         planned: set[str] = set()  # nodes whose dense network is planned already
         for node in nodes:
@@ -236,13 +242,22 @@ class _Planner:
     def _prepare(self, task: str) -> Job:
         settings = self.configuration.tasks[task]
         params = PrepareParams(name=task, task=prepared_settings(settings))
-        outputs = {
-            "train": (_prepared(task),),
-            "test": (_prepared(task, "test"),),
-            "summary": (_summary(task),),
-        }
         code = _code("prepare", f"acll.data.sources.{settings.source}")
-        return Job("prepare", task, {}, outputs, params, code, self.raw.get(task, ""))
+        return Job("prepare", task, {}, _of_task(task), params, code, self.raw.get(task, ""))
+
+    def _vary(self, task: str, source: str) -> Job:
+        settings, whole = (self.configuration.tasks[name] for name in (task, source))
+        as_many = settings.train_samples == whole.train_samples
+        params = VaryParams(
+            name=task,
+            rotate=settings.rotate,
+            noise=settings.noise,
+            permute=settings.permute,
+            train_samples=None if as_many else settings.train_samples,
+            split_seed=settings.split_seed,
+        )
+        inputs = {f"source_{key}": paths for key, paths in _of_task(source).items()}
+        return Job("vary", task, inputs, _of_task(task), params, _code("vary"))
 
     def _sheets(self, tasks: Sequence[str]) -> Job:
         inputs = {"train": tuple(map(_prepared, tasks)), "summary": tuple(map(_summary, tasks))}
@@ -647,6 +662,15 @@ def figures(params: FiguresParams) -> tuple[str, ...]:
         *(f"figures/{name}.svg" for name in names),
         *(f"figures/{name}.png" for name in pictures),
     )
+
+
+def _of_task(task: str) -> dict[str, tuple[str, ...]]:
+    """Return the files of a task, by what they are for."""
+    return {
+        "train": (_prepared(task),),
+        "test": (_prepared(task, "test"),),
+        "summary": (_summary(task),),
+    }
 
 
 def _prepared(task: str, split: str = "train") -> str:

@@ -149,6 +149,11 @@ def job_name(wildcards) -> str:
     return getattr(wildcards, "node", None) or getattr(wildcards, "task", "")
 
 
+def tasks_with(rule) -> str:
+    """Return a regular expression for the tasks that have a job of the rule."""
+    return "|".join(sorted(name for one, name in JOBS if one == rule)) or "(?!)"
+
+
 def nodes_with(rule) -> str:
     """Return a regular expression for the nodes of the methods that have a job of the rule."""
     methods = sorted({name.split("/")[1] for one, name in JOBS if one == rule})

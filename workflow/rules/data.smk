@@ -12,6 +12,8 @@ rule prepare:
         report="logs/prepare/{task}.faults.csv",
     benchmark:
         "benchmarks/prepare/{task}.tsv"
+    wildcard_constraints:
+        task=tasks_with("prepare"),
     priority: 1_000_000  # faults of data come to light before hours of training
     threads: lambda wildcards: 4 if CONFIGURATION.tasks[wildcards.task].from_files else 1
     resources:
@@ -22,6 +24,33 @@ rule prepare:
         "prepare {wildcards.task}"
     shell:
         command("prepare")
+
+
+# A task of a series from the prepared files of the task that the series is of.
+rule vary:
+    input:
+        unpack(inputs_of("vary")),
+    output:
+        train="data/{task}.train.safetensors",
+        test="data/{task}.test.safetensors",
+        summary="data/{task}.json",
+    log:
+        text="logs/vary/{task}.log",
+        digests="digests/vary/{task}.sha256",
+    benchmark:
+        "benchmarks/vary/{task}.tsv"
+    wildcard_constraints:
+        task=tasks_with("vary"),
+    priority: of_longest_chain("vary")
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        job=text_of("vary"),
+    message:
+        "vary {wildcards.task}"
+    shell:
+        command("vary")
 
 
 # Some images of each task.

@@ -1,6 +1,7 @@
 """The whole configuration: tasks, networks, sequences, methods and training, put together."""
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import AfterValidator, Field
@@ -20,6 +21,22 @@ def _orders(value: str) -> str:
     if not re.fullmatch(r"given|all|[1-9][0-9]* random", value):
         raise ValueError("must be `given`, `all`, or a number of random orders, such as `3 random`")
     return value
+
+
+_OF_IMAGES = ("rotate", "noise", "permute")  # keys of a task that change images one by one
+
+
+def _without(task: Task, *keys: str) -> str:
+    """Return what is prepared of a task, as JSON, as if some keys had not been set."""
+    defaults = {key: Task.model_fields[key].default for key in keys}
+    return task.model_copy(update={"training": {}} | defaults).model_dump_json()
+
+
+def _beginnings(name: str) -> Iterator[str]:
+    """Yield a name less what follows each of its `_`, the longest first."""
+    while "_" in name:
+        name = name.rpartition("_")[0]
+        yield name
 
 
 Orders = Annotated[str, AfterValidator(_orders)]
@@ -69,10 +86,38 @@ class Configuration(Settings):
         """Return the names of the tasks that some sequence learns."""
         return {task for sequence in self.sequences.values() for task in sequence.tasks}
 
+    def made_from(self) -> dict[str, str]:
+        """Return for each variant of a task, as those of a series, the name of that task.
+
+        It is called by that name, `_` and more, and differs in nothing but rotation, noise, the
+        order of pixels, or the number of training samples, which the other leaves as they are. So
+        it is made from what is prepared of the other. Masks lose classes by a rotation, and splits
+        are cut by these: a segmentation task that is rotated is prepared by itself.
+        """
+        own = {name: _without(task) for name, task in self.tasks.items()}
+        found = {}
+        for name, task in self.tasks.items():
+            if task.kind == "segmentation" and task.rotate:
+                continue
+            plain = {_without(task, *_OF_IMAGES), _without(task, *_OF_IMAGES, "train_samples")}
+            others = (other for other in _beginnings(name) if own.get(other) in plain - {own[name]})
+            if (other := next(others, None)) is not None:
+                found[name] = other
+        return found
+
+    def prepared(self) -> set[str]:
+        """Return the names of the tasks whose raw data are prepared: those that some sequence
+        learns, or what these are made from."""
+        made_from = self.made_from()
+        return {made_from.get(task, task) for task in self.learned()}
+
     def channels_by_task(self) -> dict[str, list[int]]:
-        """Return the channels of the networks that learn each task."""
+        """Return the channels of the networks that learn each task that is prepared, or a variant
+        of it."""
+        made_from = self.made_from()
         found: dict[str, set[int]] = {}
         for sequence in self.sequences.values():
             for task in sequence.tasks:
-                found.setdefault(task, set()).add(self.networks[sequence.network].channels)
+                own = found.setdefault(made_from.get(task, task), set())
+                own.add(self.networks[sequence.network].channels)
         return {task: sorted(channels) for task, channels in found.items()}

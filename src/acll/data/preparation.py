@@ -18,16 +18,24 @@ from numpy.typing import NDArray
 
 from acll.data import prepared
 from acll.data.buffer import PixelFormat, SampleBuffer, common_format
+from acll.data.channels import channel_statistics
 from acll.data.decoding import Decoder, decode_all, tiled
 from acll.data.duplicates import duplicates
 from acll.data.errors import DataError
 from acll.data.faults import DataFault, counted, in_words, some, write_faults
-from acll.data.images import Box, top_of
+from acll.data.images import Box
 from acll.data.manifest import Manifest, Sample
 from acll.data.names import alike, as_class, in_one_form
 from acll.data.palettes import PaletteCheck
 from acll.data.prepared import IGNORE, Content, TaskInfo
-from acll.data.splits import merge_groups, strata_of, stratified_group_split, subset
+from acll.data.splits import (
+    absent_classes,
+    fewer,
+    merge_groups,
+    refuse_small,
+    strata_of,
+    stratified_group_split,
+)
 from acll.data.storage import SPLITS
 from acll.data.task import Task
 from acll.data.variants import part_of_classes
@@ -126,16 +134,21 @@ def prepare(
         split: decoded.select(chosen).with_class(len(manifest.classes))
         for split, chosen in splits.items()
     }
-    warnings += _absent_classes(manifest, counts)
+    warnings += absent_classes(manifest.classes, counts)
     write_faults(report, left_out=left_out, warning=warnings)
-    _refuse_small(name, manifest, splits, counts["train"])
+    sizes = {split: len(splits[split]) for split in SPLITS}
+    refuse_small(name, manifest.kind, manifest.classes, sizes, counts["train"])
+
+    def training_images() -> Iterator[NDArray[Any]]:
+        for index in decoded.where[splits["train"]]:
+            yield buffer.image(int(index), pixel_format)
 
     info = TaskInfo(
         name,
         manifest.kind,
         tuple(manifest.classes),
         task.image_size,
-        *_statistics(decoded, splits["train"], buffer, pixel_format),
+        *channel_statistics(training_images, *pixel_format),
         pixel=pixel_format[1],
         tile_overlap=task.tile_overlap,
         rotate=task.rotate,
@@ -147,7 +160,6 @@ def prepare(
             own = decoded.select(splits[split])
             contents[split] = _content(own, buffer, pixel_format, manifest)
         prepared.write_prepared(path, info, contents)
-    sizes = {split: len(splits[split]) for split in SPLITS}
     return _summary(info, task, pixel_format, counts, sizes, left_out, warnings)
 
 
@@ -324,13 +336,8 @@ def _cut(
         splits["train"], splits[split] = rest[~off], rest[off]
     train = splits["train"]
     if task.train_samples is not None:
-        if task.train_samples > len(train):
-            raise DataError(
-                f"{name}: train_samples = {task.train_samples}: there are {len(train)} "
-                "training samples"
-            )
         strata = decoded.select(train).strata()
-        splits["train"] = train[subset(strata, task.train_samples, task.split_seed)]
+        splits["train"] = train[fewer(name, strata, task.train_samples, task.split_seed)]
     return splits
 
 
@@ -394,80 +401,8 @@ def _two_labels(decoded: DecodedSamples, manifest: Manifest) -> list[DataFault]:
     return faults
 
 
-def _absent_classes(manifest: Manifest, counts: dict[str, list[int]]) -> list[DataFault]:
-    """Return a fault for each class without a sample in a split."""
-    return [
-        DataFault("class", split, f"has no sample of {label}")
-        for split in SPLITS
-        for label, count in zip(manifest.classes, counts[split])
-        if not count
-    ]
-
-
-def _refuse_small(
-    name: str, manifest: Manifest, splits: dict[str, Positions], trained: Sequence[int]
-) -> None:
-    """Raise DataError for a split of fewer than two samples, or classes that cannot be learned.
-
-    trained: training samples of each class. Classification needs one of each class. Segmentation
-    needs two classes, since some may be rare.
-    """
-    for split in SPLITS:
-        if len(splits[split]) < 2:
-            raise DataError(
-                f"{name}: the split {split} needs two images at least, and has "
-                f"{len(splits[split])}; where it has no folder of its own, it is a share of train "
-                f"(`{'test_share' if split == 'test' else 'validation_share'}`)"
-            )
-    lacking = [label for label, count in zip(manifest.classes, trained) if not count]
-    if lacking and manifest.kind == "classification":
-        raise DataError(f"{name}: classes without a training sample: {some(lacking)}")
-    if len(lacking) > len(manifest.classes) - 2:
-        raise DataError(
-            f"{name}: the training masks hold one class, and nothing of {some(lacking)}; masks "
-            f"hold the indices of the classes, and {IGNORE} means ignore: where it marks an "
-            "object, make it 1, with Pillow by `mask.point(lambda value: value & 1)`"
-        )
-
-
 # --------------------------------------------------------------------------------------------------
 # writing
-
-
-def _statistics(
-    decoded: DecodedSamples, train: Positions, buffer: SampleBuffer, pixel_format: PixelFormat
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and std of each channel over the training split, white being 1."""
-    channels, dtype = pixel_format
-
-    def images() -> Iterator[NDArray[Any]]:
-        for index in decoded.where[train]:
-            yield buffer.image(int(index), pixel_format).reshape(channels, -1)
-
-    if dtype == "float32":
-        # two passes: the mean first, since a difference of large sums would lose digits
-        pixels = len(train) * buffer.size[0] * buffer.size[1]
-        means = sum(image.sum(axis=1, dtype=np.float64) for image in images()) / pixels
-        squares = sum(((image - means[:, None]) ** 2).sum(axis=1) for image in images()) / pixels
-    else:
-        # integers have few levels: one pass counts the pixels of each
-        top = int(top_of(dtype))
-        counts = np.zeros((channels, top + 1), np.int64)
-        for image in images():
-            for channel, values in enumerate(image):
-                counts[channel] += np.bincount(values, minlength=top + 1)
-        levels = np.arange(top + 1) / top
-        means = np.array([np.average(levels, weights=count) for count in counts])
-        squares = np.array(
-            [np.average((levels - mean) ** 2, weights=count) for mean, count in zip(means, counts)]
-        )
-    stds = []
-    for mean, square in zip(means, squares):
-        std = float(square) ** 0.5
-        # a channel of one level has no std to divide by; floats may be of any size
-        least = 1e-6 * abs(float(mean)) if dtype == "float32" else 1e-3
-        stds.append(std if std > least else least or 1.0)
-    return tuple(float(mean) for mean in means), tuple(stds)
 
 
 def _content(

@@ -11,7 +11,8 @@ a test file: see `allow_test`.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,52 @@ class Content:
     tile_image_index: NDArray[np.int32] | None = None  # [N]
 
 
+class OpenSplit:
+    """A split of an open prepared file, read piece by piece."""
+
+    def __init__(self, file: Any, split: str) -> None:
+        def whole(part: str) -> Any:
+            return file.get_tensor(f"{split}_{part}") if f"{split}_{part}" in names else None
+
+        names = set(file.keys())
+        self._images, self._labels = (
+            file.get_slice(f"{split}_{part}") for part in ("images", "labels")
+        )
+        self.ids = bytes(whole("ids")).decode().split("\n")
+        self.has_masks = len(self._labels.get_shape()) > 1
+        self.tile_valid_box: NDArray[np.int32] | None = whole("tile_valid_box")
+        self.tile_image_index: NDArray[np.int32] | None = whole("tile_image_index")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """(channels, H, W) of an image."""
+        return tuple(self._images.get_shape()[1:])
+
+    def images(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        """Return images at ascending positions, [n, C, H, W]."""
+        return _at(self._images, positions)
+
+    def labels(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        """Return labels [n] or masks [n, H, W] at ascending positions."""
+        return _at(self._labels, positions)
+
+
+def _at(values: Any, positions: NDArray[np.int64]) -> NDArray[Any]:
+    """Return what is at ascending positions; what is in between is read along."""
+    first, last = int(positions[0]), int(positions[-1])
+    found: NDArray[Any] = values[first : last + 1]
+    return found[positions - first]
+
+
 def allow_test() -> None:
-    """Let this process read test splits. Called by the steps of evaluation and by nothing else."""
+    """Let this process read test splits.
+
+    Called by evaluation, and by the step that makes the test split of a variant from that of
+    another task. Neither hands on what it has seen.
+    """
     _allowed["test"] = True
 
 
@@ -148,15 +193,34 @@ def task_info_from(values: dict[str, Any]) -> TaskInfo:
     return TaskInfo(**(values | {key: tuple(values[key]) for key in lists}))
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Mapping[str, OpenSplit], TaskInfo]]:
+    """Give the splits of a file by name, and the description, as long as the file is open.
+
+    Raises as `read_prepared` does.
+    """
+    with _open(path, "np") as (file, info):
+        every = sorted(file.keys())
+        names = [name.removesuffix("_ids") for name in every if name.endswith("_ids")]
+        yield {name: OpenSplit(file, name) for name in names}, info
+
+
 def _read(path: Path, framework: str, take: Any) -> tuple[Any, TaskInfo]:
     """Return what `take` takes from the open file, and the description of the task."""
+    with _open(path, framework) as (file, info):
+        return take(file), info
+
+
+@contextmanager
+def _open(path: Path, framework: str) -> Iterator[tuple[Any, TaskInfo]]:
+    """Give the open file and the description of the task."""
     from safetensors import SafetensorError, safe_open
 
     if path.name.endswith(TEST) and not _allowed["test"]:
         raise TestSplitError(f"{path}: only evaluation may read a test split")
     try:
         with safe_open(path, framework=framework) as file:
-            return take(file), task_info_from(json.loads(file.metadata()["task"]))
+            yield file, task_info_from(json.loads(file.metadata()["task"]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: not a prepared file, or damaged: {error}; delete it to have it made anew"

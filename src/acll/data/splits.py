@@ -1,10 +1,19 @@
-"""Cutting a split: shuffled, stratified, groups kept together, from a seed of the task alone."""
+"""Cutting a split: shuffled, stratified, groups kept together, from a seed of the task alone.
 
-from collections.abc import Sequence
+And what no split may lack.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from acll.data.errors import DataError
+from acll.data.faults import DataFault, some
+from acll.data.prepared import IGNORE
+from acll.data.storage import SPLITS
+from acll.settings import Kind
 
 
 def stratified_group_split(
@@ -51,6 +60,18 @@ def subset(strata: NDArray[Any], count: int, seed: int) -> NDArray[np.bool_]:
     return chosen
 
 
+def fewer(name: str, strata: NDArray[Any], count: int, seed: int) -> NDArray[np.bool_]:
+    """Return which training samples a task with `train_samples` keeps, as `subset` does.
+
+    Raises DataError where there are fewer.
+    """
+    if count > len(strata):
+        raise DataError(
+            f"{name}: train_samples = {count}: there are {len(strata)} training samples"
+        )
+    return subset(strata, count, seed)
+
+
 def strata_of(present: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return for each sample its rarest class, [N]: the one that is in the fewest samples.
 
@@ -80,3 +101,42 @@ def merge_groups(groups: Sequence[str], digests: NDArray[Any]) -> list[str]:
     _, component = connected_components(coo_array(edges, shape=(nodes, nodes)), directed=False)
     names: dict[int, str] = {}
     return [names.setdefault(int(component[one]), name) for one, name in zip(group, groups)]
+
+
+def absent_classes(classes: Sequence[str], counts: Mapping[str, Sequence[int]]) -> list[DataFault]:
+    """Return a fault for each class without a sample in a split.
+
+    counts: of each split, the samples with each class.
+    """
+    return [
+        DataFault("class", split, f"has no sample of {label}")
+        for split in SPLITS
+        for label, count in zip(classes, counts[split])
+        if not count
+    ]
+
+
+def refuse_small(
+    name: str, kind: Kind, classes: Sequence[str], sizes: Mapping[str, int], trained: Sequence[int]
+) -> None:
+    """Raise DataError for a split of fewer than two samples, or classes that cannot be learned.
+
+    sizes: of each split. trained: training samples of each class. Classification needs one of each
+    class. Segmentation needs two classes, since some may be rare.
+    """
+    for split in SPLITS:
+        if sizes[split] < 2:
+            raise DataError(
+                f"{name}: the split {split} needs two images at least, and has {sizes[split]}; "
+                f"where it has no folder of its own, it is a share of train "
+                f"(`{'test_share' if split == 'test' else 'validation_share'}`)"
+            )
+    lacking = [label for label, count in zip(classes, trained) if not count]
+    if lacking and kind == "classification":
+        raise DataError(f"{name}: classes without a training sample: {some(lacking)}")
+    if len(lacking) > len(classes) - 2:
+        raise DataError(
+            f"{name}: the training masks hold one class, and nothing of {some(lacking)}; masks "
+            f"hold the indices of the classes, and {IGNORE} means ignore: where it marks an "
+            "object, make it 1, with Pillow by `mask.point(lambda value: value & 1)`"
+        )

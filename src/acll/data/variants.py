@@ -6,6 +6,7 @@ Ranzato 2017.
 
 import hashlib
 from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,26 @@ from acll.data.errors import DataError
 from acll.data.images import Pixels, each_band, top_of
 from acll.data.manifest import Manifest
 from acll.data.prepared import IGNORE
-from acll.data.task import Task
+
+
+class Variation(Protocol):
+    """How images of a task are varied: a task, or the parameters of the step `vary`."""
+
+    @property
+    def rotate(self) -> float:
+        """Degrees against the clock."""
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation, 1 being white."""
+
+    @property
+    def permute(self) -> int | None:
+        """Seed of the order of all pixels."""
+
+    @property
+    def split_seed(self) -> int:
+        """Seed of the noise."""
 
 
 def part_of_classes(
@@ -52,25 +72,30 @@ def relabelled(mask: NDArray[np.uint8], labels: dict[int, int]) -> NDArray[np.ui
 
 
 def varied(
-    pixels: Pixels, mask: NDArray[np.uint8] | None, task: Task, identity: str
+    pixels: Pixels, mask: NDArray[np.uint8] | None, how: Variation, identity: str
 ) -> tuple[Pixels, NDArray[np.uint8] | None]:
-    """Return an image [C, H, W] and its mask [H, W] as the task varies them.
+    """Return an image [C, H, W] and its mask [H, W], varied.
 
     They are rotated, the image gets noise, and its pixels are permuted. identity: the id of the
     sample, from which its noise is drawn.
     """
-    pixels = rotated(pixels, task.rotate)
-    mask = _turned(mask, task.rotate) if mask is not None and task.rotate else mask
-    if task.noise:
-        # a seed a sample: the noise of one does not depend on which others there are
-        digest = hashlib.sha256(f"{task.split_seed} {identity}".encode()).digest()
-        generator = np.random.default_rng(int.from_bytes(digest[:8]))
-        top = top_of(pixels.dtype)
-        noisy = pixels + generator.normal(0, task.noise * top, pixels.shape)
-        if pixels.dtype != np.float32:
-            noisy = noisy.round().clip(0, top)
-        pixels = noisy.astype(pixels.dtype)
-    return permuted(pixels, task.permute), mask
+    mask = _turned(mask, how.rotate) if mask is not None and how.rotate else mask
+    return permuted(varied_image(pixels, how, identity), how.permute), mask
+
+
+def varied_image(pixels: Pixels, how: Variation, identity: str) -> Pixels:
+    """Return an image [C, H, W] rotated and with noise, its pixels in their order."""
+    pixels = rotated(pixels, how.rotate)
+    if not how.noise:
+        return pixels
+    # a seed a sample: the noise of one does not depend on which others there are
+    digest = hashlib.sha256(f"{how.split_seed} {identity}".encode()).digest()
+    generator = np.random.default_rng(int.from_bytes(digest[:8]))
+    top = top_of(pixels.dtype)
+    noisy = pixels + generator.normal(0, how.noise * top, pixels.shape)
+    if pixels.dtype != np.float32:
+        noisy = noisy.round().clip(0, top)
+    return noisy.astype(pixels.dtype)
 
 
 def rotated(pixels: Pixels, degrees: float) -> Pixels:
@@ -80,12 +105,13 @@ def rotated(pixels: Pixels, degrees: float) -> Pixels:
     return each_band(pixels, lambda image: image.rotate(degrees, Image.Resampling.BILINEAR))
 
 
-def permuted(pixels: Pixels, seed: int | None) -> Pixels:
-    """Return an image [C, H, W] with its pixels in the order of a seed; None changes nothing."""
+def permuted(pixels: NDArray[Any], seed: int | None) -> NDArray[Any]:
+    """Return images […, H, W] with their pixels in the order of a seed; None changes nothing."""
     if seed is None:
         return pixels
-    order = np.random.default_rng(seed).permutation(pixels[0].size)
-    return pixels.reshape(len(pixels), -1)[:, order].reshape(pixels.shape)
+    *others, height, width = pixels.shape
+    order = np.random.default_rng(seed).permutation(height * width)
+    return pixels.reshape(*others, -1)[..., order].reshape(pixels.shape)
 
 
 def _turned(mask: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:

@@ -107,6 +107,7 @@ _WIDEST = 1150  # pixels of a screen that a picture needs at most: a desktop sho
 _NAMES = ("front", "sequence", "order", "network", "method", "seed", "metric", "kind")
 RULES = {
     "prepare": "reading and checking the data",
+    "vary": "making variants of tasks",
     "sheets": "contact sheets of the data",
     "train": "training",
     "search": "searching how much to release",

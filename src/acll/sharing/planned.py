@@ -35,7 +35,7 @@ def planned(path: Path, root: Path, results: Path, anew: bool = False) -> Planne
     """
     configuration = load_configuration(path)
     data = (root / data_root(configuration.data_root)).resolve()
-    tasks, cache = configuration.learned(), root / FINGERPRINTS
+    tasks, cache = configuration.prepared(), root / FINGERPRINTS
     raw = raw_identities(configuration, tasks, data, results, cache, anew)
     weights = weight_identities(configuration, data, results)
     with remembering(root / CODE):
