@@ -560,17 +560,14 @@ def fronts_overall() -> str:
     return markdown((*head, f"worst regret (`{REFERENCE_FRONT}`)"), body)
 
 
-def fronts_waiting() -> str:
-    """The scores of methods that have been run with more seeds than others of their sequence."""
-    every = pd.concat([rows("fronts"), rows("fronts_waiting")], ignore_index=True)
-    with_more = rows("fronts_waiting")[["sequence", "order", "method"]].drop_duplicates()
-    body = []
-    for (sequence, method), own in every.merge(with_more).groupby(["sequence", "method"]):
-        scores = own.sort_values("seed")["mean_score"]
-        each = ", ".join(number(score) for score in scores)
-        size = number(own["bytes"].mean() / 1000, 0)
-        body.append([str(sequence), emphasised(method), number(scores.mean()), each, size])
-    return markdown(("sequence", "method", "mean score", "of each seed", "kB"), body)
+def processors() -> str:
+    body = [
+        (emphasised(str(method)), f"`{sequence}`, seed {seed}", *map(number, own["mean_score"]))
+        for (method, sequence, seed), own in rows("processors").groupby(
+            ["method", "sequence", "seed"]
+        )
+    ]
+    return markdown(("method", "run", "one kind of processor", "another, as below"), body)
 
 
 def difference(mean: float, low: float, high: float) -> str:
@@ -601,7 +598,7 @@ TABLES: dict[str, Callable[[], str]] = {
             file_size,
             first_hour,
             fronts_overall,
-            fronts_waiting,
+            processors,
             inference_speed,
             inference_scores,
             gpu,
