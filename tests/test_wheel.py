@@ -218,22 +218,30 @@ def wheel(tmp_path_factory):
     return found
 
 
-def environment(wheel: Path, extra: str, folder: Path) -> Path:
-    """The programs of an environment with the wheel; skips the test where it cannot be made."""
+@pytest.fixture(scope="module")
+def environment(wheel, tmp_path_factory):
+    """A fresh environment with the wheel, which one test after another adds to."""
+    folder = tmp_path_factory.mktemp("environment")
     uv = Path(sys.executable).with_name("uv")
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
+    install(wheel, "", folder)
+    return folder
+
+
+def install(wheel: Path, extra: str, folder: Path) -> None:
+    """Install the wheel with an extra; skips the test where its libraries cannot be fetched."""
+    uv = Path(sys.executable).with_name("uv")
     command = [uv, "pip", "install", "--quiet", "--python", folder / "bin/python"]
     command += ["--constraint", ROOT / "requirements/lock.txt", f"acll{extra} @ {wheel.as_uri()}"]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode and "Failed to fetch" in made.stderr:
         pytest.skip(f"the package index is not reached: {made.stderr.splitlines()[0]}")
     assert made.returncode == 0, made.stderr
-    return folder / "bin"
 
 
 @pytest.mark.slow
-def test_the_wheel_predicts_in_a_fresh_environment(wheel, tmp_path):
-    programs = environment(wheel, "", tmp_path / "environment")
+def test_the_wheel_predicts_in_a_fresh_environment(environment, tmp_path):
+    programs = environment / "bin"
     spec = DecoderNetwork(decoder="unet", encoder="resnet_small")
     packed = tiny_packed("discs: segmentation", "digits", spec=spec, size=16)
     packed_file.write_packed(tmp_path / "network.safetensors", packed)
@@ -246,8 +254,8 @@ def test_the_wheel_predicts_in_a_fresh_environment(wheel, tmp_path):
     assert Image.open(tmp_path / "masks/a.mask.png").size == (40, 30)
     code = "import acll; print(acll.__file__, acll.load('network.safetensors').predict('digits'"
     out = ended([programs / "python", "-c", f"{code}, 'a.png').label)"], tmp_path)
-    assert out.startswith(str(tmp_path / "environment"))
-    # what is not installed is said in a line
+    assert out.startswith(str(environment))
+    # what is not installed is said in a line; no other test has brought it yet
     lacking = subprocess.run(
         [programs / "acll", "run", "config/x.yaml"],
         cwd=tmp_path,
@@ -262,10 +270,11 @@ def test_the_wheel_predicts_in_a_fresh_environment(wheel, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_project_of_ones_own_comes_to_the_results_of_a_checkout(wheel, tmp_path):
+def test_a_project_of_ones_own_comes_to_the_results_of_a_checkout(wheel, environment, tmp_path):
     from checkouts import checkout, contents
 
-    programs = environment(wheel, "[pipeline]", tmp_path / "environment")
+    install(wheel, "[pipeline]", environment)
+    programs = environment / "bin"
     lay_out, run = (block.text for block in blocks(INSTALL) if block.marker.startswith("run by"))
     shorten = r"sed -i -E 's/samples: [0-9]+/samples: 60/; s/epochs: [0-9]+/epochs: 1/g'"
     path = f"{programs}:/usr/bin:/bin"
