@@ -393,6 +393,19 @@ def test_check_decodes_images_where_nothing_can_be_written(checkout, tmp_path, c
     assert "a: 16 images decoded\n" in capsys.readouterr().out
 
 
+def test_check_decodes_the_images_of_a_series_once(checkout, tmp_path, capsys):
+    path = checkout(source="image_folder", path="pets")
+    pets(tmp_path / "data")
+    content = yaml.safe_load(path.read_text())
+    for sequence in content["sequences"].values():
+        sequence["tasks"] = {"of": "a", "permuted": 3}
+    path.write_text(yaml.safe_dump(content))
+    main(["check", str(path), "--images"])
+    assert re.findall(r"^.*images decoded$", capsys.readouterr().out, re.MULTILINE) == [
+        "a: 16 images decoded"
+    ]
+
+
 def test_check_decodes_images_if_asked_and_says_if_not(checkout, tmp_path, capsys):
     path = checkout(source="image_folder", path="pets")
     pets(tmp_path / "data")

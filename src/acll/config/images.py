@@ -17,8 +17,10 @@ _FOLDER = Path(".cache/check")  # of the reports of faults, below the checkout
 
 
 def tasks_of_files(configuration: Configuration) -> list[str]:
-    """Return the tasks whose images lie in files."""
-    return [name for name, task in configuration.tasks.items() if task.from_files]
+    """Return the tasks whose images lie in files, less the variants of others."""
+    made_from = configuration.made_from()
+    tasks = configuration.tasks.items()
+    return [name for name, task in tasks if task.from_files and name not in made_from]
 
 
 def decode_images(checkout: Path, configuration: Configuration) -> Iterator[tuple[str, bool]]:
