@@ -20,7 +20,12 @@ rule all:
 
 rule prepared:
     input:
-        [path for job in JOBS.values() if job.rule == "prepare" for path in job.all_outputs],
+        [
+            path
+            for job in JOBS.values()
+            if job.rule in ("prepare", "vary")
+            for path in job.all_outputs
+        ],
 
 
 rule networks:

@@ -1,13 +1,13 @@
 """How fast training gets its batches, and how fast and in how much memory data are prepared.
 
     python benchmarks/data.py loading ../shared/data      one epoch of batches of cifar10 and camvid
-    python benchmarks/data.py preparing                   a folder ten times as large as the memory
+    python benchmarks/data.py preparing                   a folder ten times the memory that is
+                                                          allowed
     python benchmarks/data.py series ../shared/data       ten permutations of one source
-    that is allowed
 
 Loading is compared with torchvision's ImageFolder and a DataLoader of two workers. Both read the
 same images and make the same augmentation (mirrored, shifted by up to an eighth) and normalisation.
-Repetitions take turns. Rows go to docs/benchmarks/data.csv and docs/benchmarks/preparation.csv.
+Repetitions take turns. Rows go to data.csv, preparation.csv and series.csv in docs/benchmarks.
 """
 
 import argparse

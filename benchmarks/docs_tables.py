@@ -382,7 +382,7 @@ def data_series() -> str:
         for row in rows("series").itertuples()
     ]  # fmt: skip
     head = ("permutations of MNIST", "decoding its 70,000 images", "all permutations, one after "
-            "another", "together, of a task alone")  # fmt: skip
+            "another", "both, times the decoding alone")  # fmt: skip
     return markdown(head, body)
 
 

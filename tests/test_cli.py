@@ -404,6 +404,11 @@ def test_check_decodes_the_images_of_a_series_once(checkout, tmp_path, capsys):
     assert re.findall(r"^.*images decoded$", capsys.readouterr().out, re.MULTILINE) == [
         "a: 16 images decoded"
     ]
+    for sequence in content["sequences"].values():
+        sequence["tasks"] = {"of": "a", "train_samples": [4, 999]}
+    path.write_text(yaml.safe_dump(content))
+    assert ended("check", path, "--images") == 1
+    assert "a_train_samples_999: train_samples = 999: there are " in capsys.readouterr().err
 
 
 def test_check_decodes_images_if_asked_and_says_if_not(checkout, tmp_path, capsys):

@@ -27,6 +27,7 @@ from acll.registry import kinds
 from acll.search.settings import Search
 from acll.settings import Settings
 from acll.sharing.planned import planned
+from acll.sharing.raw import raw_identities
 from acll.sharing.records import record_path
 from conftest import ROOT
 
@@ -50,6 +51,7 @@ SEARCHED = ("search", *PACKED)
 TAKEN = ("commit", "evaluate")
 LAST = {"tables", "figures"}
 UNSET = object()
+OF_FEW = {"of": "a_few", "permuted": 2}  # a series
 
 
 def raw_configuration(*methods, tasks="abc", **changes):
@@ -871,6 +873,30 @@ def test_what_changes_splits_or_masks_is_decoded_by_itself():
     assert turned == {"prepare m_rotated_10", "prepare m_rotated_20"}
 
 
+@pytest.mark.parametrize(
+    "sequences",
+    [
+        {
+            "one/tasks": ["a", "a_few"],
+            "two": {"network": "small", "tasks": {"of": "a_few", "permuted": 2}},
+        },
+        {"one/tasks": OF_FEW},
+        {"one/tasks": {"of": "a", "rotated": [0, 10]}},
+        {"one/tasks": ["a", "a_few", "a_few_turned"]},
+    ],
+)
+def test_no_task_is_made_from_a_variant_and_no_file_is_made_twice(sequences):
+    more = {"tasks/a_few": TASK | {"train_samples": 9}}
+    more["tasks/a_few_turned"] = TASK | {"train_samples": 9, "rotate": 5}
+    own = {f"sequences/{key}": value for key, value in sequences.items()}
+    planned_jobs = jobs("half", **more, **own)
+    outputs = [path for job in planned_jobs for path in job.all_outputs]
+    assert len(outputs) == len(set(outputs))
+    assert {job.title for job in planned_jobs if job.rule == "prepare"} == {"prepare a"}
+    sources = {path for job in planned_jobs if job.rule == "vary" for path in job.all_inputs}
+    assert sources == {"data/a.train.safetensors", "data/a.test.safetensors", "data/a.json"}
+
+
 def test_a_series_of_a_task_of_few_samples_has_as_few():
     few = {"tasks/a/train_samples": 12, "sequences/one/tasks": {"of": "a", "permuted": 2}}
     own = [job for job in jobs("half", **few) if job.rule == "vary"]
@@ -882,3 +908,28 @@ def test_networks_of_a_series_are_known_where_it_is_decoded():
     raw = raw_configuration("half", **{"sequences/one/tasks": {"of": "a", "permuted": 2}})
     assert parse(raw).channels_by_task() == {"a": [3]}
     assert parse(raw).prepared() == {"a"}
+
+
+def test_a_series_is_planned_where_the_raw_data_of_its_task_are_known_from_a_record_alone(tmp_path):
+    settings = {
+        "name": "tiny",
+        "tasks": {"a": {"source": "image_folder", "path": "pets", "image_size": 16}},
+        "networks": {"small": {"backbone": "resnet_small"}},
+        "sequences": {"one": {"network": "small", "tasks": {"of": "a", "permuted": 2}}},
+        "methods": {"half": {"ratio": 0.5}},
+    }
+    path, results = tmp_path / "tiny.yaml", tmp_path / "results"
+    path.write_text(yaml.safe_dump(settings))
+    with pytest.raises(UserError, match="there is no such folder"):
+        planned(path, tmp_path, results)
+    (job,) = (job for job in plan(parse(settings), {"a": "known"}) if job.rule == "prepare")
+    record = results / record_path(job.outputs["train"][0])
+    record.parent.mkdir(parents=True)
+    content = {"code": "", "input": [], "input_checksums": {}, "params": [repr(job.text)]}
+    record.write_text(json.dumps(content))
+    found = {one.rule: one for one in planned(path, tmp_path, results).jobs}
+    assert found["prepare"].external_digest == "known"
+    configuration = parse(settings)
+    names = raw_identities(configuration, configuration.tasks, tmp_path / "data", results, tmp_path)
+    assert set(names.values()) == {"known"}
+    assert len(names) == 3

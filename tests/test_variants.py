@@ -257,10 +257,25 @@ def test_tiles_stay_those_of_their_images_where_a_variant_has_fewer(tmp_path):
 
 def test_a_variant_with_more_training_samples_than_there_are_is_refused(tmp_path):
     whole = prepare(generated(), tmp_path)
-    words = "x: train_samples = 999: there are [0-9]+ training samples"
+    words = "^x: train_samples = 999: there are [0-9]+ training samples$"
     with pytest.raises(DataError, match=words):
         made_from(whole, tmp_path, generated(train_samples=999))
     assert not any((tmp_path / "varied").iterdir())
+
+
+def test_few_of_many_samples_take_no_more_memory_than_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(variation, "_CHUNK_BYTES", 3 * 32 * 32 * 4)
+    whole = prepare(generated(samples=400, image_size=[32, 32]), tmp_path)
+    read = []
+    images = prepared.OpenSplit.images
+    monkeypatch.setattr(
+        prepared.OpenSplit,
+        "images",
+        lambda split, part: read.append(int(part[-1] - part[0])) or images(split, part),
+    )
+    made_from(whole, tmp_path, generated(samples=400, image_size=[32, 32], train_samples=9))
+    assert read
+    assert max(read) < 4
 
 
 def test_a_variant_says_which_classes_its_training_split_lacks(tmp_path):

@@ -217,7 +217,7 @@ class _Planner:
     def jobs(self) -> Iterator[Job]:
         nodes, runs = tree.nodes(self.configuration), tree.runs(self.configuration)
         tasks = sorted({task for node in nodes for task in node.tasks})
-        made_from = self.configuration.made_from()
+        made_from = self.configuration.made_from
         for task in sorted({made_from.get(task, task) for task in tasks}):
             yield self._prepare(task)
         for task in tasks:

@@ -102,7 +102,8 @@ class LogHandler(LogHandlerBase):
             return []
         job = progress.running[number]
         line = progress.end(number, now)
-        warnings = warnings_in(job.log) if job.rule == "prepare" and job.log is not None else []
+        of_data = job.rule in ("prepare", "vary")
+        warnings = warnings_in(job.log) if of_data and job.log is not None else []
         return [*([] if self._display is not None else [line]), *warnings]
 
     # what Snakemake asks of a plugin

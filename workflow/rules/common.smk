@@ -91,7 +91,7 @@ DAG.check_output_mtime = accept_any_time
 
 
 def prepares(job) -> bool:
-    return not job.is_group() and job.rule.name == "prepare"
+    return not job.is_group() and job.rule.name in ("prepare", "vary")
 
 
 def goes_on(scheduler) -> bool:

@@ -41,7 +41,7 @@ rule vary:
         "benchmarks/vary/{task}.tsv"
     wildcard_constraints:
         task=tasks_with("vary"),
-    priority: of_longest_chain("vary")
+    priority: 1_000_000  # as `prepare`
     threads: 1
     resources:
         mem_mb=1000,

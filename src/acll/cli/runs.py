@@ -188,7 +188,7 @@ def _fetch(path: Path, read: "Callable[[Torchvision, Path], object]") -> int:
         by_hand = KNOWN[task.dataset].by_hand or tracked(root / task.path) is not None
         if by_hand or task.source_key() in seen:
             continue  # what a person has to bring, or `dvc pull`; `check` says what is missing
-        if recorded_identity(results, name, task, root) is not None:
+        if recorded_identity(configuration, name, results, root) is not None:
             continue  # what results know of their raw data is enough for them
         seen.add(task.source_key())
         try:

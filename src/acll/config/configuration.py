@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import AfterValidator, Field
@@ -86,38 +87,40 @@ class Configuration(Settings):
         """Return the names of the tasks that some sequence learns."""
         return {task for sequence in self.sequences.values() for task in sequence.tasks}
 
+    @cached_property
     def made_from(self) -> dict[str, str]:
-        """Return for each variant of a task, as those of a series, the name of that task.
+        """For each variant of a task, as those of a series, the name of that task.
 
         It is called by that name, `_` and more, and differs in nothing but rotation, noise, the
         order of pixels, or the number of training samples, which the other leaves as they are. So
-        it is made from what is prepared of the other. Masks lose classes by a rotation, and splits
-        are cut by these: a segmentation task that is rotated is prepared by itself.
+        it is made from what is prepared of the other, which is no variant itself. Masks lose
+        classes by a rotation, and splits are cut by these: a segmentation task that is rotated is
+        prepared by itself.
         """
         own = {name: _without(task) for name, task in self.tasks.items()}
-        found = {}
-        for name, task in self.tasks.items():
+        found: dict[str, str] = {}
+        for name in sorted(own):  # what a name begins with comes before it
+            task = self.tasks[name]
             if task.kind == "segmentation" and task.rotate:
                 continue
             plain = {_without(task, *_OF_IMAGES), _without(task, *_OF_IMAGES, "train_samples")}
-            others = (other for other in _beginnings(name) if own.get(other) in plain - {own[name]})
-            if (other := next(others, None)) is not None:
-                found[name] = other
+            others = (other for other in _beginnings(name) if own.get(other) in plain)
+            source = next((other for other in others if other not in found), None)
+            if source is not None:
+                found[name] = source
         return found
 
     def prepared(self) -> set[str]:
         """Return the names of the tasks whose raw data are prepared: those that some sequence
         learns, or what these are made from."""
-        made_from = self.made_from()
-        return {made_from.get(task, task) for task in self.learned()}
+        return {self.made_from.get(task, task) for task in self.learned()}
 
     def channels_by_task(self) -> dict[str, list[int]]:
         """Return the channels of the networks that learn each task that is prepared, or a variant
         of it."""
-        made_from = self.made_from()
         found: dict[str, set[int]] = {}
         for sequence in self.sequences.values():
             for task in sequence.tasks:
-                own = found.setdefault(made_from.get(task, task), set())
+                own = found.setdefault(self.made_from.get(task, task), set())
                 own.add(self.networks[sequence.network].channels)
         return {task: sorted(channels) for task, channels in found.items()}

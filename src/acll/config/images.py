@@ -10,6 +10,7 @@ from acll.config.configuration import Configuration
 from acll.data.faults import noticed_lines
 from acll.data.preparation import prepare
 from acll.data.root import data_root
+from acll.data.splits import too_few
 from acll.errors import UserError
 from acll.parameters.prepare import prepared_settings
 
@@ -18,7 +19,7 @@ _FOLDER = Path(".cache/check")  # of the reports of faults, below the checkout
 
 def tasks_of_files(configuration: Configuration) -> list[str]:
     """Return the tasks whose images lie in files, less the variants of others."""
-    made_from = configuration.made_from()
+    made_from = configuration.made_from
     tasks = configuration.tasks.items()
     return [name for name, task in tasks if task.from_files and name not in made_from]
 
@@ -59,6 +60,11 @@ def _decoded(reports: Path, root: Path, configuration: Configuration) -> Iterato
                 continue
         yield f"{name}: {sum(found['samples'].values())} images decoded", False
         yield from ((line, False) for line in noticed_lines(name, found, str(report)))
+        for variant, source in configuration.made_from.items():
+            wanted = configuration.tasks[variant].train_samples
+            there = found["samples"]["train"]
+            if source == name and wanted is not None and wanted > there:
+                yield too_few(variant, wanted, there), True
 
 
 def _folder_of_reports(checkout: Path) -> Path:

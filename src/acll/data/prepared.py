@@ -6,13 +6,12 @@ same of `val`, `<task>.test.safetensors` those of `test`. Where images were cut 
 tile that counts. The metadata have a `TaskInfo` as JSON, under `task`: classes, kind, size, mean
 and std of the training split. Ids are lines of UTF-8.
 
-Files are mapped into memory when they are read, so jobs share them. No step but evaluation can read
+Files are mapped into memory when they are read, so jobs share them. Training and search cannot read
 a test file: see `allow_test`.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,7 @@ class OpenSplit:
 
 
 def _at(values: Any, positions: NDArray[np.int64]) -> NDArray[Any]:
-    """Return what is at ascending positions; what is in between is read along."""
+    """Return what is at ascending positions. What lies between them is read along."""
     first, last = int(positions[0]), int(positions[-1])
     found: NDArray[Any] = values[first : last + 1]
     return found[positions - first]
@@ -193,34 +192,31 @@ def task_info_from(values: dict[str, Any]) -> TaskInfo:
     return TaskInfo(**(values | {key: tuple(values[key]) for key in lists}))
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[tuple[Mapping[str, OpenSplit], TaskInfo]]:
-    """Give the splits of a file by name, and the description, as long as the file is open.
+def opened(path: Path) -> tuple[dict[str, OpenSplit], TaskInfo]:
+    """Return the splits of a file by name, which stays open as long as they are used, and the
+    description of the task.
 
     Raises as `read_prepared` does.
     """
-    with _open(path, "np") as (file, info):
+
+    def splits(file: Any) -> dict[str, OpenSplit]:
         every = sorted(file.keys())
         names = [name.removesuffix("_ids") for name in every if name.endswith("_ids")]
-        yield {name: OpenSplit(file, name) for name in names}, info
+        return {name: OpenSplit(file, name) for name in names}
+
+    found: tuple[dict[str, OpenSplit], TaskInfo] = _read(path, "np", splits)
+    return found
 
 
 def _read(path: Path, framework: str, take: Any) -> tuple[Any, TaskInfo]:
     """Return what `take` takes from the open file, and the description of the task."""
-    with _open(path, framework) as (file, info):
-        return take(file), info
-
-
-@contextmanager
-def _open(path: Path, framework: str) -> Iterator[tuple[Any, TaskInfo]]:
-    """Give the open file and the description of the task."""
     from safetensors import SafetensorError, safe_open
 
     if path.name.endswith(TEST) and not _allowed["test"]:
         raise TestSplitError(f"{path}: only evaluation may read a test split")
     try:
         with safe_open(path, framework=framework) as file:
-            yield file, task_info_from(json.loads(file.metadata()["task"]))
+            return take(file), task_info_from(json.loads(file.metadata()["task"]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: not a prepared file, or damaged: {error}; delete it to have it made anew"

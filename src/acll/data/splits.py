@@ -66,10 +66,13 @@ def fewer(name: str, strata: NDArray[Any], count: int, seed: int) -> NDArray[np.
     Raises DataError where there are fewer.
     """
     if count > len(strata):
-        raise DataError(
-            f"{name}: train_samples = {count}: there are {len(strata)} training samples"
-        )
+        raise DataError(too_few(name, count, len(strata)))
     return subset(strata, count, seed)
+
+
+def too_few(name: str, wanted: int, there: int) -> str:
+    """Return what is wrong with a task that wants more training samples than there are."""
+    return f"{name}: train_samples = {wanted}: there are {there} training samples"
 
 
 def strata_of(present: NDArray[np.bool_]) -> NDArray[np.int64]:

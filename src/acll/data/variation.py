@@ -1,8 +1,8 @@
 """From the prepared files of a task to those of a variant of it, without its raw data.
 
 A series has many tasks of one source: ten orders of its pixels, or five angles. The source is
-decoded once, for the task that the series is made of. Its variants have its splits and its faults,
-and the images that they would have if they had been decoded themselves.
+decoded once, for the task that the series is made of. Its variants have its splits and its faults.
+They vary its images as these were written: all with as many channels and of one type.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from acll.data.faults import DataFault, counted
 from acll.data.prepared import Content, OpenSplit, TaskInfo, opened, write_prepared
 from acll.data.splits import absent_classes, fewer, refuse_small, strata_of
 from acll.data.variants import Variation, permuted, varied_image
+from acll.errors import harmless
 
 _CHUNK_BYTES = 2**24  # of images or masks that are in memory at a time
 
@@ -40,11 +41,11 @@ class VariedSplit:
     how: SeriesVariation
 
     def parts(self) -> Iterator[NDArray[np.int64]]:
-        """Yield the positions in parts that fit into memory."""
+        """Yield the positions in parts of which each lies within so much of the file."""
         values = int(np.prod(self.of.sample_shape))
         count = max(1, _CHUNK_BYTES // (values * np.dtype(self.pixel).itemsize))
-        for begin in range(0, len(self.positions), count):
-            yield self.positions[begin : begin + count]
+        of_part = self.positions // count
+        yield from np.split(self.positions, np.flatnonzero(np.diff(of_part)) + 1)
 
     def images(self) -> Iterator[NDArray[Any]]:
         """Yield each image, [C, H, W]."""
@@ -99,18 +100,18 @@ def vary(
     sources: the files of the task that it is made from, training and test. summary: of that task.
     results: what is written. Raises DataError where there are too few training samples.
     """
-    with opened(sources[0]) as (splits, info), opened(sources[1]) as (tests, _):
-        varied = {
-            split: VariedSplit(of, info.pixel, np.arange(len(of)), how)
-            for split, of in {**splits, **tests}.items()
-        }
-        if how.train_samples is not None:
-            varied["train"], summary = _with_fewer(name, info, varied["train"], summary)
-        sizes = {split: len(own.positions) for split, own in varied.items()}
-        refuse_small(name, info.kind, info.classes, sizes, summary["with_class"]["train"])
-        described = _described(name, info, varied["train"])
-        for path, own in zip(results, (splits, tests), strict=True):
-            write_prepared(path, described, {split: varied[split].content() for split in own})
+    (splits, info), (tests, _) = map(opened, sources)
+    varied = {
+        split: VariedSplit(of, info.pixel, np.arange(len(of)), how)
+        for split, of in {**splits, **tests}.items()
+    }
+    if how.train_samples is not None:
+        varied["train"], summary = _with_fewer(name, info, varied["train"], summary)
+    sizes = {split: len(own.positions) for split, own in varied.items()}
+    refuse_small(name, info.kind, info.classes, sizes, summary["with_class"]["train"])
+    described = _described(name, info, varied["train"])
+    for path, own in zip(results, (splits, tests), strict=True):
+        write_prepared(path, described, {split: varied[split].content() for split in own})
     return summary | {"name": name, "samples": sizes}
 
 
@@ -125,7 +126,12 @@ def _with_fewer(
     kept = np.flatnonzero(fewer(name, strata, how.train_samples, how.split_seed))
     counts = summary["with_class"] | {"train": [int(n) for n in present[kept].sum(axis=0)]}
     faults = summary["faults"]
-    warnings = [DataFault(**fault) for fault in faults["warnings"] if fault["kind"] != "class"]
+    dropped = {harmless(train.of.ids[index]) for index in np.setdiff1d(train.positions, kept)}
+    warnings = [
+        DataFault(**fault)
+        for fault in faults["warnings"]
+        if fault["kind"] != "class" and fault["file"] not in dropped
+    ]
     warnings += absent_classes(info.classes, counts)
     told = [asdict(fault) for fault in sorted(warnings)]
     changed = {"with_class": counts, "warnings": counted(warnings)}

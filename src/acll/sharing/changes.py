@@ -122,7 +122,8 @@ def _change(before: Any, after: Any, rule: str, key: str) -> str:
     if key == "code.code":
         return "the code of its step has changed"
     if key == "external_digest":
-        what = "raw data" if rule == "prepare" else "weights that it starts from"
+        of_data = rule in ("prepare", "vary")
+        what = "raw data" if of_data else "weights that it starts from"
         return f"the {what} have changed"
     if isinstance(before, list) and isinstance(after, list) and max(len(before), len(after)) > 3:
         added = sum(one not in before for one in after)

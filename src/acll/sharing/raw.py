@@ -24,12 +24,17 @@ from acll.settings import Kind
 from acll.sharing.records import read_record
 
 
-def recorded_identity(results: Path, name: str, task: Task, root: Path) -> str | None:
-    """Return the identity of raw data that are not here, from the record of their preparation.
+def recorded_identity(
+    configuration: Configuration, name: str, results: Path, root: Path
+) -> str | None:
+    """Return the identity of a task's raw data that are not here, from the record of their
+    preparation; of a variant, from that of the task that it is made from.
 
-    root: of the data. None where they are here, or where no preparation of the task `name` with
-    these settings is recorded.
+    root: of the data. None where they are here, or where no preparation with these settings is
+    recorded.
     """
+    name = configuration.made_from.get(name, name)
+    task = configuration.tasks[name]
     path = getattr(task, "path", None)
     if path is None or (root / path).exists() or tracked(root / path) is not None:
         return None
@@ -58,7 +63,7 @@ def raw_identities(
     faults: dict[str, list[str]] = {}  # what is wrong, with whom
     for name in sorted(tasks):
         task = configuration.tasks[name]
-        known = recorded_identity(results, name, task, root)
+        known = recorded_identity(configuration, name, results, root)
         try:
             if known is None and (known := read.get(task.source_key())) is None:
                 known = read[task.source_key()] = identity(task, root, cache, anew)
@@ -167,7 +172,8 @@ def not_here(configuration: Configuration, root: Path, results: Path) -> list[st
     tasks = [
         f"the raw data of {name}"
         for name, task in configuration.tasks.items()
-        if recorded_identity(results, name, task, root) is not None or _with_dvc_alone(task, root)
+        if recorded_identity(configuration, name, results, root) is not None
+        or _with_dvc_alone(task, root)
     ]
     weights = [
         f"the weights of {name}"

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from acll.data import prepared
+from acll.data.faults import noticed_lines
 from acll.data.variation import vary
 from acll.files import write_json
 from acll.parameters.vary import VaryParams
@@ -27,6 +28,9 @@ def main(
     write_json(summary, found)
     sizes = ", ".join(f"{split} {count}" for split, count in found["samples"].items())
     print(f"{params.name}: {len(found['classes'])} classes; {sizes}")
+    if params.train_samples is not None:  # else they are those of the task that it is made from
+        for line in noticed_lines(params.name, found, f"results/{Path.cwd().name}/report.html"):
+            print(line)
 
 
 if __name__ == "__main__":
