@@ -13,6 +13,7 @@ from acll.data.task import Task
 from acll.methods.base import Method
 from acll.methods.registry import METHODS
 from acll.networks.spec import Network
+from acll.parameters.prepare import prepared_settings
 from acll.registry import union
 from acll.settings import Positive, Settings
 from acll.training.settings import Training
@@ -30,7 +31,7 @@ _OF_IMAGES = ("rotate", "noise", "permute")  # keys of a task that change images
 def _without(task: Task, *keys: str) -> str:
     """Return what is prepared of a task, as JSON, as if some keys had not been set."""
     defaults = {key: Task.model_fields[key].default for key in keys}
-    return task.model_copy(update={"training": {}} | defaults).model_dump_json()
+    return prepared_settings(task).model_copy(update=defaults).model_dump_json()
 
 
 def _beginnings(name: str) -> Iterator[str]:
