@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # Without this, make takes no note of other names: `make run config=mine` would run the demo.
-VARIABLES := CONFIG DATA IMAGES PYTHON V WHAT
+VARIABLES := CONFIG DATA IMAGES PROFILE PYTHON V WHAT
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 UNKNOWN := $(firstword $(filter-out $(VARIABLES) SHELL MAKEFLAGS,$(GIVEN)))
 ifneq ($(UNKNOWN),)
@@ -32,6 +32,7 @@ WHAT ?= all
 # Where it is interrupted make ends as of Ctrl-C, too, with exit code 130 and no words of its own;
 # where it was started deaf to that (`&` in a script), it fails.
 RUN = acll run config/$(CONFIG).yaml $(if $(V),--verbose) \
+    $(if $(PROFILE),--profile '$(subst ','\'',$(PROFILE))') \
     || { [ $$? -eq 130 ] && kill -INT $$PPID && [ -z "$$(trap -p INT)" ] || exit 1; }
 
 export PATH := $(CURDIR)/.venv/bin:$(value PATH)
@@ -43,7 +44,8 @@ endif
 TARGETS := help install run report prove plan check download verify accept repair share pull \
     leftovers prune-results test test-slow test-faults fuzz lint format docs site registry \
     wheel lock clean
-STRANGE := $(firstword $(filter-out $(TARGETS) .git .venv/installed,$(MAKECMDGOALS)))
+STRANGE := $(firstword $(filter-out $(TARGETS) .git .venv/installed .venv/slurm/installed,\
+    $(MAKECMDGOALS)))
 ifneq ($(STRANGE),)
 $(error $(STRANGE): there is no such target, see `make help`; a configuration is named by \
 CONFIG=<name>)
@@ -58,9 +60,10 @@ help:  ## this list
 	@echo "CONFIG=name  another configuration: config/name.yaml (default: demo)"
 	@echo "IMAGES=1     with check: decode all images and masks"
 	@echo "WHAT=tables  with pull: without the networks"
+	@echo "PROFILE=slurm with run: on a cluster; see profiles/slurm/config.yaml"
 	@echo "DATA=folder  another place of raw data than the configuration's data_root"
 
-run: .git .venv/installed  ## run config/$(CONFIG).yaml; only what has changed is run
+run: .git .venv/installed $(if $(PROFILE),.venv/slurm/installed)  ## run config/$(CONFIG).yaml; only what has changed is run
 	@$(RUN)
 
 report: .venv/installed  ## write results/$(CONFIG)/report.html: all that came out on one page
@@ -149,6 +152,9 @@ lock: .venv/installed  ## choose versions: pyproject.toml, pins.in -> lock.txt, 
 	@uv pip compile --quiet --no-header --no-emit-index-url --universal --python-version 3.11 \
 	    --fork-strategy fewest --generate-hashes --extra dev --constraint requirements/pins.in \
 	    pyproject.toml -o requirements/lock.txt
+	@uv pip compile --quiet --no-header --no-emit-index-url --python-version 3.11 --no-deps \
+	    --generate-hashes --constraint requirements/pins.in requirements/slurm.in \
+	    -o requirements/slurm.txt
 	@mkdir -p .cache
 	@uv pip compile --quiet --no-header --format pylock.toml --python-version 3.11 \
 	    --python-platform x86_64-unknown-linux-gnu --extra dev pyproject.toml \
@@ -173,6 +179,13 @@ clean:  ## remove the environment and caches; results stay
 	    echo "this folder was moved or copied; .venv runs in its old place only: it is made anew"; \
 	    rm -rf .venv; }
 	@cat $(REQUIRED) | cmp --silent - $@ || $(MAKE) --no-print-directory install
+
+# Apart, since Snakemake imports each executor that it finds, whether it is used or not.
+.venv/slurm/installed: .venv/installed .FORCE
+	@cmp --silent requirements/slurm.txt $@ || { rm -rf .venv/slurm \
+	    && uv pip install --quiet --python .venv --no-deps --require-hashes --target .venv/slurm \
+	        -r requirements/slurm.txt \
+	    && cp requirements/slurm.txt $@; }
 
 .FORCE:
 

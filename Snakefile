@@ -5,6 +5,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/network.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/cluster.smk"
 
 
 rule all:
@@ -43,7 +44,8 @@ onstart:
     bear_a_full_disk()
     acquire_run_lock()
     share_gpus()
-    start_step_server()
+    look_after_jobs()
+    start_step_server({job.rule.name for job in workflow.dag.needrun_jobs()} & set(ARGUMENTS))
     take_sigterm_in_a_thread()
 
 
@@ -54,5 +56,5 @@ onsuccess:
 
 onerror:
     # Snakemake's own account is long, and what the steps had to say is far above
-    said = errors_of_steps(path for job in workflow.scheduler.failed for path in job.log)
+    said = errors_of_steps([job.log for job in workflow.scheduler.failed], BEGAN)
     print("\n".join([*said, what_to_do(said, CONFIGURATION.name)]), file=sys.stderr)

@@ -8,7 +8,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 _WORKFLOW = {
     "Snakefile": "Snakefile",
     "workflow/rules": "workflow/rules",
-    "profiles/default": "profiles/default",
+    "profiles": "profiles",
 }
 
 

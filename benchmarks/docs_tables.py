@@ -578,6 +578,25 @@ def difference(mean: float, low: float, high: float) -> str:
     return own if pd.isna(low) else f"{own} ({number(100 * low, 1)} to {number(100 * high, 1)})"
 
 
+def clusters() -> str:
+    """The demo under Slurm, against a local run."""
+    table = rows("clusters").set_index("where")
+    local, slurm = table.loc["local"], table.loc["slurm"]
+    each = (slurm["in_jobs"] - slurm["in_steps"]) / slurm["jobs"]
+    body = [
+        ["`make run`", f"{local['seconds']:.0f} s", "", "", ""],
+        [
+            "`make run PROFILE=slurm`",
+            f"{slurm['seconds']:.0f} s, {slurm['seconds'] / local['seconds']:.2f} times as long",
+            f"{slurm['jobs']:.0f}",
+            f"{each:.1f} s",
+            f"{slurm['equal']:.0f} of {slurm['networks']:.0f}",
+        ],
+    ]
+    head = ["the demo on two cores", "time", "jobs", "of each no step", "networks with equal bytes"]
+    return markdown(head, body)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     table.__name__: table
     for table in (
@@ -607,6 +626,7 @@ TABLES: dict[str, Callable[[], str]] = {
         wheel_imports,
         growth,
         distillation,
+        clusters,
     )
 }
 for _name in ("comparison", "segmentation"):

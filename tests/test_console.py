@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from checkouts import ROOT, SMALL, Checkout, checkout, ended
-from snakemake_logger_plugin_acll.progress import Progress, last_line, warnings_in
+from snakemake_logger_plugin_acll.progress import Progress, Running, last_line, warnings_in
 
 pytestmark = pytest.mark.slow
 
@@ -199,7 +199,7 @@ def test_the_display_reads_logs_that_are_absent_growing_or_of_other_bytes(tmp_pa
     assert last_line(log) in ("", "an \N{REPLACEMENT CHARACTER} epoch")
     assert warnings_in(log) == ["warning: a: few"]
     progress = Progress({"train": 1}, {}, 0.0)
-    progress.start(1, "train", "train a", log, 0.0)
+    progress.start(1, Running("train", "train a", log, 0.0))
     assert progress.fail(1, 3.0) == ["failed  train a (3 s)"]
     assert progress.fail(1, 3.0) == []
 

@@ -1,18 +1,20 @@
 """What a run says while it goes."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
 from acll.run_summary import what_to_do
-from snakemake_logger_plugin_acll.progress import Progress, earlier_seconds, shown
+from snakemake_logger_plugin_acll.progress import Progress, Running, earlier_seconds, shown
 
 
 def after(jobs, planned, earlier=None) -> Progress:
     """Progress when jobs (rule, seconds) have run one after another."""
     progress, now = Progress(planned, earlier or {}, 0.0), 0.0
     for number, (rule, seconds) in enumerate(jobs):
-        progress.start(number, rule, f"{rule} {number}", None, now)
+        progress.start(number, Running(rule, f"{rule} {number}", None, now))
         now += seconds
         progress.end(number, now)
     progress.now = now
@@ -21,7 +23,7 @@ def after(jobs, planned, earlier=None) -> Progress:
 
 def test_lines_name_the_job_its_number_its_time_and_the_time_left():
     progress = after([("train", 10.0)] * 2, {"train": 5})
-    progress.start(2, "train", "train c", None, 20.0)
+    progress.start(2, Running("train", "train c", None, 20.0))
     assert progress.end(2, 30.0) == "3 of 5  train c (10 s); about 20 s left"
 
 
@@ -43,13 +45,30 @@ def test_rules_that_have_not_run_are_judged_by_earlier_runs_and_else_by_all_jobs
 def test_jobs_side_by_side_take_less_time_and_what_runs_is_partly_done():
     progress = Progress({"train": 8}, {}, 0.0)
     for number in range(4):
-        progress.start(number, "train", "train", None, 10.0 * (number // 2))
+        progress.start(number, Running("train", "train", None, 10.0 * (number // 2)))
     for number in range(4):
         progress.end(number, 10.0 * (number // 2) + 10)
     assert progress.seconds_left(20.0) == pytest.approx(20)
-    progress.start(4, "train", "train", None, 20.0)
-    progress.start(5, "train", "train", None, 20.0)
+    progress.start(4, Running("train", "train", None, 20.0))
+    progress.start(5, Running("train", "train", None, 20.0))
     assert progress.seconds_left(25.0) == pytest.approx(15)
+
+
+def test_a_job_of_a_scheduler_is_at_work_from_its_first_line_to_its_end(tmp_path):
+    log, benchmark = tmp_path / "a.log", tmp_path / "a.tsv"
+    log.write_text("of an earlier run\n")
+    benchmark.write_text("s\th:m:s\n99.0\t0:01:39\n")
+    for path in (log, benchmark):
+        os.utime(path, (1000.0, 1000.0))
+    job = Running("train", "train a", log, 0.0, benchmark, submitted=2000.0)
+    assert not job.at_work
+    os.utime(log, (2010.0, 2010.0))
+    assert job.at_work
+    os.utime(benchmark, (2030.0, 2030.0))
+    assert not job.at_work  # others that are one job of the scheduler with it may be
+    progress = Progress({"train": 1}, {}, 0.0)
+    progress.start(0, job)
+    assert progress.end(0, 400.0) == "1 of 1  train a (2 min)"  # without what it has waited
 
 
 def test_the_time_left_is_not_judged_by_jobs_of_other_kinds_and_at_the_end_there_is_none():
@@ -68,7 +87,7 @@ def test_the_time_left_is_not_judged_by_jobs_of_other_kinds_and_at_the_end_there
 def test_the_time_left_is_never_negative(jobs, more):
     planned = {rule: sum(own == rule for own, _ in jobs) + more for rule in "abc"}
     progress = after(jobs, planned, dict.fromkeys("abc", 7.0))
-    progress.start(-1, "a", "a", None, progress.now)
+    progress.start(-1, Running("a", "a", None, progress.now))
     for later in (0.0, 1e9):
         assert progress.seconds_left(progress.now + later) >= 0
 

@@ -40,7 +40,14 @@ pygments_dark_style = "github-dark"
 # What a person wants to do → the pages for it.
 CONTENTS = {
     "Start": ["docs/first-run", "docs/own-images", "docs/data", "config/README"],
-    "Use": ["docs/install", "docs/use", "docs/site/api", "docs/sharing", "docs/gpus-and-clusters"],
+    "Use": [
+        "docs/install",
+        "docs/use",
+        "docs/site/api",
+        "docs/sharing",
+        "docs/gpus",
+        "docs/clusters",
+    ],
     "Understand": ["docs/methods", "docs/search", "docs/metrics"],
     "Results": ["docs/results", "docs/comparison", "docs/costs"],
     "Change": ["docs/architecture", "CONTRIBUTING"],

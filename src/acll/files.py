@@ -16,6 +16,9 @@ from acll.errors import UserError
 
 # of a trial of a search, and of a training that chooses what it reads
 CHECKPOINT_PARTS = ("release", "retrain", "chosen")
+# The variable by which a run has steps keep the unfinished work on what they read: where several
+# steps are one job of a scheduler, a job that is tried again begins with the first of them.
+KEEP_CHECKPOINTS = "ACLL_KEEP_CHECKPOINTS"
 UNFINISHED = ".partial"  # ending of a file that is not whole yet
 # what a disk says that has no room, for anybody or for this user, or takes nothing
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -146,6 +149,11 @@ def write_json(path: Path, content: Any) -> None:
 def checkpoint_of(output: Path, part: str = "") -> Path:
     """Return where the step that makes an output keeps its unfinished work, or a part of it."""
     return output.with_suffix(f".{part}.checkpoint" if part else ".checkpoint")
+
+
+def keeps_checkpoints() -> bool:
+    """Return whether steps keep the unfinished work on what they read."""
+    return KEEP_CHECKPOINTS in os.environ
 
 
 def checkpoints_of(output: Path) -> list[Path]:

@@ -26,23 +26,34 @@ def job_summary(dag: Any) -> str:
     )
 
 
-def errors_of_steps(logs: Iterable[str]) -> list[str]:
-    """Return for each failed step of this run what it has said, and where its log lies.
+def errors_of_steps(jobs: Iterable[Iterable[str]], began: float) -> list[str]:
+    """Return for each failed job of this run what its step has said, and where its log lies.
 
-    That is its errors or, of a step that ended without a word for the user, its last line. logs: of
-    the failed jobs, below `logs` in the results, where this process works.
+    That is its errors or, of a step that ended without a word for the user, its last line. jobs:
+    of each that failed its logs, below `logs` in the results, where this process works: several
+    where steps are one job of a scheduler. began: when this run began; older logs are of others.
     """
     lines = []
-    for path in map(Path, sorted(logs)):
-        if path.suffix != ".log" or not path.is_file():
-            continue
-        said = path.read_text(encoding="utf-8", errors="replace").split("\n")
-        said = [line for line in said if line.strip()]
-        errors = [line for line in said if line.startswith("error: ")]
-        job = path.relative_to("logs").with_suffix("")
-        lines += [f"{job}: {line}" for line in errors or said[-1:] or ["has said nothing"]]
-        lines.append(f"  log: results/{Path.cwd().name}/{path}")
+    for job in sorted(sorted(paths) for paths in jobs):
+        logs = [path for path in map(Path, job) if path.suffix == ".log" and path.is_file()]
+        logs = [path for path in logs if path.stat().st_mtime >= began]
+        said = {path: _lines_of(path) for path in logs}
+        errors = {
+            path: [line for line in own if line.startswith("error: ")] for path, own in said.items()
+        }
+        failed = [path for path in logs if errors[path]]
+        last = sorted(logs, key=lambda path: path.stat().st_mtime)[-1:]
+        for path in failed or last:
+            name = path.relative_to("logs").with_suffix("")
+            words = errors[path] or said[path][-1:] or ["has said nothing"]
+            lines += [f"{name}: {line}" for line in words]
+            lines.append(f"  log: results/{Path.cwd().name}/{path}")
     return lines
+
+
+def _lines_of(log: Path) -> list[str]:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [line for line in lines if line.strip()]
 
 
 def make_command(target: str, name: str) -> str:

@@ -19,13 +19,22 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
 from snakemake_logger_plugin_acll.display import Display
-from snakemake_logger_plugin_acll.progress import Progress, earlier_seconds, warnings_in
+from snakemake_logger_plugin_acll.progress import (
+    Progress,
+    Running,
+    earlier_seconds,
+    warnings_in,
+)
 
 # what follows when each job that failed has been named
 _NEEDLESS = (
     "At least one job did not complete",
     "Exiting because a job execution failed",
     "RuleException",
+    # of the executor for Slurm, where the profile names no account
+    "No SLURM account given",
+    "No account was given",
+    "Unable to guess SLURM account",
 )
 
 
@@ -76,9 +85,7 @@ class LogHandler(LogHandlerBase):
             return ["nothing to run: all results are there"]
         progress = self._progress
         if progress is not None and event == LogEvent.JOB_INFO and record["rule_name"] != "all":
-            logs = [path for path in record["log"] if path.endswith(".log")]
-            log = Path(logs[0]) if logs else None
-            progress.start(record["jobid"], record["rule_name"], record["rule_msg"], log, now)
+            progress.start(record["jobid"], _running(record, now))
         elif progress is not None and event == LogEvent.JOB_FINISHED:
             return self._end(progress, record["job_id"], now)
         elif progress is not None and event == LogEvent.JOB_ERROR:
@@ -112,3 +119,17 @@ class LogHandler(LogHandlerBase):
     has_filter = False
     has_formatter = True
     needs_rulegraph = False
+
+
+def _running(record: Mapping[str, Any], now: float) -> Running:
+    """Return the job that a record says has begun."""
+    logs = [Path(path) for path in record["log"] if path.endswith(".log")]
+    benchmark = record["benchmark"]
+    return Running(
+        record["rule_name"],
+        record["rule_msg"],
+        logs[0] if logs else None,
+        now,
+        Path(benchmark) if benchmark else None,
+        None if record["local"] else time.time(),
+    )

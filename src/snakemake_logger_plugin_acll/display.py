@@ -37,12 +37,16 @@ class Display:
         jobs.add_column(no_wrap=True)
         jobs.add_column(justify="right", no_wrap=True)
         jobs.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-        for job in list(progress.running.values()):
+        running = list(progress.running.values())
+        at_work = [job for job in running if job.at_work]
+        for job in at_work:
             said = last_line(job.log) if job.log is not None else ""
             jobs.add_row(Text(job.message), shown(now - job.began), Text(said, style="dim"))
         whole = Table.grid(padding=(0, 2))
         left = progress.seconds_left(now)
         words = f"{progress.done} of {progress.total} jobs, {shown(now - progress.began)}"
         words += f"; about {shown(left)} left" if left is not None else ""
+        waiting = len(running) - len(at_work)
+        words += f"; {waiting} with the scheduler" if waiting else ""
         whole.add_row(ProgressBar(progress.total, progress.done, width=30), words)
         return Group(jobs, whole)

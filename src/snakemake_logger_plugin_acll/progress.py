@@ -14,12 +14,34 @@ _END = 4096  # bytes of a log in which its last line is looked for
 
 @dataclass(frozen=True)
 class Running:
-    """A job that has started and not ended. log: the file in which its step says how far it is."""
+    """A job that has begun and not ended.
+
+    log: the file in which its step says how far it is. benchmark: in which Snakemake notes how long
+    it took. began: as of a monotonic clock. submitted: None for a job of this machine; else the
+    time at which it was given to a scheduler, in seconds since the epoch.
+    """
 
     rule: str
     message: str
     log: Path | None
     began: float
+    benchmark: Path | None = None
+    submitted: float | None = None
+
+    @property
+    def at_work(self) -> bool:
+        """Whether its step runs: a scheduler lets jobs wait, and may run several as one."""
+        if self.submitted is None:
+            return True
+        return _is_newer(self.log, self.submitted) and not _is_newer(self.benchmark, self.submitted)
+
+    def seconds(self, now: float) -> float:
+        """Return how long it has run at `now`, when it has ended; without what it has waited."""
+        if self.submitted is not None and self.benchmark is not None:
+            noted = _seconds_in(self.benchmark)
+            if noted and _is_newer(self.benchmark, self.submitted):
+                return noted[-1]
+        return now - self.began
 
 
 class Progress:
@@ -45,9 +67,9 @@ class Progress:
         self.running: dict[int, Running] = {}  # by the number of a job
         self.began = now
 
-    def start(self, number: int, rule: str, message: str, log: Path | None, now: float) -> None:
+    def start(self, number: int, job: Running) -> None:
         """Take note of a job that starts."""
-        self.running[number] = Running(rule, message, log, now)
+        self.running[number] = job
 
     def is_running(self, number: int) -> bool:
         """Return whether a job has started and not ended."""
@@ -56,12 +78,13 @@ class Progress:
     def end(self, number: int, now: float) -> str:
         """Return the line for a job that has ended."""
         job = self.running.pop(number)
-        self._seconds[job.rule].append(now - job.began)
+        seconds = job.seconds(now)
+        self._seconds[job.rule].append(seconds)
         self._left[job.rule] -= 1
         self.done += 1
         left = self.seconds_left(now)
         about = f"; about {shown(left)} left" if left is not None else ""
-        return f"{self.done} of {self.total}  {job.message} ({shown(now - job.began)}){about}"
+        return f"{self.done} of {self.total}  {job.message} ({shown(seconds)}){about}"
 
     def fail(self, number: int, now: float) -> list[str]:
         """Return the line for a job that has failed, if it has not been given already."""
@@ -81,7 +104,8 @@ class Progress:
         ended = [second for seconds in self._seconds.values() for second in seconds]
         other = fmean(ended)  # for rules of which nothing is known
         work = sum(count * known.get(rule, other) for rule, count in self._left.items())
-        running = list(self.running.values())  # a copy: the display reads in a thread of its own
+        # a copy: the display reads in a thread of its own
+        running = [job for job in list(self.running.values()) if job.at_work]
         work -= sum(min(now - job.began, known.get(job.rule, other)) for job in running)
         spent = sum(ended) + sum(now - job.began for job in running)
         side_by_side = max(spent / max(now - self.began, 1e-9), 1e-9)
@@ -101,9 +125,24 @@ def earlier_seconds(benchmarks: Path) -> dict[str, float]:
     seconds: dict[str, list[float]] = defaultdict(list)
     for path in benchmarks.glob("**/*.tsv"):
         rule = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
-        with path.open(encoding="utf-8") as file:
-            seconds[rule] += [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
+        seconds[rule] += _seconds_in(path)
     return {rule: fmean(each) for rule, each in seconds.items() if each}
+
+
+def _seconds_in(benchmark: Path) -> list[float]:
+    try:
+        with benchmark.open(encoding="utf-8") as file:
+            return [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
+    except (OSError, ValueError, KeyError):
+        return []
+
+
+def _is_newer(path: Path | None, moment: float) -> bool:
+    """Return whether a file is there, and not older than a moment."""
+    try:
+        return path is not None and path.stat().st_mtime >= moment
+    except OSError:
+        return False
 
 
 def last_line(log: Path) -> str:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from snakemake.dag import DAG
@@ -19,6 +20,7 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 BASE = Path(workflow.basedir)
+BEGAN = time.time()
 
 # The package that these rules belong to comes first, for this process and for its jobs: that of
 # this checkout, or the one that these rules are installed with (acll/workflow/Snakefile).
@@ -29,6 +31,7 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries among themselves; they would fill the logs
 
 from acll.data.root import CHANNELS_KEY, ROOT_KEY
+from acll.demands import memory_mb, minutes
 from acll.errors import UserError
 from acll.lock import held
 from acll.plan import ARGUMENTS, TRAININGS, command, longest_chains
@@ -39,7 +42,7 @@ from acll.sharing.place import refuse_place
 from acll.sharing.planned import planned
 from acll.sharing.times import settle_times
 from acll.steps._client import SERVER
-from acll.steps._gpu import GPUS, JOBS_PER_GPU, gpus_here
+from acll.steps._gpu import ASKS_FOR_GPU, GPUS, JOBS_PER_GPU, gpus_here
 from acll.steps._server import StepServer, libraries_of
 
 
@@ -169,33 +172,52 @@ def of_longest_chain(rule):
     return priority
 
 
+def memory(rule):
+    """Return a function that gives the MB of memory that a job asks for."""
+
+    def asked(wildcards, attempt):
+        return memory_mb(CONFIGURATION, JOBS[rule, job_name(wildcards)], Path(), attempt)
+
+    return asked
+
+
+def time_limit(rule):
+    """Return a function that gives the minutes that a job asks for."""
+
+    def asked(wildcards, attempt):
+        job = JOBS[rule, job_name(wildcards)]
+        return minutes(CONFIGURATION, job, Path(), attempt, gpu=bool(gpus(wildcards)))
+
+    return asked
+
+
 GPUS_HERE = gpus_here() if workflow.is_main_process else ()
+# whether a person has said how many GPUs all jobs together may have
+GPU_LIMIT_GIVEN = "gpu" in workflow.global_resources
+if workflow.is_main_process and not GPU_LIMIT_GIVEN:
+    # one job on each GPU; here, since Snakemake reads the limit before the run starts
+    workflow.global_resources["gpu"] = max(len(GPUS_HERE), 1)
 
 
-def limit_gpu_jobs():
-    """Let one job run on each GPU, unless the resource `gpu` says how many on all together."""
-    resources = workflow.global_resources
-    if "gpu" not in resources:
-        resources["gpu"] = max(len(GPUS_HERE), 1)
-    if resources["gpu"].value < 1:
-        sys.exit("error: gpu=0: no job could run; CUDA_VISIBLE_DEVICES= hides all GPUs")
+def gpus(wildcards) -> int:
+    """Return how many GPUs a job asks for.
 
-
-if workflow.is_main_process:
-    limit_gpu_jobs()  # here, since Snakemake reads the limit before the run starts
+    On this machine it depends on whether there are any. Of other machines only the limit tells.
+    """
+    if not workflow.is_main_process:  # the run has told its jobs
+        return int(os.environ[ASKS_FOR_GPU])
+    if workflow.local_exec:
+        return int(bool(GPUS_HERE))
+    return int(GPU_LIMIT_GIVEN and workflow.global_resources["gpu"].value > 0)
 
 
 def share_gpus():
-    """Tell jobs on this machine which GPUs there are, and how many may share one."""
+    """Tell jobs whether each has a GPU, on this machine also which there are and how many share."""
+    os.environ[ASKS_FOR_GPU] = str(gpus(None))
     if workflow.local_exec and GPUS_HERE:
         at_once = workflow.global_resources["gpu"].value
         os.environ[GPUS] = ",".join(GPUS_HERE)
         os.environ[JOBS_PER_GPU] = str(-(-at_once // len(GPUS_HERE)))
-
-
-def gpus(wildcards) -> int:
-    """Return how many GPUs a job takes."""
-    return int(bool(GPUS_HERE))
 
 
 # whether DVC has started this process, for the stage of this configuration
@@ -207,6 +229,8 @@ SETTLED = threading.Event()  # that this process runs jobs, or has said why not
 def refuse_other_settings():
     """End this process where Snakemake is set to something that would make results wrong."""
     if not workflow.is_main_process:  # jobs have settings of their own
+        if workflow.remote_exec:
+            start_step_server(set(workflow.dag_settings.allowed_rules) & LEARNING)
         return
     SETTLED.set()
     mark = os.environ.get(MARK)
@@ -216,6 +240,8 @@ def refuse_other_settings():
     odd = odd_settings(workflow) if workflow.execution_settings is not None else ""
     if odd:
         sys.exit(f"error: {odd}")
+    if workflow.local_exec and workflow.global_resources["gpu"].value < 1:
+        sys.exit("error: gpu=0: no job could run; CUDA_VISIBLE_DEVICES= hides all GPUs")
     if mark is not None:
         Path(mark).touch()
 
@@ -243,10 +269,10 @@ def acquire_run_lock():
         sys.exit(f"error: {error}")  # of an exception Snakemake would show where it was raised
 
 
-def start_step_server():
-    """Start the process that forks steps, where jobs run on this machine."""
-    if workflow.local_exec and SERVER not in os.environ:  # set by whoever brings another, or none
-        rules = {job.rule.name for job in workflow.dag.needrun_jobs()} & set(ARGUMENTS)
+def start_step_server(rules):
+    """Start the process that forks the steps of some rules, where jobs run on this machine."""
+    # the variable is set by whoever brings another server, or none
+    if rules and workflow.local_exec and SERVER not in os.environ:
         libraries = libraries_of(CONFIGURATION) if rules & LEARNING else []
         with contextlib.suppress(OSError):  # steps start without it, too
             server = StepServer(sorted(rules), libraries, CONFIGURATION.threads)

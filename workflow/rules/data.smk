@@ -17,7 +17,8 @@ rule prepare:
     priority: 1_000_000  # faults of data come to light before hours of training
     threads: lambda wildcards: 4 if CONFIGURATION.tasks[wildcards.task].from_files else 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("prepare"),
+        runtime=time_limit("prepare"),
     params:
         job=text_of("prepare"),
     message:

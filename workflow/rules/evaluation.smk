@@ -15,7 +15,8 @@ rule evaluate:
         "benchmarks/evaluate/{node}.tsv"
     threads: CONFIGURATION.threads
     resources:
-        mem_mb=4000,
+        mem_mb=memory("evaluate"),
+        runtime=time_limit("evaluate"),
         gpu=gpus,
     params:
         job=text_of("evaluate"),

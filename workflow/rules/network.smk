@@ -18,7 +18,8 @@ rule train:
     priority: of_longest_chain("train")
     threads: CONFIGURATION.threads
     resources:
-        mem_mb=4000,
+        mem_mb=memory("train"),
+        runtime=time_limit("train"),
         gpu=gpus,
     params:
         job=text_of("train"),
@@ -46,7 +47,8 @@ rule search:
     priority: of_longest_chain("search")
     threads: CONFIGURATION.threads
     resources:
-        mem_mb=4000,
+        mem_mb=memory("search"),
+        runtime=time_limit("search"),
         gpu=gpus,
     params:
         job=text_of("search"),
@@ -75,7 +77,8 @@ rule grow:
     priority: of_longest_chain("grow")
     threads: CONFIGURATION.threads
     resources:
-        mem_mb=4000,
+        mem_mb=memory("grow"),
+        runtime=time_limit("grow"),
         gpu=gpus,
     params:
         job=text_of("grow"),
@@ -100,7 +103,8 @@ rule prune:
     priority: of_longest_chain("prune")
     threads: CONFIGURATION.threads
     resources:
-        mem_mb=4000,
+        mem_mb=memory("prune"),
+        runtime=time_limit("prune"),
         gpu=gpus,
     params:
         job=text_of("prune"),
@@ -126,7 +130,8 @@ rule retrain:
     priority: of_longest_chain("retrain")
     threads: CONFIGURATION.threads
     resources:
-        mem_mb=4000,
+        mem_mb=memory("retrain"),
+        runtime=time_limit("retrain"),
         gpu=gpus,
     params:
         job=text_of("retrain"),
@@ -151,7 +156,8 @@ rule commit:
         node=nodes_with("commit"),
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory("commit"),
+        runtime=time_limit("commit"),
     params:
         job=text_of("commit"),
     message:
@@ -175,7 +181,8 @@ rule remember:
         node=nodes_with("remember"),
     threads: CONFIGURATION.threads
     resources:
-        mem_mb=4000,
+        mem_mb=memory("remember"),
+        runtime=time_limit("remember"),
         gpu=gpus,
     params:
         job=text_of("remember"),

@@ -147,6 +147,9 @@ def _parser() -> _Parser:
         "run it: only what has changed; print its tables and write its report",
     )
     run.add_argument("--verbose", "-v", action="store_true", help="show all that Snakemake says")
+    run.add_argument(
+        "--profile", metavar="NAME", help="profiles/NAME/config.yaml: where jobs run, such as slurm"
+    )
     command(runs.snakemake, _CONFIGURATION, "run Snakemake alone, as `dvc repro` does")
     command(
         runs.ready,

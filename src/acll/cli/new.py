@@ -51,10 +51,15 @@ def new(path: Path) -> None:
 
 def _write(folder: Path) -> None:
     """Write the files of a project, and make its folder a repository."""
+    from acll.sharing.place import snakefile_of
+
     templates = files("acll.cli").joinpath("project")
     for name, template in _FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_text(folder / name, templates.joinpath(template).read_text(encoding="utf-8"))
+    profile = "profiles/slurm/config.yaml"
+    (folder / profile).parent.mkdir(parents=True)
+    shutil.copyfile(snakefile_of(folder).parent / profile, folder / profile)
     git = ["git", "init", "--quiet", "--initial-branch", "main", "."]
     made = subprocess.run(git, cwd=folder, capture_output=True, text=True, check=False)
     if made.returncode:

@@ -233,25 +233,32 @@ def ready(path: Path) -> None:
         )
 
 
-def run(path: Path, verbose: bool) -> None:
+def run(path: Path, verbose: bool, profile: str | None = None) -> None:
     """Run a configuration, which does only what has changed; print its tables, write its report.
 
-    Ctrl-C ends it with exit code 130. verbose: show all that Snakemake says. Raises UserError.
+    Ctrl-C ends it with exit code 130. verbose: show all that Snakemake says. profile: one of the
+    folder `profiles`, which says where jobs run; None: on this machine. Raises UserError.
     """
     from acll.cli.interrupts import end_on_interrupt
+    from acll.cluster import Queue, arguments_of, uses_slurm
     from acll.run_settings import MARK, NO_RUN
     from acll.sharing.transfer import load_dvc
 
-    again = make_command("run", path.stem)
-    end_on_interrupt(f"interrupted: `{again}` goes on where this stopped")
+    again = make_command("run", path.stem) + (f" PROFILE={profile}" if profile else "")
+    queue = Queue()  # no job of these results is in one, as far as is known
+    end_on_interrupt(f"interrupted: `{again}` goes on where this stopped", queue.clear)
     refuse_elsewhere(path)
     root, name = checkout_of(path)
+    results = root / "results" / name
     verbosity = ["--logger-acll-verbose"] if verbose else []
-    with tempfile.TemporaryDirectory() as folder:
+    where = arguments_of(root, profile, results) if profile else []
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(queue):
         mark = Path(folder) / "mark"
-        arguments = [*_snakemake(root, name), *verbosity]
+        arguments = [*_snakemake(root, name), *verbosity, *where]
         with _waiting(arguments, root, {MARK: str(mark)}) as (process, go):
             ready(path)
+            if uses_slurm(where):  # no other run works on these results
+                queue.watch(results)
             go()
             load_dvc(root)  # meanwhile, for `finish`
             code = process.wait()
@@ -275,11 +282,15 @@ def _waiting(
     If that is not called, the process ends, and has written nothing. Its code is that of the rules
     in the folder `root`, as it is later for their jobs. variables: of its environment, beside ours.
     """
+    from acll.cluster import PLUGINS, uses_slurm
     from acll.sharing.place import source_of
 
     reading, writing = os.pipe()
     command = [sys.executable, "-P", "-m", "acll.cli.waiting", str(reading), *arguments]
-    environment = os.environ | variables | {"PYTHONPATH": str(source_of(root))}
+    # the executor of a profile lies apart, since Snakemake imports each that it finds
+    places = [str(source_of(root)), *([str(PLUGINS)] if uses_slurm(arguments) else [])]
+    environment = os.environ | variables | {"PYTHONPATH": os.pathsep.join(places)}
+    environment["PYTHONWARNINGS"] = "ignore"  # of Snakemake's parts among themselves
     told = False
     with os.fdopen(writing, "wb", buffering=0) as pipe:
         with os.fdopen(reading, "rb"):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # the variables by which a run on one machine names its GPUs, and how many jobs may share one
 GPUS = "ACLL_GPUS"
 JOBS_PER_GPU = "ACLL_JOBS_PER_GPU"
+ASKS_FOR_GPU = "ACLL_ASKS_FOR_GPU"  # the variable that says whether jobs ask for a GPU: 1 or 0
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _DEVICES = Path("/dev")
 _LISTED = re.compile(r"^(?P<part> +MIG )?.*\(UUID: (?P<uuid>\S+)\)$", re.MULTILINE)
@@ -94,7 +95,11 @@ def take_gpu() -> None:
     Do nothing where the run has named no GPUs. To be called before CUDA is used.
     """
     gpus = os.environ.get(GPUS, "").split(",")
-    if gpus == [""] or _taken:
+    if gpus == [""]:
+        if os.environ.get(_VISIBLE):
+            print(f"uses GPU {os.environ[_VISIBLE]} (CUDA_VISIBLE_DEVICES)", flush=True)
+        return
+    if _taken:
         return
     shared = int(os.environ[JOBS_PER_GPU])
     gpu = _free(gpus, shared)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from acll.errors import UserError, harmless
-from acll.files import checkpoints_of, sha256, write_text
+from acll.files import checkpoints_of, keeps_checkpoints, sha256, write_text
 from acll.lock import job
 
 
@@ -49,7 +49,8 @@ def run_step(main: Callable[..., None]) -> None:
         if "key" in hints:
             arguments["key"] = text
         with job(Path.cwd()):
-            if outputs:  # they are named in a run, and may not be by a person
+            # outputs are named in a run, and may not be by a person
+            if outputs and not keeps_checkpoints():
                 _drop_checkpoints(hints, given, outputs)
             main(**arguments)
             if digests is not None:

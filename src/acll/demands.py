@@ -1,0 +1,88 @@
+"""What a job asks a scheduler for: memory and time.
+
+Estimates from the prepared files, the network and the schedule, on the safe side. A job that died
+of want is tried again with twice as much, and goes on from its checkpoint, so that a wrong estimate
+costs a wait and no result.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from acll.config.configuration import Configuration
+from acll.networks.spec import OWN_NETWORKS
+from acll.node import Node
+from acll.parameters.grow import GrowParams
+from acll.parameters.search import SearchParams
+from acll.plan import Job
+
+# MB. Measured: 730 when PyTorch and its libraries are imported, which counts twice where a step is
+# forked, and 150 for each Snakemake. A network of torchvision has up to
+# some 100 million weights, of which a training keeps some ten copies of four bytes.
+_LIBRARIES, _LARGE_NETWORK = 2500, 4000
+_DATA = 4  # copies of the prepared images: as read, as batches, as what is being made of them
+# bytes that a pixel of a batch takes in forward and backward pass; measured: 700 (ResNet-18) to
+# 3,200 (ViT-B/16)
+_ACTIVATIONS = 3200
+# pixels a second that a training takes; measured on one core: 30,000 (ViT-B/16) to 500,000
+# (MobileNetV2), and on a GPU 90,000,000 (ResNet-50)
+_ON_CORE, _ON_GPU = 30_000, 5_000_000
+_LEAST, _MOST = 10, 24 * 60  # minutes of a job: queues refuse what is longer than they allow
+_PREPARING = 4000, 240  # MB and minutes of a job that decodes raw data
+_WIDTHS = 3  # trainings of a job that makes a network wider
+
+
+def memory_mb(configuration: Configuration, job: Job, results: Path, attempt: int) -> int:
+    """Return how many MB of memory a job asks for.
+
+    attempt: 1 for the first, 2 for the next. results: where the prepared files are; of those that
+    are not there yet nothing is known.
+    """
+    if job.rule in ("prepare", "vary"):
+        return _PREPARING[0] << (attempt - 1)
+    needed = _LIBRARIES + _DATA * _prepared_bytes(job, results) / 1e6
+    if job.name:
+        node = Node.of(job.name)
+        largest = max(_pixels_of_batch(configuration, task) for task in node.tasks)
+        needed += largest * _ACTIVATIONS / 1e6
+        needed += 0 if _is_own(configuration.networks[node.network]) else _LARGE_NETWORK
+    return round(needed) << (attempt - 1)
+
+
+def minutes(configuration: Configuration, job: Job, results: Path, attempt: int, gpu: bool) -> int:
+    """Return how many minutes a job asks for, as `memory_mb`. gpu: whether it computes on one."""
+    if job.rule in ("prepare", "vary"):
+        asked = float(_PREPARING[1])
+    else:
+        speed = _ON_GPU if gpu else _ON_CORE * configuration.threads
+        pixels = _prepared_bytes(job, results) / 3
+        asked = _LEAST + pixels * _epochs(job.params) / speed / 60
+    return min(round(asked) << (attempt - 1), _MOST)
+
+
+def _prepared_bytes(job: Job, results: Path) -> int:
+    """Return the size of the prepared images that a job reads, as far as they are there."""
+    keys = ("train", "test")
+    paths = [results / path for key in keys for path in job.inputs.get(key, ())]
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def _pixels_of_batch(configuration: Configuration, task: str) -> int:
+    size = configuration.tasks[task].image_size
+    return configuration.training_of(task).batch_size * math.prod(size)
+
+
+def _is_own(network: Any) -> bool:
+    """Return whether a network is one of ours, which are small."""
+    names = {getattr(network, key, None) for key in ("backbone", "encoder")}
+    return names <= {*OWN_NETWORKS, None}
+
+
+def _epochs(params: Any) -> float:
+    """Return over how many epochs a job goes."""
+    if isinstance(params, GrowParams):
+        return _WIDTHS * (params.schedule.epochs + _epochs(params.search))
+    if isinstance(params, SearchParams):
+        return params.dense_epochs * (1 + params.search.budget)
+    schedule = getattr(params, "schedule", None)
+    return 1.0 if schedule is None else float(schedule.epochs)
