@@ -1,17 +1,19 @@
-"""How long it takes to say what has to run, and to verify it, for a configuration of a thousand
-nodes.
+"""How long it takes to say what has to run, and to verify it, for configurations of many nodes.
 
-    python benchmarks/planning.py
+    python benchmarks/planning.py --nodes 1000 10000 --out docs/benchmarks/planning.csv
 
-Makes a synthetic configuration (orders of ten tasks under two methods) and plans it with nothing
+Makes synthetic configurations (orders of ten tasks under two methods) and plans each with nothing
 done. Then it writes an empty file for each result, with the record and digest that a job would have
-left, and plans and verifies that. Prints medians of three.
+left, and plans and verifies that. Medians of three, and the most memory that a process took. Rows
+take the place of those of as many nodes.
 """
 
+import argparse
 import hashlib
 import json
 import os
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from acll.config.checks import parse
@@ -28,14 +31,13 @@ from acll.sharing.planned import jobs_of
 from acll.sharing.records import record_path
 
 ROOT = Path(__file__).resolve().parent.parent
-NODES = 1000
 TASKS = [f"task{index}" for index in range(10)]
 METHODS = {"adaptive": {"ratio": {"search": "tpe"}}, "half": {"ratio": 0.5}}
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
-def configuration() -> dict:
-    """Random orders of the tasks, as many as make the number of nodes."""
+def configuration(count: int) -> dict:
+    """Random orders of the tasks, as many as make this number of nodes, or a few more."""
     generator = random.Random(0)
     task = {
         "source": "generated",
@@ -51,7 +53,7 @@ def configuration() -> dict:
         "sequences": {"order0": {"network": "small", "tasks": TASKS}},
         "methods": METHODS,
     }
-    while len(nodes(parse(whole))) < NODES:
+    while len(nodes(parse(whole))) < count:
         order = generator.sample(TASKS, len(TASKS))
         whole["sequences"][f"order{len(whole['sequences'])}"] = {"network": "small", "tasks": order}
     return whole
@@ -76,9 +78,9 @@ def pretend(results: Path, job: Job) -> None:
         path.write_text(text)
 
 
-def main() -> None:
-    """Print the three times."""
-    whole = configuration()
+def measured(count: int) -> dict:
+    """A row for a configuration of so many nodes, or a few more."""
+    whole = configuration(count)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name in ("Snakefile", "workflow", "src", "profiles"):
@@ -87,23 +89,34 @@ def main() -> None:
         (root / "config/many.yaml").write_text(yaml.safe_dump(whole))
         results = root / "results/many"
         plan = [
-            "snakemake",
-            "--configfile",
-            "config/many.yaml",
-            "--directory",
-            "results/many",
+            "snakemake", "--configfile", "config/many.yaml", "--directory", "results/many",
             "--dry-run",
-        ]
+        ]  # fmt: skip
         jobs = jobs_of(root, "many")
         files = sum(len(job.all_outputs) for job in jobs)
-        print(f"{len(nodes(parse(whole)))} nodes, {len(jobs)} jobs, {files} results")
-        print(f"planning, nothing done: {seconds(root, plan, 'job'):.1f} s")
+        row = {"nodes": len(nodes(parse(whole))), "jobs": len(jobs), "results": files}
+        row["plan_nothing_done"] = seconds(root, plan, "job")
         for job in jobs:
             pretend(results, job)
         (results / ".snakemake/incomplete").mkdir(exist_ok=True)
-        print(f"planning, all done: {seconds(root, plan, 'Nothing to be done'):.1f} s")
+        row["plan_all_done"] = seconds(root, plan, "Nothing to be done")
         verify = ["acll", "verify", "config/many.yaml"]
-        print(f"verifying: {seconds(root, verify, f'{files} results, all as'):.1f} s")
+        row["verify"] = seconds(root, verify, f"{files} results, all as")
+    row["memory_mb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--nodes", type=int, nargs="+", default=[1000])
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    table = pd.DataFrame([measured(count) for count in sorted(given.nodes)]).round(1)
+    print(table.to_string(index=False))
+    if given.out:
+        before = pd.read_csv(given.out) if given.out.exists() else table.iloc[:0]
+        kept = before[~before["nodes"].isin(table["nodes"])]
+        pd.concat([kept, table]).sort_values("nodes").to_csv(given.out, index=False)
 
 
 def seconds(root: Path, command: list[str], says: str) -> float:
