@@ -19,6 +19,7 @@ localrules:
     figures,
 
 
+@quick
 def group_of_node(wildcards):
     """Let the jobs of a node be one job of the scheduler, since each costs it seconds."""
     return None if workflow.local_exec else f"node_{wildcards.node}"

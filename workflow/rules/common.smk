@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import functools
+import inspect
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+from snakemake.common import overwrite_function_params
 from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.scheduling.job_scheduler import JobScheduler
@@ -121,6 +123,12 @@ JobScheduler.keepgoing = property(goes_on, lambda scheduler, value: None)
 JobScheduler.open_jobs = property(jobs_to_run)
 
 
+def quick(function):
+    """Tell Snakemake the parameters of a function, which it would look up at each of its calls."""
+    overwrite_function_params(function, inspect.signature(function).parameters)
+    return function
+
+
 def inputs_of(rule):
     """Return the input function of a rule: the paths of its job, by what they are for."""
 
@@ -129,7 +137,7 @@ def inputs_of(rule):
         job = JOBS[rule, job_name(wildcards)]
         return {key: list(paths) for key, paths in job.inputs.items()}
 
-    return inputs
+    return quick(inputs)
 
 
 def everything(wildcards):
@@ -145,7 +153,7 @@ def text_of(rule):
         refuse_other_settings()  # here, too: the first job of a chain has no inputs
         return JOBS[rule, job_name(wildcards)].text
 
-    return text
+    return quick(text)
 
 
 def job_name(wildcards) -> str:
@@ -169,7 +177,7 @@ def of_longest_chain(rule):
     def priority(wildcards):
         return CHAINS[rule, job_name(wildcards)]
 
-    return priority
+    return quick(priority)
 
 
 def memory(rule):
@@ -178,7 +186,7 @@ def memory(rule):
     def asked(wildcards, attempt):
         return memory_mb(CONFIGURATION, JOBS[rule, job_name(wildcards)], Path(), attempt)
 
-    return asked
+    return quick(asked)
 
 
 def time_limit(rule):
@@ -188,7 +196,7 @@ def time_limit(rule):
         job = JOBS[rule, job_name(wildcards)]
         return minutes(CONFIGURATION, job, Path(), attempt, gpu=bool(gpus(wildcards)))
 
-    return asked
+    return quick(asked)
 
 
 GPUS_HERE = gpus_here() if workflow.is_main_process else ()
@@ -199,6 +207,7 @@ if workflow.is_main_process and not GPU_LIMIT_GIVEN:
     workflow.global_resources["gpu"] = max(len(GPUS_HERE), 1)
 
 
+@quick
 def gpus(wildcards) -> int:
     """Return how many GPUs a job asks for.
 
