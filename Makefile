@@ -63,7 +63,10 @@ help:  ## this list
 	@echo "PROFILE=slurm with run: on a cluster; see profiles/slurm/config.yaml"
 	@echo "DATA=folder  another place of raw data than the configuration's data_root"
 
-run: .git .venv/installed $(if $(PROFILE),.venv/slurm/installed)  ## run config/$(CONFIG).yaml; only what has changed is run
+ifdef PROFILE
+run: .venv/slurm/installed
+endif
+run: .git .venv/installed  ## run config/$(CONFIG).yaml; only what has changed is run
 	@$(RUN)
 
 report: .venv/installed  ## write results/$(CONFIG)/report.html: all that came out on one page

@@ -15,6 +15,7 @@ from pathlib import Path
 SETTINGS = Path("/etc/slurm")  # where its commands look, whatever SLURM_CONF says to some of them
 MINE = "# of the tests of acll\n"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
+FILES = ("slurm.conf", "gres.conf", "cgroup.conf")
 GPUS = 4
 
 CONF = """\
@@ -73,6 +74,28 @@ class Slurm:
             time.sleep(0.2)
         raise AssertionError(f"no job of {comment} runs: {self.squeue()}")
 
+    def set_partition(self, state: str) -> None:
+        """DOWN: jobs wait. UP: they run."""
+        command = ["scontrol", "update", "partitionname=main", f"state={state}"]
+        subprocess.run(command, check=True)
+
+    def waiting(self, after: int = 0, seconds: float = 60.0) -> int:
+        """Wait until a job after another one waits in the queue; return its number."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for number in self.squeue("--states=PENDING", "--format=%A"):
+                if int(number) > after:
+                    return int(number)
+            time.sleep(0.2)
+        raise AssertionError(f"no job waits: {self.squeue()}")
+
+    def wait_for_end(self, number: int, seconds: float = 60.0) -> None:
+        """Wait until a job has left the queue."""
+        deadline = time.monotonic() + seconds
+        while str(number) in self.squeue("--format=%A"):
+            assert time.monotonic() < deadline, self.squeue()
+            time.sleep(0.2)
+
     def restart_slurmd(self) -> None:
         """Kill the process that looks after the node, and start it anew."""
         subprocess.run(["kill", "-9", (self.folder / "slurmd.pid").read_text().strip()], check=True)
@@ -87,10 +110,17 @@ def why_not() -> str | None:
         return f"Slurm is not installed: no {', '.join(missing)}"
     if os.getuid() != 0:
         return "only root may start a Slurm"
-    conf = SETTINGS / "slurm.conf"
-    if conf.exists() and not conf.read_text().startswith(MINE):
-        return f"{conf} belongs to another Slurm"
-    return None
+    if "SLURM_CONF" in os.environ:
+        return "SLURM_CONF names another Slurm"
+    for name in FILES:
+        path = SETTINGS / name
+        if path.exists() and not path.read_text().startswith(MINE):
+            return f"{path} belongs to another Slurm"
+    try:
+        said = subprocess.run(["sinfo"], capture_output=True, check=False, timeout=20)
+    except subprocess.TimeoutExpired:
+        return None
+    return None if said.returncode else "another Slurm answers here"
 
 
 @contextlib.contextmanager
@@ -99,14 +129,14 @@ def started(folder: Path) -> Iterator[Slurm]:
     host = socket.gethostname().split(".")[0]
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True)
-    SETTINGS.mkdir(exist_ok=True)
-    text = CONF.format(mine=MINE, host=host, folder=folder, gpus=GPUS)
-    (SETTINGS / "slurm.conf").write_text(text)
     cards = [folder / f"gpu{number}" for number in range(GPUS)]
     for card in cards:  # Slurm wants devices; these are each another /dev/null
         os.mknod(card, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
-    (SETTINGS / "gres.conf").write_text("".join(f"Name=gpu File={card}\n" for card in cards))
-    (SETTINGS / "cgroup.conf").write_text("CgroupAutomount=no\n")
+    texts = {
+        "slurm.conf": CONF.format(mine=MINE, host=host, folder=folder, gpus=GPUS),
+        "gres.conf": MINE + "".join(f"Name=gpu File={card}\n" for card in cards),
+        "cgroup.conf": f"{MINE}CgroupAutomount=no\n",
+    }
     key = folder / "munge.key"
     key.touch(mode=0o600)
     key.write_bytes(secrets.token_bytes(128))
@@ -116,7 +146,10 @@ def started(folder: Path) -> Iterator[Slurm]:
         "--pid-file", folder / "munged.pid", "--log-file", folder / "munged.log",
         "--seed-file", folder / "munge.seed",
     ]  # fmt: skip
+    SETTINGS.mkdir(exist_ok=True)
     try:
+        for name, text in texts.items():
+            (SETTINGS / name).write_text(text)
         for command in (munged, ["slurmctld"], ["slurmd"]):
             subprocess.run(command, check=True)
         slurm = Slurm(folder)
@@ -125,7 +158,8 @@ def started(folder: Path) -> Iterator[Slurm]:
     finally:
         for name in ("slurmd", "slurmctld", "munged"):
             _end(folder / f"{name}.pid", name)
-        (SETTINGS / "slurm.conf").unlink()
+        for name in texts:
+            (SETTINGS / name).unlink(missing_ok=True)
 
 
 def _wait_until_idle(slurm: Slurm) -> None:

@@ -1,4 +1,4 @@
-"""Runs on a real Slurm of this machine; what needs none is at the end."""
+"""Runs on a real Slurm of this machine."""
 
 import os
 import signal
@@ -80,6 +80,16 @@ def ended_locally(local: Checkout) -> list[str]:
     ]
 
 
+def killed_while_its_job_waits(cluster, own: Checkout, after: int) -> int:
+    """Begin a run, and kill it when it has a job in the queue; return the number of this job."""
+    run = begun(own)
+    number = cluster.waiting(after=after)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    run.stdout.close()
+    return number
+
+
 @pytest.mark.slow
 def test_what_ends_a_run_or_its_jobs_loses_nothing(cluster, own, tmp_path_factory):
     own.write(LONG)
@@ -98,20 +108,31 @@ def test_what_ends_a_run_or_its_jobs_loses_nothing(cluster, own, tmp_path_factor
     assert "goes on where this stopped" in said
     assert cluster.squeue() == []
 
-    run = begun(own)  # a run that is killed, with all that belongs to it on this machine
-    number = cluster.running("learned")
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
-    run.stdout.close()
+    # a run is killed, with all that belongs to it on this machine, while its job waits
+    cluster.set_partition("DOWN")
+    number = killed_while_its_job_waits(cluster, own, 0)
+    before = contents(own.results("small"))
+    cluster.set_partition("UP")
+    cluster.wait_for_end(number)
+    (log,) = (own.results("small") / ".snakemake/slurm_logs").rglob(f"{number}.log")
+    assert "the run that this job belongs to has ended" in log.read_text()
+    assert contents(own.results("small")) == before
 
-    run = begun(own)  # the node's own process dies; then somebody cancels the job
+    # once more, and the next run finds its job; the node's own process dies; somebody cancels a job
+    cluster.set_partition("DOWN")
+    number = killed_while_its_job_waits(cluster, own, number)
+    run = begun(own)
+    cluster.waiting(after=number)
+    cluster.set_partition("UP")
     number = cluster.running("learned", after=number)
     cluster.restart_slurmd()
     assert cluster.running("learned") == number
     subprocess.run(["scancel", str(number)], check=True)
     said = at_its_end(run)
     assert run.returncode != 0
+    assert "jobs of an earlier run were still in the queue: 1 cancelled" in said
     assert f"train small/learned/seed0/a: Slurm says CANCELLED (job {number})" in said
+    assert "PROFILE=slurm` goes on where this stopped" in said
     assert cluster.squeue() == []
 
     own.make("run", "small", "PROFILE=slurm")
@@ -141,9 +162,9 @@ def test_jobs_without_enough_memory_or_time_are_tried_again_with_more(cluster, o
     said = at_its_end(run, 240)
     assert run.returncode == 0, said
     name = "train small/learned/seed0/a"
-    again = "; tried again, with more memory and time"
-    assert f"{name}: Slurm says OUT_OF_MEMORY (job {number - 1}){again}" in said
-    assert f"{name}: Slurm says TIMEOUT (job {number}){again}" in said
+    again = "; tried again with more"
+    assert f"{name}: Slurm says OUT_OF_MEMORY (job {number - 1}){again} memory" in said
+    assert f"{name}: Slurm says TIMEOUT (job {number}){again} time" in said
     assert "goes on after epoch" in log.read_text()
 
 
@@ -168,7 +189,8 @@ def test_four_jobs_of_a_machine_with_four_gpus_get_four(cluster, own):
     while time.monotonic() < deadline and len(used) < 4:
         logs = (own.results("small") / "logs/train").rglob("*.log")
         lines = [line for log in logs for line in log.read_text().splitlines()]
-        used = [line for line in lines if line.startswith("uses GPU")]
+        # what PyTorch says of a card that is none
+        used = [line for line in lines if line.startswith("warning: PyTorch cannot use GPU ")]
         time.sleep(0.2)
     assert len(set(used)) == 4, used
     os.killpg(run.pid, signal.SIGINT)

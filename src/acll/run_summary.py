@@ -12,6 +12,7 @@ from typing import Any
 from acll.data.root import ROOT_KEY
 from acll.files import free_space
 
+PROFILE = "ACLL_PROFILE"  # the variable that names the profile of a run, if it has one
 _LITTLE = 2**24  # bytes: with so few left a disk may have been full
 
 
@@ -59,10 +60,13 @@ def _lines_of(log: Path) -> list[str]:
 def make_command(target: str, name: str) -> str:
     """Return what to type for a target of the Makefile, with the place of raw data if one is given.
 
-    name: of the configuration.
+    name: of the configuration. A run that has a profile goes on with it.
     """
-    place = os.environ.get(ROOT_KEY)
-    return f"make {target} CONFIG={name}" + (f" DATA={shlex.quote(place)}" if place else "")
+    place, profile = os.environ.get(ROOT_KEY), os.environ.get(PROFILE)
+    words = [f"make {target} CONFIG={name}"]
+    words += [f"DATA={shlex.quote(place)}"] if place else []
+    words += [f"PROFILE={shlex.quote(profile)}"] if profile and target == "run" else []
+    return " ".join(words)
 
 
 def what_to_do(said: Sequence[str], name: str) -> str:

@@ -3,7 +3,8 @@
 
 from snakemake.jobs import Job
 
-from acll.cluster import watch_jobs
+from acll.cluster.jobs import watch_jobs
+from acll.cluster.queue import cancel_jobs, job_names
 from acll.files import KEEP_CHECKPOINTS
 
 
@@ -19,15 +20,36 @@ localrules:
     figures,
 
 
-@quick
-def group_of_node(wildcards):
-    """Let the jobs of a node be one job of the scheduler, since each costs it seconds."""
-    return None if workflow.local_exec else f"node_{wildcards.node}"
+def in_group(own) -> bool:
+    """Return whether the scheduler gets a job as one with others of its node.
+
+    Steps of a node follow one another, but for `evaluate` and `remember`: they would run side by
+    side, and each asks for a GPU.
+    """
+    return own.rule in LEARNING and not (own.rule == "evaluate" and ("remember", own.name) in JOBS)
+
+
+def submitted_with(own) -> list:
+    """Return the jobs that the scheduler gets as one with a job, and itself."""
+    if not in_group(own):
+        return [own]
+    ours = [JOBS[rule, own.name] for rule in LEARNING if (rule, own.name) in JOBS]
+    return [one for one in ours if in_group(one)]
+
+
+def group_of(rule):
+    """Return a function that gives the group of a job: a submission costs seconds."""
+
+    def group(wildcards):
+        grouped = not workflow.local_exec and in_group(JOBS[rule, job_name(wildcards)])
+        return f"node_{wildcards.node}" if grouped else None
+
+    return quick(group)
 
 
 for each in workflow.rules:
     if each.name in LEARNING:
-        each.group = group_of_node
+        each.group = group_of(each.name)
 
 
 def is_short(job) -> bool:
@@ -38,12 +60,20 @@ def is_short(job) -> bool:
 
 
 Job.is_local = property(is_short)
+if workflow.is_main_process:
+    watch_jobs()
 
 
 def look_after_jobs():
-    """Get ready for jobs on other machines."""
-    if not workflow.local_exec:
-        # a node that is tried again takes over what its jobs had finished
-        os.environ[KEEP_CHECKPOINTS] = "1"
-        if workflow.executor_plugin.name == "slurm":
-            watch_jobs(workflow, BEGAN)
+    """Get ready for jobs on other machines. No other run works on these results."""
+    if workflow.local_exec:
+        return
+    # a node that is tried again takes over what its jobs had finished
+    os.environ[KEEP_CHECKPOINTS] = "1"
+    if workflow.executor_plugin.name == "slurm":
+        try:
+            left = cancel_jobs(job_names(Path.cwd()))
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        if left:
+            print(f"jobs of an earlier run were still in the queue: {left} cancelled", flush=True)

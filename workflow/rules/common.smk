@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 from snakemake.common import overwrite_function_params
@@ -22,7 +21,6 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 BASE = Path(workflow.basedir)
-BEGAN = time.time()
 
 # The package that these rules belong to comes first, for this process and for its jobs: that of
 # this checkout, or the one that these rules are installed with (acll/workflow/Snakefile).
@@ -32,10 +30,12 @@ os.environ["PYTHONPATH"] = str(SOURCE)
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries among themselves; they would fill the logs
 
+from acll.cluster.demands import memory_mb, minutes
+from acll.cluster.jobs import LACKED, run_began
 from acll.data.root import CHANNELS_KEY, ROOT_KEY
-from acll.demands import memory_mb, minutes
 from acll.errors import UserError
-from acll.lock import held
+from acll.lock import RUN, held
+from acll.lock import job as job_of_run
 from acll.plan import ARGUMENTS, TRAININGS, command, longest_chains
 from acll.run_settings import MARK, NO_RUN, STAGE, odd_settings
 from acll.run_summary import errors_of_steps, job_summary, warn_of_full_disk, what_to_do
@@ -183,8 +183,9 @@ def of_longest_chain(rule):
 def memory(rule):
     """Return a function that gives the MB of memory that a job asks for."""
 
-    def asked(wildcards, attempt):
-        return memory_mb(CONFIGURATION, JOBS[rule, job_name(wildcards)], Path(), attempt)
+    def asked(wildcards):
+        own = JOBS[rule, job_name(wildcards)]
+        return memory_mb(CONFIGURATION, own, Path(), LACKED[own.title]["memory"])
 
     return quick(asked)
 
@@ -192,9 +193,10 @@ def memory(rule):
 def time_limit(rule):
     """Return a function that gives the minutes that a job asks for."""
 
-    def asked(wildcards, attempt):
-        job = JOBS[rule, job_name(wildcards)]
-        return minutes(CONFIGURATION, job, Path(), attempt, gpu=bool(gpus(wildcards)))
+    def asked(wildcards):
+        own = JOBS[rule, job_name(wildcards)]
+        lacked, gpu = LACKED[own.title]["time"], bool(gpus(wildcards))
+        return minutes(CONFIGURATION, own, submitted_with(own), Path(), lacked, gpu)
 
     return quick(asked)
 
@@ -214,7 +216,7 @@ def gpus(wildcards) -> int:
     On this machine it depends on whether there are any. Of other machines only the limit tells.
     """
     if not workflow.is_main_process:  # the run has told its jobs
-        return int(os.environ[ASKS_FOR_GPU])
+        return int(os.environ.get(ASKS_FOR_GPU, 0))
     if workflow.local_exec:
         return int(bool(GPUS_HERE))
     return int(GPU_LIMIT_GIVEN and workflow.global_resources["gpu"].value > 0)
@@ -269,6 +271,17 @@ def refuse_a_stage_that_does_not_run():
 
 
 RUN_LOCK = contextlib.ExitStack()  # as long as this process lives
+if workflow.remote_exec:
+    # before this Snakemake removes what its jobs are to make anew: their run may have ended, while
+    # they waited, and another one be at work
+    if RUN not in os.environ:
+        sys.exit("error: the scheduler has not handed on the environment of the run to its job")
+    try:
+        RUN_LOCK.enter_context(job_of_run(Path.cwd()))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    if os.environ.get(ASKS_FOR_GPU) == "0":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # there may be some that are not for this job
 
 
 def acquire_run_lock():

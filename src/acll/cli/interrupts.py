@@ -1,7 +1,7 @@
 """Ctrl-C during a run: one line, exit code 130, no process left behind.
 
 Whatever is killed goes on from its checkpoint with the next run, so nothing has to be cleared up
-but the queue of a scheduler.
+but the queue of a scheduler. A run that is told to end otherwise (SIGTERM, SIGHUP) does likewise.
 """
 
 import contextlib
@@ -14,6 +14,11 @@ from collections.abc import Callable
 from acll.errors import UserError
 
 INTERRUPTED = 128 + signal.SIGINT  # exit code
+_HOW = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "ended by SIGTERM",
+    signal.SIGHUP: "ended by SIGHUP",
+}
 _PATIENCE = 1.0  # seconds in which killed processes must have ended
 _SHOW_CURSOR = "\x1b[?25h"  # which the live display hides
 
@@ -29,8 +34,10 @@ def end_on_interrupt(words: str, clear: Callable[[], object]) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
-    # this thread does nothing more, whatever it was waiting for
-    signal.signal(signal.SIGINT, lambda *_: threading.Event().wait())
+    for one in _HOW:
+        if one == signal.SIGINT or signal.getsignal(one) != signal.SIG_IGN:  # as under nohup
+            # this thread does nothing more, whatever it was waiting for
+            signal.signal(one, lambda *_: threading.Event().wait())
     threading.Thread(target=_wait, args=(reading, words, clear), daemon=True).start()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
@@ -38,18 +45,22 @@ def end_on_interrupt(words: str, clear: Callable[[], object]) -> None:
 def _wait(reading: int, words: str, clear: Callable[[], object]) -> None:
     import psutil  # no part of a plain installation
 
-    while signal.SIGINT not in os.read(reading, 1):  # other signals come here, too
+    while (number := os.read(reading, 1)[0]) not in _HOW:  # other signals come here, too
         pass
-    started = psutil.Process().children(recursive=True)
-    for process in started:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(started, timeout=_PATIENCE)
-    if sys.stderr.isatty():
-        sys.stderr.write(f"{_SHOW_CURSOR}\n")
+    how = signal.Signals(number)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a second one ends no `scancel`
     try:
-        clear()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-    print(words, file=sys.stderr, flush=True)
-    os._exit(INTERRUPTED)
+        started = psutil.Process().children(recursive=True)
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(started, timeout=_PATIENCE)
+        if sys.stderr.isatty():
+            sys.stderr.write(f"{_SHOW_CURSOR}\n")
+        try:
+            clear()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+        print(f"{_HOW[how]}: {words}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(128 + how)

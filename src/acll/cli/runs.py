@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from acll.cli.checkout import checkout_of, refuse_elsewhere, tell_not_here
 from acll.config.checks import ConfigurationError, load_configuration
 from acll.errors import UserError
-from acll.run_summary import make_command
+from acll.run_summary import PROFILE, make_command
 
 if TYPE_CHECKING:
     from acll.data.sources.torchvision import Torchvision
@@ -240,28 +240,41 @@ def run(path: Path, verbose: bool, profile: str | None = None) -> None:
     folder `profiles`, which says where jobs run; None: on this machine. Raises UserError.
     """
     from acll.cli.interrupts import end_on_interrupt
-    from acll.cluster import Queue, arguments_of, uses_slurm
+    from acll.cluster.profile import arguments_of, uses_slurm
+    from acll.cluster.queue import cancel_jobs, names_for_run
     from acll.run_settings import MARK, NO_RUN
     from acll.sharing.transfer import load_dvc
 
-    again = make_command("run", path.stem) + (f" PROFILE={profile}" if profile else "")
-    queue = Queue()  # no job of these results is in one, as far as is known
-    end_on_interrupt(f"interrupted: `{again}` goes on where this stopped", queue.clear)
+    if profile:
+        os.environ[PROFILE] = profile
+    again = make_command("run", path.stem)
+    names, submits = "", False
+
+    def clear_queue() -> None:
+        """Leave no job of this run in the queue."""
+        if submits:
+            cancel_jobs(names)
+
+    end_on_interrupt(f"`{again}` goes on where this stopped", clear_queue)
     refuse_elsewhere(path)
     root, name = checkout_of(path)
-    results = root / "results" / name
+    names = names_for_run(root / "results" / name)
     verbosity = ["--logger-acll-verbose"] if verbose else []
-    where = arguments_of(root, profile, results) if profile else []
-    with tempfile.TemporaryDirectory() as folder, contextlib.closing(queue):
+    where = arguments_of(root, profile, names) if profile else []
+    with tempfile.TemporaryDirectory() as folder:
         mark = Path(folder) / "mark"
         arguments = [*_snakemake(root, name), *verbosity, *where]
         with _waiting(arguments, root, {MARK: str(mark)}) as (process, go):
             ready(path)
-            if uses_slurm(where):  # no other run works on these results
-                queue.watch(results)
+            submits = uses_slurm(where)
             go()
             load_dvc(root)  # meanwhile, for `finish`
             code = process.wait()
+            try:
+                clear_queue()
+            except UserError as error:  # which takes nothing from what was made
+                print(f"warning: {error}", file=sys.stderr)
+            submits = False
         has_run = mark.exists()
     if code < 0:
         how = signal.Signals(-code).name
@@ -282,7 +295,7 @@ def _waiting(
     If that is not called, the process ends, and has written nothing. Its code is that of the rules
     in the folder `root`, as it is later for their jobs. variables: of its environment, beside ours.
     """
-    from acll.cluster import PLUGINS, uses_slurm
+    from acll.cluster.profile import PLUGINS, uses_slurm
     from acll.sharing.place import source_of
 
     reading, writing = os.pipe()

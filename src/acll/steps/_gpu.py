@@ -84,8 +84,11 @@ def prepare_device(threads: int) -> "torch.device":
 
     take_gpu()
     device = prepare_process(threads)
-    if _taken and device.type == "cpu":
-        print(f"warning: PyTorch cannot use GPU {os.environ[_VISIBLE]}; the CPU computes")
+    given = os.environ.get(_VISIBLE, "")
+    if device.type == "cpu" and (_taken or os.environ.get(ASKS_FOR_GPU) == "1"):
+        print(f"warning: PyTorch cannot use GPU {given}; the CPU computes", flush=True)
+    elif device.type != "cpu" and given and not _taken:  # the scheduler has chosen it
+        print(f"uses GPU {given}", flush=True)
     return device
 
 
@@ -95,11 +98,7 @@ def take_gpu() -> None:
     Do nothing where the run has named no GPUs. To be called before CUDA is used.
     """
     gpus = os.environ.get(GPUS, "").split(",")
-    if gpus == [""]:
-        if os.environ.get(_VISIBLE):
-            print(f"uses GPU {os.environ[_VISIBLE]} (CUDA_VISIBLE_DEVICES)", flush=True)
-        return
-    if _taken:
+    if gpus == [""] or _taken:
         return
     shared = int(os.environ[JOBS_PER_GPU])
     gpu = _free(gpus, shared)

@@ -6,6 +6,7 @@ costs a wait and no result.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,37 +28,52 @@ _ACTIVATIONS = 3200
 # pixels a second that a training takes; measured on one core: 30,000 (ViT-B/16) to 500,000
 # (MobileNetV2), and on a GPU 90,000,000 (ResNet-50)
 _ON_CORE, _ON_GPU = 30_000, 5_000_000
-_LEAST, _MOST = 10, 24 * 60  # minutes of a job: queues refuse what is longer than they allow
+# minutes of a step, and of all that are one job: queues refuse what is longer than they allow
+_LEAST, _MOST = 10, 24 * 60
 _PREPARING = 4000, 240  # MB and minutes of a job that decodes raw data
 _WIDTHS = 3  # trainings of a job that makes a network wider
 
 
-def memory_mb(configuration: Configuration, job: Job, results: Path, attempt: int) -> int:
+def memory_mb(configuration: Configuration, job: Job, results: Path, lacked: int) -> int:
     """Return how many MB of memory a job asks for.
 
-    attempt: 1 for the first, 2 for the next. results: where the prepared files are; of those that
-    are not there yet nothing is known.
+    lacked: how often it had too little. results: where the prepared files are; of those that are
+    not there yet nothing is known.
     """
     if job.rule in ("prepare", "vary"):
-        return _PREPARING[0] << (attempt - 1)
+        return _PREPARING[0] << lacked
     needed = _LIBRARIES + _DATA * _prepared_bytes(job, results) / 1e6
     if job.name:
         node = Node.of(job.name)
         largest = max(_pixels_of_batch(configuration, task) for task in node.tasks)
         needed += largest * _ACTIVATIONS / 1e6
         needed += 0 if _is_own(configuration.networks[node.network]) else _LARGE_NETWORK
-    return round(needed) << (attempt - 1)
+    return round(needed) << lacked
 
 
-def minutes(configuration: Configuration, job: Job, results: Path, attempt: int, gpu: bool) -> int:
-    """Return how many minutes a job asks for, as `memory_mb`. gpu: whether it computes on one."""
+def minutes(
+    configuration: Configuration,
+    job: Job,
+    together: Sequence[Job],
+    results: Path,
+    lacked: int,
+    gpu: bool,
+) -> int:
+    """Return how many minutes a job asks for, as `memory_mb`.
+
+    together: the jobs that a scheduler gets as one with this job, itself among them; they share
+    what one may ask for. gpu: whether it computes on one.
+    """
+    asked = {one.title: _minutes(configuration, one, results, gpu) << lacked for one in together}
+    return max(1, round(asked[job.title] * min(1.0, _MOST / sum(asked.values()))))
+
+
+def _minutes(configuration: Configuration, job: Job, results: Path, gpu: bool) -> int:
     if job.rule in ("prepare", "vary"):
-        asked = float(_PREPARING[1])
-    else:
-        speed = _ON_GPU if gpu else _ON_CORE * configuration.threads
-        pixels = _prepared_bytes(job, results) / 3
-        asked = _LEAST + pixels * _epochs(job.params) / speed / 60
-    return min(round(asked) << (attempt - 1), _MOST)
+        return _PREPARING[1]
+    speed = _ON_GPU if gpu else _ON_CORE * configuration.threads
+    pixels = _prepared_bytes(job, results) / 3
+    return round(_LEAST + pixels * _epochs(job.params) / speed / 60)
 
 
 def _prepared_bytes(job: Job, results: Path) -> int:

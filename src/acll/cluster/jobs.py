@@ -1,0 +1,248 @@
+"""The jobs of a run that are with Slurm: how Snakemake's executor looks after them.
+
+The executor submits them. What it does about their ends is replaced here: it forgets all jobs where
+Slurm does not answer for a while, waits for ever for one that Slurm has forgotten or that sacct
+calls "CANCELLED by 1000", and says nothing of a group of jobs that it cannot submit.
+"""
+
+import asyncio
+import contextlib
+import re
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from acll.cluster.profile import EXECUTOR
+from acll.cluster.queue import ask_slurm, keeps_accounts
+from acll.errors import UserError
+from acll.files import checkpoints_of
+from acll.lock import LOCK
+
+# what a job has lacked, by its title: how often each of "memory" and "time"
+LACKED: dict[str, Counter[str]] = defaultdict(Counter)
+_DONE = "COMPLETED"
+# states in which a job is not at its end
+_ALIVE = {
+    "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING",
+    "SIGNALING", "STAGE_OUT", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT",
+    "RESV_DEL_HOLD",
+}  # fmt: skip
+# ends that a machine or the clock has made; to others a step may have had something to say
+_LOST = {"BOOT_FAIL", "NODE_FAIL", "PREEMPTED"}
+_LACK = {"OUT_OF_MEMORY": "memory", "TIMEOUT": "time", "DEADLINE": "time"}
+_KILLED = "Exceeded job memory limit"  # in the log, where memory is watched without cgroups
+_FORGOTTEN = "that there is no such job any more"
+# reasons for which a job would wait for ever
+_NEVER = re.compile(
+    r"PartitionTimeLimit|PartitionNodeLimit|BadConstraints|.*MaxWallDurationPerJob.*|"
+    r".*(Node|CPU|Mem|GRES|Cpu)\w*PerJob.*|InvalidAccount|InvalidQOS"
+)
+_FIRST, _LONGEST = 3.0, 60.0  # seconds between two looks: at least, at most
+_SHARE = 0.2  # of the time since something has happened
+_MISSED, _UNSEEN = 3, 60.0  # looks in which a job is not listed, seconds since the first of them
+
+
+class Watch:
+    """What is known of the jobs of one run."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()  # jobs of which was told that they wait for ever
+        self._missed: dict[str, list[float]] = defaultdict(list)
+        self._known: set[str] = set()
+        self._changed = time.monotonic()
+        self._silent = False
+
+    @property
+    def pause(self) -> float:
+        """The seconds until the next look: few where something has happened just now."""
+        since = time.monotonic() - self._changed
+        return min(max(_FIRST, _SHARE * since), _LONGEST)
+
+    async def look(self, executor: Any, active: Sequence[Any]) -> AsyncIterator[Any]:
+        """Tell Snakemake which jobs have ended; yield the others."""
+        ids = {info.external_jobid for info in active}
+        states = await asyncio.to_thread(self._states, executor, ids)
+        if states is None or ids != self._known:
+            self._changed = time.monotonic()
+        self._known = set(ids)
+        for info in active:
+            number = info.external_jobid
+            state, reason = ("PENDING", "") if states is None else states.get(number, ("", ""))
+            if not state and not self._is_forgotten(number):
+                state = "PENDING"
+            if state in _ALIVE:
+                self._tell_of_waiting(executor, info, reason)
+                yield info
+                continue
+            self._known.discard(number)
+            if state == _DONE:
+                _tidy_up(info)
+                executor.report_job_success(info)
+            else:
+                executor.report_job_error(info, msg=state or _FORGOTTEN)
+
+    def _states(self, executor: Any, ids: set[str]) -> dict[str, tuple[str, str]] | None:
+        """Return the state of each job that is known, and why it waits; None without an answer."""
+        if not ids:
+            return {}
+        listed = f"--name={executor.run_uuid}"
+        try:
+            said = ask_slurm("squeue", "--noheader", "--states=all", listed, "--format=%A|%T|%r")
+            states = _parsed(said)
+            if (missing := ids - states.keys()) and keeps_accounts():
+                said = ask_slurm(
+                    "sacct", "--allocations", "--noheader", "--parsable2",
+                    f"--jobs={','.join(sorted(missing))}", "--format=JobIDRaw,State",
+                )  # fmt: skip
+                states |= _parsed(said)
+        except UserError as error:
+            if not self._silent:
+                executor.logger.warning(f"{error}; the run waits until it does")
+            self._silent = True
+            return None
+        self._silent = False
+        return states
+
+    def _is_forgotten(self, number: str) -> bool:
+        """Take note that a job is not listed; return whether that has been so for long."""
+        looks = self._missed[number]
+        looks.append(time.monotonic())
+        return len(looks) >= _MISSED and looks[-1] - looks[0] >= _UNSEEN
+
+    def _tell_of_waiting(self, executor: Any, info: Any, reason: str) -> None:
+        if _NEVER.fullmatch(reason) and info.external_jobid not in self._told:
+            self._told.add(info.external_jobid)
+            executor.logger.warning(
+                f"{_name(info.job)}: job {info.external_jobid} may wait for ever, Slurm says "
+                f"{reason}; change what it asks for in the profile (Ctrl-C, then run again)"
+            )
+
+
+def watch_jobs() -> None:
+    """Let the executor look after its jobs as this module does.
+
+    Do nothing where it is not there.
+    """
+    plugin, watch = sys.modules.get(EXECUTOR), Watch()
+    if plugin is None:
+        return
+    executor = plugin.Executor
+    submit = executor.run_job
+
+    def run_job(self: Any, job: Any) -> None:
+        try:
+            submit(self, job)
+        except Exception as error:  # it fails itself when it tells of a group
+            from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+
+            words = str(error.__context__ or error)
+            self._report_job_error_threadsafe(SubmittedJobInfo(job), words)
+
+    async def sleep(_: Any) -> None:
+        await asyncio.sleep(watch.pause)
+
+    executor.run_job = run_job
+    executor.sleep = sleep
+    executor.check_active_jobs = lambda self, active: watch.look(self, active)
+    executor.print_job_error = tell_of_end
+    # A job is one process on one machine: its Snakemake runs the steps itself. The executor would
+    # have it start another one by srun, which takes seconds more.
+    executor.additional_general_args = lambda self: "--executor local"
+
+
+def tell_of_end(executor: Any, info: Any, msg: str | None = None, **_: Any) -> None:
+    """Say in a line how a job has failed, and see to it that it is tried again where that helps.
+
+    msg: its last state, or why it was not submitted.
+    """
+    job, name = info.job, _name(info.job)
+    if info.external_jobid is None:
+        found = re.search(r"error message was '(.*?)'\.?$", msg or "", re.DOTALL | re.MULTILINE)
+        reason = " ".join((found[1] if found else msg or "").split())
+        job.attempt = job.restart_times + 1  # the last one
+        executor.logger.warning(f"{name}: not submitted: {reason}")
+        return
+    state, lack = msg or "", _lack(msg or "", _log_of(info))
+    state = "OUT_OF_MEMORY" if lack == "memory" and state == "FAILED" else state
+    has_said = state == "FAILED" and has_said_why(job.log)
+    if state == "CANCELLED" or has_said:
+        job.attempt = job.restart_times + 1
+    goes_on = job.attempt <= job.restart_times
+    more = f" with more {lack}" if lack else ""
+    what = f"; tried again{more}" if goes_on else ""
+    if lack:
+        for one in _members(job):
+            LACKED[str(one.message)][lack] += 1
+    executor.logger.warning(f"{name}: Slurm says {state} (job {info.external_jobid}){what}")
+
+
+def has_said_why(logs: Iterable[str]) -> bool:
+    """Return whether a step of a failed job has said what is wrong, which no retry would mend.
+
+    logs: its files; those from before this run are of another one.
+    """
+    began = run_began()
+    return any(
+        line.startswith("error: ")
+        for path in map(Path, logs)
+        if path.suffix == ".log" and path.is_file() and path.stat().st_mtime >= began
+        for line in _text(path).splitlines()
+    )
+
+
+def run_began() -> float:
+    """Return when the run of the results in this folder began, by the clock of their disk."""
+    try:
+        return LOCK.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _lack(state: str, log: Path | None) -> str | None:
+    """Return what a job has lacked: "memory", "time" or None."""
+    if state == "FAILED" and log is not None and _KILLED in _text(log):
+        return "memory"
+    return _LACK.get(state)
+
+
+def _members(job: Any) -> list[Any]:
+    """Return the jobs of a group, or the one job."""
+    return list(job) if job.is_group() else [job]
+
+
+def _name(job: Any) -> str:
+    return ", ".join(sorted(str(one.message) for one in _members(job)))
+
+
+def _log_of(info: Any) -> Path | None:
+    log = (info.aux or {}).get("slurm_logfile")
+    return Path(log) if log is not None else None
+
+
+def _tidy_up(info: Any) -> None:
+    """Remove what a job that has ended well has left for another try, and what Slurm said of it."""
+    outputs = [Path(path) for one in _members(info.job) for path in one.output]
+    paths = [path for output in outputs for path in checkpoints_of(output)]
+    for path in [*paths, *filter(None, [_log_of(info)])]:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _parsed(said: str) -> dict[str, tuple[str, str]]:
+    """Return state and reason by the number of a job; of `CANCELLED by 1000` the first word."""
+    found = {}
+    for line in said.splitlines():
+        number, state, reason = (*line.split("|"), "", "")[:3]
+        if state.split():
+            found[number.strip()] = (state.split()[0], reason.strip())
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

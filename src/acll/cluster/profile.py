@@ -1,0 +1,72 @@
+"""Profiles: what a person says of where jobs run."""
+
+import re
+import sys
+from collections.abc import Sequence
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from acll.cluster.queue import keeps_accounts, settings_of_slurm
+from acll.errors import UserError
+
+EXECUTOR = "snakemake_executor_plugin_slurm"
+PLUGINS = Path(sys.prefix) / "slurm"  # where the Makefile puts it
+_FOLDER = "profiles"  # in a checkout or a project
+_DEFAULT = "default"  # the profile that is in force beside any other, and before it
+_FORGOTTEN = 120  # seconds; a scheduler that forgets jobs sooner could forget one unseen
+_CORES = 10_000  # of all jobs of a run together; those of the machine that submits are no limit
+_NAMES = "--slurm-jobname-prefix="
+
+
+def arguments_of(root: Path, profile: str, names: str) -> list[str]:
+    """Return Snakemake's arguments for a profile of the folder `root`.
+
+    names: how the names of jobs in the queue are to begin. Raises UserError where there is no such
+    profile, what it needs is not here, or it would not be in force.
+    """
+    path = root / _FOLDER / profile / "config.yaml"
+    if not re.fullmatch(r"[\w.-]+", profile) or profile == _DEFAULT or not path.is_file():
+        found = sorted(one.parent.name for one in (root / _FOLDER).glob("*/config.yaml"))
+        there = ", ".join(name for name in found if name != _DEFAULT) or "none"
+        raise UserError(
+            f"{profile}: there is no profile of that name, {_FOLDER}/<name>/config.yaml; "
+            f"profiles here: {there}"
+        )
+    settings = _settings(path)
+    default = root / _FOLDER / _DEFAULT / "config.yaml"
+    twice = sorted(settings.keys() & _settings(default).keys()) if default.is_file() else []
+    if twice:
+        raise UserError(
+            f"{default.relative_to(root)}: sets {', '.join(twice)}, too, and goes before "
+            f"{path.relative_to(root)}; take it out of one of them"
+        )
+    arguments = [f"--profile={path.parent}", f"--cores={_CORES}"]
+    if settings.get("executor") != "slurm":
+        return arguments
+    if PathFinder.find_spec(EXECUTOR, [*sys.path, str(PLUGINS)]) is None:
+        raise UserError('Snakemake\'s executor for Slurm is missing: pip install "acll[slurm]"')
+    remembered = settings_of_slurm().get("MinJobAge", "0")
+    if not keeps_accounts() and int(remembered) < _FORGOTTEN:
+        raise UserError(
+            f"this Slurm keeps no accounts of jobs, and forgets them {remembered} seconds after "
+            "their end (MinJobAge): too soon to see what became of them; at least "
+            f"{_FORGOTTEN} are needed"
+        )
+    # the executor would ask by itself which of its ways of looking there is; ours needs none
+    return [*arguments, "--slurm-status-command=squeue", f"{_NAMES}{names}"]
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
+    return settings if isinstance(settings, dict) else {}
+
+
+def uses_slurm(arguments: Sequence[str]) -> bool:
+    """Return whether Snakemake's arguments, from `arguments_of`, are for Slurm."""
+    return any(argument.startswith(_NAMES) for argument in arguments)
