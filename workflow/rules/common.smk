@@ -44,7 +44,7 @@ from acll.sharing.place import refuse_place
 from acll.sharing.planned import planned
 from acll.sharing.times import settle_times
 from acll.steps._client import SERVER
-from acll.steps._gpu import ASKS_FOR_GPU, GPUS, JOBS_PER_GPU, gpus_here
+from acll.steps._gpu import ASKS_FOR_GPU, GPUS, JOBS_PER_GPU, gpus_here, hide_gpus
 from acll.steps._server import StepServer, libraries_of
 
 
@@ -281,7 +281,7 @@ if workflow.remote_exec:
     except UserError as error:
         sys.exit(f"error: {error}")
     if os.environ.get(ASKS_FOR_GPU) == "0":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # there may be some that are not for this job
+        hide_gpus()  # the machine may have some that are not for this job
 
 
 def acquire_run_lock():

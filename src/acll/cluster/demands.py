@@ -21,7 +21,8 @@ from acll.plan import Job
 # forked, and 150 for each Snakemake. A network of torchvision has up to
 # some 100 million weights, of which a training keeps some ten copies of four bytes.
 _LIBRARIES, _LARGE_NETWORK = 2500, 4000
-_DATA = 4  # copies of the prepared images: as read, as batches, as what is being made of them
+# prepared images are mapped into memory, of which the kernel takes back what is short
+_MAPPED = 8000
 # bytes that a pixel of a batch takes in forward and backward pass; measured: 700 (ResNet-18) to
 # 3,200 (ViT-B/16)
 _ACTIVATIONS = 3200
@@ -42,7 +43,7 @@ def memory_mb(configuration: Configuration, job: Job, results: Path, lacked: int
     """
     if job.rule in ("prepare", "vary"):
         return _PREPARING[0] << lacked
-    needed = _LIBRARIES + _DATA * _prepared_bytes(job, results) / 1e6
+    needed = _LIBRARIES + min(_prepared_bytes(job, results) / 1e6, _MAPPED)
     if job.name:
         node = Node.of(job.name)
         largest = max(_pixels_of_batch(configuration, task) for task in node.tasks)

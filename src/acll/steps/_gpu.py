@@ -44,6 +44,11 @@ def gpus_here() -> tuple[str, ...]:
     return visible_gpus(listed_gpus(run.stdout) if run.returncode == 0 else [], os.environ)
 
 
+def hide_gpus() -> None:
+    """Let this process, and those that it starts, see no GPU."""
+    os.environ[_VISIBLE] = ""
+
+
 def listed_gpus(text: str) -> list[str]:
     """Return the identities in what `nvidia-smi -L` says; parts (MIG) in place of what has them."""
     found: list[str] = []
