@@ -19,12 +19,14 @@ import pandas as pd
 from curves import crossing
 from scipy.stats import spearmanr
 
-from acll.config.checks import load_configuration
+from acll.cluster.demands import epochs_of
+from acll.config.checks import load_configuration, parse
 from acll.config.tree import runs as runs_of
 from acll.evaluation.comparison import by_node, paired_table, runs_table, summary_table
 from acll.evaluation.fronts import REFERENCE_FRONT
 from acll.evaluation.statistics import interval
 from acll.evaluation.tables import COLUMNS
+from acll.plan import plan
 from acll.search.choice import tolerance_of
 from acll.search.settings import Search
 
@@ -578,6 +580,59 @@ def difference(mean: float, low: float, high: float) -> str:
     return own if pd.isna(low) else f"{own} ({number(100 * low, 1)} to {number(100 * high, 1)})"
 
 
+def large_run() -> str:
+    """What 100 tasks of the size of ImageNet take, from the plan and the step of a card."""
+    images, side, epochs, tasks, batch = 1_281_167, 224, 10, 100, 128
+    task = {"source": "image_folder", "path": "images", "image_size": side}
+    names = [f"t{index}" for index in range(tasks)]
+    configuration = parse(
+        {
+            "name": "large",
+            "tasks": dict.fromkeys(names, task),
+            "networks": {"net": {"backbone": "resnet50"}},
+            "sequences": {"all": {"network": "net", "tasks": names}},
+            "methods": {"adaptive": {"ratio": {"search": "bayes"}, "expected_tasks": tasks}},
+            "training": {"epochs": epochs, "batch_size": batch},
+        }
+    )
+    jobs = plan(configuration)
+    whole = sum(epochs_of(job.params) for job in jobs if job.name.count("/") > 1)
+    card = rows("gpu").set_index(["network", "dtype", "variant", "measure"])["value"]
+    seconds = card["resnet50", "tf32", "masked", "step"] / 1000 * images / batch
+    hours = whole * seconds / 3600
+    dense = 4 * 25.6e6
+    body = [
+        ["jobs of the run", f"{len(jobs):,}"],
+        ["nodes, each one job of a cluster", f"{tasks:,}"],
+        ["prepared images of a task", f"{images * side**2 * 3 / 1e9:,.0f} GB"],
+        ["of all tasks", f"{tasks * images * side**2 * 3 / 1e12:,.1f} TB"],
+        [
+            "dense, pruned and packed networks on the way",
+            f"about {3 * tasks * dense / 1e9:,.0f} GB",
+        ],
+        ["hours of a task on one card", f"{hours / tasks:,.0f}"],
+        ["days of the sequence, task after task", f"{hours / 24:,.0f}"],
+    ]
+    return markdown(["100 tasks of 1.28 million images, 224 pixels, ResNet-50", ""], body)
+
+
+def planning() -> str:
+    """How long planning and verifying take."""
+    body = [
+        [
+            f"{row.nodes:,}",
+            f"{row.jobs:,}",
+            f"{row.plan_nothing_done:.1f} s",
+            f"{row.plan_all_done:.1f} s",
+            f"{row.verify:.1f} s",
+            f"{row.memory_mb:,.0f} MB",
+        ]
+        for row in rows("planning").itertuples()
+    ]
+    head = ["nodes", "jobs", "planning, nothing done", "all done", "verifying", "memory"]
+    return markdown(head, body)
+
+
 def clusters() -> str:
     """The demo under Slurm, against a local run."""
     table = rows("clusters").set_index("where")
@@ -627,6 +682,8 @@ TABLES: dict[str, Callable[[], str]] = {
         growth,
         distillation,
         clusters,
+        large_run,
+        planning,
     )
 }
 for _name in ("comparison", "segmentation"):

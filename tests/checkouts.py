@@ -2,11 +2,13 @@
 and raw data."""
 
 import contextlib
+import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +20,9 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
+from acll.config.checks import parse
+from acll.networks.buildable import SOUND_NETWORKS, faults_of
+from acll.sharing.raw import wanted_networks
 from conftest import ROOT
 
 GENERATED = {
@@ -140,8 +145,22 @@ class Checkout:
         self.git("config", "user.email", "colleague@example.org")
         self.git("config", "user.name", "Colleague")
         (self.folder / ".venv").symlink_to(BIN.parent)
+        (self.folder / SOUND_NETWORKS).parent.mkdir(exist_ok=True)
+        shutil.copy(sound_networks(), self.folder / SOUND_NETWORKS)
         (self.folder / ".git/info").mkdir(exist_ok=True)
         (self.folder / ".git/info/exclude").write_text(".venv\n")
+
+
+@functools.cache
+def sound_networks() -> Path:
+    """What `make check` notes of the network of both configurations.
+
+    Without it each checkout would build the network once more, which takes seconds.
+    """
+    path = Path(tempfile.mkdtemp()) / SOUND_NETWORKS.name
+    nowhere = path.parent / "nowhere"
+    assert faults_of(wanted_networks(parse(SMALL), nowhere, nowhere), path) == []
+    return path
 
 
 @contextlib.contextmanager

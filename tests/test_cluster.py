@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from acll.cluster import jobs, profile, queue
-from acll.cluster.demands import _epochs, memory_mb, minutes
+from acll.cluster.demands import epochs_of, memory_mb, minutes
 from acll.cluster.jobs import LACKED, Watch, tell_of_end
 from acll.cluster.profile import arguments_of, uses_slurm
 from acll.cluster.queue import cancel_jobs, job_names, names_for_run
@@ -380,4 +380,4 @@ def test_a_search_asks_for_the_time_of_its_budget(epochs):
     training = SMALL["training"] | {"epochs": epochs}
     found = plan(parse(SMALL | {"methods": methods, "training": training}))
     (own,) = [one for one in found if one.title == "search small/adaptive/seed0/a/b"]
-    assert _epochs(own.params) == epochs * (1 + own.params.search.budget)
+    assert epochs_of(own.params) == epochs * (1 + own.params.search.budget)

@@ -74,7 +74,7 @@ def _minutes(configuration: Configuration, job: Job, results: Path, gpu: bool) -
         return _PREPARING[1]
     speed = _ON_GPU if gpu else _ON_CORE * configuration.threads
     pixels = _prepared_bytes(job, results) / 3
-    return round(_LEAST + pixels * _epochs(job.params) / speed / 60)
+    return round(_LEAST + pixels * epochs_of(job.params) / speed / 60)
 
 
 def _prepared_bytes(job: Job, results: Path) -> int:
@@ -95,10 +95,10 @@ def _is_own(network: Any) -> bool:
     return names <= {*OWN_NETWORKS, None}
 
 
-def _epochs(params: Any) -> float:
+def epochs_of(params: Any) -> float:
     """Return over how many epochs a job goes."""
     if isinstance(params, GrowParams):
-        return _WIDTHS * (params.schedule.epochs + _epochs(params.search))
+        return _WIDTHS * (params.schedule.epochs + epochs_of(params.search))
     if isinstance(params, SearchParams):
         return params.dense_epochs * (1 + params.search.budget)
     schedule = getattr(params, "schedule", None)
