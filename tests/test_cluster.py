@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +12,8 @@ from hypothesis import strategies as some
 
 from acll.cluster import jobs, profile, queue
 from acll.cluster.demands import epochs_of, memory_mb, minutes
-from acll.cluster.jobs import LACKED, Watch, tell_of_end
-from acll.cluster.profile import arguments_of, uses_slurm
+from acll.cluster.jobs import LACKED, Watch, tell_of_end, watch_jobs
+from acll.cluster.profile import EXECUTOR, arguments_of, uses_slurm
 from acll.cluster.queue import cancel_jobs, job_names, names_for_run
 from acll.config.checks import parse
 from acll.errors import UserError
@@ -296,6 +297,27 @@ def test_a_job_that_slurm_does_not_take_is_told_in_a_line_and_not_tried_again(re
     tell_of_end(run, submitted(None, own), msg=words)
     assert run.said == [f"train a: not submitted: {' '.join(said.split())}"]
     assert own.attempt > own.restart_times
+
+
+def test_a_group_that_the_executor_cannot_submit_is_told(monkeypatch):
+    """It fails where it tells of a group, which has no rule, and the run would wait for ever."""
+    told = []
+
+    class Executor:
+        def run_job(self, job) -> None:
+            try:
+                raise ValueError("--constraint is not allowed")
+            except ValueError as error:
+                raise AttributeError("rule") from error
+
+        def _report_job_error_threadsafe(self, info, words) -> None:
+            told.append((info, words))
+
+    plugin = SimpleNamespace(Executor=Executor, SubmittedJobInfo=lambda job: job)
+    monkeypatch.setitem(sys.modules, EXECUTOR, plugin)
+    watch_jobs()
+    Executor().run_job("a group")
+    assert told == [("a group", "--constraint is not allowed")]
 
 
 @pytest.mark.slow

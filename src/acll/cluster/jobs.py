@@ -136,10 +136,8 @@ def watch_jobs() -> None:
         try:
             submit(self, job)
         except Exception as error:  # it fails itself when it tells of a group
-            from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
-
             words = str(error.__context__ or error)
-            self._report_job_error_threadsafe(SubmittedJobInfo(job), words)
+            self._report_job_error_threadsafe(plugin.SubmittedJobInfo(job), words)
 
     async def sleep(_: Any) -> None:
         await asyncio.sleep(watch.pause)
