@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,9 @@ from acll.cluster.queue import cancel_jobs, job_names, names_for_run
 from acll.config.checks import parse
 from acll.errors import UserError
 from acll.lock import LOCK, RUN
-from acll.plan import plan
+from acll.plan import digest_of, plan
+from acll.run_settings import PLAN_DIGEST
+from acll.sharing.planned import jobs_of
 from checkouts import SMALL, contents, finished
 from conftest import ROOT
 
@@ -27,6 +30,7 @@ NO_ACCOUNTS = "AccountingStorageType   = (null)\nMinJobAge   = {} sec\n"
 
 
 NAMES = "acll_demo_1"
+FLAGS = re.MULTILINE | re.DOTALL
 
 
 @pytest.fixture
@@ -90,6 +94,29 @@ def test_what_the_default_profile_would_override_is_refused(tmp_path):
         arguments_of(tmp_path, "clouds", NAMES)
 
 
+@pytest.mark.parametrize(
+    "text", ["slurm-array-jobs: all", "default-resources: [mem_mb=1, slurm_cluster=two]"]
+)
+def test_what_would_not_be_looked_after_is_refused(tmp_path, text):
+    (tmp_path / "profiles/mine").mkdir(parents=True)
+    (tmp_path / "profiles/mine/config.yaml").write_text(f"executor: slurm\n{text}\n")
+    with pytest.raises(UserError, match=r"profiles/mine/config.yaml: slurm.*: not supported"):
+        arguments_of(tmp_path, "mine", NAMES)
+
+
+def test_jobs_are_called_by_their_titles():
+    """What a job has lacked is noted under its message, and looked up under its title."""
+    found = {}
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        rules = re.findall(
+            r'^rule (\w+):.*?^    message:\n        "(.*?)"', path.read_text(), FLAGS
+        )
+        found |= dict(rules)
+    assert found.keys() >= {"prepare", "train", "search", "grow", "prune", "retrain", "evaluate"}
+    for rule, message in found.items():
+        assert re.fullmatch(rf"{rule}( {{wildcards.(node|task)}})?", message)
+
+
 @pytest.mark.parametrize("said", [ACCOUNTS, NO_ACCOUNTS.format(300)])
 def test_slurm_is_used_where_what_became_of_jobs_can_be_told(commands, said):
     says(commands, said)
@@ -112,7 +139,9 @@ def test_a_slurm_that_does_not_answer_is_quoted(commands):
 
 def test_only_jobs_of_these_results_are_cancelled(commands, tmp_path):
     results, other = tmp_path / "results/a", tmp_path / "results/b"
-    listed = "\n".join([f"7 {job_names(results)}x_y", f"8 {job_names(other)}x_y", "9 mine", "10"])
+    names = {7: f"RUNNING {job_names(results)}x_y", 8: f"PENDING {job_names(other)}x_y"}
+    names |= {9: "RUNNING mine", 10: "", 11: f"COMPLETING {job_names(results)}z_y"}
+    listed = "\n".join(f"{number} {name}" for number, name in names.items())
     commands[0]("squeue", f"grep -q scancel {commands[1]} || echo '{listed}'")
     commands[0]("scancel", "")
     assert cancel_jobs(job_names(results)) == 1
@@ -122,7 +151,7 @@ def test_only_jobs_of_these_results_are_cancelled(commands, tmp_path):
 
 def test_jobs_that_stay_in_the_queue_are_told(commands, monkeypatch):
     monkeypatch.setattr(queue, "_LEAVING", 0.6)
-    says(commands, f"7 {NAMES}", "squeue")
+    says(commands, f"7 RUNNING {NAMES}", "squeue")
     commands[0]("scancel", "")
     with pytest.raises(UserError, match="stay in the queue: 7"):
         cancel_jobs(NAMES)
@@ -158,7 +187,13 @@ class Run:
 
 def job(title: str = "train a", **settings):
     own = {"message": title, "attempt": 1, "restart_times": 2, "log": [], "output": []}
-    return SimpleNamespace(**{**own, **settings}, is_group=lambda: False)
+    failed = []
+    return SimpleNamespace(
+        **{**own, **settings},
+        is_group=lambda: False,
+        failed=failed,
+        log_error=lambda: failed.append(title),
+    )
 
 
 def submitted(number: str | None, own=None, log: Path | None = None):
@@ -195,8 +230,9 @@ def test_accounts_tell_of_jobs_that_have_left_the_queue(commands):
     assert "--jobs=2,3" in commands[1].read_text()
 
 
-def test_no_job_is_forgotten_where_slurm_does_not_answer(commands):
+def test_no_job_is_forgotten_where_slurm_does_not_answer(commands, monkeypatch):
     says(commands, NO_ACCOUNTS.format(300))
+    monkeypatch.setattr(jobs, "_UNSEEN", 0.0)
     commands[0]("squeue", "echo 'Unable to contact' >&2; exit 1")
     watch, run = Watch(), Run()
     for _ in range(5):
@@ -217,6 +253,16 @@ def test_a_job_that_slurm_has_forgotten_has_failed(commands, monkeypatch):
     assert looked(watch, run, submitted("1")) == ["1"]
     assert looked(watch, run, submitted("1")) == []
     assert run.told == {"1": "that there is no such job any more"}
+
+
+def test_only_looks_one_after_another_make_a_job_forgotten(commands, monkeypatch):
+    says(commands, NO_ACCOUNTS.format(300))
+    monkeypatch.setattr(jobs, "_UNSEEN", 0.0)
+    watch, run = Watch(), Run()
+    for listed in ("", "", "1|RUNNING|None", "", ""):
+        says(commands, listed, "squeue")
+        assert looked(watch, run, submitted("1")) == ["1"]
+    assert run.told == {}
 
 
 def test_a_job_that_would_wait_for_ever_is_told_once(commands):
@@ -264,8 +310,7 @@ def test_a_job_is_tried_again_with_more_of_what_it_has_lacked(results, state, la
     run, own = Run(), job()
     tell_of_end(run, submitted("7", own), msg=state)
     words = f"train a: Slurm says {state} (job 7)"
-    words += "; tried again" if again else ""
-    assert run.said == [words + (f" with more {lack}" if lack else "")]
+    assert run.said == [words + ("; tried again" if again else "")]
     assert (own.attempt <= own.restart_times) == again
     assert dict(LACKED["train a"]) == ({lack: 1} if lack else {})
 
@@ -276,18 +321,20 @@ def test_what_a_step_has_said_is_not_tried_again_and_older_words_are_of_others(r
     run, own = Run(), job(log=[str(log)])
     tell_of_end(run, submitted("7", own), msg="FAILED")
     assert own.attempt > own.restart_times
+    assert own.failed == ["train a"]  # the display hears of it
     began = (results / LOCK).stat().st_mtime
     os.utime(log, (began - 60, began - 60))
     other = job(log=[str(log)])
     tell_of_end(run, submitted("8", other), msg="FAILED")
     assert other.attempt <= other.restart_times
+    assert other.failed == []
 
 
 def test_memory_that_slurm_watches_itself_is_known_by_its_log(results):
     (results / "7.log").write_text("slurmstepd: error: Exceeded job memory limit\n")
     run = Run()
     tell_of_end(run, submitted("7", log=results / "7.log"), msg="FAILED")
-    assert run.said == ["train a: Slurm says OUT_OF_MEMORY (job 7); tried again with more memory"]
+    assert run.said == ["train a: Slurm says OUT_OF_MEMORY (job 7); tried again"]
 
 
 def test_a_job_that_slurm_does_not_take_is_told_in_a_line_and_not_tried_again(results):
@@ -330,8 +377,13 @@ def test_a_job_of_a_run_that_has_ended_removes_nothing(tmp_path, tmp_path_factor
         "--target-jobs", "train:node=small/half/seed0/a/b", "--allowed-rules", "train", "--force",
         "--cores", "1", "--mode", "remote", "--executor", "local", "--nolock", "--no-hooks",
     ]  # fmt: skip
-    said = own.run("env", f"{RUN}=0123", *job_of_scheduler, fails=True)
+    digest = digest_of(jobs_of(own.folder, "small"))
+    planned = ["env", f"{RUN}=0123", f"{PLAN_DIGEST}={digest}"]
+    said = own.run(*planned, *job_of_scheduler, fails=True)
     assert "the run that this job belongs to has ended" in said
+    own.write(SMALL | {"seeds": [1]})
+    said = own.run(*planned, *job_of_scheduler, fails=True)
+    assert "have changed since the run began" in said
     said = own.run(*job_of_scheduler, fails=True)
     assert "has not handed on the environment" in said
     assert contents(own.results("small")) == before

@@ -162,9 +162,9 @@ def test_jobs_without_enough_memory_or_time_are_tried_again_with_more(cluster, o
     said = at_its_end(run, 240)
     assert run.returncode == 0, said
     name = "train small/learned/seed0/a"
-    again = "; tried again with more"
-    assert f"{name}: Slurm says OUT_OF_MEMORY (job {number - 1}){again} memory" in said
-    assert f"{name}: Slurm says TIMEOUT (job {number}){again} time" in said
+    again = "; tried again"
+    assert f"{name}: Slurm says OUT_OF_MEMORY (job {number - 1}){again}" in said
+    assert f"{name}: Slurm says TIMEOUT (job {number}){again}" in said
     assert "goes on after epoch" in log.read_text()
 
 

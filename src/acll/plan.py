@@ -5,6 +5,7 @@ executes it; `verify`, `repair`, the listing of leftovers and most tests of reru
 here is run, and nothing is judged.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -160,6 +161,12 @@ class Job:
             if self.name
             else f"{folder}/{self.rule}.{ending}"
         )
+
+
+def digest_of(jobs: Iterable[Job]) -> str:
+    """Return a digest of what jobs are and of all that their outputs depend on, but for inputs."""
+    texts = sorted(f"{job.title}\n{job.text}\n" for job in jobs)
+    return hashlib.sha256("".join(texts).encode()).hexdigest()
 
 
 def command(rule: str) -> str:

@@ -18,6 +18,8 @@ _SHARED = {
 # The variable of the environment that names a file, which a run makes when it plans its jobs: where
 # a profile makes Snakemake do something else (a dry run, a list), `make run` must not go on.
 MARK = "ACLL_RUN_MARK"
+# The variable by which the jobs of a scheduler know what their run has planned.
+PLAN_DIGEST = "ACLL_PLAN_DIGEST"
 STAGE = "DVC_STAGE"  # DVC sets this variable for the command of a stage
 NO_RUN = (
     "Snakemake is set to do something else than to run (a dry run, a list, a clean-up, say); take "

@@ -35,6 +35,7 @@ _NEEDLESS = (
     "No SLURM account given",
     "No account was given",
     "Unable to guess SLURM account",
+    "MinJobAge",  # of its own look at jobs, which ours replaces
 )
 
 

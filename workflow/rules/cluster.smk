@@ -34,7 +34,11 @@ def submitted_with(own) -> list:
     if not in_group(own):
         return [own]
     ours = [JOBS[rule, own.name] for rule in LEARNING if (rule, own.name) in JOBS]
-    return [one for one in ours if in_group(one)]
+    return [one for one in ours if one is own or (in_group(one) and not is_there(one))]
+
+
+def is_there(own) -> bool:
+    return all(Path(path).exists() for path in own.all_outputs)
 
 
 def group_of(rule):
@@ -70,6 +74,7 @@ def look_after_jobs():
         return
     # a node that is tried again takes over what its jobs had finished
     os.environ[KEEP_CHECKPOINTS] = "1"
+    os.environ[PLAN_DIGEST] = digest_of(JOBS.values())
     if workflow.executor_plugin.name == "slurm":
         try:
             left = cancel_jobs(job_names(Path.cwd()))

@@ -36,8 +36,8 @@ from acll.data.root import CHANNELS_KEY, ROOT_KEY
 from acll.errors import UserError
 from acll.lock import RUN, held
 from acll.lock import job as job_of_run
-from acll.plan import ARGUMENTS, TRAININGS, command, longest_chains
-from acll.run_settings import MARK, NO_RUN, STAGE, odd_settings
+from acll.plan import ARGUMENTS, TRAININGS, command, digest_of, longest_chains
+from acll.run_settings import MARK, NO_RUN, PLAN_DIGEST, STAGE, odd_settings
 from acll.run_summary import errors_of_steps, job_summary, warn_of_full_disk, what_to_do
 from acll.sharing.leftovers import remove_checkpoints
 from acll.sharing.place import refuse_place
@@ -276,6 +276,9 @@ if workflow.remote_exec:
     # they waited, and another one be at work
     if RUN not in os.environ:
         sys.exit("error: the scheduler has not handed on the environment of the run to its job")
+    # its records would say that it was made as the run had planned
+    if os.environ.get(PLAN_DIGEST) != digest_of(JOBS.values()):
+        sys.exit("error: the configuration, code or raw data have changed since the run began")
     try:
         RUN_LOCK.enter_context(job_of_run(Path.cwd()))
     except UserError as error:

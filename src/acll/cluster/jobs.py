@@ -30,8 +30,6 @@ _ALIVE = {
     "SIGNALING", "STAGE_OUT", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT",
     "RESV_DEL_HOLD",
 }  # fmt: skip
-# ends that a machine or the clock has made; to others a step may have had something to say
-_LOST = {"BOOT_FAIL", "NODE_FAIL", "PREEMPTED"}
 _LACK = {"OUT_OF_MEMORY": "memory", "TIMEOUT": "time", "DEADLINE": "time"}
 _KILLED = "Exceeded job memory limit"  # in the log, where memory is watched without cgroups
 _FORGOTTEN = "that there is no such job any more"
@@ -71,15 +69,17 @@ class Watch:
         for info in active:
             number = info.external_jobid
             state, reason = ("PENDING", "") if states is None else states.get(number, ("", ""))
-            if not state and not self._is_forgotten(number):
+            if state:
+                self._missed.pop(number, None)
+            elif not self._is_forgotten(number):
                 state = "PENDING"
             if state in _ALIVE:
                 self._tell_of_waiting(executor, info, reason)
                 yield info
                 continue
-            self._known.discard(number)
+            self._changed = time.monotonic()
             if state == _DONE:
-                _tidy_up(info)
+                _remove(filter(None, [_log_of(info)]))
                 executor.report_job_success(info)
             else:
                 executor.report_job_error(info, msg=state or _FORGOTTEN)
@@ -146,6 +146,7 @@ def watch_jobs() -> None:
     executor.sleep = sleep
     executor.check_active_jobs = lambda self, active: watch.look(self, active)
     executor.print_job_error = tell_of_end
+    executor.handle_job_success = remove_checkpoints_of
     # A job is one process on one machine: its Snakemake runs the steps itself. The executor would
     # have it start another one by srun, which takes seconds more.
     executor.additional_general_args = lambda self: "--executor local"
@@ -169,26 +170,42 @@ def tell_of_end(executor: Any, info: Any, msg: str | None = None, **_: Any) -> N
     if state == "CANCELLED" or has_said:
         job.attempt = job.restart_times + 1
     goes_on = job.attempt <= job.restart_times
-    more = f" with more {lack}" if lack else ""
-    what = f"; tried again{more}" if goes_on else ""
-    if lack:
-        for one in _members(job):
+    for one in _members(job):
+        if lack:
             LACKED[str(one.message)][lack] += 1
+        if not goes_on and _has_begun(one.log):
+            one.log_error()  # the display takes it away
+    what = "; tried again" if goes_on else ""
     executor.logger.warning(f"{name}: Slurm says {state} (job {info.external_jobid}){what}")
+
+
+def remove_checkpoints_of(_: Any, job: Any) -> None:
+    """Remove what a job has left for another try, now that its outputs have been accepted."""
+    outputs = [Path(path) for one in _members(job) for path in one.output]
+    _remove(path for output in outputs for path in checkpoints_of(output))
 
 
 def has_said_why(logs: Iterable[str]) -> bool:
     """Return whether a step of a failed job has said what is wrong, which no retry would mend.
 
-    logs: its files; those from before this run are of another one.
+    logs: its files.
     """
-    began = run_began()
     return any(
         line.startswith("error: ")
-        for path in map(Path, logs)
-        if path.suffix == ".log" and path.is_file() and path.stat().st_mtime >= began
+        for path in _of_this_run(logs)
         for line in _text(path).splitlines()
     )
+
+
+def _has_begun(logs: Iterable[str]) -> bool:
+    return bool(_of_this_run(logs))
+
+
+def _of_this_run(logs: Iterable[str]) -> list[Path]:
+    """Return the logs of steps that this run has written; others are of earlier ones."""
+    began = run_began()
+    paths = [path for path in map(Path, logs) if path.suffix == ".log" and path.is_file()]
+    return [path for path in paths if path.stat().st_mtime >= began]
 
 
 def run_began() -> float:
@@ -220,12 +237,9 @@ def _log_of(info: Any) -> Path | None:
     return Path(log) if log is not None else None
 
 
-def _tidy_up(info: Any) -> None:
-    """Remove what a job that has ended well has left for another try, and what Slurm said of it."""
-    outputs = [Path(path) for one in _members(info.job) for path in one.output]
-    paths = [path for output in outputs for path in checkpoints_of(output)]
-    for path in [*paths, *filter(None, [_log_of(info)])]:
-        with contextlib.suppress(OSError):
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):  # it is only in the way
             path.unlink(missing_ok=True)
 
 

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ _FOLDER = "profiles"  # in a checkout or a project
 _DEFAULT = "default"  # the profile that is in force beside any other, and before it
 _FORGOTTEN = 120  # seconds; a scheduler that forgets jobs sooner could forget one unseen
 _CORES = 10_000  # of all jobs of a run together; those of the machine that submits are no limit
+_FOREIGN = ("slurm-array-jobs", "slurm_cluster", "cluster", "clusters")
 _NAMES = "--slurm-jobname-prefix="
 
 
@@ -46,6 +47,11 @@ def arguments_of(root: Path, profile: str, names: str) -> list[str]:
     arguments = [f"--profile={path.parent}", f"--cores={_CORES}"]
     if settings.get("executor") != "slurm":
         return arguments
+    if foreign := _foreign(settings):
+        raise UserError(
+            f"{path.relative_to(root)}: {foreign}: not supported here; one cluster, and a job for "
+            "each node of the configuration"
+        )
     if PathFinder.find_spec(EXECUTOR, [*sys.path, str(PLUGINS)]) is None:
         raise UserError('Snakemake\'s executor for Slurm is missing: pip install "acll[slurm]"')
     remembered = settings_of_slurm().get("MinJobAge", "0")
@@ -65,6 +71,14 @@ def _settings(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
     return settings if isinstance(settings, dict) else {}
+
+
+def _foreign(settings: Mapping[str, Any]) -> str | None:
+    """Return a setting of the executor of which what looks after jobs knows nothing."""
+    resources = settings.get("default-resources", [])
+    names = [str(one).partition("=")[0] for one in resources]
+    own = [*settings, *names]
+    return next((name for name in own if name in _FOREIGN), None)
 
 
 def uses_slurm(arguments: Sequence[str]) -> bool:

@@ -80,6 +80,9 @@ def cancel_jobs(names: str) -> int:
 
 
 def _jobs_in_queue(names: str) -> Sequence[str]:
-    lines = ask_slurm("squeue", "--me", "--noheader", "--format=%A %j").splitlines()
-    pairs = [line.partition(" ") for line in lines]
-    return [number for number, _, name in pairs if name.startswith(names)]
+    """Return their numbers, without those that Slurm is clearing up after, which may take hours."""
+    lines = ask_slurm("squeue", "--me", "--noheader", "--format=%A %T %j").splitlines()
+    parts = [(*line.split(" ", 2), "", "")[:3] for line in lines]
+    return [
+        number for number, state, name in parts if name.startswith(names) and state != "COMPLETING"
+    ]
