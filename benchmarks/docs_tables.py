@@ -648,7 +648,13 @@ def clusters() -> str:
             f"{slurm['equal']:.0f} of {slurm['networks']:.0f}",
         ],
     ]
-    head = ["the demo on two cores", "time", "jobs", "overhead of each", "networks with equal bytes"]
+    head = [
+        "the demo on two cores",
+        "time",
+        "jobs",
+        "overhead of each",
+        "networks with equal bytes",
+    ]
     return markdown(head, body)
 
 
