@@ -7,6 +7,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -110,6 +111,11 @@ def why_not() -> str | None:
         return f"Slurm is not installed: no {', '.join(missing)}"
     if os.getuid() != 0:
         return "only root may start a Slurm"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _make_card(Path(folder) / "gpu")
+        except PermissionError:
+            return "no device can be made here"
     if "SLURM_CONF" in os.environ:
         return "SLURM_CONF names another Slurm"
     for name in FILES:
@@ -130,8 +136,8 @@ def started(folder: Path) -> Iterator[Slurm]:
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True)
     cards = [folder / f"gpu{number}" for number in range(GPUS)]
-    for card in cards:  # Slurm wants devices; these are each another /dev/null
-        os.mknod(card, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    for card in cards:
+        _make_card(card)
     texts = {
         "slurm.conf": CONF.format(mine=MINE, host=host, folder=folder, gpus=GPUS),
         "gres.conf": MINE + "".join(f"Name=gpu File={card}\n" for card in cards),
@@ -160,6 +166,11 @@ def started(folder: Path) -> Iterator[Slurm]:
             _end(folder / f"{name}.pid", name)
         for name in texts:
             (SETTINGS / name).unlink(missing_ok=True)
+
+
+def _make_card(path: Path) -> None:
+    """Make a GPU that is none: Slurm wants a device, and this is another /dev/null."""
+    os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
 
 
 def _wait_until_idle(slurm: Slurm) -> None:
