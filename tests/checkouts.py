@@ -103,6 +103,18 @@ class Checkout:
         # requirements
         return ["make", "--old-file=.venv/installed", target, f"CONFIG={name}"]
 
+    def begun(self, name: str, *arguments: str) -> subprocess.Popen:
+        """A run that goes on meanwhile, in a session of its own."""
+        return subprocess.Popen(
+            [*self.command("run", name), *arguments],
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
     def git(self, *arguments: str) -> str:
         return self.run("git", *arguments)
 

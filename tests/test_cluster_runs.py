@@ -33,15 +33,7 @@ def own(cluster, tmp_path) -> Checkout:
 
 def begun(own: Checkout) -> subprocess.Popen:
     """A run under Slurm, in a session of its own, that has begun."""
-    return subprocess.Popen(
-        [*own.command("run", "small"), "PROFILE=slurm"],
-        cwd=own.folder,
-        env=own.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    return own.begun("small", "PROFILE=slurm")
 
 
 def at_its_end(run: subprocess.Popen, seconds: float = 120) -> str:

@@ -443,15 +443,7 @@ def test_of_two_runs_at_once_the_second_refuses_and_nothing_is_damaged(clone):
     longer = small()
     longer["tasks"]["b"]["training"] = {"epochs": 60}
     clone.write(longer)
-    first = subprocess.Popen(
-        clone.command("run", "small"),
-        cwd=clone.folder,
-        env=clone.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    first = clone.begun("small")
     checkpoint = clone.results("small") / NODE / "b/dense.checkpoint"
     while not checkpoint.exists() and first.poll() is None:
         time.sleep(0.01)

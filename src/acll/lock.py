@@ -101,6 +101,14 @@ def job(results: Path) -> Iterator[None]:
             watch.join()
 
 
+def run_began(results: Path) -> float:
+    """Return when the last run began, in seconds, by the clock of the disk of the results."""
+    try:
+        return (results / LOCK).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def in_use(results: Path) -> str | None:
     """Return who works on `results`, in words; None where nobody does.
 

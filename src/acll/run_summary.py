@@ -11,6 +11,7 @@ from typing import Any
 
 from acll.data.root import ROOT_KEY
 from acll.files import free_space
+from acll.lock import run_began
 
 PROFILE = "ACLL_PROFILE"  # the variable that names the profile of a run, if it has one
 _LITTLE = 2**24  # bytes: with so few left a disk may have been full
@@ -27,29 +28,35 @@ def job_summary(dag: Any) -> str:
     )
 
 
-def errors_of_steps(jobs: Iterable[Iterable[str]], began: float) -> list[str]:
+def errors_of_steps(jobs: Iterable[Iterable[str]]) -> list[str]:
     """Return for each failed job of this run what its step has said, and where its log lies.
 
     That is its errors or, of a step that ended without a word for the user, its last line. jobs:
     of each that failed its logs, below `logs` in the results, where this process works: several
-    where steps are one job of a scheduler. began: when this run began; older logs are of others.
+    where steps are one job of a scheduler.
     """
     lines = []
     for job in sorted(sorted(paths) for paths in jobs):
-        logs = [path for path in map(Path, job) if path.suffix == ".log" and path.is_file()]
-        logs = [path for path in logs if path.stat().st_mtime >= began]
-        said = {path: _lines_of(path) for path in logs}
-        errors = {
-            path: [line for line in own if line.startswith("error: ")] for path, own in said.items()
-        }
-        failed = [path for path in logs if errors[path]]
+        logs = logs_of_this_run(job)
         last = sorted(logs, key=lambda path: path.stat().st_mtime)[-1:]
-        for path in failed or last:
+        for path in [path for path in logs if errors_in(path)] or last:
             name = path.relative_to("logs").with_suffix("")
-            words = errors[path] or said[path][-1:] or ["has said nothing"]
+            words = errors_in(path) or _lines_of(path)[-1:] or ["has said nothing"]
             lines += [f"{name}: {line}" for line in words]
             lines.append(f"  log: results/{Path.cwd().name}/{path}")
     return lines
+
+
+def logs_of_this_run(paths: Iterable[str]) -> list[Path]:
+    """Return the logs among files of jobs that this run has written; others are of earlier ones."""
+    began = run_began(Path())
+    logs = [path for path in map(Path, paths) if path.suffix == ".log" and path.is_file()]
+    return [path for path in logs if path.stat().st_mtime >= began]
+
+
+def errors_in(log: Path) -> list[str]:
+    """Return what a step has said is wrong."""
+    return [line for line in _lines_of(log) if line.startswith("error: ")]
 
 
 def _lines_of(log: Path) -> list[str]:

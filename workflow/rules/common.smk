@@ -31,7 +31,7 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries among themselves; they would fill the logs
 
 from acll.cluster.demands import memory_mb, minutes
-from acll.cluster.jobs import LACKED, run_began
+from acll.cluster.jobs import LACKED
 from acll.data.root import CHANNELS_KEY, ROOT_KEY
 from acll.errors import UserError
 from acll.lock import RUN, held

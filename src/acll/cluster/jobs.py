@@ -19,7 +19,7 @@ from acll.cluster.profile import EXECUTOR
 from acll.cluster.queue import ask_slurm, keeps_accounts
 from acll.errors import UserError
 from acll.files import checkpoints_of
-from acll.lock import LOCK
+from acll.run_summary import errors_in, logs_of_this_run
 
 # what a job has lacked, by its title: how often each of "memory" and "time"
 LACKED: dict[str, Counter[str]] = defaultdict(Counter)
@@ -166,14 +166,16 @@ def tell_of_end(executor: Any, info: Any, msg: str | None = None, **_: Any) -> N
         return
     state, lack = msg or "", _lack(msg or "", _log_of(info))
     state = "OUT_OF_MEMORY" if lack == "memory" and state == "FAILED" else state
-    has_said = state == "FAILED" and has_said_why(job.log)
+    logs = logs_of_this_run(job.log)
+    # no other try would mend what a step has said
+    has_said = state == "FAILED" and any(map(errors_in, logs))
     if state == "CANCELLED" or has_said:
         job.attempt = job.restart_times + 1
     goes_on = job.attempt <= job.restart_times
     for one in _members(job):
         if lack:
             LACKED[str(one.message)][lack] += 1
-        if not goes_on and _has_begun(one.log):
+        if not goes_on and logs_of_this_run(one.log):
             one.log_error()  # the display takes it away
     what = "; tried again" if goes_on else ""
     executor.logger.warning(f"{name}: Slurm says {state} (job {info.external_jobid}){what}")
@@ -183,37 +185,6 @@ def remove_checkpoints_of(_: Any, job: Any) -> None:
     """Remove what a job has left for another try, now that its outputs have been accepted."""
     outputs = [Path(path) for one in _members(job) for path in one.output]
     _remove(path for output in outputs for path in checkpoints_of(output))
-
-
-def has_said_why(logs: Iterable[str]) -> bool:
-    """Return whether a step of a failed job has said what is wrong, which no retry would mend.
-
-    logs: its files.
-    """
-    return any(
-        line.startswith("error: ")
-        for path in _of_this_run(logs)
-        for line in _text(path).splitlines()
-    )
-
-
-def _has_begun(logs: Iterable[str]) -> bool:
-    return bool(_of_this_run(logs))
-
-
-def _of_this_run(logs: Iterable[str]) -> list[Path]:
-    """Return the logs of steps that this run has written; others are of earlier ones."""
-    began = run_began()
-    paths = [path for path in map(Path, logs) if path.suffix == ".log" and path.is_file()]
-    return [path for path in paths if path.stat().st_mtime >= began]
-
-
-def run_began() -> float:
-    """Return when the run of the results in this folder began, by the clock of their disk."""
-    try:
-        return LOCK.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _lack(state: str, log: Path | None) -> str | None:
