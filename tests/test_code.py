@@ -226,6 +226,9 @@ NETWORKS = {"torchvision", "segmentation_models_pytorch", "timm"}
     [
         ("tables", {"torch", *NETWORKS, "hyperopt", "matplotlib"}),
         ("figures", {"torch", *NETWORKS, "hyperopt"}),
+        ("trace", {"torch", *NETWORKS, "hyperopt"}),
+        ("masks", {"torch", *NETWORKS, "hyperopt", "pandas"}),
+        ("mistakes", {"torch", *NETWORKS, "hyperopt", "pandas"}),
         ("prepare", {"torch", *NETWORKS, "hyperopt", "matplotlib"}),
         ("sheets", {"torch", *NETWORKS, "hyperopt", "scipy"}),
         ("prune", {"hyperopt", "matplotlib"}),
@@ -402,6 +405,7 @@ LOADED = {
     "train of wsn": ("acll.methods.wsn",),
 }
 TRAIN = {name for name in LOADED if name.startswith("train")}
+PICTURES = {"trace", "masks", "mistakes"}
 PREPARE = {name for name in LOADED if name.startswith("prepare")}
 BUILD = TRAIN | {"commit", "remember", "retrain", "search", "grow"}
 LEARNED = {"train of packing", "prune", "retrain", "search", "grow"}
@@ -452,8 +456,10 @@ def test_the_code_of_a_step_does_not_depend_on_where_the_package_lies(copied, mo
         ("data/sources/coco.py", {"prepare of coco"}),
         ("evaluation/score.py", {"evaluate"}),
         ("evaluation/predicted.py", {"evaluate"}),
-        ("evaluation/figures.py", {"figures"}),
-        ("evaluation/style.py", {"figures", "sheets"}),
+        ("evaluation/figures.py", {"figures", "trace"}),
+        ("evaluation/style.py", {"figures", "sheets", *PICTURES}),
+        ("evaluation/masks.py", {"masks"}),
+        ("evaluation/mistakes.py", {"mistakes"}),
         ("packing/prune.py", MASKED),
         ("settings.py", set(LOADED)),
         ("config/checks.py", set()),

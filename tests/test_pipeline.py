@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from checkouts import without_pictures
 from conftest import ROOT, driver
 
 GENERATED = {"source": "generated", "classes": 2, "samples": 40, "difficulty": 0.0}
@@ -62,7 +63,7 @@ def planned(configuration: dict, folder: Path, **more) -> set[str]:
     result = snakemake(configuration, folder, "--dry-run", "--quiet", "host", **more)
     assert result.returncode == 0, result.stdout + result.stderr
     jobs = re.findall(r"^Job \d+: (.*)$", result.stdout + result.stderr, re.MULTILINE)
-    return {job for job in jobs if job not in ("tables", "figures", "all results")}
+    return without_pictures(jobs) - {"tables", "figures", "all results"}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import itertools
 import json
 import os
 import shlex
@@ -50,6 +51,7 @@ PACKED = ("prune", "retrain", "evaluate")
 SEARCHED = ("search", *PACKED)
 TAKEN = ("commit", "evaluate")
 LAST = {"tables", "figures"}
+PICTURES = ("trace", "masks", "mistakes")  # have tests of their own below
 UNSET = object()
 OF_FEW = {"of": "a_few", "permuted": 2}  # a series
 
@@ -91,10 +93,15 @@ def jobs(*methods, tasks="abc", raw=None, weights=None, **changes):
 
 
 def affected(before, after):
-    """The titles of the jobs that would run: those that are new or changed, and what follows."""
+    """The titles of the jobs that would run, but pictures."""
+    return titles(would_run(before, after))
+
+
+def would_run(before, after):
+    """The jobs that are new or changed, and what follows."""
     known = {(job.rule, job.name): job for job in before}
     made: set[str] = set()
-    found = set()
+    found = []
     for job in after:  # those that others need come first
         old = known.get((job.rule, job.name))
         same = old is not None and (old.text, old.inputs, old.outputs) == (
@@ -103,13 +110,17 @@ def affected(before, after):
             job.outputs,
         )
         if not same or made & set(job.all_inputs):
-            found.add(job.title)
+            found.append(job)
             made |= set(job.all_outputs)
     return found
 
 
 def titles(planned):
-    return {job.title for job in planned}
+    return {job.title for job in planned if job.rule not in PICTURES}
+
+
+def pictures(planned):
+    return {job.title for job in planned if job.rule in PICTURES}
 
 
 def of(rules, *prefixes, method="half", network="small", seed=0):
@@ -153,7 +164,7 @@ def test_a_method_has_its_jobs_and_no_others(method, expected):
     found = jobs(method, tasks="ab")
     later = of(["train"], "a/b", method=method) if method != "alone" else set()
     assert titles(found) == expected | later | prepared("ab") | {"sheets"} | LAST
-    assert len(found) == len(titles(found))
+    assert len(found) == len({job.title for job in found})
 
 
 def test_a_method_with_masks_has_a_first_training_of_its_own_where_it_needs_one():
@@ -179,7 +190,7 @@ def test_what_wsn_remembers_comes_from_its_training():
 
 def test_a_network_grows_between_the_search_and_what_follows_it():
     found = {job.title: job for job in jobs("half", tasks="ab", **WIDER)}
-    rules = ("train", "search", "grow", "prune", "retrain", "evaluate")
+    rules = ("train", "search", "grow", "prune", "retrain", "evaluate", "trace")
     own = of(rules, "a/b", method="wider") | of(rules[1:], "a", method="wider")
     assert {title for title in found if "/wider/" in title} == own
     folder = "nodes/small/wider/seed0/a/b"
@@ -191,6 +202,10 @@ def test_a_network_grows_between_the_search_and_what_follows_it():
     assert pruned.inputs["held"] == (
         f"{folder}/held.safetensors",
         f"{folder}/grown_held.safetensors",
+    )
+    assert found["trace small/wider/seed0/a/b"].all_inputs == (
+        f"{folder}/grown_trials.csv",
+        f"{folder}/grown_choice.json",
     )
     assert f"{folder}/grown_trials.csv" in found["tables"].inputs["trials"]
     assert f"{folder}/grown_choice.json" in found["figures"].inputs["choices"]
@@ -655,6 +670,50 @@ def test_the_text_of_a_job_has_every_setting_though_nobody_gave_it():
 
 
 # ----------------------------------------------------------------------------------------------
+# pictures, each from few files
+
+
+def test_each_search_has_a_picture_and_each_task_of_a_sequence_one_of_its_mistakes():
+    network = {"sequences/one/network": "unet"}
+    found = jobs("adaptive", "half", "fine", tasks="am", **network)
+    searches = of(["trace"], "a", "a/m", method="adaptive", network="unet")
+    assert pictures(found) == searches | {"mistakes one.a", "mistakes one.m", "masks one.m"}
+
+
+def test_pictures_of_mistakes_show_the_first_seed():
+    found = jobs("half", tasks="ab", seeds=[7, 8])
+    (own,) = [job for job in found if job.title == "mistakes one.a"]
+    assert own.inputs["scores"] == ("nodes/small/half/seed7/a/b/scores.json",)
+
+
+def test_a_picture_is_drawn_anew_where_what_it_shows_is_made_anew():
+    before = jobs("adaptive", "half")
+    change = {"methods/adaptive/ratio/budget": 9}
+    mistakes = {f"mistakes one.{task}" for task in "abc"}
+    searches = of(["trace"], "a", "a/b", "a/b/c", method="adaptive")
+    assert pictures(would_run(before, jobs("adaptive", "half", **change))) == mistakes | searches
+    assert pictures(would_run(before, jobs("half"))) == mistakes  # with a row less
+    of_half = jobs("adaptive", "half", **{"methods/half/ratio": 0.6})
+    assert pictures(would_run(before, of_half)) == mistakes
+    longer = jobs("adaptive", "half", tasks="abcd")
+    new = {"mistakes one.d"} | of(["trace"], "a/b/c/d", method="adaptive")
+    assert pictures(would_run(before, longer)) == mistakes | new
+
+
+def test_what_jobs_read_and_write_grows_with_the_nodes_and_not_with_their_square():
+    """The record of each output names all inputs of its job."""
+
+    def names(sequences):
+        own = {f"sequences/s{n}": {"network": "small", "tasks": order} for n, order in sequences}
+        found = jobs("adaptive", "half", tasks="abcd", **own)
+        return sum(len(job.all_inputs) * len(job.all_outputs) for job in found)
+
+    orders = list(enumerate(map(list, itertools.permutations("abcd"))))[1:]
+    few, twice_as_many = names(orders[:8]), names(orders[:16])
+    assert twice_as_many < 2.2 * few
+
+
+# ----------------------------------------------------------------------------------------------
 # the classes of parameters
 
 SECTIONS = (Task, Search, BackboneNetwork, DecoderNetwork, PerceptronNetwork)  # the user's own
@@ -713,7 +772,7 @@ def test_no_parameter_has_a_default():
     """One that is forgotten must not pass as one that was given."""
     seen: set[type] = set()
     assert [name for one in parameter_classes() for name in with_defaults(one, seen)] == []
-    assert {"Schedule", "Batches", "NodeParams", "Run", "MaskedTask"} <= {
+    assert {"Schedule", "Batches", "NodeParams", "Run", "LastPacked"} <= {
         one.__name__ for one in seen
     }
 

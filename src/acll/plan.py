@@ -31,11 +31,12 @@ from acll.parameters.prepare import PrepareParams, prepared_settings
 from acll.parameters.prune import PruneParams
 from acll.parameters.report import (
     FiguresParams,
-    MaskedTask,
-    MistakenTask,
-    PackedName,
+    LastPacked,
+    MasksParams,
+    MistakesParams,
     SheetsParams,
     TablesParams,
+    TraceParams,
 )
 from acll.parameters.retrain import RetrainParams
 from acll.parameters.search import SearchParams
@@ -63,11 +64,11 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "commit": (("dense", "parent"), ("network",)),
     "remember": (("network", "dense", "train", "memory_before"), ("memory",)),
     "evaluate": (("network", "test"), ("scores", "examples")),
+    "trace": (("trials", "choice"), ("figure",)),
+    "masks": (("examples", "scores"), ("figure",)),
+    "mistakes": (("examples", "scores"), ("figure",)),
     "tables": (("scores", "summaries", "trials"), ("tables",)),
-    "figures": (
-        ("tables", "trials", "choices", "packed", "examples", "shown", "mistakes", "mistaken"),
-        ("figures",),
-    ),
+    "figures": (("tables", "trials", "choices", "packed"), ("figures",)),
 }
 # arguments on which no result depends
 _BESIDES = {"prepare": "--report {log.report:q} --processes {threads}"}
@@ -240,6 +241,9 @@ class _Planner:
             yield from self._after_training(node)
             yield self._evaluate(node)
         searched = [node for node in nodes if self._tries(node)]
+        yield from map(self._trace, searched)
+        yield from self._masks(runs)
+        yield from self._mistakes(runs)
         yield self._tables(nodes, runs, tasks, searched)
         yield self._figures(runs, searched)
 
@@ -544,29 +548,11 @@ class _Planner:
 
     def _figures(self, runs: Sequence[Run], searched: Sequence[Node]) -> Job:
         packed = self._packed(runs)
-        masked = self._masked(runs)
-        shown = [
-            node for methods in masked.values() for nodes in methods.values() for node in nodes
-        ]
-        mistaken = self._mistaken(runs)
-        ends = [node for nodes in mistaken.values() for node in nodes.values()]
         params = FiguresParams(
             searches=[node.name for node in searched],
             packed=[
-                PackedName(title=title, tasks=list(node.tasks)) for title, node in packed.items()
-            ],
-            masked=[
-                MaskedTask(
-                    sequence=sequence,
-                    task=task,
-                    methods=list(methods),
-                    networks=[len(nodes) for nodes in methods.values()],
-                )
-                for (sequence, task), methods in masked.items()
-            ],
-            mistaken=[
-                MistakenTask(sequence=sequence, task=task, methods=list(methods))
-                for (sequence, task), methods in mistaken.items()
+                LastPacked(sequence=sequence, method=node.method, tasks=list(node.tasks))
+                for (sequence, _), node in packed.items()
             ],
             fronts=[
                 front for front, ratios in Counter(self._fixed().values()).items() if ratios > 1
@@ -577,10 +563,6 @@ class _Planner:
             "trials": tuple(map(self._trials, searched)),
             "choices": tuple(map(self._choice, searched)),
             "packed": _of_all(packed.values(), "scores.json"),
-            "examples": _of_all(shown, "examples.safetensors"),
-            "shown": _of_all(shown, "scores.json"),
-            "mistakes": _of_all(ends, "examples.safetensors"),
-            "mistaken": _of_all(ends, "scores.json"),
         }
         return Job("figures", "", inputs, {"figures": figures(params)}, params, _code("figures"))
 
@@ -610,17 +592,42 @@ class _Planner:
             found[name] = " ".join([own[0], *others])
         return found
 
-    def _packed(self, runs: Sequence[Run]) -> dict[str, Node]:
+    def _packed(self, runs: Sequence[Run]) -> dict[tuple[str, str], Node]:
         """Return the last network of each sequence and packing method, in its first order and for
         the first seed.
 
         It shows who owns what.
         """
-        found: dict[str, Node] = {}
+        found: dict[tuple[str, str], Node] = {}
         for run in runs:
             if isinstance(self.configuration.methods[run.method], Packing):
-                found.setdefault(f"{run.sequence}: {run.method}", run.nodes(len(run.tasks))[0])
+                found.setdefault((run.sequence, run.method), run.nodes(len(run.tasks))[0])
         return found
+
+    # ----------------------------------------------------------------------------------------------
+    # pictures, each from few files: with all in one job, the record of each would name the inputs
+    # of all
+
+    def _trace(self, node: Node) -> Job:
+        inputs = {"trials": (self._trials(node),), "choice": (self._choice(node),)}
+        outputs = {"figure": (f"figures/searches/{node.name}.svg",)}
+        return Job("trace", node.name, inputs, outputs, TraceParams(node=node.name), _code("trace"))
+
+    def _masks(self, runs: Sequence[Run]) -> Iterator[Job]:
+        for (sequence, task), methods in self._masked(runs).items():
+            params = MasksParams(
+                sequence=sequence,
+                task=task,
+                methods=list(methods),
+                networks=[len(nodes) for nodes in methods.values()],
+            )
+            shown = [node for nodes in methods.values() for node in nodes]
+            yield _picture("masks", f"{sequence}.{task}", shown, params)
+
+    def _mistakes(self, runs: Sequence[Run]) -> Iterator[Job]:
+        for (sequence, task), ends in self._mistaken(runs).items():
+            params = MistakesParams(sequence=sequence, task=task, methods=list(ends))
+            yield _picture("mistakes", f"{sequence}.{task}", list(ends.values()), params)
 
     def _masked(self, runs: Sequence[Run]) -> dict[tuple[str, str], dict[str, list[Node]]]:
         """Return, for each segmentation task of a sequence, the networks of each method whose masks
@@ -657,18 +664,22 @@ def _ranking(method: Packing) -> str:
 
 
 def figures(params: FiguresParams) -> tuple[str, ...]:
-    """Return the files of all figures."""
+    """Return the files of the figures of all runs together."""
     names = ["scores", "matrix", "sizes", "curves"]
     names += ["shares", "layers"] if params.packed else []
     names += ["search", "difficulty"] if params.searches else []
     names += ["front"] if params.fronts else []
-    names += [f"searches/{search}" for search in params.searches]
-    pictures = [f"masks/{shown.sequence}.{shown.task}" for shown in params.masked]
-    pictures += [f"mistakes/{shown.sequence}.{shown.task}" for shown in params.mistaken]
-    return (
-        *(f"figures/{name}.svg" for name in names),
-        *(f"figures/{name}.png" for name in pictures),
-    )
+    return tuple(f"figures/{name}.svg" for name in names)
+
+
+def _picture(rule: str, name: str, nodes: Sequence[Node], params: Params) -> Job:
+    """Return a job that draws test images, and what the networks of some nodes make of them."""
+    inputs = {
+        "examples": _of_all(nodes, "examples.safetensors"),
+        "scores": _of_all(nodes, "scores.json"),
+    }
+    outputs = {"figure": (f"figures/{rule}/{name}.png",)}
+    return Job(rule, name, inputs, outputs, params, _code(rule))
 
 
 def _of_task(task: str) -> dict[str, tuple[str, ...]]:

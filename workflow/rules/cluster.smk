@@ -16,6 +16,9 @@ localrules:
     tables_only,
     vary,
     sheets,
+    trace,
+    masks,
+    mistakes,
     tables,
     figures,
 

@@ -157,7 +157,9 @@ def text_of(rule):
 
 
 def job_name(wildcards) -> str:
-    return getattr(wildcards, "node", None) or getattr(wildcards, "task", "")
+    """Return the name of a job: of its node, its task, or the task of a sequence that it shows."""
+    names = (getattr(wildcards, key, "") for key in ("node", "task", "shown"))
+    return next(filter(None, names), "")
 
 
 def tasks_with(rule) -> str:
@@ -326,4 +328,5 @@ def take_sigterm_in_a_thread():
 
 wildcard_constraints:
     task="[a-z0-9_]+",
+    shown="[a-z0-9_]+\\.[a-z0-9_]+",
     node="[a-z0-9_]+/[a-z0-9_]+/seed[0-9]+(/[a-z0-9_+]+)+",

@@ -61,3 +61,9 @@ def read_examples(path: Path, task: str, what: str) -> Examples:
             for name in ("images", "masks", "predictions")
         }
         return Examples(tuple(classes), **arrays)
+
+
+def evaluation_of(scores: Path, task: str) -> Any:
+    """Return what the evaluation of a network wrote of a task. scores: its `scores.json`."""
+    rows = json.loads(scores.read_text(encoding="utf-8"))["rows"]
+    return next(row for row in rows if row["task"] == task)

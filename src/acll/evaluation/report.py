@@ -117,6 +117,9 @@ RULES = {
     "commit": "putting tasks into the network",
     "remember": "what methods take along",
     "evaluate": "scoring test images",
+    "trace": "figures of searches",
+    "masks": "pictures of masks",
+    "mistakes": "pictures of mistakes",
     "tables": "tables",
     "figures": "figures",
 }

@@ -16,14 +16,29 @@ class TablesParams(Params):
     fixed: dict[str, str]  # of each method with a fixed ratio: the front that it belongs to
 
 
-class PackedName(Settings):
-    """A packed network: a title, and its tasks in the order of learning."""
+class LastPacked(Settings):
+    """The packed network that a method ends with, and its tasks in the order of learning."""
 
-    title: str
+    sequence: str
+    method: str
     tasks: list[str]
 
 
-class MaskedTask(Settings):
+class FiguresParams(Params):
+    """What is drawn of all runs together."""
+
+    searches: list[str]  # network/method/seed/prefix of each search that tried something
+    packed: list[LastPacked]
+    fronts: list[str]  # those with at least two fixed ratios
+
+
+class TraceParams(Params):
+    """The search that is drawn."""
+
+    node: str  # network/method/seed/prefix
+
+
+class MasksParams(Params):
     """A segmentation task of a sequence, and what networks make of it.
 
     methods: the names of the methods; networks: of how many networks each has examples, when the
@@ -36,22 +51,12 @@ class MaskedTask(Settings):
     networks: list[int]
 
 
-class MistakenTask(Settings):
+class MistakesParams(Params):
     """A task of a sequence, and the worst mistakes of the network that each method ends with."""
 
     sequence: str
     task: str
     methods: list[str]
-
-
-class FiguresParams(Params):
-    """What is drawn."""
-
-    searches: list[str]  # network/method/seed/prefix of each search that tried something
-    packed: list[PackedName]
-    masked: list[MaskedTask]
-    mistaken: list[MistakenTask]
-    fronts: list[str]  # those with at least two fixed ratios
 
 
 class SheetsParams(Params):

@@ -1,7 +1,6 @@
 """What differs between how a result was made and how it would be made now, in words."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import PurePath
 from typing import Any
 
@@ -14,7 +13,7 @@ _OF_SCHEDULE = {
     "retrain": "the retraining",
 }
 # parameters of tables and figures that list what is shown; they follow from the configuration
-_LISTED = {"nodes", "runs", "searches", "packed", "masked", "mistaken", "fronts"}
+_LISTED = {"nodes", "runs", "searches", "packed", "fronts"}
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any], rule: str) -> list[str]:
@@ -63,20 +62,18 @@ def _shown_parts(params: Mapping[str, Any]) -> list[str]:
         sequence = f"sequence {run['sequence']}"
         parts += [sequence, *(f"task {task} of {sequence}" for task in run["tasks"])]
         parts += [f"method {run['method']}", f"seed {run['seed']}"]
-    for shown in params.get("mistaken", ()):
+    for shown in params.get("packed", ()):
         sequence = f"sequence {shown['sequence']}"
-        parts += [sequence, f"task {shown['task']} of {sequence}"]
-        parts += [f"method {method}" for method in shown["methods"]]
+        parts += [sequence, *(f"task {task} of {sequence}" for task in shown["tasks"])]
+        parts.append(f"method {shown['method']}")
     return list(dict.fromkeys(parts))
 
 
 def _orders(params: Mapping[str, Any]) -> dict[str, set[tuple[str, ...]]]:
     """Return the orders in which each sequence is learned, as far as they are listed."""
     orders: dict[str, set[tuple[str, ...]]] = {}
-    for run in params.get("runs", ()):
-        orders.setdefault(run["sequence"], set()).add(tuple(run["tasks"]))
-    for sequence, shown in groupby(params.get("mistaken", ()), lambda one: one["sequence"]):
-        orders.setdefault(sequence, set()).add(tuple(one["task"] for one in shown))
+    for one in (*params.get("runs", ()), *params.get("packed", ())):
+        orders.setdefault(one["sequence"], set()).add(tuple(one["tasks"]))
     return orders
 
 
