@@ -190,8 +190,12 @@ def small_disk(folder: Path, size: int) -> Iterator[None]:
 
 def jobs_in(text: str) -> set[str]:
     """The jobs that are named in what a run, or a dry run, prints, but pictures."""
+    return without_pictures(all_jobs_in(text))
+
+
+def all_jobs_in(text: str) -> set[str]:
     planned = re.findall(r"^Job \d+: (.*)$", text, re.MULTILINE)
-    return without_pictures({*planned, *ended(text)} - {"all results"})
+    return {*planned, *ended(text)} - {"all results"}
 
 
 def without_pictures(titles: Iterable[str]) -> set[str]:

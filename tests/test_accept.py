@@ -11,7 +11,7 @@ from acll.packing import packed_file
 from acll.packing.ownership import empty
 from acll.sharing.accept import accept_results
 from acll.sharing.records import MADE_WITH, record_path
-from acll.sharing.verify import kept_results, result_faults
+from acll.sharing.verify import judged, result_faults
 from test_verify import JOBS, PRUNE, TRAIN, Given, put, run
 
 NEW = {"code": "def", "torch": "3"}
@@ -26,12 +26,16 @@ def results(tmp_path):
     return tmp_path
 
 
+def kept_of(results, jobs):
+    return [one for one in judged(results, jobs) if one.kind == "kept"]
+
+
 def test_what_differs_in_code_and_libraries_alone_is_kept_and_named(results):
     assert {fault.kind for fault in result_faults(results, NEWER)} == {"stale"}
-    assert kept_results(results, NEWER) == []
+    assert kept_of(results, NEWER) == []
     assert accept_results(results, NEWER) == OUTPUTS
     assert result_faults(results, NEWER) == []
-    named = kept_results(results, NEWER)
+    named = kept_of(results, NEWER)
     assert [one.output for one in named] == OUTPUTS
     assert {one.reason for one in named} == {"the code of its step has changed; torch 2 → 3"}
     assert accept_results(results, NEWER) == []
@@ -39,7 +43,7 @@ def test_what_differs_in_code_and_libraries_alone_is_kept_and_named(results):
     assert {fault.kind for fault in result_faults(results, JOBS)} == {"stale"}
     newest = [replace(job, code=NEW | {"torch": "4"}) for job in JOBS]
     assert accept_results(results, newest) == OUTPUTS
-    assert {one.reason for one in kept_results(results, newest)} == {
+    assert {one.reason for one in kept_of(results, newest)} == {
         "the code of its step has changed; torch 2 → 4"
     }
 
@@ -60,7 +64,7 @@ def test_a_network_that_this_code_cannot_read_is_not_kept(tmp_path, monkeypatch)
 def test_what_a_job_makes_anew_is_kept_no_longer(results):
     accept_results(results, NEWER)
     run(results, NEWER[0])
-    assert [one.output for one in kept_results(results, NEWER)] == list(PRUNE.all_outputs)
+    assert [one.output for one in kept_of(results, NEWER)] == list(PRUNE.all_outputs)
 
 
 @pytest.mark.parametrize(
@@ -94,5 +98,5 @@ def test_a_command_is_code(results):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"code": "another command"}))
     assert accept_results(results, JOBS) == ["nodes/a/dense"]
     assert json.loads(path.read_text())[MADE_WITH] == TRAIN.code
-    (named,) = kept_results(results, JOBS)
+    (named,) = kept_of(results, JOBS)
     assert named.reason == "the command of its rule has changed"

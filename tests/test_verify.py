@@ -16,7 +16,7 @@ from acll.lock import held, in_use
 from acll.parameters.base import Params
 from acll.plan import Job, command, plan
 from acll.sharing.changes import changes, input_changes
-from acll.sharing.leftovers import leftovers, remove
+from acll.sharing.leftovers import remove, unnamed
 from acll.sharing.records import (
     INCOMPLETE,
     METADATA,
@@ -27,7 +27,8 @@ from acll.sharing.records import (
     unfinished,
 )
 from acll.sharing.report import reasons_told
-from acll.sharing.verify import Reason, ResultFault, result_faults, settle_marks
+from acll.sharing.to_run import Reason
+from acll.sharing.verify import ResultFault, result_faults, settle_marks
 from conftest import ROOT
 
 
@@ -64,9 +65,10 @@ def run(results: Path, job: Job, code: str | None = None) -> None:
     inputs = {path: f"sha256:{sha((results / path).read_text())}" for path in job.all_inputs}
     record = {
         "code": code or command(job.rule),
-        "input": list(job.all_inputs),
+        "input": sorted(job.all_inputs),
         "input_checksums": inputs,
         "params": [repr(job.text)],
+        "record_format_version": 6,  # of Snakemake's records
     }
     for output in job.all_outputs:
         put(results, output, f"{output} of {job.rule}")
@@ -189,7 +191,7 @@ def test_digests_of_a_rule_that_no_longer_makes_the_output_do_not_count(results)
     commit = replace(PRUNE, rule="commit")
     run(results, commit)
     assert told(results, [TRAIN, commit]) == {}
-    left = {file for group in leftovers(results, [TRAIN, commit]) for file in group.files}
+    left = {file for group in unnamed(results, [TRAIN, commit]).leftovers for file in group.files}
     assert left == {Path(path) for path in (PRUNE.digests, *PRUNE.others)}
 
 
@@ -214,9 +216,11 @@ def test_only_what_runs_have_left_counts_and_unfinished_work_stays(results):
     put(results, "nodes/a/dense.checkpoint", "half-way")
     put(results, "nodes/notes.md", "mine")
     put(results, "report.html", "mine")
-    assert leftovers(results, JOBS) == []
+    assert unnamed(results, JOBS).leftovers == []
     put(results, "nodes/a/.pruned.17.partial", "of a killed job")
-    assert [str(group.path) for group in leftovers(results, JOBS)] == ["nodes/a/.pruned.17.partial"]
+    assert [str(group.path) for group in unnamed(results, JOBS).leftovers] == [
+        "nodes/a/.pruned.17.partial"
+    ]
 
 
 def test_leftovers_are_told_by_folder_and_removed_whole(results):
@@ -224,7 +228,7 @@ def test_leftovers_are_told_by_folder_and_removed_whole(results):
     before = {path for path in results.rglob("*") if path.is_file()}
     run(results, other)
     put(results, "nodes/b/c/dense.checkpoint", "x")
-    found = leftovers(results, JOBS)
+    found = unnamed(results, JOBS).leftovers
     assert {str(group.path): len(group.files) for group in found} == {
         "nodes/b": 2,
         "digests": 1,

@@ -161,6 +161,20 @@ def checkpoints_of(output: Path) -> list[Path]:
     return [checkpoint_of(output, part) for part in ("", *CHECKPOINT_PARTS)]
 
 
+def files_below(folder: Path) -> list[str]:
+    """Return all files below a folder, as paths from there, sorted.
+
+    Links to folders are not followed. Texts, since there may be hundreds of thousands.
+    """
+    found = [
+        f"{at}/{name}"
+        for at, _, names in os.walk(folder)
+        for name in names
+        if os.path.isfile(f"{at}/{name}")  # noqa: PTH113 - a Path takes as long as the rest
+    ]
+    return sorted(path[len(str(folder)) + 1 :] for path in found)
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:

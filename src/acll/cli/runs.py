@@ -7,7 +7,6 @@ quickly.
 import contextlib
 import hashlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,9 +23,6 @@ from acll.run_summary import PROFILE, make_command
 if TYPE_CHECKING:
     from acll.data.sources.torchvision import Torchvision
     from acll.evaluation.proof import Proof
-
-
-_NOTHING_TO_DO = "Nothing to be done"  # what Snakemake says where it has planned no job
 
 
 def check(path: Path, images: bool) -> None:
@@ -109,48 +105,17 @@ def _looked_at(path: Path) -> tuple[list[str], str]:
 
 
 def list_plan(path: Path) -> None:
-    """Say which jobs a run would run, and why.
-
-    Snakemake keeps notes where it works. So it looks at links to the results, in a folder of its
-    own, and a checkout that may only be read can be planned too. Raises UserError.
-    """
-    from acll.sharing.place import snakefile_of
+    """Say which jobs a run would run, and why. Nothing is written. Raises UserError."""
     from acll.sharing.planned import jobs_of
     from acll.sharing.report import reasons_told
-    from acll.sharing.verify import reasons_to_run
+    from acll.sharing.to_run import reasons_to_run
 
     refuse_elsewhere(path)
     _check(path)
     root, name = checkout_of(path)
-    results = root / "results" / name
-    with tempfile.TemporaryDirectory() as folder:
-        view = _view(results, Path(folder))
-        command = ["snakemake", f"--snakefile={snakefile_of(root)}"]
-        command += [f"--configfile={root / 'config' / name}.yaml", f"--directory={view}"]
-        command += ["--dry-run", "--quiet", "host"]
-        run = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
-    if run.returncode:
-        raise UserError(f"{run.stderr.strip()}\n{path}: cannot be planned, see above")
-    titles = set(re.findall(r"^Job \d+: (.*)$", run.stdout, re.MULTILINE))
-    if not titles and _NOTHING_TO_DO not in run.stdout + run.stderr:
-        from acll.run_settings import NO_RUN
-
-        raise UserError(NO_RUN)
     jobs = jobs_of(root, name)
-    print("\n".join(reasons_told(reasons_to_run(results, jobs, titles), len(jobs))))
-
-
-def _view(results: Path, folder: Path) -> Path:
-    """Make a folder that looks like the results, and in which Snakemake can keep notes."""
-    from acll.sharing.records import INCOMPLETE, METADATA
-
-    view = folder / results.name
-    (view / METADATA.parent).mkdir(parents=True)
-    records = [results / METADATA, results / INCOMPLETE]
-    for path in [*results.glob("*"), *records]:
-        if path.exists() and path.name != METADATA.parent.name:
-            (view / path.relative_to(results)).symlink_to(path)
-    return view
+    reasons = reasons_to_run(root / "results" / name, jobs)
+    print("\n".join(reasons_told(reasons, len(jobs))))
 
 
 def download(path: Path) -> None:

@@ -14,7 +14,6 @@ from acll.errors import UserError
 from acll.run_summary import make_command
 
 if TYPE_CHECKING:
-    from acll.plan import Job
     from acll.sharing.verify import ResultFault
 
 
@@ -37,10 +36,9 @@ def _tell_in_use(root: Path, name: str, words: str) -> None:
 def _verify_results(root: Path, name: str) -> None:
     """Print what is wrong with the results. Raises UserError where anything is."""
     from acll.data.root import data_root
-    from acll.sharing.leftovers import leftovers
+    from acll.sharing.leftovers import unnamed
     from acll.sharing.repair import verified
     from acll.sharing.report import faults_counted, faults_told
-    from acll.sharing.verify import kept_results
 
     where, configuration = f"results/{name}", load_configuration(root / "config" / f"{name}.yaml")
     if not any((root / where).glob("[!.]*")):
@@ -48,20 +46,20 @@ def _verify_results(root: Path, name: str) -> None:
             f"{where}: nothing is there; `{make_command('pull', name)}` or "
             f"`{make_command('run', name)}` brings it"
         )
-    jobs, faults = verified(root, name)
+    jobs, faults, kept = verified(root, name)
     outputs = sum(len(job.all_outputs) for job in jobs)
     for line in faults_told(faults):
         print(line)
-    loose = sum(len(group.files) for group in leftovers(root / where, jobs))
+    others = unnamed(root / where, jobs)
+    loose = sum(len(group.files) for group in others.leftovers)
     if loose:
         print(
             f"{loose} files belong to nothing that the configuration names: "
             f"see `{make_command('leftovers', name)}`"
         )
-    kept = kept_results(root / where, jobs)
     for line in faults_told(kept):
         print(line)
-    _tell_foreign(root, name, jobs)
+    _tell_foreign(where, others.foreign)
     tell_not_here(configuration, root / data_root(configuration.data_root), root / where)
     if faults:
         raise UserError(
@@ -92,15 +90,12 @@ def _remedy(faults: "Sequence[ResultFault]", root: Path, name: str) -> str:
     return f"{repairs} mends this"
 
 
-def _tell_foreign(root: Path, name: str, jobs: "Sequence[Job]") -> None:
-    """Print which files among the results no run has made."""
-    from acll.sharing.leftovers import foreign
-
-    files = foreign(root / "results" / name, jobs)
+def _tell_foreign(where: str, files: Sequence[Path]) -> None:
+    """Print which files among the results no run has made. where: the results."""
     if files:
         more = f" and {len(files) - 3} more" if len(files) > 3 else ""
         print(
-            f"made by no run, but versioned and shared with results/{name}: "
+            f"made by no run, but versioned and shared with {where}: "
             f"{', '.join(map(str, files[:3]))}{more}"
         )
 
@@ -187,15 +182,15 @@ def pull(path: Path, what: str) -> None:
 
 def list_leftovers(path: Path) -> None:
     """List results that the configuration does not name."""
-    from acll.sharing.leftovers import leftovers
+    from acll.sharing.leftovers import unnamed
     from acll.sharing.planned import jobs_of
     from acll.sharing.report import leftovers_told
 
     root, name = checkout_of(path)
     _tell_in_use(root, name, "what it writes now may be listed")
-    jobs = jobs_of(root, name)
-    found = leftovers(root / "results" / name, jobs)
-    _tell_foreign(root, name, jobs)
+    others = unnamed(root / "results" / name, jobs_of(root, name))
+    found = others.leftovers
+    _tell_foreign(f"results/{name}", others.foreign)
     for line in leftovers_told(found):
         print(line)
     if found:
@@ -210,7 +205,7 @@ def list_leftovers(path: Path) -> None:
 def prune_results(path: Path) -> None:
     """Remove results that the configuration does not name."""
     from acll.lock import held
-    from acll.sharing.leftovers import leftovers, remove
+    from acll.sharing.leftovers import remove, unnamed
     from acll.sharing.planned import jobs_of
     from acll.sharing.report import leftovers_told
     from acll.sharing.short_names import link_networks
@@ -218,7 +213,7 @@ def prune_results(path: Path) -> None:
     root, name = checkout_of(path)
     results = root / "results" / name
     with held(results):
-        found = leftovers(results, jobs_of(root, name))
+        found = unnamed(results, jobs_of(root, name)).leftovers
         remove(results, found)
         link_networks(results, load_configuration(root / "config" / f"{name}.yaml"))
     for line in leftovers_told(found):

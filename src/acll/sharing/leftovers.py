@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from acll.files import UNFINISHED, checkpoints_of
+from acll.files import UNFINISHED, checkpoints_of, files_below
 from acll.plan import Job
 from acll.sharing import records
 from acll.sharing.short_names import NETWORKS
 
 REPORT = Path("report.html")  # of `make report`, below the results; DVC leaves it out
+_CHECKPOINT = ".checkpoint"
 _ABOUT_JOBS = {"logs", "benchmarks", "digests", ".snakemake"}
 
 
@@ -28,21 +29,44 @@ class Leftover:
     size: int  # bytes
 
 
-def leftovers(results: Path, jobs: Sequence[Job]) -> list[Leftover]:
-    """Return what runs have left in `results` and belongs to no job, in as few groups as possible.
+@dataclass(frozen=True)
+class Unnamed:
+    """The files among results that no job of the configuration makes.
 
-    Unfinished work belongs to its job. Files that no run has made are no leftovers: see `foreign`.
+    leftovers: what runs have left, in as few groups as possible; foreign: what no run has made, and
+    DVC versions and shares. Paths are below the results.
     """
-    found, loose = _sorted_out(results, jobs)
+
+    leftovers: list[Leftover]
+    foreign: list[Path]
+
+
+def unnamed(results: Path, jobs: Sequence[Job]) -> Unnamed:
+    """Return the files in `results` that no job makes. Unfinished work belongs to its job."""
+    # the links in `networks/` lead to what is there
+    found = [path for path in files_below(results) if _top(path) != NETWORKS.name]
+    named = _named(jobs, [path for path in found if path.endswith(_CHECKPOINT)])
+    made = records.recorded(results) | records.unfinished(results)
+    others = [path for path in found if path not in named]
+    loose = [path for path in others if path in made or _of_a_run(path)]
+    strange = set(others).difference(loose)
     # a group is the highest folder in which nothing is kept
-    kept = {parent for path in set(found) - loose for parent in path.parents} | {Path()}
+    kept = {Path()}
+    for folder in {Path(path).parent for path in found if path in named or path in strange}:
+        kept |= {folder, *folder.parents}
     groups: dict[Path, list[Path]] = {}
-    for path in sorted(loose):
+    for path in map(Path, loose):
         groups.setdefault(_group(path, kept), []).append(path)
-    return [
+    left = [
         Leftover(path, tuple(files), sum(_size(results / file) for file in files))
         for path, files in groups.items()
     ]
+    foreign = [
+        Path(path)
+        for path in sorted(strange)
+        if path != str(REPORT) and _top(path) != records.METADATA.parts[0]
+    ]
+    return Unnamed(left, foreign)
 
 
 def _size(path: Path) -> int:
@@ -53,40 +77,27 @@ def _size(path: Path) -> int:
         return 0
 
 
-def foreign(results: Path, jobs: Sequence[Job]) -> list[Path]:
-    """Return the files in `results` that no run has made; DVC versions and shares them."""
-    found, loose = _sorted_out(results, jobs)
-    named = _named(jobs) | {REPORT}
-    return [
-        path
-        for path in found
-        if path not in named and path not in loose and path.parts[0] != ".snakemake"
-    ]
+def _named(jobs: Sequence[Job], checkpoints: Sequence[str]) -> set[str]:
+    """Return every file that some job may leave, of checkpoints those that are there."""
+    named: set[str] = set()
+    for job in jobs:
+        named |= {*job.all_outputs, job.digests, *job.others}
+        named |= {records.record_name(output) for output in job.all_outputs}
+    if checkpoints:
+        outputs = (output for job in jobs for output in job.all_outputs)
+        named |= {str(path) for output in outputs for path in checkpoints_of(Path(output))}
+    return named
 
 
-def _sorted_out(results: Path, jobs: Sequence[Job]) -> tuple[list[Path], set[Path]]:
-    """Return (all files, those of them that a run has left and no job names), below `results`."""
-    named = _named(jobs)
-    made = {Path(output) for output in records.recorded(results) | records.unfinished(results)}
-    found = [path.relative_to(results) for path in sorted(results.rglob("*")) if path.is_file()]
-    found = [path for path in found if path.parts[0] != NETWORKS.name]  # links to what is there
-    loose = {path for path in found if path not in named and (path in made or _of_a_run(path))}
-    return found, loose
+def _top(path: str) -> str:
+    return path.partition("/")[0]
 
 
-def _named(jobs: Sequence[Job]) -> set[Path]:
-    """Return every file that some job may leave, below the results."""
-    outputs = {output for job in jobs for output in job.all_outputs}
-    named = {Path(path) for job in jobs for path in (*job.all_outputs, job.digests, *job.others)}
-    named |= {path for output in outputs for path in checkpoints_of(Path(output))}
-    return named | {records.record_path(output) for output in outputs}
-
-
-def _of_a_run(path: Path) -> bool:
+def _of_a_run(path: str) -> bool:
     """Return whether a file is of a run, though not a result: a log, a record, unfinished work."""
-    if path.parts[0] == ".snakemake":
-        return records.METADATA in path.parents
-    return path.parts[0] in _ABOUT_JOBS or path.suffix in (".checkpoint", UNFINISHED)
+    if _top(path) == records.METADATA.parts[0]:
+        return records.METADATA in Path(path).parents
+    return _top(path) in _ABOUT_JOBS or path.endswith((_CHECKPOINT, UNFINISHED))
 
 
 def _group(path: Path, kept: set[Path]) -> Path:

@@ -11,17 +11,19 @@ from acll.progress import progress_bar
 from acll.sharing import records, transfer
 from acll.sharing.place import snakefile_of
 from acll.sharing.planned import jobs_of
-from acll.sharing.verify import ResultFault, result_faults
+from acll.sharing.verify import ResultFault, judged, result_faults
 
 
-def verified(root: Path, name: str) -> tuple[list[Job], list[ResultFault]]:
-    """Return the jobs of a configuration and the faults of their outputs.
+def verified(root: Path, name: str) -> tuple[list[Job], list[ResultFault], list[ResultFault]]:
+    """Return (the jobs of a configuration, the faults of their outputs, those that are kept).
 
     Raw data are read anew, whatever their times say.
     """
     jobs = jobs_of(root, name, anew=True)
     seen = progress_bar(jobs, f"verifying results/{name}", unit="job")
-    return jobs, result_faults(root / "results" / name, seen)
+    found = judged(root / "results" / name, seen)
+    kept = [one for one in found if one.kind == "kept"]
+    return jobs, [one for one in found if one.kind != "kept"], kept
 
 
 def repair_results(root: Path, name: str, jobs: Sequence[Job]) -> tuple[int, int]:

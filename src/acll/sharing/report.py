@@ -7,7 +7,8 @@ from tabulate import tabulate
 
 from acll.node import LEARNED
 from acll.sharing.leftovers import Leftover
-from acll.sharing.verify import Reason, ResultFault
+from acll.sharing.to_run import Reason
+from acll.sharing.verify import ResultFault
 
 _SHOWN = 5  # results named for each reason
 
