@@ -617,7 +617,7 @@ def large_run() -> str:
 
 
 def planning() -> str:
-    """How long planning and verifying take."""
+    """How long planning and verifying take, and Snakemake before a run does anything."""
     body = [
         [
             f"{row.nodes:,}",
@@ -626,10 +626,13 @@ def planning() -> str:
             f"{row.plan_all_done:.1f} s",
             f"{row.verify:.1f} s",
             f"{row.memory_mb:,.0f} MB",
+            f"{row.snakemake:.0f} s",
+            f"{row.snakemake_memory_mb:,.0f} MB",
         ]
         for row in rows("planning").itertuples()
     ]
     head = ["nodes", "jobs", "planning, nothing done", "all done", "verifying", "memory"]
+    head += ["Snakemake, all done", "its memory"]
     return markdown(head, body)
 
 

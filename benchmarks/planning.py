@@ -4,7 +4,8 @@
 
 Makes synthetic configurations (orders of ten tasks under two methods) and plans each with nothing
 done. Then it writes an empty file for each result, with the record and digest that a job would have
-left, and plans and verifies that. Medians of three, and the most memory that a process took. Rows
+left, and plans and verifies that: medians of three, and the most memory that a process took. Last,
+once, what Snakemake itself takes to find that nothing is to be done, as each run has it do. Rows
 take the place of those of as many nodes.
 """
 
@@ -13,7 +14,6 @@ import hashlib
 import json
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -34,6 +34,14 @@ ROOT = Path(__file__).resolve().parent.parent
 TASKS = [f"task{index}" for index in range(10)]
 METHODS = {"adaptive": {"ratio": {"search": "tpe"}}, "half": {"ratio": 0.5}}
 EMPTY = hashlib.sha256(b"").hexdigest()
+# Runs a command and says at its end the most KiB that it took. A process of its own: to the most of
+# a process counts what the one had that has started it.
+WITH_MEMORY = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 
 
 def configuration(count: int) -> dict:
@@ -53,9 +61,11 @@ def configuration(count: int) -> dict:
         "sequences": {"order0": {"network": "small", "tasks": TASKS}},
         "methods": METHODS,
     }
-    while len(nodes(parse(whole))) < count:
-        order = generator.sample(TASKS, len(TASKS))
-        whole["sequences"][f"order{len(whole['sequences'])}"] = {"network": "small", "tasks": order}
+    sequences, most = whole["sequences"], len(TASKS) * len(METHODS)  # nodes that a sequence adds
+    while (lacking := count - len(nodes(parse(whole)))) > 0:
+        for _ in range(max(lacking // most, 1)):
+            order = generator.sample(TASKS, len(TASKS))
+            sequences[f"order{len(sequences)}"] = {"network": "small", "tasks": order}
     return whole
 
 
@@ -88,21 +98,24 @@ def measured(count: int) -> dict:
         (root / "config").mkdir()
         (root / "config/many.yaml").write_text(yaml.safe_dump(whole))
         results = root / "results/many"
-        plan = [
+        snakemake = [
             "snakemake", "--configfile", "config/many.yaml", "--directory", "results/many",
             "--dry-run",
         ]  # fmt: skip
+        plan, verify = (["acll", command, "config/many.yaml"] for command in ("plan", "verify"))
         jobs = jobs_of(root, "many")
         files = sum(len(job.all_outputs) for job in jobs)
         row = {"nodes": len(nodes(parse(whole))), "jobs": len(jobs), "results": files}
-        row["plan_nothing_done"] = seconds(root, plan, "job")
+        everything = f"{len(jobs)} of {len(jobs)} jobs"
+        row["plan_nothing_done"], _ = seconds_and_mb(root, plan, everything)
         for job in jobs:
             pretend(results, job)
         (results / ".snakemake/incomplete").mkdir(exist_ok=True)
-        row["plan_all_done"] = seconds(root, plan, "Nothing to be done")
-        verify = ["acll", "verify", "config/many.yaml"]
-        row["verify"] = seconds(root, verify, f"{files} results, all as")
-    row["memory_mb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        row["plan_all_done"], of_plan = seconds_and_mb(root, plan, "nothing to run")
+        row["verify"], of_verify = seconds_and_mb(root, verify, f"{files} results, all as")
+        row["memory_mb"] = max(of_plan, of_verify)
+        found = seconds_and_mb(root, snakemake, "Nothing to be done", times=1)
+        row["snakemake"], row["snakemake_memory_mb"] = found
     return row
 
 
@@ -111,7 +124,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="+", default=[1000])
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    table = pd.DataFrame([measured(count) for count in sorted(given.nodes)]).round(1)
+    table = pd.DataFrame([measured(count) for count in given.nodes]).round(1)
     print(table.to_string(index=False))
     if given.out:
         before = pd.read_csv(given.out) if given.out.exists() else table.iloc[:0]
@@ -119,20 +132,24 @@ def main() -> None:
         pd.concat([kept, table]).sort_values("nodes").to_csv(given.out, index=False)
 
 
-def seconds(root: Path, command: list[str], says: str) -> float:
-    """Median of three runs of a command that ends well and says this."""
+def seconds_and_mb(
+    root: Path, command: list[str], says: str, times: int = 3
+) -> tuple[float, float]:
+    """Medians of some runs of a command that ends well and says this: time, and most memory."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    times = []
-    for _ in range(3):
+    taken, memory = [], []
+    for _ in range(times):
         begin = time.perf_counter()
         result = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, env=environment, check=False
-        )
-        times.append(time.perf_counter() - begin)
+            [sys.executable, "-c", WITH_MEMORY, *command],
+            cwd=root, capture_output=True, text=True, env=environment, check=False,
+        )  # fmt: skip
+        taken.append(time.perf_counter() - begin)
         text = result.stdout + result.stderr
         if result.returncode or says not in text:
             sys.exit(text[-3000:])
-    return statistics.median(times)
+        memory.append(int(result.stdout.split()[-1]) / 1024)
+    return statistics.median(taken), statistics.median(memory)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from PIL import Image
 
 from acll.config.checks import parse
 from acll.networks.buildable import SOUND_NETWORKS, faults_of
+from acll.sharing.planned import CODE
 from acll.sharing.raw import wanted_networks
 from conftest import ROOT
 
@@ -157,22 +159,39 @@ class Checkout:
         self.git("config", "user.email", "colleague@example.org")
         self.git("config", "user.name", "Colleague")
         (self.folder / ".venv").symlink_to(BIN.parent)
-        (self.folder / SOUND_NETWORKS).parent.mkdir(exist_ok=True)
-        shutil.copy(sound_networks(), self.folder / SOUND_NETWORKS)
+        for name, known in known_files().items():
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            shutil.copy(known, self.folder / name)
         (self.folder / ".git/info").mkdir(exist_ok=True)
         (self.folder / ".git/info/exclude").write_text(".venv\n")
 
 
-@functools.cache
-def sound_networks() -> Path:
-    """What `make check` notes of the network of both configurations.
+READ_MODULES = f"""
+import pathlib, sys
+from acll.code import remembering
+from acll.config.checks import parse
+from acll.plan import plan
+with remembering(pathlib.Path(sys.argv[1])):
+    plan(parse({TINY}))
+    plan(parse({SMALL}))
+"""
 
-    Without it each checkout would build the network once more, which takes seconds.
+
+@functools.cache
+def known_files() -> dict[Path, Path]:
+    """What commands note of the network of both configurations, and of the modules of the package.
+
+    Without that each checkout would build the network and read all modules once more, which takes
+    seconds. What is known goes by content.
     """
-    path = Path(tempfile.mkdtemp()) / SOUND_NETWORKS.name
-    nowhere = path.parent / "nowhere"
-    assert faults_of(wanted_networks(parse(SMALL), nowhere, nowhere), path) == []
-    return path
+    folder = Path(tempfile.mkdtemp())
+    found = {name: folder / name.name for name in (SOUND_NETWORKS, CODE)}
+    nowhere = folder / "nowhere"
+    networks = wanted_networks(parse(SMALL), nowhere, nowhere)
+    assert faults_of(networks, found[SOUND_NETWORKS]) == []
+    # a process of its own: this one may have read modules before, and would note nothing
+    subprocess.run([sys.executable, "-c", READ_MODULES, found[CODE]], check=True)
+    return found
 
 
 @contextlib.contextmanager
@@ -223,6 +242,10 @@ def checkout(folder: Path, data: Path) -> Checkout:
         ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+            compiled = Path(cache_from_source(name))  # by the time of its source, which stays
+            if name.endswith(".py") and (ROOT / compiled).is_file():
+                (folder / compiled).parent.mkdir(exist_ok=True)
+                shutil.copy2(ROOT / compiled, folder / compiled)
     subprocess.run(["git", "init", "--quiet", "--initial-branch", "main", folder], check=True)
     own = Checkout(folder, data)
     own.settle()

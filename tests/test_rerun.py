@@ -374,6 +374,3 @@ def test_a_profile_that_does_not_run_is_refused_before_anything_is_done(
         assert (contents(clone.results()), (clone.folder / "dvc.lock").read_bytes()) == before
     assert refused in clone.run("dvc", "repro", "-s", "run@tiny", fails=True)
     assert (contents(clone.results()), (clone.folder / "dvc.lock").read_bytes()) == before
-    for setting in ("list-rules: true", "report: page.html"):
-        (tmp_path / "config.yaml").write_text(setting)
-        assert refused in clone.make("plan", "tiny", fails=True)

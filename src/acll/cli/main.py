@@ -110,7 +110,7 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(
-        function: Callable[..., None], argument: str, words: str, examples: str = ""
+        function: Callable[..., object], argument: str, words: str, examples: str = ""
     ) -> argparse.ArgumentParser:
         """Add a command, called as its function, whose argument is a path; return its parser."""
         own = commands.add_parser(

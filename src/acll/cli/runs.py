@@ -165,16 +165,18 @@ def _fetch(path: Path, read: "Callable[[Torchvision, Path], object]") -> int:
     return fetched
 
 
-def ready(path: Path) -> None:
-    """Get a run ready.
+def ready(path: Path) -> bool:
+    """Get a run ready; return whether there is anything to run.
 
     Check the configuration, and that no other run works on its results. Add its stage to dvc.yaml
     where there is none. Raises UserError.
     """
     from acll.lock import held
+    from acll.sharing.leftovers import remove_checkpoints
     from acll.sharing.planned import jobs_of
     from acll.sharing.records import recorded, unfinished
     from acll.sharing.stages import add_stage
+    from acll.sharing.to_run import reasons_to_run
     from acll.sharing.transfer import has_remote, knows, require_repository
     from acll.sharing.verify import settle_marks
 
@@ -187,8 +189,12 @@ def ready(path: Path) -> None:
     # Snakemake takes the results when it begins; this says sooner, and more plainly, that it will
     # not get them
     with held(results):
+        jobs = jobs_of(root, name)
         if unfinished(results):
-            settle_marks(results, jobs_of(root, name))
+            settle_marks(results, jobs)
+        is_done = not reasons_to_run(results, jobs)
+        if is_done:
+            remove_checkpoints(results, jobs)  # of a run that was killed after its last job
     if add_stage(root / "dvc.yaml", name):
         print(f"dvc.yaml: a stage for {name}, its metrics and plots have been added")
     if not recorded(results) and knows(root, name) and has_remote(root):
@@ -196,6 +202,7 @@ def ready(path: Path) -> None:
             f"dvc.lock knows results of this: `{make_command('pull', name)}` brings them, where a "
             "run makes them anew"
         )
+    return not is_done
 
 
 def run(path: Path, verbose: bool, profile: str | None = None) -> None:
@@ -230,7 +237,12 @@ def run(path: Path, verbose: bool, profile: str | None = None) -> None:
         mark = Path(folder) / "mark"
         arguments = [*_snakemake(root, name), *verbosity, *where]
         with _waiting(arguments, root, {MARK: str(mark)}) as (process, go):
-            ready(path)
+            is_work = ready(path)
+            # on a cluster the queue is cleared, too; and a person may want to hear Snakemake
+            if not (is_work or profile or verbose):
+                print("nothing to run: all results are there")
+                finish(path)
+                return
             submits = uses_slurm(where)
             go()
             load_dvc(root)  # meanwhile, for `finish`
