@@ -318,7 +318,7 @@ class OnCard:
             yield loss
 
     def validate(self) -> tuple[EvalResult, ...]:
-        return (EvalResult("classification", correct=np.ones(2, bool)),)
+        return (EvalResult("accuracy", 2, cells=np.zeros(2, np.int64)),)
 
 
 @dataclass(frozen=True)
@@ -345,7 +345,7 @@ class Timed:
             yield loss
 
     def validate(self) -> tuple[EvalResult, ...]:
-        return (EvalResult("classification", correct=np.ones(2, bool)),)
+        return (EvalResult("accuracy", 2, cells=np.zeros(2, np.int64)),)
 
 
 def schedule_of(epochs: float = 1.0, **settings: Any) -> Schedule:

@@ -85,7 +85,7 @@ class Given:
             yield self.learner.loss(*self.data[step % len(self.data)])
 
     def validate(self) -> tuple[EvalResult, ...]:
-        return (EvalResult("classification", correct=np.ones(2, bool)),)
+        return (EvalResult("accuracy", 2, cells=np.zeros(2, np.int64)),)
 
 
 class Timed(ReleasePath):

@@ -127,6 +127,14 @@ def killing(path: Path, key: str, writes: int = 1):
     return Killing(path, key)
 
 
+def usual_record(info, *rest):
+    """What a packed network knows of a task that is scored by the usual metric of its kind."""
+    from acll.settings import METRICS
+    from acll.steps._setup import task_record
+
+    return task_record(info, METRICS[info.kind][0], *rest)
+
+
 def batches(kind: str = "classification", **settings):
     """What a task of a kind is learned from. settings: of `training` in a configuration."""
     from acll.training.settings import Training
@@ -167,7 +175,6 @@ def learn(
     from acll.networks.channels import ChannelGraph
     from acll.networks.partition import partition
     from acll.packing.ownership import commit, empty, free, starting_state
-    from acll.steps._setup import task_record
     from acll.training.learner import TaskLearner
     from acll.training.loop import fit
     from acll.training.release import Pruning
@@ -201,7 +208,7 @@ def learn(
     channels = ChannelGraph(learner.network, learner.some_images()) if scope == "channel" else None
     smaller, keep = Pruning(masks, scope, channels).at_once(dense, ratio)
     after = fit(learner, smaller, fit_config(epochs, 0.01, 2, **settings), keep).state
-    record = task_record(header, 0.5, (), {"ratio": ratio}, width or packed.width)
+    record = usual_record(header, 0.5, (), {"ratio": ratio}, width or packed.width)
     return commit(packed, record, after, keep, "chosen" if left_out else "all")
 
 

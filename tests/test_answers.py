@@ -19,6 +19,7 @@ from acll.evaluation.examples import (
     read_examples,
     write_examples,
 )
+from acll.settings import METRICS
 from acll.training.evaluate import NotFiniteError, evaluated
 from acll.training.metrics import score
 
@@ -58,7 +59,7 @@ def test_answers_of_classification_are_counted_and_the_surest_wrong_ones_are_wor
     truth = [0, 1, 0, 1]
     found = answers_of(Told(logits), split(truth), info("classification", 2), CPU)
     assert found.confusion.tolist() == [[1, 1], [1, 1]]
-    assert found.score == 0.5
+    assert found.measures["accuracy"] == 0.5
     assert found.labels.tolist() == [0, 1, 1, 0]
     sure = [np.exp(value) / (np.exp(value) + 1) for value in (4, 8)]
     assert found.badness.tolist() == pytest.approx([0, 0, *sure])
@@ -73,7 +74,7 @@ def test_answers_of_segmentation_leave_ignored_pixels_out_and_rank_images_by_the
     logits = logits_for(answer, 2).permute(0, 3, 1, 2)
     found = answers_of(Told(logits), split(truth), info("segmentation", 2), CPU)
     assert found.confusion.tolist() == [[3, 0], [2, 3]]
-    assert found.score == pytest.approx((3 / 5 + 3 / 5) / 2)
+    assert found.measures["mean_iou"] == pytest.approx((3 / 5 + 3 / 5) / 2)
     assert found.badness.tolist() == pytest.approx([0, 1 - (1 / 3 + 1 / 3) / 2, 0])
     assert worst(found.badness) == [1]
 
@@ -85,8 +86,10 @@ def test_the_score_is_that_of_a_validation_to_the_bit(classes, samples, seed, ti
     labels = draw.integers(0, classes, samples)
     logits = draw.normal(size=(samples, classes))
     task = info("classification", classes)
-    expected = score(evaluated(Told(logits), split(labels), task, CPU))
-    assert answers_of(Told(logits), split(labels), task, CPU).score == expected
+    found = answers_of(Told(logits), split(labels), task, CPU).measures
+    for metric in METRICS["classification"]:
+        expected = score(evaluated(Told(logits), split(labels), task, CPU, metric))
+        assert found[metric] == expected
 
     masks = draw.integers(0, classes, (samples, 2, 2)).astype(np.uint8)
     logits = draw.normal(size=(samples, classes, 2, 2))
@@ -95,8 +98,11 @@ def test_the_score_is_that_of_a_validation_to_the_bit(classes, samples, seed, ti
         boxes = torch.tensor([[0, 0, 2, 1]] * samples, dtype=torch.int32)
         cut = {"tile_valid_box": boxes, "tile_image_index": torch.arange(samples) // 2}
     task = info("segmentation", classes)
-    expected = score(evaluated(Told(logits), split(masks, **cut), task, CPU))
-    assert answers_of(Told(logits), split(masks, **cut), task, CPU).score == expected
+    found = answers_of(Told(logits), split(masks, **cut), task, CPU).measures
+    assert ("boundary_f1" in found) != tiles
+    for metric in METRICS["segmentation"][: None if not tiles else -1]:
+        expected = score(evaluated(Told(logits), split(masks, **cut), task, CPU, metric))
+        assert found[metric] == expected
 
 
 def test_a_network_of_values_that_are_not_finite_has_no_answers():

@@ -1040,6 +1040,12 @@ def test_a_series_does_not_replace_a_task_of_the_same_name():
             "tasks.shapes.tile_overlap = 17: must be half of image_size at most",
         ),
         (
+            "tasks/easy/metric",
+            "mean_iou",
+            "tasks.easy.metric = 'mean_iou': classification has accuracy, balanced_accuracy, "
+            "macro_f1",
+        ),
+        (
             "tasks/easy/part",
             [3, 2],
             "tasks.easy.part = [3, 2]: must be two numbers, [k, n] with 1 ≤ k ≤ n",

@@ -29,7 +29,6 @@ from acll.packing.prune import kept_count
 from acll.search.retraining import Retraining, trial_runner
 from acll.serving.export import export_task
 from acll.serving.model import load
-from acll.steps._setup import task_record
 from acll.training.checkpoint import Checkpoint
 from acll.training.distillation import distilled
 from acll.training.evaluate import evaluated
@@ -54,7 +53,7 @@ from acll.training.masking import (
 )
 from acll.training.metrics import score
 from acll.training.release import LAST_SHARE
-from conftest import batches, fit_config, killing, states_equal, tiny_task
+from conftest import batches, fit_config, killing, states_equal, tiny_task, usual_record
 
 CPU = torch.device("cpu")
 PERCEPTRON = PerceptronNetwork(hidden=[8, 6], image_size=[4, 4], channels=3)
@@ -134,7 +133,7 @@ def learned(packed, task, ratio, spec=PERCEPTRON, reuse="chosen", config=CONFIG)
     own = dense(task, packed, spec, reuse, config, len(packed.tasks))
     result, _ = own.retrained(1 - ratio, config)
     state, keep = own.scored.finished(result.state)
-    record = task_record(own.learner.info, result.score, (), {"ratio": ratio}, packed.width)
+    record = usual_record(own.learner.info, result.score, (), {"ratio": ratio}, packed.width)
     return commit(packed, record, state, keep, reuse), result, keep
 
 
@@ -307,7 +306,7 @@ def test_what_is_committed_gives_the_logits_of_the_network_with_scores(spec, kin
         logits = with_scores.network.eval()(images)
         assert states_equal(masks_of(with_scores.network.state_dict()), masks_of(result.state))
         state, keep = own.scored.finished(result.state)
-        record = task_record(task[2], result.score, (), {}, packed.width)
+        record = usual_record(task[2], result.score, (), {}, packed.width)
         after = commit(packed, record, state, keep, "chosen")
         assert torch.equal(plain(after, "b", spec)(images), logits)
 

@@ -22,7 +22,6 @@ from acll.packing.ownership import digest, empty, kind_uses, starting_state, tas
 from acll.packing.prune import kept_count
 from acll.serving.export import export_task
 from acll.serving.model import load
-from acll.steps._setup import task_record
 from acll.training.checkpoint import Checkpoint
 from acll.training.learner import TaskLearner
 from acll.training.loop import fit
@@ -34,7 +33,8 @@ from acll.training.masking import (
     positive,
     scores_of,
 )
-from conftest import batches, fit_config, killing, states_equal, tiny_task
+from acll.training.metrics import score
+from conftest import batches, fit_config, killing, states_equal, tiny_task, usual_record
 
 CPU = torch.device("cpu")
 SMALL = BackboneNetwork(backbone="resnet_small", width=0.25)
@@ -64,7 +64,7 @@ def learned(method, packed, memory, task, spec, config=CONFIG, seed=0):
     """(the network with one more task, what the next one gets beside it, the trained state)"""
     which, start = begun(method, packed, memory, task, spec, seed)
     fitted = fit(start.learner, start.state, config, start.masks)
-    record = task_record(which.info, fitted.score, fitted.curve(), {}, packed.width)
+    record = usual_record(which.info, fitted.score, fitted.curve(), {}, packed.width)
     after = method.commit(packed, [record], fitted.state)
     if method.remembers:
         memory = method.remember(which, fitted.state, memory, 0)
@@ -152,7 +152,7 @@ def test_a_mask_over_fixed_weights_finds_those_that_are_wrong():
     own = TaskLearner(masked, split, split, header, batches(batch_size=16), CPU)
     fixed = {NAME: torch.zeros(2, 4, dtype=torch.bool)}
     state = masked.start(network.state_dict())
-    assert own.validate()[0].correct.mean() < 0.5
+    assert score(own.validate()[0]) < 0.5
     config = fit_config(30, 0.01, 1, weight_decay=0.0)
     after = masked_state(fit(own, state, config, fixed).state)
     assert after[NAME].tolist() == right
@@ -228,7 +228,7 @@ def test_what_is_committed_does_what_was_validated(name):
         fitted = fit(start.learner, start.state, fit_config(1, 0.01, 1), start.masks)
         images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         expected = start.learner.network.eval()(images)
-        record = task_record(which.info, fitted.score, (), {}, packed.width)
+        record = usual_record(which.info, fitted.score, (), {}, packed.width)
         packed = METHODS[name].commit(packed, [record], fitted.state)
         if METHODS[name].remembers:
             memory = METHODS[name].remember(which, fitted.state, memory, 0)

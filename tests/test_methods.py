@@ -24,11 +24,10 @@ from acll.node import DENSE, LEARNED
 from acll.packing.ownership import commit, digest, empty, starting_state, task_state_dict
 from acll.plan import SHARED_FIRST
 from acll.registry import kinds
-from acll.steps._setup import task_record
 from acll.training.checkpoint import Checkpoint
 from acll.training.learner import TaskLearner
 from acll.training.loop import fit
-from conftest import batches, fit_config, states_equal, tiny_task
+from conftest import batches, fit_config, states_equal, tiny_task, usual_record
 
 CPU = torch.device("cpu")
 SMALL = BackboneNetwork(backbone="resnet_small")
@@ -69,7 +68,7 @@ def learned(method, before, task, network=SMALL, config=CONFIG, memory=None):
     rule = method.training_rule()
     start = rule.begin([which], start_of(which, before), Before(before, memory or {}, 0))
     fitted = fit(start.learner, start.state, config, start.masks)
-    record = task_record(which.info, fitted.score, fitted.curve(), {})
+    record = usual_record(which.info, fitted.score, fitted.curve(), {})
     return method.commit(before, [record], fitted.state), fitted, start.state
 
 
@@ -258,7 +257,7 @@ def test_joint_training_shares_all_weights_and_nothing_else(tasks):
     network = network_of(*tasks)
     joint, before = joint_of(tasks, network)
     fitted = fit(joint, joint.network.state_dict(), CONFIG)
-    records = [task_record(task[2], 0.5, (), {}) for task in tasks]
+    records = [usual_record(task[2], 0.5, (), {}) for task in tasks]
     packed = Joint.commit(before, records, fitted.state)
     joint.network.load_state_dict(fitted.state)
     for number, task in enumerate(tasks):
@@ -306,7 +305,7 @@ def test_joint_training_of_one_task_is_plain_training():
     fitted = fit(joint, joint.network.state_dict(), CONFIG)
     plain = learner(A)
     assert joint.batches() == plain.batches()
-    packed = Joint.commit(before, [task_record(A[2], fitted.score, (), {})], fitted.state)
+    packed = Joint.commit(before, [usual_record(A[2], fitted.score, (), {})], fitted.state)
     # the batches come in another order: their seed names the task
     assert set(task_state_dict(packed, "a")) == set(plain.network.state_dict())
 
@@ -411,7 +410,7 @@ def test_packing_trains_what_is_free_and_leaves_the_rest_to_the_bit():
         for name, value in before.shared.items()
     }
     state = first.state | {name: first.state[name] * mask for name, mask in keep.items()}
-    packed = commit(before, task_record(A[2], first.score, (), {}), state, keep)
+    packed = commit(before, usual_record(A[2], first.score, (), {}), state, keep)
     own = learner(B)
     start = rule.begin([own], start_of(own, packed), Before(packed, {}, 0))
     after = fit(start.learner, start.state, CONFIG, start.masks).state

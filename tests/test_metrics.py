@@ -5,8 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics
 
-from acll.training.evaluate import confusions
+from acll.evaluation.measures import calibration_error, of_probabilities
+from acll.training.evaluate import boundaries, confusions
 from acll.training.losses import class_weights, loss_of, repeatable_cross_entropy
 from acll.training.metrics import EvalResult, mean_iou, score, standard_error
 from conftest import batches
@@ -15,11 +17,12 @@ PROPERTY = settings(max_examples=50, deadline=None)
 
 
 def classified(*correct) -> EvalResult:
-    return EvalResult("classification", correct=np.array(correct, bool))
+    """Images of class 1 of two, of which some are taken for class 0."""
+    return EvalResult("accuracy", 2, cells=2 + np.array(correct, np.int64))
 
 
-def segmented(*matrices) -> EvalResult:
-    return EvalResult("segmentation", confusion=np.array(matrices))
+def segmented(*matrices, metric="mean_iou") -> EvalResult:
+    return EvalResult(metric, len(matrices[0]), counts=np.array(matrices))
 
 
 @st.composite
@@ -98,6 +101,114 @@ def test_what_is_predicted_at_ignored_pixels_changes_nothing(images, classes, se
     )
 
 
+@PROPERTY
+@given(st.integers(2, 6), st.integers(1, 60), st.integers(0, 1000))
+def test_metrics_of_classification_are_those_of_scikit_learn(classes, images, seed):
+    draw = np.random.default_rng(seed)
+    truth, predicted = draw.integers(0, classes, (2, images))
+    expected = {
+        "accuracy": metrics.accuracy_score(truth, predicted),
+        "balanced_accuracy": metrics.recall_score(
+            truth, predicted, labels=np.unique(truth), average="macro"
+        ),
+        "macro_f1": metrics.f1_score(truth, predicted, average="macro"),
+    }
+    for name, value in expected.items():
+        result = EvalResult(name, classes, cells=truth * classes + predicted)
+        assert score(result) == pytest.approx(value)
+
+
+@PROPERTY
+@given(st.integers(2, 5), st.integers(0, 1000))
+def test_metrics_of_masks_are_those_of_scikit_learn_over_pixels(classes, seed):
+    draw = np.random.default_rng(seed)
+    truth, predicted = draw.integers(0, classes, (2, 3, 6, 7))
+    truth[draw.random(truth.shape) < 0.2] = 255
+    counts = confusions(torch.as_tensor(predicted), torch.as_tensor(truth), classes).numpy()
+    pixels = truth[truth != 255], predicted[truth != 255]
+    present = {"labels": np.unique(pixels[0]), "average": "macro", "zero_division": 0}
+    expected = {
+        "mean_iou": metrics.jaccard_score(*pixels, **present),
+        "mean_dice": metrics.f1_score(*pixels, **present),
+        "pixel_accuracy": metrics.accuracy_score(*pixels),
+    }
+    for name, value in expected.items():
+        assert score(segmented(*counts, metric=name)) == pytest.approx(value)
+
+
+def line_at(column, height=40, width=40):
+    """A mask whose left part, up to a column, is class 1."""
+    mask = torch.zeros(1, height, width, dtype=torch.int64)
+    mask[:, :, :column] = 1
+    return mask
+
+
+@pytest.mark.parametrize(("off", "expected"), [(0, 1.0), (1, 1.0), (3, 0.0), (9, 0.0)])
+def test_a_boundary_counts_where_it_is_off_by_no_more_than_a_pixel_in_a_small_image(off, expected):
+    """Each class has a column of boundary; that of an image of 40 pixels may be off by one."""
+    counts = boundaries(line_at(20 + off), line_at(20), 2).numpy()
+    assert counts[0, :, 1].tolist() == counts[0, :, 3].tolist() == [40, 40]
+    assert score(segmented(*counts, metric="boundary_f1")) == expected
+
+
+def test_a_boundary_may_be_off_by_more_in_a_larger_image():
+    """The diagonal of 300 by 400 pixels is 500: 0.75% of it are four pixels."""
+    truth = line_at(200, 300, 400)
+    for off, expected in ((4, 1.0), (5, 0.0)):
+        counts = boundaries(line_at(200 + off, 300, 400), truth, 2).numpy()
+        assert score(segmented(*counts, metric="boundary_f1")) == expected
+
+
+def test_a_thin_line_that_is_missed_costs_little_iou_and_all_of_its_boundary():
+    truth = torch.zeros(1, 40, 40, dtype=torch.int64)
+    truth[:, 20, :] = 1
+    counts = boundaries(torch.zeros_like(truth), truth, 2).numpy()
+    assert counts[0, 1].tolist() == [0, 0, 0, 40]
+    assert score(segmented(*counts, metric="boundary_f1")) == 0
+
+
+def test_ignored_pixels_and_the_edge_of_an_image_have_no_boundary():
+    truth = line_at(20)
+    truth[:, :, 18:22] = 255
+    counts = boundaries(line_at(20), truth, 2).numpy()
+    assert not counts.any()
+    assert score(segmented(*counts, metric="boundary_f1")) == 0  # nothing is there to be found
+
+
+@PROPERTY
+@given(st.integers(2, 4), st.integers(0, 1000))
+def test_boundary_f1_lies_between_0_and_1_and_is_1_for_the_truth(classes, seed):
+    generator = torch.Generator().manual_seed(seed)
+    truth, predicted = torch.randint(0, classes, (2, 2, 12, 9), generator=generator)
+    same = boundaries(truth, truth, classes).numpy()
+    other = boundaries(predicted, truth, classes).numpy()
+    assert score(segmented(*same, metric="boundary_f1")) == 1
+    assert 0 <= score(segmented(*other, metric="boundary_f1")) <= 1
+    assert (other[..., 0] <= other[..., 1]).all()
+    assert (other[..., 2] <= other[..., 3]).all()
+
+
+def test_areas_under_curves_are_those_of_each_class_that_some_images_have():
+    truth = np.array([0, 0, 1, 1, 1])
+    given = np.array([0.9, 0.4, 0.6, 0.3, 0.1], np.float32)
+    probabilities = np.stack([given, 1 - given, 0 * given], axis=1)  # nothing is of class 2
+    found = of_probabilities(truth, probabilities)
+    # of six pairs of a 0 and another image, five have the 0 above the other
+    assert found["roc_auc"] == pytest.approx(5 / 6)
+    first = (1 / 1) * 0.5 + (2 / 3) * 0.5
+    second = (1 / 1 + 2 / 2 + 3 / 4) / 3
+    assert found["average_precision"] == pytest.approx((first + second) / 2)
+    assert of_probabilities(np.zeros(3, np.int64), probabilities[:3]) == {}
+
+
+def test_the_calibration_error_is_how_far_confidence_is_from_what_is_right():
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.35, 0.35])
+    right = np.array([1, 1, 1, 0, 0, 1], bool)
+    expected = (4 / 6) * (0.95 - 0.75) + (2 / 6) * (0.5 - 0.35)
+    assert calibration_error(confidence, right) == pytest.approx(expected)
+    assert calibration_error(np.ones(3), np.ones(3, bool)) == 0
+
+
 # --------------------------------------------------------------------------------------------------
 # standard errors
 
@@ -142,10 +253,23 @@ def test_the_error_of_mean_iou_depends_on_its_seed_alone():
 
 def test_the_error_of_mean_iou_counts_images_not_pixels():
     assert standard_error(split(0), 0) == pytest.approx(
-        standard_error(EvalResult("segmentation", confusion=100 * split(0).confusion), 0)
+        standard_error(segmented(*(100 * split(0).counts)), 0)
     )
-    fourfold = EvalResult("segmentation", confusion=np.tile(split(0).confusion, (4, 1, 1)))
+    fourfold = segmented(*np.tile(split(0).counts, (4, 1, 1)))
     assert standard_error(fourfold, 0) == pytest.approx(standard_error(split(0), 0) / 2, rel=0.2)
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1"])
+def test_the_error_of_other_metrics_is_the_spread_over_draws_of_images(metric):
+    def drawn(seed):
+        generator = np.random.default_rng(seed)
+        truth = (generator.random(200) < 0.2).astype(np.int64)
+        right = generator.random(200) < np.where(truth, 0.6, 0.9)
+        return EvalResult(metric, 2, cells=truth * 2 + np.where(right, truth, 1 - truth))
+
+    spread = np.std([score(drawn(seed)) for seed in range(400)])
+    errors = [standard_error(drawn(seed), seed) for seed in range(20)]
+    assert np.mean(errors) == pytest.approx(spread, rel=0.15)
 
 
 def test_images_that_are_all_alike_have_no_error():

@@ -583,6 +583,17 @@ def test_other_settings_of_a_task_prepare_it_anew():
     assert found == prepared("b") | {"sheets"} | CHAIN
 
 
+def test_another_metric_trains_and_searches_a_task_anew_and_prepares_nothing():
+    found = affected(jobs("half"), jobs("half", **{"tasks/b/metric": "macro_f1"}))
+    assert found == CHAIN
+    metrics = {
+        job.name.rsplit("/", 1)[1]: job.params.batches[0].metric
+        for job in jobs("half", **{"tasks/b/metric": "macro_f1"})
+        if job.rule == "train"
+    }
+    assert metrics == {"a": "accuracy", "b": "macro_f1", "c": "accuracy"}
+
+
 def test_another_file_of_weights_trains_its_network_anew_and_no_other():
     changes = {
         "networks/small/weights": "w.safetensors",

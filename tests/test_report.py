@@ -13,7 +13,12 @@ from PIL import Image
 
 from acll.errors import UserError
 from acll.evaluation import figures, run_figures
-from acll.evaluation.class_tables import classes_table, confusion_table, mistakes_table
+from acll.evaluation.class_tables import (
+    classes_table,
+    confusion_table,
+    measures_table,
+    mistakes_table,
+)
 from acll.evaluation.comparison import by_node, matrix_table, paired_table, summary_table
 from acll.evaluation.console import notes_of
 from acll.evaluation.drawings import for_page
@@ -72,6 +77,7 @@ def tables_of(found, seeds):
         "data": data_table([SUMMARY]),
         "matrix": matrix_table(lookup, runs),
         "classes": classes_table(found, runs),
+        "measures": measures_table(found, runs),
         "confusion": confusion_table(found, runs),
         "mistakes": mistakes_table(found, runs),
         "trials": pd.DataFrame(columns=["network"]),

@@ -20,8 +20,7 @@ from acll.packing.ownership import (
 )
 from acll.serving.export import export_task
 from acll.serving.model import PackedNetwork, load
-from acll.steps._setup import task_record
-from conftest import learn, states_equal, tiny_packed, tiny_task
+from conftest import learn, states_equal, tiny_packed, tiny_task, usual_record
 
 SPEC = PerceptronNetwork(hidden=[6], image_size=[4, 4], channels=3)
 
@@ -92,7 +91,7 @@ def test_only_a_task_that_may_choose_leaves_out_and_nothing_else_may_change():
     state = starting_state(packed, "classification", builder()("classification", 3, 5).state_dict())
     keep = free(packed, "classification")
     name, owner = next((one, own) for one, own in packed.owner.items() if bool((own > 0).any()))
-    record = task_record(tiny_task("b", size=4)[2], 0.5, (), {})
+    record = usual_record(tiny_task("b", size=4)[2], 0.5, (), {})
     state[name] = state[name].masked_fill(owner > 0, 0.0)
     with pytest.raises(PackingError, match="earlier tasks have changed"):
         commit(packed, record, state, keep)

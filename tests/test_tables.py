@@ -131,6 +131,7 @@ def row(task, position, score, exact=True, choice=None, owned=0.25):
         "kind": "classification",
         "metric": "accuracy",
         "score": score,
+        "measures": {"accuracy": score, "macro_f1": score / 2},
         "samples": 10,
         "bit_exact": exact,
         "owned_share": owned,
@@ -528,6 +529,7 @@ def segmented(task, position, score, classes, mistakes=(), **changes):
     return row(task, position, score, **changes) | {
         "kind": "segmentation",
         "metric": "mean_iou",
+        "measures": {"mean_iou": score},
         "classes": [counted(*one) for one in classes],
         "confused": [],
         "mistakes": list(mistakes),
@@ -677,7 +679,7 @@ def test_few_test_images_tell_little():
     # the mean of four recalls of a quarter, of twelve images each: as of 48 images
     classes = pd.concat([guesses(present=(12, 12))[1], guesses(present=(12, 12))[1]])
     classes["class"] = list("pqrs")
-    guess = guess_of(classes)
+    guess = guess_of(classes, "accuracy")
     assert guess.error == pytest.approx((0.25 * 0.75 / 48) ** 0.5)
     assert (guess.mean, guess.score) == (0.25, 0.25)
 

@@ -197,7 +197,7 @@ def test_scores_of_tiles_are_those_of_the_whole_images(large):
         tensors = (split.images, split.labels, split.tile_valid_box, split.tile_image_index)
         found = evaluated(
             Threshold(made.header), Split(*map(torch.from_numpy, tensors)), made.header, CPU
-        ).confusion
+        ).counts
         names = sorted({name.partition("#")[0] for name in split.ids})
         assert len(found) == len(names)
         for name, matrix in zip(names, found, strict=True):

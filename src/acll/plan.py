@@ -87,6 +87,7 @@ TABLES = tuple(
         "paired.csv",
         "front.csv",
         "against_fixed.csv",
+        "measures.csv",
         "classes.csv",
         "confusion.csv",
         "mistakes.csv",
@@ -477,7 +478,8 @@ class _Planner:
         )
 
     def _batches(self, task: str) -> Batches:
-        return self.configuration.training_of(task).batches(self.configuration.tasks[task].kind)
+        own = self.configuration.tasks[task]
+        return self.configuration.training_of(task).batches(own.kind, own.metric)
 
     def _from_dense(self, node: Node) -> dict[str, tuple[str, ...]]:
         dense = (f"{self._dense_node(node).folder}/dense.safetensors",)

@@ -18,6 +18,20 @@ Scope = Literal["layer", "global", "channel"]
 Criterion = Literal["learned", "magnitude"]
 Release = Literal["gradual", "once"]
 Reuse = Literal["all", "chosen"]
+MetricName = Literal[
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "mean_iou",
+    "mean_dice",
+    "pixel_accuracy",
+    "boundary_f1",
+]
+# the metrics that a task may be scored by, the usual one first
+METRICS: dict[Kind, tuple[MetricName, ...]] = {
+    "classification": ("accuracy", "balanced_accuracy", "macro_f1"),
+    "segmentation": ("mean_iou", "mean_dice", "pixel_accuracy", "boundary_f1"),
+}
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 MOST_BANDS = 1000  # of an image

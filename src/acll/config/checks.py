@@ -37,7 +37,7 @@ from acll.networks.spec import (
 from acll.node import DENSE, LEARNED, Node
 from acll.registry import kinds
 from acll.search.settings import Search
-from acll.settings import Settings
+from acll.settings import METRICS, Settings
 from acll.training.settings import Training
 
 VALID_NAME = re.compile(r"[a-z0-9_]+")
@@ -553,6 +553,12 @@ def _size_faults(key: str, task: Task, architecture: str) -> list[str]:
 def _variants(key: str, task: Task) -> list[str]:
     """Return faults of settings that do not go with the kind of the task, or with each other."""
     faults = []
+    if task.metric is not None and task.metric not in METRICS[task.kind]:
+        faults.append(
+            f"{key}.metric = {task.metric!r}: {task.kind} has {', '.join(METRICS[task.kind])}"
+        )
+    if task.metric == "boundary_f1" and task.tile_overlap is not None:
+        faults.append(f"{key}.metric: boundaries cannot be put together from tiles")
     if task.tile_overlap is not None:
         if task.kind == "classification":
             faults.append(f"{key}.tile_overlap: only images with masks can be cut into tiles")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from acll.settings import Kind, Settings, Share, Size
+from acll.settings import Kind, MetricName, Settings, Share, Size
 
 if TYPE_CHECKING:
     from acll.data.manifest import Manifest
@@ -67,6 +67,12 @@ class Task(Settings):
     rotate: float = Field(0.0, description="degrees by which images are rotated, against the clock")
     permute: int | None = Field(
         None, ge=0, description="classification: seed of one order in which all pixels are put"
+    )
+    metric: MetricName | None = Field(
+        None,
+        description="what the choice of epochs, the search and all scores go by. Classification: "
+        "`accuracy` (default), `balanced_accuracy`, `macro_f1`; segmentation: `mean_iou` "
+        "(default), `mean_dice`, `pixel_accuracy`, `boundary_f1`",
     )
     training: dict[str, Any] = Field({}, description="keys of `training` that this task overrides")
 

@@ -1,8 +1,9 @@
 """What a network answers on a test split: counts of each class, and the samples it does worst on.
 
-One pass over the split. What is kept of it is exact, and small whatever the number of samples.
+One pass over the split. What comes of it is exact, and small whatever the number of samples.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,16 @@ from torch import nn
 from acll.data.batches import Split
 from acll.data.prepared import TaskInfo
 from acll.evaluation.examples import WORST
-from acll.training.evaluate import confusions, outputs
-from acll.training.metrics import mean_iou
+from acll.evaluation.measures import (
+    MOST_PROBABILITIES,
+    TOP,
+    calibration_error,
+    of_classes,
+    of_masks,
+    of_probabilities,
+)
+from acll.training.evaluate import boundaries, confusions, outputs
+from acll.training.metrics import Counts, mean_iou
 
 CONFUSED = 1024  # pairs of classes: all of them for 32 classes or fewer
 
@@ -40,43 +49,67 @@ class Answers:
     confusion: of all samples together [C, C], or of all pixels that are not ignored; rows are the
     truth. badness: of each sample [N], from 0, which is right, to 1. For classification it is the
     probability of a wrong answer, for segmentation 1 − the mean IoU of the image (or tile).
-    labels: the answers [N] of classification.
+    labels: the answers [N] of classification. measures: all that they are measured by, the metric
+    of the task among it: see `acll.evaluation.measures`.
     """
 
-    confusion: NDArray[np.int64]
+    confusion: Counts
     badness: NDArray[np.float64]
     labels: NDArray[np.int64] | None
-
-    @property
-    def score(self) -> float:
-        """The accuracy, or the mean IoU."""
-        if self.labels is None:
-            return mean_iou(self.confusion)
-        return float(np.trace(self.confusion) / self.confusion.sum())
+    measures: Mapping[str, float]
 
 
 def answers_of(network: nn.Module, split: Split, info: TaskInfo, device: torch.device) -> Answers:
     """Run a network over a split. Raises NotFiniteError."""
-    classes = len(info.classes)
+    given = outputs(network, split, info, device)
+    if info.kind == "segmentation":
+        return _of_masks(given, len(info.classes), whole=split.tile_image_index is None)
+    return _of_classes(given, len(info.classes), len(split))
+
+
+def _of_masks(
+    given: Iterable[tuple[torch.Tensor, torch.Tensor]], classes: int, whole: bool
+) -> Answers:
+    """Return answers of segmentation. given: logits and labels; whole: of images, not of tiles."""
     total = np.zeros((classes, classes), np.int64)
-    badness: list[NDArray[np.float64]] = []
-    answers: list[NDArray[np.int64]] = []
-    for logits, labels in outputs(network, split, info, device):
+    boundary = np.zeros((classes, 4), np.int64)
+    badness = []
+    for logits, labels in given:
         predicted = logits.argmax(dim=1)
-        if info.kind == "segmentation":
-            matrices = confusions(predicted, labels, classes).cpu().numpy()
-            total += matrices.sum(axis=0)
-            badness.append(np.array([_badness(matrix) for matrix in matrices]))
-        else:
-            # a matrix for each sample would have one entry
-            cells = (labels * classes + predicted).cpu().numpy()
-            total += np.bincount(cells, minlength=classes**2).reshape(classes, classes)
-            probability = logits.float().softmax(dim=1).amax(dim=1)
-            wrong = torch.where(predicted == labels, 0.0, probability)
-            badness.append(wrong.double().cpu().numpy())
-            answers.append(predicted.cpu().numpy())
-    of_classification = np.concatenate(answers) if answers else None
-    return Answers(total, np.concatenate(badness), of_classification)
+        matrices = confusions(predicted, labels, classes).cpu().numpy()
+        total += matrices.sum(axis=0)
+        badness.append(np.array([_badness(matrix) for matrix in matrices]))
+        if whole:
+            boundary += boundaries(predicted, labels, classes).sum(dim=0).cpu().numpy()
+    measured = of_masks(total, boundary if whole else None)
+    return Answers(total, np.concatenate(badness), None, measured)
+
+
+def _of_classes(
+    given: Iterable[tuple[torch.Tensor, torch.Tensor]], classes: int, count: int
+) -> Answers:
+    """Return answers of classification. given: logits and labels of so many images."""
+    keeps = count * classes <= MOST_PROBABILITIES
+    truths, answers, confidences, tops, kept = [], [], [], [], []
+    for logits, labels in given:
+        each = logits.float().softmax(dim=1)
+        truths.append(labels.cpu().numpy())
+        answers.append(logits.argmax(dim=1).cpu().numpy())
+        confidences.append(each.amax(dim=1).double().cpu().numpy())
+        if classes > TOP:
+            among = each.topk(TOP).indices == labels.unsqueeze(1)
+            tops.append(among.any(dim=1).cpu().numpy())
+        if keeps:
+            kept.append(each.cpu().numpy())
+    truth, answer, confidence = map(np.concatenate, (truths, answers, confidences))
+    right = truth == answer
+    cells = np.bincount(truth * classes + answer, minlength=classes**2)
+    confusion = cells.reshape(classes, classes)
+    measured = of_classes(confusion)
+    measured |= {f"top_{TOP}": float(np.concatenate(tops).mean())} if tops else {}
+    measured |= of_probabilities(truth, np.concatenate(kept)) if kept else {}
+    measured["calibration_error"] = calibration_error(confidence, right)
+    return Answers(confusion, np.where(right, 0.0, confidence), answer, measured)
 
 
 def _badness(confusion: NDArray[np.int64]) -> float:

@@ -1,4 +1,4 @@
-"""Tables of the classes of each task at the end of runs: scores, confusions, worst mistakes."""
+"""Tables of the answers in each task at the end of runs: measures, classes and mistakes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from acll.node import Node, Run
-from acll.settings import Kind
+from acll.settings import METRICS, Kind, MetricName
+from acll.training.metrics import value_of
 
 OF_TASK = ["sequence", "method", "task"]
 MISSED = 0.05  # of a class that is scored lower, the network knows next to nothing
@@ -54,6 +55,18 @@ def classes_table(nodes: Nodes, runs: Sequence[Run]) -> pd.DataFrame:
                 scores = _class_scores(**one)
                 kind = {"kind": row["kind"], "score": scores[CLASS_SCORE[row["kind"]]]}
                 found.append(names | {"class": counts["name"]} | one | scores | kind)
+    return pd.DataFrame(found, columns=columns)
+
+
+def measures_table(nodes: Nodes, runs: Sequence[Run]) -> pd.DataFrame:
+    """Return a row for each run, task and measure, at the end."""
+    columns = ["sequence", "order", "method", "seed", "task", "kind", "measure", "value"]
+    found = [
+        names | {"kind": row["kind"], "measure": measure, "value": value}
+        for run in runs
+        for names, row in _at_end(nodes, run)
+        for measure, value in row["measures"].items()
+    ]
     return pd.DataFrame(found, columns=columns)
 
 
@@ -156,24 +169,34 @@ class Guess:
     error: float
 
 
-def guess_of(classes: pd.DataFrame) -> Guess | None:
+def guess_of(classes: pd.DataFrame, metric: MetricName) -> Guess | None:
     """Return what guessing is worth.
 
     The recall of the class is 1, and its IoU its share of all pixels; those of all others are 0.
     None where the split has no class, as masks may ignore all pixels. classes: the rows of a task
-    in the table of that name.
+    in the table of that name. metric: of the task.
     """
     present = classes.drop_duplicates("class").set_index("class")["present"]
     present = present[present > 0]
     if not len(present):
         return None
     name, share = str(present.idxmax()), float(present.max() / present.sum())
+    score = _value_of_guess(metric, present.to_numpy())
     mean = 1 / len(present)
     if (classes["kind"] == "segmentation").any():
-        return Guess(name, share * mean, share * mean, 0.0)  # the score is the mean IoU
+        return Guess(name, score, share * mean, 0.0)
     # of each recall p(1 - p) / n, of their mean the root of the sum over the number of classes
     error = mean * float((mean * (1 - mean) / present).sum()) ** 0.5
-    return Guess(name, share, mean, error)
+    return Guess(name, score, mean, error)
+
+
+def _value_of_guess(metric: MetricName, present: NDArray[np.int64]) -> float:
+    """Return the score of the most frequent class alone. present: how often each one is there."""
+    if metric == "boundary_f1":  # one class alone has no boundary
+        return 0.0
+    confusion = np.zeros((len(present), len(present)), np.int64)
+    confusion[:, present.argmax()] = present
+    return value_of(metric, confusion)
 
 
 def guessed_tasks(final: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
@@ -190,7 +213,7 @@ def guessed_tasks(final: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     runs = (each.size() / each.nunique()).to_dict()
     rows = []
     for (sequence, task), own in classes.groupby(["sequence", "task"], sort=False):
-        guess = guess_of(own)
+        guess = guess_of(own, METRICS[own["kind"].iloc[0]][0])  # what counts here is its mean
         if guess is None:
             continue
         for method in own["method"].unique():

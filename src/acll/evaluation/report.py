@@ -24,6 +24,7 @@ from acll.evaluation.comparison import MIXED
 from acll.evaluation.console import data_warnings, few_samples, notes_of, warnings_of
 from acll.evaluation.drawings import FIGURE_DPI, for_page
 from acll.evaluation.findings import findings, fixed_ratio_findings
+from acll.evaluation.measures import MEASURES
 from acll.evaluation.report_tasks import scoreboards, task_parts
 from acll.evaluation.tables import read_table
 from acll.libraries import OF_NETWORKS, versions
@@ -81,6 +82,11 @@ REPORT_TABLES = {
         "Each task at the end of each run.",
         "sequence order method seed task metric score score_when_learned forgetting owned_share "
         "ratio width samples",
+    ),
+    "measures": (
+        "What else each task is measured by at the end, means over runs. docs/metrics.md defines "
+        "it; higher is better, but for the calibration error.",
+        "sequence method task " + " ".join(MEASURES),
     ),
     "classes": (
         "Each class at the end, means over runs, the lowest scores first: IoU of segmentation, "
@@ -214,10 +220,15 @@ def _narrowed(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """Return what the page shows of a table.
 
     That is these columns, less names that are the same in every row and what is empty in all, so
-    that the score is on the screen. Of classes the means over runs, the lowest first.
+    that the score is on the screen. Of classes the means over runs, the lowest first; of measures a
+    column each.
     """
     if "class" in columns:
         table = class_means(table).sort_values("score", kind="stable")
+    elif "measure" in table:
+        names = ["sequence", "method", "task"]
+        means = table.groupby([*names, "measure"], sort=False)["value"].mean()
+        table = means.unstack().reset_index()
     shown = [
         name
         for name in columns

@@ -8,6 +8,7 @@ import pandas as pd
 from acll.evaluation.class_tables import MISSED, class_means, guess_of
 from acll.evaluation.comparison import MIXED
 from acll.evaluation.words import METRIC_WORDS
+from acll.settings import MetricName
 
 MOST_CLASSES = 16  # that are shown of a task
 
@@ -58,9 +59,10 @@ def scoreboards(final: pd.DataFrame, summary: pd.DataFrame, classes: pd.DataFram
         ].mean()
         rows = []
         for task in dict.fromkeys(own["task"]):
-            metric = METRIC_WORDS[own.loc[own["task"] == task, "metric"].iloc[0]]
+            name = own.loc[own["task"] == task, "metric"].iloc[0]
+            metric = METRIC_WORDS[name]
             cells = [_score_cell(means.loc[(task, method)], metric) for method in methods]
-            cells.append(_guess_cell(_at(classes, {"sequence": sequence, "task": task}), metric))
+            cells.append(_guess_cell(_at(classes, {"sequence": sequence, "task": task}), name))
             rows.append((f"{task} ({metric})", cells))
         of_method = summary[summary["sequence"] == sequence].set_index("method")
         mixed = of_method["metric"].iloc[0] == MIXED
@@ -80,12 +82,12 @@ def scoreboards(final: pd.DataFrame, summary: pd.DataFrame, classes: pd.DataFram
     return boards
 
 
-def _guess_cell(classes: pd.DataFrame, metric: str) -> Cell:
+def _guess_cell(classes: pd.DataFrame, metric: MetricName) -> Cell:
     """Return the score of `guess_of`. classes: its rows of a task."""
-    guess = guess_of(classes)
+    guess = guess_of(classes, metric)
     if guess is None:
         return Cell()
-    told = f"always {guess.name}: {metric} {guess.score:.4f}"
+    told = f"always {guess.name}: {METRIC_WORDS[metric]} {guess.score:.4f}"
     return Cell(f"{guess.score:.3f}", guess.score, told)
 
 

@@ -44,9 +44,10 @@ class Mistake:
 class TaskScore:
     """The score of one task of a network, and what it has of the network.
 
-    bit_exact: whether its state is, bit for bit, what it was when the task was learned.
-    owned_share: of all shared weights of the network; None where tasks own none. unread_share: of
-    the weights of earlier tasks, those that it does not read; None likewise. width: factor of the
+    measures: see `acll.evaluation.measures`. bit_exact: whether its state is, bit for bit, what it
+    was when the task was learned. owned_share: of all shared weights of the network; None where
+    tasks own none. unread_share: of the weights of earlier tasks, those that it does not read; None
+    likewise. width: factor of the
     channels of its network, which may have grown since. grew: whether it grew for this task.
     choice: of the search, as in `choice.json`. curve: validation score after each epoch of its
     training. alone_bytes: of a network of this task alone. confused: (truth, predicted, count) by
@@ -58,6 +59,7 @@ class TaskScore:
     kind: Kind
     metric: str
     score: float
+    measures: Mapping[str, float]
     samples: int
     bit_exact: bool
     owned_share: float | None
@@ -139,7 +141,8 @@ def _evaluate(
         position=position,
         kind=record.kind,
         metric=record.metric,
-        score=answers.score,
+        score=answers.measures[record.metric],
+        measures=answers.measures,
         samples=split.image_count(),
         bit_exact=digest(state) == record.digest,
         owned_share=share if record.frozen else None,

@@ -3,7 +3,16 @@
 from collections.abc import Mapping, Sequence
 
 # of metrics, as columns `metric` have them
-METRIC_WORDS = {"accuracy": "accuracy", "mean_iou": "mean IoU", "mixed": "mixed"}
+METRIC_WORDS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "mean_iou": "mean IoU",
+    "mean_dice": "mean Dice",
+    "pixel_accuracy": "pixel accuracy",
+    "boundary_f1": "boundary F1",
+    "mixed": "mixed",
+}
 WIDTH = 100  # columns of a terminal
 
 

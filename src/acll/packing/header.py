@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, FailFast, Field, model_validato
 from acll.networks.spec import LARGEST_WIDTH, SMALLEST_WIDTH
 from acll.packing.corners import Corner, seen_from
 from acll.packing.ownership import MAX_TASKS, Narrower, TaskRecord
-from acll.settings import MOST_BANDS, MOST_VALUES, refuse_large, refuse_odd_text
+from acll.settings import METRICS, MOST_BANDS, MOST_VALUES, refuse_large, refuse_odd_text
 
 # the largest networks of torchvision have 6.5e8 weights, at most 1e8 in one tensor; the deepest of
 # timm has 979 tensors
@@ -327,6 +327,8 @@ def _refuse_unusable(record: TaskRecord) -> None:
             f"{record.name}: tile_overlap {overlap} is more than half of image_size, or that "
             "is below 8"
         )
+    if record.metric not in METRICS[record.kind]:
+        raise ValueError(f"{record.name}: {record.metric} is no metric of {record.kind}")
     if record.permute is not None and record.permute < 0:
         raise ValueError(f"{record.name}: its pixels cannot be moved")
     if not record.classes or (

@@ -13,6 +13,6 @@ class PrepareParams(Params):
 
 
 def prepared_settings(task: Task) -> Task:
-    """Return the settings of a task, less its overrides of `training`, on which nothing prepared
-    depends."""
-    return task.model_copy(update={"training": {}})
+    """Return the settings of a task, less its metric and its overrides of `training`, on which
+    nothing prepared depends."""
+    return task.model_copy(update={"training": {}, "metric": None})

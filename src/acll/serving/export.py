@@ -162,7 +162,10 @@ def export_task(
         if validation is None:
             compared(example)
         else:
-            of_both = [score(evaluated(one, validation, plain, _CPU)) for one in (whole, compared)]
+            of_both = [
+                score(evaluated(one, validation, plain, _CPU, record.metric))
+                for one in (whole, compared)
+            ]
             scores = (of_both[0], of_both[1])
     return Exported(path.stat().st_size, compared.difference, compared.largest, small, scores)
 

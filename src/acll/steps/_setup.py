@@ -19,9 +19,9 @@ from acll.networks.widening import inputs_in_wider
 from acll.packing import packed_file
 from acll.packing.ownership import Packed, State, TaskRecord, empty, widened
 from acll.parameters.node import NodeParams
+from acll.settings import MetricName
 from acll.steps._gpu import prepare_device
 from acll.training.learner import TaskLearner
-from acll.training.metrics import METRIC
 from acll.training.settings import Batches
 
 
@@ -114,6 +114,7 @@ def pruned_header(learned: Mapping[str, Any], decided: Mapping[str, Any]) -> dic
 
 def task_record(
     header: TaskInfo,
+    metric: MetricName,
     score: float,
     curve: Sequence[float],
     choice: dict[str, Any],
@@ -121,11 +122,12 @@ def task_record(
 ) -> TaskRecord:
     """Return what a packed network will know of a task.
 
-    curve: validation score after each epoch of its training, before it was pruned. width: factor of
+    score: on the validation split, by its metric; curve: the same after each epoch of its training,
+    before it was pruned. width: factor of
     the channels of its network.
     """
     known = asdict(header) | {
-        "metric": METRIC[header.kind],
+        "metric": metric,
         "validation_score": score,
         "digest": "",
         "choice": choice,

@@ -16,7 +16,9 @@ def main(*, dense: Path, parent: Path | None, network: Path, params: CommitParam
     """Write the network with one more task, or with all that were learned at once."""
     state, _, header = load_state(dense)
     records = [
-        task_record(task_info_from(one["task"]), one["score"], one["curve"], {}, one["width"])
+        task_record(
+            task_info_from(one["task"]), one["metric"], one["score"], one["curve"], {}, one["width"]
+        )
         for one in header["tasks"]
     ]
     packed_file.write_packed(

@@ -128,6 +128,7 @@ def _trained(
     print(f"{learner.info.name}: kept epoch {result.epoch}, validation {result.score:.4f}")
     about = {
         "task": asdict(learner.info),
+        "metric": learner.settings.metric,
         "score": result.score,
         "curve": result.curve(),
         "width": width,

@@ -58,7 +58,10 @@ def main(
         if scored is not None:
             final, keep = scored.finished(result.state)
             result = replace(result, state=final)
-    record = task_record(learner.info, result.score, header["curve"], header["choice"], width)
+    metric = params.batches.metric
+    record = task_record(
+        learner.info, metric, result.score, header["curve"], header["choice"], width
+    )
     after = commit(packed, record, result.state, keep, params.reuse)
     packed_file.write_packed(network, after)
     what = f"kept epoch {result.epoch}" if result.epoch else "kept as it was trained"

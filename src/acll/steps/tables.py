@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from acll.evaluation.class_tables import classes_table, confusion_table, mistakes_table
+from acll.evaluation.class_tables import (
+    classes_table,
+    confusion_table,
+    measures_table,
+    mistakes_table,
+)
 from acll.evaluation.comparison import (
     by_node,
     matrix_table,
@@ -61,6 +66,7 @@ def main(
         "paired": paired_table(each),
         "front": front,
         "against_fixed": against_fixed_table(front),
+        "measures": measures_table(nodes, runs),
         "classes": classes,
         "confusion": confusion_table(nodes, runs),
         "mistakes": mistakes_table(nodes, runs),

@@ -57,7 +57,13 @@ def main(
         learner.network.load_state_dict(result.state)
         scores, curve = [score(seen) for seen in learner.validate()], []
     tasks = [
-        {"task": asdict(learner.info), "score": own, "curve": curve, "width": packed.width}
+        {
+            "task": asdict(learner.info),
+            "metric": learner.settings.metric,
+            "score": own,
+            "curve": curve,
+            "width": packed.width,
+        }
         for learner, own in zip(learners, scores, strict=True)
     ]
     shared = partition(learners[0].network).shared

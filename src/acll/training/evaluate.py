@@ -4,13 +4,17 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from acll.data.batches import Split, evaluation_batches
 from acll.data.prepared import IGNORE, TaskInfo
 from acll.errors import UserError
-from acll.settings import Kind
+from acll.settings import METRICS, MetricName
 from acll.training.metrics import EvalResult
+
+# of the diagonal of an image: how far a boundary may be off (Csurka et al. 2013)
+_TOLERANCE = 0.0075
 
 
 class NotFiniteError(UserError):
@@ -19,26 +23,32 @@ class NotFiniteError(UserError):
 
 @torch.no_grad()
 def evaluated(
-    network: nn.Module, split: Split, header: TaskInfo, device: torch.device
+    network: nn.Module,
+    split: Split,
+    header: TaskInfo,
+    device: torch.device,
+    metric: MetricName | None = None,
 ) -> EvalResult:
     """Run the network, in evaluation mode, over a split in order; return what it did.
 
-    Raises NotFiniteError.
+    metric: None: the usual one of the kind. Raises NotFiniteError.
     """
-    kind: Kind = header.kind
+    metric = metric or METRICS[header.kind][0]
+    classes = len(header.classes)
     results = []
     for logits, labels in outputs(network, split, header, device):
         predictions = logits.argmax(dim=1)
-        if kind == "classification":
-            results.append(predictions == labels)
+        if header.kind == "classification":
+            results.append(labels * classes + predictions)
+        elif metric == "boundary_f1":
+            results.append(boundaries(predictions, labels, classes))
         else:
-            results.append(confusions(predictions, labels, len(header.classes)))
+            results.append(confusions(predictions, labels, classes))
     together = torch.cat(results).cpu().numpy()
-    if kind == "classification":
-        return EvalResult(kind, correct=together)
-    return EvalResult(
-        kind, confusion=together if split.tile_image_index is None else _stitched(together, split)
-    )
+    if header.kind == "classification":
+        return EvalResult(metric, classes, cells=together)
+    counts = together if split.tile_image_index is None else _stitched(together, split)
+    return EvalResult(metric, classes, counts=counts)
 
 
 @torch.no_grad()
@@ -80,3 +90,36 @@ def confusions(predictions: torch.Tensor, labels: torch.Tensor, classes: int) ->
     cell = (image * classes + labels) * classes + predictions
     counts = torch.bincount(cell[valid], minlength=len(labels) * classes * classes)
     return counts.view(-1, classes, classes)
+
+
+def boundaries(predictions: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Return counts int64 [B, C, 4] of the boundary pixels of predictions and labels [B, H, W].
+
+    The columns are those of `acll.training.metrics`. A pixel is on the boundary of its class where
+    one of its eight neighbours is of another; ignored pixels, and what lies outside of the image,
+    are of no class. Near is what is no farther off, in rows and in columns, than a share of the
+    diagonal, and one pixel at least.
+    """
+    height, width = labels.shape[1:]
+    tolerance = max(1, round(_TOLERANCE * (height**2 + width**2) ** 0.5))
+    valid = (labels != IGNORE).unsqueeze(1)
+    each = torch.arange(classes, device=labels.device).view(1, -1, 1, 1)
+
+    def edge(masks: torch.Tensor) -> torch.Tensor:
+        own = (masks.unsqueeze(1) == each) & valid
+        return own & _near(~own & valid, 1)
+
+    predicted, truth = edge(predictions), edge(labels)
+    counted = (
+        predicted & _near(truth, tolerance),
+        predicted,
+        truth & _near(predicted, tolerance),
+        truth,
+    )
+    return torch.stack([one.sum(dim=(2, 3)) for one in counted], dim=2)
+
+
+def _near(masks: torch.Tensor, distance: int) -> torch.Tensor:
+    """Return which pixels are at most so far from one that is set. masks: bool [B, C, H, W]."""
+    pooled = F.max_pool2d(masks.float(), 2 * distance + 1, stride=1, padding=distance)
+    return pooled > 0

@@ -76,4 +76,5 @@ class TaskLearner:
 
     def validate(self) -> tuple[EvalResult, ...]:
         """Return what the network does on the validation split."""
-        return (evaluated(self.network, self.validation, self.info, self.device),)
+        metric = self.settings.metric
+        return (evaluated(self.network, self.validation, self.info, self.device, metric),)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from acll.settings import Augmentation, Kind, Positive, Release, Settings
+from acll.settings import METRICS, Augmentation, Kind, MetricName, Positive, Release, Settings
 
 Optimizer = Literal["sgd", "adamw"]
 Decrease = Literal["cosine", "step"]
@@ -45,7 +45,7 @@ class Schedule(Settings):
 
 
 class Batches(Settings):
-    """What is learned from: the batches of a task and the loss of each."""
+    """What is learned from: the batches of a task and the loss of each; and what scores it."""
 
     batch_size: int
     augmentation: list[Augmentation]
@@ -53,6 +53,7 @@ class Batches(Settings):
     label_smoothing: float
     class_weights: ClassWeights
     mixed_precision: bool
+    metric: MetricName
 
 
 class Training(Settings):
@@ -104,8 +105,8 @@ class Training(Settings):
         epochs = self.retrain_epochs or max(1, self.epochs // 2)
         return self._schedule(epochs, self.retrain_learning_rate)
 
-    def batches(self, kind: Kind) -> Batches:
-        """Return the batches and the loss of a task of this kind."""
+    def batches(self, kind: Kind, metric: MetricName | None = None) -> Batches:
+        """Return the batches and the loss of a task of this kind. metric: None: the usual one."""
         return Batches(
             batch_size=self.batch_size,
             augmentation=self.augmentation,
@@ -113,6 +114,7 @@ class Training(Settings):
             label_smoothing=self.label_smoothing,
             class_weights=self.class_weights,
             mixed_precision=self.mixed_precision,
+            metric=metric or METRICS[kind][0],
         )
 
     def _schedule(self, epochs: int, learning_rate: float) -> Schedule:
