@@ -187,6 +187,7 @@ def _parser() -> _Parser:
     compare.set_defaults(trouble=2)  # as of `diff`
     _add_predict(command)
     _add_export(command)
+    _add_drop(command)
     command(
         shares.verify,
         _CONFIGURATION,
@@ -326,6 +327,22 @@ def _add_export(command: Callable[..., argparse.ArgumentParser]) -> None:
         type=Path,
         help="prepared images, data/<task>.train.safetensors of a run, to score it on",
     )
+
+
+def _add_drop(command: Callable[..., argparse.ArgumentParser]) -> None:
+    from acll.cli import networks
+
+    examples = """example:
+  acll drop network.safetensors --task digits --out smaller.safetensors
+"""
+    own = command(
+        networks.drop,
+        _NETWORK,
+        "write the network without one of its tasks; all others stay as they are, bit for bit",
+        examples,
+    )
+    own.add_argument("--task", help="the task that goes, one of those that it has learned")
+    own.add_argument("--out", type=Path, help="the file that gets the network without it")
 
 
 def _positive(text: str) -> int:

@@ -224,6 +224,30 @@ def _named(path: Path, task: str | None, tasks: list[str]) -> str:
     return task
 
 
+def drop(path: Path, task: str | None, out: Path | None) -> None:
+    """Write the network without one of its tasks to another file, and say what became of it.
+
+    Raises UserError, before anything is written, where no task or no file is named.
+    """
+    from acll.packing import dropping, packed_file
+
+    opened = packed_file.open_packed(path)
+    task = _named(path, task, [record.name for record in opened.header.tasks])
+    if out is None:
+        raise UserError(f"{path}: say with --out which file gets the network without {task}")
+    dropped = dropping.write_without(opened, task, out)
+    before, after = path.stat().st_size, out.stat().st_size
+    print(f"{out}: without {task}, {after:,} bytes ({path.name}: {before:,})")
+    print(f"weights that {task} alone read, now free: {dropped.freed:,}")
+    if dropped.stayed:
+        readers = ", ".join(f"{name} ({count:,})" for name, count in dropped.readers.items())
+        print(f"weights of {task} that stay, since other tasks read them: {dropped.stayed:,}")
+        print(fill(f"they are read by {readers}", WIDTH))
+    if after > before:
+        print("the file is larger: to tell which task owns what stays takes more than was freed")
+    print("the other tasks are as they were, bit for bit")
+
+
 def export(
     path: Path, out: Path, task: str | None, precision: "Precision", data: Path | None
 ) -> None:

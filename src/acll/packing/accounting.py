@@ -43,6 +43,24 @@ def bytes_alone(header: PackedHeader, task: str) -> int:
     return packed_size_of(header.model_copy(update=parts))
 
 
+def weights_owned(header: PackedHeader, position: int) -> int:
+    """Return how many shared weights a task owns. position: of the task, from 1 on."""
+    return sum(layer.owned[position - 1] for layer in header.layers)
+
+
+def weights_read(header: PackedHeader, position: int) -> int:
+    """Return how many owned weights a task reads, its own included.
+
+    position: of the task, from 1 on.
+    """
+    kind = header.tasks[position - 1].kind
+    return sum(
+        sum(layer.owned[:position]) - layer.unread[position - 1]
+        for layer in header.layers
+        if kind_uses(kind, layer.name)
+    )
+
+
 def unread_share(header: PackedHeader, position: int) -> float:
     """Return the share of the weights of earlier tasks that a task does not read.
 

@@ -199,7 +199,7 @@ def task_state_dict(packed: Packed, task: str) -> State:
     """
     state = {
         name: torch.where(read, corner.of(packed.shared[name]), 0.0)
-        for name, corner, read in _read_by(packed, task)
+        for name, corner, read in reading_masks(packed, task)
     }
     return state | packed.private[task]
 
@@ -222,7 +222,7 @@ def reading_ranks(packed: Packed, kind: Kind) -> State:
     for record in reversed(packed.tasks):
         if max(left.values(), default=_LEAST) == _LEAST:
             break
-        for name, corner, read in _read_by(packed, record.name):
+        for name, corner, read in reading_masks(packed, record.name):
             if name in ranks and left[name] > _LEAST:
                 left[name] /= 2
                 mask = corner.filled(torch.zeros_like(ranks[name]), read)
@@ -233,9 +233,9 @@ def reading_ranks(packed: Packed, kind: Kind) -> State:
     return ranks
 
 
-def _read_by(packed: Packed, task: str) -> Iterator[tuple[str, Corner, Tensor]]:
-    """Yield the shared tensors of a task's network: their names, where they are, and masks of what
-    the task reads there."""
+def reading_masks(packed: Packed, task: str) -> Iterator[tuple[str, Corner, Tensor]]:
+    """Yield the shared tensors of a task's network: their names, where they are, and bool masks, of
+    the shapes that the task has, of what it reads there."""
     record, position = packed.record(task), packed.position(task)
     unread = packed.unread.get(task, {})
     for name, corner in packed.corners(record.width).items():

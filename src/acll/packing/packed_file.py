@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
-from acll.errors import quoted
+from acll.errors import UserError, quoted
 from acll.libraries import OF_NETWORKS, versions
 from acll.packing import floats, tensor_file
 from acll.packing.bits import Places, map_size, pack_map, pack_set, set_size, unpack_map, unpack_set
@@ -64,6 +64,13 @@ class PackedFile:
     def record(self, task: str) -> TaskRecord:
         """Return the record of a task. Raises PackingError for one that was not learned."""
         return self.without_weights().record(task)
+
+    def refuse_itself(self, out: Path) -> None:
+        """Raise UserError for a file to be written that is this one."""
+        if out.resolve() == self.tensor_file.path.resolve():
+            raise UserError(
+                f"{out}: is the network that is read; give what is written another name"
+            )
 
     def without_weights(self) -> Packed:
         """Return the network that its tasks share, without its state."""

@@ -140,8 +140,7 @@ def export_task(
     ending or a precision that cannot be, PackingError for a task that was not learned.
     """
     _refuse(path, precision)
-    if path.resolve() == opened.tensor_file.path.resolve():
-        raise UserError(f"{path}: is the network that is read; give what is written another name")
+    opened.refuse_itself(path)
     record = opened.record(task)
     info = task_info_of(record)
     whole = Whole(loaded(opened, task), info).eval()

@@ -29,9 +29,9 @@ from acll.errors import UserError
 from acll.networks.build import TaskNetwork
 from acll.networks.spec import alike_but_for_width
 from acll.packing import packed_file
-from acll.packing.accounting import unread_share
+from acll.packing.accounting import unread_share, weights_owned, weights_read
 from acll.packing.load import loaded, naming, skeleton, task_info_of
-from acll.packing.ownership import PackingError, TaskRecord, grew, kind_uses
+from acll.packing.ownership import PackingError, TaskRecord, grew
 from acll.serving.inputs import (
     ImageError,
     OneImage,
@@ -60,7 +60,9 @@ class LearnedTask:
     metric: str
     score: float  # on the validation split, when it was learned
     ratio: float | None  # release ratio; None where nothing was released
-    owned_share: float | None  # weights that it trained and kept; None where its method owns none
+    # weights that it trained and kept, or has from a task that was dropped; None where its method
+    # owns none
+    owned_share: float | None
     used_share: float  # these, and those of the tasks before it that it reads
     unread_share: float | None  # of the weights of the tasks before it, those that it does not read
     width: float  # factor of the channels of its network, which may have grown since
@@ -246,14 +248,8 @@ class PackedNetwork:
         return self._last[2]
 
     def _task(self, record: TaskRecord, position: int) -> LearnedTask:
-        layers = self._file.header.layers
-        total = sum(layer.count for layer in layers)
-        used = sum(
-            sum(layer.owned[:position]) - layer.unread[position - 1]
-            for layer in layers
-            if kind_uses(record.kind, layer.name)
-        )
-        owned = sum(layer.owned[position - 1] for layer in layers)
+        header = self._file.header
+        total = sum(layer.count for layer in header.layers)
         ratio = record.choice.get("ratio")
         return LearnedTask(
             record.name,
@@ -265,11 +261,11 @@ class PackedNetwork:
             record.metric,
             record.validation_score,
             ratio,
-            owned / total if record.frozen else None,
-            used / total,
-            unread_share(self._file.header, position) if record.frozen else None,
+            weights_owned(header, position) / total if record.frozen else None,
+            weights_read(header, position) / total,
+            unread_share(header, position) if record.frozen else None,
             record.width,
-            grew(self._file.header.tasks, position, self._file.header.network),
+            grew(header.tasks, position, header.network),
         )
 
 
