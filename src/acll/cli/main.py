@@ -188,6 +188,12 @@ def _parser() -> _Parser:
     _add_predict(command)
     _add_export(command)
     _add_drop(command)
+    card = command(
+        networks.card,
+        _NETWORK,
+        "write a model card in Markdown from what a packed network knows (reads the header alone)",
+    )
+    card.add_argument("--out", type=Path, help="a name that ends with .md (default: print it)")
     command(
         shares.verify,
         _CONFIGURATION,

@@ -1,4 +1,4 @@
-"""Commands on packed networks: what is in them, what differs, predictions, exports."""
+"""Commands on packed networks: what is in them, what differs, predictions, exports, cards."""
 
 import json
 import sys
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from acll.errors import UserError, harmless
 from acll.evaluation.words import METRIC_WORDS, WIDTH, grown_words, shortened
+from acll.files import write_text
 
 if TYPE_CHECKING:
     from acll.data.batches import Split
@@ -246,6 +247,25 @@ def drop(path: Path, task: str | None, out: Path | None) -> None:
     if after > before:
         print("the file is larger: to tell which task owns what stays takes more than was freed")
     print("the other tasks are as they were, bit for bit")
+
+
+def card(path: Path, out: Path | None) -> None:
+    """Print the model card of a packed network, or write it. Raises UserError for another ending.
+
+    out: a name that ends with .md, so that no network is written over.
+    """
+    from acll.packing import packed_file
+    from acll.serving.card import card_of
+
+    if out is not None and out.suffix != ".md":
+        raise UserError(f"{out}: a model card is Markdown; give it a name that ends with .md")
+    opened = packed_file.open_packed(path)
+    text = card_of(opened)
+    if out is None:
+        print(text, end="")
+        return
+    write_text(out, text)
+    print(f"{out}: fill in what the file does not know: [More Information Needed]")
 
 
 def export(
