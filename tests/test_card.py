@@ -265,13 +265,12 @@ def test_no_name_of_a_stranger_is_taken_for_markdown_or_html(tmp_path):
     assert metadata == written(tmp_path, tiny_packed("a"))[0]
 
 
-def test_versions_and_metrics_that_are_none_make_no_card_of_another_form(tmp_path):
+def test_versions_and_choices_that_are_none_make_no_card_of_another_form(tmp_path):
     packed_file.write_packed(tmp_path / "network.safetensors", tiny_packed("a", "b"))
     known = tables(parts(card_of(packed_file.open_packed(tmp_path / "network.safetensors")))[1])
     for change in (
         set_at("versions", value={"torch": "1`\n# x" * 99, "timm": ["|"], "x": "y"}),
         set_at("versions", value=[["# x"]]),
-        set_at("tasks", 0, "metric", value="a | b"),
         set_at("tasks", 0, "choice", value={"ratio_low": "|", "ratio_high": True, "cap": [1]}),
     ):
         path = forged(tmp_path / "network.safetensors", tmp_path, change)

@@ -33,8 +33,7 @@ from acll.packing.ownership import (
     widened,
 )
 from acll.serving.export import export_task
-from acll.steps._setup import task_record
-from conftest import building, learn, states_equal, tiny_packed, tiny_task
+from conftest import building, learn, states_equal, tiny_packed, tiny_task, usual_record
 
 # --------------------------------------------------------------------------------------------------
 # stores of random values: any sequence of tasks, each way to commit them
@@ -56,7 +55,7 @@ def fresh(packed, kind, generator):
 
 
 def record_of(name, kind, width=0.25):
-    return task_record(tiny_task(name, kind, size=8)[2], 0.5, (0.25, 0.5), {"ratio": 0.5}, width)
+    return usual_record(tiny_task(name, kind, size=8)[2], 0.5, (0.25, 0.5), {"ratio": 0.5}, width)
 
 
 def committed(packed, record, way, kept, left_out, generator):

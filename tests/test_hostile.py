@@ -331,6 +331,11 @@ LIES = {
     "images of no size": (set_at("tasks", 0, "image_size", value=[0, 0]), "image_size"),
     "images of any size": (set_at("tasks", 0, "image_size", value=[2**30, 4]), "image_size"),
     "pixels of no type": (set_at("tasks", 0, "pixel", value="object"), "cannot be normalised"),
+    "a metric of another kind": (
+        set_at("tasks", 0, "metric", value="mean_iou"),
+        "is no metric of classification",
+    ),
+    "a metric that is none": (set_at("tasks", 0, "metric", value="a | b"), "metric"),
     "no deviation": (set_at("tasks", 0, "std", value=[0.0, 0.0, 0.0]), "cannot be normalised"),
     "mean of other channels": (
         set_at("tasks", 0, "mean", value=[0.5, 0.5]),

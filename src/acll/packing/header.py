@@ -327,8 +327,6 @@ def _refuse_unusable(record: TaskRecord) -> None:
             f"{record.name}: tile_overlap {overlap} is more than half of image_size, or that "
             "is below 8"
         )
-    if record.metric not in METRICS[record.kind]:
-        raise ValueError(f"{record.name}: {record.metric} is no metric of {record.kind}")
     if record.permute is not None and record.permute < 0:
         raise ValueError(f"{record.name}: its pixels cannot be moved")
     if not record.classes or (
@@ -337,3 +335,5 @@ def _refuse_unusable(record: TaskRecord) -> None:
         raise ValueError(f"{record.name}: {len(record.classes)} classes")
     if ratio is not None and not (isinstance(ratio, int | float) and 0 <= ratio <= 1):
         raise ValueError(f"{record.name}: a ratio that is no share")
+    if record.metric not in METRICS[record.kind]:
+        raise ValueError(f"{record.name}: {record.metric} is no metric of {record.kind}")

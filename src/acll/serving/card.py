@@ -32,8 +32,18 @@ _TAGS: dict[Kind, str] = {
 }
 _METRICS = {
     "accuracy": "Accuracy is the share of the images whose class is right.",
+    "balanced_accuracy": "Balanced accuracy is the share of the images of a class that are right, "
+    "averaged over the classes.",
+    "macro_f1": "Macro F1 is, of each class, the harmonic mean of precision and recall, averaged "
+    "over the classes.",
     "mean_iou": "Mean IoU is, of each class, the pixels that are rightly said to be of it, divided "
     "by those that are of it or said to be, averaged over the classes.",
+    "mean_dice": "Mean Dice is, of each class, twice the pixels that are rightly said to be of it, "
+    "divided by those that are of it and those that are said to be, averaged over the classes.",
+    "pixel_accuracy": "Pixel accuracy is the share of the pixels whose class is right.",
+    "boundary_f1": "Boundary F1 is, of each class, the harmonic mean of the shares of the pixels "
+    "on its predicted and on its true boundary that lie near the other, averaged over the classes "
+    "(Csurka et al. 2013).",
 }
 
 
@@ -323,7 +333,7 @@ def _evaluation(tasks: Sequence[TaskRecord]) -> str:
     rows = [
         [
             code_span(record.name),
-            METRIC_WORDS.get(record.metric, ""),
+            METRIC_WORDS[record.metric],
             "validation",
             f"{record.validation_score:.4f}",
         ]
@@ -340,7 +350,7 @@ by them, so those of other images may be lower.
 
 #### Metrics
 
-{" ".join(metrics) or _NEEDED}
+{" ".join(metrics)}
 
 ### Results
 
