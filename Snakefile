@@ -56,5 +56,6 @@ onsuccess:
 
 onerror:
     # Snakemake's own account is long, and what the steps had to say is far above
-    said = errors_of_steps(job.log for job in workflow.scheduler.failed)
+    failed = workflow.scheduler.failed
+    said = errors_of_steps((job.log for job in failed), silent=workflow.local_exec)
     print("\n".join([*said, what_to_do(said, CONFIGURATION.name)]), file=sys.stderr)

@@ -82,16 +82,52 @@ def test_another_executor_needs_nothing_of_slurm(tmp_path):
     assert found == [f"--profile={path.parent}", "--cores=10000"]
     assert not uses_slurm(found)
     path.write_text("executor: [\n")
-    with pytest.raises(UserError, match="no YAML"):
+    with pytest.raises(UserError, match="not valid YAML"):
         arguments_of(tmp_path, "clouds", NAMES)
 
 
 def test_what_the_default_profile_would_override_is_refused(tmp_path):
-    for name, text in (("default", "resources: [gpu=4]\n"), ("clouds", "resources: [gpu=0]\n")):
+    for name, text in (
+        ("default", "resources: [gpu=4]\n"),
+        ("clouds", "executor: x\nresources: [gpu=0]\n"),
+    ):
         (tmp_path / "profiles" / name).mkdir(parents=True)
         (tmp_path / "profiles" / name / "config.yaml").write_text(text)
     with pytest.raises(UserError, match=r"^profiles/default/config.yaml: sets resources, too"):
         arguments_of(tmp_path, "clouds", NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("jobs: 5", "`executor: slurm`, or another one, is missing"),
+        ("executor: slurm\njobs: [", "not valid YAML, or not until line 2: "),
+        (
+            "executor: slurm\ndefault-resources: [slurm_partiton=x]",
+            "default-resources: 'slurm_partiton=x': there is no resource 'slurm_partiton' "
+            "(did you mean slurm_partition or slurm_account?)",
+        ),
+        (
+            "executor: slurm\nset-resources: {trian: {mem_mb: 50}}",
+            "set-resources: 'trian:mem_mb=50': there is no rule 'trian' (did you mean train or "
+            "retrain or trace?)",
+        ),
+        (
+            "executor: slurm\nset-resources: ['train:memory=50']",
+            "set-resources: 'train:memory=50': there is no resource 'memory'",
+        ),
+        (
+            "executor: slurm\nset-threads: ['prepair=2']",
+            "set-threads: 'prepair=2': there is no rule 'prepair' (did you mean prepare?)",
+        ),
+    ],
+)
+def test_what_is_misspelt_in_a_profile_is_refused(tmp_path, text, words):
+    folder = tmp_path / "profiles/mine"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=re.escape(words)):
+        arguments_of(tmp_path, "mine", NAMES)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +150,7 @@ def test_jobs_are_called_by_their_titles():
         found |= dict(rules)
     assert found.keys() >= {"prepare", "train", "search", "grow", "prune", "retrain", "evaluate"}
     for rule, message in found.items():
-        assert re.fullmatch(rf"{rule}( {{wildcards.(node|task)}})?", message)
+        assert re.fullmatch(rf"{rule}( {{wildcards.(node|task|shown)}})?", message)
 
 
 @pytest.mark.parametrize("said", [ACCOUNTS, NO_ACCOUNTS.format(300)])
@@ -187,6 +223,7 @@ class Run:
 
 def job(title: str = "train a", **settings):
     own = {"message": title, "attempt": 1, "restart_times": 2, "log": [], "output": []}
+    own["resources"] = {"_cores": 1, "mem_mb": 50, "runtime": 60}
     failed = []
     return SimpleNamespace(
         **{**own, **settings},
@@ -267,12 +304,15 @@ def test_only_looks_one_after_another_make_a_job_forgotten(commands, monkeypatch
 
 def test_a_job_that_would_wait_for_ever_is_told_once(commands):
     says(commands, NO_ACCOUNTS.format(300))
-    says(commands, "1|PENDING|PartitionTimeLimit\n2|PENDING|Resources", "squeue")
+    said = "1|PENDING|PartitionTimeLimit\n2|PENDING|Resources\n3|PENDING|PartitionConfig"
+    says(commands, said, "squeue")
     watch, run = Watch(), Run()
     for _ in range(2):
-        assert looked(watch, run, *map(submitted, "12")) == ["1", "2"]
-    assert len(run.said) == 1
-    assert run.said[0].startswith("train a: job 1 may wait for ever, Slurm says PartitionTimeLimit")
+        assert looked(watch, run, *map(submitted, "123")) == ["1", "2", "3"]
+    assert [words[:76] for words in run.said] == [
+        "train a: job 1 may wait for ever, Slurm says PartitionTimeLimit; it asks for",
+        "train a: job 3 may wait for ever, Slurm says PartitionConfig; it asks for 1 ",
+    ]
 
 
 def test_jobs_are_looked_at_more_rarely_the_longer_nothing_happens(monkeypatch):
@@ -309,8 +349,8 @@ def results(tmp_path, monkeypatch):
 def test_a_job_is_tried_again_with_more_of_what_it_has_lacked(results, state, lack, again):
     run, own = Run(), job()
     tell_of_end(run, submitted("7", own), msg=state)
-    words = f"train a: Slurm says {state} (job 7)"
-    assert run.said == [words + ("; tried again" if again else "")]
+    said = "was cancelled" if state == "CANCELLED" else f"Slurm says {state}"
+    assert run.said == [f"train a: {said} (job 7)" + ("; tried again" if again else "")]
     assert (own.attempt <= own.restart_times) == again
     assert dict(LACKED["train a"]) == ({lack: 1} if lack else {})
 
@@ -328,6 +368,22 @@ def test_what_a_step_has_said_is_not_tried_again_and_older_words_are_of_others(r
     tell_of_end(run, submitted("8", other), msg="FAILED")
     assert other.attempt <= other.restart_times
     assert other.failed == []
+
+
+def test_why_the_snakemake_of_a_job_refuses_is_told_and_not_tried_again(results):
+    words = "the configuration, code or raw data have changed since the run began"
+    (results / "7.log").write_text(f"host: x\nerror: {words}\n")
+    run, own = Run(), job()
+    tell_of_end(run, submitted("7", own, results / "7.log"), msg="FAILED")
+    assert run.said == [f"train a: {words} (job 7)"]
+    assert own.attempt > own.restart_times
+
+
+def test_what_the_last_try_asked_for_is_told_with_what_to_do(results):
+    run = Run()
+    tell_of_end(run, submitted("7", job(attempt=3)), msg="OUT_OF_MEMORY")
+    asked = "it asked for 1 CPUs, 50 MB, 60 minutes: more in the profile, by set-resources"
+    assert run.said == [f"train a: Slurm says OUT_OF_MEMORY; {asked} (job 7)"]
 
 
 def test_memory_that_slurm_watches_itself_is_known_by_its_log(results):
@@ -407,7 +463,10 @@ def prepared(results: Path, size: int) -> Path:
     return results
 
 
-@pytest.mark.parametrize("at", sorted(JOBS), ids=" ".join)
+SHORT = {"vary", "sheets", "trace", "masks", "mistakes", "tables", "figures"}  # never submitted
+
+
+@pytest.mark.parametrize("at", sorted(at for at in JOBS if at[0] not in SHORT), ids=" ".join)
 def test_who_has_lacked_something_asks_for_twice_as_much(at, tmp_path):
     own = JOBS[at]
     asked = [memory_mb(CONFIGURATION, own, tmp_path, lacked) for lacked in (0, 1, 2)]

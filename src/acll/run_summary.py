@@ -28,12 +28,13 @@ def job_summary(dag: Any) -> str:
     )
 
 
-def errors_of_steps(jobs: Iterable[Iterable[str]]) -> list[str]:
+def errors_of_steps(jobs: Iterable[Iterable[str]], silent: bool = True) -> list[str]:
     """Return for each failed job of this run what its step has said, and where its log lies.
 
     That is its errors or, of a step that ended without a word for the user, its last line. jobs:
     of each that failed its logs, below `logs` in the results, where this process works: several
-    where steps are one job of a scheduler.
+    where steps are one job of a scheduler. silent: whether to name steps that have said nothing; of
+    a job of a scheduler it has been told what became of it.
     """
     lines = []
     for job in sorted(sorted(paths) for paths in jobs):
@@ -41,7 +42,10 @@ def errors_of_steps(jobs: Iterable[Iterable[str]]) -> list[str]:
         last = sorted(logs, key=lambda path: path.stat().st_mtime)[-1:]
         for path in [path for path in logs if errors_in(path)] or last:
             name = path.relative_to("logs").with_suffix("")
-            words = errors_in(path) or _lines_of(path)[-1:] or ["has said nothing"]
+            words = errors_in(path) or _lines_of(path)[-1:]
+            if not words and not silent:
+                continue
+            words = words or ["has said nothing"]
             lines += [f"{name}: {line}" for line in words]
             lines.append(f"  log: results/{Path.cwd().name}/{path}")
     return lines
@@ -87,7 +91,8 @@ def what_to_do(said: Sequence[str], name: str) -> str:
         return f"{repair} puts back, or makes again, what is damaged; {run} would not"
     if any(": error: " in line for line in said):
         return f"mend this, and {run} goes on where this stopped"
-    return f"{run} goes on where this stopped; what fails again is told in its log"
+    logs = "; what fails again is told in its log" if said else ""
+    return f"{run} goes on where this stopped{logs}"
 
 
 def warn_of_full_disk(results: Path) -> None:

@@ -65,7 +65,10 @@ class LogHandler(LogHandlerBase):
             self._console.emit(record)
             return
         lines = self._lines(record.__dict__)
-        if lines is None:
+        if lines is None and self._display is not None:
+            # the display moves down for what is printed, and not for what is written to its stream
+            lines = [self._console.format(record)]
+        elif lines is None:
             self._console.emit(record)
         for line in lines or []:
             print(line, file=sys.stdout if self._stream is sys.stdout else sys.stderr, flush=True)

@@ -47,6 +47,6 @@ class Display:
         words = f"{progress.done} of {progress.total} jobs, {shown(now - progress.began)}"
         words += f"; about {shown(left)} left" if left is not None else ""
         waiting = len(running) - len(at_work)
-        words += f"; {waiting} with the scheduler" if waiting else ""
+        words += f"; {waiting} steps with the scheduler" if waiting else ""
         whole.add_row(ProgressBar(progress.total, progress.done, width=30), words)
         return Group(jobs, whole)

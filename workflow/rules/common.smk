@@ -32,6 +32,7 @@ os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries among themselves; they w
 
 from acll.cluster.demands import memory_mb, minutes
 from acll.cluster.jobs import LACKED
+from acll.cluster.queue import most_cpus
 from acll.data.root import CHANNELS_KEY, ROOT_KEY
 from acll.errors import UserError
 from acll.lock import RUN, held
@@ -203,6 +204,15 @@ def time_limit(rule):
         return minutes(CONFIGURATION, own, submitted_with(own), Path(), lacked, gpu)
 
     return quick(asked)
+
+
+@quick
+def processes_of(wildcards) -> int:
+    """Return in how many processes a task is prepared; no result depends on it."""
+    if not CONFIGURATION.tasks[wildcards.task].from_files:
+        return 1
+    # with more than the largest machine has, a job would wait for ever
+    return 4 if workflow.local_exec else min(4, most_cpus())
 
 
 GPUS_HERE = gpus_here() if workflow.is_main_process else ()

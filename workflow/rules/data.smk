@@ -15,7 +15,7 @@ rule prepare:
     wildcard_constraints:
         task=tasks_with("prepare"),
     priority: 1_000_000  # faults of data come to light before hours of training
-    threads: lambda wildcards: 4 if CONFIGURATION.tasks[wildcards.task].from_files else 1
+    threads: processes_of
     resources:
         mem_mb=memory("prepare"),
         runtime=time_limit("prepare"),

@@ -17,12 +17,15 @@ import snakemake.cli
 from snakemake.exceptions import print_exception
 
 import acll.sharing.planned  # noqa: F401 - which the Snakefile needs
+from acll.processes import die_with_parent
 
 WORKFLOW_PROFILE = "Using workflow specific profile "
+_REFUSED = ": error: "  # stands before the reason, after a page of what could be typed
 
 
 def main() -> None:
     """Wait, and run Snakemake."""
+    die_with_parent()  # who kills the run means all of it; its jobs see that it is gone
     pipe = int(sys.argv[1])
     told = os.read(pipe, 1)
     os.close(pipe)
@@ -59,19 +62,29 @@ def _parsed(arguments: Sequence[str]) -> tuple[ArgumentParser, Namespace]:
     """Return Snakemake's parser, and what it makes of the arguments and of profiles.
 
     What it says of them is shown, but not that it uses the profile beside our Snakefile: that is no
-    news to anyone.
+    news to anyone. Of what it refuses the reason is shown alone.
     """
-    said, hidden = io.StringIO(), None
+    said, hides = io.StringIO(), False
     try:
         with contextlib.redirect_stderr(said):
             parser, parsed = snakemake.cli.parse_args(list(arguments))
-        if parsed.workflow_profile is None:
-            hidden = WORKFLOW_PROFILE
+        hides = parsed.workflow_profile is None
+    except SystemExit:
+        text = said.getvalue()
+        _, found, reason = text.rpartition(_REFUSED)
+        said = io.StringIO(f"error: {_places(arguments)}{reason}" if found else text)
+        raise
     finally:
         for line in said.getvalue().splitlines(keepends=True):
-            if hidden is None or not line.startswith(hidden):
+            if not (hides and line.startswith(WORKFLOW_PROFILE)):
                 sys.stderr.write(line)
     return parser, parsed
+
+
+def _places(arguments: Sequence[str]) -> str:
+    """Return where a person may have written what Snakemake refuses."""
+    profiles = [one.partition("=")[2] for one in arguments if one.startswith("--profile=")]
+    return "".join(f"{profile}/config.yaml: " for profile in profiles)
 
 
 if __name__ == "__main__":

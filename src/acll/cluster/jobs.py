@@ -32,11 +32,12 @@ _ALIVE = {
 }  # fmt: skip
 _LACK = {"OUT_OF_MEMORY": "memory", "TIMEOUT": "time", "DEADLINE": "time"}
 _KILLED = "Exceeded job memory limit"  # in the log, where memory is watched without cgroups
+_ERROR = "error: "
 _FORGOTTEN = "that there is no such job any more"
 # reasons for which a job would wait for ever
 _NEVER = re.compile(
-    r"PartitionTimeLimit|PartitionNodeLimit|BadConstraints|.*MaxWallDurationPerJob.*|"
-    r".*(Node|CPU|Mem|GRES|Cpu)\w*PerJob.*|InvalidAccount|InvalidQOS"
+    r"PartitionTimeLimit|PartitionNodeLimit|PartitionConfig|BadConstraints|"
+    r".*MaxWallDurationPerJob.*|.*(Node|CPU|Mem|GRES|Cpu)\w*PerJob.*|InvalidAccount|InvalidQOS"
 )
 _FIRST, _LONGEST = 3.0, 60.0  # seconds between two looks: at least, at most
 _SHARE = 0.2  # of the time since something has happened
@@ -117,7 +118,8 @@ class Watch:
             self._told.add(info.external_jobid)
             executor.logger.warning(
                 f"{_name(info.job)}: job {info.external_jobid} may wait for ever, Slurm says "
-                f"{reason}; change what it asks for in the profile (Ctrl-C, then run again)"
+                f"{reason}; it asks for {_asked(info.job)}: Ctrl-C, set-resources or set-threads "
+                "in the profile, then run again"
             )
 
 
@@ -167,9 +169,10 @@ def tell_of_end(executor: Any, info: Any, msg: str | None = None, **_: Any) -> N
     state, lack = msg or "", _lack(msg or "", _log_of(info))
     state = "OUT_OF_MEMORY" if lack == "memory" and state == "FAILED" else state
     logs = logs_of_this_run(job.log)
-    # no other try would mend what a step has said
-    has_said = state == "FAILED" and any(map(errors_in, logs))
-    if state == "CANCELLED" or has_said:
+    # no other try would mend what a step has said, or the Snakemake that was to run it
+    of_steps = [line for log in logs for line in errors_in(log)]
+    of_job = errors_of_job(_log_of(info)) if not of_steps else []
+    if state == "CANCELLED" or (state == "FAILED" and (of_steps or of_job)):
         job.attempt = job.restart_times + 1
     goes_on = job.attempt <= job.restart_times
     for one in _members(job):
@@ -177,8 +180,32 @@ def tell_of_end(executor: Any, info: Any, msg: str | None = None, **_: Any) -> N
             LACKED[str(one.message)][lack] += 1
         if not goes_on and logs_of_this_run(one.log):
             one.log_error()  # the display takes it away
+    said = f"Slurm says {state}"
+    if state == "FAILED" and of_job:
+        said = of_job[0]
+    elif state == "CANCELLED":
+        said = "was cancelled"
+    elif lack and not goes_on:
+        said += f"; it asked for {_asked(job)}: more in the profile, by set-resources"
     what = "; tried again" if goes_on else ""
-    executor.logger.warning(f"{name}: Slurm says {state} (job {info.external_jobid}){what}")
+    executor.logger.warning(f"{name}: {said} (job {info.external_jobid}){what}")
+
+
+def errors_of_job(log: Path | None) -> list[str]:
+    """Return why the Snakemake of a job has not run its steps. log: of the job, by Slurm."""
+    lines = [] if log is None else _text(log).splitlines()
+    return [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+
+
+def _asked(job: Any) -> str:
+    """Return in words what a job has asked for."""
+    asked = job.resources
+    known = (
+        ("{} CPUs", asked.get("_cores")),
+        ("{} MB", asked.get("mem_mb")),
+        ("{} minutes", asked.get("runtime")),
+    )
+    return ", ".join(words.format(value) for words, value in known if value)
 
 
 def remove_checkpoints_of(_: Any, job: Any) -> None:
@@ -200,7 +227,12 @@ def _members(job: Any) -> list[Any]:
 
 
 def _name(job: Any) -> str:
-    return ", ".join(sorted(str(one.message) for one in _members(job)))
+    """Return what a job is called; of a group the name of its node, and its rules."""
+    titles = [str(one.message).partition(" ") for one in _members(job)]
+    if len(titles) == 1:
+        return "".join(titles[0])
+    rules = ", ".join(sorted(rule for rule, _, _ in titles))
+    return f"{titles[0][2]} ({rules})"
 
 
 def _log_of(info: Any) -> Path | None:

@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 
 from acll.cluster.queue import keeps_accounts, settings_of_slurm
+from acll.config.checks import suggestion
 from acll.errors import UserError
+from acll.plan import ARGUMENTS
 
 EXECUTOR = "snakemake_executor_plugin_slurm"
 PLUGINS = Path(sys.prefix) / "slurm"  # where the Makefile puts it
@@ -18,6 +20,13 @@ _FOLDER = "profiles"  # in a checkout or a project
 _DEFAULT = "default"  # the profile that is in force beside any other, and before it
 _FORGOTTEN = 120  # seconds; a scheduler that forgets jobs sooner could forget one unseen
 _CORES = 10_000  # of all jobs of a run together; those of the machine that submits are no limit
+# what the executor asks of Slurm for a job
+_RESOURCES = (
+    *("slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint", "reservation"),
+    *("runtime", "mem_mb", "mem", "mem_mb_per_cpu", "disk_mb", "disk", "tmpdir"),
+    *("gpu", "gpu_model", "gres", "cpus_per_gpu", "cpus_per_task"),
+    *("tasks", "tasks_per_gpu", "tasks_per_node", "nodes", "mpi"),
+)
 _FOREIGN = ("slurm-array-jobs", "slurm_cluster", "cluster", "clusters")
 _NAMES = "--slurm-jobname-prefix="
 
@@ -37,6 +46,8 @@ def arguments_of(root: Path, profile: str, names: str) -> list[str]:
             f"profiles here: {there}"
         )
     settings = _settings(path)
+    if "executor" not in settings:
+        raise UserError(f"{path}: `executor: slurm`, or another one, is missing")
     default = root / _FOLDER / _DEFAULT / "config.yaml"
     twice = sorted(settings.keys() & _settings(default).keys()) if default.is_file() else []
     if twice:
@@ -47,6 +58,8 @@ def arguments_of(root: Path, profile: str, names: str) -> list[str]:
     arguments = [f"--profile={path.parent}", f"--cores={_CORES}"]
     if settings.get("executor") != "slurm":
         return arguments
+    if unknown := _unknown(settings):
+        raise UserError(f"{path.relative_to(root)}: {unknown}")
     if foreign := _foreign(settings):
         raise UserError(
             f"{path.relative_to(root)}: {foreign}: not supported here; one cluster, and a job for "
@@ -68,9 +81,43 @@ def arguments_of(root: Path, profile: str, names: str) -> list[str]:
 def _settings(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UserError(f"{path}: not valid YAML, or not until {line}{error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return settings if isinstance(settings, dict) else {}
+
+
+def _unknown(settings: Mapping[str, Any]) -> str | None:
+    """Return a name of a resource or of a rule that there is not: it may be misspelt."""
+    rules, resources = list(ARGUMENTS), [*_RESOURCES, *_FOREIGN]
+    named = [
+        ("default-resources", text, "", text) for text in _listed(settings, "default-resources")
+    ]
+    for text in _listed(settings, "set-resources"):
+        rule, _, resource = text.partition(":")
+        named.append(("set-resources", text, rule, resource))
+    named += [("set-threads", text, text, "") for text in _listed(settings, "set-threads")]
+    for key, text, *given in named:
+        for kind, part, known in zip(("rule", "resource"), given, (rules, resources), strict=True):
+            name = part.partition("=")[0].strip()
+            if name and name not in known:
+                meant = suggestion(name, known)
+                return f"{key}: {text!r}: there is no {kind} {name!r}{meant}"
+    return None
+
+
+def _listed(settings: Mapping[str, Any], key: str) -> list[str]:
+    """Return what a setting says, as a list of `name=value` and `rule:name=value`."""
+    value = settings.get(key) or []
+    if not isinstance(value, Mapping):
+        return [str(one) for one in (value if isinstance(value, list) else [value])]
+    texts = []
+    for name, own in value.items():
+        inner = own.items() if isinstance(own, Mapping) else ()
+        texts += [f"{name}:{resource}={one}" for resource, one in inner] or [f"{name}={own}"]
+    return texts
 
 
 def _foreign(settings: Mapping[str, Any]) -> str | None:

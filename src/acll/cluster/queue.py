@@ -51,6 +51,13 @@ def keeps_accounts() -> bool:
     return "slurmdbd" in settings_of_slurm().get("AccountingStorageType", "")
 
 
+@cache
+def most_cpus() -> int:
+    """Return how many CPUs a job may ask for: those of the largest machine of the cluster."""
+    said = ask_slurm("sinfo", "--noheader", "--format=%c")
+    return max((int(number) for number in re.findall(r"\d+", said)), default=1)
+
+
 def job_names(results: Path) -> str:
     """Return how the names of all jobs begin that belong to some results."""
     where = hashlib.sha256(str(results.resolve()).encode()).hexdigest()

@@ -91,7 +91,8 @@ def prepare_device(threads: int) -> "torch.device":
     device = prepare_process(threads)
     given = os.environ.get(_VISIBLE, "")
     if device.type == "cpu" and (_taken or os.environ.get(ASKS_FOR_GPU) == "1"):
-        print(f"warning: PyTorch cannot use GPU {given}; the CPU computes", flush=True)
+        which = f"GPU {given}" if given else "the GPU that it was to have"
+        print(f"warning: PyTorch cannot use {which}; the CPU computes", flush=True)
     elif device.type != "cpu" and given and not _taken:  # the scheduler has chosen it
         print(f"uses GPU {given}", flush=True)
     return device

@@ -10,7 +10,6 @@ have the time of a forked step, not its memory.
 """
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -33,12 +32,12 @@ from typing import Any
 from acll.config.configuration import Configuration
 from acll.methods.packing import Packing
 from acll.networks.spec import OWN_NETWORKS, BackboneNetwork, DecoderNetwork
+from acll.processes import call_process, die_with_parent
 from acll.steps._client import ALONE, SERVER, THREADS, refuse_other_users
 
 LOG = Path(".snakemake/step_server.log")  # below the results
 _PATIENCE = 10.0  # seconds that a client may take to say what it wants
 _ENDING = 0.5  # seconds that a server may take to end
-_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # of prctl(2)
 
 
 def libraries_of(configuration: Configuration) -> list[str]:
@@ -166,9 +165,8 @@ class _Server:
         self, client: socket.socket, request: Mapping[str, Any], descriptors: list[int]
     ) -> None:
         """Be the step, in its own process."""
-        libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        libc.prctl(_PR_SET_NAME, f"acll {request['step']}".encode())
+        die_with_parent()
+        call_process(f"acll {request['step']}")
         self._selector.close()
         os.close(self._life)
         for connection in (client, self._listener, *(step.client for step in self._steps.values())):
