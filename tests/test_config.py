@@ -231,8 +231,9 @@ def test_raw_data_may_lie_in_the_home_of_who_runs_it(monkeypatch):
 
 
 def test_weights_may_be_a_file_below_the_data_root():
-    path = "weights/mine.safetensors"
-    assert parse(edited(**{"networks/small/weights": path})).networks["small"].weights == path
+    for ending in ("safetensors", "pth", "pt", "pth.tar"):
+        path = f"weights/mine.{ending}"
+        assert parse(edited(**{"networks/small/weights": path})).networks["small"].weights == path
 
 
 # --------------------------------------------------------------------------------------------------
@@ -654,8 +655,8 @@ def test_a_perceptron_is_refused_a_segmentation_task():
         ),
         (
             "networks/small/weights",
-            "w.pt",
-            "must be none, imagenet or the path of a .safetensors file",
+            "imagenette",
+            "must be none, imagenet or the path of a file of weights (.safetensors, .pth, .pt, ",
         ),
         ("networks/small/weights", "../w.safetensors", "must lie below data_root"),
         ("networks/small/weights", "~/w.safetensors", "must lie below data_root"),

@@ -28,6 +28,7 @@ from acll.errors import UserError
 from acll.methods import registry as methods
 from acll.methods.packing import Packing
 from acll.networks.spec import (
+    WEIGHT_SUFFIXES,
     BackboneNetwork,
     DecoderNetwork,
     Network,
@@ -457,8 +458,9 @@ def _weights(name: str, network: Network, known: dict[str, Any]) -> list[str]:
         name = network.backbone if isinstance(network, BackboneNetwork) else network.encoder
         reason = known["without_imagenet"].get(name)
         return [f"{key}: {reason}; use none or a file"] if reason else []
-    if not network.weights.endswith(".safetensors"):
-        return [f"{key}: must be none, imagenet or the path of a .safetensors file"]
+    if not network.weights.endswith(WEIGHT_SUFFIXES):
+        endings = ", ".join(WEIGHT_SUFFIXES)
+        return [f"{key}: must be none, imagenet or the path of a file of weights ({endings})"]
     if _leads_out(Path(network.weights)):
         return [f"{key}: must lie below data_root, which `DATA=…` can set"]
     return []

@@ -5,7 +5,9 @@ A task's network holds the parts that its kind uses and nothing else; its state 
 """
 
 import copy
+import functools
 import inspect
+import sys
 import warnings
 from collections.abc import Callable
 from itertools import dropwhile, takewhile
@@ -14,13 +16,17 @@ from types import MethodType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from acll.errors import UserError
 from acll.networks import classic, small
-from acll.networks.spec import BackboneNetwork, DecoderNetwork, Network, PerceptronNetwork
+from acll.networks.pretrained import Origin, Target, read_weights
+from acll.networks.spec import (
+    BackboneNetwork,
+    DecoderNetwork,
+    Network,
+    NetworkError,
+    PerceptronNetwork,
+)
 from acll.settings import Kind
 
 IMAGENET_CLASSES = 1000
@@ -28,15 +34,12 @@ IMAGENET_CHANNELS = 3  # for which every encoder is made, before `_start` gives 
 _TEMPLATE_CLASSES = 7  # a number that no other layer of a segmentation head has
 
 
-class NetworkError(UserError):
-    """The network cannot be built as asked; the message says why."""
-
-
 class TaskNetwork(nn.Module):
     """The network of one task: images [N, channels, H, W] → logits.
 
     Grey images [N, 1, H, W] are repeated to fill the channels. Logits are [N, classes]
     (classification) or [N, classes, H, W] (segmentation). built_from: what `build` was asked for.
+    note: what is to be told of the file of weights that the encoder starts from, or empty.
     """
 
     def __init__(
@@ -45,12 +48,14 @@ class TaskNetwork(nn.Module):
         decoder: nn.Module | None,
         head: nn.Module,
         channels: int = IMAGENET_CHANNELS,
+        note: str = "",
     ) -> None:
         super().__init__()
         self.channels = channels
         self.encoder = encoder
         self.decoder = decoder
         self.head = head
+        self.note = note
         self.built_from: Network | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -147,9 +152,9 @@ def _own(
 ) -> TaskNetwork:
     make_encoder, make_head, features = _OWN[name]
     encoder = make_encoder(width=network.width)
-    _start(encoder, weights, network.channels)
+    note = _start(encoder, weights, network.channels, Origin(name))
     head = make_head(small.scaled(features, network.width), classes)
-    return TaskNetwork(encoder, None, head, network.channels)
+    return TaskNetwork(encoder, None, head, network.channels, note)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -178,13 +183,14 @@ def _torchvision(name: str, weights: str, channels: int, classes: int) -> TaskNe
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 0.1
-    encoder, features, last = without_classifier(model)
-    _start(encoder, weights, channels, ignore=last)
-    return TaskNetwork(encoder, None, nn.Linear(features, classes), channels)
+    whole = tuple(model.state_dict())
+    encoder, features = without_classifier(model)
+    note = _start(encoder, weights, channels, Origin(name, whole=lambda: whole))
+    return TaskNetwork(encoder, None, nn.Linear(features, classes), channels, note)
 
 
-def without_classifier(model: nn.Module) -> tuple[nn.Module, int, str]:
-    """Return a model without its last layer, its number of features, and the name of that layer.
+def without_classifier(model: nn.Module) -> tuple[nn.Module, int]:
+    """Return a model without its last layer, and its number of features.
 
     The last layer is the one linear layer or convolution with an output a class of ImageNet; it
     becomes the identity, in place. Raises NetworkError where there are none or several.
@@ -203,7 +209,7 @@ def without_classifier(model: nn.Module) -> tuple[nn.Module, int, str]:
     features = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
     model.set_submodule(outputs[0], nn.Identity())
     assert isinstance(features, int)
-    return model, features, outputs[0]
+    return model, features
 
 
 # --------------------------------------------------------------------------------------------------
@@ -224,15 +230,15 @@ def _segmentation_models(
         model = _architecture(network.decoder, network.encoder, weights, network.width)
     except (KeyError, ValueError, RuntimeError, AttributeError) as error:
         raise NetworkError(f"{network.encoder} with {network.decoder}: {error}") from error
-    _start(model.encoder, weights, channels)
+    origin = _origin(network.encoder, model.encoder)
     # the encoders that `dpt` takes have a fixed size of images
-    _drop_idle(model.encoder, channels, 224 if network.decoder == "dpt" else 64)
+    _drop_idle(model.encoder, 224 if network.decoder == "dpt" else 64)
+    note = _start(model.encoder, weights, channels, origin)
     if kind == "classification":
-        return TaskNetwork(
-            model.encoder, None, PooledHead(model.encoder.out_channels[-1], classes), channels
-        )
+        head: nn.Module = PooledHead(model.encoder.out_channels[-1], classes)
+        return TaskNetwork(model.encoder, None, head, channels, note)
     head = _segmentation_head(model.segmentation_head, classes)
-    return TaskNetwork(model.encoder, model.decoder, head, channels)
+    return TaskNetwork(model.encoder, model.decoder, head, channels, note)
 
 
 def _architecture(decoder: str, encoder: str, weights: str, width: float) -> Any:
@@ -258,8 +264,38 @@ def _architecture(decoder: str, encoder: str, weights: str, width: float) -> Any
     return smp.create_model(decoder, encoder, loaded, classes=_TEMPLATE_CLASSES, **options)
 
 
+def _origin(name: str, encoder: nn.Module) -> Origin:
+    """Return what an encoder is a part of. name: as the configuration has it."""
+    names = tuple(encoder.state_dict())
+    if not name.startswith("tu-"):
+        return Origin(name, whole=lambda: names)
+    model = functools.cache(lambda: _timm_model(name.removeprefix("tu-")))
+
+    def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        # what timm does with files of a network's authors, and with its own older ones
+        rename = getattr(sys.modules[type(model()).__module__], "checkpoint_filter_fn", None)
+        return state if rename is None else dict(rename(state, model()))
+
+    wrapper = ""  # one or two modules, each with the next as its `model`
+    while all(one.startswith(f"{wrapper}model.") for one in names):
+        wrapper += "model."
+    return Origin(name, wrapper, lambda: model().state_dict(), renamed)
+
+
+def _timm_model(name: str) -> nn.Module:
+    """Return a whole network of timm, without memory where timm can make it so."""
+    import timm
+
+    try:
+        with torch.device("meta"):
+            return timm.create_model(name)  # type: ignore[no-any-return]
+    except RuntimeError:  # it computes with numbers of a tensor
+        with torch.random.fork_rng(devices=[]):
+            return timm.create_model(name)  # type: ignore[no-any-return]
+
+
 @torch.no_grad()
-def _drop_idle(encoder: nn.Module, channels: int, size: int) -> None:
+def _drop_idle(encoder: nn.Module, size: int) -> None:
     """Replace modules that take no part in the forward pass by the identity, in place.
 
     Such as the last stages under a decoder that uses only three. Their weights would do nothing and
@@ -271,7 +307,7 @@ def _drop_idle(encoder: nn.Module, channels: int, size: int) -> None:
         for module in encoder.modules()
     ]
     was_training = encoder.training
-    encoder.eval()(torch.zeros(1, channels, size, size))
+    encoder.eval()(torch.zeros(1, IMAGENET_CHANNELS, size, size))
     for hook in hooks:
         hook.remove()
     encoder.train(was_training)
@@ -313,33 +349,40 @@ def _segmentation_head(template: nn.Module, classes: int) -> nn.Module:
 # where weights come from, and how they are fitted to the number of channels
 
 
-def _start(encoder: nn.Module, weights: str, channels: int, ignore: str | None = None) -> None:
+def _start(encoder: nn.Module, weights: str, channels: int, origin: Origin) -> str:
     """Give an encoder made for 3 channels its weights and its number of channels, in place.
 
     Pretrained weights of 3 channels are repeated for other numbers; a file of weights for this very
     number is loaded as it is. Without pretrained weights, the first layer is drawn anew, as PyTorch
-    draws a layer of so many inputs. What the file has of the layer named `ignore` is left out.
-    Raises NetworkError.
+    draws a layer of so many inputs. Return what is to be told of a file. Raises NetworkError.
     """
     # `out_channels[0]` of an encoder still says 3: no decoder reads it
+    layers = _image_layers(encoder) if channels != IMAGENET_CHANNELS else {}
     state: dict[str, Tensor] = {}
+    note = ""
     if weights == "imagenet":
         state = encoder.state_dict()
     elif weights != "none":
-        state = _read(weights, ignore)
-    if channels != IMAGENET_CHANNELS:
-        for name, layer in _image_layers(encoder).items():
-            known = state.get(f"{name}.weight")
-            if known is not None and known.shape == layer.weight.shape:
-                state[f"{name}.weight"] = _repeated(known, channels)
-            layer.in_channels = channels
-            layer.weight = nn.Parameter(
-                layer.weight.new_empty(layer.out_channels, channels, *layer.kernel_size)
-            )
-            if weights == "none":
-                layer.reset_parameters()
+        also = {f"{name}.weight": _shape(layer, channels) for name, layer in layers.items()}
+        state, note = read_weights(weights, Target(encoder.state_dict(), also, origin))
+    for name, layer in layers.items():
+        known = state.get(f"{name}.weight")
+        if known is not None and known.shape == layer.weight.shape:
+            state[f"{name}.weight"] = _repeated(known, channels)
+        layer.in_channels = channels
+        layer.weight = nn.Parameter(layer.weight.new_empty(_shape(layer, channels)))
+        if weights == "none":
+            layer.reset_parameters()
     if weights != "none":
-        _load(encoder, state, weights)
+        # Only counters of batches may be missing. Encoders have a method of their own of this name,
+        # which takes other arguments and other names.
+        nn.Module.load_state_dict(encoder, state, strict=False)
+    return note
+
+
+def _shape(layer: nn.Conv2d, channels: int) -> torch.Size:
+    """Return the shape of the weights of a layer that takes images of so many channels."""
+    return torch.Size((layer.out_channels, channels, *layer.kernel_size))
 
 
 def _image_layers(encoder: nn.Module) -> dict[str, nn.Conv2d]:
@@ -378,63 +421,3 @@ def _repeated(weight: Tensor, channels: int) -> Tensor:
     if channels == 1:
         return weight.sum(1, keepdim=True)
     return weight[:, torch.arange(channels) % IMAGENET_CHANNELS] * (IMAGENET_CHANNELS / channels)
-
-
-# what would make weights worthless, by name and value
-_ODD_WEIGHTS: dict[str, Callable[[str, Tensor], bool]] = {
-    "values that are not finite": lambda name, value: not bool(torch.isfinite(value).all()),
-    "variances below 0": lambda name, value: (
-        name.endswith("running_var") and bool((value < 0).any())
-    ),
-}
-
-
-def _read(weights: str, ignore: str | None) -> dict[str, Tensor]:
-    """Return the state dict of a file, in the library's own names, less the layer `ignore`.
-
-    Raises NetworkError.
-    """
-    try:
-        state = load_file(weights)
-    except (OSError, SafetensorError) as error:
-        raise NetworkError(f"{weights}: not a readable .safetensors file: {error}") from None
-    for what, is_odd in _ODD_WEIGHTS.items():
-        odd = [name for name, value in state.items() if is_odd(name, value)]
-        if odd:
-            raise NetworkError(f"{weights}: {', '.join(odd[:3])}: {what}")
-    return {
-        name: value
-        for name, value in state.items()
-        if ignore is None or not name.startswith(ignore + ".")
-    }
-
-
-def _load(encoder: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load a whole state dict; only counters of batches may be missing, as in some files.
-
-    source: for messages. Raises NetworkError.
-    """
-    expected = encoder.state_dict()
-    for name, value in state.items():
-        if name in expected and value.shape != expected[name].shape:
-            raise NetworkError(
-                f"{source}: {name} has shape {list(value.shape)}, not {list(expected[name].shape)}"
-            )
-        # counters are often saved as floating-point numbers, which is no harm
-        wanted = expected.get(name, value)
-        if wanted.is_floating_point() and not value.is_floating_point():
-            raise NetworkError(
-                f"{source}: {name} has the type {value.dtype}, not {wanted.dtype}; quantised "
-                "weights cannot be trained"
-            )
-    missing = [
-        name for name in expected if name not in state and not name.endswith("num_batches_tracked")
-    ]
-    unexpected = [name for name in state if name not in expected]
-    if missing or unexpected:
-        raise NetworkError(
-            f"{source}: not the weights of this encoder: {len(missing)} tensors are missing "
-            f"({', '.join(missing[:3])} …), {len(unexpected)} are unknown "
-            f"({', '.join(unexpected[:3])} …)"
-        )
-    encoder.load_state_dict(state, strict=False)

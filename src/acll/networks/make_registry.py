@@ -13,9 +13,15 @@ from typing import Any
 
 import torch
 
-from acll.networks.build import OWN_BACKBONES, NetworkError, build
+from acll.networks.build import OWN_BACKBONES, build
 from acll.networks.partition import UnpackableError, partition
-from acll.networks.spec import BackboneNetwork, DecoderNetwork, Network, body_kind
+from acll.networks.spec import (
+    BackboneNetwork,
+    DecoderNetwork,
+    Network,
+    NetworkError,
+    body_kind,
+)
 from acll.settings import Kind
 
 SIZES = (8, 16, 32, 48, 64, 80, 96, 128, 224)

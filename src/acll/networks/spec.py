@@ -4,16 +4,27 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from acll.errors import UserError
 from acll.settings import MOST_BANDS, Kind, Settings, Size
 
 Width = Annotated[int, Field(gt=0, le=2**20)]
 CHANNELS_HELP = "channels (bands) of its images; grey images are repeated to fill them"
 ChannelCount = Annotated[int, Field(ge=1, le=MOST_BANDS)]
 OWN_NETWORKS = ("resnet_small", "lenet", "conv_small")  # those whose layers are ours
+# of files of weights: those of safetensors, and those of PyTorch, as people call them
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".ckpt", ".bin")
+_WEIGHTS_HELP = (
+    "`none`, `imagenet`, or a file below `data_root`, with names of torchvision or timm: "
+    "`.safetensors`, or of PyTorch, `.pth`, `.pt`, …"
+)
 SMALLEST_WIDTH, LARGEST_WIDTH = 0.25, 4.0
 WidthFactor = Annotated[float, Field(ge=SMALLEST_WIDTH, le=LARGEST_WIDTH)]
 # decoders whose width follows that of `resnet_small`
 WIDE_DECODERS = ("unet", "unetplusplus", "manet")
+
+
+class NetworkError(UserError):
+    """The network cannot be built as asked; the message says why."""
 
 
 def _refuse_width(name: str, width: float, own: tuple[str, ...]) -> None:
@@ -29,9 +40,7 @@ class BackboneNetwork(Settings):
         description="a classification model of torchvision, or for small images "
         "`resnet_small`, `lenet`, `conv_small`"
     )
-    weights: str = Field(
-        "none", description="`none`, `imagenet`, or a `.safetensors` file below `data_root`"
-    )
+    weights: str = Field("none", description=_WEIGHTS_HELP)
     channels: ChannelCount = Field(3, description=CHANNELS_HELP)
     width: WidthFactor = Field(
         1.0, description="of `resnet_small`, `lenet`, `conv_small`: factor of all channels"
@@ -53,11 +62,7 @@ class DecoderNetwork(Settings):
     encoder: str = Field(
         description="one of its encoders (`tu-…`: any of timm), or `resnet_small` for small images"
     )
-    weights: str = Field(
-        "none",
-        description="of the encoder: `none`, `imagenet`, or a `.safetensors` file below "
-        "`data_root`",
-    )
+    weights: str = Field("none", description=f"of the encoder: {_WEIGHTS_HELP}")
     channels: ChannelCount = Field(3, description=CHANNELS_HELP)
     width: WidthFactor = Field(
         1.0,

@@ -12,9 +12,9 @@ from torch import Tensor
 from acll.data.batches import splits_of
 from acll.data.prepared import TaskInfo
 from acll.data.root import data_root
-from acll.networks.build import NetworkError, TaskNetwork, build
+from acll.networks.build import TaskNetwork, build
 from acll.networks.partition import partition
-from acll.networks.spec import Network, body_kind
+from acll.networks.spec import Network, NetworkError, body_kind
 from acll.networks.widening import inputs_in_wider
 from acll.packing import packed_file
 from acll.packing.ownership import Packed, State, TaskRecord, empty, widened
