@@ -22,7 +22,7 @@ from filelock import FileLock
 from PIL import Image
 
 from acll.config.checks import parse
-from acll.networks.buildable import SOUND_NETWORKS, faults_of
+from acll.networks.buildable import SOUND_NETWORKS, faults_and_notes
 from acll.sharing.planned import CODE
 from acll.sharing.raw import wanted_networks
 from conftest import ROOT
@@ -188,7 +188,7 @@ def known_files() -> dict[Path, Path]:
     found = {name: folder / name.name for name in (SOUND_NETWORKS, CODE)}
     nowhere = folder / "nowhere"
     networks = wanted_networks(parse(SMALL), nowhere, nowhere)
-    assert faults_of(networks, found[SOUND_NETWORKS]) == []
+    assert faults_and_notes(networks, found[SOUND_NETWORKS]) == ([], [])
     # a process of its own: this one may have read modules before, and would note nothing
     subprocess.run([sys.executable, "-c", READ_MODULES, found[CODE]], check=True)
     return found

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from acll.networks.build import NetworkError, build
-from acll.networks.buildable import Wanted, faults_of
-from acll.networks.spec import BackboneNetwork, DecoderNetwork
+from acll.networks.build import build
+from acll.networks.buildable import Wanted, faults_and_notes
+from acll.networks.spec import BackboneNetwork, DecoderNetwork, NetworkError
 
 SMALL = BackboneNetwork(backbone="resnet_small")
 
@@ -21,6 +21,10 @@ def wanted(network, kinds=("classification",), weights=None, identity="none"):
 def with_file(path, state):
     save_file(state, path)
     return wanted(SMALL, weights=path, identity="a digest")
+
+
+def faults_of(wanted, cache):
+    return faults_and_notes(wanted, cache)[0]
 
 
 def small_state():
@@ -92,3 +96,16 @@ def test_a_sound_network_is_built_once_and_one_with_other_weights_again(tmp_path
     assert len(faults_of({"mine": replace(of["mine"], identity="another")}, cache)) == 1
     cache.write_text("[[[")
     assert len(faults_of(of, cache)) == 1
+
+
+def test_what_of_a_file_is_not_read_is_told_each_time(tmp_path):
+    path, cache = tmp_path / "own.safetensors", tmp_path / "networks.json"
+    of = with_file(path, small_state() | {"fc.weight": torch.zeros(10, 128)})
+    named = {"mine": replace(of["mine"], network=SMALL.model_copy(update={"weights": "own"}))}
+    faults, notes = faults_and_notes(named, cache)
+    assert faults == []
+    (line,) = notes
+    assert line.startswith("networks.mine.weights = 'own': the encoder takes ")
+    assert line.endswith(" besides: fc.weight")
+    path.write_text("spoilt, of the same identity: it is not built again")
+    assert faults_and_notes(named, cache) == ([], notes)

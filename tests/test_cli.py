@@ -304,6 +304,24 @@ def test_check_reports_weights_that_cannot_fit(tmp_path, monkeypatch, capsys):
     assert "not the weights of this encoder" in error
 
 
+def test_check_tells_what_of_a_file_of_weights_is_not_read(tmp_path, monkeypatch, capsys):
+    demo = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    demo["networks"]["small"] |= {"weights": "mine.pth"}
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/demo.yaml").write_text(yaml.safe_dump(demo))
+    encoder = build_network(
+        BackboneNetwork(backbone="resnet_small"), "classification", 2, 0
+    ).encoder
+    state = {f"module.{name}": value for name, value in encoder.state_dict().items()}
+    torch.save({"model": state | {"module.fc.bias": torch.zeros(3)}}, tmp_path / "mine.pth")
+    monkeypatch.setenv("ACLL_DATA_ROOT", str(tmp_path))
+    main(["check", str(tmp_path / "config/demo.yaml")])
+    told, sound = capsys.readouterr().out.splitlines()
+    assert "demo.yaml: networks.small.weights = 'mine.pth': the encoder takes " in told
+    assert told.endswith("not read is what the file has besides: model.module.fc.bias")
+    assert "demo.yaml: sound; " in sound
+
+
 # --------------------------------------------------------------------------------------------------
 # raw data
 

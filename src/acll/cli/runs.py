@@ -73,17 +73,18 @@ def _looked_at(path: Path) -> tuple[list[str], str]:
     from acll.config import tree
     from acll.data.identity import FINGERPRINTS
     from acll.data.root import data_root
-    from acll.networks.buildable import SOUND_NETWORKS, faults_of
+    from acll.networks.buildable import SOUND_NETWORKS, faults_and_notes
     from acll.sharing.raw import raw_identities, raw_warnings, wanted_networks
 
     checkout, name = checkout_of(path)
     configuration = load_configuration(path)
     root = data_root(configuration.data_root)
     results = checkout / "results" / name
-    faults = []
+    faults: list[str] = []
+    notes: list[str] = []
     try:
         wanted = wanted_networks(configuration, root, results)
-        faults += faults_of(wanted, checkout / SOUND_NETWORKS)
+        faults, notes = faults_and_notes(wanted, checkout / SOUND_NETWORKS)
     except UserError as error:
         faults += str(error).splitlines()
     warnings: list[str] = []
@@ -96,6 +97,8 @@ def _looked_at(path: Path) -> tuple[list[str], str]:
         return faults, ""
     for warning in warnings:
         print(f"{path}: warning: {warning}")
+    for note in notes:
+        print(f"{path}: {note}")
     partly = tell_not_here(configuration, root, results)
     nodes, runs = tree.nodes(configuration), tree.runs(configuration)
     tasks = sum(len(run.tasks) for run in runs)

@@ -29,22 +29,29 @@ class Wanted:
     identity: str
 
 
-def faults_of(wanted: Mapping[str, Wanted], cache: Path) -> list[str]:
-    """Return a line for each network that cannot be built, packed, or given its weights.
+def faults_and_notes(wanted: Mapping[str, Wanted], cache: Path) -> tuple[list[str], list[str]]:
+    """Return a line for each network that cannot be built, packed, or given its weights, and one
+    for each whose file of weights has more than its encoder takes.
 
-    wanted: by name. cache: a file of those that are known to be sound.
+    wanted: by name. cache: a file of those that are known to be sound, with their notes.
     """
-    known: list[str] = []
+    known: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError, TypeError):
-        known = list(json.loads(cache.read_text(encoding="utf-8")))
-    keys = _keys(wanted)
-    unknown = {name: one for name, one in wanted.items() if keys[name] not in known}
-    faults = {name: fault for name, one in unknown.items() if (fault := _fault(one)) is not None}
-    sound = [keys[name] for name in unknown if name not in faults]
-    if sound:
+        known = dict(json.loads(cache.read_text(encoding="utf-8")))
+    faults, notes, found = [], [], {}
+    for name, key in _keys(wanted).items():
+        try:
+            note = known[key] if key in known else _note(wanted[name])
+        except UserError as error:
+            faults.append(f"networks.{name}: {error}")
+            continue
+        found[key] = note
+        if note:
+            notes.append(f"networks.{name}.weights = {wanted[name].network.weights!r}: {note}")
+    if not found.keys() <= known.keys():
         with contextlib.suppress(OSError, UserError):  # a checkout that one may only read
-            write_json(cache, sorted({*known, *sound}))
-    return [f"networks.{name}: {fault}" for name, fault in faults.items()]
+            write_json(cache, known | found)
+    return faults, notes
 
 
 def _keys(wanted: Mapping[str, Wanted]) -> dict[str, str]:
@@ -58,17 +65,20 @@ def _keys(wanted: Mapping[str, Wanted]) -> dict[str, str]:
     return keys
 
 
-def _fault(wanted: Wanted) -> str | None:
-    """Return why a network cannot be used, or None."""
+def _note(wanted: Wanted) -> str:
+    """Build a network; return what is to be told of its file of weights, or an empty text.
+
+    Raises UserError where it cannot be used.
+    """
     from acll.networks.build import build
     from acll.networks.partition import partition
 
     network = wanted.network
     if wanted.weights is not None:
         network = network.model_copy(update={"weights": str(wanted.weights)})
-    try:
-        for kind in sorted(set(wanted.kinds)):
-            partition(build(network, kind, 2, 0, pretrained=wanted.weights is not None))
-    except UserError as error:
-        return str(error)
-    return None
+    note = ""
+    for kind in sorted(set(wanted.kinds)):
+        built = build(network, kind, 2, 0, pretrained=wanted.weights is not None)
+        partition(built)
+        note = built.note
+    return note
