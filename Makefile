@@ -114,7 +114,8 @@ test: .venv/installed  ## run the tests, less those that are marked slow
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests
 
 test-slow: .venv/installed  ## run the slow tests: networks, reruns, colleagues, killed runs
-	@pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow tests
+	@# one more than cores: those of a cluster mostly wait
+	@pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow tests
 
 test-faults: .venv/installed  ## kill runs at twenty random moments and compare what comes out
 	@pytest tests/test_faults.py --faults 20
