@@ -169,7 +169,7 @@ def test_a_cluster_that_forgets_jobs_at_once_is_refused(commands):
 
 def test_a_slurm_that_does_not_answer_is_quoted(commands):
     commands[0]("scontrol", "echo 'Unable to contact slurm controller' >&2; exit 1")
-    with pytest.raises(UserError, match=r"^scontrol show config: Unable to contact"):
+    with pytest.raises(UserError, match=r"^scontrol: Unable to contact"):
         arguments_of(ROOT, "slurm", NAMES)
 
 
@@ -402,25 +402,42 @@ def test_a_job_that_slurm_does_not_take_is_told_in_a_line_and_not_tried_again(re
     assert own.attempt > own.restart_times
 
 
-def test_a_group_that_the_executor_cannot_submit_is_told(monkeypatch):
-    """It fails where it tells of a group, which has no rule, and the run would wait for ever."""
-    told = []
-
-    class Executor:
-        def run_job(self, job) -> None:
-            try:
-                raise ValueError("--constraint is not allowed")
-            except ValueError as error:
-                raise AttributeError("rule") from error
-
-        def _report_job_error_threadsafe(self, info, words) -> None:
-            told.append((info, words))
-
-    plugin = SimpleNamespace(Executor=Executor, SubmittedJobInfo=lambda job: job)
+def watched(monkeypatch, submit) -> type:
+    """An executor that submits so, with our look at its jobs."""
+    executor = type("Executor", (Run,), {"run_job": submit})
+    executor._report_job_error_threadsafe = lambda self, info, words: self.told.update(
+        {info: words}
+    )
+    plugin = SimpleNamespace(Executor=executor, SubmittedJobInfo=lambda job: job)
     monkeypatch.setitem(sys.modules, EXECUTOR, plugin)
     watch_jobs()
-    Executor().run_job("a group")
-    assert told == [("a group", "--constraint is not allowed")]
+    return executor
+
+
+def test_a_submission_waits_until_slurm_answers(commands, monkeypatch):
+    _, calls = commands
+    commands[0]("squeue", f"[ $(grep -c squeue {calls}) -ge 3 ] || {{ echo no >&2; exit 1; }}")
+    monkeypatch.setattr(jobs, "_FIRST", 0.01)
+    taken = []
+    own = watched(monkeypatch, lambda self, job: taken.append(job))()
+    own.run_job("a job")
+    assert taken == ["a job"]
+    assert own.said == ["squeue: no; the run waits until it does"]
+
+
+def test_a_group_that_the_executor_cannot_submit_is_told(commands, monkeypatch):
+    """It fails where it tells of a group, which has no rule, and the run would wait for ever."""
+    says(commands, "", "squeue")
+
+    def fails(self, job) -> None:
+        try:
+            raise ValueError("--constraint is not allowed")
+        except ValueError as error:
+            raise AttributeError("rule") from error
+
+    own = watched(monkeypatch, fails)()
+    own.run_job("a group")
+    assert own.told == {"a group": "--constraint is not allowed"}
 
 
 @pytest.mark.slow

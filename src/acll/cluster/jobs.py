@@ -135,6 +135,7 @@ def watch_jobs() -> None:
     submit = executor.run_job
 
     def run_job(self: Any, job: Any) -> None:
+        _await_slurm(self)
         try:
             submit(self, job)
         except Exception as error:  # it fails itself when it tells of a group
@@ -152,6 +153,21 @@ def watch_jobs() -> None:
     # A job is one process on one machine: its Snakemake runs the steps itself. The executor would
     # have it start another one by srun, which takes seconds more.
     executor.additional_general_args = lambda self: "--executor local"
+
+
+def _await_slurm(executor: Any) -> None:
+    """Wait until Slurm answers: a submission that fails ends the run."""
+    is_told = False
+    while True:
+        try:
+            ask_slurm("squeue", "--me", "--noheader", "--format=%A")
+        except UserError as error:
+            if not is_told:
+                executor.logger.warning(f"{error}; the run waits until it does")
+            is_told = True
+            time.sleep(_FIRST)
+        else:
+            return
 
 
 def tell_of_end(executor: Any, info: Any, msg: str | None = None, **_: Any) -> None:

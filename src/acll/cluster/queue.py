@@ -35,7 +35,7 @@ def ask_slurm(*command: str) -> str:
         raise UserError(f"{command[0]}: Slurm does not answer") from None
     if run.returncode:
         said = " ".join(run.stderr.split()) or f"exit code {run.returncode}"
-        raise UserError(f"{' '.join(command)}: {said}")
+        raise UserError(f"{command[0]}: {said}")
     return run.stdout
 
 
