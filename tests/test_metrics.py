@@ -290,7 +290,39 @@ def test_class_weights_of_equal_classes_are_1():
     assert torch.allclose(class_weights(torch.arange(300), 300), torch.ones(300))
 
 
-LOSSES = ["cross_entropy", "dice", "cross_entropy_dice"]
+LOSSES = ["cross_entropy", "dice", "cross_entropy_dice", "focal", "tversky"]
+
+
+def test_focal_loss_is_that_of_two_pixels_worked_out_by_hand():
+    """One pixel is right with probability 0.9, one with 0.2, one is ignored."""
+    shares = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
+    logits = shares.log().T.reshape(1, 2, 1, 3)
+    labels = torch.tensor([[[0, 0, 255]]])
+    expected = (0.1**2 * -np.log(0.9) + 0.8**2 * -np.log(0.2)) / 2
+    loss = loss_of("segmentation", batches("segmentation", loss="focal"), None)
+    assert float(loss(logits, labels)) == pytest.approx(expected)
+    assert float(loss(logits, torch.full_like(labels, 255))) == 0
+    weighed = loss_of(
+        "segmentation", batches("segmentation", loss="focal"), torch.tensor([2.0, 1.0])
+    )
+    assert float(weighed(logits, labels)) == pytest.approx(expected)
+
+
+def test_tversky_loss_weighs_misses_more_than_false_alarms():
+    """Of class 1 all else equal: four pixels, two of them its own; sure answers."""
+    labels = torch.tensor([[[0, 0, 1, 1]]])
+
+    def loss(answers):
+        logits = 50.0 * torch.nn.functional.one_hot(torch.tensor([[answers]]), 2)
+        own = loss_of("segmentation", batches("segmentation", loss="tversky"), None)
+        return float(own(logits.float().permute(0, 3, 1, 2), labels))
+
+    # a miss: class 1 has one hit and one miss, class 0 two hits and one false alarm
+    miss = ((1 - 1 / (1 + 0.7)) + (1 - 2 / (2 + 0.3))) / 2
+    alarm = ((1 - 2 / (2 + 0.3)) + (1 - 1 / (1 + 0.7))) / 2
+    assert loss([0, 0, 1, 0]) == pytest.approx(miss, abs=1e-5)
+    assert loss([0, 1, 1, 1]) == pytest.approx(alarm, abs=1e-5)
+    assert loss([0, 0, 1, 1]) == pytest.approx(0, abs=1e-5)
 
 
 def gradient(loss, logits, labels):

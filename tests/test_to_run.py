@@ -136,6 +136,31 @@ def edited(seconds):
     return apply
 
 
+def linked(results, job, output):
+    """As DVC links results into its cache; what is behind the link is younger, and edited."""
+    target = results.parent / "cache" / output.replace("/", "_")
+    target.parent.mkdir(exist_ok=True)
+    target.write_text("edited")
+    (results / output).unlink()
+    (results / output).symlink_to(target)
+    when = time.time() - HOURS
+    os.utime(results / output, (when, when), follow_symlinks=False)
+
+
+def old_benchmark(results, job, output):
+    """An input was edited between the benchmark and the outputs."""
+    ago = time.time() - HOURS
+    os.utime(results / job.benchmark, (ago, ago))
+    for path in job.all_inputs[:1]:
+        edited(-HOURS / 2)(results, job, path)
+
+
+def damaged_anew(results, job, output):
+    """What was made anew was then damaged, with an old time."""
+    made_anew(results, job, output)
+    edited(-HOURS)(results, job, output)
+
+
 def cut(results, job, output):
     path = results / record_path(output)
     path.write_text(path.read_text()[:-20])
@@ -155,6 +180,12 @@ CHANGES = {
     "edited, and dated back": edited(-HOURS),
     "edited, and dated ahead": edited(HOURS),
     "dated ahead": dated(HOURS),
+    "no time at all": lambda results, job, output: os.utime(results / output, (0, 0)),
+    "no parameters": edit_record(lambda record: record.update(params=[])),
+    "parameters that are none": edit_record(lambda record: record.update(params=["'no'"])),
+    "a link": linked,
+    "an old benchmark": old_benchmark,
+    "made anew and damaged": damaged_anew,
     "dated back": dated(-HOURS),
     "stopped": lambda results, job, output: put(results, mark_path(output), "{}"),
     "stopped half-way": lambda results, job, output: (

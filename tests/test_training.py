@@ -41,10 +41,18 @@ def start(which):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("schedule", ["cosine", "step"])
-def test_masked_weights_do_not_move_by_a_bit_and_the_others_do(optimizer, schedule):
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"schedule": "cosine"},
+        {"schedule": "step", "warmup": 0.3},
+        {"schedule": "polynomial", "clip": 0.01},
+    ],
+    ids=str,
+)
+def test_masked_weights_do_not_move_by_a_bit_and_the_others_do(optimizer, more):
     which = learner()
-    moves = {"optimizer": optimizer, "schedule": schedule, "weight_decay": 0.5, "momentum": 0.9}
+    moves = {"optimizer": optimizer, "weight_decay": 0.5, "momentum": 0.9, **more}
     before = start(which)
     generator = torch.Generator().manual_seed(0)
     masks = {
@@ -423,6 +431,30 @@ def test_the_schedules_end_low():
     assert loop._decreased("cosine", 1.0, 0.5) == pytest.approx(0.5)
     assert loop._decreased("cosine", 1.0, 1.0) == pytest.approx(0.0)
     assert [loop._decreased("step", 1.0, done) for done in (0.49, 0.5, 0.75)] == [1.0, 0.1, 0.01]
+    assert loop._decreased("polynomial", 2.0, 0.0) == 2.0
+    assert loop._decreased("polynomial", 2.0, 0.75) == pytest.approx(2 * 0.25**0.9)
+    assert loop._decreased("polynomial", 2.0, 1.0) == 0.0
+
+
+def test_the_learning_rate_rises_first_and_then_runs_through_its_course():
+    schedule = Training(learning_rate=1.0, warmup=0.25).for_training()
+    rates = [loop._learning_rate(schedule, made, 16) for made in range(16)]
+    assert rates[:4] == [1 / 5, 2 / 5, 3 / 5, 4 / 5]
+    assert rates[4:] == [loop._decreased("cosine", 1.0, step / 12) for step in range(12)]
+    release = schedule.model_copy(update={"constant": True})
+    assert loop._learning_rate(release, 0, 16) == 1.0
+
+
+@pytest.mark.parametrize(("clip", "factor"), [(1.0, 1 / 5), (50.0, 1.0), (None, 1.0)])
+def test_a_gradient_is_cut_to_a_norm_in_which_frozen_weights_and_decay_count_nothing(clip, factor):
+    network = torch.nn.Linear(2, 2, bias=False)
+    network.weight.grad = torch.tensor([[3.0, 4.0], [100.0, 0.0]])
+    moves = torch.tensor([[True, True], [False, True]])
+    schedule = Training(optimizer="sgd", clip=clip, weight_decay=0.5).for_training()
+    loop.GradientMasks(network, {"weight": moves}, schedule, CPU).before_step(0.1)
+    gradient = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    expected = (gradient * factor + 0.5 * network.weight.detach()) * moves
+    assert torch.allclose(network.weight.grad, expected, atol=1e-6)
 
 
 @pytest.mark.slow

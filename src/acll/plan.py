@@ -155,7 +155,12 @@ class Job:
     def others(self) -> tuple[str, ...]:
         """Its log, its report of faults and its benchmark."""
         report = (self._beside("logs", "faults.csv"),) if self.rule == "prepare" else ()
-        return (self._beside("logs", "log"), *report, self._beside("benchmarks", "tsv"))
+        return (self._beside("logs", "log"), *report, self.benchmark)
+
+    @property
+    def benchmark(self) -> str:
+        """The file in which Snakemake leaves how long it took."""
+        return self._beside("benchmarks", "tsv")
 
     def _beside(self, folder: str, ending: str) -> str:
         return (

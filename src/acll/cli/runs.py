@@ -241,8 +241,9 @@ def run(path: Path, verbose: bool, profile: str | None = None) -> None:
         arguments = [*_snakemake(root, name), *verbosity, *where]
         with _waiting(arguments, root, {MARK: str(mark)}) as (process, go):
             is_work = ready(path)
-            # on a cluster the queue is cleared, too; and a person may want to hear Snakemake
-            if not (is_work or profile or verbose):
+            # on a cluster the queue is cleared, too; and a person may want to hear Snakemake, or
+            # have set it to something of their own
+            if not (is_work or profile or verbose or "SNAKEMAKE_PROFILE" in os.environ):
                 print("nothing to run: all results are there")
                 finish(path)
                 return

@@ -7,6 +7,7 @@ cannot be made again.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from acll.config import tree
 from acll.config.configuration import Configuration
@@ -21,7 +22,7 @@ from acll.networks.spec import body_kind
 from acll.node import DENSE, LEARNED
 from acll.parameters.prepare import prepared_settings
 from acll.settings import Kind
-from acll.sharing.records import read_record
+from acll.sharing.records import Record, read_record
 
 
 def recorded_identity(
@@ -39,10 +40,22 @@ def recorded_identity(
     if path is None or (root / path).exists() or tracked(root / path) is not None:
         return None
     record = read_record(results, f"data/{name}.train.safetensors")
-    settings = prepared_settings(task).model_dump(mode="json")
-    if record is None or record.params["params"].get("task") != settings:
+    if record is None or _settings_in(record) != _without_overrides(
+        prepared_settings(task).model_dump(mode="json")
+    ):
         return None
     return str(record.params["external_digest"])
+
+
+def _settings_in(record: Record) -> dict[str, Any]:
+    """Return the settings of a task that its preparation has recorded."""
+    settings = record.params.get("params", {}).get("task")
+    return _without_overrides(settings if isinstance(settings, dict) else {})
+
+
+def _without_overrides(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a task less those on which nothing prepared depends."""
+    return {key: value for key, value in settings.items() if key not in ("training", "metric")}
 
 
 def raw_identities(

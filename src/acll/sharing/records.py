@@ -68,15 +68,24 @@ def read_record(results: Path, output: str) -> Record | None:
     """Return the record of an output; None where there is none, or only a part of one."""
     try:
         content = json.loads((results / record_name(output)).read_text(encoding="utf-8"))
-        text = _unquoted(content["params"][0])
+        text, params = _params(content)
         checksums = content["input_checksums"]
         inputs = {
             path: checksums.get(path, "").removeprefix("sha256:") for path in content["input"]
         }
-        params = json.loads(text)
         return Record(content["code"], inputs, text, params, content.get(MADE_WITH))
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
+
+
+def _params(content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the parameters in a record, as text and read; empty for what are none of ours."""
+    try:
+        text = _unquoted(content["params"][0])
+        params = json.loads(text)
+    except (KeyError, IndexError, TypeError, ValueError, SyntaxError):
+        return "", {}
+    return (text, params) if isinstance(params, dict) else ("", {})
 
 
 def params_of(content: Mapping[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from acll.files import sha256
 from acll.plan import Job
 from acll.sharing.records import read_record, with_digests
 
-_LONG_AGO = 1.0  # a second after 1970; Snakemake takes 0 for no time at all
+LONG_AGO = 1.0  # a second after 1970; Snakemake takes 0 for no time at all
 
 
 def settle_times(results: Path, jobs: Sequence[Job]) -> None:
@@ -34,7 +34,7 @@ def settle_times(results: Path, jobs: Sequence[Job]) -> None:
             try:
                 if other is not None:
                     os.utime(results / other)
-                    os.utime(path, (_LONG_AGO, _LONG_AGO))
+                    os.utime(path, (LONG_AGO, LONG_AGO))
                 elif path.stat().st_mtime > now and sha256(path) == digests.get(output):
                     os.utime(path)
             except FileNotFoundError:

@@ -5,7 +5,7 @@ and its graph, which take most of the time of a plan of thousands of jobs. Tests
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from typing import Literal
 from acll.files import sha256
 from acll.plan import Job
 from acll.sharing import records
+from acll.sharing.times import LONG_AGO
 from acll.sharing.verify import is_settled, outdated
 
 
@@ -29,13 +30,20 @@ class Reason:
     words: str
 
 
-def reasons_to_run(results: Path, jobs: Iterable[Job]) -> list[Reason]:
+def reasons_to_run(results: Path, jobs: Sequence[Job]) -> list[Reason]:
     """Return why jobs are to run, in the order of `jobs`: those that others need first.
 
     Nothing is written. Contents of results are read only where their times are in doubt.
     """
-    unfinished = records.unfinished(results)
     times = _Times(results)
+    reasons = _reasons(results, jobs, times)
+    if times.settled:  # they count for all jobs, also for those before
+        reasons = _reasons(results, jobs, times)
+    return reasons
+
+
+def _reasons(results: Path, jobs: Sequence[Job], times: "_Times") -> list[Reason]:
+    unfinished = records.unfinished(results)
     to_run: dict[str, Job] = {}  # by output, the jobs that are to run
     reasons = []
     for job, digests in records.with_digests(results, jobs):
@@ -50,25 +58,47 @@ def reasons_to_run(results: Path, jobs: Iterable[Job]) -> list[Reason]:
 
 
 class _Times:
-    """Times of results as they are when a run begins: see `acll.sharing.times`."""
+    """Times of results as they are when a run begins: see `acll.sharing.times`.
+
+    settled: the times that a run sets before it looks at any.
+    """
 
     def __init__(self, results: Path) -> None:
         self._results = results
         self._now = time.time()
-        self._known: dict[str, float | None] = {}
+        self._known: dict[str, tuple[float, float] | None] = {}
+        self.settled: dict[str, float] = {}
 
-    def of(self, path: str, digests: Mapping[str, str]) -> float | None:
-        """Return the time of a result in seconds; None where it is not there."""
+    def written(self, path: str, digests: Mapping[str, str]) -> float | None:
+        """Return when an output was written, in seconds; None where it is not there."""
+        known = self._of(path, digests)
+        return None if known is None else known[0]
+
+    def changed(self, path: str, digests: Mapping[str, str]) -> float | None:
+        """Return when an input has changed last, as a link or behind it; None: it is not there."""
+        known = self._of(path, digests)
+        return None if known is None else max(known)
+
+    def settle(self, output: str, other: str) -> None:
+        """Take note that an output was made from another input than there is."""
+        self.settled |= {output: LONG_AGO, other: self._now}
+
+    def _of(self, path: str, digests: Mapping[str, str]) -> tuple[float, float] | None:
+        """Return the time of a path and of what may lie behind it as a link."""
+        if path in self.settled:
+            return self.settled[path], self.settled[path]
         if path not in self._known:
-            self._known[path] = self._of(self._results / path, digests.get(path))
+            self._known[path] = self._look(self._results / path, digests.get(path))
         return self._known[path]
 
-    def _of(self, path: Path, digest: str | None) -> float | None:
-        if not path.is_file():
+    def _look(self, path: Path, digest: str | None) -> tuple[float, float] | None:
+        try:
+            times = path.lstat().st_mtime, path.stat().st_mtime
+            # a run gives the time of now to what is younger, and as its job wrote it
+            is_ahead = times[1] > self._now and sha256(path) == digest
+        except OSError:  # not there, or not any more: a run is at work
             return None
-        own = path.stat().st_mtime
-        # a run gives the time of now to what is younger, and as its job wrote it
-        return self._now if own > self._now and sha256(path) == digest else own
+        return (min(times[0], self._now), self._now) if is_ahead else times
 
 
 def _reason(
@@ -79,8 +109,12 @@ def _reason(
     times: _Times,
 ) -> Reason | None:
     """Return why a job is to run whatever becomes of the others; None: for no reason of its own."""
-    absent = [output for output in job.all_outputs if times.of(output, digests) is None]
+    absent = [output for output in job.all_outputs if times.written(output, digests) is None]
     found = {output: records.read_record(results, output) for output in job.all_outputs}
+    for output, record in found.items():
+        other = None if record is None else record.other_input(digests)
+        if other is not None and (results / other).exists() and output not in absent:
+            times.settle(output, other)
     if absent and not any(found.values()):
         return Reason(job, "new", "not made yet")
     for output in unfinished & set(found):
@@ -105,19 +139,25 @@ def _edited(
     found: Sequence[records.Record | None],
     times: _Times,
 ) -> str | None:
-    """Return an input that is another one than when the outputs of a job were made.
+    """Return an input that is younger than an output and has another content than was recorded.
 
-    Contents are read where an input is younger than an output, or where what its own job wrote is
-    not what was recorded. found: the record of each output.
+    found: the record of each output. To Snakemake the benchmark is an output, too, and the time 0
+    is none.
     """
-    if any(record is not None and record.other_input(digests) is not None for record in found):
-        oldest = 0.0
-    else:
-        oldest = min(filter(None, (times.of(output, digests) for output in job.all_outputs)))
-    for path in job.all_inputs:
-        own = times.of(path, digests)
-        if own is not None and own > oldest:
+    of_outputs = [times.written(path, digests) for path in (*job.all_outputs, job.benchmark)]
+    oldest = min(when for when in of_outputs if when is not None)
+    for path in job.all_inputs if oldest else ():
+        changed = times.changed(path, digests)
+        if changed is not None and changed > oldest:
             before = {None if record is None else record.inputs.get(path) for record in found}
-            if before != {sha256(results / path)}:
+            if before != {_digest(results / path)}:
                 return path
     return None
+
+
+def _digest(path: Path) -> str | None:
+    """Return the SHA-256 of a file; None for one that a run has removed meanwhile."""
+    try:
+        return sha256(path)
+    except OSError:
+        return None

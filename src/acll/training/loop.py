@@ -233,7 +233,7 @@ def _train_epoch(
             if narrower:
                 gradient_masks.narrow(release.keep)
         loss = next(losses)
-        lr = _learning_rate(config.schedule, made / whole)
+        lr = _learning_rate(config.schedule, made, whole)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)
@@ -278,6 +278,7 @@ class GradientMasks:
         device: torch.device,
     ) -> None:
         self.decay, self.coupled = schedule.weight_decay, schedule.optimizer == "sgd"
+        self.clip = schedule.clip
         self.network, self.masks, self.device = network, dict(masks), device
         self.frozen_norms = _frozen_norms(network, masks)
         self._sort()
@@ -304,15 +305,19 @@ class GradientMasks:
 
     @torch.no_grad()
     def before_step(self, lr: float) -> None:
-        """Add the decay and mask the gradients, between the backward pass and the optimiser's step.
+        """Clip the gradients, add the decay and mask them, between the backward pass and the
+        optimiser's step.
 
-        lr: the learning rate of the step. SGD's decay is part of the gradient; AdamW's (Loshchilov
-        & Hutter 2019) is a step of its own. Parameters without a gradient took no part in the step
-        and stay as they are.
+        What may not move counts nothing in the norm, nor does the decay. lr: the learning rate of
+        the step. SGD's decay is part of the gradient; AdamW's (Loshchilov & Hutter 2019) is a step
+        of its own. Parameters without a gradient took no part in the step and stay as they are.
         """
         unmasked = [value for value in self.without_mask if value.grad is not None]
         masked = [(value, mask) for value, mask in self.with_mask if value.grad is not None]
         values, masks = [value for value, _ in masked], [mask for _, mask in masked]
+        if self.clip is not None:
+            torch._foreach_mul_(_gradients(values), masks)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
         if self.decay and self.coupled:
             torch._foreach_add_(_gradients(unmasked + values), unmasked + values, alpha=self.decay)
         elif self.decay:
@@ -351,17 +356,22 @@ def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
 
 
-def _learning_rate(schedule: Schedule, done: float) -> float:
-    """Return the learning rate after the share `done` of all steps."""
+def _learning_rate(schedule: Schedule, made: int, whole: int) -> float:
+    """Return the learning rate of a step. made: how many steps were made, of so many."""
     if schedule.constant:
         return schedule.learning_rate
-    return _decreased(schedule.schedule, schedule.learning_rate, done)
+    rising = round(schedule.warmup * whole)
+    if made < rising:
+        return schedule.learning_rate * (made + 1) / (rising + 1)
+    return _decreased(schedule.schedule, schedule.learning_rate, (made - rising) / (whole - rising))
 
 
 def _decreased(schedule: Decrease, start: float, done: float) -> float:
     """Return the learning rate after the share `done` of its course."""
     if schedule == "cosine":
         return start * 0.5 * (1 + math.cos(math.pi * done))
+    if schedule == "polynomial":  # Chen et al., DeepLab (2017)
+        return start * float((1 - done) ** 0.9)
     return start * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
 
 

@@ -35,14 +35,34 @@ def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
 
     if kind == "classification" or settings.loss == "cross_entropy":
         return cross_entropy
-    from segmentation_models_pytorch.losses import DiceLoss
+    from segmentation_models_pytorch.losses import DiceLoss, TverskyLoss
 
+    if settings.loss == "focal":
+        return lambda logits, labels: focal(logits, labels, weights)
+    if settings.loss == "tversky":
+        tversky = TverskyLoss(mode="multiclass", ignore_index=IGNORE, alpha=0.3, beta=0.7)
+        return lambda logits, labels: tversky(logits, labels)
     dice = DiceLoss(mode="multiclass", ignore_index=IGNORE)
     if settings.loss == "dice":
         return lambda logits, labels: dice(logits, labels)
     if settings.loss == "cross_entropy_dice":
         return lambda logits, labels: cross_entropy(logits, labels) + dice(logits, labels)
     raise ValueError(f"there is no loss {settings.loss!r}")
+
+
+def focal(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the focal loss of masks with power 2; ignored pixels alone give 0.
+
+    Pixels that are right already count little. Lin et al., "Focal Loss for Dense Object Detection",
+    ICCV 2017, equation 4; its α are our class weights.
+    """
+    each = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    valid = labels != IGNORE
+    counts = valid if weights is None else weights[torch.where(valid, labels, 0)] * valid
+    total = counts.sum()
+    return ((1 - torch.exp(-each)).square() * each * counts).sum() / torch.where(
+        total > 0, total, 1
+    )
 
 
 def repeatable_cross_entropy(

@@ -12,8 +12,8 @@ from pydantic import Field
 from acll.settings import METRICS, Augmentation, Kind, MetricName, Positive, Release, Settings
 
 Optimizer = Literal["sgd", "adamw"]
-Decrease = Literal["cosine", "step"]
-LossName = Literal["cross_entropy", "dice", "cross_entropy_dice"]
+Decrease = Literal["cosine", "polynomial", "step"]
+LossName = Literal["cross_entropy", "dice", "cross_entropy_dice", "focal", "tversky"]
 ClassWeights = Literal["none", "balanced"]
 
 
@@ -26,6 +26,8 @@ class Schedule(Settings):
     momentum: float | None  # None: the optimiser has none
     weight_decay: float
     schedule: Decrease
+    warmup: float  # share of all steps in which the learning rate rises
+    clip: float | None  # the largest norm of a gradient
     constant: bool  # whether the learning rate stays what it is at the start
 
     def parts(self, release: Release) -> "tuple[Schedule | None, Schedule]":
@@ -78,14 +80,29 @@ class Training(Settings):
         1e-4, ge=0, description="only ever applied to weights that are being trained"
     )
     schedule: Decrease = Field(
-        "cosine", description="`cosine` to 0, or `step`: a tenth at 1/2 and 3/4"
+        "cosine",
+        description="`cosine` to 0, `polynomial` to 0 (power 0.9), or `step`: a tenth at 1/2 and "
+        "3/4",
+    )
+    warmup: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the steps of training, and of retraining, in which the learning rate "
+        "first rises from 0; 0.3 with `cosine` is known as one cycle",
+    )
+    clip: float | None = Field(
+        None, gt=0, description="norm to which the gradient of each step is cut, if above it"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the cross-entropy")
     augmentation: list[Augmentation] = Field(
         [], description="random `flip`, `vertical_flip`, `shift`, `brightness`"
     )
     loss: LossName = Field(
-        "cross_entropy", description="for segmentation; classification always uses cross-entropy"
+        "cross_entropy",
+        description="for segmentation; classification always uses cross-entropy. `dice`, "
+        "`cross_entropy_dice` (their sum), `focal` (power 2), `tversky` (misses weigh 0.7, false "
+        "alarms 0.3)",
     )
     class_weights: ClassWeights = Field(
         "none",
@@ -125,5 +142,7 @@ class Training(Settings):
             momentum=self.momentum if self.optimizer == "sgd" else None,
             weight_decay=self.weight_decay,
             schedule=self.schedule,
+            warmup=self.warmup,
+            clip=self.clip,
             constant=False,
         )
