@@ -56,6 +56,8 @@ onsuccess:
 
 onerror:
     # Snakemake's own account is long, and what the steps had to say is far above
-    failed = workflow.scheduler.failed
-    said = errors_of_steps((job.log for job in failed), silent=workflow.local_exec)
+    here = [job for job in workflow.scheduler.failed if workflow.local_exec or job.is_local]
+    away = [job for job in workflow.scheduler.failed if job not in here]
+    said = errors_of_steps(job.log for job in here)
+    said += errors_of_steps((job.log for job in away), silent=False)
     print("\n".join([*said, what_to_do(said, CONFIGURATION.name)]), file=sys.stderr)

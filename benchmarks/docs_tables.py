@@ -247,6 +247,25 @@ def distillation() -> str:
     return markdown(("kept", "without", "with", "gain, points", "better in"), body)
 
 
+def training_settings() -> str:
+    """Mean validation scores of dense networks with a setting, and their difference to defaults."""
+    means = rows("training_settings").groupby(["setting", "task"], sort=False)["score"].mean()
+    table = means.unstack()
+    gains = 100 * (table - table.loc["defaults"])
+    body = []
+    for setting in table.index:
+        cells = []
+        for task in table:
+            if pd.isna(table.loc[setting, task]):
+                cells.append("")
+            elif setting == "defaults":
+                cells.append(number(table.loc[setting, task]))
+            else:
+                cells.append(number(gains.loc[setting, task], 1, "+"))
+        body.append((f"`{setting}`" if ":" in setting else setting, *cells))
+    return markdown(("", *table), body)
+
+
 def reuse() -> str:
     """Test scores with all of earlier tasks' weights and with those that were chosen."""
     table, body = rows("reuse"), []
@@ -690,6 +709,7 @@ TABLES: dict[str, Callable[[], str]] = {
         wheel_imports,
         growth,
         distillation,
+        training_settings,
         clusters,
         large_run,
         planning,

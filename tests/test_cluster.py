@@ -101,7 +101,7 @@ def test_what_the_default_profile_would_override_is_refused(tmp_path):
     ("text", "words"),
     [
         ("jobs: 5", "`executor: slurm`, or another one, is missing"),
-        ("executor: slurm\njobs: [", "not valid YAML, or not until line 2: "),
+        ("executor: slurm\njobs: [", "line 2, or before it: not valid YAML: "),
         (
             "executor: slurm\ndefault-resources: [slurm_partiton=x]",
             "default-resources: 'slurm_partiton=x': there is no resource 'slurm_partiton' "

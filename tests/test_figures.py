@@ -174,11 +174,11 @@ def filled(figure):
 
 def test_masks_of_a_last_task_have_no_empty_columns():
     one = pictures()
-    last = masks("s: t", [MethodMasks(name, None, one, (0.5,)) for name in ("m", "n")])
+    last = masks("s: t", "mean Dice", [MethodMasks(name, None, one, (0.5,)) for name in ("m", "n")])
     assert len(last.axes) == len(filled(last)) == (2 + 2) * 3
     assert "when learned" not in str([axes.get_title() for axes in last.axes])
     both = [MethodMasks("m", one, one, (0.5, 0.4)), MethodMasks("n", None, one, (0.5,))]
-    earlier = masks("s: t", both)
+    earlier = masks("s: t", "mean Dice", both)
     assert len(earlier.axes) == (1 + 2) * 6
     assert len(filled(earlier)) == len(earlier.axes) - 3  # those that say that there is no other
     assert sum(bool(axes.texts) for axes in earlier.axes) == 3

@@ -272,6 +272,16 @@ def test_the_error_of_other_metrics_is_the_spread_over_draws_of_images(metric):
     assert np.mean(errors) == pytest.approx(spread, rel=0.15)
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1"])
+def test_where_all_images_are_right_a_score_is_not_certain_all_the_same(metric):
+    truth = np.repeat([0, 1], 10)
+    error = standard_error(EvalResult(metric, 2, cells=truth * 2 + truth), 0)
+    one = 10.5 / 11 * 0.5 / 11 / 12  # of a recall of ten images
+    whole = 20.5 / 21 * 0.5 / 21 / 22
+    expected = whole**0.5 if metric == "accuracy" else (one / 2) ** 0.5
+    assert error == pytest.approx(expected)
+
+
 def test_images_that_are_all_alike_have_no_error():
     assert standard_error(segmented(*[[[3, 1], [1, 5]]] * 10), 0) == pytest.approx(0)
 

@@ -184,7 +184,7 @@ def test_a_mean_of_both_metrics_says_so_in_the_findings_and_the_scoreboard():
     runs = pd.DataFrame({"method": ["half"], "type": ["packing"]})
     none = pd.DataFrame(columns=["sequence", "figure", "low", "high"])
     (line,) = findings(final, runs, summary, none, classes)
-    assert "It reaches a mean of accuracies and mean IoUs together of 0.685" in line
+    assert "It reaches a mean of scores by several metrics of 0.685" in line
     (board,) = scoreboards(final, summary, classes)
     assert [name for name, _ in board.rows[:3]] == [
         "a (accuracy)", "b (mean IoU)", "mean over tasks, of different metrics",

@@ -256,7 +256,7 @@ def test_tasks_of_both_kinds_are_scored_by_class_tabled_and_drawn(tmp_path):
         assert (own["mean_iou"].dropna().diff().dropna() >= 0).all()
     text = (tmp_path / "tables/tables.txt").read_text()
     assert max(map(len, text.splitlines())) <= 100
-    assert "mixed: the mean of accuracies and mean IoUs" in text
+    assert "mixed: the mean of scores by several metrics" in text
 
 
 def test_fine_tuning_overwrites_and_evaluation_says_so(tmp_path):

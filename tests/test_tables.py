@@ -719,7 +719,7 @@ def test_a_mean_over_accuracies_and_ious_says_that_it_is_mixed():
     final, summary, classes = mixed()
     assert summary["metric"].tolist() == ["mixed"]
     text = readable(final, summary, classes, [])
-    assert "mixed: the mean of accuracies and mean IoUs, which are different measures." in text
+    assert "mixed: the mean of scores by several metrics." in text
     assert "mixed" not in text_of()
     assert summary_table(each_of())["metric"].unique().tolist() == ["accuracy"]
 

@@ -7,7 +7,7 @@ _PDEATHSIG, _NAME = 1, 15
 
 
 def die_with_parent() -> None:
-    """Let the kernel kill this process as soon as the one that has started it is gone."""
+    """Let the kernel kill this process as soon as the thread that has started it is gone."""
     ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
 
 

@@ -211,8 +211,9 @@ def processes_of(wildcards) -> int:
     """Return in how many processes a task is prepared; no result depends on it."""
     if not CONFIGURATION.tasks[wildcards.task].from_files:
         return 1
-    # with more than the largest machine has, a job would wait for ever
-    return 4 if workflow.local_exec else min(4, most_cpus())
+    if workflow.local_exec or workflow.executor_plugin.name != "slurm":
+        return 4
+    return min(4, most_cpus())  # with more, a job would wait for ever
 
 
 GPUS_HERE = gpus_here() if workflow.is_main_process else ()

@@ -57,8 +57,7 @@ def inspect(path: Path, as_json: bool) -> None:
 def _inspected(whole: dict[str, Any]) -> str:
     """Return what `inspect` found as text: on the network, its tasks, and the bytes of the file.
 
-    Long names of tasks are cut, so that no line is wider than `WIDTH`. A task whose metric is a
-    mean IoU is a segmentation.
+    Long names of tasks are cut, so that no line is wider than `WIDTH`.
     """
     network = ", ".join(f"{key} {value}" for key, value in whole["network"].items())
     free_share = whole["free"] / whole["weights"] if whole["weights"] else 0.0
@@ -259,6 +258,8 @@ def card(path: Path, out: Path | None) -> None:
 
     if out is not None and out.suffix != ".md":
         raise UserError(f"{out}: a model card is Markdown; give it a name that ends with .md")
+    if out is not None and out.exists():  # somebody may have filled it in
+        raise UserError(f"{out}: is there already; remove it, or give another name")
     opened = packed_file.open_packed(path)
     text = card_of(opened)
     if out is None:

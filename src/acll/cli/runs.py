@@ -280,7 +280,8 @@ def _waiting(
     from acll.sharing.place import source_of
 
     reading, writing = os.pipe()
-    command = [sys.executable, "-P", "-m", "acll.cli.waiting", str(reading), *arguments]
+    command = [sys.executable, "-P", "-m", "acll.cli.waiting", str(reading), str(os.getpid())]
+    command += arguments
     # the executor of a profile lies apart, since Snakemake imports each that it finds
     places = [str(source_of(root)), *([str(PLUGINS)] if uses_slurm(arguments) else [])]
     environment = os.environ | variables | {"PYTHONPATH": os.pathsep.join(places)}

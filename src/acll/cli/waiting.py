@@ -1,9 +1,10 @@
 """Snakemake in a process that imports it, and then waits for the word to run.
 
-    python -m acll.cli.waiting PIPE ARGUMENT…
+    python -m acll.cli.waiting PIPE PARENT ARGUMENT…
 
 So Snakemake is imported while the configuration is checked. PIPE: the number of an open file. A
 byte in it is the word; where it is closed without one, the process ends, and has done nothing.
+PARENT: the number of the process that has started this one.
 """
 
 import contextlib
@@ -25,12 +26,14 @@ _REFUSED = ": error: "  # stands before the reason, after a page of what could b
 
 def main() -> None:
     """Wait, and run Snakemake."""
+    pipe, parent, *arguments = sys.argv[1:]
     die_with_parent()  # who kills the run means all of it; its jobs see that it is gone
-    pipe = int(sys.argv[1])
-    told = os.read(pipe, 1)
-    os.close(pipe)
+    if os.getppid() != int(parent):  # it was killed before that
+        sys.exit(1)
+    told = os.read(int(pipe), 1)
+    os.close(int(pipe))
     if told:
-        sys.exit(0 if run_snakemake(sys.argv[2:]) else 1)
+        sys.exit(0 if run_snakemake(arguments) else 1)
 
 
 def run_snakemake(arguments: Sequence[str]) -> bool:

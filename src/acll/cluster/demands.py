@@ -31,7 +31,7 @@ _ACTIVATIONS = 3200
 _ON_CORE, _ON_GPU = 30_000, 5_000_000
 # minutes of a step, and of all that are one job: queues refuse what is longer than they allow
 _LEAST, _MOST = 10, 24 * 60
-_PREPARING = 4000, 60  # MB and minutes of a job that decodes raw data
+_PREPARING = 4000, 240  # MB and minutes of a job that decodes raw data
 _WIDTHS = 3  # trainings of a job that makes a network wider
 
 

@@ -116,10 +116,12 @@ class Watch:
     def _tell_of_waiting(self, executor: Any, info: Any, reason: str) -> None:
         if _NEVER.fullmatch(reason) and info.external_jobid not in self._told:
             self._told.add(info.external_jobid)
+            named = reason in ("InvalidAccount", "InvalidQOS")
+            what = "slurm_account or qos" if named else "set-resources or set-threads"
             executor.logger.warning(
                 f"{_name(info.job)}: job {info.external_jobid} may wait for ever, Slurm says "
-                f"{reason}; it asks for {_asked(info.job)}: Ctrl-C, set-resources or set-threads "
-                "in the profile, then run again"
+                f"{reason}; it asks for {_asked(info.job)}: Ctrl-C, change {what} in the profile, "
+                "then run again"
             )
 
 

@@ -22,7 +22,7 @@ _FORGOTTEN = 120  # seconds; a scheduler that forgets jobs sooner could forget o
 _CORES = 10_000  # of all jobs of a run together; those of the machine that submits are no limit
 # what the executor asks of Slurm for a job
 _RESOURCES = (
-    *("slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint", "reservation"),
+    *("slurm_partition", "slurm_account", "slurm_extra", "qos", "constraint", "threads"),
     *("runtime", "mem_mb", "mem", "mem_mb_per_cpu", "disk_mb", "disk", "tmpdir"),
     *("gpu", "gpu_model", "gres", "cpus_per_gpu", "cpus_per_task"),
     *("tasks", "tasks_per_gpu", "tasks_per_node", "nodes", "mpi"),
@@ -82,8 +82,8 @@ def _settings(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UserError(f"{path}: not valid YAML, or not until {line}{error.problem}") from None
+        line = f"line {error.problem_mark.line + 1}, or before it: " if error.problem_mark else ""
+        raise UserError(f"{path}: {line}not valid YAML: {error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return settings if isinstance(settings, dict) else {}
@@ -91,7 +91,8 @@ def _settings(path: Path) -> dict[str, Any]:
 
 def _unknown(settings: Mapping[str, Any]) -> str | None:
     """Return a name of a resource or of a rule that there is not: it may be misspelt."""
-    rules, resources = list(ARGUMENTS), [*_RESOURCES, *_FOREIGN]
+    limited = [text.partition("=")[0].strip() for text in _listed(settings, "resources")]
+    rules, resources = list(ARGUMENTS), [*_RESOURCES, *_FOREIGN, *limited]
     named = [
         ("default-resources", text, "", text) for text in _listed(settings, "default-resources")
     ]

@@ -53,8 +53,14 @@ def keeps_accounts() -> bool:
 
 @cache
 def most_cpus() -> int:
-    """Return how many CPUs a job may ask for: those of the largest machine of the cluster."""
-    said = ask_slurm("sinfo", "--noheader", "--format=%c")
+    """Return how many CPUs a job may ask for: those of the largest machine of the cluster.
+
+    1 where Slurm does not say it.
+    """
+    try:
+        said = ask_slurm("sinfo", "--noheader", "--format=%c")
+    except UserError:
+        return 1
     return max((int(number) for number in re.findall(r"\d+", said)), default=1)
 
 

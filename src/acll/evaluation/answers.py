@@ -97,10 +97,10 @@ def _of_classes(
         answers.append(logits.argmax(dim=1).cpu().numpy())
         confidences.append(each.amax(dim=1).double().cpu().numpy())
         if classes > TOP:
-            among = each.topk(TOP).indices == labels.unsqueeze(1)
+            among = logits.topk(TOP).indices == labels.unsqueeze(1)
             tops.append(among.any(dim=1).cpu().numpy())
-        if keeps:
-            kept.append(each.cpu().numpy())
+        if keeps:  # their logarithms tell apart what is all but certain
+            kept.append(logits.double().log_softmax(dim=1).float().cpu().numpy())
     truth, answer, confidence = map(np.concatenate, (truths, answers, confidences))
     right = truth == answer
     cells = np.bincount(truth * classes + answer, minlength=classes**2)

@@ -33,7 +33,7 @@ RUN_FIGURES = (
     "capacity",
 )
 COMPARED = ("mean_score", "worst_score")  # figures in which methods are compared run by run
-MIXED = "mixed"  # metric of a mean over tasks of both kinds
+MIXED = "mixed"  # metric of a mean over tasks that have several
 # types of methods whose networks do not depend on the order of tasks
 WITHOUT_ORDER = ("individual", "joint")
 

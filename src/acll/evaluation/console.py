@@ -35,8 +35,8 @@ _ABOUT_METHODS = (
     "of the file, where a network for each task would take 100%."
 )
 _ABOUT_MIXED = (
-    "mixed: the mean of accuracies and mean IoUs, which are different measures. It compares "
-    "methods on these tasks and means nothing else."
+    "mixed: the mean of scores by several metrics. It compares methods on these tasks and means "
+    "nothing else."
 )
 
 

@@ -95,7 +95,7 @@ def _mean(row: Mapping[Any, Any]) -> str:
     """Return the mean score of a method in words; that of different metrics says so."""
     value = f"{row['mean_score']:.3f}"
     if row["metric"] == "mixed":
-        return f"mean of accuracies and mean IoUs together of {value}"
+        return f"mean of scores by several metrics of {value}"
     return f"mean {METRIC_WORDS[str(row['metric'])].removeprefix('mean ')} of {value}"
 
 

@@ -22,8 +22,7 @@ class MethodMasks:
     """What a method's networks predict of a task when it was learned, and at the end.
 
     learned: None where there is one network alone: nothing was learned later, or the method has no
-    other. scores: mean IoU over the whole test split, when learned (if there is that) and at the
-    end.
+    other. scores: over the whole test split, when learned (if there is that) and at the end.
     """
 
     method: str
@@ -32,8 +31,10 @@ class MethodMasks:
     scores: tuple[float, ...]
 
 
-def masks(title: str, methods: Sequence[MethodMasks]) -> Figure:
+def masks(title: str, metric: str, methods: Sequence[MethodMasks]) -> Figure:
     """Draw input and truth in the first row, then a row a method: when learned, and at the end.
+
+    metric: of the scores, in words.
 
     Where no method has two networks to compare there is one column for each image, and a row for
     the inputs and one for the truth.
@@ -82,7 +83,7 @@ def masks(title: str, methods: Sequence[MethodMasks]) -> Figure:
         for index in range(count):
             axes[1, 2 * index].set_title("when learned", fontsize=8)
             axes[1, 2 * index + 1].set_title("at the end", fontsize=8)
-    meaning = "mean IoU of the test split" + (": when learned → at the end" if compared else "")
+    meaning = f"{metric} of the test split" + (": when learned → at the end" if compared else "")
     figure.suptitle(f"{title} ({meaning})", fontsize=10)
     _legend(figure, first.classes, colours)
     return figure

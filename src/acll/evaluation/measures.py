@@ -41,21 +41,19 @@ def of_masks(confusion: Counts, boundary: Counts | None) -> dict[str, float]:
     return found
 
 
-def of_probabilities(
-    truth: NDArray[np.int64], probabilities: NDArray[np.float32]
-) -> dict[str, float]:
+def of_probabilities(truth: NDArray[np.int64], sure: NDArray[np.float32]) -> dict[str, float]:
     """Return areas under curves: the means over classes that some images have and others do not.
 
-    Each class against all others. truth: [N]; probabilities: [N, C]. Empty where there is no such
-    class.
+    Each class against all others. truth: [N]; sure: the probability of each class, or its logarithm
+    [N, C]. Empty where there is no such class.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    present = np.bincount(truth, minlength=probabilities.shape[1])
+    present = np.bincount(truth, minlength=sure.shape[1])
     told = np.flatnonzero((present > 0) & (present < len(truth)))
     if not len(told):
         return {}
-    pairs = [(truth == one, probabilities[:, one]) for one in told]
+    pairs = [(truth == one, sure[:, one]) for one in told]
     return {
         "roc_auc": float(np.mean([roc_auc_score(*pair) for pair in pairs])),
         "average_precision": float(np.mean([average_precision_score(*pair) for pair in pairs])),

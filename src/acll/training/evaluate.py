@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from acll.data.batches import Split, evaluation_batches
@@ -102,24 +101,35 @@ def boundaries(predictions: torch.Tensor, labels: torch.Tensor, classes: int) ->
     """
     height, width = labels.shape[1:]
     tolerance = max(1, round(_TOLERANCE * (height**2 + width**2) ** 0.5))
-    valid = (labels != IGNORE).unsqueeze(1)
-    each = torch.arange(classes, device=labels.device).view(1, -1, 1, 1)
+    valid = labels != IGNORE
+    counts = torch.zeros(len(labels), classes, 4, dtype=torch.int64, device=labels.device)
 
     def edge(masks: torch.Tensor) -> torch.Tensor:
-        own = (masks.unsqueeze(1) == each) & valid
-        return own & _near(~own & valid, 1)
+        return masks & _near(~masks & valid, 1)
 
-    predicted, truth = edge(predictions), edge(labels)
-    counted = (
-        predicted & _near(truth, tolerance),
-        predicted,
-        truth & _near(predicted, tolerance),
-        truth,
-    )
-    return torch.stack([one.sum(dim=(2, 3)) for one in counted], dim=2)
+    # class by class: all at once would take more memory than the network
+    for one in torch.unique(torch.stack([predictions, labels])[:, valid]).tolist():
+        predicted, truth = (edge((masks == one) & valid) for masks in (predictions, labels))
+        counted = (
+            predicted & _near(truth, tolerance),
+            predicted,
+            truth & _near(predicted, tolerance),
+            truth,
+        )
+        counts[:, one] = torch.stack([part.sum(dim=(1, 2)) for part in counted], dim=1)
+    return counts
 
 
 def _near(masks: torch.Tensor, distance: int) -> torch.Tensor:
-    """Return which pixels are at most so far from one that is set. masks: bool [B, C, H, W]."""
-    pooled = F.max_pool2d(masks.float(), 2 * distance + 1, stride=1, padding=distance)
-    return pooled > 0
+    """Return which pixels are at most so far from one that is set, in rows and in columns.
+
+    masks: bool [B, H, W].
+    """
+    for axis in (1, 2):
+        near = masks.clone()
+        for off in range(1, min(distance, masks.shape[axis] - 1) + 1):
+            rest = masks.shape[axis] - off
+            near.narrow(axis, off, rest).logical_or_(masks.narrow(axis, 0, rest))
+            near.narrow(axis, 0, rest).logical_or_(masks.narrow(axis, off, rest))
+        masks = near
+    return masks

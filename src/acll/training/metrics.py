@@ -128,13 +128,16 @@ def standard_error(result: EvalResult, seed: int) -> float:
     """Return the standard error of the score.
 
     For accuracy it is the standard deviation of the posterior from Jeffreys' prior, which is above
-    0 where all images are right, too. For all others it is that of a seeded bootstrap over images.
+    0 where all images are right, too; for balanced accuracy that of the mean of such recalls. For
+    all others it is that of a seeded bootstrap over images; of macro F1 no less than that of the
+    recalls.
     """
     if result.metric == "accuracy":
         matrix = _matrix(result)
-        count = matrix.sum()
-        share = (np.trace(matrix) + 0.5) / (count + 1)
-        return float(np.sqrt(share * (1 - share) / (count + 2)))
+        return float(np.sqrt(_variances(np.trace(matrix), matrix.sum())))
+    if result.metric == "balanced_accuracy":
+        return _error_of_recalls(_matrix(result))
+    least = _error_of_recalls(_matrix(result)) if result.metric == "macro_f1" else 0.0
     generator = np.random.default_rng(seed)
     given = result.cells if result.counts is None else result.counts
     assert given is not None
@@ -142,8 +145,23 @@ def standard_error(result: EvalResult, seed: int) -> float:
     # how often each image is drawn [RESAMPLES, N]
     draws = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     if result.counts is None:
-        drawn = [_matrix(result, weights) for weights in draws]
+        values = [value_of(result.metric, _matrix(result, weights)) for weights in draws]
     else:  # at once for all resamples
         sums = draws @ result.counts.reshape(count, -1)
-        drawn = list(sums.reshape(RESAMPLES, *result.counts.shape[1:]))
-    return float(np.std([value_of(result.metric, counts) for counts in drawn], ddof=1))
+        drawn = sums.reshape(RESAMPLES, *result.counts.shape[1:])
+        values = [value_of(result.metric, counts) for counts in drawn]
+    return max(float(np.std(values, ddof=1)), least)
+
+
+def _variances(right: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the variance of the posterior of each share that is right, from Jeffreys' prior."""
+    shares: NDArray[np.float64] = (right + 0.5) / (counts + 1)
+    return shares * (1 - shares) / (counts + 2)
+
+
+def _error_of_recalls(confusion: Counts) -> float:
+    """Return the standard error of the mean recall of the classes that occur in the truth."""
+    truth = confusion.sum(axis=1)
+    present = truth > 0
+    variances = _variances(np.diag(confusion)[present], truth[present])
+    return float(np.sqrt(variances.sum()) / max(present.sum(), 1))

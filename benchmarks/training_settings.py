@@ -1,0 +1,78 @@
+"""What settings of `training` do to the network of a single task, on validation images.
+
+    python benchmarks/training_settings.py ../shared/data
+
+A classification and a segmentation task, two seeds that no other benchmark reports. Each setting is
+tried alone, against the defaults; augmentation is that of the task (benchmarks/tasks.py) unless it
+is the setting. Scores are of the validation split. Whatever ends is kept below .cache, so that a
+run that is stopped goes on. Rows go to docs/benchmarks/training_settings.csv.
+"""
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tasks import ROOT, TASKS, TRAINING, dense, remembered
+
+SEEDS = (100, 101)
+BOTH: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "no augmentation": {"augmentation": []},
+    "schedule: polynomial": {"schedule": "polynomial"},
+    "schedule: step": {"schedule": "step"},
+    "warmup: 0.1": {"warmup": 0.1},
+    "warmup: 0.3": {"warmup": 0.3},
+    "clip: 1": {"clip": 1.0},
+    "optimizer: sgd, learning_rate: 0.05": {"optimizer": "sgd", "learning_rate": 0.05},
+}
+CASES: dict[str, dict[str, dict[str, Any]]] = {
+    "cifar10": BOTH | {"label_smoothing: 0.1": {"label_smoothing": 0.1}},
+    "camvid": BOTH
+    | {f"loss: {name}": {"loss": name} for name in ("cross_entropy", "dice", "focal", "tversky")},
+}
+CACHE = ROOT / ".cache/benchmarks/training_settings"
+OUT = ROOT / "docs/benchmarks/training_settings.csv"
+
+
+def validated(data: Path, case: tuple[str, str, int]) -> float:
+    """Return the validation score of a dense network."""
+    name, setting, seed = case
+    task = TASKS[name]
+    own = {**task.get("training", {}), **CASES[name][setting]}
+    folder = CACHE / setting.replace(" ", "_").replace(":", "")
+
+    def train() -> float:
+        folder.mkdir(parents=True, exist_ok=True)
+        with_setting = task | {"training": own}
+        return dense(name, with_setting, seed, data, folder, TRAINING).validated()[0]
+
+    score: float = remembered(folder / f"{name}.{seed}.json", train)
+    print(f"{name}, {setting}, seed {seed}: {score:.4f}", flush=True)
+    return score
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--processes", type=int, default=2)
+    given = parser.parse_args()
+    cases = [
+        (name, setting, seed)
+        for name, settings in CASES.items()
+        for setting, seed in product(settings, SEEDS)
+    ]
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        scores = list(pool.map(partial(validated, given.data), cases))
+    rows = [(*case, round(score, 6)) for case, score in zip(cases, scores, strict=True)]
+    table = pd.DataFrame(rows, columns=["task", "setting", "seed", "score"])
+    table.to_csv(OUT, index=False)
+    print(table.groupby(["task", "setting"], sort=False)["score"].mean().round(4).to_string())
+
+
+if __name__ == "__main__":
+    main()
