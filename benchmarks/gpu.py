@@ -522,7 +522,7 @@ def _repeat(bench: Bench, case: Case, dtype: str) -> None:
         ]
         same = all(
             np.array_equal(getattr(results[0], part), getattr(results[1], part))
-            for part in ("correct", "confusion")
+            for part in ("cells", "counts")
             if getattr(results[0], part) is not None
         )
         say("repeat", case.name, dtype, kind, "evaluation_equal", same)
@@ -579,7 +579,8 @@ def _learned(
     smaller, keep = Pruning(masks, "global").at_once(dense, 0.6)
     release = time.perf_counter() - begin
     result = fitted(learner, smaller, keep, keep_state=True)
-    record = task_record(learner.info, result.score, (), {"ratio": 0.6})
+    metric = learner.settings.metric
+    record = task_record(learner.info, metric, result.score, (), {"ratio": 0.6})
     begin = time.perf_counter()
     after = commit(packed, record, result.state, keep)
     return after, {"release": release, "commit": time.perf_counter() - begin}

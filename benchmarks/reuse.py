@@ -156,7 +156,7 @@ def grown(packed: Packed, node: NodeParams, train: Path, own: Any, path: Path) -
     """Return the network with one more task, which reads all weights."""
     info = learner_of(node, train, own.batches("classification")).info
     state, keep, _ = load_state(path)
-    return commit(packed, task_record(info, 0.0, [], {}, packed.width), state, keep)
+    return commit(packed, task_record(info, "accuracy", 0.0, [], {}, packed.width), state, keep)
 
 
 def main() -> None:

@@ -123,7 +123,7 @@ def test_what_ends_a_run_or_its_jobs_loses_nothing(cluster, own, tmp_path_factor
     said = at_its_end(run)
     assert run.returncode != 0
     assert "jobs of an earlier run were still in the queue: 1 cancelled" in said
-    assert f"train small/learned/seed0/a: Slurm says CANCELLED (job {number})" in said
+    assert f"train small/learned/seed0/a: was cancelled (job {number})" in said
     assert "PROFILE=slurm` goes on where this stopped" in said
     assert cluster.squeue() == []
 

@@ -105,9 +105,9 @@ def test_what_was_cut_changed_or_deleted_is_named_whatever_its_time(clone):
     text = clone.make("verify", "small", fails=True)
     for output in broken:
         assert re.search(rf"^ +{output}$", text, re.MULTILINE), text
-    assert "3 of 45 results are not as this commit would make them (2 damaged, 1 missing)" in text
+    assert "3 of 46 results are not as this commit would make them (2 damaged, 1 missing)" in text
     assert "make repair CONFIG=small" in text
-    assert "3 of 45" in clone.make("share", "small", fails=True)
+    assert "3 of 46" in clone.make("share", "small", fails=True)
 
 
 def test_repair_puts_back_from_the_cache_what_was_broken_and_runs_nothing(clone):
@@ -172,8 +172,8 @@ def test_stale_results_are_named_with_the_value_that_changed_and_repair_runs_the
     clone.write(other)
     text = clone.make("verify", "small", fails=True)
     assert f"stale       training.epochs 3 → 1\n              {NODE}/b/dense.safetensors" in text
-    assert "follows     31 more were made from what is stale" in text
-    assert "32 of 45 results are not as this commit would make them (32 stale)" in text
+    assert "follows     32 more were made from what is stale" in text
+    assert "33 of 46 results are not as this commit would make them (33 stale)" in text
     assert f"`make run CONFIG=small DATA={clone.data}` makes them anew" in text
     assert jobs_in(clone.make("repair", "small")) == last_task() | ENDS
 
@@ -183,7 +183,7 @@ def test_an_edited_step_makes_its_results_stale(clone):
     path.write_text(path.read_text() + "\n_EDITED = True\n")
     text = clone.make("verify", "small", fails=True)
     assert "stale       the code of its step has changed\n              figures/scores.svg" in text
-    assert "8 of 45 results are not as this commit would make them (8 stale)" in text
+    assert "6 of 46 results are not as this commit would make them (6 stale)" in text
 
 
 def test_results_of_other_code_are_kept_shared_and_left_alone_by_runs(clone, tmp_path):

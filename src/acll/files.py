@@ -75,9 +75,9 @@ def written(path: Path) -> Iterator[Path]:
     with saying_where(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _turn(beside):
-            # libraries that write may choose one that colleagues cannot read
-            mode = beside.stat().st_mode
             try:
+                # libraries that write may choose one that colleagues cannot read
+                mode = beside.stat().st_mode
                 yield beside
                 beside.chmod(mode)
                 with beside.open("rb") as file:
