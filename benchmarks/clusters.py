@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from acll.cluster import job_names
+from acll.cluster.queue import job_names
 from acll.files import sha256
 
 ROOT = Path(__file__).resolve().parent.parent
