@@ -3,6 +3,8 @@
 import ast
 import contextlib
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from importlib import import_module
 
@@ -139,3 +141,14 @@ def test_documents_say_the_numbers_of_the_demo():
         found += re.findall(r"of (\d+) results are not as this commit", text)
     assert found
     assert set(found) == {str(results)}
+
+
+def test_every_benchmark_can_be_imported():
+    """They are run rarely, and would otherwise be found broken then."""
+    names = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
+    script = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
+    command = [sys.executable, "-c", script, *names]
+    found = subprocess.run(
+        command, cwd=ROOT / "benchmarks", capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr[-2000:]

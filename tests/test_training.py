@@ -455,6 +455,10 @@ def test_a_gradient_is_cut_to_a_norm_in_which_frozen_weights_and_decay_count_not
     gradient = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     expected = (gradient * factor + 0.5 * network.weight.detach()) * moves
     assert torch.allclose(network.weight.grad, expected, atol=1e-6)
+    network.weight.grad = gradient.clone()  # all may move
+    loop.GradientMasks(network, {}, schedule, CPU).before_step(0.1)
+    expected = gradient * factor + 0.5 * network.weight.detach()
+    assert torch.allclose(network.weight.grad, expected, atol=1e-6)
 
 
 @pytest.mark.slow

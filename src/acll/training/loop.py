@@ -316,7 +316,8 @@ class GradientMasks:
         masked = [(value, mask) for value, mask in self.with_mask if value.grad is not None]
         values, masks = [value for value, _ in masked], [mask for _, mask in masked]
         if self.clip is not None:
-            torch._foreach_mul_(_gradients(values), masks)
+            if values:
+                torch._foreach_mul_(_gradients(values), masks)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
         if self.decay and self.coupled:
             torch._foreach_add_(_gradients(unmasked + values), unmasked + values, alpha=self.decay)
