@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeGuard
 
+from acll.errors import UserError
 from acll.files import write_json
 from acll.libraries import distributions, versions
 
@@ -86,7 +87,7 @@ def remembering(path: Path) -> Iterator[None]:
     before = len(_KNOWN)
     yield
     if len(_KNOWN) != before:
-        with suppress(OSError):  # a checkout that may only be read
+        with suppress(OSError, UserError):  # a checkout that may only be read, or a full disk
             write_json(path, {"code": own, "of": _KNOWN})
 
 
