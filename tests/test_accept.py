@@ -26,6 +26,14 @@ def results(tmp_path):
     return tmp_path
 
 
+def test_a_kept_result_whose_parameters_were_damaged_is_stale(results):
+    accept_results(results, NEWER)
+    path = results / record_path("nodes/a/dense")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"params": ["'no'"]}))
+    found = {one.output: one.kind for one in result_faults(results, NEWER)}
+    assert found["nodes/a/dense"] == "stale"
+
+
 def kept_of(results, jobs):
     return [one for one in judged(results, jobs) if one.kind == "kept"]
 

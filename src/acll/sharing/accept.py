@@ -71,7 +71,7 @@ def _is_readable(path: Path) -> bool:
 def _accept(path: Path, job: Job) -> bool:
     """Write the code of a job into a record; return False where it has it already."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    before = records.params_of(content)
+    _, before = records.params_of(content)
     same = json.dumps(before, sort_keys=True) == job.text
     if same and content["code"] == command(job.rule):
         return False

@@ -214,6 +214,8 @@ def _recorded_weights(configuration: Configuration, name: str, results: Path) ->
     folders = [node.folder for node in nodes]
     for folder in folders:
         record = read_record(results, f"{folder}/dense.safetensors")
-        if record is not None and record.params["params"]["node"]["network"] == settings:
+        if record is None or not record.params:
+            continue
+        if record.params["params"]["node"]["network"] == settings:
             return str(record.params["external_digest"])
     return None

@@ -68,7 +68,7 @@ def read_record(results: Path, output: str) -> Record | None:
     """Return the record of an output; None where there is none, or only a part of one."""
     try:
         content = json.loads((results / record_name(output)).read_text(encoding="utf-8"))
-        text, params = _params(content)
+        text, params = params_of(content)
         checksums = content["input_checksums"]
         inputs = {
             path: checksums.get(path, "").removeprefix("sha256:") for path in content["input"]
@@ -78,7 +78,7 @@ def read_record(results: Path, output: str) -> Record | None:
         return None
 
 
-def _params(content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+def params_of(content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """Return the parameters in a record, as text and read; empty for what are none of ours."""
     try:
         text = _unquoted(content["params"][0])
@@ -86,11 +86,6 @@ def _params(content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     except (KeyError, IndexError, TypeError, ValueError, SyntaxError):
         return "", {}
     return (text, params) if isinstance(params, dict) else ("", {})
-
-
-def params_of(content: Mapping[str, Any]) -> Any:
-    """Return the parameters in a record. Raises whatever a record that is none leads to."""
-    return json.loads(_unquoted(content["params"][0]))
 
 
 def read_digests(path: Path) -> dict[str, str]:

@@ -89,7 +89,7 @@ def is_settled(results: Path, job: Job, output: str, digests: Mapping[str, str])
 
 def _kept(job: Job, made_with: Mapping[str, Any], record: records.Record) -> str:
     """Return in words with what other code or libraries a result was made."""
-    told = value_changes(made_with, record.params["code"], job.rule, "code")
+    told = value_changes(made_with, record.params.get("code", {}), job.rule, "code")
     return "; ".join(told) or "the command of its rule has changed"
 
 
