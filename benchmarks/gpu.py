@@ -55,7 +55,7 @@ from acll.packing.load import restore_network
 from acll.packing.ownership import Packed, State, commit, digest, empty, free, starting_state
 from acll.packing.packed_file import read_packed, write_packed
 from acll.search.retraining import Retraining, trial_runner
-from acll.serving.model import Classified
+from acll.serving.predictions import Classified
 from acll.settings import Kind
 from acll.steps._setup import task_record
 from acll.training.checkpoint import Checkpoint, snapshot

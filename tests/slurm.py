@@ -97,6 +97,12 @@ class Slurm:
             assert time.monotonic() < deadline, self.squeue()
             time.sleep(0.2)
 
+    def state(self) -> str:
+        """What it knows and did last, for a person who looks for a fault."""
+        commands = (["squeue"], ["scontrol", "show", "jobs"], ["ps", "-eo", "pid,ppid,stat,args"])
+        runs = [subprocess.run(command, capture_output=True, text=True) for command in commands]
+        return "\n".join([*(run.stdout for run in runs), *_last_lines(self.folder)])
+
     def restart_slurmd(self) -> None:
         """Kill the process that looks after the node, and start it anew."""
         subprocess.run(["kill", "-9", (self.folder / "slurmd.pid").read_text().strip()], check=True)
@@ -181,8 +187,12 @@ def _wait_until_idle(slurm: Slurm) -> None:
         if said.stdout.strip() == "idle":
             return
         time.sleep(0.1)
-    logs = [(slurm.folder / f"{name}.log").read_text()[-2000:] for name in ("slurmctld", "slurmd")]
-    raise AssertionError("\n".join(["the node does not become idle", *logs]))
+    raise AssertionError("\n".join(["the node does not become idle", *_last_lines(slurm.folder)]))
+
+
+def _last_lines(folder: Path) -> list[str]:
+    """The ends of the logs of a Slurm."""
+    return [(folder / f"{name}.log").read_text()[-2000:] for name in ("slurmctld", "slurmd")]
 
 
 def _end(file: Path, name: str) -> None:

@@ -36,8 +36,18 @@ def begun(own: Checkout) -> subprocess.Popen:
     return own.begun("small", "PROFILE=slurm")
 
 
-def at_its_end(run: subprocess.Popen, seconds: float = 120) -> str:
-    said, _ = run.communicate(timeout=seconds)
+def at_its_end(cluster, run: subprocess.Popen, seconds: float = 120) -> str:
+    """Wait until a run has ended; return what it said.
+
+    One that does not end is ended, so that the next test finds an empty queue.
+    """
+    try:
+        said, _ = run.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        state = cluster.state()
+        os.killpg(run.pid, signal.SIGINT)
+        said, _ = run.communicate(timeout=60)
+        raise AssertionError(f"the run did not end in {seconds} s\n{said}\n{state}") from None
     assert "Traceback" not in said, said
     return said
 
@@ -94,7 +104,7 @@ def test_what_ends_a_run_or_its_jobs_loses_nothing(cluster, own, tmp_path_factor
     assert cluster.squeue() != []
     os.killpg(run.pid, signal.SIGINT)
     began = time.monotonic()
-    said = at_its_end(run)
+    said = at_its_end(cluster, run)
     assert time.monotonic() - began < 20
     assert run.returncode != 0
     assert "goes on where this stopped" in said
@@ -120,7 +130,7 @@ def test_what_ends_a_run_or_its_jobs_loses_nothing(cluster, own, tmp_path_factor
     cluster.restart_slurmd()
     assert cluster.running("learned") == number
     subprocess.run(["scancel", str(number)], check=True)
-    said = at_its_end(run)
+    said = at_its_end(cluster, run)
     assert run.returncode != 0
     assert "jobs of an earlier run were still in the queue: 1 cancelled" in said
     assert f"train small/learned/seed0/a: was cancelled (job {number})" in said
@@ -145,18 +155,21 @@ def test_jobs_without_enough_memory_or_time_are_tried_again_with_more(cluster, o
     run = begun(own)
     log = own.results("small") / "logs/train/small/learned/seed0/a.log"
     checkpoint = own.results("small") / "nodes/small/learned/seed0/a/dense.checkpoint"
-    while not checkpoint.exists():  # the second try: the first one has no memory for it
+    first = cluster.running("learned")
+    second = cluster.running("learned", after=first)
+    began = time.time()
+    # when it learns: Slurm waits for ever for a process that is stopped while it is started
+    while not checkpoint.exists() or checkpoint.stat().st_mtime < began:
         assert run.poll() is None
         time.sleep(0.2)
-    number = cluster.running("learned")
     # it does nothing more until its minute is over
-    subprocess.run(["scancel", "--full", "--signal=STOP", str(number)], check=True)
-    said = at_its_end(run, 240)
+    subprocess.run(["scancel", "--full", "--signal=STOP", str(second)], check=True)
+    said = at_its_end(cluster, run, 240)
     assert run.returncode == 0, said
     name = "train small/learned/seed0/a"
     again = "; tried again"
-    assert f"{name}: Slurm says OUT_OF_MEMORY (job {number - 1}){again}" in said
-    assert f"{name}: Slurm says TIMEOUT (job {number}){again}" in said
+    assert f"{name}: Slurm says OUT_OF_MEMORY (job {first}){again}" in said
+    assert f"{name}: Slurm says TIMEOUT (job {second}){again}" in said
     assert "goes on after epoch" in log.read_text()
 
 
@@ -186,5 +199,5 @@ def test_four_jobs_of_a_machine_with_four_gpus_get_four(cluster, own):
         time.sleep(0.2)
     assert len(set(used)) == 4, used
     os.killpg(run.pid, signal.SIGINT)
-    at_its_end(run)
+    at_its_end(cluster, run)
     assert cluster.squeue() == []

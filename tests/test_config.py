@@ -533,6 +533,11 @@ def test_long_values_are_shortened():
             "methods.dense: this name is taken by a training that methods share",
         ),
         (
+            "tasks/auto",
+            {"source": "digits", "image_size": 16},
+            "tasks.auto: this name is taken: it stands for the most likely task",
+        ),
+        (
             "methods/learned",
             {"ratio": 0.5},
             "methods.learned: this name is taken by a training that methods share",

@@ -342,6 +342,7 @@ LIES = {
         "are not those of channels",
     ),
     "overlap of whole tiles": (set_at("tasks", 0, "tile_overlap", value=4), "tile_overlap"),
+    "temperature of 0": (set_at("tasks", 0, "temperature", value=0.0), "greater than"),
     "order of no seed": (set_at("tasks", 0, "permute", value=-1), "cannot be moved"),
     "ratio as text": (
         set_at("tasks", 0, "choice", value={"ratio": "x"}),

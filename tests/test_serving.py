@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import acll
-from acll.cli.predictions import write_masks
+from acll.cli.predictions import Masks
 from acll.data.batches import EVALUATION_BATCH, normalised, splits_of
 from acll.errors import UserError
 from acll.networks.build import build as build_network
@@ -25,7 +25,7 @@ from acll.packing import packed_file, tensor_file
 from acll.packing.ownership import PackingError, task_state_dict
 from acll.serving.export import export_task
 from acll.serving.inputs import ImageError, pixels_of, prepared_image, prepared_tile
-from acll.serving.model import Segmented
+from acll.serving.predictions import Segmented
 from acll.training.metrics import mean_iou
 from conftest import building, learn, outputs, states_equal, tiny_packed, tiny_task
 from datasets import (
@@ -261,7 +261,7 @@ def test_a_raster_that_is_too_large_to_be_read_whole_is_segmented_by_tiles(
     expected = packed.predict("x", np.moveaxis(values, 0, 2)).mask
     assert np.array_equal(packed.predict("x", path).mask, expected)
     monkeypatch.setattr("acll.data.rasters.LARGEST", 90 * 70 * 3 - 1)
-    monkeypatch.setattr("acll.serving.model._IN_MEMORY", 100)
+    monkeypatch.setattr("acll.serving.predictions._IN_MEMORY", 100)
     monkeypatch.setattr("acll.serving.inputs._STRIP", 70 * 16)
     with pytest.raises(UserError, match="too large to be read whole"):
         pixels_of(path)
@@ -279,9 +279,10 @@ def test_a_raster_that_is_too_large_to_be_read_whole_is_segmented_by_tiles(
     corner = logits.softmax(dim=1)[0, :, :13, :13].numpy()
     assert np.allclose(found.probabilities[:, :13, :13], corner, atol=1e-6)
     bad = []
-    found = Segmented(("road", "sky"), mask)
-    assert write_masks([(path, found)], tmp_path / "masks", {path: Path("large.tif")}, bad) == 1
-    assert bad == []
+    found = Segmented("x", ("road", "sky"), mask)
+    masks = Masks(tmp_path / "masks", {path: Path("large.tif")}, bad, print)
+    assert list(masks.written([(path, found)])) == [(path, found)]
+    assert (masks.count, bad) == (1, [])
     written = np.asarray(Image.open(tmp_path / "masks/large.mask.png"))
     assert np.array_equal(written, expected)
 
@@ -301,10 +302,14 @@ def no_memory_of_torch(*arguments):
 @pytest.mark.parametrize(
     ("broken", "how", "words"),
     [
-        ("acll.serving.model.prepared_image", no_memory, "not enough memory for an image"),
-        ("acll.serving.model.prepared_image", no_memory_of_torch, "not enough memory for an image"),
+        ("acll.serving.predictions.prepared_image", no_memory, "not enough memory for an image"),
         (
-            "acll.serving.model.os.posix_fallocate",
+            "acll.serving.predictions.prepared_image",
+            no_memory_of_torch,
+            "not enough memory for an image",
+        ),
+        (
+            "acll.serving.predictions.os.posix_fallocate",
             no_room,
             "needs 2,400 bytes of",
         ),
@@ -315,7 +320,7 @@ def test_an_image_that_is_too_large_for_this_machine_costs_no_other(
 ):
     task = changed(STREETS, image_size=16)
     packed = packed_of(prepare(task, streets(tmp_path)), tmp_path / "n.safetensors", UNET)
-    monkeypatch.setattr("acll.serving.model._IN_MEMORY", 40 * 59)
+    monkeypatch.setattr("acll.serving.predictions._IN_MEMORY", 40 * 59)
 
     def images():
         yield smooth(0, (30, 40))

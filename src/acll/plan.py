@@ -61,7 +61,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "prune": (("dense", "parent", "choice", "held", "train"), ("pruned",)),
     "retrain": (("pruned", "dense", "parent", "train"), ("network",)),
-    "commit": (("dense", "parent"), ("network",)),
+    "commit": (("dense", "parent", "train"), ("network",)),
     "remember": (("network", "dense", "train", "memory_before"), ("memory",)),
     "evaluate": (("network", "test"), ("scores", "examples")),
     "trace": (("trials", "choice"), ("figure",)),
@@ -443,8 +443,9 @@ class _Planner:
         method = self.configuration.methods[node.method]
         params = CommitParams(node=self._node_params(node), type=method.type)
         code = _code("commit", type(method).__module__)
+        inputs = self._from_dense(node) | {"train": tuple(map(_prepared, node.new_tasks))}
         outputs = {"network": _of(node, "network.safetensors")}
-        return Job("commit", node.name, self._from_dense(node), outputs, params, code)
+        return Job("commit", node.name, inputs, outputs, params, code)
 
     def _remember(self, node: Node) -> Job:
         method = self.configuration.methods[node.method]

@@ -1,7 +1,9 @@
 """Commands on packed networks: what is in them, what differs, predictions, exports, cards."""
 
+import collections
 import json
 import sys
+from collections.abc import Set
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import fill
@@ -179,18 +181,13 @@ def predict(
     """
     import acll
     from acll.cli import predictions
+    from acll.settings import AUTO
 
     network = acll.load(path)
     task = _named(path, task, [learned.name for learned in network.tasks])
-    kind = network.task(task).kind
-    if kind == "segmentation" and (form is not None or top is not None):
-        raise UserError(
-            f"{task} is a segmentation task, which gives masks; --format and --top are for classes"
-        )
-    if kind == "classification" and out is not None:
-        raise UserError(f"{task} is a classification task, which gives no masks; leave out --out")
-    if out is not None and out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; --out names a folder, which is made if it is not there")
+    kinds = {learned.name: learned.kind for learned in network.tasks}
+    kind = AUTO if task == AUTO else network.task(task).kind
+    _refuse_options(task, kind, set(kinds.values()), top if form is None else form, out)
     bad: list[str] = []
     files = predictions.files_of(images, bad)
     if kind == "segmentation" and out is None:
@@ -199,13 +196,19 @@ def predict(
         )
     done: list[Path] = []
     results = predictions.each(network, task, list(files), device, bad, done)
+    say = print if kind == "segmentation" else _say
+    masks = predictions.Masks(out, files, bad, say) if out is not None else None
     try:
+        if masks is not None:
+            results = masks.written(results)
         if kind == "segmentation":
-            assert out is not None
-            count = predictions.write_masks(results, out, files, bad)
-            print(f"{count} image{'' if count == 1 else 's'}: masks and overlays in {out}")
+            collections.deque(results, maxlen=0)
         else:
-            predictions.print_classes(results, form or "table", 3 if top is None else top)
+            count = 3 if top is None else top
+            predictions.print_classes(results, form or "table", count, with_task=kind == AUTO)
+        if masks is not None:
+            words = f"{masks.count} image{'' if masks.count == 1 else 's'}"
+            say(f"{words}: masks and overlays in {out}")
     except KeyboardInterrupt:
         where = f"masks and overlays in {out}" if out is not None else "printed"
         if kind == "classification" and form != "csv":
@@ -215,6 +218,33 @@ def predict(
         print(f"error: {harmless(line)}", file=sys.stderr)
     if bad:
         sys.exit(1)
+
+
+def _refuse_options(
+    task: str, kind: str, kinds: Set[str], of_classes: str | int | None, out: Path | None
+) -> None:
+    """Raise UserError where options do not go with a task.
+
+    kind: of the task, `auto` where it is not named; kinds: of all tasks. of_classes: an option for
+    classes, if one is given.
+    """
+    if kind == "segmentation" and of_classes is not None:
+        raise UserError(
+            f"{task} is a segmentation task, which gives masks; --format and --top are for classes"
+        )
+    if out is None:
+        return
+    if kind == "classification":
+        raise UserError(f"{task} is a classification task, which gives no masks; leave out --out")
+    if "segmentation" not in kinds:
+        raise UserError("all tasks are classification tasks, which give no masks; leave out --out")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; --out names a folder, which is made if it is not there")
+
+
+def _say(text: str) -> None:
+    """Print beside what programs read."""
+    print(text, file=sys.stderr)
 
 
 def _named(path: Path, task: str | None, tasks: list[str]) -> str:

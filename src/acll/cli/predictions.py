@@ -4,9 +4,11 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import get_data_path
@@ -20,7 +22,8 @@ from acll.evaluation.words import shortened
 from acll.files import finished_path, unfinished_path, written
 from acll.progress import progress_bar
 from acll.serving.inputs import ImageError, made_small
-from acll.serving.model import Classified, PackedNetwork, Prediction, Segmented
+from acll.serving.model import PackedNetwork
+from acll.serving.predictions import Classified, Prediction, Segmented
 
 Named = tuple[Path, Prediction]
 _BAR = 10  # files from which on there is a progress bar
@@ -139,48 +142,77 @@ def each(
 # classes
 
 
-def print_classes(results: Iterable[Named], form: str, top: int) -> None:
+@dataclass(frozen=True)
+class PredictedRow:
+    """What is printed of an image. top: the most probable classes, none of a mask.
+
+    confidence: of the task; None where somebody has named it.
+    """
+
+    file: str
+    task: str
+    confidence: float | None
+    top: list[tuple[str, float]]
+
+
+def print_classes(results: Iterable[Named], form: str, top: int, with_task: bool) -> None:
     """Print the most probable classes of each image.
 
-    form: `table`, `csv` or `json`. top: how many classes.
+    form: `table`, `csv` or `json`. top: how many classes. with_task: whether to print the task of
+    each image, too.
     """
-    rows = ((str(file), shown.top(top)) for file, shown in results if isinstance(shown, Classified))
-    {"table": _table, "csv": _csv, "json": _json}[form](rows)
+    rows = (
+        PredictedRow(
+            str(file),
+            shown.task,
+            shown.task_confidence,
+            shown.top(top) if isinstance(shown, Classified) else [],
+        )
+        for file, shown in results
+    )
+    {"table": _table, "csv": _csv, "json": _json}[form](rows, with_task)
 
 
-def _table(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
+def _table(rows: Iterable[PredictedRow], with_task: bool) -> None:
     from tabulate import tabulate
 
     cells = [
-        [harmless(file), *(f"{name} {probability:.3f}" for name, probability in top)]
-        for file, top in rows
+        [
+            harmless(row.file),
+            *([harmless(row.task), f"{row.confidence:.3f}"] if with_task else []),
+            *(f"{name} {probability:.3f}" for name, probability in row.top),
+        ]
+        for row in rows
     ]
-    count = max((len(row) for row in cells), default=0) - 1
-    if count > 0:
-        print(
-            tabulate(
-                cells, headers=["image", *map(str, range(1, count + 1))], disable_numparse=True
-            )
-        )
+    heads = ["image", *(["task", "confidence"] if with_task else [])]
+    count = max((len(row) for row in cells), default=0) - len(heads)
+    if cells:
+        headers = [*heads, *map(str, range(1, count + 1))]
+        print(tabulate(cells, headers=headers, disable_numparse=True))
 
 
-def _csv(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
+def _csv(rows: Iterable[PredictedRow], with_task: bool) -> None:
     _print_utf8()
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["image", "rank", "class", "probability"])
-    for file, top in rows:
-        for rank, (name, probability) in enumerate(top, 1):
-            writer.writerow([file, rank, name, f"{probability:.6f}"])
+    heads = ["image", *(["task", "confidence"] if with_task else [])]
+    writer.writerow([*heads, "rank", "class", "probability"])
+    for row in rows:
+        own = [row.file, *([row.task, f"{row.confidence:.6f}"] if with_task else [])]
+        for rank, (name, probability) in enumerate(row.top, 1):
+            writer.writerow([*own, rank, name, f"{probability:.6f}"])
+        if not row.top:
+            writer.writerow([*own, "", "", ""])
 
 
-def _json(rows: Iterable[tuple[str, list[tuple[str, float]]]]) -> None:
-    found = [
-        {
-            "image": file,
-            "classes": [{"class": name, "probability": round(value, 6)} for name, value in top],
-        }
-        for file, top in rows
-    ]
+def _json(rows: Iterable[PredictedRow], with_task: bool) -> None:
+    found = []
+    for row in rows:
+        own: dict[str, Any] = {"image": row.file}
+        if with_task:
+            assert row.confidence is not None
+            own |= {"task": row.task, "confidence": round(row.confidence, 6)}
+        classes = [{"class": name, "probability": round(value, 6)} for name, value in row.top]
+        found.append(own | ({"classes": classes} if classes else {}))
     _print_utf8()
     text = json.dumps(found, indent=1, ensure_ascii=False)
     print("".join(one if one == "\n" or one.isprintable() else _escaped(one) for one in text))
@@ -204,33 +236,50 @@ def _escaped(letter: str) -> str:
 # masks
 
 
-def write_masks(
-    results: Iterable[Named], folder: Path, files: Mapping[Path, Path], bad: list[str]
-) -> int:
-    """Write the masks and overlays of segmentation; return of how many images.
+class Masks:
+    """A folder that gets masks and overlays of images.
 
     `<name>.mask.png` has indices of classes, `<name>.overlay.png` a legend. files: the name of each
-    image, as of `files_of`. Where two have one name, or one is too long, a line says which files
-    are whose. What cannot be written is added to `bad`.
+    image, as of `files_of`. bad: what cannot be written is added to it. say: where two images have
+    one name, or one is too long, it is told which files are whose. count: of the images whose masks
+    have been written.
     """
-    names = _names(files)
-    count = 0
-    for file, prediction in results:
-        assert isinstance(prediction, Segmented)
-        mask, classes = prediction.mask, prediction.classes
-        colours = (class_colours(len(classes)) * 255).round().astype(np.uint8)
+
+    def __init__(
+        self, folder: Path, files: Mapping[Path, Path], bad: list[str], say: Callable[[str], None]
+    ) -> None:
+        self.count = 0
+        self._folder, self._files, self._bad, self._say = folder, files, bad, say
+        self._names = _names(files)
+
+    def written(self, results: Iterable[Named]) -> Iterator[Named]:
+        """Yield results, and write the masks and overlays of those that are masks before.
+
+        Those that cannot be written are left out.
+        """
+        for file, prediction in results:
+            if not isinstance(prediction, Segmented) or self._write(file, prediction):
+                yield file, prediction
+
+    def _write(self, file: Path, found: Segmented) -> bool:
+        """Return whether the mask of an image could be written."""
+        colours = (class_colours(len(found.classes)) * 255).round().astype(np.uint8)
+        name = self._names[file]
         try:
-            _save(folder / f"{names[file]}.mask.png", _with_palette(mask, colours))
-            _save(folder / f"{names[file]}.overlay.png", _overlay(file, mask, classes, colours))
+            _save(self._folder / f"{name}.mask.png", _with_palette(found.mask, colours))
+            _save(
+                self._folder / f"{name}.overlay.png",
+                _overlay(file, found.mask, found.classes, colours),
+            )
         except (ImageError, OSError) as error:
             output = getattr(error, "filename", None)  # it may be this, and not the image
             where = f"{finished_path(Path(output))}: " if output is not None else ""
-            bad.append(f"{file}: {where}{getattr(error, 'strerror', None) or error}")
-            continue
-        if names[file] != _bare(files[file]):
-            print(harmless(f"{file}: {folder / names[file]}.mask.png"))
-        count += 1
-    return count
+            self._bad.append(f"{file}: {where}{getattr(error, 'strerror', None) or error}")
+            return False
+        if name != _bare(self._files[file]):
+            self._say(harmless(f"{file}: {self._folder / name}.mask.png"))
+        self.count += 1
+        return True
 
 
 def _names(files: Mapping[Path, Path]) -> dict[Path, Path]:

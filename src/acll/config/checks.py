@@ -38,7 +38,7 @@ from acll.networks.spec import (
 from acll.node import DENSE, LEARNED, Node
 from acll.registry import kinds
 from acll.search.settings import Search
-from acll.settings import METRICS, Settings
+from acll.settings import AUTO, METRICS, Settings
 from acll.training.settings import Training
 
 VALID_NAME = re.compile(r"[a-z0-9_]+")
@@ -372,6 +372,8 @@ def _names(name: Any, named: Mapping[str, list[str]]) -> list[str]:
         for taken in (DENSE, LEARNED)
         if taken in named["methods"]
     ]
+    if AUTO in named["tasks"]:
+        faults.append(f"tasks.{AUTO}: this name is taken: it stands for the most likely task")
     return faults
 
 

@@ -15,6 +15,7 @@ from acll.evaluation.score import TaskScore
 from acll.evaluation.spread import spread
 from acll.packing.load import restore_network, task_info_of
 from acll.packing.ownership import Packed
+from acll.training.calibration import Calibrated
 
 SHOWN = 3  # images
 THUMBNAIL = 96  # pixels
@@ -78,7 +79,7 @@ def _predicted_at(
     record = packed.record(task)
     images, masks, _ = prepared.some_samples(test, "test", positions)
     batch = normalised(torch.from_numpy(np.stack(images)), task_info_of(record), device)
-    network, _ = restore_network(packed, task)
+    network = Calibrated(restore_network(packed, task)[0].to(device), record.temperature)
     with torch.no_grad():
-        predictions = network.to(device)(batch).argmax(dim=1).to(torch.uint8).cpu().numpy()
+        predictions = network(batch).argmax(dim=1).to(torch.uint8).cpu().numpy()
     return Examples(record.classes, np.stack(images), np.stack(masks), predictions)

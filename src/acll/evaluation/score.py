@@ -23,6 +23,7 @@ from acll.packing.header import PackedHeader
 from acll.packing.load import restore_network, task_info_of
 from acll.packing.ownership import Packed, TaskRecord, digest
 from acll.settings import Kind
+from acll.training.calibration import Calibrated
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def _evaluate(
     task, position = record.name, packed.position(record.name)
     network, state = restore_network(packed, task)
     split = split_of(prepared.read_prepared(test)[0], "test")
-    answers = answers_of(network.to(device), split, task_info_of(record), device)
+    calibrated = Calibrated(network.to(device), record.temperature)
+    answers = answers_of(calibrated, split, task_info_of(record), device)
     return TaskScore(
         task=task,
         position=position,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
-from pydantic import FailFast
+from pydantic import FailFast, Field
 from torch import Tensor
 
 from acll.errors import UserError
@@ -63,6 +63,8 @@ class TaskRecord:
     rotate: float = 0.0
     permute: int | None = None
     width: float = 1.0  # factor of the channels of its network; a network may have grown since
+    # its logits are divided by it before their softmax; fitted when the task was learned
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """One task, out of a packed network, for other programs: ONNX, torch.export, a small packed file.
 
-What is exported takes images float [N, C, *image_size] in which white is 1 and gives logits:
-normalisation is part of it. It is compacted first (see `acll.serving.compact`), and compared with
-the network that it came from when it is written.
+What is exported takes images float [N, C, *image_size] in which white is 1 and gives logits whose
+softmax is calibrated: normalisation and temperature are part of it. It is compacted first (see
+`acll.serving.compact`), and compared with the network that it came from when it is written.
 """
 
 import contextlib
@@ -26,7 +26,9 @@ from acll.errors import UserError
 from acll.files import written
 from acll.packing import packed_file
 from acll.packing.load import loaded, task_info_of
+from acll.packing.ownership import TaskRecord
 from acll.serving.compact import Compacted, compacted, program
+from acll.training.calibration import Calibrated
 from acll.training.evaluate import evaluated
 from acll.training.metrics import score
 
@@ -53,19 +55,22 @@ Computed = Callable[[Tensor], Tensor]  # images → logits
 
 
 class Whole(nn.Module):
-    """A network with its normalisation: images float [N, C, H, W] in which white is 1 → logits."""
+    """A network with its normalisation and its temperature.
+
+    Images float [N, C, H, W] in which white is 1 → logits.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, info: TaskInfo) -> None:
+    def __init__(self, network: nn.Module, record: TaskRecord) -> None:
         super().__init__()
-        self.network = network
-        self.register_buffer("mean", torch.tensor(info.mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(info.std).view(1, -1, 1, 1))
+        self.network = Calibrated(network, record.temperature)
+        self.register_buffer("mean", torch.tensor(record.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(record.std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise, and go through the network."""
+        """Normalise, go through the network, and divide by the temperature."""
         logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
 
@@ -143,7 +148,7 @@ def export_task(
     opened.refuse_itself(path)
     record = opened.record(task)
     info = task_info_of(record)
-    whole = Whole(loaded(opened, task), info).eval()
+    whole = Whole(loaded(opened, task), record).eval()
     plain = replace(info, mean=(0.0,) * len(info.mean), std=(1.0,) * len(info.std))
     example = _example(plain, validation)
     small = None if path.suffix == ".safetensors" else compacted(whole, example)
@@ -199,7 +204,7 @@ def _in_precision(small: Compacted, precision: Precision) -> nn.Module:
 
 def _of_packed(path: Path, task: str) -> Computed:
     again = packed_file.open_packed(path)
-    return Whole(loaded(again, task), task_info_of(again.record(task)))
+    return Whole(loaded(again, task), again.record(task))
 
 
 def _write_program(path: Path, module: nn.Module, example: Tensor) -> Computed:

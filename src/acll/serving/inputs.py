@@ -48,6 +48,11 @@ class ImageError(UserError):
     """An image cannot be used; the message says which and why."""
 
 
+def kept(image: OneImage) -> OneImage:
+    """Return an image that can be read more than once. Raises ImageError."""
+    return _content(cast(IO[bytes], image)) if hasattr(image, "read") else image
+
+
 def pixels_of(image: OneImage) -> Pixels:
     """Return the pixels [C, H, W] of an image, uint8, uint16 or float32. Raises ImageError."""
     file = _file_of(image)

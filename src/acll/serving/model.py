@@ -4,27 +4,17 @@ What is not asked for is not read: opening a file reads its header, and a task's
 weights that it needs.
 """
 
-import math
-import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryFile, gettempdir
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, cast
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from acll.data.batches import evaluation_batch, normalised
-from acll.data.images import Box, Pixels, within
-from acll.data.prepared import TaskInfo
-from acll.data.tiles import tiles
+from acll.data.batches import evaluation_batch
 from acll.errors import UserError
 from acll.networks.build import TaskNetwork
 from acll.networks.spec import alike_but_for_width
@@ -32,16 +22,10 @@ from acll.packing import packed_file
 from acll.packing.accounting import unread_share, weights_owned, weights_read
 from acll.packing.load import loaded, naming, skeleton, task_info_of
 from acll.packing.ownership import PackingError, TaskRecord, grew
-from acll.serving.inputs import (
-    ImageError,
-    OneImage,
-    batch_of,
-    in_parts,
-    pixels_of,
-    prepared_image,
-    prepared_tile,
-)
-from acll.settings import Kind
+from acll.serving.inputs import ImageError, OneImage, kept
+from acll.serving.predictions import Prediction, TaskInUse, classified, or_error, segmented
+from acll.serving.recognition import AT_ONCE, Recognised, Recogniser
+from acll.settings import AUTO, Kind
 
 
 @dataclass(frozen=True)
@@ -59,6 +43,9 @@ class LearnedTask:
     std: tuple[float, ...]
     metric: str
     score: float  # on the validation split, when it was learned
+    # its logits are divided by it before their softmax (Guo et al. 2017); fitted on the validation
+    # split
+    temperature: float
     ratio: float | None  # release ratio; None where nothing was released
     # weights that it trained and kept, or has from a task that was dropped; None where its method
     # owns none
@@ -69,63 +56,13 @@ class LearnedTask:
     grew: bool  # whether the network grew for this task
 
 
-@dataclass(frozen=True)
-class Classified:
-    """What an image shows."""
-
-    classes: tuple[str, ...]
-    probabilities: NDArray[np.float32]  # [classes]
-
-    @property
-    def label(self) -> str:
-        """The most probable class."""
-        return self.classes[int(self.probabilities.argmax())]
-
-    def top(self, count: int) -> list[tuple[str, float]]:
-        """Return the most probable classes with their probabilities, the label first."""
-        order = np.argsort(-self.probabilities, kind="stable")[:count]
-        return [(self.classes[index], float(self.probabilities[index])) for index in order]
-
-
-@dataclass(frozen=True)
-class Segmented:
-    """Which class each pixel of an image shows."""
-
-    classes: tuple[str, ...]
-    # [height, width] of the image as it was given: the index of a class
-    mask: NDArray[np.uint8]
-    # [classes, height, width], if they were asked for: softmax of the logits that gave the mask
-    probabilities: NDArray[np.float32] | None = None
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Say what there is in place of what only a classification has."""
-            words = f"{type(self).__name__!r} object has no attribute {name!r}"
-            if name in ("label", "top"):
-                words += (
-                    ": the task is a segmentation; `mask` has the index of the class of each pixel,"
-                    " and `classes` their names"
-                )
-            raise AttributeError(words, name=name, obj=self)
-
-
-Prediction = Classified | Segmented
-_T = TypeVar("_T")
-_NOTHING = (
-    "what the network gives for this image is not finite: its values are extreme, or "
-    "the weights are no numbers"
-)
-_TOO_LARGE = "there is not enough memory for an image of its size"
-_IN_MEMORY = 2**28  # bytes of what is found in an image
-
-
 class PackedNetwork:
     """A packed file in use. Only its header is read before a task is asked for."""
 
     def __init__(self, opened: packed_file.PackedFile) -> None:
         self._file = opened
-        self._last: tuple[str, torch.device, TaskNetwork] | None = None  # what `predict` has used
+        # what `predict` has used last
+        self._last: tuple[str, torch.device, TaskInUse] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -201,6 +138,8 @@ class PackedNetwork:
     ) -> Prediction | list[Prediction]:
         """Return what an image shows, or a list for several images.
 
+        task: `auto` for the most likely one of each image; predictions say which it is, and how
+            sure that is.
         images: one or several of a path, a file open for reading bytes, an image of Pillow, an
             array [H, W] or [H, W, C], or a tensor [H, W] or [C, H, W], of any size.
         probabilities: whether a segmentation task gives those of each pixel, too. They take 4 bytes
@@ -230,21 +169,68 @@ class PackedNetwork:
 
         Images are taken one after another, so there may be any number of them.
         """
-        record = self._file.record(task)
-        info, network = task_info_of(record), self._held(task, _usable(device))
         if _is_one(images):
             images = [cast(OneImage, images)]
-        if record.kind == "segmentation":
-            yield from (_segmented(network, info, probabilities, image) for image in images)
+        usable = _usable(device)
+        if task == AUTO:
+            yield from self._recognised(images, usable, probabilities)
+        else:
+            yield from self._predicted(task, images, usable, probabilities)
+
+    def _predicted(
+        self, name: str, images: Iterable[OneImage], device: torch.device, probabilities: bool
+    ) -> Iterator[Prediction | ImageError]:
+        task = self._in_use(name, device)
+        if task.info.kind == "segmentation":
+            yield from (segmented(task, probabilities, image) for image in images)
             return
         coming = iter(images)
-        while chunk := list(islice(coming, evaluation_batch(info))):
-            yield from _classified(network, info, chunk)
+        while chunk := list(islice(coming, evaluation_batch(task.info))):
+            yield from classified(task, chunk)
 
-    def _held(self, task: str, device: torch.device) -> TaskNetwork:
-        """Return the network of a task; the last one is held."""
-        if self._last is None or self._last[:2] != (task, device):
-            self._last = (task, device, self.network(task).to(device))
+    def _recognised(
+        self, images: Iterable[OneImage], device: torch.device, probabilities: bool
+    ) -> Iterator[Prediction | ImageError]:
+        """Yield what each image shows, by the network of its most likely task."""
+        names = [task.name for task in self.tasks]
+        recogniser = Recogniser(names, partial(self._in_use, device=device))
+        coming = (or_error(partial(kept, image)) for image in images)
+        while chunk := list(islice(coming, AT_ONCE)):
+            usable = [image for image in chunk if not isinstance(image, ImageError)]
+            recognised = iter(recogniser.each(usable))
+            tasks = [one if isinstance(one, ImageError) else next(recognised) for one in chunk]
+            yield from self._by_tasks(chunk, tasks, device, probabilities)
+
+    def _by_tasks(
+        self,
+        images: Sequence[OneImage | ImageError],
+        tasks: Sequence[Recognised | ImageError],
+        device: torch.device,
+        probabilities: bool,
+    ) -> Iterator[Prediction | ImageError]:
+        """Yield what each image shows by its own task, task by task in one load of its network."""
+        found: dict[int, Prediction | ImageError] = {}
+        sure: dict[str, dict[int, float]] = {}
+        for at, one in enumerate(tasks):
+            if isinstance(one, ImageError):
+                found[at] = one
+            else:
+                sure.setdefault(one.task, {})[at] = one.confidence
+        for name, own in sure.items():
+            given = [cast(OneImage, images[at]) for at in own]
+            answers = self._predicted(name, given, device, probabilities)
+            for (at, confidence), answer in zip(own.items(), answers, strict=True):
+                if not isinstance(answer, ImageError):
+                    answer = replace(answer, task_confidence=confidence)
+                found[at] = answer
+        yield from (found[at] for at in range(len(images)))
+
+    def _in_use(self, name: str, device: torch.device) -> TaskInUse:
+        """Return a task with its network; the last one is held."""
+        if self._last is None or self._last[:2] != (name, device):
+            record, network = self._file.record(name), self.network(name).to(device)
+            task = TaskInUse(network, task_info_of(record), record.temperature)
+            self._last = (name, device, task)
         return self._last[2]
 
     def _task(self, record: TaskRecord, position: int) -> LearnedTask:
@@ -260,6 +246,7 @@ class PackedNetwork:
             record.std,
             record.metric,
             record.validation_score,
+            record.temperature,
             ratio,
             weights_owned(header, position) / total if record.frozen else None,
             weights_read(header, position) / total,
@@ -292,157 +279,3 @@ def load(path: str | Path) -> PackedNetwork:
     Raises PackingError, which says what is wrong.
     """
     return PackedNetwork(packed_file.open_packed(Path(path)))
-
-
-@torch.no_grad()
-def _logits(network: TaskNetwork, info: TaskInfo, images: Tensor) -> Tensor:
-    device = next(network.parameters()).device
-    logits: Tensor = network(normalised(images, info, device))
-    return logits
-
-
-def _prepared(image: OneImage, info: TaskInfo) -> Pixels:
-    return prepared_image(pixels_of(image), info)
-
-
-def _classified(
-    network: TaskNetwork, info: TaskInfo, images: Iterable[OneImage]
-) -> Iterator[Classified | ImageError]:
-    made = [_or_error(partial(_prepared, image, info)) for image in images]
-    usable = [pixels for pixels in made if not isinstance(pixels, ImageError)]
-    found = _logits(network, info, batch_of(usable)).softmax(dim=1).cpu().numpy() if usable else ()
-    probabilities = iter(found)
-    for pixels in made:
-        if isinstance(pixels, ImageError):
-            yield pixels
-            continue
-        own = next(probabilities)
-        yield Classified(info.classes, own) if np.isfinite(own).all() else ImageError(_NOTHING)
-
-
-def _segmented(
-    network: TaskNetwork, info: TaskInfo, with_probabilities: bool, image: OneImage
-) -> Segmented | ImageError:
-    return _or_error(lambda: _segment(network, info, with_probabilities, image))
-
-
-def _or_error(make: Callable[[], _T]) -> _T | ImageError:
-    """Return what is made, or what is wrong with one image: others may do with less memory."""
-    try:
-        return make()
-    except ImageError as error:
-        return error
-    except MemoryError:
-        return ImageError(_TOO_LARGE)
-    except RuntimeError as error:
-        if not _is_want_of_memory(error):
-            raise
-        return ImageError(_TOO_LARGE)
-
-
-def _is_want_of_memory(error: RuntimeError) -> bool:
-    """Return whether PyTorch says that memory is full; on a CPU its words alone tell."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _segment(
-    network: TaskNetwork, info: TaskInfo, with_probabilities: bool, image: OneImage
-) -> Segmented:
-    """Return the class of each pixel of an image. Raises ImageError.
-
-    Where the task's images are tiles, a tile of the image is read at a time.
-    """
-    if info.tile_overlap is None:
-        pixels = pixels_of(image)
-        canvas = _Canvas(info, pixels.shape[1:], with_probabilities)
-        logits = _logits(network, info, batch_of([prepared_image(pixels, info)]))
-        canvas.put(logits[0], canvas.size, (0, 0), (0, 0, *canvas.size))
-        return canvas.segmented()
-    parts = in_parts(image)
-    canvas = _Canvas(info, parts.size, with_probabilities)
-    for box, valid_box in tiles(parts.size, info.image_size, info.tile_overlap):
-        tile = prepared_tile(parts.read(box), info)
-        logits = _logits(network, info, batch_of([tile]))
-        canvas.put(logits[0], info.image_size, box[:2], valid_box)
-    return canvas.segmented()
-
-
-class _Canvas:
-    """What is found in an image of this size (height, width), put together from its boxes."""
-
-    def __init__(self, info: TaskInfo, size: tuple[int, ...], with_probabilities: bool) -> None:
-        height, width = size
-        self.size = (height, width)
-        self._classes = info.classes
-        self._mask = _empty(self.size, np.dtype(np.uint8))
-        shape = (len(info.classes), *self.size)
-        self._probabilities = _empty(shape, np.dtype(np.float32)) if with_probabilities else None
-
-    def put(
-        self, logits: Tensor, size: tuple[int, int], corner: tuple[int, int], valid_box: Box
-    ) -> None:
-        """Put in what the network gives for a part of the image.
-
-        logits: [classes, h, w], interpolated to this size. corner: top and left of the part.
-        valid_box: what of the part is taken. Raises ImageError.
-        """
-        if not bool(torch.isfinite(logits).all()):
-            raise ImageError(_NOTHING)
-        top, left, bottom, right = valid_box
-        rows = slice(corner[0] + top, corner[0] + bottom)
-        columns = slice(corner[1] + left, corner[1] + right)
-        labels, best = _labels(logits, size)
-        self._mask[rows, columns] = within(labels.cpu().numpy(), valid_box)
-        if self._probabilities is None:
-            return
-        total = torch.zeros_like(best)
-        for own in _interpolated(logits, size):
-            total += (own - best).exp_()
-        for label, own in enumerate(_interpolated(logits, size)):
-            found = ((own - best).exp_() / total).cpu().numpy()
-            self._probabilities[label, rows, columns] = within(found, valid_box)
-
-    def segmented(self) -> Segmented:
-        """Return what was put in."""
-        return Segmented(self._classes, self._mask, self._probabilities)
-
-
-def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return an array of zeros; one that is large is mapped to a file, which ends with it."""
-    count = math.prod(shape) * dtype.itemsize
-    if count <= _IN_MEMORY:
-        return np.zeros(shape, dtype)
-    try:
-        with TemporaryFile() as file:
-            os.posix_fallocate(file.fileno(), 0, count)  # a disk that is full says so now
-            return np.memmap(file, dtype, "r+", shape=shape)
-    except OSError as error:
-        raise ImageError(
-            f"what is found in it needs {count:,} bytes of {gettempdir()}: {error.strerror}; the "
-            "variable TMPDIR names another folder"
-        ) from None
-
-
-def _labels(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return the class of each pixel of an image of this size, uint8 [H, W], and its logit.
-
-    logits: [classes, h, w].
-    """
-    best = torch.full(size, -torch.inf, device=logits.device)
-    labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
-    for label, own in enumerate(_interpolated(logits, size)):
-        better = own > best
-        best[better], labels[better] = own[better], label
-    return labels, best
-
-
-def _interpolated(logits: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
-    """Yield the logits [H, W] of each class at this size, from logits [classes, h, w].
-
-    One class at a time: large images of many classes would not fit into memory.
-    """
-    for own in logits:
-        if own.shape == size:
-            yield own
-        else:
-            yield F.interpolate(own[None, None], size, mode="bilinear")[0, 0]

@@ -9,6 +9,7 @@ from acll.packing.ownership import commit, free
 from acll.packing.task_state_file import final_of, load_state
 from acll.packing.tensor_file import content_key
 from acll.parameters.retrain import RetrainParams
+from acll.steps._calibration import calibrated
 from acll.steps._run import run_step
 from acll.steps._setup import learner_of, packed_at, task_record
 from acll.training.checkpoint import Checkpoint
@@ -63,6 +64,7 @@ def main(
         learner.info, metric, result.score, header["curve"], header["choice"], width
     )
     after = commit(packed, record, result.state, keep, params.reuse)
+    after = calibrated(after, {name: learner.validation}, learner.device)
     packed_file.write_packed(network, after)
     what = f"kept epoch {result.epoch}" if result.epoch else "kept as it was trained"
     print(f"{name}: {what}, validation {result.score:.4f}")
