@@ -126,7 +126,7 @@ class Recogniser:
             task = self._in_use(name)
             key = _preparation(task.info)
             if key not in made:
-                made[key] = [or_error(partial(_view, image, task.info)) for image in images]
+                made[key] = [or_error(partial(view, image, task.info)) for image in images]
             found = made[key]
             errors |= {at: one for at, one in enumerate(found) if isinstance(one, ImageError)}
             usable = [at for at in range(len(images)) if not isinstance(found[at], ImageError)]
@@ -156,7 +156,7 @@ def _preparation(info: TaskInfo) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _view(image: OneImage, info: TaskInfo) -> Pixels:
+def view(image: OneImage, info: TaskInfo) -> Pixels:
     """Return an image as the task's network takes it; of large ones the tile in the middle."""
     if info.tile_overlap is None:
         return prepared_image(pixels_of(image), info)
