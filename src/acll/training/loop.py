@@ -7,6 +7,7 @@ leave an entry untouched to the bit.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from acll.errors import UserError
 from acll.packing.ownership import PackingError, State, digest, not_finite
 from acll.seeds import derived
+from acll.training.average import MovingAverage
 from acll.training.checkpoint import Checkpoint, snapshot
 from acll.training.evaluate import NotFiniteError
 from acll.training.metrics import EvalResult, score
@@ -140,7 +142,8 @@ def fit(
     masks: by name in the state dict, True where a parameter may move; parameters without a mask
     move freely, and so does everything where `masks` is None. release: releases more and more of
     what may move; then the last state and its score are returned instead of the best, since only
-    the last has released everything that is to be. checkpoint: where to keep the last epoch; a
+    the last has released everything that is to be; there is no moving average then: it would bring
+    back what was released. checkpoint: where to keep the last epoch; a
     training that was killed goes on from there and gives the same bits as one left alone. At a
     constant learning rate a longer training goes on from a shorter one, too; one that is longer
     than what is asked for is taken as it is. The key is extended here by configuration, device,
@@ -151,6 +154,8 @@ def fit(
     network.to(learner.device)
     gradient_masks = GradientMasks(network, masks or {}, config.schedule, learner.device)
     optimizer = _optimizer(network, config.schedule)
+    average = _average(network, gradient_masks, config.schedule)
+    assert release is None or average is None
     best: dict[str, Tensor] = {}
     progress: dict[str, Any] = {
         "epoch": 0,
@@ -171,27 +176,31 @@ def fit(
             if release is not None:
                 release.go_on(progress["release"])
                 gradient_masks.narrow(release.keep)
+            if average is not None:
+                average.go_on(progress["average"])
             print(
                 f"{config.label}: goes on after epoch {progress['epoch']} of {config.epochs:g}",
                 flush=True,
             )
     validations = math.ceil(steps_of(config.epochs, learner.batches()) / learner.batches())
     for epoch in range(progress["epoch"], 0 if progress["ended"] else validations):
-        loss = _train_epoch(learner, gradient_masks, optimizer, config, epoch, release)
-        seen = _validated(learner, config, epoch)
-        row: dict[str, float] = {
-            "epoch": epoch + 1,
-            "loss": loss,
-            "score": sum(map(score, seen)) / len(seen),
-        }
-        print(_line(config, row), flush=True)
-        if release is not None or row["score"] > progress["best_score"]:
-            if config.keep_state:
-                best = snapshot(network.state_dict())
-            progress |= {"best_score": row["score"], "best_epoch": epoch + 1}
+        loss = _train_epoch(learner, gradient_masks, optimizer, average, config, epoch, release)
+        with nullcontext() if average is None else average.shown():
+            seen = _validated(learner, config, epoch)
+            row: dict[str, float] = {
+                "epoch": epoch + 1,
+                "loss": loss,
+                "score": sum(map(score, seen)) / len(seen),
+            }
+            print(_line(config, row), flush=True)
+            if release is not None or row["score"] > progress["best_score"]:
+                if config.keep_state:
+                    best = snapshot(network.state_dict())
+                progress |= {"best_score": row["score"], "best_epoch": epoch + 1}
         progress["history"].append(row)
         progress["epoch"] = epoch + 1
         progress["release"] = None if release is None else release.progress()
+        progress["average"] = None if average is None else average.progress()
         scores = [one["score"] for one in progress["history"]]
         progress["ended"] = on_validation is not None and on_validation(seen, scores)
         if checkpoint is not None:
@@ -205,6 +214,7 @@ def _train_epoch(
     learner: Learner,
     gradient_masks: "GradientMasks",
     optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None,
     config: FitConfig,
     epoch: int,
     release: Releasing | None,
@@ -240,6 +250,8 @@ def _train_epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         gradient_masks.before_step(lr)
         optimizer.step()
+        if average is not None:
+            average.update()
         seen.append(loss.detach())
     # read once: to ask a GPU for each loss would let it wait for the next batch
     total: float = sum(torch.stack(seen).tolist())
@@ -355,6 +367,13 @@ def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
         assert schedule.momentum is not None
         return torch.optim.SGD(parameters, lr=lr, momentum=schedule.momentum)
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
+
+
+def _average(network: nn.Module, masks: GradientMasks, schedule: Schedule) -> MovingAverage | None:
+    """Return the moving average of what may move, if there is to be one."""
+    if schedule.ema is None:
+        return None
+    return MovingAverage(network, schedule.ema, masks.masks, masks.frozen_norms)
 
 
 def _learning_rate(schedule: Schedule, made: int, whole: int) -> float:

@@ -28,20 +28,22 @@ class Schedule(Settings):
     schedule: Decrease
     warmup: float  # share of all steps in which the learning rate rises
     clip: float | None  # the largest norm of a gradient
+    ema: float | None  # decay of a moving average of the weights, which is what is kept
     constant: bool  # whether the learning rate stays what it is at the start
 
     def parts(self, release: Release) -> "tuple[Schedule | None, Schedule]":
         """Return the schedules of a gradual release and of the retraining that follows it.
 
         Each has half of the epochs, whole ones where there are two and more. The release has the
-        learning rate of the start throughout, so that it does not depend on where it ends; the
-        retraining has its whole course. A release at once needs no training: None.
+        learning rate of the start throughout, so that it does not depend on where it ends, and no
+        moving average, which would bring back what was released; the retraining has its whole
+        course. A release at once needs no training: None.
         """
         if release == "once":
             return None, self
         first = float(self.epochs // 2 if self.epochs >= 2 else self.epochs / 2)
         return (
-            self.model_copy(update={"epochs": first, "constant": True}),
+            self.model_copy(update={"epochs": first, "constant": True, "ema": None}),
             self.model_copy(update={"epochs": self.epochs - first}),
         )
 
@@ -94,6 +96,14 @@ class Training(Settings):
     clip: float | None = Field(
         None, gt=0, description="norm to which the gradient of each step is cut, if above it"
     )
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of an exponential moving average of the weights: `0.99` is a mean of "
+        "about the last 100 steps. The average is what is validated and kept; a gradual release "
+        "has none",
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the cross-entropy")
     augmentation: list[Augmentation] = Field(
         [], description="random `flip`, `vertical_flip`, `shift`, `brightness`"
@@ -144,5 +154,6 @@ class Training(Settings):
             schedule=self.schedule,
             warmup=self.warmup,
             clip=self.clip,
+            ema=self.ema,
             constant=False,
         )
