@@ -304,18 +304,18 @@ class OnCard:
     device: torch.device
     data: Data
     loss: Callable[[Tensor, Tensor], Tensor]
-    steps: int
+    count: int
     half: bool
 
-    def batches(self) -> int:
-        return self.steps
+    def steps(self) -> int:
+        return self.count
 
-    def losses(self, seed: int, epoch: int) -> Iterator[Tensor]:
-        for step in range(self.steps):
+    def losses(self, seed: int, epoch: int) -> Iterator[Iterator[Tensor]]:
+        for step in range(self.count):
             images, labels = self.data[step % len(self.data)]
             with torch.autocast(self.device.type, torch.bfloat16, self.half):
                 loss = self.loss(self.network(images).float(), labels)
-            yield loss
+            yield iter([loss])
 
     def validate(self) -> tuple[EvalResult, ...]:
         return (EvalResult("accuracy", 2, cells=np.zeros(2, np.int64)),)
@@ -336,13 +336,14 @@ class Timed:
     def device(self) -> torch.device:
         return self.learner.device
 
-    def batches(self) -> int:
-        return self.learner.batches()
+    def steps(self) -> int:
+        return self.learner.steps()
 
-    def losses(self, seed: int, epoch: int) -> Iterator[Tensor]:
-        for loss in self.learner.losses(seed, epoch):
+    def losses(self, seed: int, epoch: int) -> Iterator[Iterator[Tensor]]:
+        for of_step in self.learner.losses(seed, epoch):
+            losses = list(of_step)
             self.clock.mark()
-            yield loss
+            yield iter(losses)
 
     def validate(self) -> tuple[EvalResult, ...]:
         return (EvalResult("accuracy", 2, cells=np.zeros(2, np.int64)),)

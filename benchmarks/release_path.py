@@ -37,7 +37,7 @@ def scores(own: Dense, variant: str) -> list[float]:
     """Return the validation score of each of SHARES."""
     first, second = VARIANTS[variant]
     learner, pruning = distilled(own.learner, own.learner, own.state), Pruning(own.free, "global")
-    steps = first * own.learner.batches()
+    steps = first * own.learner.steps()
     path = ReleasePath(pruning, steps, remember=True)
     schedule = own.training.for_retraining()
     flat = schedule.model_copy(update={"epochs": float(first), "constant": True})

@@ -67,7 +67,7 @@ class Given:
 
     learner: TaskLearner
     data: list[tuple[Tensor, Tensor]]
-    steps: int
+    count: int
 
     @property
     def network(self) -> nn.Module:
@@ -77,12 +77,12 @@ class Given:
     def device(self) -> torch.device:
         return self.learner.device
 
-    def batches(self) -> int:
-        return self.steps
+    def steps(self) -> int:
+        return self.count
 
-    def losses(self, seed: int, epoch: int) -> Iterator[Tensor]:
-        for step in range(self.steps):
-            yield self.learner.loss(*self.data[step % len(self.data)])
+    def losses(self, seed: int, epoch: int) -> Iterator[Iterator[Tensor]]:
+        for step in range(self.count):
+            yield iter([self.learner.loss(*self.data[step % len(self.data)])])
 
     def validate(self) -> tuple[EvalResult, ...]:
         return (EvalResult("accuracy", 2, cells=np.zeros(2, np.int64)),)
@@ -124,7 +124,7 @@ def plain(which: Given, state: State) -> None:
         which.network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4
     )
     which.network.train()
-    for step in range(which.steps):
+    for step in range(which.count):
         images, labels = which.data[step % len(which.data)]
         loss = functional.cross_entropy(which.network(images), labels)
         optimizer.zero_grad(set_to_none=True)
@@ -136,7 +136,7 @@ def scored(which: Given, state: State, free: State) -> tuple[Given, State]:
     """Return a learner that learns scores, and its first state."""
     ranks = {name: torch.rand(state[name].shape) for name in free}
     learner, first = Scored(free, "chosen").begin(which.learner, state, ranks, 0)
-    return Given(learner, which.data, which.steps), first
+    return Given(learner, which.data, which.count), first
 
 
 def ours(which: Learner, state: State, masks: State, release: ReleasePath | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The moving average of weights: what it is, what keeps its bits, and what is kept of a training."""
+"""The moving average of weights: what it is, what keeps its bits, what a training keeps of it."""
 
 import pytest
 import torch

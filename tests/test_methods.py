@@ -304,7 +304,7 @@ def test_joint_training_of_one_task_is_plain_training():
     joint, before = joint_of((A,))
     fitted = fit(joint, joint.network.state_dict(), CONFIG)
     plain = learner(A)
-    assert joint.batches() == plain.batches()
+    assert joint.steps() == plain.steps()
     packed = Joint.commit(before, [usual_record(A[2], fitted.score, (), {})], fitted.state)
     # the batches come in another order: their seed names the task
     assert set(task_state_dict(packed, "a")) == set(plain.network.state_dict())
@@ -312,7 +312,7 @@ def test_joint_training_of_one_task_is_plain_training():
 
 def test_joint_training_sees_every_batch_of_every_task_once_an_epoch():
     joint, _ = joint_of((A, B))
-    assert len(list(joint.losses(0, 0))) == joint.batches() == 8
+    assert len(list(joint.losses(0, 0))) == joint.steps() == 8
     assert len(joint.validate()) == 2
 
 

@@ -419,6 +419,7 @@ def test_values_that_change_places_between_tasks_or_in_a_list_are_seen():
     ("change", "of_joint"),
     [
         ({"batch_size": 8}, True),
+        ({"accumulate": 2}, True),
         ({"label_smoothing": 0.1}, True),
         ({"class_weights": "balanced"}, True),
         ({"augmentation": ["flip"]}, True),
@@ -427,6 +428,7 @@ def test_values_that_change_places_between_tasks_or_in_a_list_are_seen():
         ({"weight_decay": 0.5}, False),
         ({"schedule": "step"}, False),
         ({"learning_rate": 0.5}, False),
+        ({"ema": 0.9}, False),
     ],
 )
 def test_each_setting_of_a_training_is_seen(change, of_joint):

@@ -84,8 +84,8 @@ class Retraining:
             share = trained_share(self.learner.network)
             own = release_epochs(first.epochs, share, kept)
             return _whole(own, self.learner) if own else 0.0
-        path = ReleasePath(self.way, first.epochs * self.learner.batches())
-        return path.step_of(kept) / self.learner.batches()
+        path = ReleasePath(self.way, first.epochs * self.learner.steps())
+        return path.step_of(kept) / self.learner.steps()
 
 
 class _ByMagnitude:
@@ -122,12 +122,12 @@ class _ByMagnitude:
         return state, masks
 
     def _new(self, first: FitConfig) -> ReleasePath:
-        return ReleasePath(self.pruning, first.epochs * self.learner.batches(), remember=True)
+        return ReleasePath(self.pruning, first.epochs * self.learner.steps(), remember=True)
 
     def _go_to(self, path: ReleasePath, step: int, first: FitConfig) -> None:
         """Train along the path up to the end of the epoch that has this step."""
         own = self.retraining
-        epochs = math.ceil(step / self.learner.batches())
+        epochs = math.ceil(step / self.learner.steps())
         config = first.of_length(float(epochs))
         masks, checkpoint = self.pruning.free, own.checkpoints[0]
         try:
@@ -135,7 +135,7 @@ class _ByMagnitude:
         except TrainingError as error:
             self.error = error
         else:
-            path.remember_end(epochs * self.learner.batches(), self.learner.network)
+            path.remember_end(epochs * self.learner.steps(), self.learner.network)
 
 
 class _ByScores:
@@ -201,7 +201,7 @@ def trial_runner(retraining: Retraining, on_held: OnHeld | None = None) -> RunTr
             on_held(kept, replace(fitted, state=state), keep)
         spread = standard_error(best, derived(second.seed, "bootstrap"))
         # There is one validation an epoch, and one after a last part of an epoch. So an ended
-        # training had as many epochs as validations, and a whole one as many as its batches make.
+        # training had as many epochs as validations, and a whole one as many as its steps make.
         epochs_run = min(_whole(second.epochs, task), float(len(fitted.history)))
         return Measured(fitted.score, spread, epochs_run)
 
@@ -244,8 +244,8 @@ def _ends(results: dict[int, EvalResult], threshold: float, validations: int) ->
 
 
 def _whole(epochs: float, learner: TaskLearner) -> float:
-    """Return epochs rounded to whole batches."""
-    return steps_of(epochs, learner.batches()) / learner.batches()
+    """Return epochs rounded to whole steps."""
+    return steps_of(epochs, learner.steps()) / learner.steps()
 
 
 def search_task(

@@ -20,7 +20,7 @@ class Measured:
     """What a trial gave on the validation split.
 
     score, standard_error: of its best validation. epochs_run: how long its retraining was, rounded
-    to whole batches. diverged: whether release or retraining did not come to finite values; its
+    to whole steps. diverged: whether release or retraining did not come to finite values; its
     score is 0 then.
     """
 
@@ -35,7 +35,7 @@ class Trial:
     """A row of the table of trials.
 
     release_epochs: how many epochs of release it added to those of the trials before it. epochs:
-    length of its retraining. epochs_run: how many of them were run, in whole batches. cost: in
+    length of its retraining. epochs_run: how many of them were run, in whole steps. cost: in
     units of the dense training. threshold: the score from which on the share would have held.
     diverged: as of `Measured`.
     """

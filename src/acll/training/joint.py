@@ -37,13 +37,13 @@ class JointLearner:
                 setattr(module, leaf, getattr(having[0], leaf))
         return nn.ModuleList(networks)
 
-    def batches(self) -> int:
-        """Return how many batches an epoch has: those of all tasks."""
-        return sum(learner.batches() for learner in self.learners)
+    def steps(self) -> int:
+        """Return how many steps an epoch has: those of all tasks."""
+        return sum(learner.steps() for learner in self.learners)
 
-    def losses(self, seed: int, epoch: int) -> Iterator[Tensor]:
-        """Yield the loss of each batch of an epoch, the tasks in random turns."""
-        counts = [learner.batches() for learner in self.learners]
+    def losses(self, seed: int, epoch: int) -> Iterator[Iterator[Tensor]]:
+        """Yield the losses of each step of an epoch, the tasks in random turns."""
+        counts = [learner.steps() for learner in self.learners]
         generator = np.random.default_rng(derived(seed, "turns", epoch))
         turns = generator.permutation(np.repeat(range(len(counts)), counts))
         sources = [

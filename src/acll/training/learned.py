@@ -147,7 +147,7 @@ def release_learned(
     network = cast(MaskedNetwork, own.network)
     epochs = release_epochs(config.epochs, trained_share(learner.network), kept)
     if epochs:
-        shrinking = _Shrinking(own, scored, config.epochs * learner.batches(), kept)
+        shrinking = _Shrinking(own, scored, config.epochs * learner.steps(), kept)
         config = replace(config.of_length(epochs), keep_state=False)  # it is in the network
         fit(taught(own), state, config, scored.free, checkpoint, release=shrinking)
     else:

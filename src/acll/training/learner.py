@@ -1,9 +1,11 @@
 """A task's learner: its network, its data and its training settings."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,12 +41,20 @@ class TaskLearner:
         """Return two of its training images, as the network takes them."""
         return normalised(self.train.images[:2], self.info, self.device)
 
-    def batches(self) -> int:
-        """Return how many batches an epoch has."""
+    def steps(self) -> int:
+        """Return how many steps an epoch has; each takes `accumulate` batches, or nearly so."""
+        return math.ceil(self._batches() / self.settings.accumulate)
+
+    def losses(self, seed: int, epoch: int) -> Iterator[Iterator[Tensor]]:
+        """Yield for each step of an epoch the losses of its batches, each a part of their mean."""
+        losses = self._losses_of_batches(seed, epoch)
+        for of_step in np.array_split(range(self._batches()), self.steps()):
+            yield (next(losses) / len(of_step) for _ in of_step)
+
+    def _batches(self) -> int:
         return batches(len(self.train), self.settings.batch_size)
 
-    def losses(self, seed: int, epoch: int) -> Iterator[Tensor]:
-        """Yield the loss of each batch of an epoch."""
+    def _losses_of_batches(self, seed: int, epoch: int) -> Iterator[Tensor]:
         settings, kind = self.settings, self.device.type
         loader = training_batches(
             self.train,

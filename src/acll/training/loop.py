@@ -46,12 +46,12 @@ class Learner(Protocol):
     def device(self) -> torch.device:
         """Where it is trained."""
 
-    def batches(self) -> int:
-        """Return how many batches an epoch has."""
+    def steps(self) -> int:
+        """Return how many steps of the optimiser an epoch has."""
 
-    def losses(self, seed: int, epoch: int) -> Iterator[Tensor]:
-        """Yield the loss of each batch of an epoch, of the network as it is when the loss is asked
-        for."""
+    def losses(self, seed: int, epoch: int) -> Iterator[Iterator[Tensor]]:
+        """Yield for each step of an epoch the losses of its batches, whose sum counts, of the
+        network as it is when a loss is asked for."""
 
     def validate(self) -> tuple[EvalResult, ...]:
         """Return what the network does on the validation split of each task."""
@@ -182,7 +182,7 @@ def fit(
                 f"{config.label}: goes on after epoch {progress['epoch']} of {config.epochs:g}",
                 flush=True,
             )
-    validations = math.ceil(steps_of(config.epochs, learner.batches()) / learner.batches())
+    validations = math.ceil(steps_of(config.epochs, learner.steps()) / learner.steps())
     for epoch in range(progress["epoch"], 0 if progress["ended"] else validations):
         loss = _train_epoch(learner, gradient_masks, optimizer, average, config, epoch, release)
         with nullcontext() if average is None else average.shown():
@@ -228,7 +228,7 @@ def _train_epoch(
     for module in gradient_masks.frozen_norms:
         module.eval()
     torch.manual_seed(derived(config.seed, "dropout", epoch))
-    an_epoch = learner.batches()
+    an_epoch = learner.steps()
     seen: list[Tensor] = []
     whole = steps_of(config.epochs, an_epoch)
     steps = min(an_epoch, whole - epoch * an_epoch)
@@ -242,17 +242,18 @@ def _train_epoch(
                 raise TrainingError(config.label, "the weights are", epoch + 1) from None
             if narrower:
                 gradient_masks.narrow(release.keep)
-        loss = next(losses)
         lr = _learning_rate(config.schedule, made, whole)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        # one after the other, so that only one batch is in memory
+        for loss in next(losses):
+            loss.backward()  # type: ignore[no-untyped-call]
+            seen.append(loss.detach())
         gradient_masks.before_step(lr)
         optimizer.step()
         if average is not None:
             average.update()
-        seen.append(loss.detach())
     # read once: to ask a GPU for each loss would let it wait for the next batch
     total: float = sum(torch.stack(seen).tolist())
     if not math.isfinite(total):
@@ -274,9 +275,9 @@ def _validated(learner: Learner, config: FitConfig, epoch: int) -> tuple[EvalRes
         raise TrainingError(config.label, "what the network gives is", epoch + 1) from None
 
 
-def steps_of(epochs: float, batches: int) -> int:
-    """Return how many batches a training sees; at least one. batches: of an epoch."""
-    return max(1, round(epochs * batches))
+def steps_of(epochs: float, steps: int) -> int:
+    """Return how many steps a training has; at least one. steps: of an epoch."""
+    return max(1, round(epochs * steps))
 
 
 class GradientMasks:

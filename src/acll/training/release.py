@@ -59,10 +59,10 @@ def release(
     config: of a path of STAGES stages; so many are made as the ratio needs. What is missing to the
     ratio after them is released at once. Raises TrainingError.
     """
-    path = ReleasePath(pruning, config.epochs * learner.batches())
+    path = ReleasePath(pruning, config.epochs * learner.steps())
     steps = path.step_of(1 - ratio)
     if steps:
-        own = config.of_length(steps / learner.batches())
+        own = config.of_length(steps / learner.steps())
         state = fit(learner, state, own, pruning.free, checkpoint, release=path).state
     return pruning.at_once(state, ratio, path.keep)
 

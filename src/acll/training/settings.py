@@ -52,6 +52,7 @@ class Batches(Settings):
     """What is learned from: the batches of a task and the loss of each; and what scores it."""
 
     batch_size: int
+    accumulate: int  # batches of a step
     augmentation: list[Augmentation]
     loss: LossName | None  # None: classification, which has cross-entropy
     label_smoothing: float
@@ -72,6 +73,11 @@ class Training(Settings):
         "`epochs`; of those after the release, the best is kept",
     )
     batch_size: int = Field(32, ge=2, description="images in a batch")
+    accumulate: Positive = Field(
+        1,
+        description="batches of a step of the optimiser, where one that is large enough does not "
+        "fit into memory: gradients are their mean. Normalisations see each batch by itself",
+    )
     optimizer: Optimizer = Field("adamw", description="`sgd` (with momentum) or `adamw`")
     learning_rate: float = Field(0.002, gt=0, description="at the start of training")
     retrain_learning_rate: float = Field(
@@ -136,6 +142,7 @@ class Training(Settings):
         """Return the batches and the loss of a task of this kind. metric: None: the usual one."""
         return Batches(
             batch_size=self.batch_size,
+            accumulate=self.accumulate,
             augmentation=self.augmentation,
             loss=None if kind == "classification" else self.loss,
             label_smoothing=self.label_smoothing,
