@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from acll.data import prepared
 from acll.data.batches import (
     Split,
+    balanced,
     batches,
     evaluation_batches,
     jitter_brightness,
@@ -197,6 +198,36 @@ def test_batches_depend_on_seed_and_epoch_and_on_nothing_that_ran_before():
 
 def test_batches_are_not_in_the_order_of_the_split():
     assert sorted(order(100)[0]) != list(range(len(order(100)[0])))
+
+
+@PROPERTY
+@given(st.lists(st.integers(0, 6), min_size=2, max_size=60), st.integers(0, 2**31))
+def test_a_balanced_epoch_has_as_many_images_and_equally_many_of_each_class(labels, seed):
+    labels = np.array(labels)
+    taken = balanced(labels, np.random.default_rng(seed))
+    assert len(taken) == len(labels)
+    each = Counter(labels[taken].tolist())
+    assert set(each) == set(labels.tolist())
+    assert max(each.values()) - min(each.values()) <= 1
+    times = Counter(taken.tolist())
+    for one in each:  # none again before all of its class were taken
+        of_class = [times[index] for index in np.flatnonzero(labels == one)]
+        assert max(of_class) - min(of_class) <= 1
+
+
+def test_balanced_epochs_are_repeated_by_the_same_seed_and_epoch_and_see_each_image_in_time():
+    labels = torch.tensor([0] * 20 + [1] * 4)
+    split = Split(torch.arange(24, dtype=torch.uint8).view(-1, 1, 1, 1), labels)
+
+    def epoch(number, seed=0):
+        made = training_batches(split, PLAIN, 8, [], seed, number, CPU, "balanced")
+        return torch.cat([images.flatten() for images, _ in made]).round().long().tolist()
+
+    assert epoch(0) == epoch(0) != epoch(1)
+    assert epoch(0) != epoch(0, seed=1)
+    assert len(epoch(0)) == 24
+    assert sum(image >= 20 for image in epoch(0)) == 12
+    assert set(chain(*map(epoch, range(10)))) == set(range(24))
 
 
 def test_augmentation_is_repeated_by_the_same_seed_and_epoch_only():

@@ -608,6 +608,16 @@ def test_names_and_values_must_fit_together(path, value, line):
     assert fault(path, value) == line
 
 
+def test_images_of_masks_are_not_drawn_by_class():
+    own = faults(edited(**{"tasks/shapes/training": {"sampling": "balanced"}}))
+    why = "an image of shapes has many classes; use `class_weights: balanced` or `loss: dice`"
+    assert own == [f"tasks.shapes.training.sampling = 'balanced': {why}"]
+    both = {"training/sampling": "balanced", "tasks/streets/training": {"sampling": "shuffled"}}
+    leave = ", and in tasks.shapes `training: {sampling: shuffled}`"
+    assert faults(edited(**both)) == [f"training.sampling = 'balanced': {why}{leave}"]
+    parse(edited(**both, **{"tasks/shapes/training": {"sampling": "shuffled"}}))
+
+
 def test_a_perceptron_is_refused_a_segmentation_task():
     lines = faults(edited(**{"sequences/segment": {"network": "mlp", "tasks": ["shapes"]}}))
     assert lines == [

@@ -420,6 +420,7 @@ def test_values_that_change_places_between_tasks_or_in_a_list_are_seen():
     [
         ({"batch_size": 8}, True),
         ({"accumulate": 2}, True),
+        ({"sampling": "balanced"}, True),
         ({"label_smoothing": 0.1}, True),
         ({"class_weights": "balanced"}, True),
         ({"augmentation": ["flip"]}, True),

@@ -14,6 +14,7 @@ from acll.errors import ODD_LETTER
 
 Kind = Literal["classification", "segmentation"]
 Augmentation = Literal["flip", "vertical_flip", "shift", "brightness"]
+Sampling = Literal["shuffled", "balanced"]
 Scope = Literal["layer", "global", "channel"]
 Criterion = Literal["learned", "magnitude"]
 Release = Literal["gradual", "once"]

@@ -617,7 +617,24 @@ def _values(configuration: Configuration) -> list[str]:
         )
     if len(set(configuration.seeds)) < len(configuration.seeds):
         faults.append(f"seeds = {configuration.seeds}: a seed stands there twice")
-    return faults + _without_effect(configuration)
+    return faults + _sampling(configuration) + _without_effect(configuration)
+
+
+def _sampling(configuration: Configuration) -> list[str]:
+    """Return faults of images that are to be drawn by class, where an image has several."""
+    faults = []
+    for name, task in configuration.tasks.items():
+        own = "sampling" in task.training
+        asked = task.training["sampling"] if own else configuration.training.sampling
+        if task.kind != "segmentation" or asked != "balanced":
+            continue
+        key = f"tasks.{name}.training.sampling" if own else "training.sampling"
+        leave = "" if own else f", and in tasks.{name} `training: {{sampling: shuffled}}`"
+        faults.append(
+            f"{key} = 'balanced': an image of {name} has many classes; use `class_weights: "
+            f"balanced` or `loss: dice`{leave}"
+        )
+    return faults
 
 
 def _paths(configuration: Configuration) -> list[str]:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from acll.data.prepared import IGNORE, TaskInfo, read_prepared
 from acll.seeds import derived
-from acll.settings import Augmentation
+from acll.settings import Augmentation, Sampling
 
 EVALUATION_BATCH = 64
 _MOST_PIXELS = EVALUATION_BATCH * 256**2  # of a batch in evaluation
@@ -95,12 +96,13 @@ def training_batches(
     seed: int,
     epoch: int,
     device: torch.device,
+    sampling: Sampling = "shuffled",
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of batches, all of about one size.
 
     A batch is float images [B, C, H, W] and int64 labels [B] or [B, H, W].
     """
-    order = np.random.default_rng(derived(seed, "order", epoch)).permutation(len(split))
+    order = _order(split, sampling, np.random.default_rng(derived(seed, "order", epoch)))
     for number, indices in enumerate(np.array_split(order, batches(len(split), batch_size))):
         # sorted: a mapped file is read front to back
         chosen = torch.from_numpy(np.sort(indices))
@@ -111,6 +113,28 @@ def training_batches(
         for _ in range(augmentation.count("brightness")):
             jitter_brightness(images, generator)
         yield images, labels.long()
+
+
+def _order(split: Split, sampling: Sampling, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return the indices of the images of an epoch, in the order in which they are taken."""
+    if sampling == "shuffled":
+        return generator.permutation(len(split))
+    return generator.permutation(balanced(split.labels.numpy(), generator))
+
+
+def balanced(labels: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return as many indices as there are labels [N], equally many of each class, or one more.
+
+    Of a class none is taken again before all of it was taken. Classes without a label have none.
+    """
+    _, counts = np.unique(labels, return_counts=True)
+    of_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    wanted = generator.permutation([len(part) for part in np.array_split(labels, len(counts))])
+    taken = []
+    for members, count in zip(of_class, wanted, strict=True):
+        times, rest = divmod(int(count), len(members))
+        taken += [np.repeat(members, times), generator.choice(members, rest, replace=False)]
+    return np.concatenate(taken)
 
 
 def batches(samples: int, batch_size: int) -> int:

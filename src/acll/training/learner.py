@@ -64,6 +64,7 @@ class TaskLearner:
             seed,
             epoch,
             self.device,
+            settings.sampling,
         )
         for images, labels in loader:
             with torch.autocast(kind, torch.bfloat16, settings.mixed_precision and kind == "cuda"):

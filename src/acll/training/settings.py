@@ -9,7 +9,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from acll.settings import METRICS, Augmentation, Kind, MetricName, Positive, Release, Settings
+from acll.settings import (
+    METRICS,
+    Augmentation,
+    Kind,
+    MetricName,
+    Positive,
+    Release,
+    Sampling,
+    Settings,
+)
 
 Optimizer = Literal["sgd", "adamw"]
 Decrease = Literal["cosine", "polynomial", "step"]
@@ -53,6 +62,7 @@ class Batches(Settings):
 
     batch_size: int
     accumulate: int  # batches of a step
+    sampling: Sampling
     augmentation: list[Augmentation]
     loss: LossName | None  # None: classification, which has cross-entropy
     label_smoothing: float
@@ -77,6 +87,11 @@ class Training(Settings):
         1,
         description="batches of a step of the optimiser, where one that is large enough does not "
         "fit into memory: gradients are their mean. Normalisations see each batch by itself",
+    )
+    sampling: Sampling = Field(
+        "shuffled",
+        description="which images an epoch has: each one once (`shuffled`), or as many in all, but "
+        "equally many of each class (`balanced`), for classification; `class_weights` count beside",
     )
     optimizer: Optimizer = Field("adamw", description="`sgd` (with momentum) or `adamw`")
     learning_rate: float = Field(0.002, gt=0, description="at the start of training")
@@ -143,6 +158,7 @@ class Training(Settings):
         return Batches(
             batch_size=self.batch_size,
             accumulate=self.accumulate,
+            sampling=self.sampling,
             augmentation=self.augmentation,
             loss=None if kind == "classification" else self.loss,
             label_smoothing=self.label_smoothing,
