@@ -430,6 +430,7 @@ def test_values_that_change_places_between_tasks_or_in_a_list_are_seen():
         ({"schedule": "step"}, False),
         ({"learning_rate": 0.5}, False),
         ({"ema": 0.9}, False),
+        ({"patience": 3}, False),
     ],
 )
 def test_each_setting_of_a_training_is_seen(change, of_joint):

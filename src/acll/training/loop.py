@@ -81,8 +81,9 @@ class Releasing(Protocol):
 class FitConfig:
     """One training.
 
-    The learning rate runs once through its course, however short the training, or is constant.
-    There is one validation after each epoch and after the last step.
+    The learning rate runs once through its course, however short the training, or is constant;
+    where a training ends early, it ends in the midst of this course. There is one validation after
+    each epoch and after the last step.
     """
 
     schedule: Schedule
@@ -202,12 +203,23 @@ def fit(
         progress["release"] = None if release is None else release.progress()
         progress["average"] = None if average is None else average.progress()
         scores = [one["score"] for one in progress["history"]]
-        progress["ended"] = on_validation is not None and on_validation(seen, scores)
+        ended = on_validation is not None and on_validation(seen, scores)
+        progress["ended"] = ended or _out_of_patience(config, progress)
         if checkpoint is not None:
             checkpoint.write(network, optimizer, best, progress)
         if progress["ended"]:
             break
     return FitResult(best, progress["best_score"], progress["best_epoch"], progress["history"])
+
+
+def _out_of_patience(config: FitConfig, progress: dict[str, Any]) -> bool:
+    """Return whether the last validations, as many as are waited for, were none better."""
+    patience = config.schedule.patience
+    if patience is None or progress["epoch"] - progress["best_epoch"] < patience:
+        return False
+    if progress["epoch"] < config.epochs:
+        print(f"{config.label}: ends, since epoch {progress['best_epoch']} stays the best")
+    return True
 
 
 def _train_epoch(

@@ -37,6 +37,7 @@ class Schedule(Settings):
     schedule: Decrease
     warmup: float  # share of all steps in which the learning rate rises
     clip: float | None  # the largest norm of a gradient
+    patience: int | None  # after so many validations without a better score it ends
     ema: float | None  # decay of a moving average of the weights, which is what is kept
     constant: bool  # whether the learning rate stays what it is at the start
 
@@ -44,15 +45,17 @@ class Schedule(Settings):
         """Return the schedules of a gradual release and of the retraining that follows it.
 
         Each has half of the epochs, whole ones where there are two and more. The release has the
-        learning rate of the start throughout, so that it does not depend on where it ends, and no
-        moving average, which would bring back what was released; the retraining has its whole
-        course. A release at once needs no training: None.
+        learning rate of the start throughout, so that it does not depend on where it ends; no
+        moving average, which would bring back what was released; and no end before all is released.
+        The retraining has its whole course. A release at once needs no training: None.
         """
         if release == "once":
             return None, self
         first = float(self.epochs // 2 if self.epochs >= 2 else self.epochs / 2)
         return (
-            self.model_copy(update={"epochs": first, "constant": True, "ema": None}),
+            self.model_copy(
+                update={"epochs": first, "constant": True, "ema": None, "patience": None}
+            ),
             self.model_copy(update={"epochs": self.epochs - first}),
         )
 
@@ -81,6 +84,12 @@ class Training(Settings):
         None,
         description="epochs of release and retraining, after training; without it, half of "
         "`epochs`; of those after the release, the best is kept",
+    )
+    patience: Positive | None = Field(
+        None,
+        description="training, and retraining, ends after so many epochs without a better score on "
+        "the validation split. The learning rate then does not reach its end, where `cosine` and "
+        "`polynomial` gain most",
     )
     batch_size: int = Field(32, ge=2, description="images in a batch")
     accumulate: Positive = Field(
@@ -178,5 +187,6 @@ class Training(Settings):
             warmup=self.warmup,
             clip=self.clip,
             ema=self.ema,
+            patience=self.patience,
             constant=False,
         )
