@@ -300,7 +300,7 @@ def test_class_weights_of_equal_classes_are_1():
     assert torch.allclose(class_weights(torch.arange(300), 300), torch.ones(300))
 
 
-LOSSES = ["cross_entropy", "dice", "cross_entropy_dice", "focal", "tversky"]
+LOSSES = ["cross_entropy", "dice", "cross_entropy_dice", "focal", "tversky", "lovasz"]
 
 
 def test_focal_loss_is_that_of_two_pixels_worked_out_by_hand():
@@ -333,6 +333,19 @@ def test_tversky_loss_weighs_misses_more_than_false_alarms():
     assert loss([0, 0, 1, 0]) == pytest.approx(miss, abs=1e-5)
     assert loss([0, 1, 1, 1]) == pytest.approx(alarm, abs=1e-5)
     assert loss([0, 0, 1, 1]) == pytest.approx(0, abs=1e-5)
+
+
+@PROPERTY
+@given(st.integers(0, 2**31))
+def test_lovasz_loss_of_sure_answers_is_1_less_their_mean_iou(seed):
+    """Of a batch as a whole, its ignored pixels left out."""
+    generator = torch.Generator().manual_seed(seed)
+    labels, answers = torch.randint(0, 3, (2, 2, 4, 4), generator=generator)
+    labels[torch.rand(labels.shape, generator=generator) < 0.2] = 255
+    logits = 100.0 * torch.nn.functional.one_hot(answers, 3).permute(0, 3, 1, 2)
+    own = loss_of("segmentation", batches("segmentation", loss="lovasz"), None)
+    expected = 1 - mean_iou(confusions(answers, labels, 3).sum(0).numpy())
+    assert float(own(logits, labels)) == pytest.approx(expected, abs=1e-5)
 
 
 def gradient(loss, logits, labels):

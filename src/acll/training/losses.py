@@ -42,12 +42,33 @@ def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
     if settings.loss == "tversky":
         tversky = TverskyLoss(mode="multiclass", ignore_index=IGNORE, alpha=0.3, beta=0.7)
         return lambda logits, labels: tversky(logits, labels)
+    if settings.loss == "lovasz":
+        return _lovasz()
     dice = DiceLoss(mode="multiclass", ignore_index=IGNORE)
     if settings.loss == "dice":
         return lambda logits, labels: dice(logits, labels)
     if settings.loss == "cross_entropy_dice":
         return lambda logits, labels: cross_entropy(logits, labels) + dice(logits, labels)
     raise ValueError(f"there is no loss {settings.loss!r}")
+
+
+def _lovasz() -> Loss:
+    """Return the Lovász-Softmax loss over a batch; ignored pixels alone give 0.
+
+    Berman, Rannen Triki & Blaschko, CVPR 2018, of the classes that the batch has.
+    """
+    from segmentation_models_pytorch.losses import LovaszLoss
+
+    lovasz = LovaszLoss(mode="multiclass", ignore_index=IGNORE)
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        # the library's would be no number then, but a tensor without any
+        if not bool((labels != IGNORE).any()):
+            return logits.sum() * 0.0
+        value: Tensor = lovasz(logits, labels)
+        return value
+
+    return loss
 
 
 def focal(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:

@@ -22,7 +22,7 @@ from acll.settings import (
 
 Optimizer = Literal["sgd", "adamw"]
 Decrease = Literal["cosine", "polynomial", "step"]
-LossName = Literal["cross_entropy", "dice", "cross_entropy_dice", "focal", "tversky"]
+LossName = Literal["cross_entropy", "dice", "cross_entropy_dice", "focal", "tversky", "lovasz"]
 ClassWeights = Literal["none", "balanced"]
 
 
@@ -142,7 +142,7 @@ class Training(Settings):
         "cross_entropy",
         description="for segmentation; classification always uses cross-entropy. `dice`, "
         "`cross_entropy_dice` (their sum), `focal` (power 2), `tversky` (misses weigh 0.7, false "
-        "alarms 0.3)",
+        "alarms 0.3), `lovasz` (Lovász-Softmax, for the mean IoU)",
     )
     class_weights: ClassWeights = Field(
         "none",
