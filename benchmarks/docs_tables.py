@@ -58,6 +58,7 @@ METHODS = {
 }
 
 
+_RULES = ("chance", "nearest mean", "confidence", "statistics", "both")
 _HARD = ("gtsrb", "cifar10")  # of the tasks of the benchmark of growth
 
 
@@ -264,6 +265,43 @@ def training_settings() -> str:
                 cells.append(number(gains.loc[setting, task], 1, "+"))
         body.append((f"`{setting}`" if ":" in setting else setting, *cells))
     return markdown(("", *table), body)
+
+
+def recognition() -> str:
+    """How often each rule names the right task of an image of a test split."""
+    found = rows("recognition")
+    shown = found[found["split"] == "test"]
+    by = ["results", "tasks"]
+    right = shown.groupby([*by, "rule"], sort=False)["right"].mean().unstack()[list(_RULES)]
+    sure = shown[shown["rule"] == "both"].groupby(by, sort=False)["confidence"].mean()
+    networks = shown.groupby(by, sort=False)["network"].nunique()
+    body = [
+        (
+            f"`{place[0]}`",
+            str(place[1]),
+            str(networks[place]),
+            *(percent(right.loc[place, rule]) for rule in _RULES),
+            percent(sure[place]),
+        )
+        for place in networks.index
+    ]
+    return markdown(("", "tasks", "networks", *_RULES, "mean confidence"), body)
+
+
+def calibration() -> str:
+    """Calibration errors of test splits without and with temperatures, as means over tasks."""
+    means = rows("calibration").groupby("results", sort=False)
+    body = [
+        (
+            f"`{name}`",
+            str(own["task"].nunique()),
+            number(own["before"].mean()),
+            number(own["after"].mean()),
+            f"{(own['after'] < own['before']).mean():.0%}",
+        )
+        for name, own in means
+    ]
+    return markdown(("", "tasks", "without", "with", "better"), body)
 
 
 def reuse() -> str:
@@ -710,6 +748,8 @@ TABLES: dict[str, Callable[[], str]] = {
         growth,
         distillation,
         training_settings,
+        recognition,
+        calibration,
         clusters,
         large_run,
         planning,
