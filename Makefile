@@ -41,11 +41,11 @@ ifdef DATA
 export ACLL_DATA_ROOT := $(value DATA)
 endif
 
-TARGETS := help install run report prove plan check download verify accept repair share pull \
+TARGETS := help install run board report prove plan check download verify accept repair share pull \
     leftovers prune-results test test-slow test-faults fuzz lint format docs site registry \
     wheel lock clean
-STRANGE := $(firstword $(filter-out $(TARGETS) .git .venv/installed .venv/slurm/installed,\
-    $(MAKECMDGOALS)))
+STRANGE := $(firstword $(filter-out $(TARGETS) .git .venv/installed .venv/slurm/installed \
+    .venv/board/installed,$(MAKECMDGOALS)))
 ifneq ($(STRANGE),)
 $(error $(STRANGE): there is no such target, see `make help`; a configuration is named by \
 CONFIG=<name>)
@@ -68,6 +68,9 @@ run: .venv/slurm/installed
 endif
 run: .git .venv/installed  ## run config/$(CONFIG).yaml; only what has changed is run
 	@$(RUN)
+
+board: .venv/board/installed  ## watch a run in TensorBoard, also while it goes on; Ctrl-C ends it
+	@PYTHONPATH="$$PYTHONPATH:.venv/board" acll board $(RESULTS)
 
 report: .venv/installed  ## write results/$(CONFIG)/report.html: all that came out on one page
 	@acll report config/$(CONFIG).yaml
@@ -156,9 +159,9 @@ lock: .venv/installed  ## choose versions: pyproject.toml, pins.in -> lock.txt, 
 	@uv pip compile --quiet --no-header --no-emit-index-url --universal --python-version 3.11 \
 	    --fork-strategy fewest --generate-hashes --extra dev --constraint requirements/pins.in \
 	    pyproject.toml -o requirements/lock.txt
-	@uv pip compile --quiet --no-header --no-emit-index-url --python-version 3.11 --no-deps \
-	    --generate-hashes --constraint requirements/pins.in requirements/slurm.in \
-	    -o requirements/slurm.txt
+	@for name in slurm board; do uv pip compile --quiet --no-header --no-emit-index-url \
+	    --python-version 3.11 --no-deps --generate-hashes --constraint requirements/pins.in \
+	    requirements/$$name.in -o requirements/$$name.txt; done
 	@mkdir -p .cache
 	@uv pip compile --quiet --no-header --format pylock.toml --python-version 3.11 \
 	    --python-platform x86_64-unknown-linux-gnu --extra dev pyproject.toml \
@@ -184,12 +187,12 @@ clean:  ## remove the environment and caches; results stay
 	    rm -rf .venv; }
 	@cat $(REQUIRED) | cmp --silent - $@ || $(MAKE) --no-print-directory install
 
-# Apart, since Snakemake imports each executor that it finds, whether it is used or not.
-.venv/slurm/installed: .venv/installed .FORCE
-	@cmp --silent requirements/slurm.txt $@ || { rm -rf .venv/slurm \
-	    && uv pip install --quiet --python .venv --no-deps --require-hashes --target .venv/slurm \
-	        -r requirements/slurm.txt \
-	    && cp requirements/slurm.txt $@; }
+# What not all need, apart: Snakemake imports each executor that it finds, whether it is used or not.
+.venv/%/installed: .venv/installed .FORCE
+	@cmp --silent requirements/$*.txt $@ || { rm -rf .venv/$* \
+	    && uv pip install --quiet --python .venv --no-deps --require-hashes --target .venv/$* \
+	        -r requirements/$*.txt \
+	    && cp requirements/$*.txt $@; }
 
 .FORCE:
 

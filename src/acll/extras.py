@@ -20,6 +20,7 @@ EXTRAS = {
         "snakemake",
     ),
     "export": ("onnx", "onnxruntime", "onnxscript"),
+    "board": ("tensorboard",),
 }
 
 

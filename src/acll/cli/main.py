@@ -92,7 +92,7 @@ class _Version(argparse.Action):
 def _parser() -> _Parser:
     """Return the parser of all commands; what is parsed has `function`, and its arguments."""
     # here, since an interrupt meanwhile must not end in a traceback
-    from acll.cli import networks, new, runs, shares
+    from acll.cli import board, networks, new, runs, shares
 
     parser = _Parser(
         prog="acll",
@@ -160,6 +160,13 @@ def _parser() -> _Parser:
         runs.finish,
         _CONFIGURATION,
         "record the results of a run for DVC, print its tables and write its report",
+    )
+    watch = command(
+        board.board, _RESULTS, "show the curves of a run in TensorBoard, also while it goes on"
+    )
+    watch.add_argument("--port", type=int, default=6006, help="0: any that is free (default: 6006)")
+    watch.add_argument(
+        "--mlflow", action="store_true", help="show them in MLflow, at MLFLOW_TRACKING_URI, instead"
     )
     command(runs.table, _RESULTS, "print the tables of a run")
     report = command(

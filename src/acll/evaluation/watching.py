@@ -5,32 +5,33 @@ and none of its digests.
 """
 
 import csv
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
-from acll.training.loop import PROGRESS
+from acll.progress import Epoch
 
 _RULES = ("train", "search", "grow", "prune", "retrain")
-_NUMBERS = {"score": "score", "kept_share": "kept share", "cost": "cost", "epochs": "epochs"}
+_TRIAL = ("score", "threshold", "kept_share", "cost")
 
 
 @dataclass(frozen=True)
 class Point:
-    """A value of a curve. curve: the rule, the node and, of a search, the trial. step: epochs, or
-    the number of a trial."""
+    """A value of a curve.
+
+    curve: the rule, the node and what is trained. step: the number of the epoch, or of the trial.
+    """
 
     curve: str
     name: str
-    step: float
+    step: int
     value: float
 
 
 @dataclass(frozen=True)
 class Begun:
-    """A log begins anew: what was said of these curves counts no more. curve: the first words of
-    their names."""
+    """What follows is all that there is of some curves. curve: the beginning of their names."""
 
     curve: str
 
@@ -56,14 +57,14 @@ class Watched:
         if begun:
             yield Begun(curve)
         for line in text.splitlines():
-            found = PROGRESS.fullmatch(line)
-            if found is None:
+            epoch = Epoch.read(line)
+            if epoch is None:
                 continue
-            told = found.groupdict()
-            own = f"{curve}/{told['label'].strip()}"
+            own = f"{curve}/{epoch.label.strip()}"
             for name in ("validation", "loss", "rate", "reads"):
-                if told[name] is not None:
-                    yield Point(own, name, float(told["epoch"]), float(told[name]))
+                value = getattr(epoch, name)
+                if value is not None:
+                    yield Point(own, f"training/{name}", ceil(epoch.number), value)
 
     def _trials(self, path: Path) -> Iterator[Point | Begun]:
         node = path.parent.relative_to(self._results / "nodes").as_posix()
@@ -74,15 +75,15 @@ class Watched:
         self._read[path] = len(content)
         yield Begun(curve)
         for row in csv.DictReader(content.decode("utf-8").splitlines()):
-            for column, name in _NUMBERS.items():
-                if row.get(column):
-                    yield Point(curve, name, float(row["number"]), float(row[column]))
+            for name in _TRIAL:
+                if row.get(name):
+                    yield Point(curve, f"trials/{name}", int(row["number"]), float(row[name]))
 
     def _more(self, path: Path) -> tuple[bool, str]:
-        """Return whether a log begins anew, and its whole lines that were not read yet."""
+        """Return whether a log is read from its beginning, and its whole lines that are new."""
         before = self._read.get(path, 0)
         with path.open("rb") as file:
-            begun = path.stat().st_size < before
+            begun = path not in self._read or path.stat().st_size < before
             file.seek(0 if begun else before)
             content = file.read()
         whole = content[: content.rfind(b"\n") + 1]

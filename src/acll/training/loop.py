@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from acll.errors import UserError
 from acll.packing.ownership import PackingError, State, digest, not_finite
+from acll.progress import Epoch
 from acll.seeds import derived
 from acll.training.average import MovingAverage
 from acll.training.checkpoint import Checkpoint, snapshot
@@ -193,7 +194,16 @@ def fit(
                 "loss": loss,
                 "score": sum(map(score, seen)) / len(seen),
             }
-            print(_line(config, row), flush=True)
+            told = Epoch(
+                config.label,
+                min(epoch + 1, config.epochs),
+                config.epochs,
+                row["score"],
+                loss,
+                optimizer.param_groups[0]["lr"],
+                _reads(network, release),
+            )
+            print(told, flush=True)
             if release is not None or row["score"] > progress["best_score"]:
                 if config.keep_state:
                     best = snapshot(network.state_dict())
@@ -408,10 +418,12 @@ def _decreased(schedule: Decrease, start: float, done: float) -> float:
     return start * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
 
 
-def _line(config: FitConfig, row: dict[str, float]) -> str:
-    epoch = min(row["epoch"], config.epochs)
-    # the score first: where a display is narrow it cuts the end
-    return (
-        f"{config.label}: epoch {epoch:g}/{config.epochs:g}  validation {row['score']:.4f}  "
-        f"loss {row['loss']:.4f}"
-    )
+def _reads(network: nn.Module, release: Releasing | None) -> float | None:
+    """Return which share of the weights that may be left out is read; None where none may."""
+    if release is not None:
+        masks = list(release.keep.values())
+    else:
+        masks = [value for name, value in network.named_buffers() if name.startswith("masks.")]
+    if not masks:
+        return None
+    return sum(int(one.sum()) for one in masks) / sum(one.numel() for one in masks)
