@@ -187,7 +187,7 @@ clean:  ## remove the environment and caches; results stay
 	    rm -rf .venv; }
 	@cat $(REQUIRED) | cmp --silent - $@ || $(MAKE) --no-print-directory install
 
-# What not all need, apart: Snakemake imports each executor that it finds, whether it is used or not.
+# What not all need, apart: Snakemake imports each executor that it finds, used or not.
 .venv/%/installed: .venv/installed .FORCE
 	@cmp --silent requirements/$*.txt $@ || { rm -rf .venv/$* \
 	    && uv pip install --quiet --python .venv --no-deps --require-hashes --target .venv/$* \

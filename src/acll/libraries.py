@@ -33,6 +33,8 @@ WITHOUT_EFFECT = (
     "markupsafe",
     "onnx",
     "onnxruntime",
+    "mlflow",
+    "tensorboard",
     "onnxscript",
     "psutil",
     "ruamel",
