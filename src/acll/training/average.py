@@ -43,7 +43,8 @@ class MovingAverage:
         """Take in the network after a step."""
         self.steps += 1
         decay = min(self.decay, self.steps / (9 + self.steps))
-        torch._foreach_lerp_(self.averages, self.values, 1 - decay)
+        if self.averages:
+            torch._foreach_lerp_(self.averages, self.values, 1 - decay)
 
     @contextmanager
     def shown(self) -> Iterator[None]:

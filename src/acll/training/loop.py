@@ -1,8 +1,8 @@
 """The training loop. Weights outside a mask do not move, whatever the optimiser does.
 
 Gradients are multiplied by their masks after the backward pass, and weight decay is applied here,
-through the same masks, instead of by the optimiser: with masked gradients SGD, momentum and Adam
-leave an entry untouched to the bit.
+through the same masks, instead of by the optimiser: with masked gradients SGD, momentum, Adam and
+the others of `acll.training.optimizers` leave an entry untouched to the bit.
 """
 
 import math
@@ -22,6 +22,7 @@ from acll.training.average import MovingAverage
 from acll.training.checkpoint import Checkpoint, snapshot
 from acll.training.evaluate import NotFiniteError
 from acll.training.metrics import EvalResult, score
+from acll.training.optimizers import COUPLED, optimizer_of
 from acll.training.settings import Decrease, Schedule
 
 
@@ -312,7 +313,7 @@ class GradientMasks:
         schedule: Schedule,
         device: torch.device,
     ) -> None:
-        self.decay, self.coupled = schedule.weight_decay, schedule.optimizer == "sgd"
+        self.decay, self.coupled = schedule.weight_decay, schedule.optimizer in COUPLED
         self.clip = schedule.clip
         self.network, self.masks, self.device = network, dict(masks), device
         self.frozen_norms = _frozen_norms(network, masks)
@@ -344,8 +345,9 @@ class GradientMasks:
         optimiser's step.
 
         What may not move counts nothing in the norm, nor does the decay. lr: the learning rate of
-        the step. SGD's decay is part of the gradient; AdamW's (Loshchilov & Hutter 2019) is a step
-        of its own. Parameters without a gradient took no part in the step and stay as they are.
+        the step. SGD's decay is part of the gradient; that of AdamW (Loshchilov & Hutter 2019) and
+        of the others is a step of its own. Parameters without a gradient took no part in the step
+        and stay as they are.
         """
         unmasked = [value for value in self.without_mask if value.grad is not None]
         masked = [(value, mask) for value, mask in self.with_mask if value.grad is not None]
@@ -357,7 +359,8 @@ class GradientMasks:
         if self.decay and self.coupled:
             torch._foreach_add_(_gradients(unmasked + values), unmasked + values, alpha=self.decay)
         elif self.decay:
-            torch._foreach_mul_(unmasked, 1 - lr * self.decay)
+            if unmasked:
+                torch._foreach_mul_(unmasked, 1 - lr * self.decay)
             if values:
                 torch._foreach_add_(
                     values, torch._foreach_mul(values, masks), alpha=-lr * self.decay
@@ -384,12 +387,8 @@ def _gradients(values: list[Tensor]) -> list[Tensor]:
 
 
 def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """Return the optimiser, without decay: see `GradientMasks`."""
-    parameters, lr = network.parameters(), schedule.learning_rate
-    if schedule.optimizer == "sgd":
-        assert schedule.momentum is not None
-        return torch.optim.SGD(parameters, lr=lr, momentum=schedule.momentum)
-    return torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
+    lr, momentum = schedule.learning_rate, schedule.momentum
+    return optimizer_of(schedule.optimizer, network.parameters(), lr, momentum)
 
 
 def _average(network: nn.Module, masks: GradientMasks, schedule: Schedule) -> MovingAverage | None:

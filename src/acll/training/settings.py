@@ -5,9 +5,9 @@ A step gets a `Schedule` for its optimiser and `Batches` for each of its tasks. 
 a default: what a configuration says arrives, and what makes no difference to a training is None.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from acll.settings import (
     METRICS,
@@ -19,8 +19,8 @@ from acll.settings import (
     Sampling,
     Settings,
 )
+from acll.training.optimizers import WITH_MOMENTUM, WITH_NESTEROV, Optimizer, why_not
 
-Optimizer = Literal["sgd", "adamw"]
 Decrease = Literal["cosine", "polynomial", "step"]
 LossName = Literal["cross_entropy", "dice", "cross_entropy_dice", "focal", "tversky", "lovasz"]
 ClassWeights = Literal["none", "balanced"]
@@ -102,14 +102,24 @@ class Training(Settings):
         description="which images an epoch has: each one once (`shuffled`), or as many in all, but "
         "equally many of each class (`balanced`), for classification; `class_weights` count beside",
     )
-    optimizer: Optimizer = Field("adamw", description="`sgd` (with momentum) or `adamw`")
+    optimizer: Optimizer = Field(
+        "adamw", description="`sgd` (with momentum) and `adamw` are PyTorch's, the others timm's"
+    )
     learning_rate: float = Field(0.002, gt=0, description="at the start of training")
     retrain_learning_rate: float = Field(
         0.002, gt=0, description="at the start of release and retraining, and of each trial"
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="of `sgd`")
+    momentum: float = Field(
+        0.9,
+        ge=0,
+        lt=1,
+        description="of " + ", ".join(f"`{name}`" for name in WITH_MOMENTUM),
+    )
     weight_decay: float = Field(
-        1e-4, ge=0, description="only ever applied to weights that are being trained"
+        1e-4,
+        ge=0,
+        description="only ever applied to weights that are being trained; part of the gradient in "
+        "`sgd` and `nesterov`, a step of its own elsewhere",
     )
     schedule: Decrease = Field(
         "cosine",
@@ -153,6 +163,21 @@ class Training(Settings):
         False, description="bfloat16 arithmetic on a GPU; no effect on a CPU"
     )
 
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _keeps_frozen_weights(cls, value: Any) -> Any:
+        reason = why_not(value) if isinstance(value, str) else None
+        if reason is not None:
+            raise ValueError(reason)
+        return value
+
+    @field_validator("momentum")
+    @classmethod
+    def _nesterov_has_momentum(cls, value: float, info: ValidationInfo) -> float:
+        if value == 0 and info.data.get("optimizer") in WITH_NESTEROV:
+            raise ValueError(f"must be above 0 with {info.data['optimizer']}")
+        return value
+
     def for_training(self) -> Schedule:
         """Return the schedule of the training of a task."""
         return self._schedule(self.epochs, self.learning_rate)
@@ -181,7 +206,7 @@ class Training(Settings):
             epochs=epochs,
             learning_rate=learning_rate,
             optimizer=self.optimizer,
-            momentum=self.momentum if self.optimizer == "sgd" else None,
+            momentum=self.momentum if self.optimizer in WITH_MOMENTUM else None,
             weight_decay=self.weight_decay,
             schedule=self.schedule,
             warmup=self.warmup,
