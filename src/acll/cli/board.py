@@ -126,11 +126,16 @@ class _Mlflow:
         if find_spec("mlflow") is None:
             raise UserError("mlflow is not installed: type `pip install mlflow`")
         from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
 
-        self._client: Any = MlflowClient()
-        found = self._client.get_experiment_by_name(name)
-        self._experiment = found.experiment_id if found else self._client.create_experiment(name)
-        known = self._client.search_runs([self._experiment])
+        try:
+            self._client: Any = MlflowClient()
+            found = self._client.get_experiment_by_name(name)
+            own = found.experiment_id if found else self._client.create_experiment(name)
+            known = self._client.search_runs([own])
+        except MlflowException as error:
+            raise UserError(f"MLflow: {error}; MLFLOW_TRACKING_URI says where it is") from None
+        self._experiment = own
         self._runs = {run.info.run_name: run.info.run_id for run in known}
 
     def show(self, news: Iterable[Point | Begun]) -> None:
