@@ -184,7 +184,8 @@ def predict(
     from acll.settings import AUTO
 
     network = acll.load(path)
-    task = _named(path, task, [learned.name for learned in network.tasks])
+    names = [learned.name for learned in network.tasks]
+    task = _named(path, task, names, f"; or {AUTO}, for the most likely one of each image")
     kinds = {learned.name: learned.kind for learned in network.tasks}
     kind = AUTO if task == AUTO else network.task(task).kind
     _refuse_options(task, kind, set(kinds.values()), top if form is None else form, out)
@@ -198,6 +199,8 @@ def predict(
     results = predictions.each(network, task, list(files), device, bad, done)
     say = print if kind == "segmentation" else _say
     masks = predictions.Masks(out, files, bad, say) if out is not None else None
+    if kind == AUTO and masks is None and "segmentation" in kinds.values():
+        _say("without --out no masks are written")
     try:
         if masks is not None:
             results = masks.written(results)
@@ -247,10 +250,14 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _named(path: Path, task: str | None, tasks: list[str]) -> str:
-    """Return the task that was named. Raises UserError, with all tasks, where none was."""
+def _named(path: Path, task: str | None, tasks: list[str], more: str = "") -> str:
+    """Return the task that was named. Raises UserError, with all tasks, where none was.
+
+    more: what else may be said.
+    """
     if task is None:
-        raise UserError(f"{path}: say with --task which of its tasks is meant: {', '.join(tasks)}")
+        known = f"{', '.join(tasks)}{more}"
+        raise UserError(f"{path}: say with --task which of its tasks is meant: {known}")
     return task
 
 
