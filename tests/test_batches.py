@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acll.data import prepared
+from acll.data.augmentation import jitter_brightness, random_flip_shift
 from acll.data.batches import (
     Split,
     batches,
     evaluation_batches,
-    jitter_brightness,
     normalised,
-    random_flip_shift,
     training_batches,
 )
 from acll.data.errors import DataError

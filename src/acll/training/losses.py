@@ -15,11 +15,16 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
     """Return the loss of logits [N, C, …] and labels [N, …]; ignored pixels count nothing. weights:
-    [C] or None."""
+    [C] or None.
+
+    Classification also takes shares of classes [N, C] for labels, as mixup and CutMix make them.
+    """
     # a classification task may have 256 classes or more
     ignored = IGNORE if kind == "segmentation" else -1
 
     def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+        if labels.is_floating_point():
+            return soft_cross_entropy(logits, labels, weights, settings.label_smoothing)
         if kind == "segmentation" and logits.is_cuda:
             return repeatable_cross_entropy(logits, labels, weights, settings.label_smoothing)
         # a batch of ignored pixels alone has a mean over nothing: no loss then, rather than NaN
@@ -48,6 +53,19 @@ def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
     if settings.loss == "cross_entropy_dice":
         return lambda logits, labels: cross_entropy(logits, labels) + dice(logits, labels)
     raise ValueError(f"there is no loss {settings.loss!r}")
+
+
+def soft_cross_entropy(
+    logits: Tensor, shares: Tensor, weights: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """Return the cross-entropy to shares of classes [N, C]; of one class alone, that of its label.
+
+    PyTorch's own divides by the number of samples, whatever the weights of their classes.
+    """
+    each = F.cross_entropy(
+        logits, shares, weight=weights, reduction="none", label_smoothing=label_smoothing
+    )
+    return each.sum() / (shares if weights is None else shares * weights).sum()
 
 
 def focal(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
