@@ -35,14 +35,14 @@ _Values = Tensor | float
 MOVES = ("flip", "vertical_flip", "shift")  # from pixel to pixel
 DEGREES = 15.0  # of `rotation`
 LEAST_AREA = 0.25  # of `crop`, a share of the image
-_ASPECT = 4 / 3  # of `crop`, at most
+_STRETCH = 4 / 3  # of `crop`, at most
 # of `affine`: degrees, share of a side, factor, shear in degrees
 _TURN, _TRANSLATION, _ZOOM, _SHEAR = 10.0, 0.1, 1.25, 10.0
 # of `colour`, as in BYOL (Grill et al., NeurIPS 2020): factors of 1 ± these, shares of a full turn
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 0.4, 0.4, 0.2, 0.1
 _SIGMA = (0.1, 2.0)  # of `blur`, in pixels
-# of `erasing`: shares of the image, and the largest aspect (Zhong et al., AAAI 2020)
-_ERASED, _ERASED_ASPECT = (0.02, 0.33), 3.3
+# of `erasing`: shares of the image, and the largest stretch (Zhong et al., AAAI 2020)
+_ERASED, _ERASED_STRETCH = (0.02, 0.33), 3.3
 _VALUES_AT_ONCE = 2**18  # of images that a CPU changes at once, so that they stay in its cache
 # of `randaugment`: operations for each image, and their strength (Cubuk et al., NeurIPS 2020)
 _OPERATIONS, _STRENGTH = 2, 9
@@ -82,14 +82,15 @@ class Draw:
         room = torch.tensor(self.size) - sides
         return room * torch.rand(self.count, 2, generator=self.generator)
 
-    def sides(self, share: Tensor, aspect: Tensor) -> Tensor:
-        """Return heights and widths [B, 2] of boxes, cut to the image.
+    def sides(self, share: Tensor, stretch: Tensor) -> Tensor:
+        """Return heights and widths [B, 2] of boxes within an image.
 
-        share: [B] of the area of an image. aspect: [B], width by height, in pixels.
+        share: [B] of its area. stretch: [B], width by height, in those of the image; as much of it
+        as fits.
         """
-        area = share * math.prod(self.size)
-        sides = torch.stack([(area / aspect).sqrt(), (area * aspect).sqrt()], 1)
-        return sides.minimum(torch.tensor(self.size, dtype=torch.float32))
+        stretch = stretch.clamp(share, 1 / share)
+        sides = torch.stack([(share / stretch).sqrt(), (share * stretch).sqrt()], 1)
+        return sides * torch.tensor(self.size)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -309,7 +310,7 @@ def _rotation(draw: Draw, degrees: float | None) -> Tensor:
 
 def _crop(draw: Draw, least: float | None) -> Tensor:
     """Return matrices of random resized crops. least: share of the area that is seen."""
-    sides = draw.sides(draw.uniform(least or LEAST_AREA, 1), draw.log_uniform(_ASPECT))
+    sides = draw.sides(draw.uniform(least or LEAST_AREA, 1), draw.log_uniform(_STRETCH))
     size = torch.tensor(draw.size)
     y, x = (draw.corner(sides) + (sides - size) / 2).T
     zoom_y, zoom_x = (sides / size).T
@@ -377,7 +378,7 @@ def _erase(images: Tensor, _: Tensor, draw: Draw, scale: PixelScale) -> None:
     def change(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         return images.masked_fill(_inside(rows, columns), 0.0)
 
-    sides = draw.sides(draw.uniform(*_ERASED), draw.log_uniform(_ERASED_ASPECT))
+    sides = draw.sides(draw.uniform(*_ERASED), draw.log_uniform(_ERASED_STRETCH))
     _change(images, draw.half(), change, *_box(draw, sides))
 
 
