@@ -336,7 +336,7 @@ def test_contrast_is_stretched_and_values_are_equalised_as_by_the_library():
     torch.testing.assert_close(found, expected, atol=0.06, rtol=0)
     quantiles = found.flatten(2).quantile(torch.linspace(0.1, 1, 10), dim=2)
     expected = torch.linspace(0.1, 1, 10)[:, None, None].expand(-1, 2, 3)
-    torch.testing.assert_close(quantiles, expected, atol=0.04, rtol=0)
+    torch.testing.assert_close(quantiles, expected, atol=0.06, rtol=0)
 
 
 def test_channels_of_one_value_are_neither_stretched_nor_equalised():
