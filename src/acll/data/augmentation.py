@@ -32,6 +32,7 @@ from acll.data.prepared import IGNORE, TaskInfo
 from acll.settings import MIXING, Augmentation
 
 _Values = Tensor | float
+Look = Callable[[Tensor], None]  # a change of the values of images, in place
 MOVES = ("flip", "vertical_flip", "shift")  # from pixel to pixel
 DEGREES = 15.0  # of `rotation`
 LEAST_AREA = 0.25  # of `crop`, a share of the image
@@ -45,7 +46,7 @@ _SIGMA = (0.1, 2.0)  # of `blur`, in pixels
 _ERASED, _ERASED_STRETCH = (0.02, 0.33), 3.3
 _VALUES_AT_ONCE = 2**18  # of images that a CPU changes at once, so that they stay in its cache
 # of `randaugment`: operations for each image, and their strength (Cubuk et al., NeurIPS 2020)
-_OPERATIONS, _STRENGTH = 2, 9
+_ROUNDS, _STRENGTH = 2, 9
 _STRENGTHS = 30  # above 0, the last of which is the full one
 
 
@@ -64,10 +65,6 @@ class Draw:
     def log_uniform(self, most: float) -> Tensor:
         """Return factors [B] of 1 / most … most."""
         return self.uniform(-math.log(most), math.log(most)).exp()
-
-    def every(self) -> Tensor:
-        """Return True for all images, [B]."""
-        return torch.ones(self.count, dtype=torch.bool)
 
     def half(self) -> Tensor:
         """Return True for about half of the images, [B]."""
@@ -118,15 +115,23 @@ def augmented(
         return images, labels
     height, width = images.shape[2:]
     draw = Draw(len(images), (height, width), generator)
-    matrices = [_MATRICES[name](draw, strength) for name, strength in given if name in _MATRICES]
+    scale = PixelScale(info, images.device)
+    matrices: list[Tensor] = []
+    looks: list[Look] = []
+    for name, strength in given:
+        if name in _MATRICES:
+            matrices.append(_MATRICES[name](draw, strength))
+        elif name in _LOOKS:
+            looks.append(_LOOKS[name](draw, scale))
+        elif name in _OPERATIONS:
+            for chosen, value in _OPERATIONS[name](draw, scale):
+                matrices.append(_geometric(chosen, value, draw.size))
+                looks.append(_pixelwise(chosen, value, scale))
     if matrices:
         warp(images, labels, _product(matrices))
-    names = [name for name, _ in given]
-    scale = PixelScale(info, images.device)
-    for name in names:
-        if name in _LOOKS:
-            _LOOKS[name](images, labels, draw, scale)
-    mixing = [name for name in names if name in MIXING]
+    for look in looks:
+        look(images)
+    mixing = [name for name, _ in given if name in MIXING]
     return _mixed(images, labels, mixing, len(info.classes), draw) if mixing else (images, labels)
 
 
@@ -351,25 +356,27 @@ def jitter_brightness(images: Tensor, generator: torch.Generator) -> None:
     images.sub_(centre).mul_(factor).add_(centre + level)
 
 
-def _colour(images: Tensor, _: Tensor, draw: Draw, scale: PixelScale) -> None:
+def _colour(draw: Draw, scale: PixelScale) -> Look:
     """Change brightness and contrast, of coloured images saturation and hue, too."""
     brightness, contrast, saturation = (
         draw.uniform(1 - most, 1 + most) for most in (_BRIGHTNESS, _CONTRAST, _SATURATION)
     )
     chroma = [chroma_matrix(saturation, draw.uniform(-_HUE, _HUE))] if scale.coloured else []
+    every = torch.ones(draw.count, dtype=torch.bool)
 
     def change(images: Tensor, *parameters: Tensor) -> Tensor:
         return recoloured(images, scale, *parameters)
 
-    _change(images, draw.every(), change, brightness, contrast, *chroma)
+    return lambda images: _change(images, every, change, brightness, contrast, *chroma)
 
 
-def _blur(images: Tensor, _: Tensor, draw: Draw, scale: PixelScale) -> None:
+def _blur(draw: Draw, scale: PixelScale) -> Look:
     """Blur half of the images."""
-    _change(images, draw.half(), blurred, draw.uniform(*_SIGMA))
+    chosen, sigma = draw.half(), draw.uniform(*_SIGMA)
+    return lambda images: _change(images, chosen, blurred, sigma)
 
 
-def _erase(images: Tensor, _: Tensor, draw: Draw, scale: PixelScale) -> None:
+def _erase(draw: Draw, scale: PixelScale) -> Look:
     """Set boxes in half of the images to the mean.
 
     Masks stay: what a box hides can be told from what is around it.
@@ -378,8 +385,16 @@ def _erase(images: Tensor, _: Tensor, draw: Draw, scale: PixelScale) -> None:
     def change(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         return images.masked_fill(_inside(rows, columns), 0.0)
 
-    sides = draw.sides(draw.uniform(*_ERASED), draw.log_uniform(_ERASED_STRETCH))
-    _change(images, draw.half(), change, *_box(draw, sides))
+    chosen = draw.half()
+    box = _box(draw, draw.sides(draw.uniform(*_ERASED), draw.log_uniform(_ERASED_STRETCH)))
+    return lambda images: _change(images, chosen, change, *box)
+
+
+_LOOKS: dict[str, Callable[[Draw, PixelScale], Look]] = {
+    "colour": _colour,
+    "blur": _blur,
+    "erasing": _erase,
+}
 
 
 def _box(draw: Draw, sides: Tensor) -> tuple[Tensor, Tensor]:
@@ -412,99 +427,117 @@ class Operation:
 
     wide: its parameter at full strength in TrivialAugment (Müller & Hutter, ICCV 2021, the wide
     space). standard: in RandAugment. signed: whether half of the images get the negative of it.
-    coloured: whether it needs three channels. matrix: of parameters [B] and sides (H, W), what the
-    image is seen through. change: of images, parameters and scale.
+    coloured: whether it needs three channels. change: of images, parameters [B] and scale; of those
+    without it, see `_geometric`.
     """
 
     wide: float = 0.0
     standard: float = 0.0
     signed: bool = True
     coloured: bool = False
-    matrix: Callable[[Tensor, tuple[int, int]], Tensor] | None = None
     change: Callable[[Tensor, Tensor, PixelScale], Tensor] | None = None
 
 
-def _blend(
-    change: Callable[[Tensor, Tensor, PixelScale], Tensor], coloured: bool = False
-) -> Operation:
-    """Return an operation of a factor, which is 1 at strength 0."""
+def _brightness(images: Tensor, value: Tensor, scale: PixelScale) -> Tensor:
+    return recoloured(images, scale, 1 + value, torch.ones_like(value))
 
-    def of_strength(images: Tensor, value: Tensor, scale: PixelScale) -> Tensor:
-        return change(images, 1 + value, scale)
 
-    return Operation(0.99, 0.9, coloured=coloured, change=of_strength)
+def _contrast(images: Tensor, value: Tensor, scale: PixelScale) -> Tensor:
+    return recoloured(images, scale, torch.ones_like(value), 1 + value)
+
+
+def _saturation(images: Tensor, value: Tensor, scale: PixelScale) -> Tensor:
+    return saturated(images, 1 + value, scale)
+
+
+def _sharpness(images: Tensor, value: Tensor, _: PixelScale) -> Tensor:
+    return sharpened(images, 1 + value)
+
+
+def _posterise(images: Tensor, value: Tensor, scale: PixelScale) -> Tensor:
+    return posterised(images, 8 - value.round(), scale)
+
+
+def _autocontrast(images: Tensor, _: Tensor, scale: PixelScale) -> Tensor:
+    return autocontrast(images, scale)
+
+
+def _equalise(images: Tensor, _: Tensor, scale: PixelScale) -> Tensor:
+    return equalised(images, scale)
 
 
 # a translation is a share of the side: 32 pixels, as in the paper, leave nothing of a small image
 _SHIFTS = 32 / 224, 150 / 331
 OPERATIONS = {
     "identity": Operation(),
-    "shear_x": Operation(0.99, 0.3, matrix=lambda value, _: matrix(len(value), xy=value)),
-    "shear_y": Operation(0.99, 0.3, matrix=lambda value, _: matrix(len(value), yx=value)),
-    "translate_x": Operation(
-        *_SHIFTS, matrix=lambda value, size: matrix(len(value), x=value * size[1])
-    ),
-    "translate_y": Operation(
-        *_SHIFTS, matrix=lambda value, size: matrix(len(value), y=value * size[0])
-    ),
-    "rotate": Operation(135.0, 30.0, matrix=lambda value, _: rotation(value)),
-    "brightness": _blend(
-        lambda images, factor, scale: recoloured(images, scale, factor, torch.ones_like(factor))
-    ),
-    "contrast": _blend(
-        lambda images, factor, scale: recoloured(images, scale, torch.ones_like(factor), factor)
-    ),
-    "saturation": _blend(saturated, coloured=True),
-    "sharpness": _blend(lambda images, factor, _: sharpened(images, factor)),
-    "posterise": Operation(
-        6.0,
-        4.0,
-        signed=False,
-        change=lambda images, value, scale: posterised(images, 8 - value.round(), scale),
-    ),
+    "shear_x": Operation(0.99, 0.3),
+    "shear_y": Operation(0.99, 0.3),
+    "translate_x": Operation(*_SHIFTS),
+    "translate_y": Operation(*_SHIFTS),
+    "rotate": Operation(135.0, 30.0),
+    "brightness": Operation(0.99, 0.9, change=_brightness),
+    "contrast": Operation(0.99, 0.9, change=_contrast),
+    "saturation": Operation(0.99, 0.9, coloured=True, change=_saturation),
+    "sharpness": Operation(0.99, 0.9, change=_sharpness),
+    "posterise": Operation(6.0, 4.0, signed=False, change=_posterise),  # bits that are left out
     "solarise": Operation(1.0, 1.0, signed=False, change=solarised),
-    "autocontrast": Operation(change=lambda images, _, scale: autocontrast(images, scale)),
-    "equalise": Operation(change=lambda images, _, scale: equalised(images, scale)),
+    "autocontrast": Operation(change=_autocontrast),
+    "equalise": Operation(change=_equalise),
 }
+_NUMBERS = {name: number for number, name in enumerate(OPERATIONS)}
 
 
-def _trivialaugment(images: Tensor, labels: Tensor, draw: Draw, scale: PixelScale) -> None:
-    """Apply one operation to each image, of any strength."""
+def _trivialaugment(draw: Draw, scale: PixelScale) -> list[tuple[Tensor, Tensor]]:
+    """Return one operation for each image, by its number [B], and its parameter [B]: of any
+    strength."""
     strength = draw.number(_STRENGTHS + 1) / _STRENGTHS
-    _operate(images, labels, draw, scale, lambda one: one.wide, strength)
+    return [_drawn(draw, scale, [one.wide for one in OPERATIONS.values()], strength)]
 
 
-def _randaugment(images: Tensor, labels: Tensor, draw: Draw, scale: PixelScale) -> None:
-    """Apply operations of one strength to each image, one after the other."""
-    for _ in range(_OPERATIONS):
-        strength = torch.tensor(_STRENGTH / _STRENGTHS)
-        _operate(images, labels, draw, scale, lambda one: one.standard, strength)
+def _randaugment(draw: Draw, scale: PixelScale) -> list[tuple[Tensor, Tensor]]:
+    """Return several operations for each image, as `_trivialaugment`, of one strength."""
+    full, strength = [one.standard for one in OPERATIONS.values()], torch.tensor(_STRENGTH)
+    return [_drawn(draw, scale, full, strength / _STRENGTHS) for _ in range(_ROUNDS)]
 
 
-def _operate(
-    images: Tensor,
-    labels: Tensor,
-    draw: Draw,
-    scale: PixelScale,
-    full: Callable[[Operation], float],
-    strength: Tensor,
-) -> None:
-    """Apply one operation to each image. full: its full strength. strength: share of it, [B] or
-    []."""
-    operations = [one for one in OPERATIONS.values() if scale.coloured or not one.coloured]
-    chosen = draw.number(len(operations))
-    value = torch.tensor([full(one) for one in operations])[chosen] * strength
-    signed = torch.tensor([one.signed for one in operations])[chosen]
-    value = torch.where(signed & draw.half(), -value, value)
-    matrices = torch.eye(3).repeat(draw.count, 1, 1)
-    for number, one in enumerate(operations):
-        if one.matrix is not None:
-            its = chosen == number
-            matrices[its] = one.matrix(value[its], draw.size)
-    warp(images, labels, matrices)
-    for number, one in enumerate(operations):
-        if one.change is not None:
-            _change(images, chosen == number, _with_scale(one.change, scale), value)
+def _drawn(
+    draw: Draw, scale: PixelScale, full: Sequence[float], strength: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return one operation for each image and its parameter.
+
+    full: parameters at full strength, of all operations. strength: share of these, [B] or [].
+    """
+    every = OPERATIONS.values()
+    known = [number for number, one in enumerate(every) if scale.coloured or not one.coloured]
+    chosen = torch.tensor(known)[draw.number(len(known))]
+    value = torch.tensor(full)[chosen] * strength
+    signed = torch.tensor([one.signed for one in every])[chosen]
+    return chosen, torch.where(signed & draw.half(), -value, value)
+
+
+def _geometric(chosen: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return matrices of the operations that move pixels; of others the identity.
+
+    chosen: numbers of operations, [B]. value: their parameters, [B].
+    """
+    shear_x, shear_y, x, y, degrees = (
+        torch.where(chosen == _NUMBERS[name], value, 0.0)
+        for name in ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+    )
+    height, width = size
+    moved_only = matrix(len(value), xy=shear_x, yx=shear_y, x=x * width, y=y * height)
+    return torch.where((degrees == 0)[:, None, None], moved_only, rotation(degrees))
+
+
+def _pixelwise(chosen: Tensor, value: Tensor, scale: PixelScale) -> Look:
+    """Return what makes the operations that move no pixels. Parameters as of `_geometric`."""
+
+    def look(images: Tensor) -> None:
+        for number, one in enumerate(OPERATIONS.values()):
+            if one.change is not None:
+                _change(images, chosen == number, _with_scale(one.change, scale), value)
+
+    return look
 
 
 def _with_scale(
@@ -513,10 +546,7 @@ def _with_scale(
     return lambda images, value: change(images, value, scale)
 
 
-_LOOKS: dict[str, Callable[[Tensor, Tensor, Draw, PixelScale], None]] = {
-    "colour": _colour,
-    "blur": _blur,
-    "erasing": _erase,
+_OPERATIONS: dict[str, Callable[[Draw, PixelScale], list[tuple[Tensor, Tensor]]]] = {
     "trivialaugment": _trivialaugment,
     "randaugment": _randaugment,
 }
