@@ -191,7 +191,7 @@ def torchvisions(
     else:
         dataset = datasets.ImageFolder(folder, change)
     # images a second do not depend on their number
-    dataset = Subset(dataset, range(0, len(dataset), max(1, len(dataset) // 1500)))
+    dataset = Subset(dataset, range(0, len(dataset), max(1, len(dataset) // 700)))
     mix = v2.CutMix(num_classes=10)
     loader = DataLoader(
         dataset,
