@@ -324,6 +324,10 @@ def test_sharpness_solarisation_and_posterisation_are_those_of_the_library():
     assert levels[:3] == [2, 4, 16]
     assert levels[3] > 200
     assert found[0].unique().tolist() == [0, 0.5]
+    ends = torch.tensor([-2.0, 2.0]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    found = colours.posterised(ends, torch.tensor([2.0]), SCALE)
+    torch.testing.assert_close(found[0, :, 0, 0], torch.full((3,), -2.0))
+    torch.testing.assert_close(found[0, :, 0, 1], torch.full((3,), 1.0))
 
 
 def test_contrast_is_stretched_and_values_are_equalised_as_by_the_library():

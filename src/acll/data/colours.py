@@ -1,7 +1,8 @@
 """Changes of the values of pixels, each image by parameters of its own.
 
 Images are normalised, [B, C, H, W]: 0 is the mean of the training split and 1 its standard
-deviation. Parameters are [B], on the device. Nothing is cut off at black and white.
+deviation. Parameters are [B], on the device. Operations that count levels cut off at black and
+white, the others do not.
 """
 
 import math
@@ -48,8 +49,7 @@ def recoloured(
     """Return normalised images [B, C, H, W] in other colours.
 
     brightness: [B], factor of all values above black. contrast: [B], factor of the distance to the
-    mean grey value. chroma: [B, 3, 3] of `chroma_matrix`, for images of three channels. Nothing is
-    cut off at black and white.
+    mean grey value. chroma: [B, 3, 3] of `chroma_matrix`, for images of three channels.
     """
     factor = (brightness * contrast)[:, None, None, None]
     own = images.mean((2, 3), keepdim=True)
@@ -119,8 +119,10 @@ def _filtered(images: Tensor, weights: Tensor) -> Tensor:
 
 def posterised(images: Tensor, bits: Tensor, scale: PixelScale) -> Tensor:
     """Return images with 2 ** bits levels from black to white."""
-    step = scale.span / 2 ** bits[:, None, None, None]
-    return ((images - scale.black) / step).floor_() * step + scale.black
+    levels = 2 ** bits[:, None, None, None]
+    step = scale.span / levels
+    level = ((images - scale.black) / step).floor_().clamp_(min=0).minimum(levels - 1)
+    return level * step + scale.black
 
 
 def solarised(images: Tensor, share: Tensor, scale: PixelScale) -> Tensor:
