@@ -1,13 +1,16 @@
 """How fast training gets its batches, and how fast and in how much memory data are prepared.
 
     python benchmarks/data.py loading ../shared/data      one epoch of batches of cifar10 and camvid
+    python benchmarks/data.py augmenting                  batches in memory, by each library
     python benchmarks/data.py preparing                   a folder ten times the memory that is
                                                           allowed
     python benchmarks/data.py series ../shared/data       ten permutations of one source
 
 Loading is compared with torchvision's ImageFolder and a DataLoader of two workers. Both read the
-same images and make the same augmentation (mirrored, shifted by up to an eighth) and normalisation.
-Repetitions take turns. Rows go to data.csv, preparation.csv and series.csv in docs/benchmarks.
+same images and make the same augmentation (mirrored and shifted by up to an eighth, or another) and
+normalisation. Augmenting is compared with transforms of torchvision that are called for each image,
+and with those of kornia, where it is installed, which take batches. Repetitions take turns. Rows go
+to data.csv, augmentation.csv, preparation.csv and series.csv in docs/benchmarks.
 """
 
 import argparse
@@ -20,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,25 +63,47 @@ TASKS = {
 }
 
 
-def loading(root: Path) -> None:
+USUAL = "flip, shift"
+SETTINGS = (
+    USUAL,
+    "crop",
+    "affine",
+    "rotation",
+    "colour",
+    "blur",
+    "erasing",
+    "trivialaugment",
+    "randaugment",
+    "cutmix",
+)
+
+
+def loading(root: Path, repetitions: int) -> None:
     """Images a second through one epoch of the training split, ours and torchvision's in turn."""
     rows = []
     for name, task in TASKS.items():
         with tempfile.TemporaryDirectory() as scratch:
-            loaders = {
-                "acll": ours(task, root, Path(scratch)),
-                "imagefolder_dataloader_2": torchvisions(task, root),
-            }
-            for loader in loaders.values():
-                images_per_second(loader)  # files into memory, workers started
-            for repetition in range(1, REPETITIONS + 1):
-                for loader_name, loader in loaders.items():
-                    rows.append(
-                        (name, loader_name, repetition, round(images_per_second(loader), 1))
-                    )
-    table = pd.DataFrame(rows, columns=["dataset", "loader", "repetition", "images_per_second"])
+            batches = prepared_batches(task, root, Path(scratch))
+            for setting in SETTINGS:
+                if setting == "cutmix" and isinstance(task, MaskFolder):
+                    continue
+                loaders = {
+                    "acll": partial(batches, setting.split(", ")),
+                    "imagefolder_dataloader_2": torchvisions(task, root, setting),
+                }
+                for loader in loaders.values():
+                    images_per_second(loader)  # files into memory, workers started
+                for repetition in range(1, repetitions + 1):
+                    for loader_name, loader in loaders.items():
+                        rate = round(images_per_second(loader), 1)
+                        rows.append((name, setting, loader_name, repetition, rate))
+                        print(*rows[-1], flush=True)
+    table = pd.DataFrame(
+        rows, columns=["dataset", "augmentation", "loader", "repetition", "images_per_second"]
+    )
     table.to_csv(ROOT / "docs/benchmarks/data.csv", index=False)
-    medians = table.groupby(["dataset", "loader"])["images_per_second"].median().unstack()
+    groups = table.groupby(["dataset", "augmentation", "loader"], sort=False)
+    medians = groups["images_per_second"].median().unstack()
     medians["ratio"] = (medians["acll"] / medians["imagefolder_dataloader_2"]).round(1)
     print(medians.to_string())
 
@@ -89,27 +115,53 @@ def images_per_second(loader: Callable[[], Iterable[Any]]) -> float:
     return count / (time.perf_counter() - begin)
 
 
-def ours(task: ImageFolder | MaskFolder, root: Path, scratch: Path) -> Callable[[], Iterable[Any]]:
-    """Return batches from a prepared file, made in one process with one thread."""
-    import torch
-
+def prepared_batches(
+    task: ImageFolder | MaskFolder, root: Path, scratch: Path
+) -> Callable[[list[Any]], Iterable[Any]]:
+    """Return what gives batches from a prepared file, in one process with one thread, as a step
+    has."""
     from acll.data.batches import split_of, training_batches
+    from acll.training.process import prepare_process
 
-    torch.set_num_threads(1)
+    device = prepare_process(1)
     train = scratch / "x.train.safetensors"
     prepare("x", task, root, train, scratch / "x.test.safetensors", scratch / "faults.csv", 2)
     tensors, header = prepared.read_prepared(train)
     split = split_of(tensors, "train")
-    return lambda: training_batches(
-        split, header, BATCH, ["flip", "shift"], 0, 0, torch.device("cpu")
-    )
+    return lambda augmentation: training_batches(split, header, BATCH, augmentation, 0, 0, device)
 
 
-def torchvisions(task: ImageFolder | MaskFolder, root: Path) -> Callable[[], Iterable[Any]]:
+def transforms_of(setting: str, size: tuple[int, int]) -> list[Any]:
+    """Return the transforms of torchvision that do what an augmentation of ours does."""
+    from torchvision.transforms import v2
+
+    height, width = size
+    bilinear = v2.InterpolationMode.BILINEAR
+    return {
+        USUAL: lambda: [
+            v2.RandomHorizontalFlip(),
+            v2.Pad([width // 8, height // 8], padding_mode="reflect"),
+            v2.RandomCrop([height, width]),
+        ],
+        "crop": lambda: [v2.RandomResizedCrop([height, width], scale=(0.25, 1))],
+        "affine": lambda: [v2.RandomAffine(10, (0.1, 0.1), (0.8, 1.25), 10, bilinear)],
+        "rotation": lambda: [v2.RandomRotation(15, bilinear)],
+        "colour": lambda: [v2.ColorJitter(0.4, 0.4, 0.2, 0.1)],
+        "blur": lambda: [v2.RandomApply([v2.GaussianBlur(5)])],
+        "erasing": lambda: [v2.RandomErasing()],
+        "trivialaugment": lambda: [v2.TrivialAugmentWide(interpolation=bilinear)],
+        "randaugment": lambda: [v2.RandAugment(interpolation=bilinear)],
+        "cutmix": lambda: [],  # of whole batches
+    }[setting]()
+
+
+def torchvisions(
+    task: ImageFolder | MaskFolder, root: Path, setting: str
+) -> Callable[[], Iterable[Any]]:
     """Batches of the same images from ImageFolder and a DataLoader, whose two workers stay from
     epoch to epoch."""
     import torch
-    from torch.utils.data import DataLoader
+    from torch.utils.data import DataLoader, Subset, default_collate
     from torchvision import datasets, tv_tensors
     from torchvision.transforms import v2
 
@@ -118,9 +170,7 @@ def torchvisions(task: ImageFolder | MaskFolder, root: Path) -> Callable[[], Ite
         [
             v2.ToImage(),
             v2.Resize([height, width], antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.Pad([width // 8, height // 8], padding_mode="reflect"),
-            v2.RandomCrop([height, width]),
+            *transforms_of(setting, task.image_size),
             v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
             v2.Normalize([0.5] * 3, [0.25] * 3),
         ]
@@ -140,10 +190,92 @@ def torchvisions(task: ImageFolder | MaskFolder, root: Path) -> Callable[[], Ite
         dataset = WithMasks(folder, is_valid_file=lambda path: "/images/" in path, allow_empty=True)
     else:
         dataset = datasets.ImageFolder(folder, change)
-    # our training split is smaller where validation was cut from it, which images a second do not
-    # show
-    loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=2, persistent_workers=True)
+    # images a second do not depend on their number
+    dataset = Subset(dataset, range(0, len(dataset), max(1, len(dataset) // 700)))
+    mix = v2.CutMix(num_classes=10)
+    loader = DataLoader(
+        dataset,
+        BATCH,
+        shuffle=True,
+        num_workers=2,
+        persistent_workers=True,
+        collate_fn=(lambda some: mix(*default_collate(some))) if setting == "cutmix" else None,
+    )
     return lambda: loader
+
+
+# --------------------------------------------------------------------------------------------------
+
+
+def augmenting(repetitions: int) -> None:
+    """Images a second of normalised batches in memory, one thread, ours and each library's in
+    turn."""
+    import torch
+
+    from acll.training.process import prepare_process
+
+    prepare_process(1)
+    rows = []
+    for size in ((32, 32), (96, 128)):
+        images = torch.rand(BATCH, 3, *size)
+        for setting in SETTINGS:
+            if setting in (USUAL, "cutmix"):
+                continue  # of pixels of any type; of whole batches in each library
+            ways = libraries(setting, images)
+            for repetition in range(repetitions + 1):
+                for library, make in ways.items():
+                    begin = time.perf_counter()
+                    make()
+                    rate = BATCH / (time.perf_counter() - begin)
+                    if repetition:  # the first one warms up
+                        sides = f"{size[0]}x{size[1]}"
+                        rows.append((sides, setting, library, repetition, round(rate, 1)))
+    table = pd.DataFrame(
+        rows, columns=["size", "augmentation", "library", "repetition", "images_per_second"]
+    )
+    table.to_csv(ROOT / "docs/benchmarks/augmentation.csv", index=False)
+    groups = table.groupby(["size", "augmentation", "library"], sort=False)
+    print(groups["images_per_second"].median().unstack().round(0).to_string())
+
+
+def libraries(setting: str, images: Any) -> dict[str, Callable[[], Any]]:
+    """Return what augments images [B, C, H, W], by library."""
+    import torch
+
+    from acll.data.augmentation import augmented
+    from acll.data.prepared import TaskInfo
+
+    size = tuple(images.shape[2:])
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    info = TaskInfo("x", "classification", ("a", "b"), size, (0.5,) * 3, (0.25,) * 3)
+    (single,), batched = transforms_of(setting, size), kornias(setting, size)
+    found = {
+        "acll": lambda: augmented(
+            images.clone(), labels, [setting], info, torch.Generator().manual_seed(0)
+        ),
+        "torchvision": lambda: torch.stack([single(image) for image in images]),
+    }
+    return found if batched is None else found | {"kornia": lambda: batched(images)}
+
+
+def kornias(setting: str, size: tuple[int, int]) -> Any:
+    """Return what does in kornia what an augmentation of ours does; None where nothing does.
+
+    None, too, where kornia is not installed. Its TrivialAugment and RandAugment take one operation
+    for a batch.
+    """
+    try:
+        from kornia import augmentation
+    except ImportError:
+        return None
+    return {
+        "crop": lambda: augmentation.RandomResizedCrop(size, scale=(0.25, 1)),
+        "affine": lambda: augmentation.RandomAffine(10, (0.1, 0.1), (0.8, 1.25), 10, p=1),
+        "rotation": lambda: augmentation.RandomRotation(15, p=1),
+        "colour": lambda: augmentation.ColorJitter(0.4, 0.4, 0.2, 0.1, p=1),
+        "blur": lambda: augmentation.RandomGaussianBlur((5, 5), (0.1, 2)),
+        "erasing": lambda: augmentation.RandomErasing(),
+    }.get(setting, lambda: None)()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -267,7 +399,11 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("loading").add_argument("root", type=Path)
+    of_loading = commands.add_parser("loading")
+    of_loading.add_argument("root", type=Path)
+    of_augmenting = commands.add_parser("augmenting")
+    for one in (of_loading, of_augmenting):
+        one.add_argument("--repetitions", type=int, default=REPETITIONS)
     of_series = commands.add_parser("series")
     of_series.add_argument("root", type=Path)
     of_series.add_argument("--tasks", type=int, default=10)
@@ -278,7 +414,9 @@ if __name__ == "__main__":
     given = parser.parse_args(sys.argv[1:])
     (ROOT / "docs/benchmarks").mkdir(parents=True, exist_ok=True)
     if given.command == "loading":
-        loading(given.root)
+        loading(given.root, given.repetitions)
+    elif given.command == "augmenting":
+        augmenting(given.repetitions)
     elif given.command == "series":
         series(given.root, given.tasks, given.processes)
     else:

@@ -386,18 +386,30 @@ def mean_and_half(values: "pd.Series[float]", sign: str = "") -> str:
 
 
 def data_loading() -> str:
-    table = rows("data")
-    medians = table.groupby(["dataset", "loader"])["images_per_second"].median().unstack()
+    """Images a second of each loader, by augmentation."""
+    groups = rows("data").groupby(["dataset", "augmentation", "loader"], sort=False)
+    medians = groups["images_per_second"].median().unstack()
     body = [
         (
-            dataset,
+            f"{dataset}, `[{augmentation}]`",
             f"{own['acll']:,.0f}",
             f"{own['imagefolder_dataloader_2']:,.0f}",
             f"{own['acll'] / own['imagefolder_dataloader_2']:.1f}",
         )
-        for dataset, own in medians.iterrows()
+        for (dataset, augmentation), own in medians.iterrows()
     ]
     return markdown(("images a second", "acll", "ImageFolder and DataLoader", "ratio"), body)
+
+
+def augmenting() -> str:
+    """Images a second of each augmentation, by size and library."""
+    groups = rows("augmentation").groupby(["augmentation", "size", "library"], sort=False)
+    wide = groups["images_per_second"].median().unstack(["size", "library"])
+    body = [
+        (f"`{name}`", *("" if pd.isna(rate) else f"{rate:,.0f}" for rate in own))
+        for name, own in wide.iterrows()
+    ]
+    return markdown(("", *(f"{library}, {size}" for size, library in wide)), body)
 
 
 def data_preparing() -> str:
@@ -750,6 +762,7 @@ TABLES: dict[str, Callable[[], str]] = {
         training_settings,
         recognition,
         calibration,
+        augmenting,
         clusters,
         large_run,
         planning,

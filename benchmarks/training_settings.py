@@ -27,9 +27,22 @@ BOTH: dict[str, dict[str, Any]] = {
     "warmup: 0.1": {"warmup": 0.1},
     "clip: 1": {"clip": 1.0},
 }
+ADDED = ("crop", "rotation", "colour", "erasing", "trivialaugment")
+MIXED = ("mixup", "cutmix")
+
+
+def added(task: str, *names: str) -> dict[str, dict[str, Any]]:
+    """Return settings that add one augmentation each to those of a task."""
+    own = TASKS[task]["training"]["augmentation"]
+    return {f"augmentation: …, {name}": {"augmentation": [*own, name]} for name in names}
+
+
 CASES: dict[str, dict[str, dict[str, Any]]] = {
-    "cifar10": BOTH | {"label_smoothing: 0.1": {"label_smoothing": 0.1}},
+    "cifar10": BOTH
+    | added("cifar10", *ADDED, *MIXED)
+    | {"label_smoothing: 0.1": {"label_smoothing": 0.1}},
     "camvid": BOTH
+    | added("camvid", *ADDED)
     | {f"loss: {name}": {"loss": name} for name in ("cross_entropy", "dice", "focal", "tversky")},
 }
 CACHE = ROOT / ".cache/benchmarks/training_settings"
@@ -41,7 +54,7 @@ def validated(data: Path, case: tuple[str, str, int]) -> float:
     name, setting, seed = case
     task = TASKS[name]
     own = {**task.get("training", {}), **CASES[name][setting]}
-    folder = CACHE / setting.replace(" ", "_").replace(":", "")
+    folder = CACHE / setting.replace(" ", "_").replace(":", "").replace("…,_", "")
 
     def train() -> float:
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acll.data import prepared
+from acll.data.augmentation import jitter_brightness, random_flip_shift
 from acll.data.batches import (
     Split,
     balanced,
     batches,
     evaluation_batches,
-    jitter_brightness,
     normalised,
-    random_flip_shift,
     training_batches,
 )
 from acll.data.errors import DataError

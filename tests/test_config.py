@@ -37,6 +37,12 @@ training: {epochs: 2}
 """
 
 
+AUGMENTATION = (
+    "must be 'flip', 'vertical_flip', 'shift', 'brightness', 'crop', 'affine', 'rotation', "
+    "'colour', 'blur', 'erasing', 'trivialaugment', 'randaugment', 'mixup' or 'cutmix'"
+)
+
+
 def edited(**changes):
     """Return the good configuration with values put at some paths, or taken away."""
     content = yaml.safe_load(GOOD)
@@ -417,12 +423,81 @@ def test_a_key_that_is_a_number_is_named(path):
             "training/augmentation",
             ["flop"],
             '"flop"',
-            "must be 'flip', 'vertical_flip', 'shift' or 'brightness'",
+            f"{AUGMENTATION} (did you mean flip?)",
+        ),
+        ("training/augmentation", [3], "3", AUGMENTATION),
+        ("training/augmentation", [{"flop": 3}], '{"flop": 3}', AUGMENTATION),
+        (
+            "training/augmentation",
+            [{"rotation": 3, "crop": 0.5}],
+            '{"rotation": 3, "crop": 0.5}',
+            AUGMENTATION,
+        ),
+        (
+            "training/augmentation",
+            [{"shift": 0.1}],
+            '{"shift": 0.1}',
+            "has no strength to be set, as rotation and crop have; write shift",
+        ),
+        (
+            "training/augmentation",
+            [{"rotation": 200}],
+            '{"rotation": 200}',
+            "must be a number above 0, 180 at most: degrees",
+        ),
+        (
+            "training/augmentation",
+            [{"rotation": "30"}],
+            '{"rotation": "30"}',
+            "must be a number above 0, 180 at most: degrees",
+        ),
+        (
+            "training/augmentation",
+            [{"crop": 0}],
+            '{"crop": 0}',
+            "must be a number above 0, 1 at most: share of the area",
         ),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(path, value, shown, must):
     assert fault(path, value) == f"{path.replace('/', '.')} = {shown}: {must}"
+
+
+MASKED = "mixes the labels of images, and {} has masks; leave it out"
+
+
+def test_images_with_masks_are_not_mixed():
+    own = "tasks.shapes.training.augmentation"
+    assert fault("tasks/shapes/training", {"augmentation": ["flip", "cutmix"]}) == (
+        f"{own}: cutmix {MASKED.format('shapes')}"
+    )
+    parse(edited(**{"tasks/easy/training": {"augmentation": ["mixup", "cutmix"]}}))
+    everywhere = edited(**{"training/augmentation": ["mixup"]})
+    assert faults(everywhere) == [
+        f"training.augmentation: mixup {MASKED.format(name)}, or set "
+        f"tasks.{name}.training.augmentation"
+        for name in ("shapes", "streets")
+    ]
+    for name in ("shapes", "streets"):
+        everywhere["tasks"][name]["training"] = {"augmentation": []}
+    parse(everywhere)
+
+
+def test_hues_are_changed_for_networks_of_three_channels_alone():
+    of_five = {"networks/unet/channels": 5}
+    assert faults(edited(**of_five, **{"training/augmentation": ["colour"]})) == [
+        "training.augmentation: colour changes hues, of images of 3 channels, and networks.unet "
+        f"takes 5; use brightness, or set tasks.{name}.training.augmentation"
+        for name in ("digits", "shapes")
+    ]
+    parse(edited(**of_five, **{"tasks/easy/training": {"augmentation": ["colour"]}}))
+    parse(edited(**of_five, **{"training/augmentation": ["trivialaugment", "brightness"]}))
+
+
+def test_strengths_of_augmentation_arrive():
+    given = ["flip", {"rotation": 30}, {"crop": 0.5}, "rotation"]
+    found = parse(edited(**{"training/augmentation": given})).training.augmentation
+    assert found == ["flip", {"rotation": 30.0}, {"crop": 0.5}, "rotation"]
 
 
 @pytest.mark.parametrize(

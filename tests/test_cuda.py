@@ -2,6 +2,8 @@
 what was trained there is used elsewhere. Needs a card, and little else: `pytest tests/test_cuda.py`
 """
 
+import typing
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,7 @@ from acll.packing.ownership import commit, digest, empty, free, starting_state
 from acll.packing.packed_file import read_packed, write_packed
 from acll.packing.prune import kept_count
 from acll.search.retraining import Retraining, trial_runner
+from acll.settings import MIXING, AugmentationName
 from acll.training.checkpoint import Checkpoint, snapshot
 from acll.training.evaluate import evaluated
 from acll.training.joint import JointLearner
@@ -137,6 +140,28 @@ def test_batches_are_those_of_a_cpu(kind):
         assert images.is_cuda
         torch.testing.assert_close(images.cpu(), others, rtol=1e-4, atol=1e-4)
         assert torch.equal(labels.cpu(), same)
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_all_augmentation_is_repeated_and_is_that_of_a_cpu(kind):
+    train, _, header = tiny_task("a", kind, size=32, samples=24)
+    names = [
+        name
+        for name in typing.get_args(AugmentationName)
+        if kind == "classification" or name not in MIXING
+    ]
+    first, again, on_cpu = (
+        list(training_batches(train, header, 8, names, 1, 0, device))
+        for device in (CUDA, CUDA, CPU)
+    )
+    for (images, labels), (same_images, same_labels), (others, theirs) in zip(
+        first, again, on_cpu, strict=True
+    ):
+        assert torch.equal(images, same_images)
+        assert torch.equal(labels, same_labels)
+        # a value beside a threshold may fall to its other side
+        assert torch.isclose(images.cpu(), others, atol=1e-3).float().mean() > 0.95
+        assert torch.isclose(labels.cpu().float(), theirs.float(), atol=1e-3).float().mean() > 0.95
 
 
 @pytest.mark.parametrize(("kind", "settings"), LOSSES)

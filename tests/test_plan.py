@@ -440,6 +440,24 @@ def test_each_setting_of_a_training_is_seen(change, of_joint):
     assert affected(jobs("joint"), jobs("joint", **changes)) == (joint if of_joint else set())
 
 
+def test_each_step_that_learns_from_a_task_has_its_augmentation():
+    given = ["crop", {"rotation": 30}, "mixup"]
+    found = {}
+    for job in jobs(tasks="ab", **WIDER, **{"tasks/b/training": {"augmentation": given}}):
+        params = json.loads(job.text)["params"]
+        params = params["search"] if job.rule == "grow" else params
+        batches = params.get("batches") or []
+        every = batches if isinstance(batches, list) else [batches]
+        lists = [one["augmentation"] for one in every]
+        if lists:
+            # joint training has all tasks at once
+            tasks = job.title.replace("+", "/").split("/")[-len(lists) :]
+            assert lists == [given if task == "b" else [] for task in tasks]
+            found.setdefault(job.rule, set()).update(tasks)
+    rules = ("train", "search", "grow", "prune", "retrain", "remember")
+    assert found == {rule: {"a", "b"} for rule in rules}
+
+
 def test_settings_count_where_they_have_an_effect():
     sgd = {"training/optimizer": "sgd"}
     before, after = jobs("half", **sgd), jobs("half", **sgd, **{"training/momentum": 0.5})

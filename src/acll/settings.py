@@ -6,15 +6,33 @@ together. A step imports its sections only, so a new key of one reruns nothing o
 """
 
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticKnownError
 
 from acll.errors import ODD_LETTER
 
 Kind = Literal["classification", "segmentation"]
-Augmentation = Literal["flip", "vertical_flip", "shift", "brightness"]
 Sampling = Literal["shuffled", "balanced"]
+AugmentationName = Literal[
+    "flip",
+    "vertical_flip",
+    "shift",
+    "brightness",
+    "crop",
+    "affine",
+    "rotation",
+    "colour",
+    "blur",
+    "erasing",
+    "trivialaugment",
+    "randaugment",
+    "mixup",
+    "cutmix",
+]
+MIXING = ("mixup", "cutmix")  # those that mix images and their labels
 Scope = Literal["layer", "global", "channel"]
 Criterion = Literal["learned", "magnitude"]
 Release = Literal["gradual", "once"]
@@ -81,6 +99,39 @@ def refuse_odd_text(text: str) -> None:
         raise ValueError(f"{ascii(text)[:50]} has control characters")
 
 
+_STRENGTHS = {"rotation": (180, "degrees"), "crop": (1, "share of the area")}  # at most
+
+
+def _augmentation(value: Any) -> Any:
+    """Return the name of an augmentation, or a mapping of it to its strength.
+
+    Raises ValueError, or PydanticKnownError for an unknown name.
+    """
+    names = get_args(AugmentationName)
+    name = next(iter(value)) if isinstance(value, dict) and len(value) == 1 else value
+    if name not in names:
+        raise PydanticKnownError("literal_error", {"expected": _any_of(names)})
+    if name == value:
+        return value
+    if name not in _STRENGTHS:
+        having = " and ".join(_STRENGTHS)
+        raise ValueError(f"has no strength to be set, as {having} have; write {name}")
+    most, unit = _STRENGTHS[name]
+    strength = value[name]
+    if type(strength) not in (int, float) or not 0 < strength <= most:
+        raise ValueError(f"must be a number above 0, {most} at most: {unit}")
+    return {name: float(strength)}
+
+
+def _any_of(names: Sequence[str]) -> str:
+    """Return names as pydantic would list them."""
+    *others, last = (f"'{name}'" for name in names)
+    return f"{', '.join(others)} or {last}"
+
+
+Augmentation = Annotated[
+    AugmentationName | dict[AugmentationName, float], BeforeValidator(_augmentation)
+]
 Size = Annotated[tuple[int, int], BeforeValidator(_sides)]
 Names = Annotated[list[str], Field(min_length=2, max_length=255)]
 

@@ -38,7 +38,7 @@ from acll.networks.spec import (
 from acll.node import DENSE, LEARNED, Node
 from acll.registry import kinds
 from acll.search.settings import Search
-from acll.settings import AUTO, METRICS, Settings
+from acll.settings import AUTO, METRICS, MIXING, Settings
 from acll.training.settings import Training
 
 VALID_NAME = re.compile(r"[a-z0-9_]+")
@@ -181,6 +181,7 @@ def _faults_of_names(configuration: Configuration, named: Mapping[str, list[str]
         *_architectures(configuration),
         *_sequences(configuration, named["tasks"], named["networks"]),
         *_growth(configuration),
+        *_augmentation(configuration),
     ]
 
 
@@ -515,6 +516,46 @@ def _growth(configuration: Configuration) -> list[str]:
             if reason is not None:
                 faults.append(f"{key}: networks.{other} cannot become wider: {reason}")
     return faults
+
+
+def _augmentation(configuration: Configuration) -> list[str]:
+    """Return faults of augmentation that does not go with a task, or with a network that learns it.
+
+    A task whose own settings of training are faulty is not looked at.
+    """
+    faults = []
+    for name, task in configuration.tasks.items():
+        try:
+            given = configuration.training_of(name).augmentation
+        except ValidationError:
+            continue
+        own = f"tasks.{name}.training.augmentation"
+        if "augmentation" in task.training:
+            key, instead = own, ""
+        else:
+            key, instead = "training.augmentation", f", or set {own}"
+        if task.kind == "segmentation":
+            faults += [
+                f"{key}: {one} mixes the labels of images, and {name} has masks; leave it out"
+                f"{instead}"
+                for one in MIXING
+                if one in given
+            ]
+        if "colour" in given:
+            faults += [
+                f"{key}: colour changes hues, of images of 3 channels, and networks.{network} "
+                f"takes {channels}; use brightness{instead}"
+                for network, channels in _channels(configuration, name).items()
+                if channels != 3
+            ]
+    return faults
+
+
+def _channels(configuration: Configuration, task: str) -> dict[str, int]:
+    """Return the channels of the networks that learn a task, by name. Unknown ones are left out."""
+    learning = {line.network for line in configuration.sequences.values() if task in line.tasks}
+    networks = configuration.networks.items()
+    return {name: network.channels for name, network in networks if name in learning}
 
 
 def _known(names: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """Batches on the device.
 
-The order of samples depends on (seed, epoch) alone. Augmentation works on whole batches.
+The order of samples and their augmentation depend on (seed, epoch) alone.
 """
 
 import math
@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from acll.data.augmentation import augmented, random_flip_shift
+from acll.data.device import moved
 from acll.data.prepared import IGNORE, TaskInfo, read_prepared
 from acll.seeds import derived
 from acll.settings import Augmentation, Sampling
@@ -70,14 +72,6 @@ def normalised(images: Tensor, info: TaskInfo, device: torch.device) -> Tensor:
     return typed.sub_(white * mean).div_(white * std)
 
 
-def moved(values: Tensor, device: torch.device) -> Tensor:
-    """Return values on the device; a GPU gets them while this process goes on."""
-    if device.type != "cuda" or values.is_cuda:
-        return values.to(device)
-    # contiguous: what has been expanded cannot be pinned
-    return values.contiguous().pin_memory().to(device, non_blocking=True)
-
-
 def _chosen(values: Tensor, indices: Tensor, device: torch.device) -> Tensor:
     """Return some samples on the device."""
     # for large samples several times as fast as `values[indices]`, and straight into memory that
@@ -100,7 +94,8 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of batches, all of about one size.
 
-    A batch is float images [B, C, H, W] and int64 labels [B] or [B, H, W].
+    A batch is float images [B, C, H, W] and int64 labels [B] or [B, H, W]; with mixup or CutMix
+    it has shares of classes, floats [B, classes], for labels.
     """
     order = _order(split, sampling, np.random.default_rng(derived(seed, "order", epoch)))
     for number, indices in enumerate(np.array_split(order, batches(len(split), batch_size))):
@@ -110,9 +105,8 @@ def training_batches(
         generator = torch.Generator().manual_seed(derived(seed, epoch, number))
         images, labels = random_flip_shift(images, labels, augmentation, generator)
         images = normalised(images, info, device)
-        for _ in range(augmentation.count("brightness")):
-            jitter_brightness(images, generator)
-        yield images, labels.long()
+        images, labels = augmented(images, labels, augmentation, info, generator)
+        yield images, labels if labels.is_floating_point() else labels.long()
 
 
 def _order(split: Split, sampling: Sampling, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -175,81 +169,3 @@ def _only_valid(masks: Tensor, boxes: Tensor) -> Tensor:
     top, left, bottom, right = boxes.T[:, :, None]
     down, across = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
     return torch.where(down[:, :, None] & across[:, None, :], masks, IGNORE)
-
-
-def random_flip_shift(
-    images: Tensor, labels: Tensor, augmentation: Sequence[Augmentation], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Flip and shift images [B, C, H, W] at random, and masks [B, H, W] with their images.
-
-    Brightness is left to `jitter_brightness`. The moves of an image are made as one.
-    """
-    moves = [_positions(name, images, generator) for name in augmentation if name != "brightness"]
-    if moves:
-        rows, columns = (_composed(positions) for positions in zip(*moves))
-        images = _gather(images, rows, columns)
-        if labels.ndim == 3:
-            labels = _gather(labels[:, None], rows, columns)[:, 0]
-    return images, labels
-
-
-def _composed(positions: Sequence[Tensor]) -> Tensor:
-    """Return one move for several, each [B, side]: where each pixel was before the first."""
-    composed = positions[0]
-    for later in positions[1:]:
-        composed = composed.gather(1, later)
-    return composed
-
-
-def _positions(
-    name: Augmentation, images: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Return the rows [B, H] and columns [B, W] from which the pixels of each image are taken."""
-    count, _, height, width = images.shape
-    rows = torch.arange(height).expand(count, -1)
-    columns = torch.arange(width).expand(count, -1)
-    if name == "shift":
-        rows = _mirrored(rows + _offsets(count, height, generator), height)
-        columns = _mirrored(columns + _offsets(count, width, generator), width)
-    else:
-        turned = torch.rand(count, 1, generator=generator) < 0.5
-        if name == "flip":
-            columns = torch.where(turned, columns.flip(1), columns)
-        else:
-            rows = torch.where(turned, rows.flip(1), rows)
-    return moved(rows, images.device), moved(columns, images.device)
-
-
-def _offsets(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Return shifts [count, 1] of up to an eighth of a side."""
-    reach = side // 8
-    return torch.randint(-reach, reach + 1, (count, 1), generator=generator)
-
-
-def _mirrored(positions: Tensor, side: int) -> Tensor:
-    """Return positions that left an image, mirrored at its border."""
-    positions = positions.abs()
-    return torch.where(positions >= side, 2 * (side - 1) - positions, positions)
-
-
-def _gather(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return values [B, C, H, W] taken at rows [B, H] and columns [B, W] of each image."""
-    if values.dtype == torch.uint16:  # GPUs cannot gather it; int16 has the same bits
-        return _gather(values.view(torch.int16), rows, columns).view(torch.uint16)
-    count, channels, height, width = values.shape
-    positions = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, height * width)
-    flat = values.reshape(count, channels, height * width)
-    return flat.gather(2, positions.expand(-1, channels, -1)).view(values.shape)
-
-
-def jitter_brightness(images: Tensor, generator: torch.Generator) -> None:
-    """Change contrast and brightness of normalised images [B, C, H, W] at random, in place.
-
-    Contrast by a factor of 0.8 … 1.2, brightness by up to 0.4 of the training split's std. So the
-    effect is the same for pixels of any type and range.
-    """
-    count = len(images)
-    factor = moved(0.8 + 0.4 * torch.rand(count, 1, 1, 1, generator=generator), images.device)
-    level = moved(0.8 * torch.rand(count, 1, 1, 1, generator=generator) - 0.4, images.device)
-    centre = images.mean(dim=(1, 2, 3), keepdim=True)
-    images.sub_(centre).mul_(factor).add_(centre + level)

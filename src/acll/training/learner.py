@@ -17,7 +17,8 @@ from acll.training.losses import Loss, class_weights, loss_of
 from acll.training.metrics import EvalResult
 from acll.training.settings import Batches
 
-BatchLoss = Callable[[Tensor, Tensor], Tensor]  # of images [B, C, H, W] and labels [B] or [B, H, W]
+# of images [B, C, H, W] and labels [B] or [B, H, W], or shares of classes [B, classes]
+BatchLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class TaskLearner:
             yield loss
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of a batch: images [B, C, H, W], labels [B] or [B, H, W]."""
+        """Return the loss of a batch: images and labels as of `BatchLoss`."""
         if self.batch_loss is not None:
             return self.batch_loss(images, labels)
         return self.task_loss(self.network(images).float(), labels)

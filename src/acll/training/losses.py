@@ -15,41 +15,47 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
     """Return the loss of logits [N, C, …] and labels [N, …]; ignored pixels count nothing. weights:
-    [C] or None."""
-    # a classification task may have 256 classes or more
-    ignored = IGNORE if kind == "segmentation" else -1
+    [C] or None.
 
-    def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-        if kind == "segmentation" and logits.is_cuda:
-            return repeatable_cross_entropy(logits, labels, weights, settings.label_smoothing)
-        # a batch of ignored pixels alone has a mean over nothing: no loss then, rather than NaN
-        if kind == "segmentation" and not bool((labels != ignored).any()):
-            return logits.sum() * 0.0
-        return F.cross_entropy(
-            logits,
-            labels,
-            weight=weights,
-            ignore_index=ignored,
-            label_smoothing=settings.label_smoothing,
-        )
-
+    Classification also takes shares of classes [N, C] for labels, as mixup and CutMix make them.
+    """
+    cross_entropy = _cross_entropy(kind, weights, settings.label_smoothing)
     if kind == "classification" or settings.loss == "cross_entropy":
         return cross_entropy
-    from segmentation_models_pytorch.losses import DiceLoss, TverskyLoss
-
     if settings.loss == "focal":
         return lambda logits, labels: focal(logits, labels, weights)
+    if settings.loss == "lovasz":
+        return _lovasz()
+    from segmentation_models_pytorch.losses import DiceLoss, TverskyLoss
+
     if settings.loss == "tversky":
         tversky = TverskyLoss(mode="multiclass", ignore_index=IGNORE, alpha=0.3, beta=0.7)
         return lambda logits, labels: tversky(logits, labels)
-    if settings.loss == "lovasz":
-        return _lovasz()
     dice = DiceLoss(mode="multiclass", ignore_index=IGNORE)
     if settings.loss == "dice":
         return lambda logits, labels: dice(logits, labels)
     if settings.loss == "cross_entropy_dice":
         return lambda logits, labels: cross_entropy(logits, labels) + dice(logits, labels)
     raise ValueError(f"there is no loss {settings.loss!r}")
+
+
+def _cross_entropy(kind: Kind, weights: Tensor | None, label_smoothing: float) -> Loss:
+    # a classification task may have 256 classes or more
+    ignored = IGNORE if kind == "segmentation" else -1
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        if labels.is_floating_point():
+            return soft_cross_entropy(logits, labels, weights, label_smoothing)
+        if kind == "segmentation" and logits.is_cuda:
+            return repeatable_cross_entropy(logits, labels, weights, label_smoothing)
+        # a batch of ignored pixels alone has a mean over nothing: no loss then, rather than NaN
+        if kind == "segmentation" and not bool((labels != ignored).any()):
+            return logits.sum() * 0.0
+        return F.cross_entropy(
+            logits, labels, weight=weights, ignore_index=ignored, label_smoothing=label_smoothing
+        )
+
+    return loss
 
 
 def _lovasz() -> Loss:
@@ -69,6 +75,19 @@ def _lovasz() -> Loss:
         return value
 
     return loss
+
+
+def soft_cross_entropy(
+    logits: Tensor, shares: Tensor, weights: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """Return the cross-entropy to shares of classes [N, C]; of one class alone, that of its label.
+
+    PyTorch's own divides by the number of samples, whatever the weights of their classes.
+    """
+    each = F.cross_entropy(
+        logits, shares, weight=weights, reduction="none", label_smoothing=label_smoothing
+    )
+    return each.sum() / (shares if weights is None else shares * weights).sum()
 
 
 def focal(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:

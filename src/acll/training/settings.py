@@ -146,7 +146,11 @@ class Training(Settings):
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the cross-entropy")
     augmentation: list[Augmentation] = Field(
-        [], description="random `flip`, `vertical_flip`, `shift`, `brightness`"
+        [],
+        description="random changes of each image: `flip`, `vertical_flip`, `shift`, `brightness`, "
+        "`crop`, `affine`, `rotation`, `colour`, `blur`, `erasing`, `trivialaugment`, "
+        "`randaugment`; for classification `mixup`, `cutmix`. `{rotation: 30}` sets the most "
+        "degrees (else 15), `{crop: 0.5}` the least share of the area (else 0.25)",
     )
     loss: LossName = Field(
         "cross_entropy",
