@@ -304,6 +304,17 @@ def calibration() -> str:
     return markdown(("", "tasks", "without", "with", "better"), body)
 
 
+def layouts() -> str:
+    """Seconds of a training step with other memory layouts, and compiled."""
+    body = []
+    for row in rows("layouts").itertuples():
+        spread = f"{number(row.ratio_lowest, 2)} to {number(row.ratio_highest, 2)}"
+        ratio = "" if row.variant == "plain" else f"{number(row.ratio, 2)} ({spread})"
+        cells = (f"{1000 * row.step_seconds:.0f}", ratio, f"{row.first_seconds:.1f}")
+        body.append((row.network, row.variant.replace("_", "-"), *cells))
+    return markdown(("network", "variant", "a step, ms", "ratio", "first step, s"), body)
+
+
 def reuse() -> str:
     """Test scores with all of earlier tasks' weights and with those that were chosen."""
     table, body = rows("reuse"), []
@@ -763,6 +774,7 @@ TABLES: dict[str, Callable[[], str]] = {
         recognition,
         calibration,
         augmenting,
+        layouts,
         clusters,
         large_run,
         planning,

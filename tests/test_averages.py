@@ -10,6 +10,7 @@ from acll.networks.build import build
 from acll.networks.spec import BackboneNetwork
 from acll.training.average import MovingAverage
 from acll.training.checkpoint import Checkpoint
+from acll.training.joint import JointLearner
 from acll.training.learned import Scored
 from acll.training.learner import TaskLearner
 from acll.training.loop import fit
@@ -157,3 +158,13 @@ def test_a_gradual_release_has_no_average_and_the_retraining_has():
     path = ReleasePath(Pruning(free, "layer"), 8)
     with pytest.raises(AssertionError):
         fit(own, state, fit_config(2, 0.01, 1, ema=0.9), free, release=path)
+
+
+def test_networks_that_share_weights_share_their_average():
+    one, other = learner()[0], learner()[0]
+    shared = tuple(name for name, _ in convolutions(one.network.state_dict()))
+    joint = JointLearner((one, other), shared)
+    kept = fit(joint, joint.network.state_dict(), fit_config(2, 0.01, 1, ema=0.9)).state
+    for name in shared:
+        assert torch.equal(kept[f"0.{name}"], kept[f"1.{name}"])
+    assert not torch.equal(kept[f"0.{shared[0]}"], one.network.get_parameter(shared[0]))
