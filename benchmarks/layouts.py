@@ -5,16 +5,17 @@
 The small residual network of the demo, at its size of images, and ResNet-18 at 64 × 64 pixels;
 batches of 32, one thread, steps of SGD. In each round every variant makes as many steps on the same
 batch, in another order each time; a ratio is the median over rounds of its seconds by those of the
-plain loop in the same round. `first_seconds` is what the first step takes, in which torch.compile
-compiles: each training of a run is a process of its own, and has a first step. Rows go to
-docs/benchmarks/layouts.csv.
+plain loop in the same round. Seconds are those of the processor, so that others on the machine
+count less. `first_seconds` is how long the first step takes by the clock: in it torch.compile
+compiles, and each training of a run is a process of its own. Rows go to docs/benchmarks/layouts.csv
+after each network.
 """
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 
 import pandas as pd
 import torch
@@ -51,21 +52,27 @@ class Steps:
         self.labels = torch.randint(0, CLASSES, (BATCH,), generator=generator)
 
     def seconds(self, steps: int) -> float:
-        """Return how long a step takes."""
-        begin = perf_counter()
+        """Return how many seconds of the processor a step takes."""
+        begin = process_time()
         for _ in range(steps):
             images = self.images.contiguous(memory_format=self.format)
             loss = functional.cross_entropy(self.logits(images), self.labels)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
-        return (perf_counter() - begin) / steps
+        return (process_time() - begin) / steps
+
+    def first_seconds(self) -> float:
+        """Return how long one step takes by the clock."""
+        begin = perf_counter()
+        self.seconds(1)
+        return perf_counter() - begin
 
 
 def measured(backbone: str, steps: int, rounds: int) -> list[tuple]:
     """Return a row for each variant."""
     made = {variant: Steps(backbone, variant) for variant in VARIANTS}
-    first = {variant: own.seconds(1) for variant, own in made.items()}
+    first = {variant: own.first_seconds() for variant, own in made.items()}
     taken: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     for number in range(rounds):
         shift = number % len(VARIANTS)
@@ -87,10 +94,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     prepare_process(1)
-    rows = [row for one in SIZES for row in measured(one, options.steps, options.rounds)]
+    rows: list[tuple] = []
     columns = ["network", "variant", "steps", "rounds", "step_seconds", "ratio", "ratio_lowest",
                "ratio_highest", "first_seconds"]  # fmt: skip
-    pd.DataFrame(rows, columns=columns).to_csv(options.out, index=False)
+    for backbone in SIZES:
+        rows += measured(backbone, options.steps, options.rounds)
+        pd.DataFrame(rows, columns=columns).to_csv(options.out, index=False)
 
 
 if __name__ == "__main__":
