@@ -49,9 +49,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     "cifar10": BOTH
     | added("cifar10", *ADDED, *MIXED)
     | {"label_smoothing: 0.1": {"label_smoothing": 0.1}},
-    "camvid": BOTH
-    | added("camvid", *ADDED)
-    | {f"loss: {name}": {"loss": name} for name in LOSSES},
+    "camvid": BOTH | added("camvid", *ADDED) | {f"loss: {name}": {"loss": name} for name in LOSSES},
     "unbalanced": {
         "defaults": {},
         "class_weights: balanced": {"class_weights": "balanced"},

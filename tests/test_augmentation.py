@@ -512,7 +512,7 @@ def test_every_training_sees_what_is_mixed_and_moved(of):
 
     def losses(augmentation, **settings):
         which = of(learner(augmentation=augmentation, **settings))
-        return [float(loss.detach()) for loss in which.losses(1, 0)]
+        return [float(loss.detach()) for step in which.losses(1, 0) for loss in step]
 
     plain = losses([])
     for names in (["rotation"], ["mixup", "cutmix"]):

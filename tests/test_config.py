@@ -417,8 +417,19 @@ def test_a_key_that_is_a_number_is_named(path):
             '"anneal"',
             "must be 'bayes', 'tpe', 'random', 'grid', 'decay' or 'fixed'",
         ),
-        ("training/optimizer", "adam", '"adam"', "must be 'sgd' or 'adamw'"),
-        ("training/optimizer", "two\nlines", '"two\\nlines"', "must be 'sgd' or 'adamw'"),
+        (
+            "training/optimizer",
+            "two\nlines",
+            '"two\\nlines"',
+            "must be 'sgd', 'adamw', 'adabelief' or another of the 26 in config/README.md",
+        ),
+        (
+            "training/optimizer",
+            "nadan",
+            '"nadan"',
+            "must be 'sgd', 'adamw', 'adabelief' or another of the 26 in config/README.md "
+            "(did you mean nadam or adan?)",
+        ),
         (
             "training/augmentation",
             ["flop"],

@@ -43,6 +43,7 @@ from acll.training.settings import Training
 
 VALID_NAME = re.compile(r"[a-z0-9_]+")
 MOST_TASKS_IN_ALL_ORDERS = 5
+_MOST_VALUES = 20  # that a line lists
 LONGEST_NAME = 240  # letters of a name in a file system, less those of an ending
 LONGEST_PATH = 4095 - 255  # of a path in Linux, less those of the folder of the results
 
@@ -255,7 +256,8 @@ def _line(error: ErrorDetails) -> str:
         value, expected = error["input"][tag], context["expected_tags"]
         return f"{key}.{tag} = {_short(value)}: must be one of {expected}{_meant(value, expected)}"
     kind = "dict_type" if kind == "union_tag_not_found" else kind
-    must = _MUST[kind].format(**context) if kind in _MUST else error["msg"]
+    shown = context | {"expected": _few(context.get("expected", ""))}
+    must = _MUST[kind].format(**shown) if kind in _MUST else error["msg"]
     or_search = (
         ", or the settings of a search" if kind == "float_type" and path[-1] == "ratio" else ""
     )
@@ -272,6 +274,14 @@ def _meant_file(path: Path) -> str:
     left = path.parent.parent / "results" / path.stem
     still = f"; of its runs there are still {left} and its lines in dvc.yaml: delete both"
     return f" (there are: {others})" + (still if left.is_dir() else "")
+
+
+def _few(expected: str) -> str:
+    """Return the allowed values, in quotes; of many the first ones, and where the others stand."""
+    values = re.findall(r"'[^']+'", expected)
+    if len(values) <= _MOST_VALUES:
+        return expected
+    return f"{', '.join(values[:3])} or another of the {len(values)} in config/README.md"
 
 
 def _meant(value: Any, expected: str) -> str:
