@@ -112,10 +112,8 @@ def loading(root: Path, repetitions: int) -> None:
 
 
 def images_per_second(loader: Callable[[], Iterable[Any]]) -> float:
-    """Images for each second of processor time of the busiest process, so that other programs of
-    the machine count little.
-
-    Workers share the time of all of them; they stay from epoch to epoch.
+    """Images for each second of processor time, so that other programs of the machine count little:
+    of this process, or of its workers, who share theirs, where they take longer.
     """
     own, workers, count = time.process_time(), workers_seconds(), 0
     for images, _ in loader():
