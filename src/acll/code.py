@@ -20,17 +20,31 @@ from typing import TypeGuard
 
 from acll.errors import UserError
 from acll.files import write_json
-from acll.libraries import distributions, versions
+from acll.libraries import distributions, distributions_unlisted, versions
+from acll.plugins import CodeOrigin, origin_of
 
 PACKAGE = "acll"
 
 
 def code_of(*modules: str) -> dict[str, str]:
     """Return the digest of the import closure of some modules under `code`, and the versions of
-    libraries in it."""
+    libraries in it.
+
+    modules: of the package, and of plug-ins that are loaded.
+    """
     files: set[Path] = set()
     libraries: set[str] = set()
+    plugged: dict[str, str] = {}  # digests of files of plug-ins, by their places
+    unlisted: set[str] = set()
+    inside = [module for module in modules if _is_own(module)]
     for module in modules:
+        if not _is_own(module):
+            found, imported = _plugin_closure(origin_of(module))
+            plugged |= found
+            inside += [one for one in imported if _is_own(one)]
+            libraries |= {one.split(".")[0] for one in imported if not _is_own(one)}
+            unlisted |= distributions_unlisted(libraries)
+    for module in inside:
         own, others = closure(module)
         files |= own
         libraries |= others
@@ -38,7 +52,37 @@ def code_of(*modules: str) -> dict[str, str]:
     for path in sorted(files):
         digest, _ = _read(path, _dotted(path))
         total.update(f"{path.relative_to(_root()).as_posix()} {digest}\n".encode())
-    return {"code": total.hexdigest()[:16]} | versions(distributions(libraries))
+    for place, digest in sorted(plugged.items()):
+        total.update(f"plug-in {place} {digest}\n".encode())
+    return {"code": total.hexdigest()[:16]} | versions({*distributions(libraries), *unlisted})
+
+
+def _is_own(module: str) -> bool:
+    return module.split(".")[0] == PACKAGE
+
+
+def _plugin_closure(origin: CodeOrigin) -> tuple[dict[str, str], set[str]]:
+    """Return what a plug-in imports of its own, transitively, and the other modules it imports.
+
+    Of its own are the modules below its root. They are returned as digests by place.
+    """
+    digests: dict[str, str] = {}
+    others: set[str] = set()
+    waiting = [(origin.module, origin.path)]
+    while waiting:
+        name, path = waiting.pop()
+        place = path.relative_to(origin.root).as_posix()
+        if place in digests:
+            continue
+        digests[place], imports = _read_anew(path, name)
+        for imported in imports:
+            within = origin.package in (None, imported.split(".")[0])
+            own = _below(origin.root, imported) if within and not _is_own(imported) else None
+            if own is not None:
+                waiting.append((imported, own))
+            else:
+                others.add(imported)
+    return digests, others
 
 
 @cache
@@ -93,6 +137,11 @@ def remembering(path: Path) -> Iterator[None]:
 
 @cache
 def _read(path: Path, name: str) -> tuple[str, list[str]]:
+    """Return what `_read_anew` does of a module of the package, which stays as it is."""
+    return _read_anew(path, name)
+
+
+def _read_anew(path: Path, name: str) -> tuple[str, list[str]]:
     """Return the digest of what counts in a module, and what it imports. name: its dotted name."""
     source = path.read_text(encoding="utf-8")
     key = hashlib.sha256(f"{name}\n{path.name}\n{source}".encode()).hexdigest()
@@ -249,8 +298,13 @@ def _dotted(path: Path) -> str:
 
 @cache
 def _path(name: str) -> Path | None:
-    base = _root().joinpath(*name.split(".")[1:])
-    if base.with_suffix(".py").is_file():
+    return _below(_root(), name.removeprefix(PACKAGE).lstrip("."))
+
+
+def _below(root: Path, name: str) -> Path | None:
+    """Return the file of a module by its dotted name, seen from a folder; None where none is."""
+    base = root.joinpath(*name.split("."))
+    if name and base.with_suffix(".py").is_file():
         return base.with_suffix(".py")
     package = base / "__init__.py"
     return package if package.is_file() else None

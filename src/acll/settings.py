@@ -6,32 +6,53 @@ together. A step imports its sections only, so a new key of one reruns nothing o
 """
 
 import math
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from acll import plugins
 from acll.errors import ODD_LETTER
 
+
+@dataclass(frozen=True)
+class NameOf:
+    """The mark of a type of text: one of some names, or of the plug-ins of a kind."""
+
+    kind: plugins.PluginKind
+    names: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def _checked(self, name: str) -> str:
+        known = self.names if name in self.names else (*self.names, *plugins.names(self.kind))
+        if name in known:
+            return name
+        # the words of pydantic for a value that is none of some
+        *first, last = map(repr, known)
+        expected = f"{', '.join(first)} or {last}" if first else last
+        context = {"expected": expected}
+        raise PydanticCustomError("literal_error", "Input should be {expected}", context)
+
+
 Kind = Literal["classification", "segmentation"]
-Augmentation = Literal["flip", "vertical_flip", "shift", "brightness"]
+AUGMENTATIONS = ("flip", "vertical_flip", "shift", "brightness")
+Augmentation = Annotated[str, NameOf("augmentation", AUGMENTATIONS)]
 Scope = Literal["layer", "global", "channel"]
 Criterion = Literal["learned", "magnitude"]
 Release = Literal["gradual", "once"]
 Reuse = Literal["all", "chosen"]
-MetricName = Literal[
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "mean_iou",
-    "mean_dice",
-    "pixel_accuracy",
-    "boundary_f1",
-]
-# the metrics that a task may be scored by, the usual one first
-METRICS: dict[Kind, tuple[MetricName, ...]] = {
+# the metrics that a task may be scored by, beside plug-ins; the usual one first
+METRICS: dict[Kind, tuple[str, ...]] = {
     "classification": ("accuracy", "balanced_accuracy", "macro_f1"),
     "segmentation": ("mean_iou", "mean_dice", "pixel_accuracy", "boundary_f1"),
 }
+ALL_METRICS = tuple(name for of_kind in METRICS.values() for name in of_kind)
+MetricName = Annotated[str, NameOf("metric", ALL_METRICS)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 MOST_BANDS = 1000  # of an image

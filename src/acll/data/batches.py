@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from acll import plugins
 from acll.data.prepared import IGNORE, TaskInfo, read_prepared
 from acll.seeds import derived
-from acll.settings import Augmentation
+from acll.settings import AUGMENTATIONS, Augmentation
 
 EVALUATION_BATCH = 64
 _MOST_PIXELS = EVALUATION_BATCH * 256**2  # of a batch in evaluation
@@ -100,6 +101,8 @@ def training_batches(
 
     A batch is float images [B, C, H, W] and int64 labels [B] or [B, H, W].
     """
+    own = [name for name in augmentation if name not in AUGMENTATIONS]
+    augmentation = [name for name in augmentation if name in AUGMENTATIONS]
     order = np.random.default_rng(derived(seed, "order", epoch)).permutation(len(split))
     for number, indices in enumerate(np.array_split(order, batches(len(split), batch_size))):
         # sorted: a mapped file is read front to back
@@ -110,7 +113,10 @@ def training_batches(
         images = normalised(images, info, device)
         for _ in range(augmentation.count("brightness")):
             jitter_brightness(images, generator)
-        yield images, labels.long()
+        labels = labels.long()
+        for name in own:  # plug-ins
+            images, labels = plugins.augmented(name, images, labels, generator)
+        yield images, labels
 
 
 def batches(samples: int, batch_size: int) -> int:

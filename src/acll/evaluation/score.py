@@ -22,7 +22,8 @@ from acll.packing.accounting import bytes_alone, unread_share
 from acll.packing.header import PackedHeader
 from acll.packing.load import restore_network, task_info_of
 from acll.packing.ownership import Packed, TaskRecord, digest
-from acll.settings import Kind
+from acll.settings import ALL_METRICS, Kind
+from acll.training.metrics import value_of
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,16 @@ def _evaluate(
     network, state = restore_network(packed, task)
     split = split_of(prepared.read_prepared(test)[0], "test")
     answers = answers_of(network.to(device), split, task_info_of(record), device)
+    measures = dict(answers.measures)
+    if record.metric not in ALL_METRICS:  # a plug-in
+        measures[record.metric] = value_of(record.metric, answers.confusion)
     return TaskScore(
         task=task,
         position=position,
         kind=record.kind,
         metric=record.metric,
-        score=answers.measures[record.metric],
-        measures=answers.measures,
+        score=measures[record.metric],
+        measures=measures,
         samples=split.image_count(),
         bit_exact=digest(state) == record.digest,
         owned_share=share if record.frozen else None,

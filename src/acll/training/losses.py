@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from acll import plugins
 from acll.data.prepared import IGNORE
 from acll.settings import Kind
-from acll.training.settings import Batches
+from acll.training.settings import LOSSES, Batches
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -16,6 +17,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
     """Return the loss of logits [N, C, …] and labels [N, …]; ignored pixels count nothing. weights:
     [C] or None."""
+    if settings.loss is not None and settings.loss not in LOSSES:
+        return plugins.loss_with(settings.loss, weights)
     # a classification task may have 256 classes or more
     ignored = IGNORE if kind == "segmentation" else -1
 

@@ -5,15 +5,25 @@ A step gets a `Schedule` for its optimiser and `Batches` for each of its tasks. 
 a default: what a configuration says arrives, and what makes no difference to a training is None.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from acll.settings import METRICS, Augmentation, Kind, MetricName, Positive, Release, Settings
+from acll.settings import (
+    METRICS,
+    Augmentation,
+    Kind,
+    MetricName,
+    NameOf,
+    Positive,
+    Release,
+    Settings,
+)
 
 Optimizer = Literal["sgd", "adamw"]
 Decrease = Literal["cosine", "polynomial", "step"]
-LossName = Literal["cross_entropy", "dice", "cross_entropy_dice", "focal", "tversky"]
+LOSSES = ("cross_entropy", "dice", "cross_entropy_dice", "focal", "tversky")
+LossName = Annotated[str, NameOf("loss", LOSSES)]
 ClassWeights = Literal["none", "balanced"]
 
 
@@ -51,7 +61,7 @@ class Batches(Settings):
 
     batch_size: int
     augmentation: list[Augmentation]
-    loss: LossName | None  # None: classification, which has cross-entropy
+    loss: LossName | None  # None: classification without a plug-in, which has cross-entropy
     label_smoothing: float
     class_weights: ClassWeights
     mixed_precision: bool
@@ -100,7 +110,7 @@ class Training(Settings):
     )
     loss: LossName = Field(
         "cross_entropy",
-        description="for segmentation; classification always uses cross-entropy. `dice`, "
+        description="for segmentation; classification uses cross-entropy, or a plug-in. `dice`, "
         "`cross_entropy_dice` (their sum), `focal` (power 2), `tversky` (misses weigh 0.7, false "
         "alarms 0.3)",
     )
@@ -127,7 +137,7 @@ class Training(Settings):
         return Batches(
             batch_size=self.batch_size,
             augmentation=self.augmentation,
-            loss=None if kind == "classification" else self.loss,
+            loss=None if kind == "classification" and self.loss in LOSSES else self.loss,
             label_smoothing=self.label_smoothing,
             class_weights=self.class_weights,
             mixed_precision=self.mixed_precision,
