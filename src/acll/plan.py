@@ -466,7 +466,7 @@ class _Planner:
             "train": (_prepared(node.task),),
             "memory_before": _of(node.parent, "memory.safetensors"),
         }
-        own = self._plugged(node.network, [batches])
+        own = self._plugged(node.network, [params.batches])
         code = _code("remember", type(method).__module__, *own)
         outputs = {"memory": _of(node, "memory.safetensors")}
         return Job("remember", node.name, inputs, outputs, params, code)

@@ -57,18 +57,6 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
 _NAMING_KEYS = {"source": "source", "method": "type"}
 
 
-class NetworkFactory(Protocol):
-    """Make the network of a task.
-
-    It is a module with the parts `encoder` and `head`, for segmentation with a `decoder` between
-    them, and no others; or, for classification, any module that ends with one linear layer.
-    """
-
-    def __call__(self, kind: str, classes: int, channels: int, /, **options: Any) -> "nn.Module":
-        """Return it, newly drawn. kind: `classification` or `segmentation`. channels: of the
-        images [N, channels, H, W]. options: those of the configuration."""
-
-
 class LossFunction(Protocol):
     """The loss of a batch."""
 
@@ -95,7 +83,10 @@ class AugmentationFunction(Protocol):
         labels: [N] or [N, H, W]. generator: on the CPU; what is drawn from it can be repeated."""
 
 
-_Network = TypeVar("_Network", bound=NetworkFactory)
+# (kind of the task, number of classes, channels of the images, and options by name) → a module with
+# the parts `encoder` and `head`, for segmentation with a `decoder` between them, and no others; or,
+# for classification, any module that ends with a linear layer
+_Network = TypeVar("_Network", bound="Callable[..., nn.Module]")
 _Loss = TypeVar("_Loss", bound=LossFunction)
 _Metric = TypeVar("_Metric", bound=MetricFunction)
 _Augmentation = TypeVar("_Augmentation", bound=AugmentationFunction)

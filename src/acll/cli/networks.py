@@ -175,8 +175,9 @@ def predict(
     """Print what images show, or write their masks.
 
     images: files or folders, or `-`. top, form: of classes; None: 3, `table`. out: the folder for
-    masks. plugins: files that the network needs. Raises UserError where options do not go with the kind of the task. Images that cannot be
-    used are named and left out, and the exit code is 1. An interrupt says how many images are done.
+    masks. plugins: files that the network needs. Raises UserError where options do not go with the
+    kind of the task. Images that cannot be used are named and left out, and the exit code is 1. An
+    interrupt says how many images are done.
     """
     import acll
     from acll.cli import predictions
