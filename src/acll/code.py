@@ -11,6 +11,7 @@ import ast
 import hashlib
 import io
 import json
+import re
 import tokenize
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,38 +22,36 @@ from typing import TypeGuard
 from acll.errors import UserError
 from acll.files import write_json
 from acll.libraries import distributions, distributions_unlisted, versions
-from acll.plugins import CodeOrigin, origin_of
+from acll.plugins import CodeOrigin
 
 PACKAGE = "acll"
 
 
-def code_of(*modules: str) -> dict[str, str]:
+def code_of(*modules: str, plugged: Iterable[CodeOrigin] = ()) -> dict[str, str]:
     """Return the digest of the import closure of some modules under `code`, and the versions of
     libraries in it.
 
-    modules: of the package, and of plug-ins that are loaded.
+    modules: of the package. plugged: plug-ins, whose code is read as it is now.
     """
     files: set[Path] = set()
     libraries: set[str] = set()
-    plugged: dict[str, str] = {}  # digests of files of plug-ins, by their places
-    unlisted: set[str] = set()
-    inside = [module for module in modules if _is_own(module)]
-    for module in modules:
-        if not _is_own(module):
-            found, imported = _plugin_closure(origin_of(module))
-            plugged |= found
-            inside += [one for one in imported if _is_own(one)]
-            libraries |= {one.split(".")[0] for one in imported if not _is_own(one)}
-            unlisted |= distributions_unlisted(libraries)
-    for module in inside:
-        own, others = closure(module)
-        files |= own
+    digests: dict[str, str] = {}  # of files of plug-ins, by their places
+    waiting, unlisted = list(modules), set[str]()
+    for origin in plugged:
+        own, imported = _plugin_closure(origin)
+        digests |= own
+        waiting += [one for one in imported if _is_own(one)]
+        libraries |= {one.split(".")[0] for one in imported if not _is_own(one)}
+        unlisted |= distributions_unlisted(libraries)
+    for module in waiting:
+        found, others = closure(module)
+        files |= found
         libraries |= others
     total = hashlib.sha256()
     for path in sorted(files):
         digest, _ = _read(path, _dotted(path))
         total.update(f"{path.relative_to(_root()).as_posix()} {digest}\n".encode())
-    for place, digest in sorted(plugged.items()):
+    for place, digest in sorted(digests.items()):
         total.update(f"plug-in {place} {digest}\n".encode())
     return {"code": total.hexdigest()[:16]} | versions({*distributions(libraries), *unlisted})
 
@@ -62,27 +61,60 @@ def _is_own(module: str) -> bool:
 
 
 def _plugin_closure(origin: CodeOrigin) -> tuple[dict[str, str], set[str]]:
-    """Return what a plug-in imports of its own, transitively, and the other modules it imports.
+    """Return digests of the code of a plug-in, and the modules that it imports from elsewhere.
 
-    Of its own are the modules below its root. They are returned as digests by place.
+    Digests by place: of its file, without other plug-ins that nothing there mentions, and of all
+    modules below its root that are imported, directly or not.
     """
     digests: dict[str, str] = {}
     others: set[str] = set()
     waiting = [(origin.module, origin.path)]
     while waiting:
         name, path = waiting.pop()
-        place = path.relative_to(origin.root).as_posix()
+        source, place = path.read_text(encoding="utf-8"), path.relative_to(origin.root).as_posix()
+        if path == origin.path:
+            source, place = _without_others(source, origin.others), f"{place} {origin.name}"
         if place in digests:
             continue
-        digests[place], imports = _read_anew(path, name)
+        digests[place], imports = _read_text(source, path, name)
         for imported in imports:
-            within = origin.package in (None, imported.split(".")[0])
-            own = _below(origin.root, imported) if within and not _is_own(imported) else None
+            within = origin.package in ("", imported.split(".")[0]) and not _is_own(imported)
+            own = _below(origin.root, imported) if within else None
             if own is not None:
                 waiting.append((imported, own))
             else:
                 others.add(imported)
     return digests, others
+
+
+def _without_others(source: str, others: Iterable[str]) -> str:
+    """Return the text of a module less some functions and classes that are marked as plug-ins.
+
+    Each of them has one decorator, the mark, and is left where its name stands elsewhere, also
+    within a text. Whatever else the module has may be of use to all that it defines.
+    """
+    lines, tree = source.split("\n"), _tree(source)
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name not in others:
+            continue
+        mentioned = any(_mentions(other, node.name) for other in tree.body if other is not node)
+        if len(node.decorator_list) == 1 and not mentioned:
+            for number in range(node.decorator_list[0].lineno - 1, node.end_lineno or 0):
+                lines[number] = ""
+    return "\n".join(lines)
+
+
+def _mentions(statement: ast.AST, name: str) -> bool:
+    """Return whether a name, or a text with it that is no docstring, stands in a statement."""
+    word = re.compile(rf"\b{re.escape(name)}\b")
+    nodes = list(ast.walk(statement))
+    unread = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    texts = (
+        node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in unread
+    )
+    return any(isinstance(node, ast.Name) and node.id == name for node in nodes) or any(
+        isinstance(text, str) and word.search(text) for text in texts
+    )
 
 
 @cache
@@ -137,17 +169,16 @@ def remembering(path: Path) -> Iterator[None]:
 
 @cache
 def _read(path: Path, name: str) -> tuple[str, list[str]]:
-    """Return what `_read_anew` does of a module of the package, which stays as it is."""
-    return _read_anew(path, name)
+    """Return what `_read_text` does of a module of the package, which stays as it is."""
+    return _read_text(path.read_text(encoding="utf-8"), path, name)
 
 
-def _read_anew(path: Path, name: str) -> tuple[str, list[str]]:
+def _read_text(source: str, path: Path, name: str) -> tuple[str, list[str]]:
     """Return the digest of what counts in a module, and what it imports. name: its dotted name."""
-    source = path.read_text(encoding="utf-8")
     key = hashlib.sha256(f"{name}\n{path.name}\n{source}".encode()).hexdigest()
     if key not in _KNOWN:
         digest = hashlib.sha256(without_comments(source).encode()).hexdigest()
-        _KNOWN[key] = (digest, sorted(_imports(path, name)))
+        _KNOWN[key] = (digest, sorted(_imports(source, path, name)))
     return _KNOWN[key]
 
 
@@ -268,12 +299,12 @@ def _is_for_checkers(node: ast.AST) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and ast.unparse(node.test) in names
 
 
-def _imports(path: Path, name: str) -> frozenset[str]:
-    """Return the dotted names that a file imports, at any depth of its code; of `from a import b`
+def _imports(source: str, path: Path, name: str) -> frozenset[str]:
+    """Return the dotted names that a module imports, at any depth of its code; of `from a import b`
     both a and a.b."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     names = set()
-    for node in _statements(_tree(path.read_text(encoding="utf-8")), run=True):
+    for node in _statements(_tree(source), run=True):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

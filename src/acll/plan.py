@@ -43,6 +43,7 @@ from acll.parameters.retrain import RetrainParams
 from acll.parameters.search import SearchParams
 from acll.parameters.train import TrainParams
 from acll.parameters.vary import VaryParams
+from acll.plugins import CodeOrigin
 from acll.search.settings import Search
 from acll.settings import Reuse
 from acll.training.settings import Batches
@@ -261,7 +262,8 @@ class _Planner:
     def _prepare(self, task: str) -> Job:
         settings = self.configuration.tasks[task]
         params = PrepareParams(name=task, task=prepared_settings(settings))
-        code = _code("prepare", type(settings).__module__)
+        own = plugins.code_origins({"source": [settings.source]})
+        code = _code("prepare", type(settings).__module__, plugged=own)
         return Job("prepare", task, {}, _of_task(task), params, code, self.raw.get(task, ""))
 
     def _vary(self, task: str, source: str) -> Job:
@@ -316,7 +318,9 @@ class _Planner:
             "memory": _of(node.parent if method.remembers else None, "memory.safetensors"),
         }
         outputs = {"dense": (f"{dense.folder}/dense.safetensors",)}
-        code = _code("train", rule.__module__, *self._plugged(node.network, params.batches))
+        own_method = method.type if dense == node else None
+        own_code = self._plugged(node.network, params.batches, method=own_method)
+        code = _code("train", rule.__module__, plugged=own_code)
         return Job(
             "train", dense.name, inputs, outputs, params, code, self.weights.get(node.network, "")
         )
@@ -344,7 +348,7 @@ class _Planner:
             "held": _of(node, "held.safetensors"),
         }
         params = self._search_params(node)
-        code = _code("search", *self._plugged(node.network, [params.batches]))
+        code = _code("search", plugged=self._plugged(node.network, [params.batches]))
         return Job("search", node.name, inputs, outputs, params, code)
 
     def _search_params(self, node: Node) -> SearchParams:
@@ -394,8 +398,8 @@ class _Planner:
             "grown_choice": _of(node, "grown_choice.json"),
             "grown_held": _of(node, "grown_held.safetensors"),
         }
-        own = self._plugged(node.network, [params.search.batches])
-        code = _code("grow", rule.__module__, *own)
+        own = self._plugged(node.network, [params.search.batches], method=method.type)
+        code = _code("grow", rule.__module__, plugged=own)
         return Job("grow", node.name, inputs, outputs, params, code)
 
     def _prune(self, node: Node) -> Job:
@@ -423,7 +427,7 @@ class _Planner:
         }
         outputs = {"pruned": _of(node, "pruned.safetensors")}
         own = self._plugged(node.network, [params.batches] if params.batches is not None else [])
-        return Job("prune", node.name, inputs, outputs, params, _code("prune", *own))
+        return Job("prune", node.name, inputs, outputs, params, _code("prune", plugged=own))
 
     def _retrain(self, node: Node) -> Job:
         method, training = self._packing(node), self.configuration.training_of(node.task)
@@ -443,13 +447,14 @@ class _Planner:
             "train": (_prepared(node.task),),
         }
         outputs = {"network": _of(node, "network.safetensors")}
-        code = _code("retrain", *self._plugged(node.network, [params.batches]))
+        code = _code("retrain", plugged=self._plugged(node.network, [params.batches]))
         return Job("retrain", node.name, inputs, outputs, params, code)
 
     def _commit(self, node: Node) -> Job:
         method = self.configuration.methods[node.method]
         params = CommitParams(node=self._node_params(node), type=method.type)
-        code = _code("commit", type(method).__module__, *self._plugged(node.network))
+        own = self._plugged(node.network, method=method.type)
+        code = _code("commit", type(method).__module__, plugged=own)
         outputs = {"network": _of(node, "network.safetensors")}
         return Job("commit", node.name, self._from_dense(node), outputs, params, code)
 
@@ -466,8 +471,8 @@ class _Planner:
             "train": (_prepared(node.task),),
             "memory_before": _of(node.parent, "memory.safetensors"),
         }
-        own = self._plugged(node.network, [params.batches])
-        code = _code("remember", type(method).__module__, *own)
+        own = self._plugged(node.network, [params.batches], method=method.type)
+        code = _code("remember", type(method).__module__, plugged=own)
         outputs = {"memory": _of(node, "memory.safetensors")}
         return Job("remember", node.name, inputs, outputs, params, code)
 
@@ -483,19 +488,24 @@ class _Planner:
         params = EvaluateParams(threads=self.configuration.threads)
         metrics = [self.configuration.tasks[task].metric for task in node.tasks]
         own = self._plugged(node.network, metrics=metrics)
-        return Job("evaluate", node.name, inputs, outputs, params, _code("evaluate", *own))
+        return Job("evaluate", node.name, inputs, outputs, params, _code("evaluate", plugged=own))
 
     def _plugged(
-        self, network: str, batches: Sequence[Batches] = (), metrics: Iterable[str | None] = ()
-    ) -> tuple[str, ...]:
-        """Return the modules of the plug-ins that a step uses: of a network, of batches, and of
-        metrics besides."""
-        return plugins.modules_of(
+        self,
+        network: str,
+        batches: Sequence[Batches] = (),
+        metrics: Iterable[str | None] = (),
+        method: str | None = None,
+    ) -> tuple[CodeOrigin, ...]:
+        """Return the code of the plug-ins that a step uses: of a network, by its name here, of
+        batches, of metrics besides, and of the type of a method."""
+        return plugins.code_origins(
             {
                 "network": [getattr(self.configuration.networks[network], "plugin", None)],
                 "loss": [one.loss for one in batches],
                 "augmentation": [name for one in batches for name in one.augmentation],
                 "metric": [*metrics, *(one.metric for one in batches)],
+                "method": [method],
             }
         )
 
@@ -737,11 +747,16 @@ def _of_all(nodes: Any, name: str) -> tuple[str, ...]:
     return tuple(f"{node.folder}/{name}" for node in nodes)
 
 
-def _code(rule: str, *modules: str) -> dict[str, str]:
-    """Return what the code of a rule's step is, with the modules that it loads by name."""
-    inside = all(module.startswith("acll.") for module in modules)
+def _code(rule: str, *modules: str, plugged: Sequence[CodeOrigin] = ()) -> dict[str, str]:
+    """Return what the code of a rule's step is, with the modules that it loads by name.
+
+    plugged: the plug-ins that it uses; modules that are not of the package are theirs.
+    """
+    inside = [module for module in modules if module.startswith("acll.")]
     # plug-ins may be edited while a process plans several times
-    return _code_of_package(rule, *modules) if inside else code_of(f"acll.steps.{rule}", *modules)
+    if plugged:
+        return code_of(f"acll.steps.{rule}", *inside, plugged=plugged)
+    return _code_of_package(rule, *inside)
 
 
 @cache

@@ -111,18 +111,21 @@ class Plugin:
     tasks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class CodeOrigin:
     """Where the code of a plug-in lies.
 
-    root: the folder below which its own modules lie. package: the only package there that is its
-    own, or None: whatever lies beside its file.
+    name: of the function or class. others: of the other plug-ins in its module. root: the folder
+    below which its own modules lie. package: the only package there that is its own, or empty:
+    whatever lies beside its file.
     """
 
     module: str
+    name: str
     path: Path
+    others: tuple[str, ...]
     root: Path
-    package: str | None
+    package: str
 
 
 # --------------------------------------------------------------------------------------------------
@@ -406,11 +409,11 @@ def augmented(
     return changed, truth
 
 
-def modules_of(needed: Mapping[PluginKind, Iterable[str | None]]) -> tuple[str, ...]:
-    """Return the modules of those names that are plug-ins, sorted. needed: names by kind."""
+def code_origins(needed: Mapping[PluginKind, Iterable[str | None]]) -> tuple[CodeOrigin, ...]:
+    """Return where the code of those names lies that are plug-ins, sorted. needed: by kind."""
     plugged = known()
     found = {
-        plugged[kind, name].module
+        _origin_of(plugged[kind, name])
         for kind, names in needed.items()
         for name in names
         if name is not None and (kind, name) in plugged
@@ -418,10 +421,11 @@ def modules_of(needed: Mapping[PluginKind, Iterable[str | None]]) -> tuple[str, 
     return tuple(sorted(found))
 
 
-def origin_of(module: str) -> CodeOrigin:
-    """Return where the code of a module of plug-ins lies."""
-    path = Path(str(sys.modules[module].__file__))
-    if module.startswith(_PREFIX):
-        return CodeOrigin(module, path, path.parent, None)
-    depth = module.count(".") + (path.name == "__init__.py")
-    return CodeOrigin(module, path, path.parents[depth], module.split(".")[0])
+def _origin_of(one: Plugin) -> CodeOrigin:
+    own, path = one.value.__name__, Path(str(sys.modules[one.module].__file__))
+    there = {other.value.__name__ for other in known().values() if other.module == one.module}
+    root, package = path.parent, ""
+    if not one.module.startswith(_PREFIX):  # of an installed package, which may lie in others
+        root = path.parents[one.module.count(".") + (path.name == "__init__.py")]
+        package = one.module.split(".")[0]
+    return CodeOrigin(one.module, own, path, tuple(sorted(there - {own})), root, package)

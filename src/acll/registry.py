@@ -49,17 +49,10 @@ def load_kind(package: str, key: str, name: str, base: type[_T]) -> type[_T]:
 
 
 def _plugged(key: str, base: type[_T]) -> dict[str, type[_T]]:
-    """Return the plug-ins that are kinds, by name. Raises PluginError for one of another class."""
-    found = {}
-    for name in plugins.names(_PLUGGED[key]):
-        one = plugins.required(_PLUGGED[key], name)
-        if not issubclass(one.value, base):
-            raise plugins.PluginError(
-                f"{one.place}: the {one.kind} {name!r} must derive from {base.__module__}."
-                f"{base.__name__}"
-            )
-        found[name] = one.value
-    return found
+    """Return the plug-ins that are kinds, by name."""
+    kind = _PLUGGED[key]
+    found = {name: plugins.required(kind, name).value for name in plugins.names(kind)}
+    return {name: one for name, one in found.items() if issubclass(one, base)}
 
 
 def any_kind(package: str, key: str, base: type[Settings], default: str | None = None) -> Any:

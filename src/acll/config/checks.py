@@ -28,6 +28,7 @@ from acll.data.sources import registry as sources
 from acll.data.task import Task
 from acll.errors import UserError
 from acll.methods import registry as methods
+from acll.methods.base import Method
 from acll.methods.packing import Packing
 from acll.networks.spec import (
     OF_ONE_WIDTH,
@@ -165,7 +166,7 @@ def _with_plugins(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _names_of_plugins() -> list[str]:
-    """Return faults of the names that plug-ins have."""
+    """Return faults of the names that plug-ins have, and of classes that are none of their kind."""
     taken: dict[str, Iterable[str]] = {
         "source": kinds(sources.SOURCES),
         "method": kinds(methods.METHODS),
@@ -173,11 +174,15 @@ def _names_of_plugins() -> list[str]:
         "metric": ALL_METRICS,
         "augmentation": AUGMENTATIONS,
     }
+    bases: dict[str, type[Settings]] = {"source": Task, "method": Method}
     faults = []
     for (kind, name), one in plugins.known().items():
         key = f"plugins = {Path(one.place).name!r}: the {kind} {name!r}"
         if name in taken.get(kind, ()):
             faults.append(f"{key}: acll has one of this name; give it another")
+        if kind in bases and not issubclass(one.value, bases[kind]):
+            base = bases[kind]
+            faults.append(f"{key}: must derive from {base.__module__}.{base.__name__}")
         if not VALID_NAME.fullmatch(name):
             faults.append(f"{key}: names are made of small letters, digits and _")
     return faults

@@ -14,7 +14,7 @@ from acll import plugins
 from acll.code import code_of
 from acll.errors import UserError
 from acll.files import write_json
-from acll.networks.spec import Network
+from acll.networks.spec import Network, NetworkError
 from acll.settings import Kind
 
 SOUND_NETWORKS = Path(".cache/networks.json")  # below the repository
@@ -76,8 +76,8 @@ def _keys(wanted: Mapping[str, Wanted]) -> dict[str, str]:
     keys = {}
     for name, one in wanted.items():
         settings = one.network.model_dump(mode="json")
-        own = plugins.modules_of({"network": [getattr(one.network, "plugin", None)]})
-        code = code_of("acll.networks.build", "acll.networks.partition", *own)
+        own = plugins.code_origins({"network": [getattr(one.network, "plugin", None)]})
+        code = code_of("acll.networks.build", "acll.networks.partition", plugged=own)
         parts = [settings, sorted(set(one.kinds)), one.identity, code, *sorted(set(one.sizes))]
         keys[name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return keys
@@ -94,10 +94,14 @@ def _note(wanted: Wanted) -> str:
     network = wanted.network
     if wanted.weights is not None:
         network = network.model_copy(update={"weights": str(wanted.weights)})
-    note = ""
+    note, encoders = "", []
     for kind in sorted(set(wanted.kinds)):
         built = build(network, kind, 2, 0, pretrained=wanted.weights is not None)
         partition(built)
+        state = built.encoder.state_dict()
+        encoders.append({name: tuple(value.shape) for name, value in state.items()})
+        if encoders[-1] != encoders[0]:
+            raise NetworkError("its encoders for classification and for segmentation differ")
         for size in sorted(set(wanted.sizes)):
             refuse_outputs(built, kind, 2, size)
         note = built.note

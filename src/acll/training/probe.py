@@ -23,7 +23,7 @@ def faults_of_plugins(used: Iterable[tuple[Kind, Batches]], cache: Path) -> list
 
     used: how the tasks of each kind are trained. cache: a file of what is known to be sound.
     """
-    tried: dict[str, tuple[plugins.Plugin, Kind]] = {}
+    tried: dict[str, tuple[plugins.PluginKind, plugins.Plugin, Kind]] = {}
     for task_kind, batches in used:
         named: list[tuple[plugins.PluginKind, str | None]] = [
             ("loss", batches.loss),
@@ -33,15 +33,20 @@ def faults_of_plugins(used: Iterable[tuple[Kind, Batches]], cache: Path) -> list
         for kind, name in named:
             found = plugins.find(kind, name) if name is not None else None
             if found is not None:
-                tried[f"the {kind} {name!r}, for {task_kind}"] = found, task_kind
-    keys = {name: _key(one, kind) for name, (one, kind) in tried.items()}
-    faults, _ = judged_once(keys, lambda name: _try(*tried[name]), cache)
-    return [f"{Path(tried[name][0].place).name}: {name}: {fault}" for name, fault in faults.items()]
+                tried[f"the {kind} {name!r}, for {task_kind}"] = kind, found, task_kind
+    keys = {name: _key(*of_name) for name, of_name in tried.items()}
+    faults, _ = judged_once(keys, lambda name: _try(*tried[name][1:]), cache)
+    lines = []
+    for name, fault in faults.items():
+        _, one, _ = tried[name]
+        words = fault.removeprefix(f"the {one.kind} {one.name!r} ")
+        lines.append(f"{Path(one.place).name}: {name}: {words}")
+    return lines
 
 
-def _key(one: plugins.Plugin, kind: Kind) -> str:
-    code = code_of("acll.training.probe", one.module)
-    text = json.dumps([one.kind, one.name, kind, code], sort_keys=True)
+def _key(kind: plugins.PluginKind, one: plugins.Plugin, task_kind: Kind) -> str:
+    code = code_of("acll.training.probe", plugged=plugins.code_origins({kind: [one.name]}))
+    text = json.dumps([kind, one.name, task_kind, code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
