@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from acll.training.losses import loss_of
 from acll.training.metrics import EvalResult, score, standard_error
 from acll.training.probe import faults_of_plugins
 from acll.training.settings import Training
+from checkouts import checkout
 from conftest import ROOT, tiny_packed, tiny_task
 from pages import blocks
 
@@ -493,6 +495,39 @@ def test_a_module_beside_the_file_counts(tmp_path):
     assert jobs_after(tmp_path, text)["prepare stripes"] != before["prepare stripes"]
 
 
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """An installed package with a loss, an entry point for it, and a module that it imports."""
+    package = tmp_path / "site/losses_of_theirs"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from losses_of_theirs.poly import twice\n")
+    text = "from acll.plugins import plugin\nfrom losses_of_theirs.parts import share\n\n\n"
+    text += (
+        "@plugin('loss')\ndef twice(logits, labels, weights):\n    return share * logits.mean()\n"
+    )
+    (package / "poly.py").write_text(text)
+    (package / "parts.py").write_text("share = 2\n")
+    about = tmp_path / "site/losses_of_theirs-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: losses-of-theirs\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[acll.plugins]\ntheirs = losses_of_theirs\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    yield package
+    for name in [one for one in sys.modules if one.startswith("losses_of_theirs")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", ["theirs", "losses_of_theirs", "losses_of_theirs.poly"])
+def test_an_installed_package_is_named_by_its_module_or_entry_point(tmp_path, installed, name):
+    changes = {"plugins": ["mine.py", name], "training/loss": "twice"}
+    before = jobs_after(tmp_path, MINE, **changes)
+    assert plugins.find("loss", "twice").place == name
+    (installed / "parts.py").write_text("share = 3\n")
+    after = jobs_after(tmp_path, MINE, **changes)
+    found = {title for title in before if before[title] != after[title]}
+    assert found == titles(f"^({LEARNS}) .*(stripes|textures)$", tmp_path)
+
+
 def test_where_the_files_lie_makes_no_difference(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -502,3 +537,89 @@ def test_where_the_files_lie_makes_no_difference(tmp_path):
 def test_jobs_without_plug_ins_have_the_code_that_they_have_without_any(tmp_path):
     (job,) = [one for one in plan(parse(SETTINGS, EXAMPLE)) if one.title == "prepare textures"]
     assert job.code == code_of("acll.steps.prepare", "acll.data.sources.generated")
+
+
+# --------------------------------------------------------------------------------------------------
+# the whole pipeline
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A checkout in whose `config` the example lies; it has run, with fewer epochs."""
+    folder = tmp_path_factory.mktemp("plugins")
+    made = checkout(folder / "checkout", folder)
+    shutil.copy(EXAMPLE / "mine.py", made.folder / "config")
+    made.write(edited({"training/epochs": 1}))
+    made.commit("plug-ins")
+    text = made.make("run", "plugins")
+    assert "geometric mean" in text
+    return made
+
+
+@pytest.mark.slow
+def test_the_example_runs_through_the_whole_pipeline(own):
+    results = own.results("plugins")
+    table = (results / "tables/scores.csv").read_text()
+    for row in ("tiny,near,0,stripes+shapes,shapes", "plain,adaptive,0,textures+stripes,stripes"):
+        assert row in table
+    assert (results / "report.html").is_file()
+    assert "all as this commit would make them" in own.make("verify", "plugins")
+    assert "promised that no task changes, and none has" in own.make("prove", "plugins")
+
+
+@pytest.mark.slow
+def test_its_networks_are_loaded_and_exported_with_the_file_alone(own, tmp_path):
+    results = own.results("plugins")
+    path = results / "networks/both-adaptive-seed0.safetensors"
+    packed = acll.load(path, plugins=[own.folder / "config/mine.py"])
+    images = torch.rand(2, 3, 8, 8)
+    for task, ending in (("stripes", "onnx"), ("shapes", "pt2")):
+        out = tmp_path / f"{task}.{ending}"
+        run("export", path, out, "--task", task)
+        learned = packed.task(task)
+        mean, std = (torch.tensor(of).view(3, 1, 1) for of in (learned.mean, learned.std))
+        program = OnnxSession(out) if ending == "onnx" else torch.export.load(out).module()
+        with torch.no_grad():
+            expected = packed.network(task)((images - mean) / std)
+            torch.testing.assert_close(program(images), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_an_edit_of_its_file_reruns_what_uses_it_and_a_comment_nothing(own):
+    path = own.folder / "config/mine.py"
+
+    def planned(old: str, new: str) -> set[str]:
+        assert MINE.count(old) == 1
+        path.write_text(MINE.replace(old, new), encoding="utf-8")
+        return own.planned(name="plugins")
+
+    assert planned('"""Cutout', '"""A Cutout') == set()
+    chain = ("train", "search", "prune", "retrain", "evaluate", "commit", "remember")
+    found = planned("shape[-1] // 4", "shape[-1] // 5")
+    followed = {title for title in found if title.split()[0] in chain}
+    assert found - followed == {"tables", "figures"}
+    assert {title for title in followed if title.startswith("train ")} == {
+        "train tiny/dense/seed0/stripes",
+        "train tiny/learned/seed0/stripes",
+        "train tiny/adaptive/seed0/stripes/shapes",
+        "train tiny/near/seed0/stripes/shapes",
+        "train plain/adaptive/seed0/textures/stripes",
+        "train plain/near/seed0/textures/stripes",
+    }
+    assert (
+        planned("nn.AdaptiveMaxPool2d(2)", "nn.AdaptiveAvgPool2d(2)")
+        & {title for title in followed if " tiny/" in title}
+        == set()
+    )
+    path.write_text(MINE, encoding="utf-8")
+    assert own.planned(name="plugins") == set()
+
+
+@pytest.mark.slow
+def test_without_its_file_nothing_is_begun(own):
+    path = own.folder / "config/mine.py"
+    path.rename(path.with_suffix(".away"))
+    for target in ("check", "plan", "run"):
+        text = own.make(target, "plugins", fails=True)
+        assert "plugins = 'mine.py': there is no such file" in text
+    path.with_suffix(".away").rename(path)
