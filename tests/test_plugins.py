@@ -16,7 +16,7 @@ from PIL import Image
 import acll
 from acll import plugins
 from acll.cli import main as command_line
-from acll.code import code_of
+from acll.code import code_of, refuse_edited_plugins
 from acll.config.checks import ConfigurationError, load_configuration, parse
 from acll.data.batches import training_batches
 from acll.errors import UserError
@@ -28,6 +28,7 @@ from acll.packing import packed_file
 from acll.packing.ownership import PackingError
 from acll.plan import plan
 from acll.serving.export import OnnxSession
+from acll.sharing.changes import changes
 from acll.training.losses import loss_of
 from acll.training.metrics import EvalResult, score, standard_error
 from acll.training.probe import faults_of_plugins
@@ -234,6 +235,12 @@ HEAD = "from acll.plugins import plugin\n"
         (f"{HEAD}from typing import Literal\nfrom pydantic import BaseModel\n@plugin('method')\n"
          "class A(BaseModel):\n    type: Literal['a']\n",
          "the method 'a': must derive from acll.methods.base.Method"),
+        (MINE.replace("    kind: Literal[\"classification\"] = Field(\"classification\", "
+                      "description=\"always classification\")\n", ""),
+         "the source 'stripes': must have the key `kind`"),
+        (MINE.replace("    from_files: ClassVar[bool] = False\n", ""),
+         "the source 'stripes': must have `raw_files`, or `from_files = False`"),
+        (MINE.replace("def manifest", "def mani"), "the source 'stripes': must have a `manifest`"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_used_is_told_with_its_line(tmp_path, text, words):
@@ -482,6 +489,37 @@ def test_what_another_plug_in_mentions_counts(tmp_path):
     assert {title for title in before if before[title] != after[title]} >= titles(
         "^train plain/.*/stripes$", tmp_path
     )
+
+
+def test_a_step_refuses_code_that_was_edited_since_the_plan(tmp_path):
+    text = jobs_after(tmp_path, MINE)["prepare stripes"]
+    code = json.loads(text)["code"]
+    assert set(code) > {"code", "plug-in source stripes"}
+    refuse_edited_plugins(code)
+    for edited_text, words in (
+        (MINE.replace("integers(0, 100", "integers(0, 90"), "the source stripes was edited"),
+        (MINE.replace('Literal["stripes"]', 'Literal["lines"]'), "there is no source stripes in"),
+    ):
+        known(written(tmp_path, edited_text))
+        with pytest.raises(plugins.PluginError, match=words):
+            refuse_edited_plugins(code)
+    known(written(tmp_path, MINE.replace("shape[-1] // 4", "shape[-1] // 5")))
+    refuse_edited_plugins(code)  # of which it makes no use
+
+
+def test_what_has_changed_is_told_by_its_name(tmp_path):
+    before, after = (
+        json.loads(jobs_after(tmp_path, text)["train plain/near/seed0/textures/stripes"])
+        for text in (MINE, MINE.replace("(1 - likelihood", "2 * (1 - likelihood"))
+    )
+    assert changes(before, after, "train") == ["the code of the loss poly has changed"]
+
+
+def test_a_file_that_cannot_be_added_leaves_those_that_were_known(packed, tmp_path):
+    acll.load(packed, plugins=EXAMPLE / "mine.py")
+    with pytest.raises(UserError, match=r"the loss 'poly' is in .*, too"):
+        acll.load(packed, plugins=[written(tmp_path, MINE, "other.py")])
+    acll.load(packed).network("a")
 
 
 def test_a_module_beside_the_file_counts(tmp_path):

@@ -13,7 +13,7 @@ import io
 import json
 import re
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -22,24 +22,26 @@ from typing import TypeGuard
 from acll.errors import UserError
 from acll.files import write_json
 from acll.libraries import distributions, distributions_unlisted, versions
-from acll.plugins import CodeOrigin
+from acll.plugins import CodeOrigin, PluginError, origin_labelled
 
 PACKAGE = "acll"
 
 
+PLUG_IN = "plug-in "  # begins the keys of what `code_of` tells of plug-ins
+
+
 def code_of(*modules: str, plugged: Iterable[CodeOrigin] = ()) -> dict[str, str]:
-    """Return the digest of the import closure of some modules under `code`, and the versions of
-    libraries in it.
+    """Return the digest of the import closure of some modules under `code`, one of each plug-in
+    under its label, and the versions of libraries in all of them.
 
     modules: of the package. plugged: plug-ins, whose code is read as it is now.
     """
     files: set[Path] = set()
     libraries: set[str] = set()
-    digests: dict[str, str] = {}  # of files of plug-ins, by their places
+    digests: dict[str, str] = {}
     waiting, unlisted = list(modules), set[str]()
     for origin in plugged:
-        own, imported = _plugin_closure(origin)
-        digests |= own
+        digests[PLUG_IN + origin.label], imported = _plugin_closure(origin)
         waiting += [one for one in imported if _is_own(one)]
         libraries |= {one.split(".")[0] for one in imported if not _is_own(one)}
         unlisted |= distributions_unlisted(libraries)
@@ -51,20 +53,31 @@ def code_of(*modules: str, plugged: Iterable[CodeOrigin] = ()) -> dict[str, str]
     for path in sorted(files):
         digest, _ = _read(path, _dotted(path))
         total.update(f"{path.relative_to(_root()).as_posix()} {digest}\n".encode())
-    for place, digest in sorted(digests.items()):
-        total.update(f"plug-in {place} {digest}\n".encode())
-    return {"code": total.hexdigest()[:16]} | versions({*distributions(libraries), *unlisted})
+    found_versions = versions({*distributions(libraries), *unlisted})
+    return {"code": total.hexdigest()[:16]} | digests | found_versions
+
+
+def refuse_edited_plugins(code: Mapping[str, str]) -> None:
+    """Raise PluginError where the code of a plug-in is not what `code_of` has told of it."""
+    for key, told in code.items():
+        if key.startswith(PLUG_IN):
+            origin = origin_labelled(key.removeprefix(PLUG_IN))
+            if _plugin_closure(origin)[0] != told:
+                raise PluginError(
+                    f"{origin.path}: the {origin.label} was edited after the run had begun; start "
+                    "it again"
+                )
 
 
 def _is_own(module: str) -> bool:
     return module.split(".")[0] == PACKAGE
 
 
-def _plugin_closure(origin: CodeOrigin) -> tuple[dict[str, str], set[str]]:
-    """Return digests of the code of a plug-in, and the modules that it imports from elsewhere.
+def _plugin_closure(origin: CodeOrigin) -> tuple[str, set[str]]:
+    """Return a digest of the code of a plug-in, and the modules that it imports from elsewhere.
 
-    Digests by place: of its file, without other plug-ins that nothing there mentions, and of all
-    modules below its root that are imported, directly or not.
+    Its code is its file, without other plug-ins that nothing there mentions, and all modules below
+    its root that are imported, directly or not.
     """
     digests: dict[str, str] = {}
     others: set[str] = set()
@@ -73,7 +86,7 @@ def _plugin_closure(origin: CodeOrigin) -> tuple[dict[str, str], set[str]]:
         name, path = waiting.pop()
         source, place = path.read_text(encoding="utf-8"), path.relative_to(origin.root).as_posix()
         if path == origin.path:
-            source, place = _without_others(source, origin.others), f"{place} {origin.name}"
+            source = _without_others(source, origin.others)
         if place in digests:
             continue
         digests[place], imports = _read_text(source, path, name)
@@ -84,7 +97,8 @@ def _plugin_closure(origin: CodeOrigin) -> tuple[dict[str, str], set[str]]:
                 waiting.append((imported, own))
             else:
                 others.add(imported)
-    return digests, others
+    total = "".join(f"{place} {digest}\n" for place, digest in sorted(digests.items()))
+    return hashlib.sha256(f"{origin.name}\n{total}".encode()).hexdigest()[:16], others
 
 
 def _without_others(source: str, others: Iterable[str]) -> str:

@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
-from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -115,11 +114,12 @@ class Plugin:
 class CodeOrigin:
     """Where the code of a plug-in lies.
 
-    name: of the function or class. others: of the other plug-ins in its module. root: the folder
-    below which its own modules lie. package: the only package there that is its own, or empty:
-    whatever lies beside its file.
+    label: its kind and its name. name: of the function or class. others: of the other plug-ins in
+    its module. root: the folder below which its own modules lie. package: the only package there
+    that is its own, or empty: whatever lies beside its file.
     """
 
+    label: str
     module: str
     name: str
     path: Path
@@ -221,10 +221,19 @@ def use(places: Iterable[str]) -> None:
     _places, _known = tuple(dict.fromkeys(places)), None
 
 
-def add_plugins(places: Iterable[str | Path]) -> None:
-    """Let this process know the plug-ins of more places. Raises PluginError for one that is bad."""
-    use([*_current(), *(place_of(str(one), Path()) for one in places)])
-    known()
+def add_plugins(places: str | Path | Iterable[str | Path]) -> None:
+    """Let this process know the plug-ins of more places.
+
+    Raises PluginError for one that is bad; then it knows what it knew before.
+    """
+    before = _current()
+    several = [places] if isinstance(places, str | Path) else places
+    use([*before, *(place_of(str(one), Path()) for one in several)])
+    try:
+        known()
+    except PluginError:
+        use(before)
+        raise
 
 
 def place_of(text: str, folder: Path) -> str:
@@ -347,6 +356,8 @@ def _what_happened(error: BaseException, path: Path) -> str:
 
 def _installed(place: str) -> ModuleType:
     """Return the module of an entry point, or of this name. Raises PluginError."""
+    from importlib.metadata import entry_points
+
     points = entry_points(group=ENTRY_POINTS, name=place)
     name = next((point.module for point in points), place)
     try:
@@ -421,6 +432,14 @@ def code_origins(needed: Mapping[PluginKind, Iterable[str | None]]) -> tuple[Cod
     return tuple(sorted(found))
 
 
+def origin_labelled(label: str) -> CodeOrigin:
+    """Return where the code of a plug-in lies, by its label. Raises PluginError where none is."""
+    for (kind, name), one in known().items():
+        if f"{kind} {name}" == label:
+            return _origin_of(one)
+    raise PluginError(f"there is no {label} in the files of plug-ins that this job was given")
+
+
 def _origin_of(one: Plugin) -> CodeOrigin:
     own, path = one.value.__name__, Path(str(sys.modules[one.module].__file__))
     there = {other.value.__name__ for other in known().values() if other.module == one.module}
@@ -428,4 +447,5 @@ def _origin_of(one: Plugin) -> CodeOrigin:
     if not one.module.startswith(_PREFIX):  # of an installed package, which may lie in others
         root = path.parents[one.module.count(".") + (path.name == "__init__.py")]
         package = one.module.split(".")[0]
-    return CodeOrigin(one.module, own, path, tuple(sorted(there - {own})), root, package)
+    label = f"{one.kind} {one.name}"
+    return CodeOrigin(label, one.module, own, path, tuple(sorted(there - {own})), root, package)

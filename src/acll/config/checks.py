@@ -158,15 +158,15 @@ def _with_plugins(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         except plugins.PluginError as error:
             words = str(error).removeprefix(f"{places.pop()}: ")
             faults.append(f"plugins = {text!r}: {words}")
-    faults = faults or _names_of_plugins()
+    faults = faults or _faults_of_plugins()
     if faults:
         plugins.use([])
         raise ConfigurationError("\n".join(faults))
     return raw | {"plugins": places}
 
 
-def _names_of_plugins() -> list[str]:
-    """Return faults of the names that plug-ins have, and of classes that are none of their kind."""
+def _faults_of_plugins() -> list[str]:
+    """Return faults of plug-ins: of their names, and of what the classes among them have."""
     taken: dict[str, Iterable[str]] = {
         "source": kinds(sources.SOURCES),
         "method": kinds(methods.METHODS),
@@ -174,17 +174,34 @@ def _names_of_plugins() -> list[str]:
         "metric": ALL_METRICS,
         "augmentation": AUGMENTATIONS,
     }
-    bases: dict[str, type[Settings]] = {"source": Task, "method": Method}
     faults = []
     for (kind, name), one in plugins.known().items():
-        key = f"plugins = {Path(one.place).name!r}: the {kind} {name!r}"
+        found = []
         if name in taken.get(kind, ()):
-            faults.append(f"{key}: acll has one of this name; give it another")
-        if kind in bases and not issubclass(one.value, bases[kind]):
-            base = bases[kind]
-            faults.append(f"{key}: must derive from {base.__module__}.{base.__name__}")
+            found.append("acll has one of this name; give it another")
         if not VALID_NAME.fullmatch(name):
-            faults.append(f"{key}: names are made of small letters, digits and _")
+            found.append("names are made of small letters, digits and _")
+        if kind == "source":
+            found += _faults_of_source(one.value)
+        if kind == "method" and not issubclass(one.value, Method):
+            found.append(f"must derive from {Method.__module__}.Method")
+        where = f"plugins = {Path(one.place).name!r}: the {kind} {name!r}"
+        faults += [f"{where}: {fault}" for fault in found]
+    return faults
+
+
+def _faults_of_source(source: type[Any]) -> list[str]:
+    if not issubclass(source, Task):
+        return [f"must derive from {Task.__module__}.RawData or .Task"]
+    faults = []
+    if "kind" not in source.model_fields:
+        faults.append("must have the key `kind`")
+    if source.manifest is Task.manifest:
+        faults.append("must have a `manifest`")
+    if source.from_files and source.raw_files is Task.raw_files:
+        faults.append("must have `raw_files`, or `from_files = False`")
+    if source.from_files and "path" not in source.model_fields:
+        faults.append("reads files, and so must derive from RawData")
     return faults
 
 

@@ -287,12 +287,12 @@ def _usable(device: str | torch.device) -> torch.device:
         ) from None
 
 
-def load(path: str | Path, plugins: Iterable[str | Path] = ()) -> PackedNetwork:
+def load(path: str | Path, plugins: str | Path | Iterable[str | Path] = ()) -> PackedNetwork:
     """Open a packed network, a `network.safetensors` of a run.
 
-    plugins: Python files, or names of installed modules, that have the plug-ins that its network or
-    its metrics are: docs/plugins.md. They are run; the packed file itself runs nothing. Raises
-    PackingError, which says what is wrong.
+    plugins: a Python file, the name of an installed module, or several of them, that have the
+    plug-ins that its network or its metrics are: docs/plugins.md. They are run; the packed file
+    itself runs nothing. Raises PackingError, which says what is wrong.
     """
     add_plugins(plugins)
     return PackedNetwork(packed_file.open_packed(Path(path)))
