@@ -19,6 +19,7 @@ from acll.cli import main as command_line
 from acll.code import code_of, refuse_edited_plugins
 from acll.config.checks import ConfigurationError, load_configuration, parse
 from acll.data.batches import training_batches
+from acll.data.identity import identity
 from acll.errors import UserError
 from acll.networks.build import build
 from acll.networks.buildable import Wanted, faults_and_notes
@@ -35,6 +36,7 @@ from acll.training.probe import faults_of_plugins
 from acll.training.settings import Training
 from checkouts import checkout
 from conftest import ROOT, tiny_packed, tiny_task
+from datasets import prepare
 from pages import blocks
 
 EXAMPLE = ROOT / "examples/plugins"
@@ -152,6 +154,59 @@ def test_an_augmentation_comes_after_the_others_and_changes_training_alone():
     assert (erased[0][changed.unsqueeze(1).expand_as(erased[0])] == 0).all()
     assert (changed.sum(dim=(1, 2)) == 16).all()  # a square of a quarter of 16 pixels
     assert torch.equal(plain[1], erased[1])
+
+
+NPZ = """
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch  # other plug-ins of the file may need it
+from acll.data.arrays import manifest_of_arrays
+from acll.data.task import RawData
+from acll.plugins import plugin
+
+
+@plugin("source")
+class Npz(RawData):
+    source: Literal["npz"]
+    kind: Literal["classification"] = "classification"
+
+    def raw_files(self, root):
+        return [root / self.path]
+
+    def manifest(self, root):
+        with np.load(root / self.path) as known:
+            images, labels = known["images"], known["labels"]
+        ids = [f"{self.path}:{index:04d}" for index in range(len(images))]
+        return manifest_of_arrays(images, labels, ids, ["dark", "light"])
+"""
+
+
+def test_a_source_reads_files_whose_content_is_the_identity_of_the_data(tmp_path):
+    written(tmp_path, NPZ)
+    task = {"source": "npz", "path": "scans.npz", "image_size": 8}
+    changes = {
+        "tasks": {"scans": task},
+        "networks": {"small": {"backbone": "resnet_small"}},
+        "sequences": {"one": {"network": "small", "tasks": ["scans"]}},
+        "methods": {"half": {"ratio": 0.5}},
+        "training": {},
+    }
+    (scans,) = parse(edited(changes), tmp_path).tasks.values()
+    generator, labels = np.random.default_rng(0), np.arange(40) % 2
+    images = generator.integers(0, 100, (40, 3, 8, 8), dtype=np.uint8)
+    images[labels == 1] += 100
+    identities = set()
+    for given in (images, images + 1):
+        np.savez(tmp_path / "scans.npz", images=given, labels=labels)
+        identities.add(identity(scans, tmp_path, tmp_path / "cache.json"))
+    assert len(identities) == 2
+    made = prepare(scans, tmp_path, processes=2)
+    assert made.summary["classes"] == ["dark", "light"]
+    assert sum(made.summary["samples"].values()) == 40
+    train = made.splits["train"]
+    assert (train.images.mean(axis=(1, 2, 3)) > 100).tolist() == (train.labels == 1).tolist()
 
 
 def test_a_network_with_named_parts_has_one_encoder_for_both_kinds():
