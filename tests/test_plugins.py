@@ -317,7 +317,7 @@ def test_a_network_whose_encoder_depends_on_the_kind_of_the_task_is_found(tmp_pa
     ("body", "words"),
     [
         ("nn.Linear(2, 2).weight", "gives no torch.nn.Module"),
-        ("1 / 0", "fails: ZeroDivisionError: division by zero"),
+        ("1 / 0", "fails: line 5: ZeroDivisionError: division by zero"),
         ("nn.Conv2d(3, 5, 1)", "neither the parts encoder and head, nor a last linear layer"),
         ("nn.Sequential(nn.Flatten(), nn.Linear(3, classes))", "fails: RuntimeError"),
         ("nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(8, classes))", "gives [2, 4, 8, 2] in place"),
@@ -344,7 +344,7 @@ def test_a_network_that_breaks_the_protocol_is_found_before_any_job(tmp_path, bo
     [
         ("@plugin('loss')\ndef odd(a, b, c):\n    return a", "must give one finite number"),
         ("@plugin('loss')\ndef odd(a, b, c):\n    return a.detach().sum()", "has no gradient"),
-        ("@plugin('loss')\ndef odd(a, b, c):\n    return a.mean(c)", "fails: TypeError: "),
+        ("@plugin('loss')\ndef odd(a, b, c):\n    return a.mean(c)", "fails: line 5: TypeError: "),
         ("@plugin('metric')\ndef odd(a):\n    return a.sum()", "gives 9, which is not in [0, 1]"),
         ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a[1:], b", "of the shapes and"),
         ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a * torch.rand(()), b",

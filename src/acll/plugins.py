@@ -378,6 +378,11 @@ def _installed(place: str) -> ModuleType:
 # using
 
 
+def failure_of(kind: PluginKind, name: str, error: BaseException) -> str:
+    """Return in a line what went wrong in a plug-in, and in which line of its file."""
+    return _what_happened(error, Path(str(sys.modules[required(kind, name).module].__file__)))
+
+
 def function_of(kind: PluginKind, name: str) -> Callable[..., Any]:
     """Return the function of a plug-in. Raises PluginError where there is none."""
     value: Callable[..., Any] = required(kind, name).value

@@ -234,7 +234,7 @@ def _plugged(network: PluginNetwork, kind: Kind, classes: int) -> TaskNetwork:
     except plugins.PluginError:
         raise
     except Exception as error:  # whatever the code of others raises
-        words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        words = plugins.failure_of("network", network.plugin, error)
         raise NetworkError(f"the plug-in {network.plugin!r} fails: {words}") from error
     if not isinstance(made, nn.Module):
         raise NetworkError(f"the plug-in {network.plugin!r} gives no torch.nn.Module")
@@ -289,8 +289,9 @@ def refuse_outputs(network: TaskNetwork, kind: Kind, classes: int, size: tuple[i
     try:
         logits = network.eval()(torch.zeros(2, network.channels, *size))
     except Exception as error:  # whatever the code of others raises
-        words = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise NetworkError(f"{where}, fails: {words}") from error
+        raise NetworkError(
+            f"{where}, fails: {plugins.failure_of('network', name, error)}"
+        ) from error
     if not isinstance(logits, Tensor) or tuple(logits.shape) != shape:
         found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise NetworkError(f"{where}, gives {found} in place of logits {list(shape)}")

@@ -35,7 +35,7 @@ def faults_of_plugins(used: Iterable[tuple[Kind, Batches]], cache: Path) -> list
             if found is not None:
                 tried[f"the {kind} {name!r}, for {task_kind}"] = kind, found, task_kind
     keys = {name: _key(*of_name) for name, of_name in tried.items()}
-    faults, _ = judged_once(keys, lambda name: _try(*tried[name][1:]), cache)
+    faults, _ = judged_once(keys, lambda name: _try(*tried[name]), cache)
     lines = []
     for name, fault in faults.items():
         _, one, _ = tried[name]
@@ -50,19 +50,19 @@ def _key(kind: plugins.PluginKind, one: plugins.Plugin, task_kind: Kind) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _try(one: plugins.Plugin, kind: Kind) -> str:
+def _try(plugin_kind: plugins.PluginKind, one: plugins.Plugin, kind: Kind) -> str:
     """Try a plug-in on random values; return nothing. Raises PluginError."""
-    tries: dict[str, Callable[[plugins.Plugin, Kind], None]] = {
+    tries: dict[plugins.PluginKind, Callable[[plugins.Plugin, Kind], None]] = {
         "loss": _try_loss,
         "metric": _try_metric,
         "augmentation": _try_augmentation,
     }
     try:
-        tries[one.kind](one, kind)
+        tries[plugin_kind](one, kind)
     except plugins.PluginError:
         raise
     except Exception as error:  # whatever the code of others raises
-        words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        words = plugins.failure_of(plugin_kind, one.name, error)
         raise plugins.PluginError(f"fails: {words}") from error
     return ""
 
