@@ -380,7 +380,14 @@ def _installed(place: str) -> ModuleType:
 
 def failure_of(kind: PluginKind, name: str, error: BaseException) -> str:
     """Return in a line what went wrong in a plug-in, and in which line of its file."""
-    return _what_happened(error, Path(str(sys.modules[required(kind, name).module].__file__)))
+    return _what_happened(error, _path_of(required(kind, name)))
+
+
+def _path_of(one: Plugin) -> Path:
+    """Return the file in which a plug-in is defined."""
+    if one.module.startswith(_PREFIX):  # there may be another file of this name
+        return Path(one.place)
+    return Path(str(sys.modules[one.module].__file__))
 
 
 def function_of(kind: PluginKind, name: str) -> Callable[..., Any]:
@@ -446,7 +453,7 @@ def origin_labelled(label: str) -> CodeOrigin:
 
 
 def _origin_of(one: Plugin) -> CodeOrigin:
-    own, path = one.value.__name__, Path(str(sys.modules[one.module].__file__))
+    own, path = one.value.__name__, _path_of(one)
     there = {other.value.__name__ for other in known().values() if other.module == one.module}
     root, package = path.parent, ""
     if not one.module.startswith(_PREFIX):  # of an installed package, which may lie in others
