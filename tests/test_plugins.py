@@ -578,14 +578,19 @@ def test_a_file_that_cannot_be_added_leaves_those_that_were_known(packed, tmp_pa
 
 
 def test_a_module_beside_the_file_counts(tmp_path):
-    beside = "import math\nfrom beside_them import share\n"
+    beside = "import math\nimport around_them.inner\nfrom beside_them import share\n"
     text = MINE.replace("import numpy as np\n", f"{beside}import numpy as np\n", 1)
-    (tmp_path / "beside_them.py").write_text("share = 1\n")
+    (tmp_path / "around_them").mkdir()
+    for name in ("beside_them", "around_them/__init__", "around_them/inner"):
+        (tmp_path / f"{name}.py").write_text("share = 1\n")
     before = jobs_after(tmp_path, text)
     (tmp_path / "beside_them.py").write_text("share = 1  # of all\n")
     assert jobs_after(tmp_path, text) == before
-    (tmp_path / "beside_them.py").write_text("share = 2\n")
-    assert jobs_after(tmp_path, text)["prepare stripes"] != before["prepare stripes"]
+    for name in ("beside_them", "around_them/__init__", "around_them/inner"):
+        (tmp_path / f"{name}.py").write_text("share = 2\n")
+        after = jobs_after(tmp_path, text)
+        assert after["prepare stripes"] != before["prepare stripes"]
+        before = after
 
 
 @pytest.fixture

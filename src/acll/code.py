@@ -93,10 +93,14 @@ def _plugin_closure(origin: CodeOrigin) -> tuple[str, set[str]]:
         for imported in imports:
             within = origin.package in ("", imported.split(".")[0]) and not _is_own(imported)
             own = _below(origin.root, imported) if within else None
-            if own is not None:
-                waiting.append((imported, own))
-            else:
+            if own is None:
                 others.add(imported)
+                continue
+            parts = imported.split(".")  # whoever imports a module runs the packages around it
+            around = [".".join(parts[:count]) for count in range(1, len(parts))]
+            files = [(one, _below(origin.root, one)) for one in around]
+            waiting += [(one, file) for one, file in files if file is not None]
+            waiting.append((imported, own))
     total = "".join(f"{place} {digest}\n" for place, digest in sorted(digests.items()))
     return hashlib.sha256(f"{origin.name}\n{total}".encode()).hexdigest()[:16], others
 
