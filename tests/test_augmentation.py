@@ -1,7 +1,6 @@
 """Augmentation: known answers, and what holds of every kind of it."""
 
 import math
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from acll.methods.ewc import EWC
 from acll.methods.lwf import LwF
 from acll.networks.build import build
 from acll.networks.spec import BackboneNetwork
-from acll.settings import MIXING, AugmentationName
+from acll.settings import AUGMENTATIONS, MIXING
 from acll.training.distillation import distilled
 from acll.training.joint import JointLearner
 from acll.training.learner import TaskLearner
@@ -30,7 +29,7 @@ from conftest import batches, tiny_task
 from datasets import CPU, PROPERTY
 from test_methods import finetuned, unlearned
 
-NAMES = get_args(AugmentationName)
+NAMES = AUGMENTATIONS
 UNMIXED = [name for name in NAMES if name not in MIXING]
 LATER = [name for name in UNMIXED if name not in ("flip", "vertical_flip", "shift")]
 

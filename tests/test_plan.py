@@ -21,7 +21,7 @@ from acll.config.checks import load_configuration, parse
 from acll.data.sources.registry import SOURCES, source
 from acll.data.task import Task
 from acll.errors import UserError
-from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
+from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork, PluginNetwork
 from acll.parameters.base import Params
 from acll.plan import ARGUMENTS, command, longest_chains, plan
 from acll.registry import kinds
@@ -749,7 +749,8 @@ def test_what_jobs_read_and_write_grows_with_the_nodes_and_not_with_their_square
 # ----------------------------------------------------------------------------------------------
 # the classes of parameters
 
-SECTIONS = (Task, Search, BackboneNetwork, DecoderNetwork, PerceptronNetwork)  # the user's own
+# the user's own
+SECTIONS = (Task, Search, BackboneNetwork, DecoderNetwork, PerceptronNetwork, PluginNetwork)
 
 
 def parameter_classes():

@@ -43,6 +43,7 @@ CONTENTS = {
     "Use": [
         "docs/install",
         "docs/use",
+        "docs/plugins",
         "docs/site/api",
         "docs/sharing",
         "docs/gpus",

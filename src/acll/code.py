@@ -11,8 +11,9 @@ import ast
 import hashlib
 import io
 import json
+import re
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -20,25 +21,118 @@ from typing import TypeGuard
 
 from acll.errors import UserError
 from acll.files import write_json
-from acll.libraries import distributions, versions
+from acll.libraries import distributions, distributions_unlisted, versions
+from acll.plugins import CodeOrigin, PluginError, origin_labelled
 
 PACKAGE = "acll"
 
 
-def code_of(*modules: str) -> dict[str, str]:
-    """Return the digest of the import closure of some modules under `code`, and the versions of
-    libraries in it."""
+PLUG_IN = "plug-in "  # begins the keys of what `code_of` tells of plug-ins
+
+
+def code_of(*modules: str, plugged: Iterable[CodeOrigin] = ()) -> dict[str, str]:
+    """Return the digest of the import closure of some modules under `code`, one of each plug-in
+    under its label, and the versions of libraries in all of them.
+
+    modules: of the package. plugged: plug-ins, whose code is read as it is now.
+    """
     files: set[Path] = set()
     libraries: set[str] = set()
-    for module in modules:
-        own, others = closure(module)
-        files |= own
+    digests: dict[str, str] = {}
+    waiting, unlisted = list(modules), set[str]()
+    for origin in plugged:
+        digests[PLUG_IN + origin.label], imported = _plugin_closure(origin)
+        waiting += [one for one in imported if _is_own(one)]
+        libraries |= {one.split(".")[0] for one in imported if not _is_own(one)}
+        unlisted |= distributions_unlisted(libraries)
+    for module in waiting:
+        found, others = closure(module)
+        files |= found
         libraries |= others
     total = hashlib.sha256()
     for path in sorted(files):
         digest, _ = _read(path, _dotted(path))
         total.update(f"{path.relative_to(_root()).as_posix()} {digest}\n".encode())
-    return {"code": total.hexdigest()[:16]} | versions(distributions(libraries))
+    found_versions = versions({*distributions(libraries), *unlisted})
+    return {"code": total.hexdigest()[:16]} | digests | found_versions
+
+
+def refuse_edited_plugins(code: Mapping[str, str]) -> None:
+    """Raise PluginError where the code of a plug-in is not what `code_of` has told of it."""
+    for key, told in code.items():
+        if key.startswith(PLUG_IN):
+            origin = origin_labelled(key.removeprefix(PLUG_IN))
+            if _plugin_closure(origin)[0] != told:
+                raise PluginError(
+                    f"{origin.path}: the {origin.label} was edited after the run had begun; start "
+                    "it again"
+                )
+
+
+def _is_own(module: str) -> bool:
+    return module.split(".")[0] == PACKAGE
+
+
+def _plugin_closure(origin: CodeOrigin) -> tuple[str, set[str]]:
+    """Return a digest of the code of a plug-in, and the modules that it imports from elsewhere.
+
+    Its code is its file, without other plug-ins that nothing there mentions, and all modules below
+    its root that are imported, directly or not.
+    """
+    digests: dict[str, str] = {}
+    others: set[str] = set()
+    waiting = [(origin.module, origin.path)]
+    while waiting:
+        name, path = waiting.pop()
+        source, place = path.read_text(encoding="utf-8"), path.relative_to(origin.root).as_posix()
+        if path == origin.path:
+            source = _without_others(source, origin.others)
+        if place in digests:
+            continue
+        digests[place], imports = _read_text(source, path, name)
+        for imported in imports:
+            within = origin.package in ("", imported.split(".")[0]) and not _is_own(imported)
+            own = _below(origin.root, imported) if within else None
+            if own is None:
+                others.add(imported)
+                continue
+            parts = imported.split(".")  # whoever imports a module runs the packages around it
+            around = [".".join(parts[:count]) for count in range(1, len(parts))]
+            files = [(one, _below(origin.root, one)) for one in around]
+            waiting += [(one, file) for one, file in files if file is not None]
+            waiting.append((imported, own))
+    total = "".join(f"{place} {digest}\n" for place, digest in sorted(digests.items()))
+    return hashlib.sha256(f"{origin.name}\n{total}".encode()).hexdigest()[:16], others
+
+
+def _without_others(source: str, others: Iterable[str]) -> str:
+    """Return the text of a module less some functions and classes that are marked as plug-ins.
+
+    Each of them has one decorator, the mark, and is left where its name stands elsewhere, also
+    within a text. Whatever else the module has may be of use to all that it defines.
+    """
+    lines, tree = source.split("\n"), _tree(source)
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name not in others:
+            continue
+        mentioned = any(_mentions(other, node.name) for other in tree.body if other is not node)
+        if len(node.decorator_list) == 1 and not mentioned:
+            for number in range(node.decorator_list[0].lineno - 1, node.end_lineno or 0):
+                lines[number] = ""
+    return "\n".join(lines)
+
+
+def _mentions(statement: ast.AST, name: str) -> bool:
+    """Return whether a name, or a text with it that is no docstring, stands in a statement."""
+    word = re.compile(rf"\b{re.escape(name)}\b")
+    nodes = list(ast.walk(statement))
+    unread = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    texts = (
+        node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in unread
+    )
+    return any(isinstance(node, ast.Name) and node.id == name for node in nodes) or any(
+        isinstance(text, str) and word.search(text) for text in texts
+    )
 
 
 @cache
@@ -93,12 +187,16 @@ def remembering(path: Path) -> Iterator[None]:
 
 @cache
 def _read(path: Path, name: str) -> tuple[str, list[str]]:
+    """Return what `_read_text` does of a module of the package, which stays as it is."""
+    return _read_text(path.read_text(encoding="utf-8"), path, name)
+
+
+def _read_text(source: str, path: Path, name: str) -> tuple[str, list[str]]:
     """Return the digest of what counts in a module, and what it imports. name: its dotted name."""
-    source = path.read_text(encoding="utf-8")
     key = hashlib.sha256(f"{name}\n{path.name}\n{source}".encode()).hexdigest()
     if key not in _KNOWN:
         digest = hashlib.sha256(without_comments(source).encode()).hexdigest()
-        _KNOWN[key] = (digest, sorted(_imports(path, name)))
+        _KNOWN[key] = (digest, sorted(_imports(source, path, name)))
     return _KNOWN[key]
 
 
@@ -219,12 +317,12 @@ def _is_for_checkers(node: ast.AST) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and ast.unparse(node.test) in names
 
 
-def _imports(path: Path, name: str) -> frozenset[str]:
-    """Return the dotted names that a file imports, at any depth of its code; of `from a import b`
+def _imports(source: str, path: Path, name: str) -> frozenset[str]:
+    """Return the dotted names that a module imports, at any depth of its code; of `from a import b`
     both a and a.b."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     names = set()
-    for node in _statements(_tree(path.read_text(encoding="utf-8")), run=True):
+    for node in _statements(_tree(source), run=True):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -249,8 +347,13 @@ def _dotted(path: Path) -> str:
 
 @cache
 def _path(name: str) -> Path | None:
-    base = _root().joinpath(*name.split(".")[1:])
-    if base.with_suffix(".py").is_file():
+    return _below(_root(), name.removeprefix(PACKAGE).lstrip("."))
+
+
+def _below(root: Path, name: str) -> Path | None:
+    """Return the file of a module by its dotted name, seen from a folder; None where none is."""
+    base = root.joinpath(*name.split("."))
+    if name and base.with_suffix(".py").is_file():
         return base.with_suffix(".py")
     package = base / "__init__.py"
     return package if package.is_file() else None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from acll import plugins
 from acll.code import code_of
 from acll.config import tree
 from acll.config.configuration import Configuration
@@ -42,6 +43,7 @@ from acll.parameters.retrain import RetrainParams
 from acll.parameters.search import SearchParams
 from acll.parameters.train import TrainParams
 from acll.parameters.vary import VaryParams
+from acll.plugins import CodeOrigin
 from acll.search.settings import Search
 from acll.settings import Reuse
 from acll.training.settings import Batches
@@ -201,6 +203,7 @@ def plan(
     raw: the identity of each task's raw data; weights: of the weights that each network starts
     from. Both are by content, and empty where they are not given.
     """
+    plugins.use(configuration.plugins)
     return list(_Planner(configuration, raw or {}, weights or {}).jobs())
 
 
@@ -259,7 +262,8 @@ class _Planner:
     def _prepare(self, task: str) -> Job:
         settings = self.configuration.tasks[task]
         params = PrepareParams(name=task, task=prepared_settings(settings))
-        code = _code("prepare", f"acll.data.sources.{settings.source}")
+        own = plugins.code_origins({"source": [settings.source]})
+        code = _code("prepare", type(settings).__module__, plugged=own)
         return Job("prepare", task, {}, _of_task(task), params, code, self.raw.get(task, ""))
 
     def _vary(self, task: str, source: str) -> Job:
@@ -306,7 +310,7 @@ class _Planner:
             node=self._node_params(dense),
             rule=rule,
             schedule=training.for_training(),
-            batches=[self._batches(task) for task in node.new_tasks],
+            batches=[self.configuration.batches_of(task) for task in node.new_tasks],
         )
         inputs = {
             "train": tuple(map(_prepared, node.new_tasks)),
@@ -314,7 +318,9 @@ class _Planner:
             "memory": _of(node.parent if method.remembers else None, "memory.safetensors"),
         }
         outputs = {"dense": (f"{dense.folder}/dense.safetensors",)}
-        code = _code("train", rule.__module__)
+        own_method = method.type if dense == node else None
+        own_code = self._plugged(node.network, params.batches, method=own_method)
+        code = _code("train", rule.__module__, plugged=own_code)
         return Job(
             "train", dense.name, inputs, outputs, params, code, self.weights.get(node.network, "")
         )
@@ -342,7 +348,8 @@ class _Planner:
             "held": _of(node, "held.safetensors"),
         }
         params = self._search_params(node)
-        return Job("search", node.name, inputs, outputs, params, _code("search"))
+        code = _code("search", plugged=self._plugged(node.network, [params.batches]))
+        return Job("search", node.name, inputs, outputs, params, code)
 
     def _search_params(self, node: Node) -> SearchParams:
         method, training = self._packing(node), self.configuration.training_of(node.task)
@@ -365,7 +372,7 @@ class _Planner:
             cap=bound,
             dense_epochs=training.epochs,
             schedule=training.for_retraining(),
-            batches=self._batches(node.task),
+            batches=self.configuration.batches_of(node.task),
         )
 
     def _grow(self, node: Node) -> Job:
@@ -391,7 +398,9 @@ class _Planner:
             "grown_choice": _of(node, "grown_choice.json"),
             "grown_held": _of(node, "grown_held.safetensors"),
         }
-        return Job("grow", node.name, inputs, outputs, params, _code("grow", rule.__module__))
+        own = self._plugged(node.network, [params.search.batches], method=method.type)
+        code = _code("grow", rule.__module__, plugged=own)
+        return Job("grow", node.name, inputs, outputs, params, code)
 
     def _prune(self, node: Node) -> Job:
         method, training = self._packing(node), self.configuration.training_of(node.task)
@@ -403,7 +412,7 @@ class _Planner:
             scope=method.scope,
             reuse=self._reuse(node),
             schedule=schedule,
-            batches=self._batches(node.task) if schedule is not None else None,
+            batches=self.configuration.batches_of(node.task) if schedule is not None else None,
             distill=method.distill and schedule is not None,
         )
         inputs = {
@@ -417,7 +426,8 @@ class _Planner:
             "train": (_prepared(node.task),) if schedule is not None else (),
         }
         outputs = {"pruned": _of(node, "pruned.safetensors")}
-        return Job("prune", node.name, inputs, outputs, params, _code("prune"))
+        own = self._plugged(node.network, [params.batches] if params.batches is not None else [])
+        return Job("prune", node.name, inputs, outputs, params, _code("prune", plugged=own))
 
     def _retrain(self, node: Node) -> Job:
         method, training = self._packing(node), self.configuration.training_of(node.task)
@@ -426,7 +436,7 @@ class _Planner:
         params = RetrainParams(
             node=self._node_params(node),
             schedule=schedule,
-            batches=self._batches(node.task),
+            batches=self.configuration.batches_of(node.task),
             criterion=method.criterion,
             reuse=self._reuse(node),
         )
@@ -437,12 +447,14 @@ class _Planner:
             "train": (_prepared(node.task),),
         }
         outputs = {"network": _of(node, "network.safetensors")}
-        return Job("retrain", node.name, inputs, outputs, params, _code("retrain"))
+        code = _code("retrain", plugged=self._plugged(node.network, [params.batches]))
+        return Job("retrain", node.name, inputs, outputs, params, code)
 
     def _commit(self, node: Node) -> Job:
         method = self.configuration.methods[node.method]
         params = CommitParams(node=self._node_params(node), type=method.type)
-        code = _code("commit", type(method).__module__)
+        own = self._plugged(node.network, method=method.type)
+        code = _code("commit", type(method).__module__, plugged=own)
         inputs = self._from_dense(node) | {"train": tuple(map(_prepared, node.new_tasks))}
         outputs = {"network": _of(node, "network.safetensors")}
         return Job("commit", node.name, inputs, outputs, params, code)
@@ -450,7 +462,9 @@ class _Planner:
     def _remember(self, node: Node) -> Job:
         method = self.configuration.methods[node.method]
         params = RememberParams(
-            node=self._node_params(node), type=method.type, batches=self._batches(node.task)
+            node=self._node_params(node),
+            type=method.type,
+            batches=self.configuration.batches_of(node.task),
         )
         inputs = {
             "network": _of(node, "network.safetensors"),
@@ -458,7 +472,8 @@ class _Planner:
             "train": (_prepared(node.task),),
             "memory_before": _of(node.parent, "memory.safetensors"),
         }
-        code = _code("remember", type(method).__module__)
+        own = self._plugged(node.network, [params.batches], method=method.type)
+        code = _code("remember", type(method).__module__, plugged=own)
         outputs = {"memory": _of(node, "memory.safetensors")}
         return Job("remember", node.name, inputs, outputs, params, code)
 
@@ -472,7 +487,28 @@ class _Planner:
             "examples": _of(node, "examples.safetensors"),
         }
         params = EvaluateParams(threads=self.configuration.threads)
-        return Job("evaluate", node.name, inputs, outputs, params, _code("evaluate"))
+        metrics = [self.configuration.tasks[task].metric for task in node.tasks]
+        own = self._plugged(node.network, metrics=metrics)
+        return Job("evaluate", node.name, inputs, outputs, params, _code("evaluate", plugged=own))
+
+    def _plugged(
+        self,
+        network: str,
+        batches: Sequence[Batches] = (),
+        metrics: Iterable[str | None] = (),
+        method: str | None = None,
+    ) -> tuple[CodeOrigin, ...]:
+        """Return the code of the plug-ins that a step uses: of a network, by its name here, of
+        batches, of metrics besides, and of the type of a method."""
+        return plugins.code_origins(
+            {
+                "network": [getattr(self.configuration.networks[network], "plugin", None)],
+                "loss": [one.loss for one in batches],
+                "augmentation": [name for one in batches for name in one.augmentation_names],
+                "metric": [*metrics, *(one.metric for one in batches)],
+                "method": [method],
+            }
+        )
 
     def _node_params(self, node: Node) -> NodeParams:
         return NodeParams(
@@ -482,10 +518,6 @@ class _Planner:
             prefix=list(node.prefix),
             threads=self.configuration.threads,
         )
-
-    def _batches(self, task: str) -> Batches:
-        own = self.configuration.tasks[task]
-        return self.configuration.training_of(task).batches(own.kind, own.metric)
 
     def _from_dense(self, node: Node) -> dict[str, tuple[str, ...]]:
         dense = (f"{self._dense_node(node).folder}/dense.safetensors",)
@@ -716,7 +748,18 @@ def _of_all(nodes: Any, name: str) -> tuple[str, ...]:
     return tuple(f"{node.folder}/{name}" for node in nodes)
 
 
+def _code(rule: str, *modules: str, plugged: Sequence[CodeOrigin] = ()) -> dict[str, str]:
+    """Return what the code of a rule's step is, with the modules that it loads by name.
+
+    plugged: the plug-ins that it uses; modules that are not of the package are theirs.
+    """
+    inside = [module for module in modules if module.startswith("acll.")]
+    # plug-ins may be edited while a process plans several times
+    if plugged:
+        return code_of(f"acll.steps.{rule}", *inside, plugged=plugged)
+    return _code_of_package(rule, *inside)
+
+
 @cache
-def _code(rule: str, *modules: str) -> dict[str, str]:
-    """Return what the code of a rule's step is, with the modules that it loads by name."""
+def _code_of_package(rule: str, *modules: str) -> dict[str, str]:
     return code_of(f"acll.steps.{rule}", *modules)

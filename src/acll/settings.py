@@ -6,17 +6,43 @@ together. A step imports its sections only, so a new key of one reruns nothing o
 """
 
 import math
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticKnownError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from acll import plugins
 from acll.errors import ODD_LETTER
+
+
+@dataclass(frozen=True)
+class NameOf:
+    """The mark of a type of text: one of some names, or of the plug-ins of a kind."""
+
+    kind: plugins.PluginKind
+    names: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.checked, handler(source))
+
+    def checked(self, name: str) -> str:
+        """Return a name. Raises PydanticCustomError where there is none such."""
+        known = self.names if name in self.names else (*self.names, *plugins.names(self.kind))
+        if name in known:
+            return name
+        # the words of pydantic for a value that is none of some
+        *first, last = map(repr, known)
+        expected = f"{', '.join(first)} or {last}" if first else last
+        context = {"expected": expected}
+        raise PydanticCustomError("literal_error", "Input should be {expected}", context)
+
 
 Kind = Literal["classification", "segmentation"]
 Sampling = Literal["shuffled", "balanced"]
-AugmentationName = Literal[
+AUGMENTATIONS = (
     "flip",
     "vertical_flip",
     "shift",
@@ -31,27 +57,20 @@ AugmentationName = Literal[
     "randaugment",
     "mixup",
     "cutmix",
-]
+)
 MIXING = ("mixup", "cutmix")  # those that mix images and their labels
 Scope = Literal["layer", "global", "channel"]
 Criterion = Literal["learned", "magnitude"]
 Release = Literal["gradual", "once"]
 Reuse = Literal["all", "chosen"]
-MetricName = Literal[
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "mean_iou",
-    "mean_dice",
-    "pixel_accuracy",
-    "boundary_f1",
-]
 AUTO = "auto"  # in place of a task's name: the one that an image most likely belongs to
-# the metrics that a task may be scored by, the usual one first
-METRICS: dict[Kind, tuple[MetricName, ...]] = {
+# the metrics that a task may be scored by, beside plug-ins; the usual one first
+METRICS: dict[Kind, tuple[str, ...]] = {
     "classification": ("accuracy", "balanced_accuracy", "macro_f1"),
     "segmentation": ("mean_iou", "mean_dice", "pixel_accuracy", "boundary_f1"),
 }
+ALL_METRICS = tuple(name for of_kind in METRICS.values() for name in of_kind)
+MetricName = Annotated[str, NameOf("metric", ALL_METRICS)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 MOST_BANDS = 1000  # of an image
@@ -99,18 +118,17 @@ def refuse_odd_text(text: str) -> None:
         raise ValueError(f"{ascii(text)[:50]} has control characters")
 
 
+_AUGMENTATION = NameOf("augmentation", AUGMENTATIONS)
 _STRENGTHS = {"rotation": (180, "degrees"), "crop": (1, "share of the area")}  # at most
 
 
 def _augmentation(value: Any) -> Any:
     """Return the name of an augmentation, or a mapping of it to its strength.
 
-    Raises ValueError, or PydanticKnownError for an unknown name.
+    Raises ValueError, or PydanticCustomError for an unknown name.
     """
-    names = get_args(AugmentationName)
     name = next(iter(value)) if isinstance(value, dict) and len(value) == 1 else value
-    if name not in names:
-        raise PydanticKnownError("literal_error", {"expected": _any_of(names)})
+    _AUGMENTATION.checked(name)
     if name == value:
         return value
     if name not in _STRENGTHS:
@@ -123,12 +141,7 @@ def _augmentation(value: Any) -> Any:
     return {name: float(strength)}
 
 
-def _any_of(names: Sequence[str]) -> str:
-    """Return names as pydantic would list them."""
-    *others, last = (f"'{name}'" for name in names)
-    return f"{', '.join(others)} or {last}"
-
-
+AugmentationName = Annotated[str, _AUGMENTATION]
 Augmentation = Annotated[
     AugmentationName | dict[AugmentationName, float], BeforeValidator(_augmentation)
 ]

@@ -38,6 +38,7 @@ from acll.errors import UserError
 from acll.lock import RUN, held
 from acll.lock import job as job_of_run
 from acll.plan import ARGUMENTS, TRAININGS, command, digest_of, longest_chains
+from acll.plugins import PLUGINS_KEY
 from acll.run_settings import MARK, NO_RUN, PLAN_DIGEST, STAGE, odd_settings
 from acll.run_summary import errors_of_steps, job_summary, warn_of_full_disk, what_to_do
 from acll.sharing.leftovers import remove_checkpoints
@@ -77,6 +78,7 @@ def read_plan():
     # no parameters, since no result depends on them
     os.environ[ROOT_KEY] = str(found.data_root)
     os.environ[CHANNELS_KEY] = json.dumps(found.configuration.channels_by_task())
+    os.environ[PLUGINS_KEY] = json.dumps(found.configuration.plugins)  # their code is in the plan
     return found.configuration, {(job.rule, job.name): job for job in found.jobs}
 
 

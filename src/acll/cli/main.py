@@ -307,6 +307,7 @@ def _add_predict(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     own.add_argument("--out", type=Path, help="segmentation: the folder for masks and overlays")
     own.add_argument("--device", default="cpu", help="such as `cuda` (default: cpu)")
+    _add_plugins(own)
 
 
 def _add_export(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -339,6 +340,17 @@ def _add_export(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--data",
         type=Path,
         help="prepared images, data/<task>.train.safetensors of a run, to score it on",
+    )
+    _add_plugins(own)
+
+
+def _add_plugins(own: argparse.ArgumentParser) -> None:
+    own.add_argument(
+        "--plugins",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file with the plug-ins that the network needs; it is run",
     )
 
 

@@ -172,18 +172,20 @@ def predict(
     form: str | None,
     out: Path | None,
     device: str,
+    plugins: list[str],
 ) -> None:
     """Print what images show, or write their masks.
 
     images: files or folders, or `-`. top, form: of classes; None: 3, `table`. out: the folder for
-    masks. Raises UserError where options do not go with the kind of the task. Images that cannot be
-    used are named and left out, and the exit code is 1. An interrupt says how many images are done.
+    masks. plugins: files that the network needs. Raises UserError where options do not go with the
+    kind of the task. Images that cannot be used are named and left out, and the exit code is 1. An
+    interrupt says how many images are done.
     """
     import acll
     from acll.cli import predictions
     from acll.settings import AUTO
 
-    network = acll.load(path)
+    network = acll.load(path, plugins)
     names = [learned.name for learned in network.tasks]
     task = _named(path, task, names, f"; or {AUTO}, for the most likely one of each image")
     kinds = {learned.name: learned.kind for learned in network.tasks}
@@ -307,15 +309,23 @@ def card(path: Path, out: Path | None) -> None:
 
 
 def export(
-    path: Path, out: Path, task: str | None, precision: "Precision", data: Path | None
+    path: Path,
+    out: Path,
+    task: str | None,
+    precision: "Precision",
+    data: Path | None,
+    plugins: list[str],
 ) -> None:
     """Write one task as ONNX, as an exported program of PyTorch, or as a packed file of its own.
 
     data: prepared images to score it on; None: those of the run, where the network lies in one.
+    plugins: files that the network needs.
     """
     from acll.packing import packed_file
+    from acll.plugins import add_plugins
     from acll.serving import export as exporting
 
+    add_plugins(plugins)
     opened = packed_file.open_packed(path)
     task = _named(path, task, [record.name for record in opened.header.tasks])
     prepared = data or _prepared(path, task)

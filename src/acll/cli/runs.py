@@ -75,6 +75,7 @@ def _looked_at(path: Path) -> tuple[list[str], str]:
     from acll.data.root import data_root
     from acll.networks.buildable import SOUND_NETWORKS, faults_and_notes
     from acll.sharing.raw import raw_identities, raw_warnings, wanted_networks
+    from acll.training.probe import SOUND_PLUGINS, faults_of_plugins
 
     checkout, name = checkout_of(path)
     configuration = load_configuration(path)
@@ -85,6 +86,11 @@ def _looked_at(path: Path) -> tuple[list[str], str]:
     try:
         wanted = wanted_networks(configuration, root, results)
         faults, notes = faults_and_notes(wanted, checkout / SOUND_NETWORKS)
+        used = [
+            (configuration.tasks[name].kind, configuration.batches_of(name))
+            for name in sorted(configuration.learned())
+        ]
+        faults += faults_of_plugins(used, checkout / SOUND_PLUGINS)
     except UserError as error:
         faults += str(error).splitlines()
     warnings: list[str] = []

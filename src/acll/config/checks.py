@@ -5,6 +5,7 @@
 """
 
 import difflib
+import inspect
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from acll import plugins
 from acll.config import tree
 from acll.config.configuration import Configuration
 from acll.config.sequences import Sequence, Series
@@ -26,20 +28,24 @@ from acll.data.sources import registry as sources
 from acll.data.task import Task
 from acll.errors import UserError
 from acll.methods import registry as methods
+from acll.methods.base import Method
 from acll.methods.packing import Packing
 from acll.networks.spec import (
+    OF_ONE_WIDTH,
     WEIGHT_SUFFIXES,
     BackboneNetwork,
     DecoderNetwork,
     Network,
     PerceptronNetwork,
+    PluginNetwork,
+    learns_masks,
     why_not_wider,
 )
 from acll.node import DENSE, LEARNED, Node
 from acll.registry import kinds
 from acll.search.settings import Search
-from acll.settings import AUTO, METRICS, MIXING, Settings
-from acll.training.settings import Training
+from acll.settings import ALL_METRICS, AUGMENTATIONS, AUTO, METRICS, MIXING, Settings
+from acll.training.settings import LOSSES, Training
 
 VALID_NAME = re.compile(r"[a-z0-9_]+")
 MOST_TASKS_IN_ALL_ORDERS = 5
@@ -101,7 +107,7 @@ def load_configuration(path: Path) -> Configuration:
     if not isinstance(raw, dict):
         raise ConfigurationError(f"{path}: empty, or not a mapping of keys to values")
     try:
-        configuration, lines = parse(raw), []
+        configuration, lines = parse(raw, path.parent), []
     except ConfigurationError as error:
         lines = str(error).splitlines()
     if isinstance(raw.get("name"), str) and raw["name"] != path.stem:
@@ -111,11 +117,12 @@ def load_configuration(path: Path) -> Configuration:
     return configuration
 
 
-def parse(raw: dict[str, Any]) -> Configuration:
-    """Check a configuration given as plain data.
+def parse(raw: dict[str, Any], folder: Path = Path()) -> Configuration:
+    """Check a configuration given as plain data. folder: in which its plug-ins lie, which are run.
 
     Raises ConfigurationError, with a line for each fault.
     """
+    raw = _with_plugins(raw, folder)
     raw, of_series = _with_series(raw)
     faults = [line for lines in of_series.values() for line in lines]
     named = {section: _keys(raw.get(section)) for section in _NAMED}
@@ -132,6 +139,71 @@ def parse(raw: dict[str, Any]) -> Configuration:
     if faults:
         raise ConfigurationError("\n".join(dict.fromkeys(faults)))
     return configuration
+
+
+def _with_plugins(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Load the plug-ins of a configuration; return it with the places where these are.
+
+    Nothing else can be judged without them. Raises ConfigurationError.
+    """
+    given = raw.get("plugins", [])
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        plugins.use([])  # a fault that is found later
+        return raw
+    faults, places = [], []
+    for text in given:
+        places.append(plugins.place_of(text, folder))
+        plugins.use(places)
+        try:
+            plugins.known()
+        except plugins.PluginError as error:
+            words = str(error).removeprefix(f"{places.pop()}: ")
+            faults.append(f"plugins = {text!r}: {words}")
+    faults = faults or _faults_of_plugins()
+    if faults:
+        plugins.use([])
+        raise ConfigurationError("\n".join(faults))
+    return raw | {"plugins": places}
+
+
+def _faults_of_plugins() -> list[str]:
+    """Return faults of plug-ins: of their names, and of what the classes among them have."""
+    taken: dict[str, Iterable[str]] = {
+        "source": kinds(sources.SOURCES),
+        "method": kinds(methods.METHODS),
+        "loss": LOSSES,
+        "metric": ALL_METRICS,
+        "augmentation": AUGMENTATIONS,
+    }
+    faults = []
+    for (kind, name), one in plugins.known().items():
+        found = []
+        if name in taken.get(kind, ()):
+            found.append("acll has one of this name; give it another")
+        if not VALID_NAME.fullmatch(name):
+            found.append("names are made of small letters, digits and _")
+        if kind == "source":
+            found += _faults_of_source(one.value)
+        if kind == "method" and not issubclass(one.value, Method):
+            found.append(f"must derive from {Method.__module__}.Method")
+        where = f"plugins = {Path(one.place).name!r}: the {kind} {name!r}"
+        faults += [f"{where}: {fault}" for fault in found]
+    return faults
+
+
+def _faults_of_source(source: type[Any]) -> list[str]:
+    if not issubclass(source, Task):
+        return [f"must derive from {Task.__module__}.RawData or .Task"]
+    faults = []
+    if "kind" not in source.model_fields:
+        faults.append("must have the key `kind`")
+    if source.manifest is Task.manifest:
+        faults.append("must have a `manifest`")
+    if source.from_files and source.raw_files is Task.raw_files:
+        faults.append("must have `raw_files`, or `from_files = False`")
+    if source.from_files and "path" not in source.model_fields:
+        faults.append("reads files, and so must derive from RawData")
+    return faults
 
 
 _NAMED = ("tasks", "networks", "sequences", "methods")  # sections of entries with names
@@ -319,6 +391,7 @@ _TAGS: dict[str, type[Settings]] = {
     "backbone": BackboneNetwork,
     "decoder": DecoderNetwork,
     "perceptron": PerceptronNetwork,
+    "plugin": PluginNetwork,
     "search": Search,
     "number": Packing,
 }
@@ -326,10 +399,11 @@ _TAGS: dict[str, type[Settings]] = {
 
 def _tagged(section: str, tag: str, otherwise: type[Settings]) -> type[Settings]:
     """Return the settings for which a tag of a union stands."""
-    if section == "tasks" and tag in kinds(sources.SOURCES):
-        return sources.source(tag)
-    if section == "methods" and tag in kinds(methods.METHODS):
-        return methods.method(tag)
+    with suppress(ValueError):
+        if section == "tasks":
+            return sources.source(tag)
+        if section == "methods":
+            return methods.method(tag)
     return _TAGS.get(tag, otherwise)
 
 
@@ -415,6 +489,9 @@ def _architectures(configuration: Configuration) -> list[str]:
     known = registry()
     faults = []
     for name, network in configuration.networks.items():
+        if isinstance(network, PluginNetwork):
+            faults += _plugged(f"networks.{name}", network)
+            continue
         for part in ("backbone", "decoder", "encoder"):
             value = getattr(network, part, None)
             if value is not None:
@@ -423,12 +500,29 @@ def _architectures(configuration: Configuration) -> list[str]:
     return faults
 
 
+def _plugged(key: str, network: PluginNetwork) -> list[str]:
+    """Return faults of a network that is a plug-in: of its name, and of its options."""
+    known = plugins.names("network")
+    if network.plugin not in known:
+        hint = suggestion(network.plugin, known)
+        hint = hint or (_known(known) if known else " (name its file under `plugins`)")
+        return [f"{key}.plugin = {network.plugin!r}: there is no such plug-in{hint}"]
+    factory = plugins.function_of("network", network.plugin)
+    try:
+        inspect.signature(factory).bind("classification", 2, network.channels, **network.options)
+    except TypeError as error:
+        return [f"{key}.options = {_short(network.options)}: {error}"]
+    return []
+
+
 def _part(key: str, part: str, value: str, network: Network, known: dict[str, Any]) -> list[str]:
     """Return faults of one part of a network. key: the beginning of a line about it."""
     if part == "encoder" and value.startswith("tu-"):
         return _timm(key, value.removeprefix("tu-"))
     reasons = known[f"{part}s"]
     if value not in reasons:
+        if part == "backbone" and value in plugins.names("network"):
+            return [f"{key}: is a plug-in; write `plugin: {value}` in place of `backbone`"]
         meant = value.replace("++", "plusplus")  # as papers write it
         hint = suggestion(meant, list(reasons)) or f" (known: {', '.join(reasons)})"
         return [f"{key}: there is no such {part}{hint}"]
@@ -465,7 +559,7 @@ def _leads_out(path: Path) -> bool:
 def _weights(name: str, network: Network, known: dict[str, Any]) -> list[str]:
     """Return faults of the weights that a network starts from. name: of the network."""
     key = f"networks.{name}.weights = {network.weights!r}"
-    if isinstance(network, PerceptronNetwork) or network.weights == "none":
+    if isinstance(network, OF_ONE_WIDTH) or network.weights == "none":
         return []
     if network.weights == "imagenet":
         name = network.backbone if isinstance(network, BackboneNetwork) else network.encoder
@@ -575,12 +669,16 @@ def _known(names: Iterable[str]) -> str:
 def _fits(key: str, name: str, task: Task, network: Network) -> list[str]:
     """Return why a network cannot learn a task: its kind, or the size of its images."""
     size = f"tasks.{name}.image_size = {list(task.image_size)}"
-    if task.kind == "segmentation" and not isinstance(network, DecoderNetwork):
+    if isinstance(network, PluginNetwork) and network.plugin not in plugins.names("network"):
+        return []  # a fault of the network
+    if task.kind == "segmentation" and not learns_masks(network):
         return [f"{key}.tasks = {name!r}: a segmentation task needs a network with a decoder"]
     if isinstance(network, PerceptronNetwork):
         if task.image_size == network.image_size:
             return []
         return [f"{size}: must be {list(network.image_size)}, the image_size of its perceptron"]
+    if isinstance(network, PluginNetwork):
+        return []
     if isinstance(network, BackboneNetwork):
         return _size_faults(size, task, network.backbone)
     if network.encoder not in registry()["encoders"] and not network.encoder.startswith("tu-"):
@@ -608,7 +706,7 @@ def _size_faults(key: str, task: Task, architecture: str) -> list[str]:
 def _variants(key: str, task: Task) -> list[str]:
     """Return faults of settings that do not go with the kind of the task, or with each other."""
     faults = []
-    if task.metric is not None and task.metric not in METRICS[task.kind]:
+    if task.metric in ALL_METRICS and task.metric not in METRICS[task.kind]:
         faults.append(
             f"{key}.metric = {task.metric!r}: {task.kind} has {', '.join(METRICS[task.kind])}"
         )

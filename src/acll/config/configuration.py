@@ -14,9 +14,9 @@ from acll.methods.base import Method
 from acll.methods.registry import METHODS
 from acll.networks.spec import Network
 from acll.parameters.prepare import prepared_settings
-from acll.registry import union
+from acll.registry import any_kind
 from acll.settings import Positive, Settings
-from acll.training.settings import Training
+from acll.training.settings import Batches, Training
 
 
 def _orders(value: str) -> str:
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     AnyTask: TypeAlias = Task
     AnyMethod: TypeAlias = Method
 else:
-    AnyTask = union(SOURCES, "source", Task)
-    AnyMethod = union(METHODS, "type", Method, default="packing")
+    AnyTask = any_kind(SOURCES, "source", Task)
+    AnyMethod = any_kind(METHODS, "type", Method, default="packing")
 
 
 class Configuration(Settings):
@@ -61,6 +61,11 @@ class Configuration(Settings):
     )
     threads: Positive = Field(
         1, description="threads of a job; results depend on it bit for bit, so it is set here"
+    )
+    plugins: list[str] = Field(
+        [],
+        description="Python files beside this one, or names of installed modules, with sources, "
+        "networks, losses, metrics, augmentations or methods of your own: docs/plugins.md",
     )
     tasks: dict[str, AnyTask] = Field(min_length=1, description="the tasks, by name")
     networks: dict[str, Network] = Field(min_length=1, description="the networks, by name")
@@ -83,6 +88,11 @@ class Configuration(Settings):
     def training_of(self, task: str) -> Training:
         """Return the training settings of a task, its own overrides included."""
         return Training.model_validate(self.training.model_dump() | self.tasks[task].training)
+
+    def batches_of(self, task: str) -> Batches:
+        """Return what a task is learned from, and what scores it."""
+        own = self.tasks[task]
+        return self.training_of(task).batches(own.kind, own.metric)
 
     def learned(self) -> set[str]:
         """Return the names of the tasks that some sequence learns."""

@@ -15,10 +15,10 @@ from acll.config.sequences import Sequence, Series
 from acll.data.sources.registry import SOURCES, source
 from acll.data.task import Task
 from acll.methods.registry import METHODS, method
-from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
+from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork, PluginNetwork
 from acll.registry import kinds
 from acll.search.settings import Search
-from acll.settings import Settings
+from acll.settings import NameOf, Settings
 from acll.training.settings import Training
 
 INTRODUCTION = """# Configurations
@@ -44,6 +44,7 @@ def sections() -> list[tuple[str, type[Settings]]]:
         ("`networks.<name>`, for classification", BackboneNetwork),
         ("`networks.<name>`, for segmentation, or both kinds", DecoderNetwork),
         ("`networks.<name>`, a perceptron", PerceptronNetwork),
+        ("`networks.<name>`, a plug-in", PluginNetwork),
         ("`sequences.<name>`", Sequence),
         ("`sequences.<name>.tasks`, a series", Series),
     ]
@@ -95,7 +96,13 @@ def _default(field: FieldInfo) -> str:
 
 def _type(field: FieldInfo) -> str:
     """Return what values a key takes, in words, with their bounds."""
-    return f"{_name(field.annotation)} {_bounds(field.metadata)}".strip()
+    return _named(field.metadata) or f"{_name(field.annotation)} {_bounds(field.metadata)}".strip()
+
+
+def _named(metadata: Iterable[Any]) -> str:
+    """Return the names that a text may be; empty where it may be any."""
+    names = [f"`{name}`" for own in metadata if isinstance(own, NameOf) for name in own.names]
+    return " or ".join([*names, "a plug-in"]) if names else ""
 
 
 def _bounds(metadata: Iterable[Any]) -> str:
@@ -117,7 +124,7 @@ def _name(annotation: Any) -> str:
         return " or ".join(f"`{value}`" for value in get_args(annotation))
     if origin is Annotated:
         first, *metadata = get_args(annotation)
-        return f"{_name(first)} {_bounds(metadata)}".strip()
+        return _named(metadata) or f"{_name(first)} {_bounds(metadata)}".strip()
     if annotation in (int, float, str, bool):
         return {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}[
             annotation

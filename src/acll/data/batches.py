@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from acll import plugins
 from acll.data.augmentation import augmented, random_flip_shift
 from acll.data.device import moved
 from acll.data.prepared import IGNORE, TaskInfo, read_prepared
 from acll.seeds import derived
-from acll.settings import Augmentation, Sampling
+from acll.settings import AUGMENTATIONS, MIXING, Augmentation, Sampling
 
 EVALUATION_BATCH = 64
 _MOST_PIXELS = EVALUATION_BATCH * 256**2  # of a batch in evaluation
@@ -97,15 +98,21 @@ def training_batches(
     A batch is float images [B, C, H, W] and int64 labels [B] or [B, H, W]; with mixup or CutMix
     it has shares of classes, floats [B, classes], for labels.
     """
+    own = [one for one in augmentation if isinstance(one, str) and one not in AUGMENTATIONS]
+    mixing = [one for one in augmentation if one in MIXING]
+    changes = [one for one in augmentation if one not in (*own, *mixing)]
     order = _order(split, sampling, np.random.default_rng(derived(seed, "order", epoch)))
     for number, indices in enumerate(np.array_split(order, batches(len(split), batch_size))):
         # sorted: a mapped file is read front to back
         chosen = torch.from_numpy(np.sort(indices))
         images, labels = (_chosen(of, chosen, device) for of in (split.images, split.labels))
         generator = torch.Generator().manual_seed(derived(seed, epoch, number))
-        images, labels = random_flip_shift(images, labels, augmentation, generator)
+        images, labels = random_flip_shift(images, labels, changes, generator)
         images = normalised(images, info, device)
-        images, labels = augmented(images, labels, augmentation, info, generator)
+        images, labels = augmented(images, labels, changes, info, generator)
+        for name in own:  # plug-ins
+            images, labels = plugins.augmented_by(name, images, labels.long(), generator)
+        images, labels = augmented(images, labels, mixing, info, generator)
         yield images, labels if labels.is_floating_point() else labels.long()
 
 

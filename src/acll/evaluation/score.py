@@ -22,8 +22,9 @@ from acll.packing.accounting import bytes_alone, unread_share
 from acll.packing.header import PackedHeader
 from acll.packing.load import restore_network, task_info_of
 from acll.packing.ownership import Packed, TaskRecord, digest
-from acll.settings import Kind
+from acll.settings import ALL_METRICS, Kind
 from acll.training.calibration import Calibrated
+from acll.training.metrics import value_of
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,16 @@ def _evaluate(
     split = split_of(prepared.read_prepared(test)[0], "test")
     calibrated = Calibrated(network.to(device), record.temperature)
     answers = answers_of(calibrated, split, task_info_of(record), device)
+    measures = dict(answers.measures)
+    if record.metric not in ALL_METRICS:  # a plug-in
+        measures[record.metric] = value_of(record.metric, answers.confusion)
     return TaskScore(
         task=task,
         position=position,
         kind=record.kind,
         metric=record.metric,
-        score=answers.measures[record.metric],
-        measures=answers.measures,
+        score=measures[record.metric],
+        measures=measures,
         samples=split.image_count(),
         bit_exact=digest(state) == record.digest,
         owned_share=share if record.frozen else None,

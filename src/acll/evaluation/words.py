@@ -2,17 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 
+
+class _Words(dict[str, str]):
+    """Words for names; a name that is not among them, as of a plug-in, is its own."""
+
+    def __missing__(self, name: str) -> str:
+        return name.replace("_", " ")
+
+
 # of metrics, as columns `metric` have them
-METRIC_WORDS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "mean_iou": "mean IoU",
-    "mean_dice": "mean Dice",
-    "pixel_accuracy": "pixel accuracy",
-    "boundary_f1": "boundary F1",
-    "mixed": "mixed",
-}
+METRIC_WORDS = _Words(
+    accuracy="accuracy",
+    balanced_accuracy="balanced accuracy",
+    macro_f1="macro F1",
+    mean_iou="mean IoU",
+    mean_dice="mean Dice",
+    pixel_accuracy="pixel accuracy",
+    boundary_f1="boundary F1",
+    mixed="mixed",
+)
 WIDTH = 100  # columns of a terminal
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from acll import plugins
 from acll.networks import classic, small
 from acll.networks.pretrained import Origin, Target, read_weights
 from acll.networks.spec import (
@@ -26,6 +27,8 @@ from acll.networks.spec import (
     Network,
     NetworkError,
     PerceptronNetwork,
+    PluginNetwork,
+    learns_masks,
 )
 from acll.settings import Kind
 
@@ -107,8 +110,8 @@ def build(
     Raises NetworkError.
     """
     weights = network.weights if pretrained else "none"
-    if kind == "segmentation" and not isinstance(network, DecoderNetwork):
-        name = network.backbone if isinstance(network, BackboneNetwork) else "a perceptron"
+    if kind == "segmentation" and not learns_masks(network):
+        name = getattr(network, "backbone", getattr(network, "plugin", "a perceptron"))
         raise NetworkError(f"{name} has no decoder, so it cannot learn a segmentation task")
     # a GPU would draw other numbers
     without_memory = torch.get_default_device().type == "meta"
@@ -131,6 +134,8 @@ def build(
 def _built(network: Network, kind: Kind, weights: str, classes: int) -> TaskNetwork:
     if isinstance(network, PerceptronNetwork):
         return _perceptron(network, classes)
+    if isinstance(network, PluginNetwork):
+        return _plugged(network, kind, classes)
     if isinstance(network, DecoderNetwork):
         return _segmentation_models(network, kind, weights, classes)
     if network.backbone in _OWN:
@@ -195,11 +200,7 @@ def without_classifier(model: nn.Module) -> tuple[nn.Module, int]:
     The last layer is the one linear layer or convolution with an output a class of ImageNet; it
     becomes the identity, in place. Raises NetworkError where there are none or several.
     """
-    outputs = []
-    for name, module in model.named_modules():
-        widths = getattr(module, "out_features", None), getattr(module, "out_channels", None)
-        if IMAGENET_CLASSES in widths:
-            outputs.append(name)
+    outputs = _layers_with(model, IMAGENET_CLASSES)
     if len(outputs) != 1:
         raise NetworkError(
             f"{type(model).__name__} has {len(outputs)} layers with an output a class; one is "
@@ -210,6 +211,90 @@ def without_classifier(model: nn.Module) -> tuple[nn.Module, int]:
     model.set_submodule(outputs[0], nn.Identity())
     assert isinstance(features, int)
     return model, features
+
+
+def _layers_with(model: nn.Module, outputs: int) -> list[str]:
+    """Return the names of the linear layers and convolutions with so many outputs."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if outputs in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
+    ]
+
+
+# --------------------------------------------------------------------------------------------------
+# plug-ins
+
+
+def _plugged(network: PluginNetwork, kind: Kind, classes: int) -> TaskNetwork:
+    """Return the network of a task that a plug-in makes. Raises NetworkError."""
+    factory = plugins.function_of("network", network.plugin)
+    try:
+        made = factory(kind, classes, network.channels, **network.options)
+    except plugins.PluginError:
+        raise
+    except Exception as error:  # whatever the code of others raises
+        words = plugins.failure_of("network", network.plugin, error)
+        raise NetworkError(f"the plug-in {network.plugin!r} fails: {words}") from error
+    if not isinstance(made, nn.Module):
+        raise NetworkError(f"the plug-in {network.plugin!r} gives no torch.nn.Module")
+    encoder, head = (getattr(made, part, None) for part in ("encoder", "head"))
+    if isinstance(encoder, nn.Module) and isinstance(head, nn.Module):
+        decoder = getattr(made, "decoder", None)
+        _refuse_parts(network.plugin, kind, made, decoder)
+        return TaskNetwork(encoder, decoder, head, network.channels)
+    if kind == "segmentation":
+        raise NetworkError(
+            f"the plug-in {network.plugin!r} must have the parts encoder, decoder and head"
+        )
+    return _with_last_layer_found(network, made, classes)
+
+
+def _refuse_parts(name: str, kind: Kind, made: nn.Module, decoder: nn.Module | None) -> None:
+    """Raise NetworkError where a network has not the parts that its kind has, and no others."""
+    if (decoder is not None) != (kind == "segmentation"):
+        rule = "must have a decoder" if decoder is None else "must have no decoder"
+        raise NetworkError(f"the plug-in {name!r} {rule} for {kind}")
+    others = [
+        own for own in made.state_dict() if own.split(".")[0] not in ("encoder", "decoder", "head")
+    ]
+    if others:
+        raise NetworkError(
+            f"the plug-in {name!r} has state outside of encoder, decoder and head: {others[0]}"
+        )
+
+
+def _with_last_layer_found(network: PluginNetwork, made: nn.Module, classes: int) -> TaskNetwork:
+    """Return a classifier whose last linear layer has become the head. Raises NetworkError."""
+    found = _layers_with(made, classes)
+    layer = made.get_submodule(found[-1]) if found else None
+    if not isinstance(layer, nn.Linear):
+        raise NetworkError(
+            f"the plug-in {network.plugin!r} has neither the parts encoder and head, nor a last "
+            "linear layer with an output a class"
+        )
+    made.set_submodule(found[-1], nn.Identity())
+    return TaskNetwork(made, None, layer, network.channels)
+
+
+@torch.no_grad()
+def refuse_outputs(network: TaskNetwork, kind: Kind, classes: int, size: tuple[int, int]) -> None:
+    """Raise NetworkError unless a network takes images of a size (height, width) and gives logits.
+
+    So are the networks of plug-ins tried, of whose inner form nothing is known.
+    """
+    shape = (2, classes, *size) if kind == "segmentation" else (2, classes)
+    name = getattr(network.built_from, "plugin", "")
+    where = f"the plug-in {name!r}, for {kind} with images of {size[0]} x {size[1]}"
+    try:
+        logits = network.eval()(torch.zeros(2, network.channels, *size))
+    except Exception as error:  # whatever the code of others raises
+        raise NetworkError(
+            f"{where}, fails: {plugins.failure_of('network', name, error)}"
+        ) from error
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != shape:
+        found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise NetworkError(f"{where}, gives {found} in place of logits {list(shape)}")
 
 
 # --------------------------------------------------------------------------------------------------

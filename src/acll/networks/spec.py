@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from acll import plugins
 from acll.errors import UserError
 from acll.settings import MOST_BANDS, Kind, Settings, Size
 
@@ -17,6 +18,8 @@ _WEIGHTS_HELP = (
     "`none`, `imagenet`, or a file below `data_root`, with names of torchvision or timm: "
     "`.safetensors`, or of PyTorch, `.pth`, `.pt`, …"
 )
+# in a packed file, beside the settings of a network that is a plug-in: the name of its file
+PLUGIN_FILE = "plugin_file"
 SMALLEST_WIDTH, LARGEST_WIDTH = 0.25, 4.0
 WidthFactor = Annotated[float, Field(ge=SMALLEST_WIDTH, le=LARGEST_WIDTH)]
 # decoders whose width follows that of `resnet_small`
@@ -89,7 +92,18 @@ class PerceptronNetwork(Settings):
     channels: ChannelCount = Field(1, description=CHANNELS_HELP)
 
 
+class PluginNetwork(Settings):
+    """A network of your own: docs/plugins.md."""
+
+    plugin: str = Field(description="name of a plug-in")
+    options: dict[str, Any] = Field({}, description="what it is given besides, by name")
+    weights: Literal["none"] = Field("none", description="always `none`")
+    channels: ChannelCount = Field(3, description=CHANNELS_HELP)
+
+
 def _network_kind(value: Any) -> str:
+    if isinstance(value, PluginNetwork) or (isinstance(value, dict) and "plugin" in value):
+        return "plugin"
     if isinstance(value, PerceptronNetwork) or (isinstance(value, dict) and "hidden" in value):
         return "perceptron"
     keyed = isinstance(value, dict) and ("decoder" in value or "encoder" in value)
@@ -99,31 +113,35 @@ def _network_kind(value: Any) -> str:
 Network = Annotated[
     Annotated[BackboneNetwork, Tag("backbone")]
     | Annotated[DecoderNetwork, Tag("decoder")]
-    | Annotated[PerceptronNetwork, Tag("perceptron")],
+    | Annotated[PerceptronNetwork, Tag("perceptron")]
+    | Annotated[PluginNetwork, Tag("plugin")],
     Discriminator(_network_kind),
 ]
 
 
+OF_ONE_WIDTH = (PerceptronNetwork, PluginNetwork)  # networks whose width is no setting
+
+
 def width_of(network: Network) -> float:
     """Return the factor of a network's channels; 1 where its width is no setting."""
-    return 1.0 if isinstance(network, PerceptronNetwork) else network.width
+    return 1.0 if isinstance(network, OF_ONE_WIDTH) else network.width
 
 
 def at_width(network: Network, width: float) -> Network:
     """Return what a network of another width is built from.
 
-    Raises ValidationError, or ValueError for a perceptron, where it cannot have this width.
+    Raises ValidationError, or ValueError for one without a width, where it cannot have this one.
     """
     if width == width_of(network):
         return network
-    if isinstance(network, PerceptronNetwork):
-        raise ValueError("a perceptron has no width")
+    if isinstance(network, OF_ONE_WIDTH):
+        raise ValueError("a perceptron or a plug-in has no width")
     return type(network).model_validate(network.model_dump() | {"width": width})
 
 
 def alike_but_for_width(network: Network | None, other: Network | None) -> bool:
     """Return whether two networks are built from the same, whatever their widths."""
-    if network is None or other is None or isinstance(network, PerceptronNetwork):
+    if network is None or other is None or isinstance(network, OF_ONE_WIDTH):
         return network == other
     without = {"width"}
     return type(network) is type(other) and network.model_dump(exclude=without) == other.model_dump(
@@ -133,8 +151,9 @@ def alike_but_for_width(network: Network | None, other: Network | None) -> bool:
 
 def why_not_wider(network: Network) -> str | None:
     """Return why a network cannot be made wider after tasks were learned; None where it can be."""
-    if isinstance(network, PerceptronNetwork):
-        return f"a perceptron has no width; {', '.join(OWN_NETWORKS)} have one"
+    if isinstance(network, OF_ONE_WIDTH):
+        what = "a perceptron" if isinstance(network, PerceptronNetwork) else "a plug-in"
+        return f"{what} has no width; {', '.join(OWN_NETWORKS)} have one"
     name = network.backbone if isinstance(network, BackboneNetwork) else network.encoder
     if name not in OWN_NETWORKS:
         return f"{name} has one width only; {', '.join(OWN_NETWORKS)} have others"
@@ -148,5 +167,15 @@ def why_not_wider(network: Network) -> str | None:
 
 
 def body_kind(network: Network) -> Kind:
-    """Return the kind of task whose network has every part."""
-    return "segmentation" if isinstance(network, DecoderNetwork) else "classification"
+    """Return the kind of task whose network has every part.
+
+    Raises PluginError for a plug-in that this process does not know.
+    """
+    return "segmentation" if learns_masks(network) else "classification"
+
+
+def learns_masks(network: Network) -> bool:
+    """Return whether a network can learn segmentation. Raises as `body_kind`."""
+    if isinstance(network, PluginNetwork):
+        return "segmentation" in plugins.required("network", network.plugin).tasks
+    return isinstance(network, DecoderNetwork)

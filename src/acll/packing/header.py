@@ -17,7 +17,14 @@ from pydantic import BaseModel, BeforeValidator, FailFast, Field, model_validato
 from acll.networks.spec import LARGEST_WIDTH, SMALLEST_WIDTH
 from acll.packing.corners import Corner, seen_from
 from acll.packing.ownership import MAX_TASKS, Narrower, TaskRecord
-from acll.settings import METRICS, MOST_BANDS, MOST_VALUES, refuse_large, refuse_odd_text
+from acll.settings import (
+    ALL_METRICS,
+    METRICS,
+    MOST_BANDS,
+    MOST_VALUES,
+    refuse_large,
+    refuse_odd_text,
+)
 
 # the largest networks of torchvision have 6.5e8 weights, at most 1e8 in one tensor; the deepest of
 # timm has 979 tensors
@@ -335,5 +342,6 @@ def _refuse_unusable(record: TaskRecord) -> None:
         raise ValueError(f"{record.name}: {len(record.classes)} classes")
     if ratio is not None and not (isinstance(ratio, int | float) and 0 <= ratio <= 1):
         raise ValueError(f"{record.name}: a ratio that is no share")
-    if record.metric not in METRICS[record.kind]:
+    plugged = record.metric not in ALL_METRICS and re.fullmatch("[a-z0-9_]+", record.metric)
+    if record.metric not in METRICS[record.kind] and not plugged:
         raise ValueError(f"{record.name}: {record.metric} is no metric of {record.kind}")

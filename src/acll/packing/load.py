@@ -9,10 +9,11 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch.overrides import TorchFunctionMode
 
+from acll import plugins
 from acll.data.prepared import TaskInfo
 from acll.errors import harmless, quoted
 from acll.networks.build import TaskNetwork, build
-from acll.networks.spec import Network, at_width
+from acll.networks.spec import PLUGIN_FILE, Network, PluginNetwork, at_width
 from acll.packing.ownership import Packed, PackingError, State, TaskRecord, task_state_dict
 from acll.packing.packed_file import PackedFile
 
@@ -63,6 +64,7 @@ def skeleton(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
     Its tensors have no memory where it can be built so. Raises PackingError as `network_of`.
     """
     spec = _at_its_width(packed, record)
+    _refuse_without_plugin(spec, packed)
     _refuse_images(spec, record)
     try:
         network = _without_memory(spec, record) or build(
@@ -82,6 +84,21 @@ def skeleton(packed: Packed, record: TaskRecord, state: State) -> TaskNetwork:
             f"the network is not sound: {min(odd)[0]} does not fit what it says it is built from"
         )
     return network
+
+
+def _refuse_without_plugin(spec: Network, packed: Packed) -> None:
+    """Raise PackingError where the network is a plug-in that this process has not been given.
+
+    What the file says of it is told and never looked for: nobody is to run code of its choice.
+    """
+    if not isinstance(spec, PluginNetwork) or plugins.find("network", spec.plugin) is not None:
+        return
+    file = packed.network.get(PLUGIN_FILE)
+    where = f", which was in {quoted(file)}" if file else ""
+    raise PackingError(
+        f"its network is built by the plug-in {quoted(spec.plugin)!r}{where}: name your copy of "
+        "that file (`--plugins FILE`, or `acll.load(path, plugins=[FILE])`)"
+    )
 
 
 def _without_memory(spec: Network, record: TaskRecord) -> TaskNetwork | None:
@@ -125,8 +142,9 @@ def _refuse_images(spec: Network, record: TaskRecord) -> None:
 
 def specification(packed: Packed) -> Network:
     """Return what a packed network is built from. Raises PackingError."""
+    settings = {key: value for key, value in packed.network.items() if key != PLUGIN_FILE}
     try:
-        spec: Network = TypeAdapter(Network).validate_python(packed.network)
+        spec: Network = TypeAdapter(Network).validate_python(settings)
     except ValidationError:
         raise PackingError(
             f"the network is not sound: it cannot be built from {quoted(packed.network)}"

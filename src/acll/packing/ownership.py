@@ -18,7 +18,7 @@ from torch import Tensor
 
 from acll.errors import UserError
 from acll.packing.corners import Corner, corner_at, embedded, fits_in
-from acll.settings import Kind, MetricName, Reuse
+from acll.settings import Kind, Reuse
 
 State = dict[str, Tensor]
 # FailFast: a million faults in a header would take gigabytes to tell of
@@ -46,7 +46,7 @@ class TaskRecord:
     image_size: tuple[int, int]  # height, width in pixels
     mean: _Floats  # of each channel, of images scaled to [0, 1]
     std: _Floats
-    metric: MetricName
+    metric: str  # of `acll.settings.METRICS`, or a plug-in
     validation_score: float
     digest: str  # of the task's state dict when the task was learned
     frozen: bool = True  # whether the method promises that this state never changes

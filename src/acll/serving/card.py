@@ -18,7 +18,14 @@ from tabulate import tabulate
 from acll.errors import harmless, quoted
 from acll.evaluation.words import METRIC_WORDS, grown_words, listed
 from acll.libraries import OF_NETWORKS
-from acll.networks.spec import BackboneNetwork, Network, PerceptronNetwork, width_of
+from acll.networks.spec import (
+    OF_ONE_WIDTH,
+    BackboneNetwork,
+    Network,
+    PerceptronNetwork,
+    PluginNetwork,
+    width_of,
+)
 from acll.packing.accounting import bytes_alone, weights_owned, weights_read
 from acll.packing.load import naming, specification
 from acll.packing.ownership import TaskRecord, grew
@@ -136,6 +143,8 @@ def _architecture(spec: Network) -> str:
     if isinstance(spec, PerceptronNetwork):
         units = ", ".join(map(str, spec.hidden))
         return f"multilayer perceptron with ReLU, hidden layers of {units} units"
+    if isinstance(spec, PluginNetwork):
+        return f"{code_span(spec.plugin)}, code of its authors that is no part of acll"
     if isinstance(spec, BackboneNetwork):
         return code_span(spec.backbone)
     return f"decoder {code_span(spec.decoder)} on the encoder {code_span(spec.encoder)}"
@@ -143,7 +152,7 @@ def _architecture(spec: Network) -> str:
 
 def _origin(spec: Network) -> str:
     """Return in words where the weights were before the first task was learned."""
-    if isinstance(spec, PerceptronNetwork) or spec.weights == "none":
+    if isinstance(spec, OF_ONE_WIDTH) or spec.weights == "none":
         return "none; weights were drawn at random"
     if spec.weights == "imagenet":
         name = spec.backbone if isinstance(spec, BackboneNetwork) else spec.encoder
@@ -365,7 +374,7 @@ def _technical(opened: PackedFile, spec: Network) -> str:
         if grew(tasks, position, opened.header.network)
     }
     text = f"{_architecture(spec)}; {spec.channels} channels"
-    if not isinstance(spec, PerceptronNetwork):
+    if not isinstance(spec, OF_ONE_WIDTH):
         text += f", width {width_of(spec):g}"
     if widths:
         text += f"; it grew {grown_words(widths)}"

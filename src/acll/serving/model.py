@@ -22,6 +22,7 @@ from acll.packing import packed_file
 from acll.packing.accounting import unread_share, weights_owned, weights_read
 from acll.packing.load import loaded, naming, skeleton, task_info_of
 from acll.packing.ownership import PackingError, TaskRecord, grew
+from acll.plugins import add_plugins
 from acll.serving.inputs import ImageError, OneImage, kept
 from acll.serving.predictions import Prediction, TaskInUse, classified, or_error, segmented
 from acll.serving.recognition import AT_ONCE, Recognised, Recogniser
@@ -273,9 +274,12 @@ def _usable(device: str | torch.device) -> torch.device:
         ) from None
 
 
-def load(path: str | Path) -> PackedNetwork:
+def load(path: str | Path, plugins: str | Path | Iterable[str | Path] = ()) -> PackedNetwork:
     """Open a packed network, a `network.safetensors` of a run.
 
-    Raises PackingError, which says what is wrong.
+    plugins: a Python file, the name of an installed module, or several of them, that have the
+    plug-ins that its network or its metrics are: docs/plugins.md. They are run; the packed file
+    itself runs nothing. Raises PackingError, which says what is wrong.
     """
+    add_plugins(plugins)
     return PackedNetwork(packed_file.open_packed(Path(path)))

@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from acll.code import PLUG_IN
+
 # sections of a job's parameters whose values stand elsewhere in the configuration
 _SECTIONS = {"schedule": "training", "batches": "training", "search": "ratio", "task": "tasks"}
 # what the schedule of a rule is that of, where it follows from `training.retrain_epochs`
@@ -118,6 +120,8 @@ def _change(before: Any, after: Any, rule: str, key: str) -> str:
     """Return one change in words."""
     if key == "code.code":
         return "the code of its step has changed"
+    if key.startswith(f"code.{PLUG_IN}"):
+        return f"the code of the {key.removeprefix(f'code.{PLUG_IN}')} has changed"
     if key == "external_digest":
         of_data = rule in ("prepare", "vary")
         what = "raw data" if of_data else "weights that it starts from"

@@ -18,7 +18,7 @@ from acll.data.task import RawData, Task
 from acll.errors import UserError
 from acll.files import sha256
 from acll.networks.buildable import Wanted
-from acll.networks.spec import body_kind
+from acll.networks.spec import PluginNetwork, body_kind
 from acll.node import DENSE, LEARNED
 from acll.parameters.prepare import prepared_settings
 from acll.settings import Kind
@@ -172,11 +172,17 @@ def wanted_networks(configuration: Configuration, root: Path, results: Path) -> 
     wanted = {}
     for name, of_tasks in kinds.items():
         network = configuration.networks[name]
+        sizes = [
+            configuration.tasks[task].image_size
+            for sequence in configuration.sequences.values()
+            if sequence.network == name and isinstance(network, PluginNetwork)
+            for task in sequence.tasks
+        ]
         path = root / network.weights
         own = path if network.weights not in ("none", "imagenet") and path.is_file() else None
         # the one that has every part is built, too: it is what tasks share
         kinds_built = [*of_tasks, body_kind(network)]
-        wanted[name] = Wanted(network, kinds_built, own, identities[name])
+        wanted[name] = Wanted(network, kinds_built, own, identities[name], sizes)
     return wanted
 
 

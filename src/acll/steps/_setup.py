@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from acll import plugins
 from acll.data.batches import splits_of
 from acll.data.prepared import TaskInfo
 from acll.data.root import data_root
 from acll.networks.build import TaskNetwork, build
 from acll.networks.partition import partition
-from acll.networks.spec import Network, NetworkError, body_kind
+from acll.networks.spec import PLUGIN_FILE, Network, NetworkError, PluginNetwork, body_kind
 from acll.networks.widening import inputs_in_wider
 from acll.packing import packed_file
 from acll.packing.ownership import Packed, State, TaskRecord, empty, widened
@@ -64,7 +65,11 @@ def packed_before(node: NodeParams, parent: Path | None) -> Packed:
     whole = _whole(node.network)
     state = whole.state_dict()
     shared = {name: state[name] for name in partition(whole).shared}
-    return empty(node.network.model_dump(mode="json"), shared, node.method, node.seed)
+    settings = node.network.model_dump(mode="json")
+    if isinstance(node.network, PluginNetwork):
+        place = plugins.required("network", node.network.plugin).place
+        settings[PLUGIN_FILE] = Path(place).name
+    return empty(settings, shared, node.method, node.seed)
 
 
 def packed_at(node: NodeParams, parent: Path | None, width: float) -> Packed:

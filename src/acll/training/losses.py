@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from acll import plugins
 from acll.data.prepared import IGNORE
 from acll.settings import Kind
-from acll.training.settings import Batches
+from acll.training.settings import LOSSES, Batches
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -19,6 +20,8 @@ def loss_of(kind: Kind, settings: Batches, weights: Tensor | None) -> Loss:
 
     Classification also takes shares of classes [N, C] for labels, as mixup and CutMix make them.
     """
+    if settings.loss is not None and settings.loss not in LOSSES:
+        return plugins.loss_with(settings.loss, weights)
     cross_entropy = _cross_entropy(kind, weights, settings.label_smoothing)
     if kind == "classification" or settings.loss == "cross_entropy":
         return cross_entropy

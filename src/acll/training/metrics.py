@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from acll import plugins
 from acll.settings import MetricName
 
 RESAMPLES = 200
@@ -53,8 +54,12 @@ def _matrix(result: EvalResult, weights: NDArray[np.int64] | None = None) -> Cou
 
 
 def value_of(metric: MetricName, counts: Counts) -> float:
-    """Return the value of a metric. counts: of all images together; see the head of the module."""
-    return _VALUES[metric](counts)
+    """Return the value of a metric. counts: of all images together; see the head of the module.
+
+    Raises PluginError for a metric that is not known here.
+    """
+    known = _VALUES.get(metric)
+    return known(counts) if known is not None else plugins.metric_value(metric, counts)
 
 
 def share_right(confusion: Counts) -> float:

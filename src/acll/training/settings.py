@@ -5,7 +5,7 @@ A step gets a `Schedule` for its optimiser and `Batches` for each of its tasks. 
 a default: what a configuration says arrives, and what makes no difference to a training is None.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -14,6 +14,7 @@ from acll.settings import (
     Augmentation,
     Kind,
     MetricName,
+    NameOf,
     Positive,
     Release,
     Sampling,
@@ -22,7 +23,8 @@ from acll.settings import (
 from acll.training.optimizers import WITH_MOMENTUM, WITH_NESTEROV, Optimizer, why_not
 
 Decrease = Literal["cosine", "polynomial", "step"]
-LossName = Literal["cross_entropy", "dice", "cross_entropy_dice", "focal", "tversky", "lovasz"]
+LOSSES = ("cross_entropy", "dice", "cross_entropy_dice", "focal", "tversky", "lovasz")
+LossName = Annotated[str, NameOf("loss", LOSSES)]
 ClassWeights = Literal["none", "balanced"]
 
 
@@ -67,11 +69,16 @@ class Batches(Settings):
     accumulate: int  # batches of a step
     sampling: Sampling
     augmentation: list[Augmentation]
-    loss: LossName | None  # None: classification, which has cross-entropy
+    loss: LossName | None  # None: classification without a plug-in, which has cross-entropy
     label_smoothing: float
     class_weights: ClassWeights
     mixed_precision: bool
     metric: MetricName
+
+    @property
+    def augmentation_names(self) -> list[str]:
+        """What each entry of `augmentation` is called, without its strength."""
+        return [one if isinstance(one, str) else next(iter(one)) for one in self.augmentation]
 
 
 class Training(Settings):
@@ -154,7 +161,7 @@ class Training(Settings):
     )
     loss: LossName = Field(
         "cross_entropy",
-        description="for segmentation; classification always uses cross-entropy. `dice`, "
+        description="for segmentation; classification uses cross-entropy, or a plug-in. `dice`, "
         "`cross_entropy_dice` (their sum), `focal` (power 2), `tversky` (misses weigh 0.7, false "
         "alarms 0.3), `lovasz` (Lovász-Softmax, for the mean IoU)",
     )
@@ -198,7 +205,7 @@ class Training(Settings):
             accumulate=self.accumulate,
             sampling=self.sampling,
             augmentation=self.augmentation,
-            loss=None if kind == "classification" else self.loss,
+            loss=None if kind == "classification" and self.loss in LOSSES else self.loss,
             label_smoothing=self.label_smoothing,
             class_weights=self.class_weights,
             mixed_precision=self.mixed_precision,
