@@ -2,7 +2,6 @@
 what was trained there is used elsewhere. Needs a card, and little else: `pytest tests/test_cuda.py`
 """
 
-import typing
 
 import numpy as np
 import pytest
@@ -28,7 +27,7 @@ from acll.packing.ownership import commit, digest, empty, free, starting_state
 from acll.packing.packed_file import read_packed, write_packed
 from acll.packing.prune import kept_count
 from acll.search.retraining import Retraining, trial_runner
-from acll.settings import MIXING, AugmentationName
+from acll.settings import AUGMENTATIONS, MIXING
 from acll.training.checkpoint import Checkpoint, snapshot
 from acll.training.evaluate import evaluated
 from acll.training.joint import JointLearner
@@ -147,7 +146,7 @@ def test_all_augmentation_is_repeated_and_is_that_of_a_cpu(kind):
     train, _, header = tiny_task("a", kind, size=32, samples=24)
     names = [
         name
-        for name in typing.get_args(AugmentationName)
+        for name in AUGMENTATIONS
         if kind == "classification" or name not in MIXING
     ]
     first, again, on_cpu = (
