@@ -83,7 +83,8 @@ class Run:
     """One method's way through the tasks of a sequence, in one order, from one seed.
 
     type: of the method. stages: for each number of tasks learned the prefixes of the networks that
-    serve these tasks together; none where the method has no network for fewer than all.
+    serve these tasks together; none where the method has no network for fewer than all, or where
+    the network had learned them before.
     """
 
     sequence: str

@@ -27,6 +27,7 @@ MetricName = Literal[
     "pixel_accuracy",
     "boundary_f1",
 ]
+MAX_TASKS = 255  # of a network: owners are bytes in memory
 AUTO = "auto"  # in place of a task's name: the one that an image most likely belongs to
 # the metrics that a task may be scored by, the usual one first
 METRICS: dict[Kind, tuple[MetricName, ...]] = {

@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from acll.config import tree
 from acll.config.configuration import Configuration
+from acll.config.given import PackedNetwork
 from acll.config.sequences import Sequence, Series
 from acll.data.sources import registry as sources
 from acll.data.task import Task
@@ -38,7 +39,7 @@ from acll.networks.spec import (
 from acll.node import DENSE, LEARNED, Node
 from acll.registry import kinds
 from acll.search.settings import Search
-from acll.settings import AUTO, METRICS, Settings
+from acll.settings import AUTO, MAX_TASKS, METRICS, Settings
 from acll.training.settings import Training
 
 VALID_NAME = re.compile(r"[a-z0-9_]+")
@@ -127,10 +128,26 @@ def parse(raw: dict[str, Any]) -> Configuration:
         faults += _faults_of_names(_sound(raw, error.errors()), named)
         raise ConfigurationError("\n".join(dict.fromkeys(faults))) from None
     faults += [*_faults_of_names(configuration, named), *_values(configuration)]
-    faults = faults or _paths(configuration)  # needs names that are known to be sound
+    if not configuration.packed:  # else once they are opened
+        faults = faults or _paths(configuration)  # needs names that are known to be sound
     if faults:
         raise ConfigurationError("\n".join(dict.fromkeys(faults)))
     return configuration
+
+
+def faults_of_opened(configuration: Configuration) -> list[str]:
+    """Return what could not be told before packed networks were opened, a line for each fault.
+
+    The rest of the configuration is sound.
+    """
+    names = [list(configuration.tasks), list(configuration.networks)]
+    faults = [
+        *_architectures(configuration),
+        *_sequences(configuration, *names),
+        *_growth(configuration),
+        *_going_on(configuration),
+    ]
+    return faults or _paths(configuration)
 
 
 _NAMED = ("tasks", "networks", "sequences", "methods")  # sections of entries with names
@@ -179,6 +196,7 @@ def _faults_of_names(configuration: Configuration, named: Mapping[str, list[str]
         *_names(configuration.name, named),
         *_overrides(configuration),
         *_architectures(configuration),
+        *_packed_files(configuration),
         *_sequences(configuration, named["tasks"], named["networks"]),
         *_growth(configuration),
     ]
@@ -308,6 +326,7 @@ _TAGS: dict[str, type[Settings]] = {
     "backbone": BackboneNetwork,
     "decoder": DecoderNetwork,
     "perceptron": PerceptronNetwork,
+    "packed": PackedNetwork,
     "search": Search,
     "number": Packing,
 }
@@ -403,7 +422,7 @@ def _architectures(configuration: Configuration) -> list[str]:
     """Return faults of the parts that networks are built from, and of their weights."""
     known = registry()
     faults = []
-    for name, network in configuration.networks.items():
+    for name, network in configuration.specs.items():
         for part in ("backbone", "decoder", "encoder"):
             value = getattr(network, part, None)
             if value is not None:
@@ -468,6 +487,48 @@ def _weights(name: str, network: Network, known: dict[str, Any]) -> list[str]:
     return []
 
 
+def _packed_files(configuration: Configuration) -> list[str]:
+    """Return faults of the paths of packed networks."""
+    faults = []
+    for name, network in configuration.packed.items():
+        key = f"networks.{name}.packed = {network.packed!r}"
+        if _leads_out(Path(network.packed)):
+            faults.append(f"{key}: must lie below data_root, which `DATA=…` can set")
+        elif not network.packed.endswith(".safetensors"):
+            faults.append(f"{key}: must be the path of a packed network (.safetensors)")
+    return faults
+
+
+def _going_on(configuration: Configuration) -> list[str]:
+    """Return why sequences cannot go on from packed networks: their tasks, or the methods."""
+    faults = []
+    networks: dict[str, None] = {}  # a set that keeps its order
+    for name, sequence in configuration.sequences.items():
+        before = configuration.tasks_before(sequence.network)
+        networks |= {sequence.network: None} if before else {}
+        key = f"sequences.{name}.tasks"
+        faults += [
+            f"{key} = {task!r}: networks.{sequence.network} has learned a task of that name; give "
+            "this one another"
+            for task in sequence.tasks
+            if task in before
+        ]
+        if len(before) + len(sequence.tasks) > MAX_TASKS:
+            faults.append(
+                f"{key}: networks.{sequence.network} has learned {len(before)} tasks and can learn "
+                f"{MAX_TASKS - len(before)} more"
+            )
+    can = [name for name in kinds(methods.METHODS) if methods.method(name).goes_on]
+    for name, method in configuration.methods.items():
+        if networks and not method.goes_on:
+            faults.append(
+                f"methods.{name}: {method.type} cannot go on from networks.{', '.join(networks)}, "
+                "of whose tasks there are no data: it would change them, or does without them; "
+                f"{', '.join(can)} can"
+            )
+    return faults
+
+
 def _sequences(configuration: Configuration, tasks: list[str], networks: list[str]) -> list[str]:
     """Return faults of sequences: unknown names, tasks given twice or not for their network.
 
@@ -476,7 +537,7 @@ def _sequences(configuration: Configuration, tasks: list[str], networks: list[st
     faults = []
     for name, sequence in configuration.sequences.items():
         key = f"sequences.{name}"
-        network = configuration.networks.get(sequence.network)
+        network = configuration.specs.get(sequence.network)
         if networks and sequence.network not in networks:
             hint = suggestion(sequence.network, networks) or _known(networks)
             faults.append(f"{key}.network = {sequence.network!r}: there is no such network{hint}")
@@ -510,7 +571,7 @@ def _growth(configuration: Configuration) -> list[str]:
             )
         elif not method.cap:
             faults.append(f"{key}: has no effect with `cap: false`, under which no task lacks room")
-        for other, network in configuration.networks.items():
+        for other, network in configuration.specs.items():
             reason = why_not_wider(network) if other in learned else None
             if reason is not None:
                 faults.append(f"{key}: networks.{other} cannot become wider: {reason}")

@@ -89,7 +89,8 @@ class PerceptronNetwork(Settings):
     channels: ChannelCount = Field(1, description=CHANNELS_HELP)
 
 
-def _network_kind(value: Any) -> str:
+def network_kind(value: Any) -> str:
+    """Return the tag of a network in the union of them. value: its settings, or as it was given."""
     if isinstance(value, PerceptronNetwork) or (isinstance(value, dict) and "hidden" in value):
         return "perceptron"
     keyed = isinstance(value, dict) and ("decoder" in value or "encoder" in value)
@@ -100,7 +101,7 @@ Network = Annotated[
     Annotated[BackboneNetwork, Tag("backbone")]
     | Annotated[DecoderNetwork, Tag("decoder")]
     | Annotated[PerceptronNetwork, Tag("perceptron")],
-    Discriminator(_network_kind),
+    Discriminator(network_kind),
 ]
 
 

@@ -16,8 +16,15 @@ from pydantic import BaseModel, BeforeValidator, FailFast, Field, model_validato
 
 from acll.networks.spec import LARGEST_WIDTH, SMALLEST_WIDTH
 from acll.packing.corners import Corner, seen_from
-from acll.packing.ownership import MAX_TASKS, Narrower, TaskRecord
-from acll.settings import METRICS, MOST_BANDS, MOST_VALUES, refuse_large, refuse_odd_text
+from acll.packing.ownership import Narrower, TaskRecord
+from acll.settings import (
+    MAX_TASKS,
+    METRICS,
+    MOST_BANDS,
+    MOST_VALUES,
+    refuse_large,
+    refuse_odd_text,
+)
 
 # the largest networks of torchvision have 6.5e8 weights, at most 1e8 in one tensor; the deepest of
 # timm has 979 tensors

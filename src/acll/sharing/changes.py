@@ -119,6 +119,8 @@ def _change(before: Any, after: Any, rule: str, key: str) -> str:
     if key == "code.code":
         return "the code of its step has changed"
     if key == "external_digest":
+        if rule == "adopt":
+            return "the file of the packed network has changed"
         of_data = rule in ("prepare", "vary")
         what = "raw data" if of_data else "weights that it starts from"
         return f"the {what} have changed"
