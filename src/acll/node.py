@@ -11,6 +11,12 @@ DENSE, LEARNED = "dense", "learned"
 Prefix = tuple[str, ...]
 
 
+def adopted(network: str) -> str:
+    """Return where the copy of a packed network lies that sequences go on from. network: its name
+    in the configuration."""
+    return f"given/{network}.safetensors"
+
+
 @dataclass(frozen=True, order=True)
 class Node:
     """A place in the tree."""

@@ -20,7 +20,7 @@ from acll.methods._free_weights import TrainFreeWeights
 from acll.methods.base import TrainingRule
 from acll.methods.individual import Individual
 from acll.methods.packing import Packing
-from acll.node import DENSE, LEARNED, Node, Run
+from acll.node import DENSE, LEARNED, Node, Run, adopted
 from acll.packing.cap import cap, equal_share
 from acll.parameters.adopt import AdoptParams
 from acll.parameters.base import Params
@@ -737,11 +737,6 @@ def _prepared(task: str, split: str = "train") -> str:
 
 def _summary(task: str) -> str:
     return f"data/{task}.json"
-
-
-def adopted(network: str) -> str:
-    """Return where the copy of a packed network lies that sequences go on from."""
-    return f"given/{network}.safetensors"
 
 
 def _of(node: Node | None, name: str) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def _looked_at(path: Path) -> tuple[list[str], str, "Configuration"]:
     from acll.data.identity import FINGERPRINTS
     from acll.data.root import data_root
     from acll.networks.buildable import SOUND_NETWORKS, faults_and_notes
-    from acll.sharing.given import opened
+    from acll.sharing.given import open_given
     from acll.sharing.raw import raw_identities, raw_warnings, wanted_networks
 
     checkout, name = checkout_of(path)
@@ -85,7 +85,7 @@ def _looked_at(path: Path) -> tuple[list[str], str, "Configuration"]:
     faults: list[str] = []
     notes: list[str] = []
     try:
-        configuration = opened(configuration, root, results)
+        configuration = open_given(configuration, root, results)
         wanted = wanted_networks(configuration, root, results)
         faults, notes = faults_and_notes(wanted, checkout / SOUND_NETWORKS)
     except UserError as error:

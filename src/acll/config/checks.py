@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 
 from acll.config import tree
 from acll.config.configuration import Configuration
-from acll.config.given import PackedNetwork
+from acll.config.given import LearnedNetwork
 from acll.config.sequences import Sequence, Series
 from acll.data.sources import registry as sources
 from acll.data.task import Task
@@ -326,7 +326,7 @@ _TAGS: dict[str, type[Settings]] = {
     "backbone": BackboneNetwork,
     "decoder": DecoderNetwork,
     "perceptron": PerceptronNetwork,
-    "packed": PackedNetwork,
+    "packed": LearnedNetwork,
     "search": Search,
     "number": Packing,
 }

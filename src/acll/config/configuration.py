@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import AfterValidator, Field, PrivateAttr
 
-from acll.config.given import AnyNetwork, Given, PackedNetwork
+from acll.config.given import AnyNetwork, Given, LearnedNetwork
 from acll.config.sequences import Sequence
 from acll.data.sources.registry import SOURCES
 from acll.data.task import Task
@@ -96,12 +96,12 @@ class Configuration(Settings):
         return self._given
 
     @property
-    def packed(self) -> dict[str, PackedNetwork]:
+    def packed(self) -> dict[str, LearnedNetwork]:
         """The networks that have learned tasks already, by name."""
         return {
             name: network
             for name, network in self.networks.items()
-            if isinstance(network, PackedNetwork)
+            if isinstance(network, LearnedNetwork)
         }
 
     @property
@@ -110,7 +110,7 @@ class Configuration(Settings):
         new = {
             name: network
             for name, network in self.networks.items()
-            if not isinstance(network, PackedNetwork)
+            if not isinstance(network, LearnedNetwork)
         }
         return new | {name: given.network for name, given in self._given.items()}
 

@@ -1,4 +1,4 @@
-"""Packed networks that a configuration goes on from: what it says of them, and what their files do."""
+"""Packed networks that a configuration goes on from: what it says of them, and what they hold."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ from acll.networks.spec import (
 from acll.settings import Settings
 
 
-class PackedNetwork(Settings):
+class LearnedNetwork(Settings):
     """A packed network that has learned tasks already, in place of a new one.
 
     The tasks of a sequence come after those. Every seed and method goes on from the file.
@@ -40,7 +40,7 @@ class Given:
 
 
 def _kind(value: Any) -> str:
-    packed = isinstance(value, PackedNetwork) or (isinstance(value, dict) and "packed" in value)
+    packed = isinstance(value, LearnedNetwork) or (isinstance(value, dict) and "packed" in value)
     return "packed" if packed else network_kind(value)
 
 
@@ -48,6 +48,6 @@ AnyNetwork = Annotated[
     Annotated[BackboneNetwork, Tag("backbone")]
     | Annotated[DecoderNetwork, Tag("decoder")]
     | Annotated[PerceptronNetwork, Tag("perceptron")]
-    | Annotated[PackedNetwork, Tag("packed")],
+    | Annotated[LearnedNetwork, Tag("packed")],
     Discriminator(_kind),
 ]

@@ -15,22 +15,22 @@ from acll.data.root import data_root
 from acll.errors import UserError
 from acll.files import sha256
 from acll.networks.spec import Network
-from acll.plan import adopted
+from acll.node import adopted
 from acll.sharing.records import read_record
 
 
 def load_opened(path: Path) -> Configuration:
     """Read a configuration of a checkout, and open its packed networks.
 
-    path: `<root>/config/<name>.yaml`. Raises as `load_configuration` and `opened`.
+    path: `<root>/config/<name>.yaml`. Raises as `load_configuration` and `open_given`.
     """
     configuration = load_configuration(path)
     root = path.absolute().parent.parent.resolve()
     data = root / data_root(configuration.data_root)
-    return opened(configuration, data, root / "results" / configuration.name)
+    return open_given(configuration, data, root / "results" / configuration.name)
 
 
-def opened(configuration: Configuration, root: Path, results: Path) -> Configuration:
+def open_given(configuration: Configuration, root: Path, results: Path) -> Configuration:
     """Return a configuration with what the files of its packed networks say.
 
     root: of the data. Raises UserError with a line for each file that is neither here nor recorded

@@ -36,8 +36,8 @@ def short_names(configuration: Configuration) -> dict[str, Node]:
 def link_networks(results: Path, configuration: Configuration) -> list[Path]:
     """Link the networks that are there by their short names; return the links, below the results.
 
-    configuration: as of `short_names`. Links that lead elsewhere are replaced, and those that nothing belongs to are removed. Files
-    that are no links are left alone.
+    Links that lead elsewhere are replaced, and those that nothing belongs to are removed. Files
+    that are no links are left alone. configuration: as of `short_names`.
     """
     folder = results / NETWORKS
     wanted = {}
