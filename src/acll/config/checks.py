@@ -26,6 +26,7 @@ from acll.config.sequences import Sequence, Series
 from acll.data.sources import registry as sources
 from acll.data.task import Task
 from acll.errors import UserError
+from acll.evaluation.words import listed
 from acll.methods import registry as methods
 from acll.methods.packing import Packing
 from acll.networks.spec import (
@@ -522,9 +523,9 @@ def _going_on(configuration: Configuration) -> list[str]:
     for name, method in configuration.methods.items():
         if networks and not method.goes_on:
             faults.append(
-                f"methods.{name}: {method.type} cannot go on from networks.{', '.join(networks)}, "
-                "of whose tasks there are no data: it would change them, or does without them; "
-                f"{', '.join(can)} can"
+                f"methods.{name}: {method.type} cannot go on from networks.{listed(list(networks))}: "
+                "it changes earlier tasks, needs their data, or makes networks of its own; "
+                f"{listed(can)} can"
             )
     return faults
 
