@@ -523,9 +523,9 @@ def _going_on(configuration: Configuration) -> list[str]:
     for name, method in configuration.methods.items():
         if networks and not method.goes_on:
             faults.append(
-                f"methods.{name}: {method.type} cannot go on from networks.{listed(list(networks))}: "
-                "it changes earlier tasks, needs their data, or makes networks of its own; "
-                f"{listed(can)} can"
+                f"methods.{name}: {method.type} cannot go on from networks."
+                f"{listed(list(networks))}: it changes earlier tasks, needs their data, or makes "
+                f"networks of its own; {listed(can)} can"
             )
     return faults
 
