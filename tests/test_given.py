@@ -24,9 +24,10 @@ from acll.node import Node
 from acll.packing import packed_file
 from acll.packing.ownership import PackingError, task_state_dict
 from acll.plan import plan
+from acll.sharing import given
 from acll.sharing.given import open_given
 from acll.sharing.planned import jobs_of
-from acll.sharing.raw import not_here, weight_identities
+from acll.sharing.raw import not_here, wanted_networks, weight_identities
 from acll.sharing.records import record_path
 from acll.sharing.to_run import reasons_to_run
 from checkouts import SMALL, finished, jobs_in, without_pictures
@@ -282,25 +283,31 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(tmp_path):
 
 def test_more_tasks_than_a_network_holds_are_refused(tmp_path):
     content = settings()
-    given = Given(SPEC, tuple(f"t{number}" for number in range(254)), "1")
+    told = Given(SPEC, tuple(f"t{number}" for number in range(254)), "1")
     assert (
         "sequences.go.tasks: networks.theirs has learned 254 tasks and can learn 1 more"
-        in faults_of_opened(content.opened({"theirs": given}))
+        in faults_of_opened(content.opened({"theirs": told}))
     )
 
 
 def test_weights_of_a_file_are_needed_where_new_tasks_start_from_them_alone(tmp_path):
     spec = SPEC.model_copy(update={"weights": "theirs.pth"})
-    given = {"theirs": Given(spec, ("x",), "1")}
+    told = {"theirs": Given(spec, ("x",), "1")}
     nowhere = tmp_path / "nowhere"
-    identities = weight_identities(settings().opened(given), tmp_path, nowhere)
+    identities = weight_identities(settings().opened(told), tmp_path, nowhere)
     assert identities == {"theirs": "", "small": "none", "unet": "none"}
+    assert wanted_networks(settings().opened(told), tmp_path, nowhere) == {}
     needy = settings(**{"methods/half": {"ratio": 0.5, "free_weights": "pretrained"}})
     with pytest.raises(UserError, match=r"networks\.theirs\.weights = 'theirs\.pth': there is no"):
-        weight_identities(needy.opened(given), tmp_path, nowhere)
+        weight_identities(needy.opened(told), tmp_path, nowhere)
+    (tmp_path / "theirs.pth").write_bytes(b"1")
+    (name,) = wanted_networks(needy.opened(told), tmp_path, nowhere)
+    assert name == "theirs"
 
 
-def test_where_the_file_is_not_here_the_record_of_its_copy_says_what_it_was(tmp_path):
+def test_the_record_of_its_copy_says_what_a_file_was_also_where_it_is_not_here(
+    tmp_path, monkeypatch
+):
     root, results = tmp_path / "data", tmp_path / "results"
     path = written(root, tiny_packed("x", "y", spec=SPEC, size=16))
     here = open_given(settings(), root, results)
@@ -310,6 +317,14 @@ def test_where_the_file_is_not_here_the_record_of_its_copy_says_what_it_was(tmp_
     content = {"code": "", "input": [], "input_checksums": {}, "params": [repr(job.text)]}
     record.write_text(json.dumps(content))
     assert not_here(here, root, results) == []
+    # the file itself is read where it is another one; that takes torch, and so seconds
+    with monkeypatch.context() as patch:
+        patch.setattr(given, "_read", lambda path: pytest.fail("it is known"))
+        assert open_given(settings(), root, results).given == here.given
+    content = path.read_bytes()
+    other = written(root, tiny_packed("z", spec=SPEC, size=16))
+    assert open_given(settings(), root, results).tasks_before("theirs") == ("z",)
+    other.write_bytes(content)
     path.unlink()
     absent = open_given(settings(), root, results)
     assert absent.given == here.given
@@ -374,18 +389,18 @@ def test_a_task_on_a_file_is_what_appending_it_would_have_made_byte_for_byte(
     ran(parse(small("small", "abc", method, TASKS | {"c": C})), whole, monkeypatch, without=without)
     place = f"{method}/seed0/a/b"
     (alone / "data_root/networks").mkdir(parents=True)
-    given = shutil.copy(
+    theirs = shutil.copy(
         whole / f"nodes/small/{place}/network.safetensors", alone / "data_root" / FILE
     )
     content = small("theirs", "c", method, {"c": C})
     content["networks"] = {"theirs": {"packed": FILE}}
     ran(parse(content), alone, monkeypatch, without=without)
-    assert (alone / ADOPTED).read_bytes() == Path(given).read_bytes()
+    assert (alone / ADOPTED).read_bytes() == Path(theirs).read_bytes()
     appended, found = (
         folder / f"nodes/{network}/{place}/c/network.safetensors"
         for folder, network in ((whole, "small"), (alone, "theirs"))
     )
-    before, after = old_states(given, "a", "b"), old_states(found, "a", "b")
+    before, after = old_states(theirs, "a", "b"), old_states(found, "a", "b")
     assert all(map(states_equal, before, after))
     assert [one.name for one in packed_file.open_packed(found).header.tasks] == ["a", "b", "c"]
     # wsn goes on from the scores that it remembers, which no file has

@@ -1,7 +1,7 @@
 """Packed networks that a configuration goes on from, opened; also where a colleague has no files.
 
-A packed network is raw data of a kind. Where its file is not here, what it says is taken from the
-record of the copy that lies among the results.
+A packed network is raw data of a kind. Where its file is not here, or is the one that was copied
+among the results, what it says is taken from the record of the copy.
 """
 
 from pathlib import Path
@@ -41,9 +41,10 @@ def open_given(configuration: Configuration, root: Path, results: Path) -> Confi
     found, faults = {}, []
     for name, network in configuration.packed.items():
         key = f"networks.{name}.packed = {network.packed!r}"
-        path = root / network.packed
+        path, given = root / network.packed, _recorded(results, name, network.packed)
         try:
-            given = _read(path) if path.exists() else _recorded(results, name, network.packed)
+            if path.exists() and not (given and path.is_file() and sha256(path) == given.identity):
+                given = _read(path)
         except UserError as error:
             faults.append(f"{key}: {error}")
             continue

@@ -170,7 +170,8 @@ def _start_from_weights(configuration: Configuration) -> bool:
 def wanted_networks(configuration: Configuration, root: Path, results: Path) -> dict[str, Wanted]:
     """Return each network with the kinds of tasks that it is to learn and its file of weights.
 
-    root: of the data. Raises UserError as `weight_identities`.
+    Packed ones that start from no such file are left out. root: of the data. Raises UserError as
+    `weight_identities`.
     """
     identities = weight_identities(configuration, root, results)
     kinds: dict[str, list[Kind]] = {}
@@ -182,6 +183,8 @@ def wanted_networks(configuration: Configuration, root: Path, results: Path) -> 
         network = configuration.specs[name]
         path = root / network.weights
         own = path if network.weights not in ("none", "imagenet") and path.is_file() else None
+        if name in configuration.given and own is None:
+            continue  # `adopt` compares it with its file, which takes no memory for what it claims
         # the one that has every part is built, too: it is what tasks share
         kinds_built = [*of_tasks, body_kind(network)]
         wanted[name] = Wanted(network, kinds_built, own, identities[name])
