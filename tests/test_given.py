@@ -1,6 +1,5 @@
 """Sequences that go on from a packed network that was made elsewhere."""
 
-import copy
 import json
 import re
 import shutil
@@ -19,7 +18,7 @@ from acll.evaluation.proof import proofs_of
 from acll.evaluation.report import report_page
 from acll.evaluation.tables import read_table
 from acll.files import sha256
-from acll.networks.spec import BackboneNetwork, DecoderNetwork
+from acll.networks.spec import DecoderNetwork
 from acll.node import Node
 from acll.packing import packed_file
 from acll.packing.ownership import PackingError, task_state_dict
@@ -32,24 +31,26 @@ from acll.sharing.records import record_path
 from acll.sharing.to_run import reasons_to_run
 from checkouts import SMALL, finished, jobs_in, without_pictures
 from conftest import states_equal, tiny_packed
-from test_plan import LAST, PACKED, SEARCHED, affected, of, pictures, raw_configuration, titles
+from test_plan import (
+    LAST,
+    PACKED,
+    SEARCHED,
+    SMALL_NETWORK,
+    affected,
+    of,
+    on_a_file,
+    pictures,
+    raw_configuration,
+    titles,
+)
 from test_plan import prepared as prepares
 from test_steps import NETWORK, TASKS, call
 
 FILE = "networks/theirs.safetensors"
-SPEC = BackboneNetwork(backbone="resnet_small")
-GO = {
-    "networks/theirs": {"packed": FILE},
-    "sequences/go": {"network": "theirs", "tasks": ["c", "d"]},
-}
-ALONE = GO | {"sequences": {"go": {"network": "theirs", "tasks": ["c", "d"]}}}
+GO = {"network": "theirs", "tasks": ["c", "d"]}
+ALONE = {"sequences": {"go": GO}}
+THEIRS = {"networks/theirs": {"packed": FILE}}
 ADOPTED = "given/theirs.safetensors"
-
-
-def going_on(*methods, before=("x", "y"), identity="1", spec=SPEC, **changes):
-    """The plan of sequences `one` (a, b, c, in a new network) and `go`."""
-    content = parse(raw_configuration(*methods, **copy.deepcopy(GO | changes)))
-    return plan(content.opened({"theirs": Given(spec, before, identity)}))
 
 
 def nodes(rules, *prefixes, method="half"):
@@ -61,7 +62,7 @@ def nodes(rules, *prefixes, method="half"):
 
 
 def test_a_sequence_goes_on_from_a_file_with_these_jobs_and_no_others():
-    planned = going_on("half", "adaptive", **ALONE)
+    planned = on_a_file("half", "adaptive", **ALONE)
     assert titles(planned) == {
         *prepares("cd"),
         *LAST,
@@ -77,7 +78,7 @@ def test_a_sequence_goes_on_from_a_file_with_these_jobs_and_no_others():
 
 
 def test_only_the_first_node_reads_the_file_and_only_new_tasks_are_scored():
-    planned = {job.title: job for job in going_on("half", "ewc", **ALONE)}
+    planned = {job.title: job for job in on_a_file("half", **ALONE)}
     train, later = (planned[f"train theirs/half/seed0/{name}"] for name in ("x/y/c", "x/y/c/d"))
     assert train.inputs["parent"] == (ADOPTED,)
     assert later.inputs["parent"] == ("nodes/theirs/half/seed0/x/y/c/network.safetensors",)
@@ -88,7 +89,7 @@ def test_only_the_first_node_reads_the_file_and_only_new_tasks_are_scored():
 
 def test_what_a_method_remembers_begins_with_the_first_new_task():
     changes = ALONE | {"methods/wsn": {"type": "wsn"}}
-    planned = {job.title: job for job in going_on("half", **changes)}
+    planned = {job.title: job for job in on_a_file("half", **changes)}
     memory = "nodes/theirs/wsn/seed0/x/y/c/memory.safetensors"
     for rule, key in (("train", "memory"), ("remember", "memory_before")):
         assert planned[f"{rule} theirs/wsn/seed0/x/y/c"].inputs[key] == ()
@@ -109,7 +110,7 @@ def test_a_new_task_is_learned_as_if_the_sequence_had_learned_what_is_in_the_fil
         "go": {"network": "theirs", "tasks": ["c", "d"]},
     }
     own = ("half", "adaptive", "smallest", "at_once", "still")
-    planned = going_on(*own, before=("a", "b"), **(GO | changes | {"sequences": sequences}))
+    planned = on_a_file(*own, before=("a", "b"), **(changes | {"sequences": sequences}))
     texts = {job.title: job.text for job in planned if job.rule not in ("trace", "adopt")}
     of_file = [title for title in texts if " theirs/" in title]
     assert len(of_file) == 2 * sum(
@@ -121,7 +122,7 @@ def test_a_new_task_is_learned_as_if_the_sequence_had_learned_what_is_in_the_fil
 
 
 def test_another_file_makes_anew_what_was_made_of_it_and_nothing_else():
-    before, after = (going_on("half", identity=identity) for identity in "12")
+    before, after = (on_a_file("half", identity=identity) for identity in "12")
     assert titles(before) >= of(PACKED, "a/b/c")
     assert affected(before, after) == {
         "adopt theirs",
@@ -129,15 +130,15 @@ def test_another_file_makes_anew_what_was_made_of_it_and_nothing_else():
         *LAST,
     }
     # with other tasks its nodes have other names
-    other = affected(before, going_on("half", before=("x",), identity="2"))
+    other = affected(before, on_a_file("half", before=("x",), identity="2"))
     assert other == {"adopt theirs", *nodes(("train", *PACKED), "x/c", "x/c/d"), *LAST}
 
 
 def test_a_sequence_more_on_a_file_runs_nothing_of_others():
-    without = going_on("half", **{"sequences": {"one": {"network": "small", "tasks": ["a"]}}})
+    without = on_a_file("half", **{"sequences": {"one": {"network": "small", "tasks": ["a"]}}})
     assert "adopt theirs" not in titles(without)  # which nobody goes on from
-    sequences = {"one": {"network": "small", "tasks": ["a"]}, "go": GO["sequences/go"]}
-    assert affected(without, going_on("half", sequences=sequences)) == {
+    sequences = {"one": {"network": "small", "tasks": ["a"]}, "go": GO}
+    assert affected(without, on_a_file("half", sequences=sequences)) == {
         "adopt theirs",
         *prepares("cd"),
         "sheets",
@@ -147,7 +148,7 @@ def test_a_sequence_more_on_a_file_runs_nothing_of_others():
 
 
 def test_new_tasks_alone_change_places():
-    planned = going_on("half", orders="all", **ALONE)
+    planned = on_a_file("half", orders="all", **ALONE)
     found = {job.name.partition("seed0/")[2] for job in planned if job.rule == "evaluate"}
     assert found == {"x/y/c", "x/y/c/d", "x/y/d", "x/y/d/c"}
 
@@ -155,7 +156,7 @@ def test_new_tasks_alone_change_places():
 def test_masks_are_drawn_of_new_tasks():
     changes = {"sequences": {"go": {"network": "theirs", "tasks": ["m"]}}}
     spec = DecoderNetwork(decoder="unet", encoder="resnet_small")
-    planned = {job.title: job for job in going_on("half", spec=spec, **(GO | changes))}
+    planned = {job.title: job for job in on_a_file("half", spec=spec, **changes)}
     assert {one for one in planned if one.startswith("masks")} == {"masks go.m"}
     assert planned["masks go.m"].params.networks == [1]
 
@@ -165,7 +166,7 @@ def test_masks_are_drawn_of_new_tasks():
 
 
 def settings(*methods, **changes):
-    return parse(raw_configuration(*(methods or ("half",)), **copy.deepcopy(ALONE | changes)))
+    return parse(raw_configuration(*(methods or ("half",)), **(THEIRS | ALONE | changes)))
 
 
 @pytest.mark.parametrize(
@@ -203,9 +204,9 @@ def written(root: Path, packed) -> Path:
 
 
 def test_what_a_file_says_is_its_network_and_its_tasks(tmp_path):
-    path = written(tmp_path, tiny_packed("x", "y", spec=SPEC, size=16))
+    path = written(tmp_path, tiny_packed("x", "y", spec=SMALL_NETWORK, size=16))
     opened = open_given(settings(), tmp_path, tmp_path / "results")
-    assert opened.given == {"theirs": Given(SPEC, ("x", "y"), sha256(path))}
+    assert opened.given == {"theirs": Given(SMALL_NETWORK, ("x", "y"), sha256(path))}
     assert opened.tasks_before("theirs") == ("x", "y")
     assert opened.tasks_before("small") == ()
 
@@ -253,7 +254,7 @@ def test_what_a_file_says_is_its_network_and_its_tasks(tmp_path):
     ids=["names", "methods", "kind", "network"],
 )
 def test_what_does_not_go_with_a_file_is_told_before_any_job(tmp_path, methods, changes, lines):
-    written(tmp_path, tiny_packed("a", spec=SPEC, size=16))
+    written(tmp_path, tiny_packed("a", spec=SMALL_NETWORK, size=16))
     packed_file.write_packed(tmp_path / "wide.safetensors", tiny_packed("a"))
     with pytest.raises(UserError) as raised:
         open_given(settings(*methods, **changes), tmp_path, tmp_path / "results")
@@ -269,7 +270,7 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(tmp_path):
 
     key = f"networks.theirs.packed = '{FILE}': "
     assert told() == f"{key}there is no such file in {tmp_path}"
-    packed = tiny_packed("a", "b", spec=SPEC, size=16)
+    packed = tiny_packed("a", "b", spec=SMALL_NETWORK, size=16)
     changing = replace(packed, tasks=tuple(replace(one, frozen=False) for one in packed.tasks))
     path = written(tmp_path, replace(changing, method="fine"))
     assert told().startswith(f"{key}{path}: learned by a method that changes earlier tasks, fine")
@@ -283,7 +284,7 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(tmp_path):
 
 def test_more_tasks_than_a_network_holds_are_refused(tmp_path):
     content = settings()
-    told = Given(SPEC, tuple(f"t{number}" for number in range(254)), "1")
+    told = Given(SMALL_NETWORK, tuple(f"t{number}" for number in range(254)), "1")
     assert (
         "sequences.go.tasks: networks.theirs has learned 254 tasks and can learn 1 more"
         in faults_of_opened(content.opened({"theirs": told}))
@@ -291,7 +292,7 @@ def test_more_tasks_than_a_network_holds_are_refused(tmp_path):
 
 
 def test_weights_of_a_file_are_needed_where_new_tasks_start_from_them_alone(tmp_path):
-    spec = SPEC.model_copy(update={"weights": "theirs.pth"})
+    spec = SMALL_NETWORK.model_copy(update={"weights": "theirs.pth"})
     told = {"theirs": Given(spec, ("x",), "1")}
     nowhere = tmp_path / "nowhere"
     identities = weight_identities(settings().opened(told), tmp_path, nowhere)
@@ -309,7 +310,7 @@ def test_the_record_of_its_copy_says_what_a_file_was_also_where_it_is_not_here(
     tmp_path, monkeypatch
 ):
     root, results = tmp_path / "data", tmp_path / "results"
-    path = written(root, tiny_packed("x", "y", spec=SPEC, size=16))
+    path = written(root, tiny_packed("x", "y", spec=SMALL_NETWORK, size=16))
     here = open_given(settings(), root, results)
     (job,) = (job for job in plan(here) if job.rule == "adopt")
     record = results / record_path(ADOPTED)
@@ -322,7 +323,7 @@ def test_the_record_of_its_copy_says_what_a_file_was_also_where_it_is_not_here(
         patch.setattr(given, "_read", lambda path: pytest.fail("it is known"))
         assert open_given(settings(), root, results).given == here.given
     content = path.read_bytes()
-    other = written(root, tiny_packed("z", spec=SPEC, size=16))
+    other = written(root, tiny_packed("z", spec=SMALL_NETWORK, size=16))
     assert open_given(settings(), root, results).tasks_before("theirs") == ("z",)
     other.write_bytes(content)
     path.unlink()
@@ -491,7 +492,7 @@ def test_that_nothing_was_forgotten_is_proved_against_the_file(results, tmp_path
 
 
 def test_a_file_whose_task_is_not_what_was_learned_is_not_adopted(tmp_path, monkeypatch):
-    packed = tiny_packed("x", "y", spec=SPEC, size=16)
+    packed = tiny_packed("x", "y", spec=SMALL_NETWORK, size=16)
     state = packed.private["y"]
     state[next(name for name in state if name.startswith("head."))].view(-1)[0] += 1
     path = written(tmp_path, packed)
