@@ -413,7 +413,9 @@ def results(tmp_path_factory):
     """What a run left on a file with two tasks: one more of each kind, and a second method."""
     folder = tmp_path_factory.mktemp("results")
     packed = tiny_packed("x", "y: segmentation", spec=DecoderNetwork(**UNET), size=16, classes=2)
-    written(folder / "data_root", packed)
+    first, second = packed.tasks
+    by_another_method = replace(packed, tasks=(replace(first, choice={}), second))
+    written(folder / "data_root", by_another_method)
     content = small("theirs", ["c", "roads"], "half", {"c": C, "roads": ROADS})
     content["networks"] = {"theirs": {"packed": FILE}}
     content["methods"] |= {"searched": {"ratio": {"search": "tpe", "budget": 0.5}}}
@@ -471,7 +473,10 @@ def test_the_report_and_figures_tell_old_tasks_from_new_ones(results):
     assert "x (accuracy)" in boards
     assert "nan" not in boards
     shares = (results / "figures/shares.svg").read_text()
-    assert "half: y owns" in shares
+    assert "half: x owns" in shares
+    final = read_table(results / "tables/final.csv").groupby("method")
+    for method, free in final["free_share"].first().items():
+        assert f"{method}: {free:.1%} free" in shares
     scores = (results / "figures/scores.svg").read_text()
     assert "roads after roads" in scores
     assert "y after" not in scores

@@ -329,16 +329,18 @@ def _told(missed: pd.DataFrame, count: int) -> str:
 
 
 def _learned_before(final: pd.DataFrame) -> list[str]:
-    """Return a line for each sequence whose network had learned tasks elsewhere."""
+    """Return a line for each sequence whose network had learned tasks elsewhere.
+
+    An evaluation in which one of these has changed fails.
+    """
     lines = []
     for sequence, own in final[final["score"].isna()].groupby("sequence", sort=False):
         tasks = list(dict.fromkeys(own["task"]))
         have = "has no score: its" if len(tasks) == 1 else "have no score: their"
-        state = "are, bit for bit," if own["bit_exact"].all() else "are NOT"
         lines.append(
             f"{sequence}: {listed(tasks)}, which the network {own['network'].iloc[0]} had learned "
-            f"before, {have} images are not here. The weights that they read {state} those with "
-            "which they were learned."
+            f"before, {have} images are not here. The weights that they read are, bit for bit, "
+            "those with which they were learned."
         )
     return lines
 
