@@ -150,7 +150,7 @@ def test_jobs_are_called_by_their_titles():
         found |= dict(rules)
     assert found.keys() >= {"prepare", "train", "search", "grow", "prune", "retrain", "evaluate"}
     for rule, message in found.items():
-        assert re.fullmatch(rf"{rule}( {{wildcards.(node|task|shown)}})?", message)
+        assert re.fullmatch(rf"{rule}( {{wildcards.(node|task|network|shown)}})?", message)
 
 
 @pytest.mark.parametrize("said", [ACCOUNTS, NO_ACCOUNTS.format(300)])

@@ -470,7 +470,7 @@ def test_the_code_of_a_step_does_not_depend_on_where_the_package_lies(copied, mo
         ("code.py", set()),
         ("cli/networks.py", set()),
         ("serving/model.py", set()),
-        ("packing/load.py", {"evaluate", "retrain", "commit"}),
+        ("packing/load.py", {"adopt", "evaluate", "retrain", "commit"}),
     ],
 )
 def test_an_edited_module_changes_the_code_of_exactly_the_steps_that_use_it(copied, module, steps):

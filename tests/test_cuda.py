@@ -2,7 +2,6 @@
 what was trained there is used elsewhere. Needs a card, and little else: `pytest tests/test_cuda.py`
 """
 
-
 import numpy as np
 import pytest
 import torch
@@ -144,11 +143,7 @@ def test_batches_are_those_of_a_cpu(kind):
 @pytest.mark.parametrize("kind", SPECS)
 def test_all_augmentation_is_repeated_and_is_that_of_a_cpu(kind):
     train, _, header = tiny_task("a", kind, size=32, samples=24)
-    names = [
-        name
-        for name in AUGMENTATIONS
-        if kind == "classification" or name not in MIXING
-    ]
+    names = [name for name in AUGMENTATIONS if kind == "classification" or name not in MIXING]
     first, again, on_cpu = (
         list(training_batches(train, header, 8, names, 1, 0, device))
         for device in (CUDA, CUDA, CPU)

@@ -12,8 +12,10 @@ import yaml
 from PIL import Image
 
 from acll.config.checks import load_configuration, parse
+from acll.config.tree import runs
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing import packed_file
+from acll.sharing.given import open_given
 from acll.sharing.short_names import link_networks
 from checkouts import GENERATED, checkout
 from conftest import ROOT, tiny_packed
@@ -171,6 +173,15 @@ def merged(base: dict, other: dict) -> dict:
 @pytest.mark.parametrize("block", of("yaml"), ids=str)
 def test_configurations_are_sound(block):
     parse(merged(yaml.safe_load(MINE.text), yaml.safe_load(block.text)))
+
+
+def test_the_example_of_a_given_network_goes_on_from_one(tmp_path):
+    (block,) = (block for block in of("yaml") if "packed:" in block.text)
+    settings = parse(yaml.safe_load(block.text))
+    path = tmp_path / settings.networks["theirs"].packed
+    packed_file.write_packed(path, tiny_packed("birds", "roads: segmentation", spec=UNET, size=16))
+    (run,) = runs(open_given(settings, tmp_path, tmp_path))
+    assert run.tasks == ("birds", "roads", "digits")
 
 
 # --------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from acll import parameters
 from acll.config.checks import load_configuration, parse
+from acll.config.given import Given
 from acll.data.sources.registry import SOURCES, source
 from acll.data.task import Task
 from acll.errors import UserError
@@ -46,6 +47,7 @@ METHODS = {
     "ewc": {"type": "ewc"},
     "lwf": {"type": "lwf"},
 }
+SMALL_NETWORK = BackboneNetwork(backbone="resnet_small")
 WIDER = {"methods/wider": {"ratio": {"search": "tpe"}, "grow": 1.5}}
 PACKED = ("prune", "retrain", "evaluate")
 SEARCHED = ("search", *PACKED)
@@ -83,13 +85,23 @@ def put(raw, changes):
         if value is UNSET:
             del place[last]
         else:
-            place[last] = value
+            place[last] = copy.deepcopy(value)  # a longer path may put something into it
     return raw
 
 
 def jobs(*methods, tasks="abc", raw=None, weights=None, **changes):
     content = raw_configuration(*methods, tasks=tasks, **changes)
     return plan(parse(content), raw, weights)
+
+
+def on_a_file(*methods, before=("x", "y"), identity="1", spec=SMALL_NETWORK, **changes):
+    """The jobs of two sequences: `go` learns c and d after what a packed network has learned."""
+    changes = {
+        "networks/theirs": {"packed": "networks/theirs.safetensors"},
+        "sequences/go": {"network": "theirs", "tasks": ["c", "d"]},
+    } | changes
+    content = parse(raw_configuration(*methods, **changes))
+    return plan(content.opened({"theirs": Given(spec, before, identity)}))
 
 
 def affected(before, after):
@@ -288,9 +300,12 @@ def test_a_later_training_of_ewc_has_the_memory_before_it_and_no_other_has_one()
             assert job.inputs["memory"] == memory
 
 
-def test_every_input_is_made_before_and_every_output_once():
+@pytest.mark.parametrize(
+    "planned", [jobs(seeds=[0, 1], orders="all"), on_a_file("half", "adaptive", orders="all")]
+)
+def test_every_input_is_made_before_and_every_output_once(planned):
     made: set[str] = set()
-    for job in jobs(seeds=[0, 1], orders="all"):
+    for job in planned:
         assert set(job.all_inputs) <= made, job.title
         assert not set(job.all_outputs) & made, job.title
         assert len(set(job.all_outputs)) == len(job.all_outputs)
@@ -683,6 +698,7 @@ def test_parameters_come_back_from_their_text_as_they_were():
     series = {"network": "small", "tasks": {"of": "a", "permuted": 2}}
     others = masks | WIDER | {"sequences/three": series}
     planned = [*jobs(seeds=[0, 1], orders="all", **others), *with_every_source()]
+    planned += on_a_file("half")
     seen = set()
     for job in planned:
         text = json.dumps(json.loads(job.text)["params"])

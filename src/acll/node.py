@@ -11,6 +11,12 @@ DENSE, LEARNED = "dense", "learned"
 Prefix = tuple[str, ...]
 
 
+def adopted(network: str) -> str:
+    """Return where the copy of a packed network lies that sequences go on from. network: its name
+    in the configuration."""
+    return f"given/{network}.safetensors"
+
+
 @dataclass(frozen=True, order=True)
 class Node:
     """A place in the tree."""
@@ -83,7 +89,8 @@ class Run:
     """One method's way through the tasks of a sequence, in one order, from one seed.
 
     type: of the method. stages: for each number of tasks learned the prefixes of the networks that
-    serve these tasks together; none where the method has no network for fewer than all.
+    serve these tasks together; none where the method has no network for fewer than all, or where
+    the network had learned them before.
     """
 
     sequence: str

@@ -21,8 +21,9 @@ from acll.methods._free_weights import TrainFreeWeights
 from acll.methods.base import TrainingRule
 from acll.methods.individual import Individual
 from acll.methods.packing import Packing
-from acll.node import DENSE, LEARNED, Node, Run
+from acll.node import DENSE, LEARNED, Node, Run, adopted
 from acll.packing.cap import cap, equal_share
+from acll.parameters.adopt import AdoptParams
 from acll.parameters.base import Params
 from acll.parameters.commit import CommitParams, RememberParams
 from acll.parameters.evaluate import EvaluateParams
@@ -55,6 +56,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "prepare": ((), ("train", "test", "summary")),
     "vary": (("source_train", "source_test", "source_summary"), ("train", "test", "summary")),
     "sheets": (("train", "summary"), ("figures",)),
+    "adopt": ((), ("network",)),
     "train": (("train", "parent", "memory"), ("dense",)),
     "search": (("dense", "parent", "train"), ("trials", "choice", "held")),
     "grow": (
@@ -120,7 +122,8 @@ class Job:
     outputs: Paths
     params: Params
     code: Mapping[str, str]  # digest of the step's code, versions of libraries
-    external_digest: str = ""  # of raw data or weights, which are no files of the results
+    # of raw data, weights or a packed network, which are no files of the results
+    external_digest: str = ""
 
     @property
     def title(self) -> str:
@@ -200,8 +203,9 @@ def plan(
 ) -> list[Job]:
     """Return the jobs of a configuration, those that others need first.
 
-    raw: the identity of each task's raw data; weights: of the weights that each network starts
-    from. Both are by content, and empty where they are not given.
+    configuration: its packed networks must have been opened. raw: the identity of each task's raw
+    data; weights: of the weights that each network starts from. Both are by content, and empty
+    where they are not given.
     """
     plugins.use(configuration.plugins)
     return list(_Planner(configuration, raw or {}, weights or {}).jobs())
@@ -233,7 +237,7 @@ class _Planner:
 
     def jobs(self) -> Iterator[Job]:
         nodes, runs = tree.nodes(self.configuration), tree.runs(self.configuration)
-        tasks = sorted({task for node in nodes for task in node.tasks})
+        tasks = sorted({task for node in nodes for task in self._own_tasks(node)})
         made_from = self.configuration.made_from
         for task in sorted({made_from.get(task, task) for task in tasks}):
             yield self._prepare(task)
@@ -241,6 +245,8 @@ class _Planner:
             if task in made_from:
                 yield self._vary(task, made_from[task])
         yield self._sheets(tasks)
+        for network in sorted({node.network for node in nodes} & self.configuration.given.keys()):
+            yield self._adopt(network)
         planned: set[str] = set()  # nodes whose dense network is planned already
         for node in nodes:
             dense = self._dense_node(node)
@@ -286,13 +292,38 @@ class _Planner:
         return Job("sheets", "", inputs, outputs, SheetsParams(), _code("sheets"))
 
     # ----------------------------------------------------------------------------------------------
+    # packed networks that sequences go on from
+
+    def _adopt(self, network: str) -> Job:
+        given = self.configuration.given[network]
+        path = self.configuration.packed[network].packed
+        params = AdoptParams(packed=path, network=given.network, tasks=list(given.tasks))
+        outputs = {"network": (adopted(network),)}
+        return Job("adopt", network, {}, outputs, params, _code("adopt"), given.identity)
+
+    def _own_tasks(self, node: Node) -> tuple[str, ...]:
+        """Return the tasks of a node, less those that its network had learned before."""
+        return node.tasks[len(self.configuration.tasks_before(node.network)) :]
+
+    def _parent(self, node: Node) -> Node | None:
+        """Return the node that a node goes on from; None where it begins, or begins with a file."""
+        before = self.configuration.tasks_before(node.network)
+        return None if node.prefix[:-1] == before else node.parent
+
+    def _before(self, node: Node) -> tuple[str, ...]:
+        """Return the packed network that a node goes on from; none for a first task."""
+        if self._parent(node) is None and node.position > 1:
+            return (adopted(node.network),)
+        return _of(node.parent, "network.safetensors")
+
+    # ----------------------------------------------------------------------------------------------
     # the network of a node
 
     def _dense_node(self, node: Node) -> Node:
         """Return the node in whose folder the dense network lies: of first tasks methods share
         it."""
         method = self.configuration.methods[node.method]
-        network = self.configuration.networks[node.network]
+        network = self.configuration.specs[node.network]
         shared = method.shared_first(network) if node.position == 1 else None
         return node if shared is None else node.shared(shared)
 
@@ -314,8 +345,8 @@ class _Planner:
         )
         inputs = {
             "train": tuple(map(_prepared, node.new_tasks)),
-            "parent": _of(node.parent, "network.safetensors"),
-            "memory": _of(node.parent if method.remembers else None, "memory.safetensors"),
+            "parent": self._before(node),
+            "memory": _of(self._parent(node) if method.remembers else None, "memory.safetensors"),
         }
         outputs = {"dense": (f"{dense.folder}/dense.safetensors",)}
         own_method = method.type if dense == node else None
@@ -417,7 +448,7 @@ class _Planner:
         )
         inputs = {
             "dense": self._denses(node),
-            "parent": _of(node.parent, "network.safetensors"),
+            "parent": self._before(node),
             "choice": (self._choice(node),) if method.searches else (),
             "held": (
                 *_of(node if method.searches else None, "held.safetensors"),
@@ -443,7 +474,7 @@ class _Planner:
         inputs = {
             "pruned": _of(node, "pruned.safetensors"),
             "dense": dense,
-            "parent": _of(node.parent, "network.safetensors"),
+            "parent": self._before(node),
             "train": (_prepared(node.task),),
         }
         outputs = {"network": _of(node, "network.safetensors")}
@@ -470,7 +501,7 @@ class _Planner:
             "network": _of(node, "network.safetensors"),
             "dense": self._from_dense(node)["dense"],
             "train": (_prepared(node.task),),
-            "memory_before": _of(node.parent, "memory.safetensors"),
+            "memory_before": _of(self._parent(node), "memory.safetensors"),
         }
         own = self._plugged(node.network, [params.batches], method=method.type)
         code = _code("remember", type(method).__module__, plugged=own)
@@ -480,14 +511,14 @@ class _Planner:
     def _evaluate(self, node: Node) -> Job:
         inputs = {
             "network": _of(node, "network.safetensors"),
-            "test": tuple(_prepared(task, "test") for task in node.tasks),
+            "test": tuple(_prepared(task, "test") for task in self._own_tasks(node)),
         }
         outputs = {
             "scores": _of(node, "scores.json"),
             "examples": _of(node, "examples.safetensors"),
         }
         params = EvaluateParams(threads=self.configuration.threads)
-        metrics = [self.configuration.tasks[task].metric for task in node.tasks]
+        metrics = [self.configuration.tasks[task].metric for task in self._own_tasks(node)]
         own = self._plugged(node.network, metrics=metrics)
         return Job("evaluate", node.name, inputs, outputs, params, _code("evaluate", plugged=own))
 
@@ -502,7 +533,7 @@ class _Planner:
         batches, of metrics besides, and of the type of a method."""
         return plugins.code_origins(
             {
-                "network": [getattr(self.configuration.networks[network], "plugin", None)],
+                "network": [getattr(self.configuration.specs[network], "plugin", None)],
                 "loss": [one.loss for one in batches],
                 "augmentation": [name for one in batches for name in one.augmentation_names],
                 "metric": [*metrics, *(one.metric for one in batches)],
@@ -512,7 +543,7 @@ class _Planner:
 
     def _node_params(self, node: Node) -> NodeParams:
         return NodeParams(
-            network=self.configuration.networks[node.network],
+            network=self.configuration.specs[node.network],
             method=node.method,
             seed=node.seed,
             prefix=list(node.prefix),
@@ -521,7 +552,7 @@ class _Planner:
 
     def _from_dense(self, node: Node) -> dict[str, tuple[str, ...]]:
         dense = (f"{self._dense_node(node).folder}/dense.safetensors",)
-        return {"dense": dense, "parent": _of(node.parent, "network.safetensors")}
+        return {"dense": dense, "parent": self._before(node)}
 
     def _denses(self, node: Node) -> tuple[str, ...]:
         """Return the dense network, and that of the step `grow` where there is one."""
@@ -677,7 +708,8 @@ class _Planner:
         """
         found: dict[tuple[str, str], dict[str, list[Node]]] = {}
         for run in runs:
-            for position, task in enumerate(run.tasks, 1):
+            first = len(self.configuration.tasks_before(run.network)) + 1
+            for position, task in enumerate(run.tasks[first - 1 :], first):
                 if self.configuration.tasks[task].kind == "segmentation":
                     shown = (*run.nodes(position), *run.nodes(len(run.tasks)))
                     serving = [node for node in shown if task in node.tasks]
@@ -693,7 +725,7 @@ class _Planner:
         found: dict[tuple[str, str], dict[str, Node]] = {}
         for run in runs:
             for node in run.nodes(len(run.tasks)):
-                for task in node.tasks:
+                for task in self._own_tasks(node):
                     found.setdefault((run.sequence, task), {}).setdefault(run.method, node)
         return found
 

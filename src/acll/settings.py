@@ -63,6 +63,7 @@ Scope = Literal["layer", "global", "channel"]
 Criterion = Literal["learned", "magnitude"]
 Release = Literal["gradual", "once"]
 Reuse = Literal["all", "chosen"]
+MAX_TASKS = 255  # of a network: owners are bytes in memory
 AUTO = "auto"  # in place of a task's name: the one that an image most likely belongs to
 # the metrics that a task may be scored by, beside plug-ins; the usual one first
 METRICS: dict[Kind, tuple[str, ...]] = {

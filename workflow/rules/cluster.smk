@@ -14,6 +14,7 @@ localrules:
     prepared,
     networks,
     tables_only,
+    adopt,
     vary,
     sheets,
     trace,

@@ -160,8 +160,9 @@ def text_of(rule):
 
 
 def job_name(wildcards) -> str:
-    """Return the name of a job: of its node, its task, or the task of a sequence that it shows."""
-    names = (getattr(wildcards, key, "") for key in ("node", "task", "shown"))
+    """Return the name of a job: of its node, task or network, or the task of a sequence that it
+    shows."""
+    names = (getattr(wildcards, key, "") for key in ("node", "task", "network", "shown"))
     return next(filter(None, names), "")
 
 
@@ -341,5 +342,6 @@ def take_sigterm_in_a_thread():
 
 wildcard_constraints:
     task="[a-z0-9_]+",
+    network="[a-z0-9_]+",
     shown="[a-z0-9_]+\\.[a-z0-9_]+",
     node="[a-z0-9_]+/[a-z0-9_]+/seed[0-9]+(/[a-z0-9_+]+)+",

@@ -1,6 +1,27 @@
 # The network of a node: one more task in what the node before has learned.
 
 
+# A packed network that was made elsewhere, from below the data root.
+rule adopt:
+    output:
+        network="given/{network}.safetensors",
+    log:
+        text="logs/adopt/{network}.log",
+        digests="digests/adopt/{network}.sha256",
+    benchmark:
+        "benchmarks/adopt/{network}.tsv"
+    priority: 1_000_000  # as `prepare`: its faults come to light before hours of training
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        job=text_of("adopt"),
+    message:
+        "adopt {wildcards.network}"
+    shell:
+        command("adopt")
+
+
 # The dense network. That of a first task depends on no method: it lies under `dense`, and all
 # methods share it.
 rule train:

@@ -21,6 +21,7 @@ from acll.errors import UserError
 from acll.run_summary import PROFILE, make_command
 
 if TYPE_CHECKING:
+    from acll.config.configuration import Configuration
     from acll.data.sources.torchvision import Torchvision
     from acll.evaluation.proof import Proof
 
@@ -33,8 +34,7 @@ def check(path: Path, images: bool) -> None:
     """
     from acll.config.images import decode_images, tasks_of_files
 
-    faults, sound = _looked_at(path)
-    configuration = load_configuration(path)
+    faults, sound, configuration = _looked_at(path)
     checkout, name = checkout_of(path)
     if images:
         known = {fault.removeprefix("tasks.") for fault in faults}
@@ -55,7 +55,7 @@ def check(path: Path, images: bool) -> None:
 
 def _check(path: Path) -> None:
     """Check all but what is in images and masks. Raises ConfigurationError."""
-    faults, sound = _looked_at(path)
+    faults, sound, _ = _looked_at(path)
     _refuse(path, faults)
     print(sound)
 
@@ -65,15 +65,17 @@ def _refuse(path: Path, faults: Sequence[str]) -> None:
         raise ConfigurationError("\n".join(f"{path}: {fault}" for fault in faults))
 
 
-def _looked_at(path: Path) -> tuple[list[str], str]:
-    """Return the faults of all but what is in images and masks, and what to say if there are none.
+def _looked_at(path: Path) -> tuple[list[str], str, "Configuration"]:
+    """Return the faults of all but what is in images and masks, what to say if there are none, and
+    the configuration, whose packed networks are opened where that can be.
 
-    Where there are none, it prints the warnings.
+    Where there are no faults, it prints the warnings.
     """
     from acll.config import tree
     from acll.data.identity import FINGERPRINTS
     from acll.data.root import data_root
     from acll.networks.buildable import SOUND_NETWORKS, faults_and_notes
+    from acll.sharing.given import open_given
     from acll.sharing.raw import raw_identities, raw_warnings, wanted_networks
     from acll.training.probe import SOUND_PLUGINS, faults_of_plugins
 
@@ -84,6 +86,7 @@ def _looked_at(path: Path) -> tuple[list[str], str]:
     faults: list[str] = []
     notes: list[str] = []
     try:
+        configuration = open_given(configuration, root, results)
         wanted = wanted_networks(configuration, root, results)
         faults, notes = faults_and_notes(wanted, checkout / SOUND_NETWORKS)
         used = [
@@ -100,17 +103,17 @@ def _looked_at(path: Path) -> tuple[list[str], str]:
     except UserError as error:
         faults += str(error).splitlines()
     if faults:
-        return faults, ""
+        return faults, "", configuration
     for warning in warnings:
         print(f"{path}: warning: {warning}")
     for note in notes:
         print(f"{path}: {note}")
     partly = tell_not_here(configuration, root, results)
     nodes, runs = tree.nodes(configuration), tree.runs(configuration)
-    tasks = sum(len(run.tasks) for run in runs)
+    tasks = sum(len(run.tasks) - len(configuration.tasks_before(run.network)) for run in runs)
     counts = f"runs: {len(runs)}, of tasks in all: {tasks}; networks on the way: {len(nodes)}"
     how_far = ", as far as it can be told without them" if partly else ""
-    return [], f"{path}: sound{how_far}; {counts}"
+    return [], f"{path}: sound{how_far}; {counts}", configuration
 
 
 def list_plan(path: Path) -> None:
@@ -332,6 +335,7 @@ def snakemake(path: Path) -> None:
 def finish(path: Path) -> None:
     """Print the tables of a run, write its report, and record its results for DVC."""
     from acll.lock import held
+    from acll.sharing.given import load_opened
     from acll.sharing.short_names import link_networks
     from acll.sharing.stages import add_stage
     from acll.sharing.transfer import record
@@ -342,7 +346,7 @@ def finish(path: Path) -> None:
     table(results.relative_to(here) if results.is_relative_to(here) else results)
     add_stage(root / "dvc.yaml", name)  # where the run did not begin with `ready`
     with held(results):  # what is recorded must not change meanwhile
-        links = link_networks(results, load_configuration(path))
+        links = link_networks(results, load_opened(path))
         record(root, name)
     print(f"networks: results/{name}/{links[0]}{_more(links[1:])}")
     report(path, if_changed=True)  # it shows the configuration that has been recorded

@@ -157,6 +157,7 @@ def pull(path: Path, what: str) -> None:
 
     what: `all`, or `tables` for tables, figures and scores alone, beside the results.
     """
+    from acll.sharing.given import load_opened
     from acll.sharing.short_names import link_networks
     from acll.sharing.transfer import pull_results, pull_tables, require_remote
 
@@ -175,7 +176,7 @@ def pull(path: Path, what: str) -> None:
         return
     results = root / "results" / name
     pull_results(root, name)
-    link_networks(results, load_configuration(root / "config" / f"{name}.yaml"))
+    link_networks(results, load_opened(root / "config" / f"{name}.yaml"))
     _verify_results(root, name)
     print(f"report: {write_report_of(root, name, results).relative_to(root)}")
 
@@ -205,6 +206,7 @@ def list_leftovers(path: Path) -> None:
 def prune_results(path: Path) -> None:
     """Remove results that the configuration does not name."""
     from acll.lock import held
+    from acll.sharing.given import load_opened
     from acll.sharing.leftovers import remove, unnamed
     from acll.sharing.planned import jobs_of
     from acll.sharing.report import leftovers_told
@@ -215,7 +217,7 @@ def prune_results(path: Path) -> None:
     with held(results):
         found = unnamed(results, jobs_of(root, name)).leftovers
         remove(results, found)
-        link_networks(results, load_configuration(root / "config" / f"{name}.yaml"))
+        link_networks(results, load_opened(root / "config" / f"{name}.yaml"))
     for line in leftovers_told(found):
         print(f"removed  {line}")
     count = sum(len(group.files) for group in found)

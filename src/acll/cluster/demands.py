@@ -46,9 +46,10 @@ def memory_mb(configuration: Configuration, job: Job, results: Path, lacked: int
     needed = _LIBRARIES + min(_prepared_bytes(job, results) / 1e6, _MAPPED)
     if job.name:
         node = Node.of(job.name)
-        largest = max(_pixels_of_batch(configuration, task) for task in node.tasks)
+        tasks = node.tasks[len(configuration.tasks_before(node.network)) :]
+        largest = max(_pixels_of_batch(configuration, task) for task in tasks)
         needed += largest * _ACTIVATIONS / 1e6
-        needed += 0 if _is_own(configuration.networks[node.network]) else _LARGE_NETWORK
+        needed += 0 if _is_own(configuration.specs[node.network]) else _LARGE_NETWORK
     return round(needed) << lacked
 
 

@@ -23,10 +23,12 @@ from pydantic_core import ErrorDetails
 from acll import plugins
 from acll.config import tree
 from acll.config.configuration import Configuration
+from acll.config.given import LearnedNetwork
 from acll.config.sequences import Sequence, Series
 from acll.data.sources import registry as sources
 from acll.data.task import Task
 from acll.errors import UserError
+from acll.evaluation.words import listed
 from acll.methods import registry as methods
 from acll.methods.base import Method
 from acll.methods.packing import Packing
@@ -44,7 +46,15 @@ from acll.networks.spec import (
 from acll.node import DENSE, LEARNED, Node
 from acll.registry import kinds
 from acll.search.settings import Search
-from acll.settings import ALL_METRICS, AUGMENTATIONS, AUTO, METRICS, MIXING, Settings
+from acll.settings import (
+    ALL_METRICS,
+    AUGMENTATIONS,
+    AUTO,
+    MAX_TASKS,
+    METRICS,
+    MIXING,
+    Settings,
+)
 from acll.training.settings import LOSSES, Training
 
 VALID_NAME = re.compile(r"[a-z0-9_]+")
@@ -135,7 +145,8 @@ def parse(raw: dict[str, Any], folder: Path = Path()) -> Configuration:
         faults += _faults_of_names(_sound(raw, error.errors()), named)
         raise ConfigurationError("\n".join(dict.fromkeys(faults))) from None
     faults += [*_faults_of_names(configuration, named), *_values(configuration)]
-    faults = faults or _paths(configuration)  # needs names that are known to be sound
+    if not configuration.packed:  # else once they are opened
+        faults = faults or _paths(configuration)  # needs names that are known to be sound
     if faults:
         raise ConfigurationError("\n".join(dict.fromkeys(faults)))
     return configuration
@@ -206,6 +217,22 @@ def _faults_of_source(source: type[Any]) -> list[str]:
     return faults
 
 
+def faults_of_opened(configuration: Configuration) -> list[str]:
+    """Return what could not be told before packed networks were opened, a line for each fault.
+
+    The rest of the configuration is sound.
+    """
+    names = [list(configuration.tasks), list(configuration.networks)]
+    faults = [
+        *_architectures(configuration),
+        *_sequences(configuration, *names),
+        *_growth(configuration),
+        *_augmentation(configuration),
+        *_going_on(configuration),
+    ]
+    return faults or _paths(configuration)
+
+
 _NAMED = ("tasks", "networks", "sequences", "methods")  # sections of entries with names
 
 
@@ -252,6 +279,7 @@ def _faults_of_names(configuration: Configuration, named: Mapping[str, list[str]
         *_names(configuration.name, named),
         *_overrides(configuration),
         *_architectures(configuration),
+        *_packed_files(configuration),
         *_sequences(configuration, named["tasks"], named["networks"]),
         *_growth(configuration),
         *_augmentation(configuration),
@@ -392,6 +420,7 @@ _TAGS: dict[str, type[Settings]] = {
     "decoder": DecoderNetwork,
     "perceptron": PerceptronNetwork,
     "plugin": PluginNetwork,
+    "packed": LearnedNetwork,
     "search": Search,
     "number": Packing,
 }
@@ -488,7 +517,7 @@ def _architectures(configuration: Configuration) -> list[str]:
     """Return faults of the parts that networks are built from, and of their weights."""
     known = registry()
     faults = []
-    for name, network in configuration.networks.items():
+    for name, network in configuration.specs.items():
         if isinstance(network, PluginNetwork):
             faults += _plugged(f"networks.{name}", network)
             continue
@@ -573,6 +602,48 @@ def _weights(name: str, network: Network, known: dict[str, Any]) -> list[str]:
     return []
 
 
+def _packed_files(configuration: Configuration) -> list[str]:
+    """Return faults of the paths of packed networks."""
+    faults = []
+    for name, network in configuration.packed.items():
+        key = f"networks.{name}.packed = {network.packed!r}"
+        if _leads_out(Path(network.packed)):
+            faults.append(f"{key}: must lie below data_root, which `DATA=…` can set")
+        elif not network.packed.endswith(".safetensors"):
+            faults.append(f"{key}: must be the path of a packed network (.safetensors)")
+    return faults
+
+
+def _going_on(configuration: Configuration) -> list[str]:
+    """Return why sequences cannot go on from packed networks: their tasks, or the methods."""
+    faults = []
+    networks: dict[str, None] = {}  # a set that keeps its order
+    for name, sequence in configuration.sequences.items():
+        before = configuration.tasks_before(sequence.network)
+        networks |= {sequence.network: None} if before else {}
+        key = f"sequences.{name}.tasks"
+        faults += [
+            f"{key} = {task!r}: networks.{sequence.network} has learned a task of that name; give "
+            "this one another"
+            for task in sequence.tasks
+            if task in before
+        ]
+        if len(before) + len(sequence.tasks) > MAX_TASKS:
+            faults.append(
+                f"{key}: networks.{sequence.network} has learned {len(before)} tasks and can learn "
+                f"{MAX_TASKS - len(before)} more"
+            )
+    can = [name for name in kinds(methods.METHODS) if methods.method(name).goes_on]
+    for name, method in configuration.methods.items():
+        if networks and not method.goes_on:
+            faults.append(
+                f"methods.{name}: {method.type} cannot go on from networks."
+                f"{listed(list(networks))}: it changes earlier tasks, needs their data, or makes "
+                f"networks of its own; {listed(can)} can"
+            )
+    return faults
+
+
 def _sequences(configuration: Configuration, tasks: list[str], networks: list[str]) -> list[str]:
     """Return faults of sequences: unknown names, tasks given twice or not for their network.
 
@@ -581,7 +652,7 @@ def _sequences(configuration: Configuration, tasks: list[str], networks: list[st
     faults = []
     for name, sequence in configuration.sequences.items():
         key = f"sequences.{name}"
-        network = configuration.networks.get(sequence.network)
+        network = configuration.specs.get(sequence.network)
         if networks and sequence.network not in networks:
             hint = suggestion(sequence.network, networks) or _known(networks)
             faults.append(f"{key}.network = {sequence.network!r}: there is no such network{hint}")
@@ -615,7 +686,7 @@ def _growth(configuration: Configuration) -> list[str]:
             )
         elif not method.cap:
             faults.append(f"{key}: has no effect with `cap: false`, under which no task lacks room")
-        for other, network in configuration.networks.items():
+        for other, network in configuration.specs.items():
             reason = why_not_wider(network) if other in learned else None
             if reason is not None:
                 faults.append(f"{key}: networks.{other} cannot become wider: {reason}")
@@ -658,7 +729,7 @@ def _augmentation(configuration: Configuration) -> list[str]:
 def _channels(configuration: Configuration, task: str) -> dict[str, int]:
     """Return the channels of the networks that learn a task, by name. Unknown ones are left out."""
     learning = {line.network for line in configuration.sequences.values() if task in line.tasks}
-    networks = configuration.networks.items()
+    networks = configuration.specs.items()
     return {name: network.channels for name, network in networks if name in learning}
 
 

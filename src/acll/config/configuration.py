@@ -1,12 +1,13 @@
 """The whole configuration: tasks, networks, sequences, methods and training, put together."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PrivateAttr
 
+from acll.config.given import AnyNetwork, Given, LearnedNetwork
 from acll.config.sequences import Sequence
 from acll.data.sources.registry import SOURCES
 from acll.data.task import Task
@@ -68,7 +69,7 @@ class Configuration(Settings):
         "networks, losses, metrics, augmentations or methods of your own: docs/plugins.md",
     )
     tasks: dict[str, AnyTask] = Field(min_length=1, description="the tasks, by name")
-    networks: dict[str, Network] = Field(min_length=1, description="the networks, by name")
+    networks: dict[str, AnyNetwork] = Field(min_length=1, description="the networks, by name")
     sequences: dict[str, Sequence] = Field(
         min_length=1, description="which network learns which tasks in which order"
     )
@@ -84,6 +85,46 @@ class Configuration(Settings):
         "`3 random`",
     )
     training: Training = Field(Training(), description="how networks are trained")
+
+    # of each packed network, what its file says; empty until the files are opened
+    _given: Mapping[str, Given] = PrivateAttr(default_factory=dict)
+
+    def opened(self, given: Mapping[str, Given]) -> "Configuration":
+        """Return the same, with what the files of its packed networks say."""
+        whole = self.model_copy()
+        whole._given = given
+        return whole
+
+    @property
+    def given(self) -> Mapping[str, Given]:
+        """What the files of packed networks say, by the names of these; empty until opened."""
+        return self._given
+
+    @property
+    def packed(self) -> dict[str, LearnedNetwork]:
+        """The networks that have learned tasks already, by name."""
+        return {
+            name: network
+            for name, network in self.networks.items()
+            if isinstance(network, LearnedNetwork)
+        }
+
+    @property
+    def specs(self) -> dict[str, Network]:
+        """What each network is built from; packed ones are left out until they are opened."""
+        new = {
+            name: network
+            for name, network in self.networks.items()
+            if not isinstance(network, LearnedNetwork)
+        }
+        return new | {name: given.network for name, given in self._given.items()}
+
+    def tasks_before(self, network: str) -> tuple[str, ...]:
+        """Return the tasks that a network has learned before any sequence; none for a new one.
+
+        Raises KeyError for a packed one that has not been opened.
+        """
+        return self._given[network].tasks if network in self.packed else ()
 
     def training_of(self, task: str) -> Training:
         """Return the training settings of a task, its own overrides included."""
@@ -128,10 +169,11 @@ class Configuration(Settings):
 
     def channels_by_task(self) -> dict[str, list[int]]:
         """Return the channels of the networks that learn each task that is prepared, or a variant
-        of it."""
+        of it; of packed networks once they are opened."""
+        specs = self.specs
         found: dict[str, set[int]] = {}
         for sequence in self.sequences.values():
             for task in sequence.tasks:
                 own = found.setdefault(self.made_from.get(task, task), set())
-                own.add(self.networks[sequence.network].channels)
+                own |= {specs[sequence.network].channels} if sequence.network in specs else set()
         return {task: sorted(channels) for task, channels in found.items()}

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from acll.config.configuration import Configuration
+from acll.config.given import LearnedNetwork
 from acll.config.sequences import Sequence, Series
 from acll.data.sources.registry import SOURCES, source
 from acll.data.task import Task
@@ -45,6 +46,7 @@ def sections() -> list[tuple[str, type[Settings]]]:
         ("`networks.<name>`, for segmentation, or both kinds", DecoderNetwork),
         ("`networks.<name>`, a perceptron", PerceptronNetwork),
         ("`networks.<name>`, a plug-in", PluginNetwork),
+        ("`networks.<name>`, a packed network", LearnedNetwork),
         ("`sequences.<name>`", Sequence),
         ("`sequences.<name>.tasks`, a series", Series),
     ]

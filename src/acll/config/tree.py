@@ -34,12 +34,15 @@ def orders(tasks: Sequence[str], which: str) -> list[tuple[str, ...]]:
 
 
 def runs(configuration: Configuration) -> list[Run]:
-    """Return every run of a configuration."""
+    """Return every run of a configuration, whose packed networks must have been opened."""
     found = []
     for sequence, settings in configuration.sequences.items():
-        for tasks in orders(settings.tasks, configuration.orders):
+        before = configuration.tasks_before(settings.network)
+        for order in orders(settings.tasks, configuration.orders):
+            tasks = before + order
             for name, method in configuration.methods.items():
-                stages = method.stages(tasks)
+                # of tasks that the network brought along there is no node
+                stages = ((),) * len(before) + method.stages(tasks)[len(before) :]
                 for seed in configuration.seeds:
                     found.append(
                         Run(sequence, settings.network, name, method.type, seed, tasks, stages)

@@ -68,7 +68,8 @@ def rows_at(nodes: Lookup, run: Run, stage: int) -> pd.DataFrame:
 def matrix_of(nodes: Lookup, run: Run) -> Matrix:
     """Return the score of each task (column) after each stage (row) of a run: [T, T].
 
-    `acll.evaluation.statistics` says what is NaN.
+    `acll.evaluation.statistics` says what is NaN. So are rows and columns of tasks that the network
+    had learned elsewhere.
     """
     scores = np.full((len(run.tasks), len(run.tasks)), np.nan)
     for stage in range(len(run.tasks)):
@@ -129,6 +130,8 @@ def _figures(
     network, seed, task. alone: scores [T] of individual networks by network, seed, sequence, order.
     """
     end, scores = rows_at(nodes, run, len(run.tasks)), matrix_of(nodes, run)
+    scored = end[end["score"].notna()]  # less what the network had learned elsewhere
+    scores = scores[-len(scored) :, -len(scored) :]
     known = not np.isnan(np.diag(scores)).any()  # a method that learns all at once has no stages
     reference = alone.get((run.network, run.seed, run.sequence, run.order))
     # where each task was learned
@@ -143,7 +146,7 @@ def _figures(
         "method": run.method,
         "type": run.type,
         "seed": run.seed,
-        "metric": _metric_of(end["metric"]),
+        "metric": _metric_of(scored["metric"]),
         "mean_score": end["score"].mean(),
         "worst_score": end["score"].min(),
         "last_score": end["score"].iloc[-1],

@@ -17,6 +17,7 @@ from acll.evaluation.class_tables import (
     missed_classes,
 )
 from acll.evaluation.comparison import MIXED
+from acll.evaluation.learned_tasks import learned_here, with_ratios
 from acll.evaluation.words import METRIC_WORDS, WIDTH, grown_words, listed, shortened
 from acll.settings import FEWEST_SAMPLES
 
@@ -102,13 +103,13 @@ def _by_task(final: pd.DataFrame, means: pd.DataFrame) -> list[dict[str, str]]:
         for task in first["task"]:
             runs = own[own["task"] == task]
             forgetting = runs["forgetting"].dropna()  # empty where no task is learned in turn
-            metric = METRIC_WORDS[runs["metric"].iloc[0]]
+            metric, score = METRIC_WORDS[runs["metric"].iloc[0]], runs["score"].mean()
             rows.append(
                 {
                     "sequence": sequence,
                     "method": method,
                     "task": task,
-                    "score": f"{metric} {runs['score'].mean():.3f}",
+                    "score": "" if pd.isna(score) else f"{metric} {score:.3f}",
                     "forgotten": f"{forgetting.mean():.3f}" if len(forgetting) else "",
                     "owns": _percent(runs["owned_share"].mean()),
                     "lowest class": lowest.get((sequence, method, task), ""),
@@ -211,15 +212,17 @@ def remarks_of(
 
     final, classes: the tables of these names. budgets: of each method that searches, by its name.
     """
-    return [*warnings_of(final, classes), *notes_of(final), *_overdrawn(final, budgets)]
+    overdrawn = _overdrawn(learned_here(final), budgets)
+    return [*warnings_of(final, classes), *notes_of(final), *overdrawn]
 
 
 def notes_of(final: pd.DataFrame) -> list[str]:
-    """Return what a person should know of the room that tasks had.
+    """Return what a person should know of tasks without a score, and of the room that tasks had.
 
     final: the table of that name.
     """
-    return [*_capped(final), *_grown(final), *_short_of_room(final)]
+    here = learned_here(final)
+    return [*_learned_before(final), *_capped(here), *_grown(here), *_short_of_room(final)]
 
 
 def warnings_of(final: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
@@ -325,6 +328,23 @@ def _told(missed: pd.DataFrame, count: int) -> str:
     return listed(told)
 
 
+def _learned_before(final: pd.DataFrame) -> list[str]:
+    """Return a line for each sequence whose network had learned tasks elsewhere.
+
+    An evaluation in which one of these has changed fails.
+    """
+    lines = []
+    for sequence, own in final[final["score"].isna()].groupby("sequence", sort=False):
+        tasks = list(dict.fromkeys(own["task"]))
+        have = "has no score: its" if len(tasks) == 1 else "have no score: their"
+        lines.append(
+            f"{sequence}: {listed(tasks)}, which the network {own['network'].iloc[0]} had learned "
+            f"before, {have} images are not here. The weights that they read are, bit for bit, "
+            "those with which they were learned."
+        )
+    return lines
+
+
 def _capped(final: pd.DataFrame) -> list[str]:
     """Return a line that names the tasks which the cap left less than they asked for."""
     rows = final[final["capped"].isin([True]) & final["ratio_searched"].notna()]
@@ -381,7 +401,8 @@ def _short_of_room(final: pd.DataFrame) -> list[str]:
 
     It says how much is free, what each task took, and what to change.
     """
-    packed = final[final["ratio"].notna() & (final["free_share"] < LITTLE_ROOM)]
+    packed = with_ratios(final)
+    packed = packed[packed["free_share"] < LITTLE_ROOM]
     lines = []
     for (sequence, method), own in packed.groupby(["sequence", "method"], sort=False):
         first = own.iloc[: own["position"].max()]

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from acll.evaluation.learned_tasks import learned_here, with_ratios
 from acll.evaluation.panels import method_panels, most_tasks
 from acll.evaluation.style import (
     ACROSS,
@@ -35,7 +36,7 @@ def scores(matrix: pd.DataFrame, final: pd.DataFrame) -> Figure:
     figure, parts = method_panels(matrix, height=max(2.6, 0.3 * most_tasks(matrix)), width=3.2)
     heading(figure, "Test score of each task after each stage: a line that falls is forgotten")
     for sequence, tasks, own, panels in parts:
-        rows = final[final["sequence"] == sequence]
+        rows = learned_here(final[final["sequence"] == sequence])
         metrics = {
             task: METRIC_WORDS[metric]
             for task, metric in zip(rows["task"], rows["metric"], strict=True)
@@ -89,7 +90,7 @@ def shares(final: pd.DataFrame) -> Figure:
 
     final: the table of that name.
     """
-    packed = final[final["ratio"].notna()]
+    packed = with_ratios(final)
     names = list(dict.fromkeys(final["sequence"]))
     by_sequence = packed.groupby("sequence")
     bars_shown, tasks_shown = (by_sequence[name].nunique().max() for name in ("method", "task"))

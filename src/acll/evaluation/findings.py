@@ -7,9 +7,10 @@ import pandas as pd
 
 from acll.evaluation.class_tables import guessed_tasks
 from acll.evaluation.fronts import REFERENCE_FRONT, lines_of
+from acll.evaluation.learned_tasks import learned_here
 from acll.evaluation.words import METRIC_WORDS, listed
 
-_NAMED = 8  # tasks that are named one by one
+_MOST_NAMED = 8  # tasks that are named one by one
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -29,9 +30,11 @@ def findings(
     guessed = guessed_tasks(final, classes)
     paragraphs = []
     for sequence, own in summary.groupby("sequence", sort=False):
-        of_sequence = final[final["sequence"] == sequence]
+        whole = final[final["sequence"] == sequence]
+        of_sequence = learned_here(whole)
         unlearned = _unlearned(of_sequence, guessed[guessed["sequence"] == sequence])
-        sentences = [f"{sequence}: {_learned(of_sequence, unlearned)}"]
+        before = list(dict.fromkeys(whole.loc[whole["score"].isna(), "task"]))
+        sentences = [f"{sequence}: {_learned(of_sequence, unlearned, before)}"]
         if len(unlearned) < of_sequence["task"].nunique():
             sentences += _compared(own, types)
             sentences += _certainty(paired[paired["sequence"] == sequence])
@@ -46,11 +49,17 @@ def _unlearned(final: pd.DataFrame, guessed: pd.DataFrame) -> list[str]:
     return [task for task in dict.fromkeys(final["task"]) if by_task.get(task) == methods]
 
 
-def _learned(final: pd.DataFrame, unlearned: list[str]) -> str:
+def _named(tasks: list[str]) -> str:
+    return listed(tasks) if len(tasks) <= _MOST_NAMED else f"{tasks[0]}, …, {tasks[-1]}"
+
+
+def _learned(final: pd.DataFrame, unlearned: list[str], before: list[str]) -> str:
+    """Return what was learned. before: the tasks that the network had learned elsewhere."""
     tasks = list(dict.fromkeys(final["task"]))
-    named = listed(tasks) if len(tasks) <= _NAMED else f"{tasks[0]}, …, {tasks[-1]}"
+    named = _named(tasks)
     word = "task" if len(tasks) == 1 else "tasks, one after the other"
     about = f"the network {final['network'].iloc[0]}"
+    about += f", which had learned {_named(before)} before," if before else ""
     no_better = "no method is better than guessing, as far as the test images tell."
     if unlearned == tasks:
         return (

@@ -13,7 +13,8 @@ def method_panels(
     """Return a figure with a panel for each sequence and method, and what belongs into the panels.
 
     That is for each sequence (its name, its tasks in its first order, the rows of the table
-    `matrix` in that order, its panels by method). height, width: of a panel, in inches.
+    `matrix` in that order, its panels by method). Tasks that the network had learned elsewhere are
+    left out, and stages are counted without them. height, width: of a panel, in inches.
     """
     orders = matrix.groupby("sequence", sort=False)["order"].first().astype(str)
     methods = list(dict.fromkeys(matrix["method"]))
@@ -29,7 +30,10 @@ def method_panels(
         by_method = dict(zip(methods, panels))
         for method, panel in by_method.items():
             panel.set_title(f"{sequence}: {method}")
-        parts.append((str(sequence), order.split("+"), own, by_method))
+        scored = set(own["task"])
+        tasks = [task for task in order.split("+") if task in scored]
+        before = order.count("+") + 1 - len(tasks)
+        parts.append((str(sequence), tasks, own.assign(stage=own["stage"] - before), by_method))
     return figure, parts
 
 

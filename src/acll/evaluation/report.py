@@ -114,6 +114,7 @@ _NAMES = ("front", "sequence", "order", "network", "method", "seed", "metric", "
 RULES = {
     "prepare": "reading and checking the data",
     "vary": "making variants of tasks",
+    "adopt": "checking packed networks that were given",
     "sheets": "contact sheets of the data",
     "train": "training",
     "search": "searching how much to release",

@@ -7,6 +7,7 @@ import pandas as pd
 
 from acll.evaluation.class_tables import MISSED, class_means, guess_of
 from acll.evaluation.comparison import MIXED
+from acll.evaluation.learned_tasks import learned_here
 from acll.evaluation.words import METRIC_WORDS
 from acll.settings import MetricName
 
@@ -95,6 +96,8 @@ def _score_cell(means: "pd.Series[float]", metric: str) -> Cell:
     score, learned, lost = (
         float(means[name]) for name in ("score", "score_when_learned", "forgetting")
     )
+    if pd.isna(score):
+        return Cell()
     told = f"{metric} {score:.4f}"
     if not pd.isna(learned):
         told += f"; {learned:.4f} when learned, {lost:.4f} forgotten"
@@ -110,10 +113,13 @@ def _mean_cell(row: "pd.Series[float]") -> Cell:
 def task_parts(
     final: pd.DataFrame, classes: pd.DataFrame, confusion: pd.DataFrame
 ) -> list[TaskPart]:
-    """Return a part for each sequence and task. final, classes, confusion: tables."""
+    """Return a part for each sequence and task that was scored.
+
+    final, classes, confusion: the tables of these names.
+    """
     means = class_means(classes)
     parts = []
-    for (sequence, task), own in final.groupby(["sequence", "task"], sort=False):
+    for (sequence, task), own in learned_here(final).groupby(["sequence", "task"], sort=False):
         where = {"sequence": sequence, "task": task}
         metric = METRIC_WORDS[own["metric"].iloc[0]]
         here = _at(means, where)

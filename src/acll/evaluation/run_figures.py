@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from acll.evaluation.comparison import MIXED
+from acll.evaluation.learned_tasks import learned_here
 from acll.evaluation.panels import method_panels, most_tasks
 from acll.evaluation.style import (
     ACROSS,
@@ -117,22 +118,26 @@ def curves(table: pd.DataFrame, final: pd.DataFrame) -> Figure:
     """
     learned = []  # (sequence, a task and those before it), a panel each
     orders = final.groupby("sequence", sort=False)["order"].first().astype(str)
+    here = learned_here(final)
     for sequence, order in orders.items():
         tasks = order.split("+")
-        learned += [(sequence, tasks[: count + 1]) for count in range(len(tasks))]
+        firsts = [tasks[: count + 1] for count in range(len(tasks))]
+        scored = set(here.loc[here["sequence"] == sequence, "task"])
+        learned += [(sequence, first) for first in firsts if first[-1] in scored]
     methods = list(dict.fromkeys(final["method"]))
     columns = min(ACROSS, len(learned))
     figure, axes = grid(-(-len(learned) // columns), columns, height=2.6, width=3.2)
     heading(figure, "How fast each task is learned: validation score after each epoch")
     for panel, (sequence, tasks) in zip(axes.flatten(), learned):
         network = final.loc[final["sequence"] == sequence, "network"].iloc[0]
-        here = table[table["network"] == network]
+        of_network = table[table["network"] == network]
         for index, method in enumerate(methods):
-            by_prefix = dict(iter(here[here["method"] == method].groupby("prefix")))
+            own = of_network[of_network["method"] == method]
+            by_prefix = dict(iter(own.groupby("prefix")))
             # individual networks have learned nothing before: their prefix is the task alone
-            own = by_prefix.get("+".join(tasks), by_prefix.get(tasks[-1]))
-            if own is not None:
-                means = own.groupby("epoch")["score"].mean()
+            curve = by_prefix.get("+".join(tasks), by_prefix.get(tasks[-1]))
+            if curve is not None:
+                means = curve.groupby("epoch")["score"].mean()
                 marker, colour = MARKERS[index % 8], COLOURS[(index + index // 8) % 8]
                 (line,) = panel.plot(
                     means.index,
@@ -163,6 +168,7 @@ def difficulty(final: pd.DataFrame) -> Figure:
 
     A panel for each method that searches. final: the table of that name.
     """
+    final = learned_here(final)
     searched = final[final["ratio_searched"].notna()]
     methods, tasks = list(dict.fromkeys(searched["method"])), list(dict.fromkeys(searched["task"]))
     figure, axes = grid(1, len(methods), height=3.6, width=4.0)

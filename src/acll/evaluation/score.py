@@ -46,8 +46,10 @@ class Mistake:
 class TaskScore:
     """The score of one task of a network, and what it has of the network.
 
-    measures: see `acll.evaluation.measures`. bit_exact: whether its state is, bit for bit, what it
-    was when the task was learned. owned_share: of all shared weights of the network; None where
+    score: None where its test images are not here, since the network had learned it elsewhere: then
+    samples are 0, and measures, classes, confused and mistakes empty. measures: see
+    `acll.evaluation.measures`. bit_exact: whether its state is, bit for bit, what it was when the
+    task was learned. owned_share: of all shared weights of the network; None where
     tasks own none. unread_share: of the weights of earlier tasks, those that it does not read; None
     likewise. width: factor of the
     channels of its network, which may have grown since. grew: whether it grew for this task.
@@ -60,7 +62,7 @@ class TaskScore:
     position: int
     kind: Kind
     metric: str
-    score: float
+    score: float | None
     measures: Mapping[str, float]
     samples: int
     bit_exact: bool
@@ -95,9 +97,9 @@ class Evaluated:
 
 
 def evaluate(packed: Packed, tests: Mapping[str, Path], device: torch.device) -> Evaluated:
-    """Score every task of a network on its test split.
+    """Score the tasks of a network on their test splits.
 
-    tests: the prepared test split of each task.
+    tests: the prepared test split of each task; none of those that the network learned elsewhere.
     """
     header = packed_file.header_of(packed)
     layers = tuple(
@@ -106,7 +108,7 @@ def evaluate(packed: Packed, tests: Mapping[str, Path], device: torch.device) ->
     total = sum(layer.count for layer in header.layers)
     shares = [sum(counts) / total for counts in zip(*(own for _, own in layers), strict=True)]
     rows = [
-        _evaluate(packed, header, record, tests[record.name], device, share)
+        _evaluate(packed, header, record, tests.get(record.name), device, share)
         for record, share in zip(packed.tasks, shares[1:], strict=True)
     ]
     # a weight that later tasks may change is owned by none
@@ -126,30 +128,26 @@ def _evaluate(
     packed: Packed,
     header: PackedHeader,
     record: TaskRecord,
-    test: Path,
+    test: Path | None,
     device: torch.device,
     share: float,
 ) -> TaskScore:
-    """Build the network of a task from the store and score it on the task's test split.
+    """Build the network of a task from the store and score it on the task's test split, if any.
 
     share: of the shared weights that the task owns.
     """
     task, position = record.name, packed.position(record.name)
     network, state = restore_network(packed, task)
-    split = split_of(prepared.read_prepared(test)[0], "test")
-    calibrated = Calibrated(network.to(device), record.temperature)
-    answers = answers_of(calibrated, split, task_info_of(record), device)
-    measures = dict(answers.measures)
-    if record.metric not in ALL_METRICS:  # a plug-in
-        measures[record.metric] = value_of(record.metric, answers.confusion)
+    answered: dict[str, Any] = {"score": None, "measures": {}, "samples": 0}
+    answered |= dict.fromkeys(("classes", "confused", "mistakes"), ())
+    if test is not None:
+        calibrated = Calibrated(network.to(device), record.temperature)
+        answered = _answered(calibrated, record, test, device)
     return TaskScore(
         task=task,
         position=position,
         kind=record.kind,
         metric=record.metric,
-        score=measures[record.metric],
-        measures=measures,
-        samples=split.image_count(),
         bit_exact=digest(state) == record.digest,
         owned_share=share if record.frozen else None,
         unread_share=unread_share(header, position) if record.frozen else None,
@@ -158,10 +156,27 @@ def _evaluate(
         choice=record.choice,
         curve=record.curve,
         alone_bytes=bytes_alone(header, task),
-        classes=class_counts(answers.confusion, record.classes),
-        confused=confused(answers.confusion),
-        mistakes=_mistakes(record, test, answers),
+        **answered,
     )
+
+
+def _answered(
+    network: Calibrated, record: TaskRecord, test: Path, device: torch.device
+) -> dict[str, Any]:
+    """Return what the answers of a network on a test split tell, by the names of `TaskScore`."""
+    split = split_of(prepared.read_prepared(test)[0], "test")
+    answers = answers_of(network, split, task_info_of(record), device)
+    measures = dict(answers.measures)
+    if record.metric not in ALL_METRICS:  # a plug-in
+        measures[record.metric] = value_of(record.metric, answers.confusion)
+    return {
+        "score": measures[record.metric],
+        "measures": measures,
+        "samples": split.image_count(),
+        "classes": class_counts(answers.confusion, record.classes),
+        "confused": confused(answers.confusion),
+        "mistakes": _mistakes(record, test, answers),
+    }
 
 
 def _mistakes(record: TaskRecord, test: Path, answers: Answers) -> tuple[Mistake, ...]:

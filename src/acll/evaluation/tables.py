@@ -9,6 +9,7 @@ import pandas as pd
 
 from acll.data.faults import noticed
 from acll.evaluation.comparison import Lookup, rows_at
+from acll.evaluation.learned_tasks import learned_here
 from acll.node import Node, Run
 
 # of the table `scores`
@@ -43,9 +44,10 @@ def read_table(path: Path) -> pd.DataFrame:
 def scores_table(nodes: Mapping[Node, Mapping[str, Any]]) -> pd.DataFrame:
     """Return the table `scores`: a row for each (network, method, seed, prefix, task).
 
-    nodes: what the evaluation of each node wrote. There must be a node for every prefix: the score
-    of a task when it was learned is that at the node where it is the last task. forgetting =
-    score_when_learned − score, exactly 0 where bits and device are the same.
+    nodes: what the evaluation of each node wrote. There must be a node for every prefix, but for
+    what the network had learned elsewhere, whose tasks have no scores: the score of a task when it
+    was learned is that at the node where it is the last task. forgetting = score_when_learned −
+    score, exactly 0 where bits and device are the same.
     """
     rows = []
     for node, evaluated in nodes.items():
@@ -78,8 +80,11 @@ def _when_learned(
 ) -> float | None:
     """Return the score of a task at the node where it was learned.
 
-    None where several tasks were learned at once: then nothing was learned in turn.
+    None where several tasks were learned at once: then nothing was learned in turn. None, too,
+    where that was elsewhere.
     """
+    if learned not in nodes:
+        return None
     rows = nodes[learned]["rows"]
     if len(rows) > learned.position:
         return None
@@ -133,7 +138,8 @@ def plot_table(final: pd.DataFrame) -> pd.DataFrame:
 
     Scores are means over runs; the three names are one column, since DVC plots against one.
     """
-    means = final.groupby(["sequence", "method", "task"], sort=False)["score"].mean().reset_index()
+    by_task = learned_here(final).groupby(["sequence", "method", "task"], sort=False)
+    means = by_task["score"].mean().reset_index()
     return pd.DataFrame(
         {
             "result": means["sequence"] + " " + means["method"] + " " + means["task"],

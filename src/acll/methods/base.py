@@ -82,6 +82,9 @@ class Method(TrainingRule):
     # whether `remember` is called after each task, and its result handed to the training of the
     # next
     remembers: ClassVar[bool] = False
+    # whether it can go on from a packed network alone, of whose tasks there are no data: it changes
+    # no weight of theirs, and needs nothing of them beside the network
+    goes_on: ClassVar[bool] = False
     # the class of what `training_rule` returns; None: this one
     rule_class: "ClassVar[RuleClass | None]" = None
 

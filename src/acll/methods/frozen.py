@@ -1,7 +1,7 @@
 """Frozen features: later tasks learn on what the first one left."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ class Frozen(Method):
     no task has used before, but nothing else."""
 
     type: Literal["frozen"] = Field(description="`frozen`")
+
+    goes_on: ClassVar[bool] = True
 
     def begin(self, learners: "Sequence[TaskLearner]", start: "State", before: Before) -> Start:
         """Return a training in which nothing moves that an earlier task has had, but for the new

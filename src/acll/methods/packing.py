@@ -124,6 +124,7 @@ class Packing(Method):
         """Whether the network becomes wider for tasks that need it."""
         return self.grow is not None
 
+    goes_on: ClassVar[bool] = True
     rule_class: ClassVar[Any] = TrainFreeWeights
 
     def shared_first(self, network: "Network") -> str | None:

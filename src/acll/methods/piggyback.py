@@ -7,7 +7,7 @@ fixed as the first task has trained it; so is a decoder by the first task that u
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,8 @@ class Piggyback(Method):
         description="how far above their threshold the real values of a mask start; with `adamw` "
         "one step is about the learning rate",
     )
+
+    goes_on: ClassVar[bool] = True
 
     def shared_first(self, network: "Network") -> str | None:
         """Return DENSE where nothing is fixed when the first task is learned, else None."""

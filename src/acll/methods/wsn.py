@@ -32,6 +32,7 @@ class WSN(Method):
     )
 
     remembers: ClassVar[bool] = True
+    goes_on: ClassVar[bool] = True  # scores that are not remembered are drawn
 
     def shared_first(self, network: "Network") -> str | None:
         """Return None: the first task learns scores, too, with a share of its own."""

@@ -101,7 +101,8 @@ class PluginNetwork(Settings):
     channels: ChannelCount = Field(3, description=CHANNELS_HELP)
 
 
-def _network_kind(value: Any) -> str:
+def network_kind(value: Any) -> str:
+    """Return the tag of a network in the union of them. value: its settings, or as it was given."""
     if isinstance(value, PluginNetwork) or (isinstance(value, dict) and "plugin" in value):
         return "plugin"
     if isinstance(value, PerceptronNetwork) or (isinstance(value, dict) and "hidden" in value):
@@ -115,7 +116,7 @@ Network = Annotated[
     | Annotated[DecoderNetwork, Tag("decoder")]
     | Annotated[PerceptronNetwork, Tag("perceptron")]
     | Annotated[PluginNetwork, Tag("plugin")],
-    Discriminator(_network_kind),
+    Discriminator(network_kind),
 ]
 
 

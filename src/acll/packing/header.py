@@ -16,9 +16,10 @@ from pydantic import BaseModel, BeforeValidator, FailFast, Field, model_validato
 
 from acll.networks.spec import LARGEST_WIDTH, SMALLEST_WIDTH
 from acll.packing.corners import Corner, seen_from
-from acll.packing.ownership import MAX_TASKS, Narrower, TaskRecord
+from acll.packing.ownership import Narrower, TaskRecord
 from acll.settings import (
     ALL_METRICS,
+    MAX_TASKS,
     METRICS,
     MOST_BANDS,
     MOST_VALUES,

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from acll.errors import UserError
 from acll.packing.corners import Corner, corner_at, embedded, fits_in
-from acll.settings import Kind, Reuse
+from acll.settings import MAX_TASKS, Kind, Reuse
 
 State = dict[str, Tensor]
 # FailFast: a million faults in a header would take gigabytes to tell of
 _Texts = Annotated[tuple[str, ...], FailFast()]
 _Floats = Annotated[tuple[float, ...], FailFast()]
 Inputs = Mapping[str, Sequence[int]]  # channels that each layer reads, by its name
-MAX_TASKS = 255  # owners are bytes in memory
 _TASKS_THAT_RANK = 16  # so that a rank, and what sizes add to it, fit into the 24 bits of a float
 _LEAST = 2.0**-_TASKS_THAT_RANK
 # heads of earlier tasks that are trained on with a new one: earlier.<number>.…, from 0 on

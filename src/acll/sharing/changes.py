@@ -123,6 +123,8 @@ def _change(before: Any, after: Any, rule: str, key: str) -> str:
     if key.startswith(f"code.{PLUG_IN}"):
         return f"the code of the {key.removeprefix(f'code.{PLUG_IN}')} has changed"
     if key == "external_digest":
+        if rule == "adopt":
+            return "the file of the packed network has changed"
         of_data = rule in ("prepare", "vary")
         what = "raw data" if of_data else "weights that it starts from"
         return f"the {what} have changed"

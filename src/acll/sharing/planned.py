@@ -12,6 +12,7 @@ from acll.data.identity import FINGERPRINTS
 from acll.data.root import data_root
 from acll.errors import UserError
 from acll.plan import Job, plan
+from acll.sharing.given import open_given
 from acll.sharing.raw import raw_identities, weight_identities
 from acll.sharing.records import read_record
 
@@ -35,6 +36,7 @@ def planned(path: Path, root: Path, results: Path, anew: bool = False) -> Planne
     """
     configuration = load_configuration(path)
     data = (root / data_root(configuration.data_root)).resolve()
+    configuration = open_given(configuration, data, results)
     tasks, cache = configuration.prepared(), root / FINGERPRINTS
     raw = raw_identities(configuration, tasks, data, results, cache, anew)
     weights = weight_identities(configuration, data, results)

@@ -142,10 +142,12 @@ def weight_identities(configuration: Configuration, root: Path, results: Path) -
     root: of the data. Raises UserError with a line for each file that is neither here nor recorded.
     """
     found, faults = {}, []
-    for name, network in configuration.networks.items():
+    for name, network in configuration.specs.items():
         path = root / network.weights
         if network.weights in ("none", "imagenet"):
             found[name] = network.weights
+        elif name in configuration.given and not _start_from_weights(configuration):
+            found[name] = ""  # it has what its tasks have made of them
         elif path.is_file():
             found[name] = sha256(path)
         elif (known := _recorded_weights(configuration, name, results)) is not None:
@@ -159,10 +161,17 @@ def weight_identities(configuration: Configuration, root: Path, results: Path) -
     return found
 
 
+def _start_from_weights(configuration: Configuration) -> bool:
+    """Return whether later tasks of some method start from the weights of their network."""
+    rules = (method.training_rule() for method in configuration.methods.values())
+    return any(rule.free_from(2) == "pretrained" for rule in rules)
+
+
 def wanted_networks(configuration: Configuration, root: Path, results: Path) -> dict[str, Wanted]:
     """Return each network with the kinds of tasks that it is to learn and its file of weights.
 
-    root: of the data. Raises UserError as `weight_identities`.
+    Packed ones that start from no such file are left out. root: of the data. Raises UserError as
+    `weight_identities`.
     """
     identities = weight_identities(configuration, root, results)
     kinds: dict[str, list[Kind]] = {}
@@ -171,7 +180,7 @@ def wanted_networks(configuration: Configuration, root: Path, results: Path) -> 
         kinds.setdefault(sequence.network, []).extend(task.kind for task in tasks)
     wanted = {}
     for name, of_tasks in kinds.items():
-        network = configuration.networks[name]
+        network = configuration.specs[name]
         sizes = [
             configuration.tasks[task].image_size
             for sequence in configuration.sequences.values()
@@ -180,6 +189,8 @@ def wanted_networks(configuration: Configuration, root: Path, results: Path) -> 
         ]
         path = root / network.weights
         own = path if network.weights not in ("none", "imagenet") and path.is_file() else None
+        if name in configuration.given and own is None:
+            continue  # `adopt` compares it with its file, which takes no memory for what it claims
         # the one that has every part is built, too: it is what tasks share
         kinds_built = [*of_tasks, body_kind(network)]
         wanted[name] = Wanted(network, kinds_built, own, identities[name], sizes)
@@ -187,7 +198,8 @@ def wanted_networks(configuration: Configuration, root: Path, results: Path) -> 
 
 
 def not_here(configuration: Configuration, root: Path, results: Path) -> list[str]:
-    """Return in words which raw data and weights are not here and are known from records alone."""
+    """Return in words which raw data, weights and packed networks are not here and are known from
+    records alone."""
     tasks = [
         f"the raw data of {name}"
         for name, task in configuration.tasks.items()
@@ -196,10 +208,17 @@ def not_here(configuration: Configuration, root: Path, results: Path) -> list[st
     ]
     weights = [
         f"the weights of {name}"
-        for name, network in configuration.networks.items()
-        if network.weights not in ("none", "imagenet") and not (root / network.weights).is_file()
+        for name, network in configuration.specs.items()
+        if name not in configuration.given
+        and network.weights not in ("none", "imagenet")
+        and not (root / network.weights).is_file()
     ]
-    return tasks + weights
+    packed = [
+        f"the packed network {name}"
+        for name, network in configuration.packed.items()
+        if not (root / network.packed).is_file()
+    ]
+    return tasks + weights + packed
 
 
 def _with_dvc_alone(task: Task, root: Path) -> bool:
@@ -213,7 +232,7 @@ def _recorded_weights(configuration: Configuration, name: str, results: Path) ->
 
     None where none is recorded that started from it.
     """
-    settings = configuration.networks[name].model_dump(mode="json")
+    settings = configuration.specs[name].model_dump(mode="json")
     own = [node for node in tree.nodes(configuration) if node.network == name]
     # the dense network of a first task may be that of several methods
     nodes = [one for node in own for one in (node, node.shared(DENSE), node.shared(LEARNED))]

@@ -17,6 +17,8 @@ NETWORKS = Path("networks")
 def short_names(configuration: Configuration) -> dict[str, Node]:
     """Return the nodes that runs end with, by name: `<sequence>-<method>-seed<n>`.
 
+    configuration: its packed networks must have been opened.
+
     Where these are several (one for each order of the tasks, or for each task), the tasks that a
     network has learned are added.
     """
@@ -35,7 +37,7 @@ def link_networks(results: Path, configuration: Configuration) -> list[Path]:
     """Link the networks that are there by their short names; return the links, below the results.
 
     Links that lead elsewhere are replaced, and those that nothing belongs to are removed. Files
-    that are no links are left alone.
+    that are no links are left alone. configuration: as of `short_names`.
     """
     folder = results / NETWORKS
     wanted = {}

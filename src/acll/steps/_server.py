@@ -42,7 +42,7 @@ _ENDING = 0.5  # seconds that a server may take to end
 
 def libraries_of(configuration: Configuration) -> list[str]:
     """Return the libraries that steps import late: of networks, of the search, of optimizers."""
-    networks, methods = configuration.networks.values(), configuration.methods.values()
+    networks, methods = configuration.specs.values(), configuration.methods.values()
     wanted = {
         "segmentation_models_pytorch": any(isinstance(one, DecoderNetwork) for one in networks),
         "torchvision.models": any(

@@ -1,4 +1,4 @@
-"""Score every task of a node on its test split and check that nothing was forgotten.
+"""Score the tasks of a node on their test splits and check that nothing was forgotten.
 
 No other step reads test splits.
 """
@@ -21,7 +21,10 @@ from acll.steps._run import run_step
 def main(
     *, network: Path, test: list[Path], scores: Path, examples: Path, params: EvaluateParams
 ) -> None:
-    """Write the scores of all tasks of the node, and some images with what it makes of them."""
+    """Write the scores of all tasks of the node, and some images with what it makes of them.
+
+    test: of the tasks that were learned here; what the network had learned before has no score.
+    """
     device = prepare_device(params.threads)
     prepared.allow_test()
     packed = packed_file.read_packed(network)
@@ -38,10 +41,8 @@ def main(
     write_examples(examples, examples_of(packed, tests, device), mistakes)
     write_json(scores, asdict(evaluated))
     for row in evaluated.rows:
-        print(
-            f"{row.task}: {row.metric} {row.score:.4f}  "
-            f"{'bit-exact' if row.bit_exact else 'changed'}"
-        )
+        scored = "no test images" if row.score is None else f"{row.metric} {row.score:.4f}"
+        print(f"{row.task}: {scored}  {'bit-exact' if row.bit_exact else 'changed'}")
 
 
 if __name__ == "__main__":
