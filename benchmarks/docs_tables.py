@@ -26,6 +26,7 @@ from acll.evaluation.comparison import by_node, paired_table, runs_table, summar
 from acll.evaluation.fronts import REFERENCE_FRONT
 from acll.evaluation.statistics import interval
 from acll.evaluation.tables import COLUMNS
+from acll.evaluation.words import METRIC_WORDS
 from acll.plan import plan
 from acll.search.choice import tolerance_of
 from acll.search.settings import Search
@@ -265,6 +266,25 @@ def training_settings() -> str:
                 cells.append(number(gains.loc[setting, task], 1, "+"))
         body.append((f"`{setting}`" if ":" in setting else setting, *cells))
     return markdown(("", *table), body)
+
+
+def search_metrics() -> str:
+    """Kept shares of searches by other metrics, and of sweeps by the same."""
+    body = [
+        (
+            row.task,
+            METRIC_WORDS[row.metric],
+            str(row.seed),
+            number(row.kept),
+            number(row.sweep_kept),
+            f"{number(row.first_sweep_kept)}, {number(row.second_sweep_kept)}",
+            "yes" if row.inside else "no",
+            number(row.cost, 2),
+        )
+        for row in rows("search_metrics").itertuples()
+    ]
+    head = ("task", "metric", "seed", "search", "both sweeps", "each", "in the interval", "cost")
+    return markdown(head, body)
 
 
 def recognition() -> str:
@@ -771,6 +791,7 @@ TABLES: dict[str, Callable[[], str]] = {
         growth,
         distillation,
         training_settings,
+        search_metrics,
         recognition,
         calibration,
         augmenting,
