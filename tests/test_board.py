@@ -7,15 +7,18 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from urllib.request import urlopen
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acll.cli.board import board
+from acll.cli.board import _EventFiles, _Mlflow, board
 from acll.errors import UserError
+from acll.evaluation import watching
 from acll.evaluation.watching import Begun, Point, Watched
 from acll.networks.spec import BackboneNetwork
 from acll.progress import Epoch
@@ -104,6 +107,20 @@ def test_a_job_that_runs_again_takes_the_place_of_what_it_said(results):
     assert list(watched.news()) == [Begun("train/small/learned/seed0/a")]
 
 
+def test_trainings_of_one_name_have_a_curve_each(results):
+    log = next((results / "logs").rglob("*.log"))
+    watched = Watched(results)
+    log.write_text("\n".join(map(line, (1, 2, 1))) + "\n")
+    (_, *points) = watched.news()
+    with log.open("a") as file:
+        file.write(line(2) + "\n" + line(1) + "\n")
+    points += watched.news()
+    found = [(Path(one.curve).name, one.step) for one in points if one.name == "training/loss"]
+    assert found == [("a", 1), ("a", 2), ("a 2", 1), ("a 2", 2), ("a 3", 1)]
+    log.write_text(line(3) + "\n")
+    assert {Path(one.curve).name for one in list(watched.news())[1:]} == {"a"}
+
+
 def test_trials_are_points_by_their_numbers(results):
     node = results / "nodes/small/adaptive/seed0/a"
     node.mkdir(parents=True)
@@ -111,9 +128,138 @@ def test_trials_are_points_by_their_numbers(results):
         "number,kept_share,score,cost,threshold\n0,0.1,0.8,0.0,\n1,0.05,0.7,0.5,0.75\n"
     )
     found = list(Watched(results).news())
-    assert Begun("search/small/adaptive/seed0/a/trials") in found
+    begun = Begun("trials/small/adaptive/seed0/a")
+    assert {one.curve for one in found[found.index(begun) + 1 :]} == {f"{begun.place}/trials"}
     assert values(found, "trials/score") == [(0, 0.8), (1, 0.7)]
     assert values(found, "trials/threshold") == [(1, 0.75)]
+
+
+def test_a_log_of_the_same_length_or_longer_is_known_for_another_one(results):
+    log = next((results / "logs").rglob("*.log"))
+    watched = Watched(results)
+    list(watched.news())
+    for text in (f"a: 200 weights\n{line(2)}\n", f"a: 300 weights\n{line(1)}\n{line(3)}\n"):
+        log.write_text(text)
+        begun, *points = watched.news()
+        assert begun == Begun("train/small/learned/seed0/a")
+        assert values(points) == values(list(Watched(results).news()))
+
+
+def test_trials_that_a_job_writes_anew_are_told_again_and_other_jobs_leave_them(results):
+    path = results / "nodes/small/adaptive/seed0/a/trials.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("number,score\n0,0.8\n")
+    watched = Watched(results)
+    list(watched.news())
+    path.write_text("number,score\n0,0.7\n")
+    assert values(watched.news(), "trials/score") == [(0, 0.7)]
+    log = results / "logs/search/small/adaptive/seed0/a.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(line(1) + "\n")
+    (begun, *_) = watched.news()
+    assert not begun.has("trials/small/adaptive/seed0/a/trials")
+
+
+def test_files_that_vanish_while_they_are_looked_for_end_nothing(results, monkeypatch):
+    gone = [(results / "logs/train/a.log", Path()), (results / "logs/train/b/a.log", Path("b"))]
+    monkeypatch.setattr(watching, "_files", lambda folder, end: gone)
+    assert not any(isinstance(one, Point) for one in Watched(results).news())
+
+
+def shown(folder, results):
+    """The curves of validation scores that TensorBoard has when it has read a folder twice."""
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+
+    read = EventMultiplexer()
+    files, watched = _EventFiles(folder), Watched(results)
+
+    def look():
+        files.add(watched.news())
+        read.AddRunsFromDirectory(str(folder))
+        read.Reload()
+        return {
+            run: [
+                (event.step, pytest.approx(event.tensor_proto.float_val[0]))
+                for event in read.Tensors(run, "training/validation")
+            ]
+            for run in read.Runs()
+        }
+
+    return look
+
+
+def test_the_curves_of_later_tasks_stay_and_those_of_a_job_that_runs_again_are_new(
+    results, tmp_path_factory, monkeypatch
+):
+    monkeypatch.syspath_prepend(ROOT / ".venv/board")
+    pytest.importorskip("tensorboard")
+    log = results / "logs/train/small/learned/seed0/a.log"
+    later = log.with_suffix("") / "b.log"
+    later.parent.mkdir()
+    later.write_text(f"{line(1)}\n{line(2)}\n")
+    look = shown(tmp_path_factory.mktemp("events"), results)
+    first, second = (f"train/small/learned/seed0/{curve}/a" for curve in ("a", "a/b"))
+    assert look() == {first: [(1, 0.1)], second: [(1, 0.1), (2, 0.2)]}
+    later.write_text(line(3) + "\n")
+    assert look() == {first: [(1, 0.1)], second: [(3, 0.3)]}
+    log.write_text(line(2) + "\n")
+    assert look() == {first: [(2, 0.2)], second: [(3, 0.3)]}
+
+
+class RefusedError(Exception):
+    """What MLflow raises."""
+
+
+class Client:
+    """A client of MLflow with one old run, which a server refuses from then on."""
+
+    def __init__(self):
+        self.metrics, self.deleted, self.ended = {}, [], []
+
+    def get_experiment_by_name(self, name):
+        return SimpleNamespace(experiment_id=name)
+
+    def search_runs(self, experiments):
+        old = SimpleNamespace(run_name="train/small/learned/seed0/a/old", run_id="old")
+        return [SimpleNamespace(info=old)]
+
+    def create_run(self, experiment, run_name):
+        return SimpleNamespace(info=SimpleNamespace(run_id=f"{experiment}: {run_name}"))
+
+    def log_metric(self, run, name, value, step):
+        if step == 3:
+            raise RefusedError("no such server")
+        self.metrics[run, name, step] = value
+
+    def delete_run(self, run):
+        self.deleted.append(run)
+
+    def set_terminated(self, run):
+        self.ended.append(run)
+
+
+def test_mlflow_gets_a_run_for_each_curve_in_place_of_old_ones(results, monkeypatch):
+    client = Client()
+    for name, parts in {
+        "mlflow": {"MlflowClient": lambda: client},
+        "mlflow.exceptions": {"MlflowException": RefusedError},
+    }.items():
+        module = ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        vars(module).update(parts)
+        monkeypatch.setitem(sys.modules, name, module)
+    shows, watched = _Mlflow("demo"), Watched(results)
+    shows.show(watched.news())
+    run = "demo: train/small/learned/seed0/a/a"
+    assert client.deleted == ["old"]
+    assert client.metrics[run, "training/validation", 1] == 0.1
+    shows.end()
+    assert client.ended == [run]
+    log = next((results / "logs").rglob("*.log"))
+    with log.open("a") as file:
+        file.write(line(3) + "\n")
+    with pytest.raises(UserError, match="no such server; MLFLOW_TRACKING_URI"):
+        shows.show(watched.news())
 
 
 def test_what_is_no_folder_is_refused(tmp_path):

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,7 +46,7 @@ def board(path: Path, port: int, mlflow: bool) -> None:
         raise UserError(f"{path}: there is no such folder; name one that a run has begun")
     for one in (signal.SIGTERM, signal.SIGHUP):  # these end it as Ctrl-C does
         signal.signal(one, signal.default_int_handler)
-    shows: Shows = _Mlflow(path.name) if mlflow else _TensorBoard(port)
+    shows: Shows = _Mlflow(path.resolve().name) if mlflow else _TensorBoard(port)
     watched = Watched(path)
     try:
         while shows.alive():
@@ -63,6 +64,7 @@ class _TensorBoard:
     def __init__(self, port: int) -> None:
         require_extra("board")
         self._folder = Path(tempfile.mkdtemp(prefix="acll-board-"))
+        self._events = _EventFiles(self._folder)
         command = [
             *(sys.executable, "-m", "tensorboard.main", "--logdir", str(self._folder)),
             *("--port", str(port), "--reload_interval", str(int(_EVERY))),
@@ -72,15 +74,7 @@ class _TensorBoard:
 
     def show(self, news: Iterable[Point | Begun]) -> None:
         """Add points to the event files of their curves."""
-        points: dict[Path, list[Point]] = {}
-        for one in news:
-            if isinstance(one, Begun):
-                shutil.rmtree(self._folder / one.curve, ignore_errors=True)
-                points = {place: own for place, own in points.items() if not _below(place, one)}
-            else:
-                points.setdefault(Path(one.curve), []).append(one)
-        for place, own in points.items():
-            _append_events(self._folder / place, own)
+        self._events.add(news)
 
     def alive(self) -> bool:
         """Return whether TensorBoard runs. Raises UserError where it ended by itself."""
@@ -96,26 +90,48 @@ class _TensorBoard:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _below(place: Path, begun: Begun) -> bool:
-    return place.is_relative_to(begun.curve)
+class _EventFiles:
+    """A file of events for each curve, as TensorBoard reads them while they grow.
+
+    It goes on where it has read a file to, whether that is another one by then. So what is no more
+    stays in the file, with the event behind it that tells of a restart.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._curves: set[str] = set()
+
+    def add(self, news: Iterable[Point | Begun]) -> None:
+        """Add points to the files of their curves."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        now = time.time()
+        # of step 0: all that is known from that step on is dropped at the second one of a file
+        begins = Event(wall_time=now, session_log=SessionLog(status=SessionLog.START))
+        events: dict[str, list[Any]] = {}
+        for one in news:
+            if isinstance(one, Begun):
+                for curve in filter(one.has, self._curves):
+                    events.setdefault(curve, []).append(begins)
+                continue
+            if one.curve not in self._curves:
+                self._curves.add(one.curve)
+                events[one.curve] = [Event(wall_time=now, file_version="brain.Event:2"), begins]
+            summary = Summary(value=[Summary.Value(tag=one.name, simple_value=one.value)])
+            event = Event(wall_time=now, step=one.step, summary=summary)
+            events.setdefault(one.curve, []).append(event)
+        for curve, own in events.items():
+            _append(self._folder / curve, own)
 
 
-def _append_events(folder: Path, points: Iterable[Point]) -> None:
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
+def _append(folder: Path, events: Iterable[Any]) -> None:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "events.out.tfevents.0.acll"
-    fresh = not path.exists()
-    with path.open("ab") as file:
+    with (folder / "events.out.tfevents.0.acll").open("ab") as file:
         writer = RecordWriter(file)
-        now = time.time()
-        if fresh:
-            writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-        for point in points:
-            value = Summary.Value(tag=point.name, simple_value=point.value)
-            event = Event(wall_time=now, step=point.step, summary=Summary(value=[value]))
+        for event in events:
             writer.write(event.SerializeToString())
 
 
@@ -125,32 +141,31 @@ class _Mlflow:
     def __init__(self, name: str) -> None:
         if find_spec("mlflow") is None:
             raise UserError("mlflow is not installed: type `pip install mlflow`")
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
+        with _told():
+            from mlflow import MlflowClient
 
-        try:
             self._client: Any = MlflowClient()
             found = self._client.get_experiment_by_name(name)
             own = found.experiment_id if found else self._client.create_experiment(name)
             known = self._client.search_runs([own])
-        except MlflowException as error:
-            raise UserError(f"MLflow: {error}; MLFLOW_TRACKING_URI says where it is") from None
         self._experiment = own
         self._runs = {run.info.run_name: run.info.run_id for run in known}
 
     def show(self, news: Iterable[Point | Begun]) -> None:
         """Log points to the runs of their curves; what is read anew takes the place of old runs."""
-        for one in news:
-            if isinstance(one, Begun):
-                old = [curve for curve in self._runs if _below(Path(curve), one)]
-                for curve in old:
-                    self._client.delete_run(self._runs.pop(curve))
-            else:
-                if one.curve not in self._runs:
-                    made = self._client.create_run(self._experiment, run_name=one.curve)
-                    self._runs[one.curve] = made.info.run_id
-                run = self._runs[one.curve]
-                self._client.log_metric(run, one.name, one.value, step=one.step)
+        with _told():
+            for one in news:
+                self._show(one)
+
+    def _show(self, one: Point | Begun) -> None:
+        if isinstance(one, Begun):
+            for curve in [*filter(one.has, self._runs)]:
+                self._client.delete_run(self._runs.pop(curve))
+            return
+        if one.curve not in self._runs:
+            made = self._client.create_run(self._experiment, run_name=one.curve)
+            self._runs[one.curve] = made.info.run_id
+        self._client.log_metric(self._runs[one.curve], one.name, one.value, step=one.step)
 
     def alive(self) -> bool:
         """Return whether to go on: until it is interrupted."""
@@ -158,5 +173,17 @@ class _Mlflow:
 
     def end(self) -> None:
         """Say that the runs have ended."""
-        for run in self._runs.values():
-            self._client.set_terminated(run)
+        with _told():
+            for run in self._runs.values():
+                self._client.set_terminated(run)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Raise UserError for what MLflow refuses."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise UserError(f"MLflow: {error}; MLFLOW_TRACKING_URI says where it is") from None
