@@ -262,9 +262,12 @@ def test_mlflow_gets_a_run_for_each_curve_in_place_of_old_ones(results, monkeypa
         shows.show(watched.news())
 
 
-def test_what_is_no_folder_is_refused(tmp_path):
+def test_what_is_no_folder_or_no_port_is_refused(tmp_path):
     with pytest.raises(UserError, match="there is no such folder"):
         board(tmp_path / "nothing", 0, False)
+    for port in (-1, 2**16):
+        with pytest.raises(UserError, match=f"--port {port}: must lie between 0 and 65535"):
+            board(tmp_path, port, False)
 
 
 @pytest.mark.slow

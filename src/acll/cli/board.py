@@ -40,10 +40,15 @@ def board(path: Path, port: int, mlflow: bool) -> None:
     """Show the curves of a run, also while it goes on, until it is interrupted.
 
     path: the results. port: of TensorBoard; 0 for any that is free. mlflow: show them in MLflow, at
-    MLFLOW_TRACKING_URI, instead. Raises UserError where there are no results, or the port is taken.
+    MLFLOW_TRACKING_URI, instead. Raises UserError where there are no results, or the port
+    is taken.
     """
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; name one that a run has begun")
+    if not 0 <= port < 2**16:
+        raise UserError(f"--port {port}: must lie between 0 and {2**16 - 1}")
+    if not (path / "logs").is_dir():
+        print(f"{path}: has no logs yet; results that were pulled have none", file=sys.stderr)
     for one in (signal.SIGTERM, signal.SIGHUP):  # these end it as Ctrl-C does
         signal.signal(one, signal.default_int_handler)
     shows: Shows = _Mlflow(path.resolve().name) if mlflow else _TensorBoard(port)
