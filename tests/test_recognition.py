@@ -15,6 +15,7 @@ from acll.cli.main import main
 from acll.data.prepared import TaskInfo
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing import packed_file
+from acll.serving import recognition
 from acll.serving.inputs import ImageError
 from acll.serving.predictions import Classified, Segmented, TaskInUse
 from acll.serving.recognition import Evidence, Recogniser, evidence
@@ -70,6 +71,41 @@ def test_a_network_without_batch_normalisation_goes_by_pixels_and_confidence():
     assert one.weight().item() == pytest.approx(0.8 / 0.25)
     both = Evidence(torch.tensor([0.8]), torch.tensor([0.25]), torch.tensor([4.0]))
     assert both.weight().item() == pytest.approx(0.8)
+
+
+class Parted(Known):
+    """The same, of which the normalisation sees the two columns of each image, by its name."""
+
+    def forward(self, images):
+        columns = images.permute(0, 3, 1, 2).reshape(-1, 1, images.shape[2], 1)
+        self.norm(input=columns)
+        return self.logits.expand(len(images), -1)
+
+
+def test_a_normalisation_may_see_parts_of_images():
+    task = in_use()
+    task.network.network = Parted((0.0, 0.0), 1.0, 4.0)
+    rows = torch.tensor([255, 255, 0, 0], dtype=torch.uint8).view(1, 1, 2, 2)
+    found = evidence(task, torch.cat([HALF, rows]))
+    # the columns of both have mean 0 and variance 1
+    expected = (np.log(4) + 2 / 4 - 1) / 2
+    assert found.layers.tolist() == pytest.approx([expected, expected], abs=1e-5)
+
+
+def test_a_normalisation_without_statistics_says_nothing():
+    task = in_use()
+    task.network.network.norm = nn.BatchNorm2d(1, track_running_stats=False)
+    assert evidence(task, HALF).layers is None
+
+
+def test_large_images_go_through_a_network_a_few_at_a_time(monkeypatch):
+    sizes = []
+    task = in_use()
+    task.network.network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    monkeypatch.setattr(recognition, "evaluation_batch", lambda info: 2)
+    found = recogniser(a=task).each([HALF[0, 0].numpy()] * 5)
+    assert sizes == [2, 2, 1]
+    assert [one.task for one in found] == ["a"] * 5
 
 
 def recogniser(**tasks):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from acll.data.batches import normalised
+from acll.data.batches import evaluation_batch, normalised
 from acll.data.images import Pixels
 from acll.data.prepared import TaskInfo
 from acll.data.tiles import tiles
@@ -56,7 +56,8 @@ class Evidence:
     confidence: the largest probability of its answer; of masks the mean over pixels. pixels: how
     far the means and variances of the channels of the image are from those of the task's images, as
     a Kullback–Leibler divergence of normal distributions, averaged over channels. layers: the same
-    of what each batch normalisation sees, as the geometric mean over these; None without any.
+    of what each batch normalisation with statistics sees, as the geometric mean over these; None
+    without any.
     """
 
     confidence: Tensor
@@ -73,15 +74,17 @@ def evidence(task: TaskInUse, images: Tensor) -> Evidence:
     """Return what speaks for a task. images: as it was prepared [N, C, H, W]."""
     seen: list[Tensor] = []
 
-    def look(module: _BatchNorm, given: tuple[Tensor]) -> None:
-        (inner,) = given
-        assert module.running_mean is not None
+    def look(module: _BatchNorm, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        (inner,) = (*given, *named.values())
+        # of single values there is no variance, and of parts of images there may be several
+        if module.running_mean is None or inner.dim() == 2 or len(inner) % len(images):
+            return
         assert module.running_var is not None
-        if inner.dim() > 2:  # of single values there is no variance
-            seen.append(_divergence(inner, module.running_mean, module.running_var, module.eps))
+        each = _divergence(inner, module.running_mean, module.running_var, module.eps)
+        seen.append(each.reshape(len(images), -1).mean(dim=1))
 
     normalisations = [one for one in task.network.modules() if isinstance(one, _BatchNorm)]
-    hooks = [module.register_forward_pre_hook(look) for module in normalisations]
+    hooks = [module.register_forward_pre_hook(look, with_kwargs=True) for module in normalisations]
     try:
         largest = task.logits(images).softmax(dim=1).amax(dim=1)
     finally:
@@ -132,7 +135,9 @@ class Recogniser:
             usable = [at for at in range(len(images)) if not isinstance(found[at], ImageError)]
             if usable:
                 batch = batch_of([one for one in found if not isinstance(one, ImageError)])
-                weights[usable, column] = evidence(task, batch).weight().double().numpy()
+                parts = batch.split(evaluation_batch(task.info))
+                own = torch.cat([evidence(task, part).weight() for part in parts])
+                weights[usable, column] = own.double().numpy()
         return [self._recognised(row, errors.get(at)) for at, row in enumerate(weights)]
 
     def _recognised(
