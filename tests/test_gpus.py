@@ -1,9 +1,11 @@
 """Which GPU a job uses; no card is needed, since CUDA is not asked."""
 
 import os
+import re
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -135,3 +137,17 @@ def test_without_the_tool_of_the_driver_devices_are_counted(tmp_path, monkeypatc
     if named is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     assert gpus_here() == gpus
+
+
+def test_all_steps_that_take_a_gpu_and_no_others_ask_for_one_and_for_their_threads():
+    root = Path(__file__).parents[1]
+    takes = {
+        path.stem
+        for path in (root / "src/acll/steps").glob("[!_]*.py")
+        if re.search(r"\b(prepare_device|learner_of)\(", path.read_text())
+    }
+    texts = [path.read_text() for path in sorted((root / "workflow/rules").glob("*.smk"))]
+    rules = dict(re.findall(r"^rule (\w+):\n(.*?)^(?=\S|\Z)", "\n".join(texts), re.M | re.S))
+    assert {name for name, text in rules.items() if "gpu=gpus" in text} == takes
+    for name in takes:
+        assert "threads: CONFIGURATION.threads" in rules[name], name

@@ -175,10 +175,11 @@ rule commit:
         "benchmarks/commit/{node}.tsv"
     wildcard_constraints:
         node=nodes_with("commit"),
-    threads: 1
+    threads: CONFIGURATION.threads
     resources:
         mem_mb=memory("commit"),
         runtime=time_limit("commit"),
+        gpu=gpus,
     params:
         job=text_of("commit"),
     message:
