@@ -320,6 +320,9 @@ def test_a_network_whose_encoder_depends_on_the_kind_of_the_task_is_found(tmp_pa
         ("1 / 0", "fails: line 5: ZeroDivisionError: division by zero"),
         ("nn.Conv2d(3, 5, 1)", "neither the parts encoder and head, nor a last linear layer"),
         ("nn.Sequential(nn.Flatten(), nn.Linear(3, classes))", "fails: RuntimeError"),
+        ("nn.Linear(192, classes)", "neither the parts encoder and head, nor a last linear layer"),
+        ("nn.Sequential(nn.Flatten(), nn.Linear(192, classes), nn.Softmax(1))",
+         "goes on after its last linear layer: it must end with it, and give logits"),
         ("nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(8, classes))", "gives [2, 4, 8, 2] in place"),
         ("nn.ModuleDict({'encoder': nn.Flatten(), 'head': nn.Linear(192, classes), "
          "'more': nn.Linear(1, 1)})", "has state outside of encoder, decoder and head: more"),

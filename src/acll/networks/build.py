@@ -266,15 +266,19 @@ def _refuse_parts(name: str, kind: Kind, made: nn.Module, decoder: nn.Module | N
 
 def _with_last_layer_found(network: PluginNetwork, made: nn.Module, classes: int) -> TaskNetwork:
     """Return a classifier whose last linear layer has become the head. Raises NetworkError."""
-    found = _layers_with(made, classes)
+    found = [name for name in _layers_with(made, classes) if name]  # "" is the whole of it
     layer = made.get_submodule(found[-1]) if found else None
     if not isinstance(layer, nn.Linear):
         raise NetworkError(
             f"the plug-in {network.plugin!r} has neither the parts encoder and head, nor a last "
             "linear layer with an output a class"
         )
-    made.set_submodule(found[-1], nn.Identity())
+    made.set_submodule(found[-1], _BeforeHead())
     return TaskNetwork(made, None, layer, network.channels)
+
+
+class _BeforeHead(nn.Identity):
+    """Where the layer was that has become the head."""
 
 
 @torch.no_grad()
@@ -286,8 +290,14 @@ def refuse_outputs(network: TaskNetwork, kind: Kind, classes: int, size: tuple[i
     shape = (2, classes, *size) if kind == "segmentation" else (2, classes)
     name = getattr(network.built_from, "plugin", "")
     where = f"the plug-in {name!r}, for {kind} with images of {size[0]} x {size[1]}"
+    images = torch.randn(2, network.channels, *size, generator=torch.Generator().manual_seed(0))
+    given: list[Tensor] = []
+    for module in network.modules():
+        if isinstance(module, _BeforeHead):
+            module.register_forward_hook(lambda *called: given.append(called[-1]))
     try:
-        logits = network.eval()(torch.zeros(2, network.channels, *size))
+        encoded = network.eval().encode(images)
+        logits = network.head(network.features(encoded))
     except Exception as error:  # whatever the code of others raises
         raise NetworkError(
             f"{where}, fails: {plugins.failure_of('network', name, error)}"
@@ -295,6 +305,10 @@ def refuse_outputs(network: TaskNetwork, kind: Kind, classes: int, size: tuple[i
     if not isinstance(logits, Tensor) or tuple(logits.shape) != shape:
         found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise NetworkError(f"{where}, gives {found} in place of logits {list(shape)}")
+    if given and not torch.equal(given[-1], encoded):
+        raise NetworkError(
+            f"{where}, goes on after its last linear layer: it must end with it, and give logits"
+        )
 
 
 # --------------------------------------------------------------------------------------------------
