@@ -350,6 +350,11 @@ def test_a_network_that_breaks_the_protocol_is_found_before_any_job(tmp_path, bo
         ("@plugin('loss')\ndef odd(a, b, c):\n    return a.mean(c)", "fails: line 5: TypeError: "),
         ("@plugin('metric')\ndef odd(a):\n    return a.sum()", "gives 9, which is not in [0, 1]"),
         ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a[1:], b", "of the shapes and"),
+        ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a", "of the shapes and"),
+        ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a, None", "of the shapes and"),
+        ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a / 0, b", "are not finite"),
+        ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a, b + 1", "classes that there"),
+        ("@plugin('loss')\ndef odd(a, b, c):\n    raise SystemExit", "fails: line 5: SystemExit"),
         ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a * torch.rand(()), b",
          "draw from the generator"),
     ],
@@ -363,6 +368,20 @@ def test_a_function_that_breaks_the_protocol_is_found_before_any_job(tmp_path, t
     (line,) = faults_of_plugins([("classification", batches)], tmp_path / "plugins.json")
     assert line.startswith(f"mine.py: the {kind} 'odd', for classification: ")
     assert words in line
+
+
+def test_a_loss_is_tried_with_shares_of_classes_where_they_are_mixed(tmp_path):
+    known()
+    batches = Training(loss="poly").batches("classification")
+    mixed = batches.model_copy(update={"augmentation": ["flip", "mixup"]})
+    cache = tmp_path / "plugins.json"
+    assert faults_of_plugins([("classification", batches)], cache) == []
+    (line,) = faults_of_plugins([("classification", mixed)], cache)
+    assert "the loss 'poly', for classification with mixup or cutmix, where labels are sh" in line
+    assert "fails: line 27: RuntimeError: ignore_index is not supported for floating" in line
+    text = "@plugin('loss')\ndef poly(a, b, c):\n    return torch.nn.functional.cross_entropy(a, b)"
+    known(written(tmp_path, f"{HEAD}import torch\n{text}\n"))
+    assert faults_of_plugins([("classification", mixed)], cache) == []
 
 
 def test_what_was_sound_is_not_tried_again_until_it_is_edited(tmp_path):
@@ -512,7 +531,11 @@ LEARNS = "train|search|prune|retrain|remember"
         ("(1 - likelihood", "2 * (1 - likelihood", f"^({LEARNS}) .*(stripes|textures)$"),
         ("shape[-1] // 4", "shape[-1] // 5", f"^({LEARNS}) .*/stripes$"),
         ("integers(0, 100", "integers(0, 90", "^prepare stripes$"),
-        ("float(recalls", "float(1 * recalls", f"^({LEARNS}) .*/stripes$|^evaluate .*/stripes"),
+        (
+            "float(recalls",
+            "float(1 * recalls",
+            f"^({LEARNS}) .*/stripes$|^evaluate .*/stripes|^tables",
+        ),
         ("2 * width, 3, stride=2", "2 * width, 5, stride=2", f"^({LEARNS}|evaluate|commit) tiny/"),
         ("AdaptiveMaxPool2d(2)", "AdaptiveAvgPool2d(2)", f"^({LEARNS}|evaluate|commit) plain/"),
         ("total + self.strength", "total - self.strength", "^(train|commit) .*/near/"),
@@ -535,7 +558,7 @@ def test_a_comment_or_a_docstring_reruns_nothing(tmp_path):
 
 def test_what_all_may_use_reruns_what_uses_any(tmp_path):
     more = changed(tmp_path, '@plugin("loss")', 'SHARE = 0.5\n\n\n@plugin("loss")')
-    assert more == titles(f"^prepare stripes|^({LEARNS}|evaluate|commit) ", tmp_path)
+    assert more == titles(f"^prepare stripes|^({LEARNS}|evaluate|commit) |^tables", tmp_path)
 
 
 def test_what_another_plug_in_mentions_counts(tmp_path):

@@ -61,7 +61,8 @@ class LossFunction(Protocol):
 
     def __call__(self, logits: "Tensor", labels: "Tensor", weights: "Tensor | None", /) -> "Tensor":
         """Return a scalar. logits: [N, C] or [N, C, H, W]. labels: [N] or [N, H, W], where 255 is
-        to be ignored in masks. weights: of the classes [C], or None."""
+        to be ignored in masks; after mixup or CutMix shares of classes, floats [N, C]. weights: of
+        the classes [C], or None."""
 
 
 class MetricFunction(Protocol):
@@ -422,14 +423,19 @@ def augmented_by(
     name: str, images: "Tensor", labels: "Tensor", generator: "Generator"
 ) -> "tuple[Tensor, Tensor]":
     """Return a batch that a plug-in has changed. Raises PluginError where its form has changed."""
-    forms = [(one.shape, one.dtype) for one in (images, labels)]
-    changed, truth = function_of("augmentation", name)(images, labels, generator)
-    if [(one.shape, one.dtype) for one in (changed, truth)] != forms:
+    forms = [_form(one) for one in (images, labels)]  # before: a plug-in may change them in place
+    changed = function_of("augmentation", name)(images, labels, generator)
+    if not isinstance(changed, tuple | list) or [_form(one) for one in changed] != forms:
         raise PluginError(
-            f"the augmentation {name!r} must give images and labels of the shapes and types "
-            "that it gets"
+            f"the augmentation {name!r} must give images and labels, both tensors of the shapes "
+            "and types that it gets"
         )
-    return changed, truth
+    return changed[0], changed[1]
+
+
+def _form(value: Any) -> tuple[Any, ...]:
+    """Return what a tensor keeps when its values change."""
+    return tuple(getattr(value, name, None) for name in ("shape", "dtype", "device"))
 
 
 def code_origins(needed: Mapping[PluginKind, Iterable[str | None]]) -> tuple[CodeOrigin, ...]:

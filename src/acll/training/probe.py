@@ -12,10 +12,12 @@ from typing import Any
 from acll import plugins
 from acll.code import code_of
 from acll.networks.buildable import judged_once
-from acll.settings import Kind
+from acll.settings import MIXING, Kind
 from acll.training.settings import Batches
 
 SOUND_PLUGINS = Path(".cache/plugins.json")  # below the repository
+# how a loss is used beside the kinds of tasks
+_MIXED = "classification with mixup or cutmix, where labels are shares of classes [N, C]"
 
 
 def faults_of_plugins(used: Iterable[tuple[Kind, Batches]], cache: Path) -> list[str]:
@@ -23,7 +25,7 @@ def faults_of_plugins(used: Iterable[tuple[Kind, Batches]], cache: Path) -> list
 
     used: how the tasks of each kind are trained. cache: a file of what is known to be sound.
     """
-    tried: dict[str, tuple[plugins.PluginKind, plugins.Plugin, Kind]] = {}
+    tried: dict[str, tuple[plugins.PluginKind, plugins.Plugin, str]] = {}
     for task_kind, batches in used:
         named: list[tuple[plugins.PluginKind, str | None]] = [
             ("loss", batches.loss),
@@ -33,7 +35,9 @@ def faults_of_plugins(used: Iterable[tuple[Kind, Batches]], cache: Path) -> list
         for kind, name in named:
             found = plugins.find(kind, name) if name is not None else None
             if found is not None:
-                tried[f"the {kind} {name!r}, for {task_kind}"] = kind, found, task_kind
+                mixes = kind == "loss" and any(one in MIXING for one in batches.augmentation)
+                use = _MIXED if mixes else task_kind
+                tried[f"the {kind} {name!r}, for {use}"] = kind, found, use
     keys = {name: _key(*of_name) for name, of_name in tried.items()}
     faults, _ = judged_once(keys, lambda name: _try(*tried[name]), cache)
     lines = []
@@ -44,48 +48,50 @@ def faults_of_plugins(used: Iterable[tuple[Kind, Batches]], cache: Path) -> list
     return lines
 
 
-def _key(kind: plugins.PluginKind, one: plugins.Plugin, task_kind: Kind) -> str:
+def _key(kind: plugins.PluginKind, one: plugins.Plugin, use: str) -> str:
     code = code_of("acll.training.probe", plugged=plugins.code_origins({kind: [one.name]}))
-    text = json.dumps([kind, one.name, task_kind, code], sort_keys=True)
+    text = json.dumps([kind, one.name, use, code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _try(plugin_kind: plugins.PluginKind, one: plugins.Plugin, kind: Kind) -> str:
+def _try(kind: plugins.PluginKind, one: plugins.Plugin, use: str) -> str:
     """Try a plug-in on random values; return nothing. Raises PluginError."""
-    tries: dict[plugins.PluginKind, Callable[[plugins.Plugin, Kind], None]] = {
+    tries: dict[plugins.PluginKind, Callable[[plugins.Plugin, str], None]] = {
         "loss": _try_loss,
         "metric": _try_metric,
         "augmentation": _try_augmentation,
     }
     try:
-        tries[plugin_kind](one, kind)
+        tries[kind](one, use)
     except plugins.PluginError:
         raise
-    except Exception as error:  # whatever the code of others raises
-        words = plugins.failure_of(plugin_kind, one.name, error)
+    except (Exception, SystemExit) as error:  # whatever the code of others raises
+        words = plugins.failure_of(kind, one.name, error)
         raise plugins.PluginError(f"fails: {words}") from error
     return ""
 
 
-def _batch(kind: Kind) -> tuple[Any, Any, Any]:
+def _batch(use: str) -> tuple[Any, Any, Any]:
     """Return random images [4, 3, 16, 16], labels of three classes, and logits for them."""
     import torch
 
     from acll.data.prepared import IGNORE
 
     generator = torch.Generator().manual_seed(0)
-    size = (16, 16) if kind == "segmentation" else ()
+    size = (16, 16) if use == "segmentation" else ()
     labels = torch.randint(3, (4, *size), generator=generator)
-    if kind == "segmentation":
+    if use == "segmentation":
         labels[:, 0] = IGNORE
+    if use == _MIXED:
+        labels = torch.randn((4, 3), generator=generator).softmax(1)
     logits = torch.randn((4, 3, *size), generator=generator)
     return torch.randn((4, 3, 16, 16), generator=generator), labels, logits
 
 
-def _try_loss(one: plugins.Plugin, kind: Kind) -> None:
+def _try_loss(one: plugins.Plugin, use: str) -> None:
     import torch
 
-    _, labels, logits = _batch(kind)
+    _, labels, logits = _batch(use)
     for weights in (None, torch.ones(3)):
         given = logits.clone().requires_grad_()
         loss = one.value(given, labels, weights)
@@ -95,7 +101,7 @@ def _try_loss(one: plugins.Plugin, kind: Kind) -> None:
             raise plugins.PluginError("has no gradient with respect to the logits")
 
 
-def _try_metric(one: plugins.Plugin, kind: Kind) -> None:
+def _try_metric(one: plugins.Plugin, use: str) -> None:
     import numpy as np
 
     some = np.array([[3, 1, 0], [0, 2, 2], [1, 0, 0]])
@@ -103,16 +109,24 @@ def _try_metric(one: plugins.Plugin, kind: Kind) -> None:
         plugins.metric_value(one.name, confusion)
 
 
-def _try_augmentation(one: plugins.Plugin, kind: Kind) -> None:
+def _try_augmentation(one: plugins.Plugin, use: str) -> None:
     import torch
 
-    images, labels, _ = _batch(kind)
+    from acll.data.prepared import IGNORE
+
+    images, labels, _ = _batch(use)
     twice = [
         plugins.augmented_by(
             one.name, images.clone(), labels.clone(), torch.Generator().manual_seed(0)
         )
         for _ in range(2)
     ]
+    changed, truth = twice[0]
+    if not torch.isfinite(changed).all():
+        raise plugins.PluginError("gives images with values that are not finite")
+    classes = [0, 1, 2, IGNORE] if use == "segmentation" else [0, 1, 2]
+    if not torch.isin(truth, torch.tensor(classes)).all():
+        raise plugins.PluginError("gives labels of classes that there are not")
     if not all(torch.equal(first, second) for first, second in zip(*twice)):
         raise plugins.PluginError(
             "is not the same each time: draw from the generator that it is given"
