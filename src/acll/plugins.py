@@ -158,12 +158,18 @@ def plugin(
     value of its key `source` or `type`. tasks: the kinds of tasks that a network can learn. Raises
     PluginError.
     """
+    if callable(kind):
+        raise PluginError(f'write `@plugin("loss")`, or another kind: {_listed(PluginKind)}')
     if kind not in get_args(PluginKind):
         raise PluginError(f"there is no plug-in of the kind {kind!r}: {_listed(PluginKind)}")
     if kind == "network" and not (tasks and set(tasks) <= {"classification", "segmentation"}):
         raise PluginError(f"tasks = {tasks!r}: must be classification, segmentation, or both")
 
     def mark(value: Any) -> Any:
+        if not inspect.isfunction(value) and not inspect.isclass(value):  # it has no name
+            raise PluginError(
+                f"the {kind} {name!r} must be a function or a class: let a function call it"
+            )
         own = _name_of_class(kind, value) if kind in _NAMING_KEYS else name or value.__name__
         if kind in _ARGUMENTS:
             _refuse_signature(kind, own, value)
@@ -309,7 +315,7 @@ def _module(place: str) -> ModuleType:
         content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise PluginError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise PluginError(f"{path}: cannot be read: {error}") from None
     key = place, content
     if key not in _loaded:
