@@ -15,7 +15,7 @@ from acll.cli.main import main
 from acll.data.prepared import TaskInfo
 from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing import packed_file
-from acll.serving import recognition
+from acll.serving import model, recognition
 from acll.serving.inputs import ImageError
 from acll.serving.predictions import Classified, Segmented, TaskInUse
 from acll.serving.recognition import Evidence, Recogniser, evidence
@@ -179,6 +179,22 @@ def test_predict_auto_gives_each_image_what_its_own_task_gives(mixed, tmp_path):
     bad, *others = packed.predict_each("auto", ["nowhere.png", *stream])
     assert isinstance(bad, ImageError)
     assert [one.task for one in others] == [one.task for one in found[:2]]
+
+
+@pytest.mark.parametrize(("most", "loads"), [(2**28, 2), (1, None)])
+def test_small_networks_are_loaded_once_and_large_ones_in_turn(
+    mixed, tmp_path, monkeypatch, most, loads
+):
+    files = 40 * some_images(tmp_path)[:1]
+    expected = acll.load(mixed).predict("auto", files[:1])[0].task_confidence
+    names, packed = [], acll.load(mixed)
+    load = packed.network
+    monkeypatch.setattr(packed, "network", lambda name: (names.append(name), load(name))[1])
+    monkeypatch.setattr(model, "_HELD", most)
+    found = packed.predict("auto", files)
+    assert len(names) == loads if loads else len(names) >= 6
+    assert len(packed._held) == (loads or 1)
+    assert [one.task_confidence for one in found] == [pytest.approx(expected, rel=1e-4)] * 40
 
 
 def test_the_command_prints_the_task_and_writes_the_masks(mixed, tmp_path, capsys):

@@ -28,6 +28,8 @@ from acll.serving.predictions import Prediction, TaskInUse, classified, or_error
 from acll.serving.recognition import AT_ONCE, Recognised, Recogniser
 from acll.settings import AUTO, Kind
 
+_HELD = 2**28  # bytes of networks
+
 
 @dataclass(frozen=True)
 class LearnedTask:
@@ -62,8 +64,7 @@ class PackedNetwork:
 
     def __init__(self, opened: packed_file.PackedFile) -> None:
         self._file = opened
-        # what `predict` has used last
-        self._last: tuple[str, torch.device, TaskInUse] | None = None
+        self._held: dict[tuple[str, torch.device], TaskInUse] = {}  # what `predict` has used last
 
     def __repr__(self) -> str:
         return (
@@ -227,12 +228,17 @@ class PackedNetwork:
         yield from (found[at] for at in range(len(images)))
 
     def _in_use(self, name: str, device: torch.device) -> TaskInUse:
-        """Return a task with its network; the last one is held."""
-        if self._last is None or self._last[:2] != (name, device):
+        """Return a task with its network; some are held, since images may be of any task in turn.
+
+        It is the last one alone where networks are large.
+        """
+        if (name, device) not in self._held:
             record, network = self._file.record(name), self.network(name).to(device)
             task = TaskInUse(network, task_info_of(record), record.temperature)
-            self._last = (name, device, task)
-        return self._last[2]
+            if sum(one.bytes for one in (*self._held.values(), task)) > _HELD:
+                self._held.clear()
+            self._held[name, device] = task
+        return self._held[name, device]
 
     def _task(self, record: TaskRecord, position: int) -> LearnedTask:
         header = self._file.header

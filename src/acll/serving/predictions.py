@@ -95,6 +95,7 @@ class TaskInUse:
     def __init__(self, network: TaskNetwork, info: TaskInfo, temperature: float) -> None:
         self.network, self.info = Calibrated(network, temperature), info
         self._device = next(network.parameters()).device
+        self.bytes = sum(value.nbytes for value in network.state_dict().values())
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
