@@ -135,7 +135,7 @@ class Recogniser:
             usable = [at for at in range(len(images)) if not isinstance(found[at], ImageError)]
             if usable:
                 batch = batch_of([one for one in found if not isinstance(one, ImageError)])
-                parts = batch.split(evaluation_batch(task.info))
+                parts = torch.split(batch, evaluation_batch(task.info))
                 own = torch.cat([evidence(task, part).weight() for part in parts])
                 weights[usable, column] = own.double().numpy()
         return [self._recognised(row, errors.get(at)) for at, row in enumerate(weights)]
