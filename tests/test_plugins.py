@@ -481,7 +481,10 @@ def test_what_reads_the_header_alone_needs_no_plug_in(packed, tmp_path, capsys):
     run("inspect", packed)
     assert "plugin tiny, plugin_file their.py" in " ".join(capsys.readouterr().out.split())
     run("card", packed)
-    assert "`tiny`, code of its authors that is no part of acll" in capsys.readouterr().out
+    card = capsys.readouterr().out
+    assert "`tiny`, code of its authors that is no part of acll" in card
+    assert f'acll.load("{packed.name}", plugins=["their.py"])' in card
+    assert f"acll predict {packed.name} --plugins their.py --task a image.png" in card
     run("drop", packed, "--task", "a", "--out", tmp_path / "b.safetensors")
     with pytest.raises(SystemExit):
         run("compare", packed, tmp_path / "b.safetensors")

@@ -20,6 +20,7 @@ from acll.evaluation.words import METRIC_WORDS, grown_words, listed
 from acll.libraries import OF_NETWORKS
 from acll.networks.spec import (
     OF_ONE_WIDTH,
+    PLUGIN_FILE,
     BackboneNetwork,
     Network,
     PerceptronNetwork,
@@ -68,7 +69,7 @@ def card_of(opened: PackedFile) -> str:
         _details(opened, spec),
         _uses(opened.header.tasks),
         _limitations(),
-        _start(opened),
+        _start(opened, isinstance(spec, PluginNetwork)),
         _training(opened),
         _evaluation(opened.header.tasks),
         _technical(opened, spec),
@@ -204,13 +205,21 @@ The file does not know
 - how it scores on test images: {_NEEDED}"""
 
 
-def _start(opened: PackedFile) -> str:
+def _start(opened: PackedFile, plugged: bool) -> str:
+    """Return how it is loaded. plugged: whether that takes the file of a plug-in."""
     name, first = opened.tensor_file.path.name, {}
     for record in reversed(opened.header.tasks):
         first[record.kind] = record.name
-    lines = ["import acll", "", f"packed = acll.load({json.dumps(name)})"]
-    commands = []
+    given = json.dumps(name)
     file = shlex.quote(harmless(name))
+    needed = "With the Python package `acll`"
+    if plugged:
+        own = quoted(opened.header.network.get(PLUGIN_FILE, "FILE"))
+        given += f", plugins=[{json.dumps(own)}]"
+        file += f" --plugins {shlex.quote(own)}"
+        needed += f" and your copy of {code_span(own)}, the code of its authors, which is run"
+    lines = ["import acll", "", f"packed = acll.load({given})"]
+    commands = []
     for kind, task in first.items():
         lines.append(f'prediction = packed.predict("{task}", "image.png")')
         if kind == "classification":
@@ -223,7 +232,7 @@ def _start(opened: PackedFile) -> str:
         [
             "## How to Get Started with the Model",
             "",
-            "With the Python package `acll`:",
+            f"{needed}:",
             "",
             *("```python", *lines, "```"),
             "",
