@@ -621,6 +621,25 @@ def test_a_module_beside_the_file_counts(tmp_path):
         before = after
 
 
+def test_files_are_read_in_the_encoding_that_they_name(tmp_path):
+    text = f"{HEAD}@plugin('loss')\ndef a(*given):\n    import beside_it\n"
+
+    def told(own: bytes, beside: bytes = b"x = 1\n") -> dict[str, str]:
+        (tmp_path / "mine.py").write_bytes(own)
+        (tmp_path / "beside_it.py").write_bytes(beside)
+        known(tmp_path / "mine.py")
+        origins = plugins.code_origins({"loss": ["a"]})
+        return code_of("acll.training.losses", plugged=origins)
+
+    mark, latin = b"\xef\xbb\xbf", b"# coding: latin-1\n# \xe9\n"
+    expected = told(text.encode())
+    for own, beside in ((mark, mark), (latin, latin)):
+        assert told(own + text.encode(), beside + b"x = 1\n") == expected
+    for beside in (b"x = (\n", b"# \xe9\n"):
+        with pytest.raises(plugins.PluginError, match=r"beside_it\.py: is no sound Python: "):
+            told(text.encode(), beside)
+
+
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
     """An installed package with a loss, an entry point for it, and a module that it imports."""

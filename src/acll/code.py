@@ -77,19 +77,24 @@ def _plugin_closure(origin: CodeOrigin) -> tuple[str, set[str]]:
     """Return a digest of the code of a plug-in, and the modules that it imports from elsewhere.
 
     Its code is its file, without other plug-ins that nothing there mentions, and all modules below
-    its root that are imported, directly or not.
+    its root that are imported, directly or not. Raises PluginError where one is no sound Python.
     """
     digests: dict[str, str] = {}
     others: set[str] = set()
     waiting = [(origin.module, origin.path)]
     while waiting:
         name, path = waiting.pop()
-        source, place = path.read_text(encoding="utf-8"), path.relative_to(origin.root).as_posix()
-        if path == origin.path:
-            source = _without_others(source, origin.others)
+        place = path.relative_to(origin.root).as_posix()
         if place in digests:
             continue
-        digests[place], imports = _read_text(source, path, name)
+        try:
+            with tokenize.open(path) as file:  # in its own encoding
+                source = file.read()
+            if path == origin.path:
+                source = _without_others(source, origin.others)
+            digests[place], imports = _read_text(source, path, name)
+        except (SyntaxError, tokenize.TokenError, UnicodeDecodeError) as error:
+            raise PluginError(f"{path}: is no sound Python: {error}") from None
         for imported in imports:
             within = origin.package in ("", imported.split(".")[0]) and not _is_own(imported)
             own = _below(origin.root, imported) if within else None

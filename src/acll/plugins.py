@@ -215,7 +215,7 @@ def _refuse_signature(kind: str, name: str, value: Any) -> None:
 
 _places: tuple[str, ...] | None = None  # None: those of the environment
 _known: "dict[tuple[str, str], Plugin] | None" = None  # None: not loaded yet
-_loaded: dict[tuple[str, str], ModuleType] = {}  # by place and content
+_loaded: dict[tuple[str, bytes], ModuleType] = {}  # by place and content
 
 
 def use(places: Iterable[str]) -> None:
@@ -312,7 +312,7 @@ def _module(place: str) -> ModuleType:
         return _installed(place)
     path = Path(place)
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         raise PluginError(f"{path}: there is no such file") from None
     except (OSError, ValueError) as error:
