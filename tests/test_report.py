@@ -337,6 +337,23 @@ def test_the_page_says_how_long_each_part_took(page):
     assert "75%" in found[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("paired", ["method", "other", "figure"]), ("measures", ["method", "task", "accuracy"])],
+)
+def test_a_table_begins_with_what_its_rows_are_of(results, tmp_path, name, first):
+    shutil.copytree(results, tmp_path / "both")
+    for table in ("paired", "measures"):  # of one method, which is the first of each pair
+        path = tmp_path / f"both/tables/{table}.csv"
+        frame = pd.read_csv(path)
+        kept = frame["method"] == "half" if table == "paired" else frame["method"].notna()
+        frame[kept].to_csv(path, index=False)
+    text = report_page(tmp_path / "both", CONFIGURATION)
+    part = text[re.search(rf"<summary>(?:<[^>]*>)*\s*{name}", text).start() :]
+    heads = re.findall(r"<th style=[^>]*>(?:<sup>.*?</sup>)?(\w+)</th>", part)
+    assert heads[:3] == first
+
+
 def test_the_page_warns_of_classes_that_are_never_found(page):
     text = page.read_text()
     assert "both, a: (nearly) never found: q (recall 0.000 with half" in text

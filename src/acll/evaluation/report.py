@@ -220,8 +220,8 @@ def _tables(results: Path) -> dict[str, pd.DataFrame]:
 def _narrowed(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """Return what the page shows of a table.
 
-    That is these columns, less names that are the same in every row and what is empty in all, so
-    that the score is on the screen. Of classes the means over runs, the lowest first; of measures a
+    That is these columns, less names that are the same in every row (but those of two methods that
+    are compared) and what is empty in all, so that the score is on the screen. Of classes the means over runs, the lowest first; of measures a
     column each.
     """
     if "class" in columns:
@@ -229,13 +229,14 @@ def _narrowed(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     elif "measure" in table:
         names = ["sequence", "method", "task"]
         means = table.groupby([*names, "measure"], sort=False)["value"].mean()
-        table = means.unstack().reset_index()
+        table = means.unstack().reset_index().rename_axis(columns=None)
+    left_out = {*_NAMES} - ({"method"} if "other" in columns else set())
     shown = [
         name
         for name in columns
         if name in table
         and table[name].notna().any()
-        and (name not in _NAMES or table[name].nunique() > 1)
+        and (name not in left_out or table[name].nunique() > 1)
     ]
     narrow = table[shown].head(_MOST_ROWS)
     for name in ("order", "prefix"):
