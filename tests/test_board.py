@@ -287,7 +287,9 @@ def test_tensorboard_shows_the_curves_and_leaves_nothing_behind(results, tmp_pat
     }
     command = [sys.executable, "-m", "acll", "board", str(results), "--port", str(port)]
     command[1:3] = ["-c", "from acll.cli.main import main; main()"]
-    run = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    run = subprocess.Popen(
+        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+    )
     curve = "train/small/learned/seed0/a/a"
     try:
         assert wait_for(run, port, curve) == [[1, pytest.approx(0.1)]]
@@ -295,8 +297,13 @@ def test_tensorboard_shows_the_curves_and_leaves_nothing_behind(results, tmp_pat
         with log.open("a") as file:
             file.write(line(2) + "\n")
         assert wait_for(run, port, curve, 2)[1] == [2, pytest.approx(0.2)]
+        again = subprocess.run(
+            command, env=variables, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert again.returncode == 1
+        assert again.stderr.startswith(f"error: port {port}: address already in use, perhaps by ")
     finally:
-        run.send_signal(signal.SIGINT)
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does, to both
         said, _ = run.communicate(timeout=20)
     assert run.returncode == 0, said
     assert b"Traceback" not in said

@@ -3,8 +3,10 @@
 What is shown is made of the logs, in a folder that is removed at the end.
 """
 
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -44,7 +46,9 @@ def board(path: Path, port: int, mlflow: bool) -> None:
     is taken.
     """
     if not path.is_dir():
-        raise UserError(f"{path}: there is no such folder; name one that a run has begun")
+        raise UserError(
+            f"{path}: there is no such folder; a run makes it (`make run CONFIG={path.name}`)"
+        )
     if not 0 <= port < 2**16:
         raise UserError(f"--port {port}: must lie between 0 and {2**16 - 1}")
     if not (path / "logs").is_dir():
@@ -68,6 +72,7 @@ class _TensorBoard:
 
     def __init__(self, port: int) -> None:
         require_extra("board")
+        _refuse_taken(port)
         self._folder = Path(tempfile.mkdtemp(prefix="acll-board-"))
         self._events = _EventFiles(self._folder)
         command = [
@@ -75,7 +80,7 @@ class _TensorBoard:
             *("--port", str(port), "--reload_interval", str(int(_EVERY))),
             *("--reload_multifile", "true", "--load_fast", "false"),
         ]
-        self._process = subprocess.Popen(command, preexec_fn=die_with_parent)
+        self._process = subprocess.Popen(command, preexec_fn=_child)
 
     def show(self, news: Iterable[Point | Begun]) -> None:
         """Add points to the event files of their curves."""
@@ -93,6 +98,25 @@ class _TensorBoard:
         self._process.terminate()
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _child() -> None:
+    """Leave Ctrl-C, which a terminal sends to both, to the parent: it ends TensorBoard, once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+
+
+def _refuse_taken(port: int) -> None:
+    """Raise UserError where another program listens at a port of this machine."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("localhost", port))
+        except OSError as error:
+            raise UserError(
+                f"port {port}: {os.strerror(error.errno or 0).lower()}, perhaps by another board; "
+                "end that, or let it be chosen: `acll board results/<name> --port 0`"
+            ) from None
 
 
 class _EventFiles:
