@@ -221,8 +221,8 @@ def _narrowed(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """Return what the page shows of a table.
 
     That is these columns, less names that are the same in every row (but those of two methods that
-    are compared) and what is empty in all, so that the score is on the screen. Of classes the means over runs, the lowest first; of measures a
-    column each.
+    are compared) and what is empty in all, so that the score is on the screen. Of classes the means
+    over runs, the lowest first; of measures a column each.
     """
     if "class" in columns:
         table = class_means(table).sort_values("score", kind="stable")
