@@ -159,8 +159,9 @@ def _with_plugins(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     given = raw.get("plugins", [])
     if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
-        plugins.use([])  # a fault that is found later
-        return raw
+        plugins.use([])
+        words = "must be a list of files or modules, such as [mine.py]"
+        raise ConfigurationError(f"plugins = {_short(given)}: {words}")
     faults, places = [], []
     for text in given:
         places.append(plugins.place_of(text, folder))
@@ -168,7 +169,10 @@ def _with_plugins(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         try:
             plugins.known()
         except plugins.PluginError as error:
-            words = str(error).removeprefix(f"{places.pop()}: ")
+            place = places.pop()
+            words = str(error).removeprefix(f"{place}: ")
+            if place != text and not Path(place).exists():
+                words += f" ({place})"
             faults.append(f"plugins = {text!r}: {words}")
     faults = faults or _faults_of_plugins()
     if faults:

@@ -255,11 +255,11 @@ def warnings_of(final: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
 
 
 _REMEDIES = {
-    "segmentation": "The score of the task hides this. What may help, where it is not set yet: "
+    "segmentation": "The score of the task may hide this. What may help, where it is not set yet: "
     "balanced `class_weights`, the loss `cross_entropy_dice`, more epochs, a larger image_size, "
     "more images with the class.",
-    "classification": "The score of the task hides this. What may help, where it is not set yet: "
-    "balanced `class_weights`, more epochs, a larger image_size, more images of the class.",
+    "classification": "The score of the task may hide this. What may help, where it is not set "
+    "yet: balanced `class_weights`, more epochs, a larger image_size, more images of the class.",
 }
 
 

@@ -106,7 +106,14 @@ def _try_metric(one: plugins.Plugin, use: str) -> None:
 
     some = np.array([[3, 1, 0], [0, 2, 2], [1, 0, 0]])
     for confusion in (some, np.diag([4, 0, 1]), np.zeros((3, 3), int)):
-        plugins.metric_value(one.name, confusion)
+        try:
+            plugins.metric_value(one.name, confusion)
+        except plugins.PluginError:
+            raise
+        except (Exception, SystemExit) as error:  # whatever the code of others raises
+            words = plugins.failure_of("metric", one.name, error)
+            given = f"of the confusion matrix {confusion.tolist()}"
+            raise plugins.PluginError(f"fails: {given}: {words}") from error
 
 
 def _try_augmentation(one: plugins.Plugin, use: str) -> None:
