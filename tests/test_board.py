@@ -285,10 +285,15 @@ def test_tensorboard_shows_the_curves_and_leaves_nothing_behind(results, tmp_pat
         "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / '.venv/board'}",
         "TMPDIR": str(tmp_path / "tmp"),
     }
-    command = [sys.executable, "-m", "acll", "board", str(results), "--port", str(port)]
-    command[1:3] = ["-c", "from acll.cli.main import main; main()"]
+    code = "from acll.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "board", str(results), "--port", str(port)]
     run = subprocess.Popen(
-        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+        command,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+        preexec_fn=hear_interrupts,
     )
     curve = "train/small/learned/seed0/a/a"
     try:
@@ -308,6 +313,11 @@ def test_tensorboard_shows_the_curves_and_leaves_nothing_behind(results, tmp_pat
     assert run.returncode == 0, said
     assert b"Traceback" not in said
     assert list((tmp_path / "tmp").glob("acll*")) == []
+
+
+def hear_interrupts():
+    """Take Ctrl-C as in a terminal, also where the tests run in the background of a script."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(run, port, curve, count=1):

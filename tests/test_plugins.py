@@ -728,7 +728,7 @@ def test_its_networks_are_loaded_and_exported_with_the_file_alone(own, tmp_path)
         mean, std = (torch.tensor(of).view(3, 1, 1) for of in (learned.mean, learned.std))
         program = OnnxSession(out) if ending == "onnx" else torch.export.load(out).module()
         with torch.no_grad():
-            expected = packed.network(task)((images - mean) / std)
+            expected = packed.network(task)((images - mean) / std) / learned.temperature
             torch.testing.assert_close(program(images), expected, rtol=1e-4, atol=1e-4)
 
 
