@@ -268,6 +268,14 @@ def training_settings() -> str:
     return markdown(("", *table), body)
 
 
+def board() -> str:
+    """Seconds of a training with and without TensorBoard."""
+    seconds = rows("board").groupby("watched")["seconds"].median()
+    cells = number(seconds[False], 1), number(seconds[True], 1)
+    head = ("a training alone, s", "watched, s", "ratio")
+    return markdown(head, [(*cells, number(seconds[True] / seconds[False], 2))])
+
+
 def search_metrics() -> str:
     """Kept shares of searches by other metrics, and of sweeps by the same."""
     body = [
@@ -791,6 +799,7 @@ TABLES: dict[str, Callable[[], str]] = {
         growth,
         distillation,
         training_settings,
+        board,
         search_metrics,
         recognition,
         calibration,
