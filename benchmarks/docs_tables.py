@@ -70,7 +70,8 @@ def rows(name: str) -> pd.DataFrame:
 def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     """A table; its first line is empty, as Markdown wants it behind a comment."""
     lines = [head, ["---"] * len(head), *body]
-    return "\n" + "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+    rows = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n" + "\n".join(re.sub(r"\|  (?=\|)", "| ", row) for row in rows)
 
 
 def number(value: float, digits: int = 3, sign: str = "") -> str:
