@@ -70,8 +70,8 @@ def rows(name: str) -> pd.DataFrame:
 def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     """A table; its first line is empty, as Markdown wants it behind a comment."""
     lines = [head, ["---"] * len(head), *body]
-    rows = (f"| {' | '.join(line)} |" for line in lines)
-    return "\n" + "\n".join(re.sub(r"\|  (?=\|)", "| ", row) for row in rows)
+    text = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n" + "\n".join(re.sub(r"\|  (?=\|)", "| ", line) for line in text)
 
 
 def number(value: float, digits: int = 3, sign: str = "") -> str:
