@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as library
 
-from acll.data import colours
-from acll.data.augmentation import OPERATIONS, augmented, matrix, rotation, warp
+from acll.data import augmentation, colours
+from acll.data.augmentation import OPERATIONS, augmented, matrix, mixed, rotation, warp
 from acll.data.batches import Split, training_batches
 from acll.data.colours import PixelScale
 from acll.data.prepared import IGNORE, TaskInfo
@@ -51,7 +51,14 @@ def sample(count=6, channels=3, size=(16, 24), classes=4, seed=0):
 def change(names, images, labels, seed=0, classes=4, **known):
     about = info(images.shape[1], classes, tuple(images.shape[2:]), **known)
     generator = torch.Generator().manual_seed(seed)
-    return augmented(images.clone(), labels.clone(), names, about, generator)
+    mixing = [name for name in names if name in MIXING]
+    if mixing:
+        return mixed(images, labels, mixing, classes, generator)
+    return augmented(images, labels, names, about, generator, copied)
+
+
+def copied(images, floats):
+    return floats.copy_(images)  # they are normalised
 
 
 # --------------------------------------------------------------------------------------------------
@@ -136,22 +143,26 @@ def test_flips_alone_draw_and_compute_nothing_here():
     images, masks = sample()
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
-    found, _ = augmented(images, masks, ["flip", "shift"], info(), generator)
-    assert found is images
+    found, _ = augmented(images, masks, ["flip", "shift"], info(), generator, copied)
+    assert torch.equal(found, images)
     assert torch.equal(generator.get_state(), before)
 
 
-def test_large_images_are_changed_as_small_batches_are():
-    """Only a few of them go through the cache of a CPU at once."""
-    images, masks = sample(5, size=(200, 300))
-    turned = images.clone(), masks.clone()
-    matrices = rotation(torch.tensor([10.0, -20.0, 30.0, 0.0, 50.0]))
-    warp(*turned, matrices)
-    for number in range(5):
-        alone = images[number : number + 1].clone(), masks[number : number + 1].clone()
-        warp(*alone, matrices[number : number + 1])
-        assert torch.equal(turned[0][number], alone[0][0])
-        assert torch.equal(turned[1][number], alone[1][0])
+@pytest.mark.parametrize("name", LATER)
+def test_large_batches_are_changed_as_small_ones_are(name, monkeypatch):
+    """Only a few images go through the cache of a CPU at once."""
+    images, masks = sample(7)
+    whole = change([name], images, masks)
+    monkeypatch.setattr(augmentation, "_VALUES_AT_ONCE", 2 * images[0].numel())
+    assert all(map(torch.equal, whole, change([name], images, masks)))
+
+
+def test_images_and_masks_that_are_given_stay():
+    images, masks = sample()
+    before = images.clone(), masks.clone()
+    change(LATER, images, masks)
+    assert torch.equal(images, before[0])
+    assert torch.equal(masks, before[1])
 
 
 # --------------------------------------------------------------------------------------------------
@@ -363,6 +374,16 @@ def test_black_and_white_are_near_the_values_of_the_task():
     digits = PixelScale(info(1, mean=0.13, std=0.31), CPU)
     assert digits.black.item() == pytest.approx(-0.13 / 0.31)
     assert digits.white.item() == pytest.approx(0.87 / 0.31)
+
+
+def test_brightness_changes_mean_and_contrast_of_each_image_by_shares_of_the_deviation():
+    images = torch.randn(200, 3, 16, 24)
+    after, _ = change(["brightness"], images, torch.zeros(200, dtype=torch.int64))
+    level = after.mean(dim=(1, 2, 3)) - images.mean(dim=(1, 2, 3))
+    contrast = after.std(dim=(1, 2, 3)) / images.std(dim=(1, 2, 3))
+    assert 0.35 < level.abs().max() <= 0.4001
+    assert 0.79 < contrast.min() < 0.85
+    assert 1.15 < contrast.max() < 1.21
 
 
 def test_colour_leaves_grey_images_grey():

@@ -29,10 +29,12 @@ from acll.data.colours import (
 )
 from acll.data.device import moved
 from acll.data.prepared import IGNORE, TaskInfo
-from acll.settings import MIXING, Augmentation
+from acll.settings import Augmentation
 
 _Values = Tensor | float
-Look = Callable[[Tensor], None]  # a change of the values of images, in place
+# a change, in place, of images and labels of a part of a batch
+Change = Callable[[Tensor, Tensor, slice], None]
+Look = Callable[[Tensor, slice], None]  # one of the values of images alone
 MOVES = ("flip", "vertical_flip", "shift")  # from pixel to pixel
 DEGREES = 15.0  # of `rotation`
 LEAST_AREA = 0.25  # of `crop`, a share of the image
@@ -44,7 +46,7 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 0.4, 0.4, 0.2, 0.1
 _SIGMA = (0.1, 2.0)  # of `blur`, in pixels
 # of `erasing`: shares of the image, and the largest stretch (Zhong et al., AAAI 2020)
 _ERASED, _ERASED_STRETCH = (0.02, 0.33), 3.3
-_VALUES_AT_ONCE = 2**18  # of images that a CPU changes at once, so that they stay in its cache
+_VALUES_AT_ONCE = 2**19  # of images that a CPU changes at once, so that they stay in its cache
 # of `randaugment`: operations for each image, and their strength (Cubuk et al., NeurIPS 2020)
 _ROUNDS, _STRENGTH = 2, 9
 _STRENGTHS = 30  # above 0, the last of which is the full one
@@ -65,6 +67,10 @@ class Draw:
     def log_uniform(self, most: float) -> Tensor:
         """Return factors [B] of 1 / most … most."""
         return self.uniform(-math.log(most), math.log(most)).exp()
+
+    def every(self) -> Tensor:
+        """Return True for all images, [B]."""
+        return torch.ones(self.count, dtype=torch.bool)
 
     def half(self) -> Tensor:
         """Return True for about half of the images, [B]."""
@@ -100,25 +106,35 @@ def augmented(
     augmentation: Sequence[Augmentation],
     info: TaskInfo,
     generator: torch.Generator,
+    normalise: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Change normalised images [B, C, H, W] at random, and masks [B, H, W] with them, in place.
+    """Return normalised images [B, C, H, W] that are changed at random, and masks [B, H, W] with
+    them.
 
-    Return both; labels are shares of classes [B, classes] after mixup or CutMix. Flips and shifts
-    are left to `random_flip_shift`, which comes before normalisation. Here brightness comes first,
-    then all that moves pixels, as one move, then the others in the order of the list, mixup and
-    CutMix last.
+    images: of any type. normalise: writes some of them into floats. Flips and shifts are left to
+    `random_flip_shift`, mixup and CutMix to `mixed`. Brightness comes first, then all that moves
+    pixels, as one move, then the others in the order of the list.
     """
-    for _ in range(augmentation.count("brightness")):
-        jitter_brightness(images, generator)
-    given = [_with_strength(one) for one in augmentation if one not in (*MOVES, "brightness")]
-    if not given:
-        return images, labels
     height, width = images.shape[2:]
     draw = Draw(len(images), (height, width), generator)
-    scale = PixelScale(info, images.device)
+    changes = _changes(augmentation, draw, PixelScale(info, images.device))
+    changed, labels = torch.empty(images.shape, device=images.device), labels.clone()
+    # a CPU makes all changes of a few images while they are in its cache
+    for part in _parts(images) if changes else [slice(None)]:
+        normalise(images[part], changed[part])
+        for change in changes:
+            change(changed[part], labels[part], part)
+    return changed, labels
+
+
+def _changes(
+    augmentation: Sequence[Augmentation], draw: Draw, scale: PixelScale
+) -> Sequence[Change]:
+    """Return what is drawn for a batch, in the order in which it is made."""
+    first = [_jitter(draw) for _ in range(augmentation.count("brightness"))]
     matrices: list[Tensor] = []
     looks: list[Look] = []
-    for name, strength in given:
+    for name, strength in map(_with_strength, augmentation):
         if name in _MATRICES:
             matrices.append(_MATRICES[name](draw, strength))
         elif name in _LOOKS:
@@ -127,12 +143,16 @@ def augmented(
             for chosen, value in _OPERATIONS[name](draw, scale):
                 matrices.append(_geometric(chosen, value, draw.size))
                 looks.append(_pixelwise(chosen, value, scale))
-    if matrices:
-        warp(images, labels, _product(matrices))
-    for look in looks:
-        look(images)
-    mixing = [name for name, _ in given if name in MIXING]
-    return _mixed(images, labels, mixing, len(info.classes), draw) if mixing else (images, labels)
+    moves = [_move(_product(matrices))] if matrices else []
+    return [*map(_of_images, first), *moves, *map(_of_images, looks)]
+
+
+def _move(matrices: Tensor) -> Change:
+    return lambda images, labels, part: warp(images, labels, matrices[part])
+
+
+def _of_images(look: Look) -> Change:
+    return lambda images, labels, part: look(images, part)
 
 
 def _with_strength(entry: Augmentation) -> tuple[str, float | None]:
@@ -143,27 +163,38 @@ def _with_strength(entry: Augmentation) -> tuple[str, float | None]:
     return name, strength
 
 
-def _parts(images: Tensor, chosen: Tensor) -> Iterator[Tensor]:
-    """Yield the numbers of images that are chosen, [B], a few at a time on a CPU."""
-    rows = chosen.nonzero()[:, 0]
+def _parts(images: Tensor) -> Iterator[slice]:
+    """Yield parts of a batch [B, C, H, W]: a few images at a time on a CPU."""
     on_cpu = images.device.type == "cpu"
-    at_once = max(1, _VALUES_AT_ONCE // math.prod(images.shape[1:]) if on_cpu else len(rows))
-    for start in range(0, len(rows), at_once):
-        yield rows[start : start + at_once]
+    at_once = max(1, _VALUES_AT_ONCE // math.prod(images.shape[1:])) if on_cpu else len(images)
+    for start in range(0, len(images), at_once):
+        yield slice(start, start + at_once)
 
 
 def _change(
-    images: Tensor, chosen: Tensor, change: Callable[..., Tensor], *parameters: Tensor
+    images: Tensor,
+    part: slice,
+    chosen: Tensor,
+    change: Callable[..., Tensor],
+    *parameters: Tensor,
 ) -> None:
-    """Change those images that are chosen, [B], in place.
+    """Change those images of a part of a batch that are chosen, [B], in place.
 
     change: of images and their parameters on the device, which come as [B, …]. All but images lies
     on the CPU, so that nothing waits for a GPU.
     """
-    for part in _parts(images, chosen):
-        rows = moved(part, images.device)
-        own = (moved(values[part], images.device) for values in parameters)
-        images.index_copy_(0, rows, change(images.index_select(0, rows), *own))
+    rows = chosen[part].nonzero()[:, 0]
+    own = [moved(values[part][rows], images.device) for values in parameters]
+    _replace(images, rows, lambda some: change(some, *own))
+
+
+def _replace(values: Tensor, rows: Tensor, change: Callable[[Tensor], Tensor]) -> None:
+    """Change some rows of values [B, …] in place; the others keep all their bits."""
+    if len(rows) == len(values):
+        values.copy_(change(values))
+    elif len(rows) > 0:
+        rows = moved(rows, values.device)
+        values.index_copy_(0, rows, change(values.index_select(0, rows)))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -247,19 +278,23 @@ def warp(images: Tensor, labels: Tensor, matrices: Tensor) -> None:
     0 in images, the mean of the training split, and IGNORE in masks. The identity leaves all bits
     as they are, and labels [B] stay. matrices: on the CPU.
     """
-    _, _, height, width = images.shape
-    for part in _parts(images, (matrices != torch.eye(3)).flatten(1).any(1)):
-        rows = moved(part, images.device)
-        grid = _grid(moved(matrices[part], images.device), height, width)
-        # copies of images are made in order: a CPU takes three times as long to read them at
-        # random from outside its cache
-        own = images.index_select(0, rows)
-        images.index_copy_(0, rows, functional.grid_sample(own, grid, align_corners=False))
-        if labels.ndim == 3:
-            # what is outside is 0 there
-            masks = labels.index_select(0, rows)[:, None].float() - IGNORE
-            found = functional.grid_sample(masks, grid, "nearest", align_corners=False)
-            labels.index_copy_(0, rows, (found[:, 0] + IGNORE).to(labels.dtype))
+    height, width = images.shape[2:]
+    rows = (matrices != torch.eye(3)).flatten(1).any(1).nonzero()[:, 0]
+    if len(rows) == 0:
+        return
+    grid = _grid(moved(matrices[rows], images.device), height, width)
+
+    def seen(some: Tensor) -> Tensor:
+        return functional.grid_sample(some, grid, align_corners=False)
+
+    def nearest(some: Tensor) -> Tensor:
+        masks = some[:, None].float() - IGNORE  # what is outside is 0 there
+        found = functional.grid_sample(masks, grid, "nearest", align_corners=False)
+        return (found[:, 0] + IGNORE).to(some.dtype)
+
+    _replace(images, rows, seen)
+    if labels.ndim == 3:
+        _replace(labels, rows, nearest)
 
 
 def _grid(matrices: Tensor, height: int, width: int) -> Tensor:
@@ -343,17 +378,20 @@ _MATRICES: dict[str, Callable[[Draw, float | None], Tensor]] = {
 # colours, and parts of images
 
 
-def jitter_brightness(images: Tensor, generator: torch.Generator) -> None:
-    """Change contrast and brightness of normalised images [B, C, H, W] at random, in place.
+def _jitter(draw: Draw) -> Look:
+    """Change contrast by a factor of 0.8 … 1.2, brightness by up to 0.4 of the training split's
+    std.
 
-    Contrast by a factor of 0.8 … 1.2, brightness by up to 0.4 of the training split's std. So the
-    effect is the same for pixels of any type and range.
+    So the effect is the same for pixels of any type and range.
     """
-    count = len(images)
-    factor = moved(0.8 + 0.4 * torch.rand(count, 1, 1, 1, generator=generator), images.device)
-    level = moved(0.8 * torch.rand(count, 1, 1, 1, generator=generator) - 0.4, images.device)
-    centre = images.mean(dim=(1, 2, 3), keepdim=True)
-    images.sub_(centre).mul_(factor).add_(centre + level)
+
+    def change(images: Tensor, factor: Tensor, level: Tensor) -> Tensor:
+        centre = images.mean(dim=(1, 2, 3), keepdim=True)
+        factor, level = (values[:, None, None, None] for values in (factor, level))
+        return images.sub_(centre).mul_(factor).add_(centre + level)
+
+    factor, level = draw.uniform(0.8, 1.2), draw.uniform(-0.4, 0.4)
+    return lambda images, part: _change(images, part, draw.every(), change, factor, level)
 
 
 def _colour(draw: Draw, scale: PixelScale) -> Look:
@@ -362,18 +400,18 @@ def _colour(draw: Draw, scale: PixelScale) -> Look:
         draw.uniform(1 - most, 1 + most) for most in (_BRIGHTNESS, _CONTRAST, _SATURATION)
     )
     chroma = [chroma_matrix(saturation, draw.uniform(-_HUE, _HUE))] if scale.coloured else []
-    every = torch.ones(draw.count, dtype=torch.bool)
+    parameters = brightness, contrast, *chroma
 
-    def change(images: Tensor, *parameters: Tensor) -> Tensor:
-        return recoloured(images, scale, *parameters)
+    def change(images: Tensor, *own: Tensor) -> Tensor:
+        return recoloured(images, scale, *own)
 
-    return lambda images: _change(images, every, change, brightness, contrast, *chroma)
+    return lambda images, part: _change(images, part, draw.every(), change, *parameters)
 
 
 def _blur(draw: Draw, scale: PixelScale) -> Look:
     """Blur half of the images."""
     chosen, sigma = draw.half(), draw.uniform(*_SIGMA)
-    return lambda images: _change(images, chosen, blurred, sigma)
+    return lambda images, part: _change(images, part, chosen, blurred, sigma)
 
 
 def _erase(draw: Draw, scale: PixelScale) -> Look:
@@ -387,7 +425,7 @@ def _erase(draw: Draw, scale: PixelScale) -> Look:
 
     chosen = draw.half()
     box = _box(draw, draw.sides(draw.uniform(*_ERASED), draw.log_uniform(_ERASED_STRETCH)))
-    return lambda images: _change(images, chosen, change, *box)
+    return lambda images, part: _change(images, part, chosen, change, *box)
 
 
 _LOOKS: dict[str, Callable[[Draw, PixelScale], Look]] = {
@@ -532,10 +570,11 @@ def _geometric(chosen: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
 def _pixelwise(chosen: Tensor, value: Tensor, scale: PixelScale) -> Look:
     """Return what makes the operations that move no pixels. Parameters as of `_geometric`."""
 
-    def look(images: Tensor) -> None:
+    def look(images: Tensor, part: slice) -> None:
         for number, one in enumerate(OPERATIONS.values()):
             if one.change is not None:
-                _change(images, chosen == number, _with_scale(one.change, scale), value)
+                own = _with_scale(one.change, scale)
+                _change(images, part, chosen == number, own, value)
 
     return look
 
@@ -556,14 +595,21 @@ _OPERATIONS: dict[str, Callable[[Draw, PixelScale], list[tuple[Tensor, Tensor]]]
 # mixtures of two images
 
 
-def _mixed(
-    images: Tensor, labels: Tensor, mixing: Sequence[str], classes: int, draw: Draw
+def mixed(
+    images: Tensor,
+    labels: Tensor,
+    mixing: Sequence[str],
+    classes: int,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Return mixtures of images with others of the batch, and shares of classes [B, classes].
+    """Return mixtures of images [B, C, H, W] with others of the batch, and shares of classes
+    [B, classes].
 
     mixing: mixup (Zhang et al., ICLR 2018), CutMix (Yun et al., ICCV 2019), or both, of which each
     image gets one by chance. Shares are uniform in 0 … 1: α is 1.
     """
+    height, width = images.shape[2:]
+    draw = Draw(len(images), (height, width), generator)
     device = images.device
     # a batch is in the order of the split, in which neighbours may be of one class
     partner = torch.randperm(draw.count, generator=draw.generator)

@@ -6,6 +6,7 @@ The order of samples and their augmentation depend on (seed, epoch) alone.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from acll import plugins
-from acll.data.augmentation import augmented, random_flip_shift
+from acll.data.augmentation import augmented, mixed, random_flip_shift
 from acll.data.device import moved
 from acll.data.prepared import IGNORE, TaskInfo, read_prepared
 from acll.seeds import derived
@@ -64,13 +65,20 @@ def splits_of(path: Path) -> tuple[Split, Split, TaskInfo]:
 
 def normalised(images: Tensor, info: TaskInfo, device: torch.device) -> Tensor:
     """Return images [N, C, H, W] of any type as floats, normalised by the training split."""
+    return _normalise(images, torch.empty(images.shape, device=device), info)
+
+
+def _normalise(images: Tensor, floats: Tensor, info: TaskInfo) -> Tensor:
+    """Write images as `normalised` into floats of their shape, and return these."""
     white = WHITE[images.dtype]
-    mean, std = (moved(torch.tensor(of), device).view(-1, 1, 1) for of in (info.mean, info.std))
+    mean, std = (
+        moved(torch.tensor(of), floats.device).view(-1, 1, 1) for of in (info.mean, info.std)
+    )
     # in place: on a CPU a new tensor for each operation takes several times as long as the
     # arithmetic
     # moved first: floats are four times as many bytes
-    typed = moved(images, device).to(torch.float32, copy=True)
-    return typed.sub_(white * mean).div_(white * std)
+    floats.copy_(moved(images, floats.device))
+    return floats.sub_(white * mean).div_(white * std)
 
 
 def _chosen(values: Tensor, indices: Tensor, device: torch.device) -> Tensor:
@@ -101,6 +109,7 @@ def training_batches(
     own = [one for one in augmentation if isinstance(one, str) and one not in AUGMENTATIONS]
     mixing = [one for one in augmentation if one in MIXING]
     changes = [one for one in augmentation if one not in (*own, *mixing)]
+    normalise = partial(_normalise, info=info)
     order = _order(split, sampling, np.random.default_rng(derived(seed, "order", epoch)))
     for number, indices in enumerate(np.array_split(order, batches(len(split), batch_size))):
         # sorted: a mapped file is read front to back
@@ -108,11 +117,11 @@ def training_batches(
         images, labels = (_chosen(of, chosen, device) for of in (split.images, split.labels))
         generator = torch.Generator().manual_seed(derived(seed, epoch, number))
         images, labels = random_flip_shift(images, labels, changes, generator)
-        images = normalised(images, info, device)
-        images, labels = augmented(images, labels, changes, info, generator)
+        images, labels = augmented(images, labels, changes, info, generator, normalise)
         for name in own:  # plug-ins
             images, labels = plugins.augmented_by(name, images, labels.long(), generator)
-        images, labels = augmented(images, labels, mixing, info, generator)
+        if mixing:
+            images, labels = mixed(images, labels, mixing, len(info.classes), generator)
         yield images, labels if labels.is_floating_point() else labels.long()
 
 
