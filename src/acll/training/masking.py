@@ -89,7 +89,10 @@ class MaskedNetwork(TaskNetwork):
         """Yield the tensors that have masks, with 0 where a weight is not read."""
         for name in self._masked:
             mask = self.masks.get_buffer(_key(name))
-            read: Tensor = _Masked.apply(self.get_parameter(name), self._worth(name), mask)
+            scores = self.scores.get_parameter(_key(name))
+            # as floats: products with booleans take several times as long
+            weight, numbers = self.get_parameter(name), mask.float()
+            read: Tensor = _Masked.apply(weight, scores, numbers, self.signed)
             yield name, read
 
     def _worth(self, name: str) -> Tensor:
@@ -99,18 +102,22 @@ class MaskedNetwork(TaskNetwork):
 
 
 class _Masked(torch.autograd.Function):
-    """A weight where its mask is, else 0."""
+    """A weight where its mask is 1, else 0. scores: [N]; signed: as of `MaskedNetwork`."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, worth: Tensor, mask: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, mask)
+    def forward(ctx: Any, weight: Tensor, scores: Tensor, mask: Tensor, signed: bool) -> Tensor:
+        ctx.save_for_backward(weight, scores, mask)
+        ctx.signed = signed
         return weight * mask
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        weight, mask = ctx.saved_tensors
+        weight, scores, mask = ctx.saved_tensors
         (gradient,) = gradients
-        return gradient * mask, (gradient * weight).flatten(), None
+        of_scores = (gradient * weight).flatten()
+        if not ctx.signed:  # a score is worth its magnitude
+            of_scores *= scores.sgn()
+        return gradient * mask, of_scores, None, None
 
 
 class LargestScores:
@@ -164,12 +171,15 @@ class _Group:
         if not exact and len(self.sample) < len(self.positions):
             count = kept_count(len(self.sample), 1 - share)
             if count >= FEWEST:
-                limit = worth[self.sample].topk(count, sorted=False).values.min()
+                # `index_select`: a fifth of the time of an index in brackets
+                some = worth.index_select(0, self.sample)
+                limit = some.topk(count, sorted=False).values.min()
                 return (worth >= limit) & self.members
         count = max(self.fewest, kept_count(len(self.positions), 1 - share))
-        chosen = torch.zeros_like(self.members)
-        chosen[self.positions[worth[self.positions].topk(count, sorted=False).indices]] = True
-        return chosen
+        own = worth.index_select(0, self.positions)
+        largest = own.topk(count, sorted=False).indices
+        positions = self.positions.index_select(0, largest)
+        return torch.zeros_like(self.members).index_fill_(0, positions, True)
 
     def _move(self, device: torch.device) -> None:
         if self.members.device != device:
