@@ -250,7 +250,8 @@ def test_of_a_classifier_the_last_layer_is_found():
         ({"networks/tiny/plugin": "tyny"},
          "networks.tiny.plugin = 'tyny': there is no such plug-in (did you mean tiny?)"),
         ({"networks/tiny": {"backbone": "tiny"}}, "is a plug-in; write `plugin: tiny`"),
-        ({"networks/tiny/options": {"with": 8}}, "networks.tiny.options = .*'with'"),
+        ({"networks/tiny/options": {"with": 8}}, "networks.tiny.options = .*'with'; 'tiny' takes "
+                                             "(kind, classes, channels, width=16)"),
         ({"methods/near/strenght": 1.0}, "methods.near.strenght: unknown key (did you mean stren"),
         ({"methods/near/strength": -1.0}, "methods.near.strength = -1.0: must be 0 or more"),
         ({"tasks/stripes/sample": 1}, "tasks.stripes.sample: unknown key (did you mean samples or"),
@@ -276,14 +277,54 @@ HEAD = "from acll.plugins import plugin\n"
         ("x = (", "line 1: SyntaxError: '(' was never closed"),
         (f"{HEAD}import nonesuch\n", "line 2: ModuleNotFoundError: No module named 'nonesuch'"),
         (f"{HEAD}\n\nraise SystemExit(3)\n", "line 4: SystemExit: 3"),
-        (f"{HEAD}@plugin('loss')\ndef a(logits): ...\n",
-         "line 2: the loss 'a' must take (logits, labels, weights)"),
+        (f"{HEAD}@plugin('loss')\ndef a(logits: int) -> int: ...\n",
+         "line 2: the loss 'a' must take (logits, labels, weights), in this order, and all else "
+         "with a default; it takes (logits)"),
+        (f"{HEAD}@plugin('loss')\ndef a(labels, logits, weights=None): ...\n",
+         "in this order, and all else with a default; it takes (labels, logits, weights=None)"),
+        (f"{HEAD}@plugin('network')\ndef a(kind, classes, width=16): ...\n",
+         "line 2: the network 'a' must take (kind, classes, channels), in this order, and all else "
+         "with a default; it takes (kind, classes, width=16)"),
+        (f"{HEAD}@plugin('network')\nclass A:\n    def __init__(self, classes, channels): ...\n",
+         "line 2: the network 'A' must take (kind, classes, channels), in this order, and all else "
+         "with a default; it takes (classes, channels)"),
+        (f"{HEAD}@plugin('network')\ndef a(kind, classes, channels, width): ...\n",
+         "it takes (kind, classes, channels, width)"),
         (f"{HEAD}class A:\n    def __call__(self, a, b, c): ...\nplugin('loss', 'a')(A())\n",
-         "line 4: the loss 'a' must be a function or a class: let a function call it"),
+         "line 4: the loss 'a' is an object of the class A and must be a function: write a `def` "
+         "that calls it"),
+        (f"{HEAD}@plugin('loss')\nclass A:\n    def forward(self, a, b, c): ...\n",
+         "line 2: the loss 'A' is a class and must be a function: write a `def` that calls it"),
+        (f"{HEAD}plugin('loss')(lambda a, b, c: a.sum())\n",
+         "line 2: the loss is a lambda and must be a function: write it as a `def`"),
+        (f"{HEAD}plugin('network', 'a')(A := 3)\n",
+         "the network 'a' is an object of the class int and must be a function or a class: write"),
         (f"{HEAD}@plugin\ndef a(): ...\n", "line 2: write `@plugin(\"loss\")`, or"),
-        (f"{HEAD}@plugin('lose')\ndef a(): ...\n", "there is no plug-in of the kind 'lose': sou"),
-        (f"{HEAD}@plugin('source')\nclass A: ...\n", "a source is a class whose key `source` has"),
-        (f"{HEAD}@plugin('network', tasks=['x'])\ndef a(*given): ...\n", "tasks = ['x']: must be"),
+        (f"{HEAD}@plugin()\ndef a(): ...\n", "line 2: write `@plugin(\"loss\")`, or"),
+        (f"{HEAD}@plugin('los')\ndef a(): ...\n",
+         "line 2: there is no plug-in of the kind 'los' (did you mean loss?)"),
+        (f"{HEAD}@plugin('backbone')\ndef a(): ...\n",
+         "there is no plug-in of the kind 'backbone': source, network, loss, metric, augm"),
+        (f"{HEAD}@plugin('poly', 'loss')\ndef a(): ...\n",
+         "the kind 'poly': the kind comes first: `@plugin(\"loss\", \"poly\")`"),
+        (f"{HEAD}@plugin('loss', 3)\ndef a(*given): ...\n",
+         "line 2: the name of a plug-in must be text, and not 3"),
+        (f"{HEAD}@plugin('source')\nclass A: ...\n",
+         "a source is a class that derives from Task or RawData and whose key `source` has one"),
+        (f"{HEAD}@plugin('method')\ndef a(): ...\n",
+         "a method is a class that derives from Method and whose key `type` has one value: type: "),
+        (MINE.replace("@plugin(\"method\")", "@plugin(\"method\", \"nearer\")"),
+         "the method 'near' is called by its key: write `@plugin(\"method\")`"),
+        (f"{HEAD}@plugin('network', tasks=['x'])\ndef a(*given): ...\n",
+         "tasks = ['x']: must be a list of classification, segmentation, or both"),
+        (f"{HEAD}@plugin('loss', tasks=['classification'])\ndef a(*given): ...\n",
+         "a loss has no `tasks`; a network has"),
+        ("", "plugins = 'mine.py': has no plug-in: it defines no function and no class"),
+        ("import math\nfrom pathlib import Path\n", "it defines no function and no class"),
+        ("def a(): ...\nclass B: ...\n",
+         "has no plug-in: write `@plugin(\"loss\")`, or another kind, above one of a, B; kinds: "),
+        ("".join(f"def f{number}(): ...\n" for number in range(6)),
+         "above one of f0, f1, f2, f3, f4, …; kinds: "),
         (f"{HEAD}@plugin('metric', 'accuracy')\ndef a(confusion): ...\n",
          "plugins = 'mine.py': the metric 'accuracy': acll has one of this name"),
         (f"{HEAD}@plugin('metric')\ndef Mine(confusion): ...\n",
@@ -307,6 +348,41 @@ def test_a_file_that_cannot_be_used_is_told_with_its_line(tmp_path, text, words)
     assert len(found.splitlines()) <= 2
 
 
+@pytest.mark.parametrize(
+    ("mark", "words"),
+    [
+        ("loss", "training.loss = \"poly\": .*(write `@plugin(\"loss\")` above poly of mine.py)"),
+        ("metric", "(write `@plugin(\"metric\")` above geometric_mean of mine.py)"),
+        ("augmentation", "(write `@plugin(\"augmentation\")` above erase of mine.py)"),
+        ("network", "networks.plain.plugin = 'plain': there is no such plug-in (write "
+                    "`@plugin(\"network\")` above plain of mine.py)"),
+        ("source", "tasks.stripes.source = .*(write `@plugin(\"source\")` above Stripes of mine"),
+        ("method", "methods.near.type = .*(write `@plugin(\"method\")` above Near of mine.py)"),
+    ],
+)  # fmt: skip
+def test_a_decorator_that_was_forgotten_is_told(tmp_path, mark, words):
+    pattern = ".*".join(re.escape(part) for part in words.split(".*"))
+    line = refused(tmp_path, MINE.replace(f'@plugin("{mark}")\n', ""))
+    assert re.search(pattern, line)
+    assert "\n" not in line
+
+
+def test_a_file_that_only_imports_plug_ins_says_where_they_are(tmp_path):
+    written(tmp_path, f"{HEAD}@plugin('loss')\ndef a(*given): ...\n", "of_theirs.py")
+    line = refused(tmp_path, "from of_theirs import a\n")
+    assert line == (
+        "plugins = 'mine.py': has no plug-in: it imports a from of_theirs; name that file or "
+        "module in its place"
+    )
+
+
+@pytest.mark.parametrize("place", [".", "json.", "a b", "json"])
+def test_what_is_no_module_or_has_no_plug_ins_is_told(tmp_path, place):
+    line = refused(tmp_path, plugins=[place])
+    has_none = "has no plug-in: write `@plugin" if place == "json" else "neither a file (its name w"
+    assert line.startswith(f"plugins = '{place}': {has_none}")
+
+
 def test_a_network_whose_encoder_depends_on_the_kind_of_the_task_is_found(tmp_path):
     text = MINE.replace("2 * width, 3, stride=2", "2 * width, 3 + 2 * (kind == 'segmentation'), 2")
     known(written(tmp_path, text))
@@ -319,11 +395,18 @@ def test_a_network_whose_encoder_depends_on_the_kind_of_the_task_is_found(tmp_pa
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("nn.Linear(2, 2).weight", "gives no torch.nn.Module"),
+        ("nn.Linear(2, 2).weight", "gives Parameter float32 [2, 2] in place of a torch.nn.Module"),
+        ("None", "gives None in place of a torch.nn.Module"),
         ("1 / 0", "fails: line 5: ZeroDivisionError: division by zero"),
-        ("nn.Conv2d(3, 5, 1)", "neither the parts encoder and head, nor a last linear layer"),
+        ("nn.Conv2d(3, 5, 1)", "neither the parts encoder and head (it has none), nor a last"),
+        ("nn.ModuleDict({'enc': nn.Flatten(), 'head': nn.Linear(192, classes)})",
+         "must have the parts encoder and head, or a `forward` of its own, for classification; it "
+         "has enc, head"),
+        ("nn.Sequential(nn.Flatten(), nn.Linear(192, 10))",
+         "neither the parts encoder and head (it has parts without names), nor a last linear layer "
+         "with an output a class: 1 has 10 outputs for 2 classes"),
         ("nn.Sequential(nn.Flatten(), nn.Linear(3, classes))", "fails: RuntimeError"),
-        ("nn.Linear(192, classes)", "neither the parts encoder and head, nor a last linear layer"),
+        ("nn.Linear(192, classes)", "neither the parts encoder and head (it has none), nor a last"),
         ("nn.Sequential(nn.Flatten(), nn.Linear(192, classes), nn.Softmax(1))",
          "goes on after its last linear layer: it must end with it, and give logits"),
         ("nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(8, classes))", "gives [2, 4, 8, 2] in place"),
@@ -346,15 +429,58 @@ def test_a_network_that_breaks_the_protocol_is_found_before_any_job(tmp_path, bo
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "has"),
+    [
+        ("self.decoder", "self.dec", "encoder, dec, head"),
+        ("self.encoder", "self.enc", "enc, decoder, head"),
+        ("self.encoder = nn.Sequential(", "self.encoder = lambda images: nn.Sequential(",
+         "decoder, head, encoder (no torch.nn.Module)"),
+        ("self.decoder = nn.Sequential(", "self.decoder = lambda images: nn.Sequential(",
+         "encoder, head, decoder (no torch.nn.Module)"),
+        ("self.decoder = nn.Sequential(", "_ = nn.Sequential(", "encoder, head"),
+    ],
+)  # fmt: skip
+def test_a_part_that_is_called_otherwise_is_told_with_those_that_there_are(tmp_path, old, new, has):
+    known(written(tmp_path, MINE.replace(old, new)))
+    with pytest.raises(NetworkError) as error:
+        build(PluginNetwork(plugin="tiny"), "segmentation", 3, 0)
+    assert str(error.value) == (
+        "the plug-in 'tiny' must have the parts encoder, decoder and head for segmentation; it "
+        f"has {has}"
+    )
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("@plugin('loss')\ndef odd(a, b, c):\n    return a", "must give one finite number"),
+        ("@plugin('loss')\ndef odd(a, b, c):\n    return a",
+         "gives Tensor float32 [4, 3]: must be one finite number, a tensor of the shape []"),
+        ("@plugin('loss')\ndef odd(a, b, c):\n    return 1.5", "gives the float 1.5: must be one"),
+        ("@plugin('loss')\ndef odd(a, b, c):\n    a.sum()", "gives None: must be one finite"),
+        ("@plugin('loss')\ndef odd(a, b, c):\n    return a.sum() / 0 * 0", "gives nan: must be"),
+        ("@plugin('loss')\ndef odd(a, b, c):\n    return a.sum(), b", "gives (-4.14537, Tensor "),
         ("@plugin('loss')\ndef odd(a, b, c):\n    return a.detach().sum()", "has no gradient"),
         ("@plugin('loss')\ndef odd(a, b, c):\n    return a.mean(c)", "fails: line 5: TypeError: "),
-        ("@plugin('metric')\ndef odd(a):\n    return a.sum()", "gives 9, which is not in [0, 1]"),
-        ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a[1:], b", "of the shapes and"),
-        ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a", "of the shapes and"),
-        ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a, None", "of the shapes and"),
+        ("@plugin('metric')\ndef odd(a):\n    return a.sum()", "gives 9: must be a number in [0"),
+        ("@plugin('metric')\ndef odd(a):\n    return torch.tensor([0.5, 1])",
+         "gives Tensor float32 [2]: must be a number in [0, 1]; it was given the confusion matrix"),
+        ("@plugin('metric')\ndef odd(a):\n    return a.trace() / a.sum()",
+         "gives nan: must be a number in [0, 1]; it was given the confusion matrix [[0, 0, 0], "),
+        ("@plugin('metric')\ndef odd(a):\n    return '0.5'", "gives an object of the class str: "),
+        ("@plugin('metric')\ndef odd(a):\n    return None", "gives None: must be a number"),
+        ("@plugin('metric')\ndef odd(a):\n    a[0, 0] = 0\n    return 1.0",
+         "changes the confusion matrix that it gets: work on a copy"),
+        ("@plugin('metric')\ndef odd(a):\n    return 1 // int(a.sum() - 9)",
+         "fails: given the confusion matrix [[3, 1, 0], [0, 2, 2], [1, 0, 0]]: line 5: ZeroDiv"),
+        ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a[1:], b",
+         "gives (Tensor float32 [3, 3, 16, 16], Tensor int64 [4]): must be images and labels, of "
+         "the shapes and types that it gets: (Tensor float32 [4, 3, 16, 16], Tensor int64 [4])"),
+        ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a",
+         "gives Tensor float32 [4, 3, 16, 16]: must be images and labels, of the shapes and"),
+        ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a, None",
+         "gives (Tensor float32 [4, 3, 16, 16], None): must be images and labels"),
+        ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a.double(), b, c",
+         "gives (Tensor float64 [4, 3, 16, 16], Tensor int64 [4], an object of the class Generat"),
         ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a / 0, b", "are not finite"),
         ("@plugin('augmentation')\ndef odd(a, b, c):\n    return a, b + 1", "classes that there"),
         ("@plugin('loss')\ndef odd(a, b, c):\n    raise SystemExit", "fails: line 5: SystemExit"),

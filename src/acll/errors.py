@@ -1,5 +1,6 @@
 """The one kind of error that is the user's to mend, and how text of others is printed."""
 
+import difflib
 import re
 
 # Control characters, changes of direction, bytes that are no text: what clears a terminal, makes a
@@ -37,3 +38,11 @@ def quoted(value: object, longest: int = 100) -> str:
     """
     text = str(value)
     return harmless(text) if len(text) <= longest else f"{harmless(text[:longest])}…"
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    """Return ` (did you mean …?)`; empty where no known name is close, in letters of any case."""
+    lower = {each.lower(): each for each in reversed(known)}
+    close = difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.6)
+    close = [name.lower()] if name.lower() in lower else close
+    return f" (did you mean {' or '.join(lower[each] for each in close)}?)" if close else ""

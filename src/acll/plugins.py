@@ -9,10 +9,12 @@ Nothing else is ever loaded, so no packed file and no result can make this proce
 import importlib
 import inspect
 import json
+import math
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
@@ -29,7 +31,7 @@ from typing import (
     overload,
 )
 
-from acll.errors import UserError
+from acll.errors import UserError, suggestion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +56,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
 }
 # of classes, the key whose one value is their name
 _NAMING_KEYS = {"source": "source", "method": "type"}
+_MOST_NAMES = 5  # that a line lists
 
 
 class LossFunction(Protocol):
@@ -150,47 +153,86 @@ def plugin(kind: Literal["source"]) -> Callable[[_Source], _Source]: ...
 @overload
 def plugin(kind: Literal["method"]) -> Callable[[_Method], _Method]: ...
 def plugin(
-    kind: PluginKind, name: str | None = None, *, tasks: Sequence[str] = ("classification",)
+    kind: PluginKind | None = None, name: str | None = None, *, tasks: Sequence[str] | None = None
 ) -> Callable[[Any], Any]:
     """Return a decorator that makes a function or a class a plug-in.
 
     name: that of a function in configurations (default: its own). A class is called by the one
-    value of its key `source` or `type`. tasks: the kinds of tasks that a network can learn. Raises
-    PluginError.
+    value of its key `source` or `type`. tasks: the kinds of tasks that a network can learn
+    (default: classification). Raises PluginError.
     """
-    if callable(kind):
-        raise PluginError(f'write `@plugin("loss")`, or another kind: {_listed(PluginKind)}')
+    if kind is None or callable(kind):
+        raise PluginError(f'write `@plugin("loss")`, or another kind: {_listed_kinds()}')
     if kind not in get_args(PluginKind):
-        raise PluginError(f"there is no plug-in of the kind {kind!r}: {_listed(PluginKind)}")
-    if kind == "network" and not (tasks and set(tasks) <= {"classification", "segmentation"}):
-        raise PluginError(f"tasks = {tasks!r}: must be classification, segmentation, or both")
+        raise PluginError(_no_kind(kind, name))
+    if name is not None and not isinstance(name, str):
+        raise PluginError(f"the name of a plug-in must be text, and not {name!r}")
+    if tasks is not None and kind != "network":
+        raise PluginError(f"a {kind} has no `tasks`; a network has")
+    learned = ("classification",) if tasks is None else tuple(tasks)
+    if not learned or not set(learned) <= {"classification", "segmentation"}:
+        raise PluginError(
+            f"tasks = {tasks!r}: must be a list of classification, segmentation, or both"
+        )
 
     def mark(value: Any) -> Any:
-        if not inspect.isfunction(value) and not inspect.isclass(value):  # it has no name
-            raise PluginError(
-                f"the {kind} {name!r} must be a function or a class: let a function call it"
-            )
-        own = _name_of_class(kind, value) if kind in _NAMING_KEYS else name or value.__name__
-        if kind in _ARGUMENTS:
+        if kind in _NAMING_KEYS:
+            own = _name_of_class(kind, name, value)
+        else:
+            own = name or str(getattr(value, "__name__", ""))
+            _refuse_object(kind, own, value)
             _refuse_signature(kind, own, value)
-        setattr(value, _MARK, (kind, own, tuple(tasks) if kind == "network" else ()))
+        setattr(value, _MARK, (kind, own, learned if kind == "network" else ()))
         return value
 
     return mark
 
 
-def _listed(literal: Any) -> str:
-    return ", ".join(get_args(literal))
+def _listed_kinds() -> str:
+    return ", ".join(get_args(PluginKind))
 
 
-def _name_of_class(kind: str, value: Any) -> str:
+def _no_kind(kind: object, name: object) -> str:
+    """Return in words that there is no such kind, and which one is likely to be meant."""
+    words = f"there is no plug-in of the kind {kind!r}"
+    if name in get_args(PluginKind):
+        return f'{words}: the kind comes first: `@plugin("{name}", "{kind}")`'
+    return words + (suggestion(str(kind), list(get_args(PluginKind))) or f": {_listed_kinds()}")
+
+
+def _name_of_class(kind: str, given: str | None, value: Any) -> str:
+    """Return what a class is called by its key. Raises PluginError where it is no such class, or
+    was given another name."""
     key = _NAMING_KEYS[kind]
-    name = only_value(value, key) if hasattr(value, "model_fields") else None
+    is_one = inspect.isclass(value) and hasattr(value, "model_fields")
+    name = only_value(value, key) if is_one else None
     if not isinstance(name, str):
+        base = "Task or RawData" if kind == "source" else "Method"
         raise PluginError(
-            f'a {kind} is a class whose key `{key}` has one value: {key}: Literal["<its name>"]'
+            f"a {kind} is a class that derives from {base} and whose key `{key}` has one value: "
+            f'{key}: Literal["<its name>"]'
         )
+    if given not in (None, name):
+        raise PluginError(f'the {kind} {name!r} is called by its key: write `@plugin("{kind}")`')
     return name
+
+
+def _refuse_object(kind: str, name: str, value: Any) -> None:
+    """Raise PluginError for what is neither a function nor, of a network, a class."""
+    rather = "write a `def` that calls it"
+    if inspect.isclass(value):
+        if kind == "network":
+            return
+        what = "a class"
+    elif not inspect.isfunction(value):
+        what = f"an object of the class {type(value).__name__}"
+    elif value.__name__ == "<lambda>":
+        what, rather = "a lambda", "write it as a `def`"
+    else:
+        return
+    label = f"the {kind} {name!r}" if name.isidentifier() else f"the {kind}"
+    allowed = "a function or a class" if kind == "network" else "a function"
+    raise PluginError(f"{label} is {what} and must be {allowed}: {rather}")
 
 
 def only_value(settings: Any, key: str) -> Any:
@@ -202,12 +244,36 @@ def only_value(settings: Any, key: str) -> Any:
 
 
 def _refuse_signature(kind: str, name: str, value: Any) -> None:
-    """Raise PluginError unless a function takes what it will be given."""
+    """Raise PluginError unless a function takes what it will be given, by position."""
     wanted = _ARGUMENTS[kind]
+    signature = inspect.signature(value)
     try:
-        inspect.signature(value).bind(*wanted)
-    except (TypeError, ValueError):
-        raise PluginError(f"the {kind} {name!r} must take ({', '.join(wanted)})") from None
+        taken = signature.bind(*wanted).arguments
+    except TypeError:
+        taken = {}
+    places = [(signature.parameters[own], given) for own, given in taken.items()]
+    if not places or any(_misplaced(kind, *place) for place in places):
+        raise PluginError(
+            f"the {kind} {name!r} must take ({', '.join(wanted)}), in this order, and all else "
+            f"with a default; it takes {parameters_of(value)}"
+        )
+
+
+def _misplaced(kind: str, parameter: inspect.Parameter, given: Any) -> bool:
+    """Return whether a parameter is called as another value than the one it will be given, or is an
+    option of a network, which would take that value in silence."""
+    if parameter.name in _ARGUMENTS[kind]:
+        return bool(parameter.name != given)
+    option = kind == "network" and parameter.default is not inspect.Parameter.empty
+    return option and given not in parameter.name
+
+
+def parameters_of(function: Callable[..., Any]) -> str:
+    """Return what a function or a class takes, with defaults and without types."""
+    signature = inspect.signature(function)
+    empty = inspect.Parameter.empty
+    plain = [one.replace(annotation=empty) for one in signature.parameters.values()]
+    return str(signature.replace(parameters=plain, return_annotation=empty))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -269,7 +335,11 @@ def _load(places: Iterable[str]) -> dict[tuple[str, str], Plugin]:
     for place in places:
         if place.endswith(".py") and stems.setdefault(Path(place).stem, place) != place:
             raise PluginError(f"{place}: another file of plug-ins is called {Path(place).name} too")
-        for one in _plugins_in(_module(place), place):
+        module = _module(place)
+        own = list(_plugins_in(module, place))
+        if not own:
+            raise PluginError(f"{place}: has no plug-in: {_why_none(module)}")
+        for one in own:
             if found.setdefault((one.kind, one.name), one).value is not one.value:
                 other = found[one.kind, one.name].place
                 raise PluginError(f"{place}: the {one.kind} {one.name!r} is in {other}, too")
@@ -283,6 +353,39 @@ def _plugins_in(module: ModuleType, place: str) -> Iterator[Plugin]:
         if mark is not None and value.__module__.split(".")[0] == module.__name__.split(".")[0]:
             kind, name, tasks = mark
             yield Plugin(kind, name, value, place, value.__module__, tasks)
+
+
+def _why_none(module: ModuleType) -> str:
+    """Return in words what a module has in place of plug-ins, and what to do."""
+    values = [
+        one for one in vars(module).values() if inspect.isfunction(one) or inspect.isclass(one)
+    ]
+    elsewhere = [one for one in values if _MARK in vars(one)]
+    if elsewhere:
+        name, other = elsewhere[0].__name__, elsewhere[0].__module__
+        return f"it imports {name} from {other}; name that file or module in its place"
+    own = [one.__name__ for one in values if one.__module__ == module.__name__]
+    if not own:
+        return "it defines no function and no class"
+    more = ", …" if len(own) > _MOST_NAMES else ""
+    return (
+        f'write `@plugin("loss")`, or another kind, above one of '
+        f"{', '.join(own[:_MOST_NAMES])}{more}; kinds: {_listed_kinds()}"
+    )
+
+
+def unmarked(name: str) -> str | None:
+    """Return what this process has loaded that is called so, in letters of any case, and is no
+    plug-in: `poly of mine.py`; None where there is none."""
+    for place in _current():
+        module = _module(place)
+        for one in vars(module).values():
+            if not inspect.isfunction(one) and not inspect.isclass(one):
+                continue
+            own = one.__module__ == module.__name__ and _MARK not in vars(one)
+            if own and one.__name__.lower() == name.lower():
+                return f"{one.__name__} of {Path(place).name}"
+    return None
 
 
 def find(kind: PluginKind, name: str) -> Plugin | None:
@@ -358,7 +461,7 @@ def _what_happened(error: BaseException, path: Path) -> str:
     if isinstance(error, PluginError):
         return f"{where}{error}"
     said = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
-    return f"{where}{type(error).__name__}: {said}"
+    return f"{where}{type(error).__name__}: {said}".removesuffix(": ")
 
 
 def _installed(place: str) -> ModuleType:
@@ -367,14 +470,17 @@ def _installed(place: str) -> ModuleType:
 
     points = entry_points(group=ENTRY_POINTS, name=place)
     name = next((point.module for point in points), place)
+    neither = PluginError(
+        f"{place}: neither a file (its name would end with .py), nor an installed module or an "
+        f"entry point of {ENTRY_POINTS}"
+    )
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise neither
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise PluginError(
-                f"{place}: neither a file (its name would end with .py), nor an installed module "
-                f"or an entry point of {ENTRY_POINTS}"
-            ) from None
+            raise neither from None
         raise PluginError(f"{place}: {error}") from None
     except (Exception, SystemExit) as error:
         path = Path(str(getattr(sys.modules.get(name), "__file__", "")))
@@ -419,10 +525,15 @@ def metric_value(name: str, confusion: "NDArray[np.int64]") -> float:
 
     Raises PluginError where it is no number in [0, 1].
     """
-    value = float(function_of("metric", name)(confusion))
-    if not 0 <= value <= 1:
-        raise PluginError(f"the metric {name!r} gives {value:g}, which is not in [0, 1]")
-    return value
+    value = function_of("metric", name)(confusion)
+    number = math.nan
+    with suppress(TypeError, ValueError, RuntimeError):  # of text, of tensors with several values
+        number = math.nan if isinstance(value, str) else float(value)
+    if not 0 <= number <= 1:
+        raise PluginError(
+            f"the metric {name!r} gives {described(value)}: must be a number in [0, 1]"
+        )
+    return number
 
 
 def augmented_by(
@@ -433,10 +544,28 @@ def augmented_by(
     changed = function_of("augmentation", name)(images, labels, generator)
     if not isinstance(changed, tuple | list) or [_form(one) for one in changed] != forms:
         raise PluginError(
-            f"the augmentation {name!r} must give images and labels, both tensors of the shapes "
-            "and types that it gets"
+            f"the augmentation {name!r} gives {described(changed)}: must be images and labels, of "
+            f"the shapes and types that it gets: {described((images, labels))}"
         )
     return changed[0], changed[1]
+
+
+def described(value: Any) -> str:
+    """Return in words what a function has given: a number as it is, of a tensor its form."""
+    if isinstance(value, tuple | list) and len(value) <= _MOST_NAMES:
+        return f"({', '.join(map(described, value))})"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        kind = str(value.dtype).removeprefix("torch.")
+        where = str(getattr(value, "device", "cpu"))
+        on = "" if where == "cpu" else f" on {where}"
+        if not value.shape:
+            return f"{value.item():g}{on}"
+        return f"{type(value).__name__} {kind} {list(value.shape)}{on}"
+    if value is None:
+        return "None"
+    if isinstance(value, int | float):
+        return f"the {type(value).__name__} {value:g}"
+    return f"an object of the class {type(value).__name__}"
 
 
 def _form(value: Any) -> tuple[Any, ...]:

@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 
 from acll.cluster.queue import keeps_accounts, settings_of_slurm
-from acll.config.checks import suggestion
-from acll.errors import UserError
+from acll.errors import UserError, suggestion
 from acll.plan import ARGUMENTS
 
 EXECUTOR = "snakemake_executor_plugin_slurm"

@@ -4,7 +4,6 @@
 `ConfigurationError`. Nothing here imports torch: a configuration is checked before any job.
 """
 
-import difflib
 import inspect
 import json
 import re
@@ -27,7 +26,7 @@ from acll.config.given import LearnedNetwork
 from acll.config.sequences import Sequence, Series
 from acll.data.sources import registry as sources
 from acll.data.task import Task
-from acll.errors import UserError
+from acll.errors import UserError, suggestion
 from acll.evaluation.words import listed
 from acll.methods import registry as methods
 from acll.methods.base import Method
@@ -358,14 +357,16 @@ def _line(error: ErrorDetails) -> str:
     if kind == "union_tag_invalid":
         tag = "source" if path[0] == "tasks" else "type"
         value, expected = error["input"][tag], context["expected_tags"]
-        return f"{key}.{tag} = {_short(value)}: must be one of {expected}{_meant(value, expected)}"
+        meant = _unmarked(tag, value) or _meant(value, expected)
+        return f"{key}.{tag} = {_short(value)}: must be one of {expected}{meant}"
     kind = "dict_type" if kind == "union_tag_not_found" else kind
     shown = context | {"expected": _few(context.get("expected", ""))}
     must = _MUST[kind].format(**shown) if kind in _MUST else error["msg"]
     or_search = (
         ", or the settings of a search" if kind == "float_type" and path[-1] == "ratio" else ""
     )
-    meant = _meant(error["input"], context.get("expected", ""))
+    meant = _unmarked(path[-1], error["input"]) if kind == "literal_error" else ""
+    meant = meant or _meant(error["input"], context.get("expected", ""))
     return f"{key} = {_short(error['input'])}: {must}{or_search}{meant}"
 
 
@@ -395,6 +396,27 @@ def _meant(value: Any, expected: str) -> str:
     """
     values = re.findall(r"'([^']+)'", expected)
     return suggestion(str(value), values) if len(values) > 4 else ""
+
+
+# the keys that may name a plug-in, and of which kind
+_PLUGGED: dict[str, plugins.PluginKind] = {
+    "source": "source",
+    "plugin": "network",
+    "loss": "loss",
+    "metric": "metric",
+    "augmentation": "augmentation",
+    "type": "method",
+}
+
+
+def _unmarked(key: str, value: Any) -> str:
+    """Return in words what a file of plug-ins has of this name, but no plug-in; else nothing.
+
+    key: the last one of the value.
+    """
+    kind = _PLUGGED.get(key)
+    found = plugins.unmarked(str(value)) if kind else None
+    return f' (write `@plugin("{kind}")` above {found})' if found else ""
 
 
 # what pydantic finds, in the words of people who write configurations
@@ -465,14 +487,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def suggestion(name: str, known: list[str]) -> str:
-    """Return ` (did you mean …?)`; empty where no known name is close, in letters of any case."""
-    lower = {each.lower(): each for each in reversed(known)}
-    close = difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.6)
-    close = [name.lower()] if name.lower() in lower else close
-    return f" (did you mean {' or '.join(lower[each] for each in close)}?)" if close else ""
-
-
 def _names(name: Any, named: Mapping[str, list[str]]) -> list[str]:
     """Return faults of names: letters that folders cannot have everywhere, words that are taken.
 
@@ -537,14 +551,15 @@ def _plugged(key: str, network: PluginNetwork) -> list[str]:
     """Return faults of a network that is a plug-in: of its name, and of its options."""
     known = plugins.names("network")
     if network.plugin not in known:
-        hint = suggestion(network.plugin, known)
+        hint = _unmarked("plugin", network.plugin) or suggestion(network.plugin, known)
         hint = hint or (_known(known) if known else " (name its file under `plugins`)")
         return [f"{key}.plugin = {network.plugin!r}: there is no such plug-in{hint}"]
     factory = plugins.function_of("network", network.plugin)
     try:
         inspect.signature(factory).bind("classification", 2, network.channels, **network.options)
     except TypeError as error:
-        return [f"{key}.options = {_short(network.options)}: {error}"]
+        takes = f"{network.plugin!r} takes {plugins.parameters_of(factory)}"
+        return [f"{key}.options = {_short(network.options)}: {error}; {takes}"]
     return []
 
 

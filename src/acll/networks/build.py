@@ -237,24 +237,47 @@ def _plugged(network: PluginNetwork, kind: Kind, classes: int) -> TaskNetwork:
         words = plugins.failure_of("network", network.plugin, error)
         raise NetworkError(f"the plug-in {network.plugin!r} fails: {words}") from error
     if not isinstance(made, nn.Module):
-        raise NetworkError(f"the plug-in {network.plugin!r} gives no torch.nn.Module")
+        raise NetworkError(
+            f"the plug-in {network.plugin!r} gives {plugins.described(made)} in place of a "
+            "torch.nn.Module"
+        )
     encoder, head = (getattr(made, part, None) for part in ("encoder", "head"))
     if isinstance(encoder, nn.Module) and isinstance(head, nn.Module):
         decoder = getattr(made, "decoder", None)
         _refuse_parts(network.plugin, kind, made, decoder)
         return TaskNetwork(encoder, decoder, head, network.channels)
-    if kind == "segmentation":
-        raise NetworkError(
-            f"the plug-in {network.plugin!r} must have the parts encoder, decoder and head"
-        )
+    if kind == "segmentation" or getattr(made.forward, "__func__", None) is nn.Module.forward:
+        raise NetworkError(_lacking_parts(network.plugin, kind, made))
     return _with_last_layer_found(network, made, classes)
 
 
-def _refuse_parts(name: str, kind: Kind, made: nn.Module, decoder: nn.Module | None) -> None:
+def _lacking_parts(name: str, kind: Kind, made: nn.Module) -> str:
+    """Return in words which parts a network is to have for its kind, and which it has."""
+    wanted = "encoder, decoder and head"
+    if kind == "classification":
+        wanted = "encoder and head, or a `forward` of its own,"
+    return f"the plug-in {name!r} must have the parts {wanted} for {kind}; it has {_parts(made)}"
+
+
+def _parts(made: nn.Module) -> str:
+    """Return the names of the parts of a network, and of what is called as one and is no module."""
+    own = [name for name, _ in made.named_children()]
+    named = [one for one in own if not one.isdecimal()]
+    numbered = ["parts without names"] if len(named) < len(own) else []
+    odd = [
+        f"{one} (no torch.nn.Module)"
+        for one in ("encoder", "decoder", "head")
+        if one not in own and getattr(made, one, None) is not None
+    ]
+    return ", ".join([*named, *numbered, *odd]) or "none"
+
+
+def _refuse_parts(name: str, kind: Kind, made: nn.Module, decoder: Any) -> None:
     """Raise NetworkError where a network has not the parts that its kind has, and no others."""
-    if (decoder is not None) != (kind == "segmentation"):
-        rule = "must have a decoder" if decoder is None else "must have no decoder"
-        raise NetworkError(f"the plug-in {name!r} {rule} for {kind}")
+    if kind == "segmentation" and not isinstance(decoder, nn.Module):
+        raise NetworkError(_lacking_parts(name, kind, made))
+    if kind == "classification" and decoder is not None:
+        raise NetworkError(f"the plug-in {name!r} must have no decoder for {kind}")
     others = [
         own for own in made.state_dict() if own.split(".")[0] not in ("encoder", "decoder", "head")
     ]
@@ -269,9 +292,15 @@ def _with_last_layer_found(network: PluginNetwork, made: nn.Module, classes: int
     found = [name for name in _layers_with(made, classes) if name]  # "" is the whole of it
     layer = made.get_submodule(found[-1]) if found else None
     if not isinstance(layer, nn.Linear):
+        linear = [
+            f": {name} has {one.out_features} outputs for {classes} classes"
+            for name, one in made.named_modules()
+            if isinstance(one, nn.Linear) and name
+        ]
         raise NetworkError(
-            f"the plug-in {network.plugin!r} has neither the parts encoder and head, nor a last "
-            "linear layer with an output a class"
+            f"the plug-in {network.plugin!r} has neither the parts encoder and head (it has "
+            f"{_parts(made)}), nor a last linear layer with an output a class"
+            f"{linear[-1] if linear else ''}"
         )
     made.set_submodule(found[-1], _BeforeHead())
     return TaskNetwork(made, None, layer, network.channels)

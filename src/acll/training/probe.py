@@ -5,6 +5,7 @@ To try them takes the import of torch, so those that were sound are remembered.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ def _try(kind: plugins.PluginKind, one: plugins.Plugin, use: str) -> str:
         "augmentation": _try_augmentation,
     }
     try:
-        tries[kind](one, use)
+        with warnings.catch_warnings():  # what they warn of is told where it does harm
+            warnings.simplefilter("ignore")
+            tries[kind](one, use)
     except plugins.PluginError:
         raise
     except (Exception, SystemExit) as error:  # whatever the code of others raises
@@ -96,7 +99,10 @@ def _try_loss(one: plugins.Plugin, use: str) -> None:
         given = logits.clone().requires_grad_()
         loss = one.value(given, labels, weights)
         if not isinstance(loss, torch.Tensor) or loss.shape != () or not torch.isfinite(loss):
-            raise plugins.PluginError("must give one finite number, a tensor of the shape []")
+            raise plugins.PluginError(
+                f"gives {plugins.described(loss)}: must be one finite number, a tensor of the "
+                "shape []"
+            )
         if not loss.requires_grad:
             raise plugins.PluginError("has no gradient with respect to the logits")
 
@@ -106,14 +112,16 @@ def _try_metric(one: plugins.Plugin, use: str) -> None:
 
     some = np.array([[3, 1, 0], [0, 2, 2], [1, 0, 0]])
     for confusion in (some, np.diag([4, 0, 1]), np.zeros((3, 3), int)):
+        given, before = f"given the confusion matrix {confusion.tolist()}", confusion.copy()
         try:
             plugins.metric_value(one.name, confusion)
-        except plugins.PluginError:
-            raise
+        except plugins.PluginError as error:
+            raise plugins.PluginError(f"{error}; it was {given}") from None
         except (Exception, SystemExit) as error:  # whatever the code of others raises
             words = plugins.failure_of("metric", one.name, error)
-            given = f"of the confusion matrix {confusion.tolist()}"
             raise plugins.PluginError(f"fails: {given}: {words}") from error
+        if not np.array_equal(confusion, before):
+            raise plugins.PluginError("changes the confusion matrix that it gets: work on a copy")
 
 
 def _try_augmentation(one: plugins.Plugin, use: str) -> None:
