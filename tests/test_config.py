@@ -506,9 +506,9 @@ def test_hues_are_changed_for_networks_of_three_channels_alone():
 
 
 def test_strengths_of_augmentation_arrive():
-    given = ["flip", {"rotation": 30}, {"crop": 0.5}, "rotation"]
+    given = ["flip", {"rotation": 30}, {"crop": 0.5}, "affine"]
     found = parse(edited(**{"training/augmentation": given})).training.augmentation
-    assert found == ["flip", {"rotation": 30.0}, {"crop": 0.5}, "rotation"]
+    assert found == ["flip", {"rotation": 30.0}, {"crop": 0.5}, "affine"]
 
 
 @pytest.mark.parametrize(
@@ -656,6 +656,23 @@ def test_long_values_are_shortened():
             "sequences.classify.tasks = ['easy', 'easy']: a task stands there twice",
         ),
         ("seeds", [1, 0, 1], "seeds = [1, 0, 1]: a seed stands there twice"),
+        (
+            "training/augmentation",
+            ["flip", "shift", "flip"],
+            'training.augmentation = ["flip", "shift", "flip"]: flip may stand there once only',
+        ),
+        (
+            "training/augmentation",
+            ["crop", {"crop": 0.5}, {"rotation": 5}, {"rotation": 9}],
+            'training.augmentation = ["crop", {"crop": 0.5}, {"rotation": 5}, {"rotation": 9}]: '
+            "crop and rotation may stand there once only",
+        ),
+        (
+            "tasks/easy/training",
+            {"augmentation": [{"crop": 0.5}, {"crop": 0.5}]},
+            'tasks.easy.training.augmentation = [{"crop": 0.5}, {"crop": 0.5}]: crop may stand '
+            "there once only",
+        ),
         (
             "sequences/classify/tasks",
             ["shapes"],

@@ -376,6 +376,13 @@ def test_a_file_that_only_imports_plug_ins_says_where_they_are(tmp_path):
     )
 
 
+@pytest.mark.parametrize("again", ["mine.py", "./mine.py", "../{folder}/mine.py", "json"])
+def test_a_place_that_is_named_twice_is_told(tmp_path, again):
+    again = again.format(folder=tmp_path.name)
+    line = refused(tmp_path, plugins=["mine.py", "json", again])
+    assert f"plugins = '{again}': stands there twice" in line.splitlines()
+
+
 @pytest.mark.parametrize("place", [".", "json.", "a b", "json"])
 def test_what_is_no_module_or_has_no_plug_ins_is_told(tmp_path, place):
     line = refused(tmp_path, plugins=[place])

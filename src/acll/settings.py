@@ -9,7 +9,14 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from acll import plugins
@@ -146,6 +153,24 @@ AugmentationName = Annotated[str, _AUGMENTATION]
 Augmentation = Annotated[
     AugmentationName | dict[AugmentationName, float], BeforeValidator(_augmentation)
 ]
+
+
+def augmentation_name(one: Augmentation) -> str:
+    """Return what an augmentation is called, without its strength."""
+    return one if isinstance(one, str) else next(iter(one))
+
+
+def _without_repeats(value: list[Augmentation]) -> list[Augmentation]:
+    """Return augmentations. Raises ValueError where one stands there twice, with whatever
+    strengths: an image is changed by each once."""
+    names = list(map(augmentation_name, value))
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{' and '.join(twice)} may stand there once only")
+    return value
+
+
+Augmentations = Annotated[list[Augmentation], AfterValidator(_without_repeats)]
 Size = Annotated[tuple[int, int], BeforeValidator(_sides)]
 Names = Annotated[list[str], Field(min_length=2, max_length=255)]
 

@@ -162,8 +162,15 @@ def _with_plugins(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         words = "must be a list of files or modules, such as [mine.py]"
         raise ConfigurationError(f"plugins = {_short(given)}: {words}")
     faults, places = [], []
+    files: list[Path] = []  # or names of modules
     for text in given:
-        places.append(plugins.place_of(text, folder))
+        place = plugins.place_of(text, folder)
+        file = Path(place).resolve()
+        if file in files:
+            faults.append(f"plugins = {text!r}: stands there twice")
+            continue
+        files.append(file)
+        places.append(place)
         plugins.use(places)
         try:
             plugins.known()

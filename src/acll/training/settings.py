@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from acll.settings import (
     METRICS,
     Augmentation,
+    Augmentations,
     Kind,
     MetricName,
     NameOf,
@@ -19,6 +20,7 @@ from acll.settings import (
     Release,
     Sampling,
     Settings,
+    augmentation_name,
 )
 from acll.training.optimizers import WITH_MOMENTUM, WITH_NESTEROV, Optimizer, why_not
 
@@ -78,7 +80,7 @@ class Batches(Settings):
     @property
     def augmentation_names(self) -> list[str]:
         """What each entry of `augmentation` is called, without its strength."""
-        return [one if isinstance(one, str) else next(iter(one)) for one in self.augmentation]
+        return list(map(augmentation_name, self.augmentation))
 
 
 class Training(Settings):
@@ -152,7 +154,7 @@ class Training(Settings):
         "has none",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the cross-entropy")
-    augmentation: list[Augmentation] = Field(
+    augmentation: Augmentations = Field(
         [],
         description="random changes of each image: `flip`, `vertical_flip`, `shift`, `brightness`, "
         "`crop`, `affine`, `rotation`, `colour`, `blur`, `erasing`, `trivialaugment`, "
