@@ -339,7 +339,10 @@ def test_the_page_says_how_long_each_part_took(page):
 
 @pytest.mark.parametrize(
     ("name", "first"),
-    [("paired", ["method", "other", "figure"]), ("measures", ["method", "task", "accuracy"])],
+    [
+        ("paired", ["method", "other", "figure"]),
+        ("measures of classification", ["method", "task", "accuracy"]),
+    ],
 )
 def test_a_table_begins_with_what_its_rows_are_of(results, tmp_path, name, first):
     shutil.copytree(results, tmp_path / "both")
@@ -349,9 +352,38 @@ def test_a_table_begins_with_what_its_rows_are_of(results, tmp_path, name, first
         kept = frame["method"] == "half" if table == "paired" else frame["method"].notna()
         frame[kept].to_csv(path, index=False)
     text = report_page(tmp_path / "both", CONFIGURATION)
-    part = text[re.search(rf"<summary>(?:<[^>]*>)*\s*{name}", text).start() :]
-    heads = re.findall(r"<th style=[^>]*>(?:<sup>.*?</sup>)?(\w+)</th>", part)
-    assert heads[:3] == first
+    assert heads_of(text)[name][:3] == first
+
+
+def heads_of(text: str) -> dict[str, list[str]]:
+    """The names of the columns of each table of a page that sorts, by its title."""
+    section = text.partition('<section id="tables">')[2].partition("</section>")[0]
+    parts = re.findall(r"<summary>(.*?)</summary>(.*?)</thead>", section, re.DOTALL)
+    head = r"<th[ >][^>]*>(?:<sup>.*?</sup>)?([^<]+)</th>"
+    return {title: re.findall(head, part) for title, part in parts}
+
+
+def test_measures_have_a_table_for_each_kind_of_task_that_there_is(page, results, tmp_path):
+    (alone,) = (title for title in heads_of(page.read_text()) if title.startswith("measures"))
+    assert alone == "measures of classification"
+    shutil.copytree(results, tmp_path / "both")
+    path = tmp_path / "both/tables/measures.csv"
+    measures = read_table(path)
+    masks = measures["task"] == "b"
+    named = {"accuracy": "mean_iou", "macro_f1": "boundary_f1"}
+    measures.loc[masks, "kind"] = "segmentation"
+    measures.loc[masks, "measure"] = measures["measure"].map(named)
+    measures.to_csv(path, index=False)
+    text = report_page(tmp_path / "both", CONFIGURATION)
+    found = {title: own for title, own in heads_of(text).items() if title.startswith("measures")}
+    assert found == {
+        "measures of classification": ["method", "task", "accuracy", "macro f1"],
+        "measures of segmentation": ["method", "task", "mean iou", "boundary f1"],
+    }
+    for title, own, other in (("classification", "a", "b"), ("segmentation", "b", "a")):
+        table = text.partition(f"<summary>measures of {title}")[2].partition("</details>")[0]
+        assert f'"{own}"' in table.replace("\\", "")
+        assert f'"{other}"' not in table.replace("\\", "")
 
 
 def test_the_page_warns_of_classes_that_are_never_found(page):

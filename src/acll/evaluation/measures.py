@@ -7,20 +7,20 @@ All of them are told of each task. docs/metrics.md has the definitions. Higher i
 import numpy as np
 from numpy.typing import NDArray
 
-from acll.settings import METRICS
+from acll.settings import METRICS, Kind
 from acll.training.metrics import Counts, value_of
 
 TOP = 5
 BINS = 15  # of confidence, for the calibration error
 MOST_PROBABILITIES = 2**26  # that are kept of a split, 256 MiB: above it, no area under a curve
-
-
-MEASURES = (
-    *METRICS["classification"],
-    f"top_{TOP}",
-    *("roc_auc", "average_precision", "calibration_error"),
-    *METRICS["segmentation"],
-)
+MEASURES: dict[Kind, tuple[str, ...]] = {
+    "classification": (
+        *METRICS["classification"],
+        f"top_{TOP}",
+        *("roc_auc", "average_precision", "calibration_error"),
+    ),
+    "segmentation": METRICS["segmentation"],
+}
 
 
 def of_classes(confusion: Counts) -> dict[str, float]:

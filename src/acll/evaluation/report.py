@@ -54,7 +54,8 @@ MISTAKES = (
     "The test images that each network does worst on, after all tasks. tables/mistakes.csv has "
     "their names: a look at them often finds wrong labels."
 )
-# of each table, what it is, and the columns that are shown; the files have all
+# of each table, what it is, and the columns that are shown; the files have all. One that is `of` a
+# kind of task has the rows of this kind alone
 REPORT_TABLES = {
     "summary": (
         "Means over runs with the bounds of their 95% intervals.",
@@ -83,10 +84,15 @@ REPORT_TABLES = {
         "sequence order method seed task metric score score_when_learned forgetting owned_share "
         "ratio width samples",
     ),
-    "measures": (
+    "measures of classification": (
         "What else each task is measured by at the end, means over runs. docs/metrics.md defines "
         "it; higher is better, but for the calibration error.",
-        "sequence method task " + " ".join(MEASURES),
+        "sequence method task " + " ".join(MEASURES["classification"]),
+    ),
+    "measures of segmentation": (
+        "What else each task is measured by at the end, means over runs. docs/metrics.md defines "
+        "it; higher is better.",
+        "sequence method task " + " ".join(MEASURES["segmentation"]),
     ),
     "classes": (
         "Each class at the end, means over runs, the lowest scores first: IoU of segmentation, "
@@ -183,9 +189,9 @@ def report_page(results: Path, configuration: str) -> str:
             for part in task_parts(final, classes, tables["confusion"])
         ],
         tables=[
-            Shown(name, caption, _table(name, _narrowed(tables[name], columns.split())))
-            for name, (caption, columns) in REPORT_TABLES.items()
-            if len(tables[name])
+            Shown(title, caption, _table(title, _narrowed(rows, columns.split())))
+            for title, (caption, columns) in REPORT_TABLES.items()
+            if len(rows := _rows_of(title, tables))
         ],
         sheets=[
             _picture(path.stem, f"images of {path.stem}", path)
@@ -205,7 +211,7 @@ def _tables(results: Path) -> dict[str, pd.DataFrame]:
     if not (results / "tables/summary.csv").is_file():
         raise UserError(f"{results}/tables/summary.csv: there is no such file; has the run ended?")
     tables = {path.stem: read_table(path) for path in sorted(results.glob("tables/*.csv"))}
-    missing = {*NEEDED, *REPORT_TABLES} - set(tables)
+    missing = {*NEEDED, *(_file_and_kind(title)[0] for title in REPORT_TABLES)} - set(tables)
     if not missing:
         missing = {"size", "runs", "metric"} - set(tables["summary"])
         missing |= {"noticed"} - set(tables["data"])
@@ -215,6 +221,19 @@ def _tables(results: Path) -> dict[str, pd.DataFrame]:
             "missing; `make run` makes them anew"
         )
     return tables
+
+
+def _file_and_kind(title: str) -> tuple[str, str]:
+    """Return the file that a table on the page is from, and the kind of task that it is of, or an
+    empty text."""
+    file, _, kind = title.partition(" of ")
+    return file, kind
+
+
+def _rows_of(title: str, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of a table on the page, with all columns of its file."""
+    file, kind = _file_and_kind(title)
+    return tables[file][tables[file]["kind"] == kind] if kind else tables[file]
 
 
 def _narrowed(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -245,12 +264,12 @@ def _narrowed(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return narrow.rename(columns=lambda name: name.replace("_", " "))
 
 
-def _table(name: str, frame: pd.DataFrame) -> str:
+def _table(title: str, frame: pd.DataFrame) -> str:
     from itables import to_html_datatable
 
     html: str = to_html_datatable(
         frame.round(4),
-        table_id=f"table_{name}",
+        table_id=f"table_{title.replace(' ', '_')}",
         connected=False,
         showIndex=False,
         display_logo_when_loading=False,
