@@ -8,17 +8,14 @@ the validation split: the default of `distill` is decided by them. Whatever ends
 .cache, so that a run that is stopped goes on. Rows go to docs/benchmarks/distillation.csv.
 """
 
-import argparse
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 from retraining import OWN, train
 from retraining import of as trained
-from tasks import ROOT, TASKS, remembered
+from tasks import ROOT, TASKS, arguments, processes, remembered
 
 from acll.seeds import derived
 
@@ -51,13 +48,10 @@ def report(table: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--processes", type=int, default=2)
-    given = parser.parse_args()
+    given = arguments(__doc__)
     CACHE.mkdir(parents=True, exist_ok=True)
     cases = list(product(OWN, SEEDS, (False, True)))
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+    with processes(given) as pool:
         training = partial(train, criterion="learned", data=given.data)
         list(pool.map(training, *zip(*product(OWN, SEEDS))))
         found = list(pool.map(partial(swept, given.data), cases))

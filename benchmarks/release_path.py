@@ -10,15 +10,12 @@ that a run that is stopped goes on. Rows go to docs/benchmarks/release_path.csv;
 repository were made on a GPU.
 """
 
-import argparse
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 import retraining
-from tasks import ROOT, TASKS, Dense, quiet, remembered
+from tasks import ROOT, TASKS, Dense, arguments, processes, quiet, remembered
 
 from acll.seeds import derived
 from acll.training.distillation import distilled
@@ -68,11 +65,8 @@ def rows_of(data: Path, name: str) -> list[tuple[str, int, str, float, float, fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--processes", type=int, default=2)
-    given = parser.parse_args()
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+    given = arguments(__doc__)
+    with processes(given) as pool:
         found = pool.map(partial(rows_of, given.data), retraining.OWN)
         rows = [row for rows in found for row in rows]
     columns = ["task", "free", "variant", "kept", "score", "standard_error"]

@@ -12,15 +12,12 @@ ends is kept below .cache, so that a run that is stopped goes on. Rows go to
 docs/benchmarks/retraining.csv.
 """
 
-import argparse
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
-from tasks import MASKS, ROOT, TASKS, Dense, dense, remembered
+from tasks import MASKS, ROOT, TASKS, Dense, arguments, dense, processes, remembered
 
 from acll.settings import Criterion, Release
 
@@ -75,15 +72,12 @@ def one(data: Path, case: tuple[str, int, float, str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--processes", type=int, default=2)
-    given = parser.parse_args()
+    given = arguments(__doc__)
     cases = [
         (name, seed, density, variant)
         for seed, density, name, variant in product(SEEDS, DENSITIES, OWN, VARIANTS)
     ]
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+    with processes(given) as pool:
         dense_networks = product(OWN, SEEDS, ("magnitude", "learned"))
         list(pool.map(partial(train, data=given.data), *zip(*dense_networks)))
         scores = list(pool.map(partial(one, given.data), cases))

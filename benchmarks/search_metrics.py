@@ -8,18 +8,15 @@ and a search without cap; all on the validation split. Whatever ends is kept bel
 to docs/benchmarks/search_metrics.csv.
 """
 
-import argparse
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from curves import crossing
-from tasks import ROOT, Dense, dense, remembered
+from tasks import ROOT, Dense, arguments, dense, processes, remembered
 
 from acll.search.settings import Search
 from acll.seeds import derived
@@ -83,16 +80,11 @@ def row(case: tuple[str, int], data: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, help="folder of the real data")
-    parser.add_argument("--processes", type=int, default=2)
-    given = parser.parse_args()
+    given = arguments(__doc__)
     CACHE.mkdir(parents=True, exist_ok=True)
     cases = [(name, seed) for seed in SEEDS for name in TASKS]
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        rows = list(pool.map(partial(row, data=given.data.resolve()), cases))
+    with processes(given) as pool:
+        rows = list(pool.map(partial(row, data=given.data), cases))
     pd.DataFrame(rows).to_csv(ROOT / "docs/benchmarks/search_metrics.csv", index=False)
 
 

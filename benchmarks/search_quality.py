@@ -9,11 +9,8 @@ Rows go to docs/benchmarks/search_quality.csv, the figure to docs/search_quality
 the test split, after all is chosen, and `sweep_kept` of `sweep_again` is the other sweep's.
 """
 
-import argparse
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ from curves import crossing
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from tasks import ROOT, TASKS, TRAINING, Dense, dense, remembered
+from tasks import ROOT, TASKS, TRAINING, Dense, arguments, dense, processes, remembered
 
 from acll.evaluation.style import COLOURS, FREE, MARKERS, save_figure
 from acll.search.settings import Search
@@ -124,16 +121,11 @@ def case_rows(case: tuple[str, int], constant: float, data: Path) -> list[dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, help="folder of the real data")
-    parser.add_argument("--processes", type=int, default=2)
-    given = parser.parse_args()
-    data = given.data.resolve()
+    given = arguments(__doc__)
+    data = given.data
     CACHE.mkdir(parents=True, exist_ok=True)
     cases = [(name, seed) for seed in SEEDS for name in TASKS]
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+    with processes(given) as pool:
         list(pool.map(partial(train, data=data), *zip(*cases)))
         jobs = [
             pool.submit(partial(make, what), name, seed, data)

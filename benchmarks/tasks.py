@@ -1,11 +1,14 @@
 """What the benchmarks of the search share: small real tasks, and a dense network of each."""
 
+import argparse
 import contextlib
 import io
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,21 @@ TASKS: dict[str, dict[str, Any]] = {
     "camvid": MASKS | {"path": "camvid", "image_size": [32, 48], "classes": CAMVID},
 }
 TRAINING = {"epochs": 25, "loss": "cross_entropy_dice"}
+
+
+def arguments(doc: str | None) -> argparse.Namespace:
+    """Return what the command line gives: `data`, the folder of the real data, and `processes`."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=lambda path: Path(path).resolve(), help="the real data")
+    parser.add_argument("--processes", type=int, default=2)
+    return parser.parse_args()
+
+
+def processes(given: argparse.Namespace) -> ProcessPoolExecutor:
+    """Return processes that share nothing with this one, as many as were asked for."""
+    return ProcessPoolExecutor(given.processes, mp_context=get_context("spawn"))
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,14 @@ are of the validation split. Whatever ends is kept below .cache, so that a run t
 on. Rows go to docs/benchmarks/training_settings.csv.
 """
 
-import argparse
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tasks import ROOT, TASKS, TRAINING, dense, remembered
+from tasks import ROOT, TASKS, TRAINING, arguments, dense, processes, remembered
 
 SEEDS = (100,)
 BOTH: dict[str, dict[str, Any]] = {
@@ -93,17 +90,14 @@ def validated(data: Path, case: tuple[str, str, int]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--processes", type=int, default=2)
-    given = parser.parse_args()
+    given = arguments(__doc__)
     lay_out(given.data)
     cases = [
         (name, setting, seed)
         for name, settings in CASES.items()
         for setting, seed in product(settings, SEEDS)
     ]
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+    with processes(given) as pool:
         scores = list(pool.map(partial(validated, given.data), cases))
     rows = [(*case, round(score, 6)) for case, score in zip(cases, scores, strict=True)]
     table = pd.DataFrame(rows, columns=["task", "setting", "seed", "score"])
