@@ -344,6 +344,34 @@ def layouts() -> str:
     return markdown(("network", "variant", "a step, ms", "ratio", "first step, s"), body)
 
 
+def step() -> str:
+    """The time of a training step of each kind, by that of a plain loop of PyTorch."""
+    names = {
+        "plain": "a plain loop of PyTorch",
+        "masked": "earlier tasks' weights frozen",
+        "learned": "and scores learned (the default)",
+        "global": "released by magnitude, in the whole network",
+        "layer": "released by magnitude, in each layer",
+        "channel": "released by channels",
+        "distilled": "with distillation",
+    }
+    table = rows("step")
+    networks = table["network"].unique()
+    body = []
+    for variant, words in names.items():
+        own = table[table["variant"] == variant].set_index("network").loc[networks]
+        if variant == "plain":
+            cells = [f"{1000 * seconds:.0f} ms" for seconds in own["step_seconds"]]
+        else:
+            cells = [
+                f"{number(row.ratio, 2)} "
+                f"({number(row.ratio_lowest, 2)} to {number(row.ratio_highest, 2)})"
+                for row in own.itertuples()
+            ]
+        body.append((words, *cells))
+    return markdown(("", *networks), body)
+
+
 def reuse() -> str:
     """Test scores with all of earlier tasks' weights and with those that were chosen."""
     table, body = rows("reuse"), []
@@ -806,6 +834,7 @@ TABLES: dict[str, Callable[[], str]] = {
         calibration,
         augmenting,
         layouts,
+        step,
         clusters,
         large_run,
         planning,

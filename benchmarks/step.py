@@ -3,9 +3,11 @@
     python benchmarks/step.py                          some 90 minutes on one core that is idle
     python benchmarks/step.py --steps 20 --rounds 3    some minutes
 
-ResNet-18 and a U-Net with it as encoder, images of 64 × 64 pixels, batches of 32, one thread. In
-each round every variant makes as many steps on the same batches, in another order each time; a
-ratio is the median over rounds of its seconds by those of a plain PyTorch loop in the same round.
+The small residual network of the demo with images of 24 × 24 pixels; ResNet-18, and a U-Net with it
+as encoder, with 64 × 64; batches of 32, one thread. In each round every variant makes as many steps
+on the same batches, in another order each time; a ratio is the median over rounds of its seconds by
+those of a plain PyTorch loop in the same round. Seconds are those of the processor, so that others
+on the machine count less.
 
 - `plain`: a loop as tutorials of PyTorch have it.
 - `masked`: the project's loop, half of the shared weights frozen.
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pandas as pd
@@ -52,10 +54,12 @@ from acll.training.release import Pruning, ReleasePath
 from acll.training.settings import Training
 
 OUT = Path(__file__).parents[1] / "docs/benchmarks/step.csv"
-SIZE, BATCH, CLASSES, IN_MEMORY = 64, 32, 10, 4
-CASES: dict[str, tuple[Network, Kind]] = {
-    "resnet18": (BackboneNetwork(backbone="resnet18"), "classification"),
-    "unet": (DecoderNetwork(decoder="unet", encoder="resnet18"), "segmentation"),
+BATCH, CLASSES, IN_MEMORY = 32, 10, 4
+# with the side of its images
+CASES: dict[str, tuple[Network, Kind, int]] = {
+    "resnet_small": (BackboneNetwork(backbone="resnet_small"), "classification", 24),
+    "resnet18": (BackboneNetwork(backbone="resnet18"), "classification", 64),
+    "unet": (DecoderNetwork(decoder="unet", encoder="resnet18"), "segmentation", 64),
 }
 SCOPES: tuple[Scope, ...] = ("global", "layer", "channel")
 TRAINING = Training(optimizer="sgd", learning_rate=0.01, weight_decay=1e-4, batch_size=BATCH)
@@ -94,23 +98,23 @@ class Timed(ReleasePath):
     stages, seconds = 0, 0.0
 
     def advance(self, step: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
-        begin = perf_counter()
+        begin = process_time()
         released = super().advance(step, network, optimizer)
-        self.seconds += perf_counter() - begin
+        self.seconds += process_time() - begin
         self.stages += released
         return released
 
 
 def given(case: str, steps: int) -> Given:
-    spec, kind = CASES[case]
+    spec, kind, side = CASES[case]
     device = prepare_process(1)
     random = np.random.default_rng(0)
     count = IN_MEMORY * BATCH
-    images = torch.from_numpy(random.integers(0, 256, (count, 3, SIZE, SIZE), np.uint8))
-    shape = (count,) if kind == "classification" else (count, SIZE, SIZE)
+    images = torch.from_numpy(random.integers(0, 256, (count, 3, side, side), np.uint8))
+    shape = (count,) if kind == "classification" else (count, side, side)
     labels = torch.from_numpy(random.integers(0, CLASSES, shape))
     classes = tuple(f"class_{number}" for number in range(CLASSES))
-    info = TaskInfo("task", kind, classes, (SIZE, SIZE), (0.45,) * 3, (0.2,) * 3)
+    info = TaskInfo("task", kind, classes, (side, side), (0.45,) * 3, (0.2,) * 3)
     network, split = build(spec, kind, CLASSES, 0, pretrained=False), Split(images, labels)
     learner = TaskLearner(network, split, split, info, TRAINING.batches(kind), device)
     pixels = normalised(images, info, device)
@@ -177,9 +181,9 @@ def measured(case: str, steps: int, rounds: int) -> pd.DataFrame:
     for number in range(rounds):
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
-            begin = perf_counter()
+            begin = process_time()
             turns[name]()
-            seconds[name].append((perf_counter() - begin) / steps)
+            seconds[name].append((process_time() - begin) / steps)
             print(f"{case} {number} {name}: {seconds[name][-1]:.4f} s a step", flush=True)
     rows = []
     for name in names:
