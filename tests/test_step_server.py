@@ -223,7 +223,7 @@ def test_the_server_has_no_cuda_and_one_thread_and_survives_a_library_that_is_ab
     code = (
         "import os, sys; from acll.steps._server import _preload;"
         "_preload(['acll.steps.train', 'acll.steps.search', 'acll.steps.figures', 'no_such',"
-        " 'segmentation_models_pytorch', 'hyperopt', 'torchvision.models']);"
+        " 'segmentation_models_pytorch', 'hyperopt', 'torchvision.models', 'sklearn.metrics']);"
         "import torch; assert not torch.cuda.is_initialized();"
         "tasks = os.listdir('/proc/self/task');"
         "print(*sorted(open(f'/proc/self/task/{task}/comm').read().strip() for task in tasks))"
@@ -254,18 +254,18 @@ def test_libraries_are_those_of_the_networks_and_searches():
         "methods": {"m": {"ratio": 0.5}},
         "training": {"epochs": 1},
     }
-    assert libraries_of(parse(base)) == ["torch._dynamo"]
+    always = ["torch._dynamo", "sklearn.metrics"]
+    assert libraries_of(parse(base)) == always
     for backbone, wanted in (("resnet_small", []), ("resnet18", ["torchvision.models"])):
         own = base | {"networks": {"one": {"backbone": backbone}}}
-        assert libraries_of(parse(own)) == [*wanted, "torch._dynamo"]
+        assert libraries_of(parse(own)) == [*wanted, *always]
     decoder = {"decoder": "unet", "encoder": "resnet18"}
     searched = {"m": {"ratio": {"search": "tpe"}}}
     changed = base | {"networks": {"one": decoder}, "methods": searched}
-    assert libraries_of(parse(changed)) == [
-        "segmentation_models_pytorch",
-        "hyperopt",
-        "torch._dynamo",
-    ]
+    assert libraries_of(parse(changed)) == ["segmentation_models_pytorch", "hyperopt", *always]
+    task = base["tasks"]["a"] | {"kind": "segmentation"}
+    segmentation = base | {"networks": {"one": decoder}, "tasks": {"a": task}}
+    assert libraries_of(parse(segmentation)) == ["segmentation_models_pytorch", "torch._dynamo"]
 
 
 def test_a_server_that_still_imports_ends_at_once(tmp_path):

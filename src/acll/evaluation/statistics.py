@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 Matrix = NDArray[np.float64]
 
@@ -77,5 +76,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     mean = float(sample.mean()) if len(sample) else float("nan")
     if len(sample) < 2:
         return mean, float("nan"), float("nan")
+    from scipy.special import stdtrit
+
     half = float(stdtrit(len(sample) - 1, 0.975) * sample.std(ddof=1) / np.sqrt(len(sample)))
     return mean, mean - half, mean + half

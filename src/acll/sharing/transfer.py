@@ -79,9 +79,14 @@ def missing_folder(root: Path) -> Path | None:
 
 
 def _settings(root: Path) -> dict[str, str]:
-    """Return the settings of DVC that are set."""
-    lines = _printed(root, "dvc", "config", "--list").splitlines()
-    return dict(line.split("=", 1) for line in lines if "=" in line)
+    """Return the settings of DVC that are set, by the names that `dvc config` has for them."""
+    from dvc.config import Config, ConfigError
+    from dvc.utils.flatten import flatten
+
+    try:
+        return dict(flatten(Config(str(root / ".dvc"), validate=False)))
+    except ConfigError as error:
+        raise UserError(f"{root}: the settings of DVC cannot be read: {error}") from None
 
 
 def _changed(root: Path, *paths: str) -> list[str]:

@@ -51,6 +51,10 @@ def libraries_of(configuration: Configuration) -> list[str]:
         ),
         "hyperopt": any(isinstance(one, Packing) and one.draws for one in methods),
         "torch._dynamo": True,  # imported by every optimizer, in more than a second
+        # imported by each evaluation, in most of a second; last, since trainings come first
+        "sklearn.metrics": any(
+            configuration.tasks[name].kind == "classification" for name in configuration.learned()
+        ),
     }
     return [library for library, is_wanted in wanted.items() if is_wanted]
 
