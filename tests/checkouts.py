@@ -26,6 +26,7 @@ from acll.networks.buildable import SOUND_NETWORKS, faults_and_notes
 from acll.sharing.planned import CODE
 from acll.sharing.raw import wanted_networks
 from conftest import ROOT
+from planner import dry_run
 
 GENERATED = {
     "source": "generated",
@@ -131,10 +132,10 @@ class Checkout:
         """The jobs that Snakemake would run, with this configuration in place of its own."""
         if configuration is not None:
             self.write(configuration)
-        text = self.run(
-            "snakemake", "--configfile", f"config/{name}.yaml", "--directory", f"results/{name}",
-            "--dry-run", "--quiet", "host",
-        )  # fmt: skip
+        arguments = ["--configfile", f"config/{name}.yaml", "--directory", f"results/{name}"]
+        code, text = dry_run(self.folder, self.environment(), *arguments, "--quiet", "host")
+        assert code == 0, text
+        assert "Traceback" not in text, text
         if configuration is not None:
             self.git("checkout", "--quiet", f"config/{name}.yaml")
         return jobs_in(text)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from checkouts import without_pictures
 from conftest import ROOT, driver
+from planner import dry_run
 
 GENERATED = {"source": "generated", "classes": 2, "samples": 40, "difficulty": 0.0}
 TINY = {
@@ -37,32 +38,31 @@ TINY = {
 }
 
 
-def snakemake(configuration: dict, folder: Path, *arguments: str, data: Path | None = None):
+def called(configuration: dict, folder: Path) -> list[str]:
+    """The arguments by which Snakemake runs a configuration in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.parent / f"{folder.name}.yaml"
     path.write_text(yaml.safe_dump(configuration))
-    command = [
-        "snakemake",
-        "--snakefile",
-        str(ROOT / "Snakefile"),
-        "--configfile",
-        str(path),
-        "--directory",
-        str(folder),
-    ]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-    if data is not None:
-        environment["ACLL_DATA_ROOT"] = str(data)
-    return subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, env=environment, check=False
-    )
+    files = [f"--snakefile={ROOT / 'Snakefile'}", f"--configfile={path}"]
+    return [*files, f"--directory={folder}"]
 
 
-def planned(configuration: dict, folder: Path, **more) -> set[str]:
+def environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+
+
+def snakemake(configuration: dict, folder: Path, *arguments: str, data: Path | None = None):
+    variables = environment() | ({"ACLL_DATA_ROOT": str(data)} if data is not None else {})
+    command = ["snakemake", *called(configuration, folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+
+
+def planned(configuration: dict, folder: Path) -> set[str]:
     """The jobs that would run, as their messages name them."""
-    result = snakemake(configuration, folder, "--dry-run", "--quiet", "host", **more)
-    assert result.returncode == 0, result.stdout + result.stderr
-    jobs = re.findall(r"^Job \d+: (.*)$", result.stdout + result.stderr, re.MULTILINE)
+    arguments = called(configuration, folder)
+    code, text = dry_run(Path.cwd(), environment(), *arguments, "--quiet", "host")
+    assert code == 0, text
+    jobs = re.findall(r"^Job \d+: (.*)$", text, re.MULTILINE)
     return without_pictures(jobs) - {"tables", "figures", "all results"}
 
 

@@ -5,7 +5,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from acll.sharing.records import mark_path, record_path
 from acll.sharing.report import reasons_told
 from acll.sharing.to_run import reasons_to_run
 from acll.sharing.verify import settle_marks
-from checkouts import BIN, GENERATED, all_jobs_in
+from checkouts import GENERATED, all_jobs_in
 from conftest import ROOT
+from planner import dry_run
 from test_verify import JOBS, PRUNE, TRAIN, put, run, sha
 
 HOURS = 3 * 3600
@@ -223,10 +223,10 @@ def ours_and_theirs(root: Path) -> tuple[set[str], set[str]]:
     results, jobs = root / "results/chains", jobs_of(root, "chains")
     ours = {reason.job.title for reason in reasons_to_run(results, jobs)}
     settle_marks(results, jobs)  # as `make run` does before Snakemake starts
-    command = [BIN / "snakemake", "--configfile", "config/chains.yaml"]
-    command += ["--directory", "results/chains", "--dry-run", "--quiet", "host"]
-    ran = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    return ours, all_jobs_in(ran.stdout)
+    arguments = ["--configfile", "config/chains.yaml", "--directory", "results/chains"]
+    code, text = dry_run(root, dict(os.environ), *arguments, "--quiet", "host")
+    assert code == 0, text
+    return ours, all_jobs_in(text)
 
 
 def chain_of(title: str) -> str:
