@@ -25,8 +25,10 @@ from acll.config.checks import parse
 from acll.networks.buildable import SOUND_NETWORKS, faults_and_notes
 from acll.sharing.planned import CODE
 from acll.sharing.raw import wanted_networks
+from acll.steps._client import SERVER
 from conftest import ROOT
 from planner import dry_run
+from step_server import step_server
 
 GENERATED = {
     "source": "generated",
@@ -66,10 +68,15 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Checkout:
-    """A folder of its own with its own history; raw data lie elsewhere, or are not to be had."""
+    """A folder of its own with its own history; raw data lie elsewhere, or are not to be had.
+
+    starts_server: whether its runs start a server of steps, as those of users, or have that of the
+    tests.
+    """
 
     folder: Path
     data: Path
+    starts_server: bool = False
 
     def environment(self) -> dict[str, str]:
         kept = {
@@ -77,11 +84,16 @@ class Checkout:
             for key, value in os.environ.items()
             if not key.startswith(("PYTEST", "ACLL"))
         }
-        return kept | {
-            "PATH": f"{BIN}:{os.environ['PATH']}",
-            "PYTHONPATH": str(self.folder / "src"),
-            "ACLL_DATA_ROOT": str(self.data),
-        }
+        server = {} if self.starts_server else {SERVER: step_server()}
+        return (
+            kept
+            | server
+            | {
+                "PATH": f"{BIN}:{os.environ['PATH']}",
+                "PYTHONPATH": str(self.folder / "src"),
+                "ACLL_DATA_ROOT": str(self.data),
+            }
+        )
 
     def run(self, *command: str, fails: bool = False) -> str:
         """What a command prints. It must end well, or with `fails` must not."""
@@ -280,7 +292,7 @@ def finished(factory) -> tuple[Checkout, float]:
         shutil.rmtree(folder, ignore_errors=True)
         own = checkout(folder, shared / "nowhere")
         begin = time.perf_counter()
-        own.make("run", "small")
+        replace(own, starts_server=True).make("run", "small")
         seconds.write_text(str(time.perf_counter() - begin))
     return own, float(seconds.read_text())
 

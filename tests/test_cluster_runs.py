@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -28,7 +29,7 @@ def cluster(tmp_path_factory):
 @pytest.fixture
 def own(cluster, tmp_path) -> Checkout:
     """A checkout that has run nothing."""
-    return checkout(tmp_path / "own", tmp_path)
+    return replace(checkout(tmp_path / "own", tmp_path), starts_server=True)
 
 
 def begun(own: Checkout) -> subprocess.Popen:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import termios
 import time
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -82,6 +83,7 @@ def works(process):
 @pytest.fixture
 def own(tmp_path):
     found = checkout(tmp_path / "checkout", tmp_path / "nowhere")
+    found = replace(found, starts_server=True)  # which Ctrl-C has to end
     longer = copy.deepcopy(SMALL)
     longer["tasks"]["a"]["training"] = {"epochs": 300}
     found.write(longer)

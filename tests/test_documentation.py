@@ -195,15 +195,21 @@ def small_demo(tmp_path_factory):
     own = checkout(folder / "checkout", folder / "images")
     own.write(SMALL_DEMO)
     # with the names that README has
-    (own.folder / "config/mine.yaml").write_text(
-        re.sub(r"epochs: \d+", "epochs: 1", MINE.text), encoding="utf-8"
-    )
+    own.write(smaller(yaml.safe_load(MINE.text)))
     tests = own.folder / "tests"  # in place of those that run this
     tests.mkdir(exist_ok=True)
     (tests / "test_small.py").write_text("def test_it():\n    assert True\n", encoding="utf-8")
     images_of_readme(folder / "images")
     own.commit("a small demo")
     return own
+
+
+def smaller(configuration: dict) -> dict:
+    """README's own configuration with a small network, small images and one epoch."""
+    tasks = {name: task | {"image_size": 16} for name, task in configuration["tasks"].items()}
+    unet = configuration["networks"]["unet"] | {"encoder": "resnet_small"}
+    training = configuration["training"] | {"epochs": 1}
+    return configuration | {"tasks": tasks, "networks": {"unet": unet}, "training": training}
 
 
 def images_of_readme(root: Path) -> None:

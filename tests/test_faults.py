@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -57,6 +58,7 @@ def pytest_generate_tests(metafunc):
 def undisturbed(tmp_path_factory) -> tuple[Checkout, dict[str, bytes], float]:
     """A checkout in whose clones nothing has run, what a run makes, and the seconds it takes."""
     own, seconds = finished(tmp_path_factory)
+    own = replace(own, starts_server=True)  # which is killed, too
     return own, contents(own.results("small")), seconds
 
 

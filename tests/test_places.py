@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ CONFIGURATION = "config/small.yaml"
 def test_a_checkout_and_data_whose_paths_have_odd_letters_work(tmp_path):
     odd = "a  b$HOME #c%d 'e\"f ü&;(g)[h]*?~!"
     (tmp_path / odd).mkdir()
-    own = checkout(tmp_path / odd / "checkout", tmp_path)
+    own = replace(checkout(tmp_path / odd / "checkout", tmp_path), starts_server=True)
     data = raw_images(tmp_path / odd / "data")
     tasks = {"b": {"source": "image_folder", "path": "raw", "image_size": 8}}
     sequences = {"one": {"network": "small", "tasks": ["b"]}}
