@@ -179,7 +179,7 @@ clean:  ## remove the environment and caches; results stay
 
 # Installed again when what is required has another content than was installed, whatever its time.
 # uv installs in parallel; byte code is compiled now, since steps are short processes and would
-# otherwise spend their time on it.
+# otherwise spend their time on it (UV_COMPILE_BYTECODE=0 leaves that out).
 # Scripts name the place in which they were installed: where the folder was moved, none would run.
 .venv/installed: .FORCE
 	@test ! -e .venv/bin/acll || head -n 2 .venv/bin/acll | grep -qF "$$(cd .venv && pwd -P)/" || { \
@@ -204,7 +204,7 @@ install:
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 	    -r requirements/uv.txt
-	@.venv/bin/uv pip sync --quiet --python .venv --require-hashes --compile-bytecode \
-	    requirements/lock.txt requirements/uv.txt
+	@UV_COMPILE_BYTECODE=$${UV_COMPILE_BYTECODE:-1} .venv/bin/uv pip sync --quiet --python .venv \
+	    --require-hashes requirements/lock.txt requirements/uv.txt
 	@.venv/bin/uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
 	@cat $(REQUIRED) > .venv/installed
