@@ -23,7 +23,8 @@ from scipy.stats import spearmanr
 from tasks import CIFAR, MNIST, ROOT, TRAINING, dense, remembered
 
 from acll.data.batches import Split
-from acll.evaluation.style import COLOURS, MARKERS, save_figure
+from acll.evaluation.pictures import COLOURS
+from acll.evaluation.style import MARKERS, save_figure
 from acll.search.settings import Search
 
 SEEDS = (0, 1, 2)

@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from tasks import ROOT, TASKS, TRAINING, Dense, arguments, dense, processes, remembered
 
-from acll.evaluation.style import COLOURS, FREE, MARKERS, save_figure
+from acll.evaluation.pictures import COLOURS
+from acll.evaluation.style import FREE, MARKERS, save_figure
 from acll.search.settings import Search
 from acll.seeds import derived
 

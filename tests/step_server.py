@@ -26,7 +26,10 @@ STEPS = [
     for path in (SOURCE / "acll/steps").glob("[a-z]*.py")
     if path.stem not in ALONE
 ]
-LIBRARIES = ["torch._dynamo", "torchvision.models", "hyperopt", "sklearn.metrics"]
+LIBRARIES = [
+    "torch._dynamo", "torchvision.models", "segmentation_models_pytorch", "hyperopt",
+    "sklearn.metrics",
+]  # fmt: skip
 
 
 @functools.cache

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
 from acll.data.images import IMAGE_SUFFIXES, resized_mask
@@ -355,6 +354,8 @@ def _overlay(
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """Return DejaVu Sans: Pillow's own font has few letters beyond English ones."""
+    from matplotlib import get_data_path
+
     return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 

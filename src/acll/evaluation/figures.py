@@ -12,9 +12,9 @@ from matplotlib.ticker import NullLocator
 
 from acll.evaluation.learned_tasks import learned_here, with_ratios
 from acll.evaluation.panels import method_panels, most_tasks
+from acll.evaluation.pictures import COLOURS
 from acll.evaluation.style import (
     ACROSS,
-    COLOURS,
     FREE,
     MARKERS,
     grid,

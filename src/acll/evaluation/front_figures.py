@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from acll.evaluation.fronts import front_points, lines_of, stand_ins
+from acll.evaluation.pictures import COLOURS
 from acll.evaluation.statistics import interval
 from acll.evaluation.style import (
-    COLOURS,
     MARKERS,
     grid,
     heading,

@@ -3,12 +3,12 @@
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
 from acll.data.prepared import IGNORE
-from acll.evaluation.style import COLOURS
+
+# Okabe & Ito's palette, which the colour-blind can tell apart
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 
 
 def visible(image: NDArray[Any]) -> NDArray[Any]:
@@ -42,6 +42,10 @@ def class_colours(classes: int) -> NDArray[Any]:
 
     They are of the palette where that has enough.
     """
+    # here, since predictions of classes have no colours
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
     if classes <= len(COLOURS):
         return np.array([to_rgb(colour) for colour in COLOURS[:classes]])
     colours: NDArray[Any] = np.array(

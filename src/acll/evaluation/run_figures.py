@@ -13,9 +13,9 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from acll.evaluation.comparison import MIXED
 from acll.evaluation.learned_tasks import learned_here
 from acll.evaluation.panels import method_panels, most_tasks
+from acll.evaluation.pictures import COLOURS
 from acll.evaluation.style import (
     ACROSS,
-    COLOURS,
     FREE,
     MARKERS,
     grid,

@@ -15,9 +15,8 @@ from acll.data import prepared
 from acll.data.faults import CALLED
 from acll.data.prepared import TaskInfo
 from acll.data.storage import SPLITS
-from acll.evaluation.pictures import class_colours, overlaid, visible
+from acll.evaluation.pictures import COLOURS, class_colours, overlaid, visible
 from acll.evaluation.spread import spread
-from acll.evaluation.style import COLOURS
 from acll.evaluation.words import shortened
 
 COLUMNS, ROWS = 8, 6

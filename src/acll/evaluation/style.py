@@ -23,7 +23,6 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 MARKERS = "os^DvP*X"
 FREE = "#E5E5E5"
 ACROSS = 3  # panels side by side: a page of 1200 pixels shows them at their own size
