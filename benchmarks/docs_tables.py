@@ -339,7 +339,7 @@ def layouts() -> str:
     for row in rows("layouts").itertuples():
         spread = f"{number(row.ratio_lowest, 2)} to {number(row.ratio_highest, 2)}"
         ratio = "" if row.variant == "plain" else f"{number(row.ratio, 2)} ({spread})"
-        cells = (f"{1000 * row.step_seconds:.0f}", ratio, f"{row.first_seconds:.1f}")
+        cells = (f"{1000 * row.step_seconds:.0f}", ratio, f"{row.first_seconds:.2f}")
         body.append((row.network, row.variant.replace("_", "-"), *cells))
     return markdown(("network", "variant", "a step, ms", "ratio", "first step, s"), body)
 

@@ -122,6 +122,15 @@ def test_gradients_reach_what_is_read_and_the_scores_of_all():
     assert found.tolist() == [1, -20, 300, -4000]
 
 
+def test_scores_with_a_sign_have_the_gradient_of_the_mask():
+    network = linear([[1.0, 10.0, 100.0, 1000.0]])
+    scores = {NAME: torch.tensor([[0.1, -0.9, 0.3, -0.2]])}
+    masked = MaskedNetwork(network, scores, positive, signed=True)
+    masked(IMAGE).sum().backward()
+    assert masked.get_parameter(NAME).grad.tolist() == [[1, 0, 3, 0]]
+    assert masked.get_parameter("scores.encoder/1/weight").grad.tolist() == [1, 20, 300, 4000]
+
+
 @pytest.mark.parametrize(("share", "count"), [(0.01, 1), (0.25, 3), (0.5, 6), (1.0, 12)])
 def test_so_many_weights_of_a_layer_are_read(share, count):
     scores = drawn_scores(torch.zeros(3, 4), torch.Generator().manual_seed(0)).flatten()

@@ -290,6 +290,9 @@ HEAD = "from acll.plugins import plugin\n"
          "with a default; it takes (classes, channels)"),
         (f"{HEAD}@plugin('network')\ndef a(kind, classes, channels, width): ...\n",
          "it takes (kind, classes, channels, width)"),
+        (f"{HEAD}@plugin('network')\nclass A(dict): ...\n",
+         "line 2: the network 'A' must take (kind, classes, channels), in this order; it does not "
+         "say what it takes"),
         (f"{HEAD}class A:\n    def __call__(self, a, b, c): ...\nplugin('loss', 'a')(A())\n",
          "line 4: the loss 'a' is an object of the class A and must be a function: write a `def` "
          "that calls it"),
@@ -321,6 +324,9 @@ HEAD = "from acll.plugins import plugin\n"
          "a loss has no `tasks`; a network has"),
         ("", "plugins = 'mine.py': has no plug-in: it defines no function and no class"),
         ("import math\nfrom pathlib import Path\n", "it defines no function and no class"),
+        ("f = lambda a: a\n", "it defines no function and no class"),
+        (f"{HEAD}class A:\n    @plugin('metric')\n    def a(confusion): ...\n",
+         "has no plug-in: move a out of the class A"),
         ("def a(): ...\nclass B: ...\n",
          "has no plug-in: write `@plugin(\"loss\")`, or another kind, above one of a, B; kinds: "),
         ("".join(f"def f{number}(): ...\n" for number in range(6)),
@@ -365,6 +371,20 @@ def test_a_decorator_that_was_forgotten_is_told(tmp_path, mark, words):
     line = refused(tmp_path, MINE.replace(f'@plugin("{mark}")\n', ""))
     assert re.search(pattern, line)
     assert "\n" not in line
+
+
+def test_a_plug_in_of_another_kind_is_told(tmp_path):
+    line = refused(tmp_path, MINE.replace('@plugin("loss")\n', '@plugin("augmentation")\n'))
+    assert "(poly of mine.py is a plug-in of the kind augmentation)" in line
+
+
+@pytest.mark.parametrize(
+    "takes", ["kind, num_classes=10, in_chans=3", "task, n_out, n_in=3", "kind, classes, bands=3"]
+)
+def test_parameters_of_a_network_may_have_defaults_and_other_names(tmp_path, takes):
+    place = written(tmp_path, f"{HEAD}@plugin('network')\ndef a({takes}): ...\n")
+    plugins.use([str(place)])
+    assert plugins.names("network") == ["a"]
 
 
 def test_a_file_that_only_imports_plug_ins_says_where_they_are(tmp_path):

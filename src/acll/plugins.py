@@ -246,17 +246,26 @@ def only_value(settings: Any, key: str) -> Any:
 def _refuse_signature(kind: str, name: str, value: Any) -> None:
     """Raise PluginError unless a function takes what it will be given, by position."""
     wanted = _ARGUMENTS[kind]
-    signature = inspect.signature(value)
+    must = f"the {kind} {name!r} must take ({', '.join(wanted)}), in this order"
+    try:
+        signature = inspect.signature(value)
+    except ValueError:  # of classes that are derived from some of Python's own
+        raise PluginError(f"{must}; it does not say what it takes") from None
     try:
         taken = signature.bind(*wanted).arguments
     except TypeError:
         taken = {}
     places = [(signature.parameters[own], given) for own, given in taken.items()]
     if not places or any(_misplaced(kind, *place) for place in places):
-        raise PluginError(
-            f"the {kind} {name!r} must take ({', '.join(wanted)}), in this order, and all else "
-            f"with a default; it takes {parameters_of(value)}"
-        )
+        raise PluginError(f"{must}, and all else with a default; it takes {parameters_of(value)}")
+
+
+# how the words in the name of a parameter of a network begin, by what it will be given
+_LIKE = {
+    "kind": ("kind", "task"),
+    "classes": ("class", "label", "out"),
+    "channels": ("chan", "band", "in"),
+}
 
 
 def _misplaced(kind: str, parameter: inspect.Parameter, given: Any) -> bool:
@@ -265,7 +274,8 @@ def _misplaced(kind: str, parameter: inspect.Parameter, given: Any) -> bool:
     if parameter.name in _ARGUMENTS[kind]:
         return bool(parameter.name != given)
     option = kind == "network" and parameter.default is not inspect.Parameter.empty
-    return option and given not in parameter.name
+    words = parameter.name.lower().split("_")
+    return option and not any(word.startswith(_LIKE[given]) for word in words)
 
 
 def parameters_of(function: Callable[..., Any]) -> str:
@@ -364,7 +374,12 @@ def _why_none(module: ModuleType) -> str:
     if elsewhere:
         name, other = elsewhere[0].__name__, elsewhere[0].__module__
         return f"it imports {name} from {other}; name that file or module in its place"
-    own = [one.__name__ for one in values if one.__module__ == module.__name__]
+    of_module = [one for one in values if one.__module__ == module.__name__]
+    for holder in filter(inspect.isclass, of_module):
+        for inner, value in vars(holder).items():
+            if inspect.isfunction(value) and _MARK in vars(value):
+                return f"move {inner} out of the class {holder.__name__}"
+    own = [one.__name__ for one in of_module if one.__name__ != "<lambda>"]
     if not own:
         return "it defines no function and no class"
     more = ", …" if len(own) > _MOST_NAMES else ""
@@ -374,9 +389,13 @@ def _why_none(module: ModuleType) -> str:
     )
 
 
-def unmarked(name: str) -> str | None:
-    """Return what this process has loaded that is called so, in letters of any case, and is no
-    plug-in: `poly of mine.py`; None where there is none."""
+def hint(kind: PluginKind, name: str) -> str | None:
+    """Return in words what this process has loaded that is called so, in letters of any case, and
+    is no plug-in of that kind; None where there is none."""
+    for (other, known_name), one in known().items():
+        if known_name.lower() == name.lower():
+            where = f"{known_name} of {Path(one.place).name}"
+            return f"{where} is a plug-in of the kind {other}"
     for place in _current():
         module = _module(place)
         for one in vars(module).values():
@@ -384,7 +403,8 @@ def unmarked(name: str) -> str | None:
                 continue
             own = one.__module__ == module.__name__ and _MARK not in vars(one)
             if own and one.__name__.lower() == name.lower():
-                return f"{one.__name__} of {Path(place).name}"
+                where = f"{one.__name__} of {Path(place).name}"
+                return f'write `@plugin("{kind}")` above {where}'
     return None
 
 
@@ -559,7 +579,8 @@ def described(value: Any) -> str:
         where = str(getattr(value, "device", "cpu"))
         on = "" if where == "cpu" else f" on {where}"
         if not value.shape:
-            return f"{value.item():g}{on}"
+            item = value.item()
+            return f"{item:g}{on}" if isinstance(item, int | float) else repr(item)
         return f"{type(value).__name__} {kind} {list(value.shape)}{on}"
     if value is None:
         return "None"

@@ -162,7 +162,7 @@ def augmentation_name(one: Augmentation) -> str:
 
 def _without_repeats(value: list[Augmentation]) -> list[Augmentation]:
     """Return augmentations. Raises ValueError where one stands there twice, with whatever
-    strengths: an image is changed by each once."""
+    strengths: one of them is likely to be a slip."""
     names = list(map(augmentation_name, value))
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:

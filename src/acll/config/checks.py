@@ -364,7 +364,7 @@ def _line(error: ErrorDetails) -> str:
     if kind == "union_tag_invalid":
         tag = "source" if path[0] == "tasks" else "type"
         value, expected = error["input"][tag], context["expected_tags"]
-        meant = _unmarked(tag, value) or _meant(value, expected)
+        meant = _of_plugins(tag, value) or _meant(value, expected)
         return f"{key}.{tag} = {_short(value)}: must be one of {expected}{meant}"
     kind = "dict_type" if kind == "union_tag_not_found" else kind
     shown = context | {"expected": _few(context.get("expected", ""))}
@@ -372,7 +372,7 @@ def _line(error: ErrorDetails) -> str:
     or_search = (
         ", or the settings of a search" if kind == "float_type" and path[-1] == "ratio" else ""
     )
-    meant = _unmarked(path[-1], error["input"]) if kind == "literal_error" else ""
+    meant = _of_plugins(path[-1], error["input"]) if kind == "literal_error" else ""
     meant = meant or _meant(error["input"], context.get("expected", ""))
     return f"{key} = {_short(error['input'])}: {must}{or_search}{meant}"
 
@@ -416,14 +416,15 @@ _PLUGGED: dict[str, plugins.PluginKind] = {
 }
 
 
-def _unmarked(key: str, value: Any) -> str:
-    """Return in words what a file of plug-ins has of this name, but no plug-in; else nothing.
+def _of_plugins(key: str, value: Any) -> str:
+    """Return in words what a file of plug-ins has of this name, but no plug-in of the kind; else
+    nothing.
 
     key: the last one of the value.
     """
     kind = _PLUGGED.get(key)
-    found = plugins.unmarked(str(value)) if kind else None
-    return f' (write `@plugin("{kind}")` above {found})' if found else ""
+    found = plugins.hint(kind, str(value)) if kind else None
+    return f" ({found})" if found else ""
 
 
 # what pydantic finds, in the words of people who write configurations
@@ -558,7 +559,7 @@ def _plugged(key: str, network: PluginNetwork) -> list[str]:
     """Return faults of a network that is a plug-in: of its name, and of its options."""
     known = plugins.names("network")
     if network.plugin not in known:
-        hint = _unmarked("plugin", network.plugin) or suggestion(network.plugin, known)
+        hint = _of_plugins("plugin", network.plugin) or suggestion(network.plugin, known)
         hint = hint or (_known(known) if known else " (name its file under `plugins`)")
         return [f"{key}.plugin = {network.plugin!r}: there is no such plug-in{hint}"]
     factory = plugins.function_of("network", network.plugin)

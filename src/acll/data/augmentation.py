@@ -111,16 +111,20 @@ def augmented(
     """Return normalised images [B, C, H, W] that are changed at random, and masks [B, H, W] with
     them.
 
-    images: of any type. normalise: writes some of them into floats. Flips and shifts are left to
-    `random_flip_shift`, mixup and CutMix to `mixed`. Brightness comes first, then all that moves
-    pixels, as one move, then the others in the order of the list.
+    images: of any type. normalise: writes some of them into floats, and returns these. Flips and
+    shifts are left to `random_flip_shift`, mixup and CutMix to `mixed`. Brightness comes first,
+    then all that moves pixels, as one move, then the others in the order of the list.
     """
+    changed = torch.empty(images.shape, device=images.device)
+    later = [one for one in augmentation if one not in MOVES]
+    if not later:
+        return normalise(images, changed), labels
     height, width = images.shape[2:]
     draw = Draw(len(images), (height, width), generator)
-    changes = _changes(augmentation, draw, PixelScale(info, images.device))
-    changed, labels = torch.empty(images.shape, device=images.device), labels.clone()
+    changes = _changes(later, draw, PixelScale(info, images.device))
+    labels = labels.clone()
     # a CPU makes all changes of a few images while they are in its cache
-    for part in _parts(images) if changes else [slice(None)]:
+    for part in _parts(images):
         normalise(images[part], changed[part])
         for change in changes:
             change(changed[part], labels[part], part)
@@ -131,7 +135,7 @@ def _changes(
     augmentation: Sequence[Augmentation], draw: Draw, scale: PixelScale
 ) -> Sequence[Change]:
     """Return what is drawn for a batch, in the order in which it is made."""
-    first = [_jitter(draw) for _ in range(augmentation.count("brightness"))]
+    first = [_jitter(draw)] if "brightness" in augmentation else []
     matrices: list[Tensor] = []
     looks: list[Look] = []
     for name, strength in map(_with_strength, augmentation):
@@ -184,6 +188,8 @@ def _change(
     on the CPU, so that nothing waits for a GPU.
     """
     rows = chosen[part].nonzero()[:, 0]
+    if len(rows) == 0:
+        return
     own = [moved(values[part][rows], images.device) for values in parameters]
     _replace(images, rows, lambda some: change(some, *own))
 
@@ -192,7 +198,7 @@ def _replace(values: Tensor, rows: Tensor, change: Callable[[Tensor], Tensor]) -
     """Change some rows of values [B, …] in place; the others keep all their bits."""
     if len(rows) == len(values):
         values.copy_(change(values))
-    elif len(rows) > 0:
+    else:
         rows = moved(rows, values.device)
         values.index_copy_(0, rows, change(values.index_select(0, rows)))
 
@@ -569,12 +575,13 @@ def _geometric(chosen: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _pixelwise(chosen: Tensor, value: Tensor, scale: PixelScale) -> Look:
     """Return what makes the operations that move no pixels. Parameters as of `_geometric`."""
+    operations = list(OPERATIONS.values())
 
     def look(images: Tensor, part: slice) -> None:
-        for number, one in enumerate(OPERATIONS.values()):
-            if one.change is not None:
-                own = _with_scale(one.change, scale)
-                _change(images, part, chosen == number, own, value)
+        for number in sorted(set(chosen[part].tolist())):
+            change = operations[number].change
+            if change is not None:
+                _change(images, part, chosen == number, _with_scale(change, scale), value)
 
     return look
 
@@ -614,7 +621,7 @@ def mixed(
     # a batch is in the order of the split, in which neighbours may be of one class
     partner = torch.randperm(draw.count, generator=draw.generator)
     kept = draw.uniform(0, 1)
-    cut = draw.half() if len(set(mixing)) > 1 else torch.full((draw.count,), "cutmix" in mixing)
+    cut = draw.half() if len(mixing) > 1 else torch.full((draw.count,), "cutmix" in mixing)
     sides = (1 - kept).sqrt()[:, None] * torch.tensor(draw.size)
     rows, columns = _box(draw, sides)
     rows &= cut[:, None]
