@@ -294,9 +294,10 @@ def warp(images: Tensor, labels: Tensor, matrices: Tensor) -> None:
         return functional.grid_sample(some, grid, align_corners=False)
 
     def nearest(some: Tensor) -> Tensor:
-        masks = some[:, None].float() - IGNORE  # what is outside is 0 there
+        masks = some[:, None].float().sub_(IGNORE)  # what is outside is 0 there
         found = functional.grid_sample(masks, grid, "nearest", align_corners=False)
-        return (found[:, 0] + IGNORE).to(some.dtype)
+        # by way of int32: on a CPU that takes a third of the time
+        return found[:, 0].add_(IGNORE).to(torch.int32).to(some.dtype)
 
     _replace(images, rows, seen)
     if labels.ndim == 3:
