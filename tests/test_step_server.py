@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from acll.config.checks import parse
+from acll.progress import Epoch
 from acll.sharing.planned import jobs_of as jobs_of_checkout
 from acll.steps import _server
 from acll.steps._client import ALONE, SERVER, THREADS
@@ -91,9 +92,11 @@ def forked_by(server):
 
 
 def wait_for_epoch(process):
-    """Wait until a training has ended some epochs."""
+    """Wait until a training has ended its second epoch, or, where it went on from one, a later
+    one."""
     for line in process.stdout:
-        if "epoch 2/" in line:
+        epoch = Epoch.read(line.rstrip("\n"))
+        if epoch is not None and epoch.number >= 2:
             return
     pytest.fail("the training said nothing of its second epoch")
 
