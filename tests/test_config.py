@@ -440,12 +440,6 @@ def test_a_key_that_is_a_number_is_named(path):
         ("training/augmentation", [{"flop": 3}], '{"flop": 3}', AUGMENTATION),
         (
             "training/augmentation",
-            [{"rotation": 3, "crop": 0.5}],
-            '{"rotation": 3, "crop": 0.5}',
-            AUGMENTATION,
-        ),
-        (
-            "training/augmentation",
             [{"shift": 0.1}],
             '{"shift": 0.1}',
             "has no strength to be set, as rotation and crop have; write shift",
@@ -666,6 +660,12 @@ def test_long_values_are_shortened():
             ["crop", {"crop": 0.5}, {"rotation": 5}, {"rotation": 9}],
             'training.augmentation = ["crop", {"crop": 0.5}, {"rotation": 5}, {"rotation": 9}]: '
             "crop and rotation may stand there once only",
+        ),
+        (
+            "training/augmentation",
+            ["flip", {"crop": 0.5, "rotation": 9}],
+            'training.augmentation = {"crop": 0.5, "rotation": 9}: each augmentation is an entry '
+            "of its own: write {crop: 0.5}, {rotation: 9}",
         ),
         (
             "tasks/easy/training",

@@ -628,6 +628,10 @@ def test_commands_take_the_files(packed, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("predict", packed, "--task", "a", image, "--plugins", tmp_path / "none.py")
     assert capsys.readouterr().err == f"error: {tmp_path}/none.py: there is no such file\n"
+    other = written(tmp_path, f"{HEAD}@plugin('loss')\ndef a(*given): ...\n", "other.py")
+    with pytest.raises(SystemExit):
+        run("predict", packed, "--task", "a", image, "--plugins", other)
+    assert f"{other} has no network of this name" in capsys.readouterr().err
 
 
 def test_what_reads_the_header_alone_needs_no_plug_in(packed, tmp_path, capsys):

@@ -309,7 +309,7 @@ def add_plugins(places: str | Path | Iterable[str | Path]) -> None:
 
     Raises PluginError for one that is bad; then it knows what it knew before.
     """
-    before = _current()
+    before = places_in_use()
     several = [places] if isinstance(places, str | Path) else places
     use([*before, *(place_of(str(one), Path()) for one in several)])
     try:
@@ -324,7 +324,8 @@ def place_of(text: str, folder: Path) -> str:
     return str((folder / Path(text).expanduser()).absolute()) if text.endswith(".py") else text
 
 
-def _current() -> tuple[str, ...]:
+def places_in_use() -> tuple[str, ...]:
+    """Return the places of the plug-ins that this process knows."""
     if _places is not None:
         return _places
     told = json.loads(os.environ.get(PLUGINS_KEY, "[]"))
@@ -335,7 +336,7 @@ def known() -> dict[tuple[str, str], Plugin]:
     """Return all plug-ins that this process knows, by kind and name. Raises PluginError."""
     global _known
     if _known is None:
-        _known = _load(_current())
+        _known = _load(places_in_use())
     return _known
 
 
@@ -396,7 +397,7 @@ def hint(kind: PluginKind, name: str) -> str | None:
         if known_name.lower() == name.lower():
             where = f"{known_name} of {Path(one.place).name}"
             return f"{where} is a plug-in of the kind {other}"
-    for place in _current():
+    for place in places_in_use():
         module = _module(place)
         for one in vars(module).values():
             if not inspect.isfunction(one) and not inspect.isclass(one):

@@ -135,6 +135,9 @@ def _augmentation(value: Any) -> Any:
 
     Raises ValueError, or PydanticCustomError for an unknown name.
     """
+    if isinstance(value, dict) and len(value) > 1:
+        entries = ", ".join(f"{{{name}: {strength}}}" for name, strength in value.items())
+        raise ValueError(f"each augmentation is an entry of its own: write {entries}")
     name = next(iter(value)) if isinstance(value, dict) and len(value) == 1 else value
     _AUGMENTATION.checked(name)
     if name == value:
