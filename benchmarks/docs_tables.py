@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -333,12 +334,17 @@ def calibration() -> str:
     return markdown(("", "tasks", "without", "with", "better"), body)
 
 
+def ratio_of(row: Any) -> str:
+    """A ratio, with the smallest and the largest of the rounds."""
+    spread = f"{number(row.ratio_lowest, 2)} to {number(row.ratio_highest, 2)}"
+    return f"{number(row.ratio, 2)} ({spread})"
+
+
 def layouts() -> str:
     """Seconds of a training step with other memory layouts, and compiled."""
     body = []
     for row in rows("layouts").itertuples():
-        spread = f"{number(row.ratio_lowest, 2)} to {number(row.ratio_highest, 2)}"
-        ratio = "" if row.variant == "plain" else f"{number(row.ratio, 2)} ({spread})"
+        ratio = "" if row.variant == "plain" else ratio_of(row)
         cells = (f"{1000 * row.step_seconds:.0f}", ratio, f"{row.first_seconds:.2f}")
         body.append((row.network, row.variant.replace("_", "-"), *cells))
     return markdown(("network", "variant", "a step, ms", "ratio", "first step, s"), body)
@@ -363,11 +369,7 @@ def step() -> str:
         if variant == "plain":
             cells = [f"{1000 * seconds:.0f} ms" for seconds in own["step_seconds"]]
         else:
-            cells = [
-                f"{number(row.ratio, 2)} "
-                f"({number(row.ratio_lowest, 2)} to {number(row.ratio_highest, 2)})"
-                for row in own.itertuples()
-            ]
+            cells = [ratio_of(row) for row in own.itertuples()]
         body.append((words, *cells))
     return markdown(("", *networks), body)
 

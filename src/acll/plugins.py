@@ -366,11 +366,15 @@ def _plugins_in(module: ModuleType, place: str) -> Iterator[Plugin]:
             yield Plugin(kind, name, value, place, value.__module__, tasks)
 
 
+def _functions_and_classes(module: ModuleType) -> list[Any]:
+    """Return those that a module has, its own and imported ones."""
+    values = vars(module).values()
+    return [one for one in values if inspect.isfunction(one) or inspect.isclass(one)]
+
+
 def _why_none(module: ModuleType) -> str:
     """Return in words what a module has in place of plug-ins, and what to do."""
-    values = [
-        one for one in vars(module).values() if inspect.isfunction(one) or inspect.isclass(one)
-    ]
+    values = _functions_and_classes(module)
     elsewhere = [one for one in values if _MARK in vars(one)]
     if elsewhere:
         name, other = elsewhere[0].__name__, elsewhere[0].__module__
@@ -399,9 +403,7 @@ def hint(kind: PluginKind, name: str) -> str | None:
             return f"{where} is a plug-in of the kind {other}"
     for place in places_in_use():
         module = _module(place)
-        for one in vars(module).values():
-            if not inspect.isfunction(one) and not inspect.isclass(one):
-                continue
+        for one in _functions_and_classes(module):
             own = one.__module__ == module.__name__ and _MARK not in vars(one)
             if own and one.__name__.lower() == name.lower():
                 where = f"{one.__name__} of {Path(place).name}"

@@ -97,13 +97,13 @@ def _refuse_without_plugin(spec: Network, packed: Packed) -> None:
     where = f", which was in {quoted(file)}" if file else ""
     given = plugins.places_in_use()
     if given:
-        raise PackingError(
-            f"its network is built by the plug-in {quoted(spec.plugin)!r}{where}: "
-            f"{' and '.join(map(quoted, given))} has no network of this name"
+        rest = f"{' and '.join(map(quoted, given))} has no network of this name"
+    else:
+        rest = (
+            "name your copy of that file (`--plugins FILE`, or `acll.load(path, plugins=[FILE])`)"
         )
     raise PackingError(
-        f"its network is built by the plug-in {quoted(spec.plugin)!r}{where}: name your copy of "
-        "that file (`--plugins FILE`, or `acll.load(path, plugins=[FILE])`)"
+        f"its network is built by the plug-in {quoted(spec.plugin)!r}{where}: {rest}"
     )
 
 
