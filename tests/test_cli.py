@@ -207,7 +207,7 @@ def test_check_reports_missing_raw_data_of_every_task(tmp_path, monkeypatch, cap
         main(["check", str(ROOT / "config/real.yaml")])
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5
-    assert all("there is no such folder" in line for line in lines)
+    assert all("there is no such file or folder" in line for line in lines)
     with pytest.raises(SystemExit):
         main(["check", str(ROOT / "config/permuted_mnist.yaml")])  # eleven tasks of one folder
     (line,) = capsys.readouterr().err.splitlines()

@@ -260,13 +260,27 @@ def test_weights_may_be_a_file_below_the_data_root():
         ("networks/small/weight", "networks.small.weight: unknown key (did you mean weights?)"),
         (
             "networks/unet/backbone",
-            "networks.unet.backbone: unknown key (allowed: decoder, encoder, weights, channels, "
-            "width)",
+            "networks.unet.backbone: unknown key (it belongs to `networks.<name>`, for "
+            "classification)",
         ),
         ("networks/mlp/hiden", "networks.mlp.hiden: unknown key (did you mean hidden?)"),
         ("sequences/classify/task", "sequences.classify.task: unknown key (did you mean tasks?)"),
         ("methods/half/scop", "methods.half.scop: unknown key (did you mean scope?)"),
-        ("methods/finetune/ratio", "methods.finetune.ratio: unknown key (allowed: type)"),
+        (
+            "methods/finetune/ratio",
+            "methods.finetune.ratio: unknown key (it belongs to `methods.<name>`, type `packing`)",
+        ),
+        ("ema", "ema: unknown key (it belongs to `training`)"),
+        ("training/orders", "training.orders: unknown key (it belongs to the top level)"),
+        (
+            "methods/half/budget",
+            "methods.half.budget: unknown key (it belongs to `methods.<name>.ratio`, a search)",
+        ),
+        (
+            "sequences/classify/image_size",
+            "sequences.classify.image_size: unknown key (it belongs to `tasks.<name>`, whatever "
+            "the source, or to `networks.<name>`, a perceptron)",
+        ),
         (
             "methods/adaptive/ratio/buget",
             "methods.adaptive.ratio.buget: unknown key (did you mean budget?)",
@@ -437,7 +451,12 @@ def test_a_key_that_is_a_number_is_named(path):
             f"{AUGMENTATION} (did you mean flip?)",
         ),
         ("training/augmentation", [3], "3", AUGMENTATION),
-        ("training/augmentation", [{"flop": 3}], '{"flop": 3}', AUGMENTATION),
+        (
+            "training/augmentation",
+            [{"flop": 3}],
+            '{"flop": 3}',
+            f"{AUGMENTATION} (did you mean flip?)",
+        ),
         (
             "training/augmentation",
             [{"shift": 0.1}],
@@ -513,11 +532,11 @@ def test_strengths_of_augmentation_arrive():
         ({"type": "piggyback", "margin": 0.0}, "methods.half.margin = 0.0: must be above 0"),
         (
             {"type": "wsn", "ratio": 0.5},
-            "methods.half.ratio: unknown key (allowed: type, capacity)",
+            "methods.half.ratio: unknown key (it belongs to `methods.<name>`, type `packing`)",
         ),
         (
             {"type": "piggyback", "grow": 1.5},
-            "methods.half.grow: unknown key (allowed: type, margin)",
+            "methods.half.grow: unknown key (it belongs to `methods.<name>`, type `packing`)",
         ),
     ],
 )

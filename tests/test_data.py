@@ -248,7 +248,7 @@ def test_the_number_of_processes_does_not_change_a_byte(tmp_path):
 def test_a_missing_folder_is_named(tmp_path, task):
     message = fault(task, tmp_path)
     assert str(tmp_path / task.path) in message
-    assert "there is no such folder" in message
+    assert "there is no such file or folder" in message
 
 
 @pytest.mark.parametrize("task", [PETS, STREETS])

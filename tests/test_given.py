@@ -182,7 +182,7 @@ def settings(*methods, **changes):
         ),
         (
             {"networks/theirs/backbone": "lenet"},
-            r"networks\.theirs\.backbone: unknown key \(allowed: packed\)",
+            r"networks\.theirs\.backbone: unknown key \(it belongs to `networks\.<name>`, for cl",
         ),
         ({"networks/theirs/packed": 3}, r"networks\.theirs\.packed = 3: must be text"),
         (

@@ -447,11 +447,11 @@ def test_a_mask_of_nearly_the_name_of_its_image_is_named(masks):
 def test_a_path_in_the_configuration_of_nearly_the_name_is_named(tmp_path, there, asked, words):
     (tmp_path / there).mkdir()
     message = fault(changed(PETS, path=asked), tmp_path)
-    assert f"there is no such folder; {there} is, written in {words}" in message
+    assert f"there is no such file or folder; {there} is, written in {words}" in message
 
 
 def test_a_data_root_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(DataError, match=f"nor a folder {tmp_path}/a; set data_root"):
+    with pytest.raises(DataError, match=f"nor a folder {tmp_path}/a; mend the path"):
         PETS.manifest(tmp_path / "a/b")
 
 

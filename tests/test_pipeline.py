@@ -279,7 +279,7 @@ def test_bad_folders_end_with_a_message_no_traceback_and_nothing_half_written(tm
         ),
         pytest.param(
             {"tasks": {"a": {"source": "image_folder", "path": "absent", "image_size": 8}}},
-            "absent: there is no such folder",
+            "absent: there is no such file or folder",
             marks=pytest.mark.slow,
         ),
     ],

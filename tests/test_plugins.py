@@ -255,7 +255,7 @@ def test_of_a_classifier_the_last_layer_is_found():
         ({"methods/near/strenght": 1.0}, "methods.near.strenght: unknown key (did you mean stren"),
         ({"methods/near/strength": -1.0}, "methods.near.strength = -1.0: must be 0 or more"),
         ({"tasks/stripes/sample": 1}, "tasks.stripes.sample: unknown key (did you mean samples or"),
-        ({"sequences/classify/tasks": ["textures", "shapes"]}, "needs a network with a decoder"),
+        ({"sequences/classify/tasks": ["textures", "shapes"]}, "needs a network that is marked"),
         ({"methods/adaptive/grow": 1.5}, "networks.tiny cannot become wider: a plug-in has no"),
         ({"plugins": ["mein.py"]}, "plugins = 'mein.py': there is no such file"),
         ({"plugins": ["mein"]}, "plugins = 'mein': neither a file (its name would end with .py)"),

@@ -116,7 +116,7 @@ def test_a_clone_without_raw_data_has_nothing_to_do_either(origin, tmp_path):
     # what must be made from raw data anew still cannot be
     clone.write(changed(lambda c: c["tasks"]["b"].update(image_size=16)))
     assert "tasks.b: " in (text := clone.make("run", fails=True))
-    assert "there is no such folder" in text
+    assert "there is no such file or folder" in text
 
 
 def test_times_of_change_mean_nothing(place):

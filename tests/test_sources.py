@@ -554,7 +554,7 @@ def test_what_is_no_archive_of_birds_is_refused(birds, prepared_of):
         BIRDS, birds, prepared_of
     )
     (birds / "CUB_200_2011.tgz").unlink()
-    assert "there is no such file (did you mean CUB_200_2011?); set data_root" in fault(
+    assert "there is no such file or folder (did you mean CUB_200_2011?); mend" in fault(
         BIRDS, birds, prepared_of
     )
 

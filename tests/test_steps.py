@@ -337,8 +337,8 @@ def test_a_step_ends_with_its_message_alone_and_exit_code_one_and_writes_nothing
     result = run_step(jobs["prepare a"], tmp_path)
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
-        f"error: {tmp_path}/absent: there is no such folder; set data_root, or say where it is "
-        "with DATA=… (without make: ACLL_DATA_ROOT=…)"
+        f"error: {tmp_path}/absent: there is no such file or folder; mend the path, or where data "
+        "lies: data_root, DATA=… with make, ACLL_DATA_ROOT=… without"
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -23,6 +23,7 @@ from acll import plugins
 from acll.config import tree
 from acll.config.configuration import Configuration
 from acll.config.given import LearnedNetwork
+from acll.config.reference import own_fields, sections
 from acll.config.sequences import Sequence, Series
 from acll.data.sources import registry as sources
 from acll.data.task import Task
@@ -59,6 +60,7 @@ from acll.training.settings import LOSSES, Training
 VALID_NAME = re.compile(r"[a-z0-9_]+")
 MOST_TASKS_IN_ALL_ORDERS = 5
 _MOST_VALUES = 20  # that a line lists
+_MOST_PLACES = 2  # to which a key may belong, that a line lists
 LONGEST_NAME = 240  # letters of a name in a file system, less those of an ending
 LONGEST_PATH = 4095 - 255  # of a path in Linux, less those of the folder of the results
 
@@ -353,8 +355,8 @@ def _line(error: ErrorDetails) -> str:
     key, kind, context = ".".join(path), error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         keys = list(model.model_fields)
-        hint = suggestion(path[-1], keys) or f" (allowed: {', '.join(keys)})"
-        return f"{key}: unknown key{hint}"
+        hint = suggestion(path[-1], keys) or _elsewhere(path)
+        return f"{key}: unknown key{hint or _allowed(keys)}"
     if kind == "missing":
         return f"{key}: missing; it is required"
     if kind == "invalid_key" or error["loc"][-1] == "[key]":
@@ -375,6 +377,21 @@ def _line(error: ErrorDetails) -> str:
     meant = _of_plugins(path[-1], error["input"]) if kind == "literal_error" else ""
     meant = meant or _meant(error["input"], context.get("expected", ""))
     return f"{key} = {_short(error['input'])}: {must}{or_search}{meant}"
+
+
+def _elsewhere(path: list[str]) -> str:
+    """Return in words where else a key belongs; empty where nowhere, or in many places.
+
+    path: the keys that lead to it. Where its section has it with another type, that is named alone.
+    """
+    titles = [title for title, model in sections() if path[-1] in own_fields(model)]
+    own = [title for title in titles if title.startswith(f"`{path[0]}.<name>`")]
+    found = ", or to ".join(own or titles).replace("The", "the")
+    return f" (it belongs to {found})" if 0 < len(own or titles) <= _MOST_PLACES else ""
+
+
+def _allowed(keys: Iterable[str]) -> str:
+    return f" (allowed: {', '.join(keys)})"
 
 
 def _meant_file(path: Path) -> str:
@@ -402,7 +419,8 @@ def _meant(value: Any, expected: str) -> str:
     expected: the values, in quotes; few of them need no guess, and the result is empty.
     """
     values = re.findall(r"'([^']+)'", expected)
-    return suggestion(str(value), values) if len(values) > 4 else ""
+    name = next(iter(value)) if isinstance(value, dict) and len(value) == 1 else value
+    return suggestion(str(name), values) if len(values) > 4 else ""
 
 
 # the keys that may name a plug-in, and of which kind
@@ -770,7 +788,7 @@ def _fits(key: str, name: str, task: Task, network: Network) -> list[str]:
     if isinstance(network, PluginNetwork) and network.plugin not in plugins.names("network"):
         return []  # a fault of the network
     if task.kind == "segmentation" and not learns_masks(network):
-        return [f"{key}.tasks = {name!r}: a segmentation task needs a network with a decoder"]
+        return [f"{key}.tasks = {name!r}: a segmentation task needs {_for_masks(network)}"]
     if isinstance(network, PerceptronNetwork):
         if task.image_size == network.image_size:
             return []
@@ -788,6 +806,13 @@ def _fits(key: str, name: str, task: Task, network: Network) -> list[str]:
     if stride == 32 and task.kind == "segmentation":
         return _size_faults(size, task, network.decoder)
     return []
+
+
+def _for_masks(network: Network) -> str:
+    """Return in words which network learns masks, where this one does not."""
+    if isinstance(network, PluginNetwork):
+        return "a network that is marked for it: `@plugin(…, tasks=[…])`, see docs/plugins.md"
+    return "a network with a decoder"
 
 
 def _size_faults(key: str, task: Task, architecture: str) -> list[str]:

@@ -35,7 +35,7 @@ Names of tasks, networks, sequences and methods are made of small letters, digit
 def sections() -> list[tuple[str, type[Settings]]]:
     """Return the sections of a configuration: a title, and the settings that may stand there."""
     found: list[tuple[str, type[Settings]]] = [
-        ("The whole", Configuration),
+        ("The top level", Configuration),
         ("`tasks.<name>`, whatever the source", Task),
     ]
     for name in kinds(SOURCES):
@@ -71,12 +71,12 @@ def reference() -> str:
         words = " ".join((model.__doc__ or "").split())
         parts += [f"## {title}\n", f"{words}\n"]
         parts += ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
-        parts += [_row(name, field) for name, field in _own(model).items()]
+        parts += [_row(name, field) for name, field in own_fields(model).items()]
         parts.append("")
     return "\n".join(parts)
 
 
-def _own(model: type[Settings]) -> dict[str, FieldInfo]:
+def own_fields(model: type[Settings]) -> dict[str, FieldInfo]:
     """Return the keys of a section; what all tasks have is in the section of all tasks alone."""
     common = Task.model_fields if issubclass(model, Task) and model is not Task else {}
     return {name: field for name, field in model.model_fields.items() if name not in common}

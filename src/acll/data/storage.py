@@ -116,8 +116,6 @@ def missing(path: Path) -> DataError:
         return DataError(f"{path}: {odd}")
     if path.with_name(f"{path.name}.dvc").is_file():
         return DataError(f"{path}: not here, but known to DVC; `dvc pull {path}.dvc` brings it")
-    files = (*_ARCHIVES, *_OTHER_ARCHIVES, ".csv", ".parquet", ".json")
-    what = "file" if path.name.lower().endswith(files) else "folder"
     near = Folder(path.parent).near(path.name)
     close = difflib.get_close_matches(path.name, _names_in(path.parent), n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
@@ -127,8 +125,8 @@ def missing(path: Path) -> DataError:
     if gone is not None:
         hint = f", nor a folder {gone}"
     return DataError(
-        f"{path}: there is no such {what}{hint}; set data_root, or say where it is with DATA=… "
-        "(without make: ACLL_DATA_ROOT=…)"
+        f"{path}: there is no such file or folder{hint}; mend the path, or where data lies: "
+        "data_root, DATA=… with make, ACLL_DATA_ROOT=… without"
     )
 
 
