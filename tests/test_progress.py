@@ -1,12 +1,14 @@
 """What a run says while it goes."""
 
 import os
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from acll.run_summary import what_to_do
+from acll.run_summary import job_summary, what_to_do
 from snakemake_logger_plugin_acll.progress import Progress, Running, earlier_seconds, shown
 
 
@@ -116,3 +118,24 @@ def test_after_a_run_that_failed_the_command_that_helps_is_named(monkeypatch):
     assert "`make repair CONFIG=x DATA='/my images'`" in what_to_do([damaged], "x")
     again = "`make run CONFIG=x DATA='/my images'` goes on"
     assert what_to_do(["train/b: Killed"], "x").startswith(again)
+
+
+@dataclass(eq=False)
+class Job:
+    """What a summary asks of one of Snakemake's jobs."""
+
+    rule: SimpleNamespace
+    output: list[str]
+
+
+def test_jobs_that_have_run_are_counted_in_the_order_of_the_workflow():
+    rules = {name: SimpleNamespace(name=name) for name in ("prepare", "train", "tables", "all")}
+    done = [Job(rules[name], [name]) for name in ("tables", "train", "prepare", "train")]
+    there, target = Job(rules["prepare"], ["there"]), Job(rules["all"], [])
+    dag = SimpleNamespace(
+        jobs=[*done, there, target],
+        needrun_jobs=lambda exclude_finished: [*done, target],
+        workflow=SimpleNamespace(rules=rules.values()),
+    )
+    told = "4 of 5 jobs have run (1 prepare, 2 train, 1 tables); the results of 1 were there"
+    assert job_summary(dag) == told

@@ -21,7 +21,8 @@ def job_summary(dag: Any) -> str:
     """Return what has run, and what was there already. dag: Snakemake's graph of jobs."""
     jobs = {job for job in dag.jobs if job.output}
     ran = Counter(job.rule.name for job in dag.needrun_jobs(exclude_finished=False) if job.output)
-    rules = ", ".join(f"{count} {rule}" for rule, count in ran.items()) or "none"
+    in_order = [rule.name for rule in dag.workflow.rules if rule.name in ran]
+    rules = ", ".join(f"{ran[rule]} {rule}" for rule in in_order) or "none"
     there = len(jobs) - ran.total()
     return (
         f"{ran.total()} of {len(jobs)} jobs have run ({rules}); the results of {there} were there"

@@ -61,7 +61,7 @@ def _inspected(whole: dict[str, Any]) -> str:
 
     Long names of tasks are cut, so that no line is wider than `WIDTH`.
     """
-    network = ", ".join(f"{key} {value}" for key, value in whole["network"].items())
+    network = ", ".join(f"{key} {_in_words(value)}" for key, value in whole["network"].items())
     free_share = whole["free"] / whole["weights"] if whole["weights"] else 0.0
     widths = {task["name"]: task["width"] for task in whole["tasks"] if task["grew"]}
     unread = {task["name"]: share for task in whole["tasks"] if (share := task["unread_share"])}
@@ -79,6 +79,13 @@ def _inspected(whole: dict[str, Any]) -> str:
         table = _table_of_tasks(whole["tasks"], max(_SHORTEST, longest - beyond))
     parts = _table_of_parts(whole["parts"], whole["bytes"])
     return "\n".join([*(fill(line, WIDTH) for line in lines), "", table, "", parts])
+
+
+def _in_words(value: Any) -> str:
+    """Return the value of a setting of a network; options of a plug-in with their names."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={option}" for key, option in value.items()) or "none"
+    return str(value)
 
 
 def _unread(shares: dict[str, float]) -> str:
