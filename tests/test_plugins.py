@@ -637,7 +637,8 @@ def test_commands_take_the_files(packed, tmp_path, capsys):
 def test_what_reads_the_header_alone_needs_no_plug_in(packed, tmp_path, capsys):
     run("inspect", packed)
     told = " ".join(capsys.readouterr().out.split())
-    assert "plugin tiny, plugin_file their.py" in told and "{" not in told
+    assert "plugin tiny, plugin_file their.py" in told
+    assert "{" not in told
     run("card", packed)
     card = capsys.readouterr().out
     assert "`tiny`, code of its authors that is no part of acll" in card
