@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -16,6 +17,7 @@ from acll.networks.build import TaskNetwork, build
 from acll.networks.partition import partition
 from acll.networks.spec import BackboneNetwork, DecoderNetwork, PerceptronNetwork
 from acll.packing import packed_file
+from acll.packing.layers import LARGEST_SHARE, layer_shares
 from acll.packing.ownership import (
     commit,
     digest,
@@ -149,9 +151,15 @@ def counts(masks):
     return {name: int(mask.sum()) for name, mask in masks.items()}
 
 
+def kept_counts(free_counts, kept):
+    """How many weights of each tensor are kept, of so many free ones."""
+    shares = layer_shares(free_counts, kept)
+    return {name: kept_count(count, 1 - shares[name]) for name, count in free_counts.items()}
+
+
 def read_counts(scored, kept):
     """How many weights of each tensor are read: of free ones, and of all."""
-    own = {name: kept_count(int(mask.sum()), 1 - kept) for name, mask in scored.free.items()}
+    own = kept_counts(counts(scored.free), kept)
     least = 1.0 if scored.reuse == "all" else READ_OF_EARLIER
     of_earlier = 1 - max(kept, least)
     total = {
@@ -169,6 +177,33 @@ def assert_reads(state, scored, kept):
 
 
 # --- what is chosen
+
+
+@given(
+    free_counts=st.lists(st.integers(0, 30) | st.integers(0, 10**7), max_size=12),
+    share=st.sampled_from([0.001, 0.1, 0.5, 1.0]) | st.floats(1e-6, 1),
+)
+@example([1, 1, 5, 695_027, 754_622], 0.5 - 1e-12)
+def test_layers_share_what_is_kept_and_the_smaller_one_keeps_the_larger_share(free_counts, share):
+    free_of = dict(enumerate(sorted(free_counts)))
+    shares = layer_shares(free_of, share)
+    kept = [shares[name] * count for name, count in free_of.items()]
+    assert math.isclose(sum(kept), share * sum(free_counts), rel_tol=1e-9)
+    assert all(0 < own <= max(share, LARGEST_SHARE) for own in shares.values())
+    assert kept == sorted(kept)
+    below = [(shares[name], count) for name, count in free_of.items() if count]
+    for (one, smaller), (other, larger) in pairwise(below):
+        assert one >= other
+        if one < LARGEST_SHARE:  # then both keep as many times their roots
+            assert math.isclose(one * math.sqrt(smaller), other * math.sqrt(larger), rel_tol=1e-9)
+
+
+def test_shares_of_layers_are_known():
+    assert layer_shares({"stem": 100, "head": 10_000}, 0.1) == {"stem": 0.5, "head": 0.096}
+    assert layer_shares({"a": 400, "b": 10_000, "c": 0}, 0.05) == pytest.approx(
+        {"a": 520 / 120 / 20, "b": 520 / 120 / 100, "c": 0.05}
+    )
+    assert layer_shares({"stem": 100, "head": 10_000}, 0.7) == {"stem": 0.7, "head": 0.7}
 
 
 @given(
@@ -246,11 +281,13 @@ def test_a_task_keeps_what_its_ratio_asks_of_each_layer_and_changes_nothing_of_e
         packed, result, keep = learned(before, small_task(name), ratio, spec, reuse, config)
         state = when_learned[name] = task_state_dict(packed, name)
         masks = masks_of(result.state)
+        was_free = {layer: owner == 0 for layer, owner in before.owner.items()}
+        asked = kept_counts(counts(was_free), 1 - ratio)
         for layer, owner in packed.owner.items():
-            was_free, earlier = before.owner[layer] == 0, before.owner[layer] > 0
+            earlier = ~was_free[layer]
             assert torch.equal(owner == position, keep[layer])
-            assert not bool((keep[layer] & ~was_free).any())
-            assert int(keep[layer].sum()) == kept_count(int(was_free.sum()), ratio)
+            assert not bool((keep[layer] & earlier).any())
+            assert int(keep[layer].sum()) == asked[layer]
             read = masks[layer] & earlier
             size = int(earlier.sum())
             count = size if reuse == "all" else kept_count(size, min(ratio, 1 - READ_OF_EARLIER))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from acll.networks.build import TaskNetwork
+from acll.packing.layers import layer_shares
 from acll.packing.ownership import State
 from acll.packing.prune import kept_count
 
@@ -121,11 +122,12 @@ class _Masked(torch.autograd.Function):
 
 
 class LargestScores:
-    """Chooses a share of the weights of a tensor: those with the largest scores.
+    """Chooses a share of the weights of a network: of each tensor those with the largest scores.
 
-    share: in (0, 1]; it may be set anew. free: boolean masks; of what is free that share is chosen,
-    and of the rest, the weights of earlier tasks, as large a one, or `earlier` where that is more.
-    None: of all together, at least one.
+    share: in (0, 1]; it may be set anew. free: boolean masks; of all that is free that share is
+    chosen, which `layer_shares` divides among tensors. Of the rest, the weights of earlier tasks,
+    as large a share of each tensor is, or `earlier` where that is more. None: that share of each
+    tensor, at least one weight.
 
     Exactly as many are chosen, or, of a tensor with many more than SAMPLE weights, about as many:
     the limit is then that of a sample, where the share of it is FEWEST weights or more.
@@ -134,30 +136,45 @@ class LargestScores:
     def __init__(
         self, share: float, free: Mapping[str, Tensor] | None = None, earlier: float = 0.0
     ) -> None:
-        self.share, self.earlier = share, earlier
-        self._groups: dict[str, tuple[_Group, ...]] = {}
+        self.earlier = earlier
+        self._free: dict[str, _Group] = {}
+        self._others: dict[str, _Group] = {}
         for name, mask in (free or {}).items():
             flat = mask.flatten().cpu()
-            groups = (_Group(flat), _Group(~flat, least=earlier))
-            self._groups[name] = tuple(group for group in groups if len(group.positions))
+            self._free[name], self._others[name] = _Group(flat), _Group(~flat)
+        self._counts = {name: len(group.positions) for name, group in self._free.items()}
+        self.share = share
+
+    @property
+    def share(self) -> float:
+        """The share of all that may be chosen."""
+        return self._share
+
+    @share.setter
+    def share(self, share: float) -> None:
+        self._share, self._of_free = share, layer_shares(self._counts, share)
 
     def __call__(self, name: str, worth: Tensor, exact: bool) -> Tensor:
         """Return a boolean mask [N] of what is chosen of a tensor. worth: [N]."""
-        if name not in self._groups:
-            whole = _Group(torch.ones(worth.shape, dtype=torch.bool), fewest=1)
-            self._groups[name] = (whole,)
-        parts = [group.largest(worth, self.share, exact) for group in self._groups[name]]
-        return parts[0] if len(parts) == 1 else parts[0] | parts[1]
+        if name not in self._others:
+            self._others[name] = _Group(torch.ones(worth.shape, dtype=torch.bool), fewest=1)
+        others = self._others[name]
+        if not self._counts.get(name):
+            return others.largest(worth, max(self.share, self.earlier), exact)
+        own = self._free[name].largest(worth, self._of_free[name], exact)
+        if not len(others.positions):
+            return own
+        return own | others.largest(worth, max(self.share, self.earlier), exact)
 
 
 class _Group:
     """Weights of a tensor of which a share is chosen.
 
-    members: bool [N]. least: the smallest share that is chosen. fewest: how many at least.
+    members: bool [N]. fewest: how many are chosen at least.
     """
 
-    def __init__(self, members: Tensor, least: float = 0.0, fewest: int = 0) -> None:
-        self.members, self.least, self.fewest = members, least, fewest
+    def __init__(self, members: Tensor, fewest: int = 0) -> None:
+        self.members, self.fewest = members, fewest
         self.positions = members.nonzero().flatten()
         stride = max(1, len(self.positions) // SAMPLE)
         self.sample = self.positions[::stride]
@@ -165,7 +182,6 @@ class _Group:
     def largest(self, worth: Tensor, share: float, exact: bool) -> Tensor:
         """Return a mask [N] of the members that are chosen. worth: [N]."""
         self._move(worth.device)
-        share = max(share, self.least)
         if share >= 1:
             return self.members
         if not exact and len(self.sample) < len(self.positions):

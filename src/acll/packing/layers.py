@@ -1,0 +1,28 @@
+"""Layers of different size: which share of each is kept where a share of all weights is."""
+
+import math
+from collections.abc import Mapping
+
+LARGEST_SHARE = 0.5  # of a layer, so that later tasks find something free in each
+
+
+def layer_shares(free: Mapping[str, int], share: float) -> dict[str, float]:
+    """Return which share of the free weights of each layer is kept, where `share` is of all.
+
+    Of n free weights a layer keeps c √n, but never more than half; c is such that all layers
+    together keep that share. So small layers, through which everything passes, keep a larger share
+    than large ones, as in Erdős–Rényi networks (Mocanu et al. 2018; Evci et al., ICML 2020). Of a
+    half or more, each layer keeps the same share. free: of each layer, how many weights.
+    """
+    if share >= LARGEST_SHARE or not any(free.values()):
+        return dict.fromkeys(free, share)
+    left = share * sum(free.values())
+    roots = sum(map(math.sqrt, free.values()))
+    for count in sorted(free.values()):  # small layers keep half, larger ones what is left
+        if left / roots < LARGEST_SHARE * math.sqrt(count):
+            break
+        left, roots = left - LARGEST_SHARE * count, roots - math.sqrt(count)
+    return {
+        name: min(LARGEST_SHARE, left / roots / math.sqrt(count)) if count else share
+        for name, count in free.items()
+    }
