@@ -39,15 +39,16 @@ class Packing(Method):
     )
     criterion: Criterion = Field(
         "learned",
-        description="what is kept of each layer: the weights whose scores are largest, which are "
-        "`learned` with the weights, or those of the largest `magnitude`, as PackNet",
+        description="what is kept: the weights whose scores are largest, which are `learned` with "
+        "the weights, of small layers a larger share; or those of the largest `magnitude`, as "
+        "PackNet",
     )
     scope: Scope = Field(
         "layer",
         description="by magnitude: release the same share of each `layer`, as PackNet, or the "
         "smallest of all weights (`global`), or whole output channels, the smallest mean magnitude "
         "relative to the mean of their layer first (`channel`); weights that read only released "
-        "channels are released too. Scores are compared within a `layer`",
+        "channels are released too",
     )
     release: Release = Field(
         "gradual",
