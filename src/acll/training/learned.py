@@ -3,8 +3,9 @@ of them that shrinks.
 
 As in winning subnetworks (Kang et al., ICML 2022), scores and weights are learned together from the
 first step on, and of each layer the weights with the largest scores are read. There the share is
-fixed. Here it depends on the network while a task is trained; it then shrinks to what is kept,
-while training goes on. A weight that is not read can come back as long as scores are learned.
+fixed, and that of each layer. Here a small layer has a larger one than a large layer. The share of
+all depends on the network while a task is trained; it then shrinks to what is kept, while training
+goes on. A weight that is not read can come back as long as scores are learned.
 """
 
 import math
@@ -32,13 +33,13 @@ from acll.training.masking import (
 )
 from acll.training.release import LAST_SHARE
 
-LEAST_READ = 0.1  # of the weights of each layer, while a task is trained
+LEAST_READ = 0.1  # of the free weights, while a task is trained
 # of the weights of earlier tasks, whatever is kept of the others; docs/search.md says where from
 READ_OF_EARLIER = 0.5
 
 
 def trained_share(network: TaskNetwork) -> float:
-    """Return the share of the weights of each layer that a task reads while it is trained.
+    """Return the share of the free weights that a task reads while it is trained.
 
     That is a tenth, or, in a network so small that a task may need more, what it may need. Of given
     weights it reads all: without most of them they are worth little.
@@ -95,7 +96,7 @@ class Scored:
     def learner(self, learner: TaskLearner, share: float) -> TaskLearner:
         """Return a learner whose network reads a share of the weights.
 
-        share: of the free weights of each layer. Its scores are 0 until a state dict is loaded.
+        share: of the free weights. Its scores are 0 until a state dict is loaded.
         """
         scores = {name: torch.zeros(mask.shape) for name, mask in self.free.items()}
         return self._learner(learner, share, scores)
