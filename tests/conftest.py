@@ -252,6 +252,15 @@ def outputs(packed, build: Callable, task):
         return network.eval()(normalised(validation.images, header, torch.device("cpu")))
 
 
+def kept_counts(free_counts: Mapping, ratio: float) -> dict:
+    """How many weights of each tensor a release by scores keeps, of so many free ones."""
+    from acll.packing.layers import layer_shares
+    from acll.packing.prune import kept_count
+
+    shares = layer_shares(free_counts, 1 - ratio)
+    return {name: kept_count(count, 1 - shares[name]) for name, count in free_counts.items()}
+
+
 def states_equal(left: Mapping, right: Mapping) -> bool:
     """Bit for bit."""
     from acll.packing.ownership import digest

@@ -271,6 +271,10 @@ def test_weights_may_be_a_file_below_the_data_root():
             "methods.finetune.ratio: unknown key (it belongs to `methods.<name>`, type `packing`)",
         ),
         ("ema", "ema: unknown key (it belongs to `training`)"),
+        (
+            "networks/mlp/seed",  # which a generated task has
+            "networks.mlp.seed: unknown key (allowed: hidden, image_size, weights, channels)",
+        ),
         ("training/orders", "training.orders: unknown key (it belongs to the top level)"),
         (
             "methods/half/budget",
@@ -279,7 +283,7 @@ def test_weights_may_be_a_file_below_the_data_root():
         (
             "sequences/classify/image_size",
             "sequences.classify.image_size: unknown key (it belongs to `tasks.<name>`, whatever "
-            "the source, or to `networks.<name>`, a perceptron)",
+            "the source; or to `networks.<name>`, a perceptron)",
         ),
         (
             "methods/adaptive/ratio/buget",

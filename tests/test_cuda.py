@@ -24,7 +24,6 @@ from acll.networks.spec import BackboneNetwork, DecoderNetwork
 from acll.packing.load import restore_network
 from acll.packing.ownership import commit, digest, empty, free, starting_state
 from acll.packing.packed_file import read_packed, write_packed
-from acll.packing.prune import kept_count
 from acll.search.retraining import Retraining, trial_runner
 from acll.settings import AUGMENTATIONS, MIXING
 from acll.training.checkpoint import Checkpoint, snapshot
@@ -37,7 +36,15 @@ from acll.training.losses import loss_of
 from acll.training.metrics import score
 from acll.training.process import prepare_process
 from acll.training.release import Pruning
-from conftest import batches, fit_config, killing, states_equal, tiny_task, usual_record
+from conftest import (
+    batches,
+    fit_config,
+    kept_counts,
+    killing,
+    states_equal,
+    tiny_task,
+    usual_record,
+)
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -295,8 +302,8 @@ def test_a_trial_by_scores_is_repeatable_and_hands_over_what_was_scored(distill)
     (_, one, keep), (_, other, same) = found
     assert states_equal(one.state, other.state)
     assert states_equal(keep, same)
-    for mask in keep.values():
-        assert int(mask.sum()) == kept_count(mask.numel(), 0.9)
+    kept = {name: int(mask.sum()) for name, mask in keep.items()}
+    assert kept == kept_counts({name: mask.numel() for name, mask in keep.items()}, 0.9)
     network = build(SPECS["classification"], "classification", 3, 9)
     network.load_state_dict(one.state)
     seen = evaluated(network.to(CUDA), which.validation, which.info, CUDA)

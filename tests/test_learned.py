@@ -55,7 +55,15 @@ from acll.training.masking import (
 )
 from acll.training.metrics import score
 from acll.training.release import LAST_SHARE
-from conftest import batches, fit_config, killing, states_equal, tiny_task, usual_record
+from conftest import (
+    batches,
+    fit_config,
+    kept_counts,
+    killing,
+    states_equal,
+    tiny_task,
+    usual_record,
+)
 
 CPU = torch.device("cpu")
 PERCEPTRON = PerceptronNetwork(hidden=[8, 6], image_size=[4, 4], channels=3)
@@ -151,15 +159,9 @@ def counts(masks):
     return {name: int(mask.sum()) for name, mask in masks.items()}
 
 
-def kept_counts(free_counts, kept):
-    """How many weights of each tensor are kept, of so many free ones."""
-    shares = layer_shares(free_counts, kept)
-    return {name: kept_count(count, 1 - shares[name]) for name, count in free_counts.items()}
-
-
 def read_counts(scored, kept):
     """How many weights of each tensor are read: of free ones, and of all."""
-    own = kept_counts(counts(scored.free), kept)
+    own = kept_counts(counts(scored.free), 1 - kept)
     least = 1.0 if scored.reuse == "all" else READ_OF_EARLIER
     of_earlier = 1 - max(kept, least)
     total = {
@@ -183,7 +185,8 @@ def assert_reads(state, scored, kept):
     free_counts=st.lists(st.integers(0, 30) | st.integers(0, 10**7), max_size=12),
     share=st.sampled_from([0.001, 0.1, 0.5, 1.0]) | st.floats(1e-6, 1),
 )
-@example([1, 1, 5, 695_027, 754_622], 0.5 - 1e-12)
+@example([1, 1, 5, 695_027, 754_622], 0.5 - 1e-6)
+@example([3, 6, 754_622], math.nextafter(0.5, 0))
 def test_layers_share_what_is_kept_and_the_smaller_one_keeps_the_larger_share(free_counts, share):
     free_of = dict(enumerate(sorted(free_counts)))
     shares = layer_shares(free_of, share)
@@ -194,7 +197,9 @@ def test_layers_share_what_is_kept_and_the_smaller_one_keeps_the_larger_share(fr
     below = [(shares[name], count) for name, count in free_of.items() if count]
     for (one, smaller), (other, larger) in pairwise(below):
         assert one >= other
-        if one < LARGEST_SHARE:  # then both keep as many times their roots
+        if one < LARGEST_SHARE and not math.isclose(
+            one, LARGEST_SHARE
+        ):  # then both keep as many times their roots
             assert math.isclose(one * math.sqrt(smaller), other * math.sqrt(larger), rel_tol=1e-9)
 
 
@@ -282,7 +287,7 @@ def test_a_task_keeps_what_its_ratio_asks_of_each_layer_and_changes_nothing_of_e
         state = when_learned[name] = task_state_dict(packed, name)
         masks = masks_of(result.state)
         was_free = {layer: owner == 0 for layer, owner in before.owner.items()}
-        asked = kept_counts(counts(was_free), 1 - ratio)
+        asked = kept_counts(counts(was_free), ratio)
         for layer, owner in packed.owner.items():
             earlier = ~was_free[layer]
             assert torch.equal(owner == position, keep[layer])

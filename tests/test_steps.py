@@ -29,7 +29,7 @@ from acll.plan import plan
 from acll.steps import _run, prepare
 from acll.training.checkpoint import Checkpoint
 from acll.training.learned import READ_OF_EARLIER
-from conftest import ROOT, states_equal
+from conftest import ROOT, kept_counts, states_equal
 
 NETWORK = {"backbone": "resnet_small", "width": 0.5}
 GENERATED = {"source": "generated", "kind": "classification", "image_size": 8, "samples": 60}
@@ -614,12 +614,16 @@ def test_what_a_task_chose_to_read_is_in_its_network_and_evaluation_finds_it_unc
     first, second = packed.tasks
     assert packed.unread.keys() == {"b"}
     state = task_state_dict(packed, "b")
+    # of the free weights what the ratio says, of those of the first task in each layer half
+    sizes = {name: owner.numel() for name, owner in packed.owner.items()}
+    of_first_task = kept_counts(sizes, first.choice["ratio"])
+    were_free = {name: sizes[name] - count for name, count in of_first_task.items()}
+    of_second_task = kept_counts(were_free, second.choice["ratio"])
     for name, owner in packed.owner.items():
-        # of the free weights of each layer what the ratio says, of the others half
-        free, of_first, unread = owner != 1, owner == 1, packed.unread["b"].get(name)
+        of_first, unread = owner == 1, packed.unread["b"].get(name)
         count = int(of_first.sum())
-        assert int((owner == 2).sum()) == kept_count(int(free.sum()), second.choice["ratio"])
-        assert count == kept_count(owner.numel(), first.choice["ratio"])
+        assert count == of_first_task[name]
+        assert int((owner == 2).sum()) == of_second_task[name]
         left_out = 0 if unread is None else int(unread.sum())
         assert count - left_out == kept_count(count, 1 - READ_OF_EARLIER)
         read = of_first if unread is None else of_first & ~unread

@@ -113,17 +113,17 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(
-        function: Callable[..., object], argument: str, words: str, closing: str = ""
+        function: Callable[..., object], argument: str, words: str, examples: str = ""
     ) -> argparse.ArgumentParser:
         """Add a command, called as its function, whose argument is a path; return its parser.
 
-        closing: the end of its help.
+        examples: for the end of its help.
         """
         own = commands.add_parser(
             function.__name__.removeprefix("list_").replace("_", "-"),
             help=words,
             description=words,
-            epilog=closing,
+            epilog=_DATA_ROOT if argument == _CONFIGURATION else examples,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         own.add_argument("path", type=Path, metavar=argument)
@@ -139,23 +139,20 @@ def _parser() -> _Parser:
         runs.check,
         _CONFIGURATION,
         "check a configuration and its raw data, without running anything",
-        _DATA_ROOT,
     )
     check.add_argument(
         "--images", action="store_true", help="decode all images and masks, too, as a run would"
     )
-    command(runs.list_plan, _CONFIGURATION, "say which jobs a run would run, and why", _DATA_ROOT)
+    command(runs.list_plan, _CONFIGURATION, "say which jobs a run would run, and why")
     command(
         runs.download,
         _CONFIGURATION,
         "fetch and verify the datasets of torchvision that it names",
-        _DATA_ROOT,
     )
     run = command(
         runs.run,
         _CONFIGURATION,
         "run it: only what has changed; print its tables and write its report",
-        _DATA_ROOT,
     )
     run.add_argument("--verbose", "-v", action="store_true", help="show all that Snakemake says")
     run.add_argument(

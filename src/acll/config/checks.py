@@ -383,10 +383,17 @@ def _elsewhere(path: list[str]) -> str:
     """Return in words where else a key belongs; empty where nowhere, or in many places.
 
     path: the keys that lead to it. Where its section has it with another type, that is named alone.
+    What single sources of tasks have is for tasks alone.
     """
-    titles = [title for title, model in sections() if path[-1] in own_fields(model)]
+    titles = [
+        title
+        for title, model in sections()
+        if path[-1] in own_fields(model)
+        and not title.startswith("…")
+        and (path[0] == "tasks" or ", source" not in title)
+    ]
     own = [title for title in titles if title.startswith(f"`{path[0]}.<name>`")]
-    found = ", or to ".join(own or titles).replace("The", "the")
+    found = "; or to ".join(own or titles).replace("The", "the")
     return f" (it belongs to {found})" if 0 < len(own or titles) <= _MOST_PLACES else ""
 
 

@@ -39,9 +39,9 @@ class Packing(Method):
     )
     criterion: Criterion = Field(
         "learned",
-        description="what is kept: the weights whose scores are largest, which are `learned` with "
-        "the weights, of small layers a larger share; or those of the largest `magnitude`, as "
-        "PackNet",
+        description="what is kept of each layer: the weights whose scores are largest, which are "
+        "`learned` with the weights, of small layers a larger share; or those of the largest "
+        "`magnitude`, as PackNet",
     )
     scope: Scope = Field(
         "layer",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-LARGEST_SHARE = 0.5  # of a layer, so that later tasks find something free in each
+LARGEST_SHARE = 0.5  # of a layer, so that one task does not take all of it
 
 
 def layer_shares(free: Mapping[str, int], share: float) -> dict[str, float]:
@@ -11,10 +11,12 @@ def layer_shares(free: Mapping[str, int], share: float) -> dict[str, float]:
 
     Of n free weights a layer keeps c √n, but never more than half; c is such that all layers
     together keep that share. So small layers, through which everything passes, keep a larger share
-    than large ones, as in Erdős–Rényi networks (Mocanu et al. 2018; Evci et al., ICML 2020). Of a
-    half or more, each layer keeps the same share. free: of each layer, how many weights.
+    than large ones, much as in Erdős–Rényi networks (Mocanu et al. 2018; Evci et al., ICML 2020).
+    Of a half or more, each layer keeps the same share. free: of each layer, how many weights.
     """
-    if share >= LARGEST_SHARE or not any(free.values()):
+    # just below a half the difference that is left would be of rounding alone
+    half_or_more = share > LARGEST_SHARE or math.isclose(share, LARGEST_SHARE)
+    if half_or_more or not any(free.values()):
         return dict.fromkeys(free, share)
     left = share * sum(free.values())
     roots = sum(map(math.sqrt, free.values()))
