@@ -115,7 +115,7 @@ def test_a_cache_that_cannot_be_written_saves_no_time_and_that_is_all(images, tm
 
 
 def test_a_missing_folder_has_no_own(tmp_path):
-    with pytest.raises(DataError, match="there is no such folder"):
+    with pytest.raises(DataError, match="there is no such file or folder"):
         own(tmp_path)
 
 

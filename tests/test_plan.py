@@ -1029,7 +1029,7 @@ def test_a_series_is_planned_where_the_raw_data_of_its_task_are_known_from_a_rec
     }
     path, results = tmp_path / "tiny.yaml", tmp_path / "results"
     path.write_text(yaml.safe_dump(settings))
-    with pytest.raises(UserError, match="there is no such folder"):
+    with pytest.raises(UserError, match="there is no such file or folder"):
         planned(path, tmp_path, results)
     (job,) = (job for job in plan(parse(settings), {"a": "known"}) if job.rule == "prepare")
     record = results / record_path(job.outputs["train"][0])

@@ -3,6 +3,7 @@
 
 import copy
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -262,7 +263,14 @@ def test_branches_are_switched_with_git_and_dvc_alone(origin, tmp_path):
     clone.make("pull")
     clone.git("checkout", "--quiet", "-b", "other")
     clone.write(changed(lambda c: c["tasks"]["c"]["training"].update(epochs=2)))
-    assert jobs_in(clone.make("run")) == node("abc") | ENDS
+    text = clone.make("run")
+    assert jobs_in(text) == node("abc") | ENDS
+    told = re.search(r"^(\d+) of \d+ jobs have run \((.*)\); ", text, re.MULTILINE)
+    counted = {rule: int(count) for count, rule in (one.split() for one in told[2].split(", "))}
+    assert sum(counted.values()) == int(told[1])
+    assert [rule for rule in counted if rule in {*CHAIN, *ENDS}] == [
+        "train", "search", "prune", "retrain", "evaluate", "tables", "figures",
+    ]  # fmt: skip
     clone.commit()
     for branch in ("main", "other", "main"):
         clone.git("checkout", "--quiet", branch)
