@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from scipy.stats import spearmanr
-from tasks import CIFAR, MNIST, ROOT, TRAINING, dense, remembered
+from tasks import CIFAR, MNIST, ROOT, TRAINING, cache_of, dense, remembered
 
 from acll.data.batches import Split
 from acll.evaluation.pictures import COLOURS
@@ -28,7 +28,7 @@ from acll.evaluation.style import MARKERS, save_figure
 from acll.search.settings import Search
 
 SEEDS = (0, 1, 2)
-CACHE = ROOT / ".cache/benchmarks/adaptivity"
+CACHE = cache_of("adaptivity")
 STEPS = (
     40_000  # images that a dense training sees: small tasks must not look complex for want of steps
 )

@@ -15,13 +15,13 @@ from pathlib import Path
 import pandas as pd
 from retraining import OWN, train
 from retraining import of as trained
-from tasks import ROOT, TASKS, arguments, processes, remembered
+from tasks import ROOT, TASKS, arguments, cache_of, processes, remembered
 
 from acll.seeds import derived
 
 SEEDS = (100, 101)
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-CACHE = ROOT / ".cache/benchmarks/distillation"
+CACHE = cache_of("distillation")
 OUT = ROOT / "docs/benchmarks/distillation.csv"
 OWN["digits"] = TASKS["digits"]
 

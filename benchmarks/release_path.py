@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import retraining
-from tasks import ROOT, TASKS, Dense, arguments, processes, quiet, remembered
+from tasks import ROOT, TASKS, Dense, arguments, cache_of, processes, quiet, remembered
 
 from acll.seeds import derived
 from acll.training.distillation import distilled
@@ -25,7 +25,7 @@ from acll.training.release import LAST_SHARE, STAGES, Pruning, ReleasePath
 SEED = 100
 VARIANTS = {"path": (6, 6), "long_path": (8, 4)}  # epochs of release and of retraining
 SHARES = tuple(LAST_SHARE ** (stage / STAGES) for stage in range(2, STAGES + 1, 2))
-CACHE = ROOT / ".cache/benchmarks/retraining"
+CACHE = cache_of("retraining")
 OUT = ROOT / "docs/benchmarks/release_path.csv"
 retraining.OWN["digits"] = TASKS["digits"]
 

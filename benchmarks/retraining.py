@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
-from tasks import MASKS, ROOT, TASKS, Dense, arguments, dense, processes, remembered
+from tasks import MASKS, ROOT, TASKS, Dense, arguments, cache_of, dense, processes, remembered
 
 from acll.settings import Criterion, Release
 
@@ -34,7 +34,7 @@ OWN = {
     "people": TASKS["people"],
     "camvid": TASKS["camvid"],
 }
-CACHE = ROOT / ".cache/benchmarks/retraining"
+CACHE = cache_of("retraining")
 OUT = ROOT / "docs/benchmarks/retraining.csv"
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tasks import ROOT, Dense, quiet, remembered
+from tasks import ROOT, Dense, cache_of, quiet, remembered
 
 from acll.config.checks import parse
 from acll.config.configuration import Configuration
@@ -48,7 +48,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "cifar_second": CIFAR | {"part": [2, 2]},
 }
 SEQUENCES = {"like": ["cifar_first", "cifar_second"], "unlike": ["fashion", "gtsrb", "cifar"]}
-CACHE = ROOT / ".cache/benchmarks/reuse"
+CACHE = cache_of("reuse")
 OUT = ROOT / "docs/benchmarks/reuse.csv"
 
 

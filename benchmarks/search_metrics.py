@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from curves import crossing
-from tasks import ROOT, Dense, arguments, dense, processes, remembered
+from tasks import ROOT, Dense, arguments, cache_of, dense, processes, remembered
 
 from acll.search.settings import Search
 from acll.seeds import derived
 
 SEEDS = (0, 1)
 SHARES = np.exp(np.linspace(np.log(0.01), np.log(0.5), 7))
-CACHE = ROOT / ".cache/benchmarks/search_metrics"
+CACHE = cache_of("search_metrics")
 TRAINING = {"epochs": 20, "loss": "cross_entropy_dice", "augmentation": []}
 TASKS: dict[str, dict[str, Any]] = {
     "signs": {

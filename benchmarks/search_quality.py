@@ -20,7 +20,7 @@ from curves import crossing
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from tasks import ROOT, TASKS, TRAINING, Dense, arguments, dense, processes, remembered
+from tasks import ROOT, TASKS, TRAINING, Dense, arguments, cache_of, dense, processes, remembered
 
 from acll.evaluation.pictures import COLOURS
 from acll.evaluation.style import FREE, MARKERS, save_figure
@@ -30,7 +30,7 @@ from acll.seeds import derived
 SEEDS = (0, 1, 2)
 SHARES = np.exp(np.linspace(np.log(0.01), np.log(0.5), 10))
 SWEEPS = ("first", "second")
-CACHE = ROOT / ".cache/benchmarks/search_quality"
+CACHE = cache_of("search_quality")
 SEARCHES = {name: Search(search=name) for name in ("bayes", "tpe", "random", "grid", "decay")}
 COLUMNS = [
     "task",

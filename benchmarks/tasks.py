@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from data import CLASSES as CAMVID
 
+from acll.code import code_of
 from acll.config.checks import parse
 from acll.config.configuration import AnyTask, Configuration
 from acll.data import prepared
@@ -236,6 +237,15 @@ def _configuration(name: str, task: dict[str, Any], training: dict[str, Any]) ->
             "training": training,
         }
     )
+
+
+def cache_of(name: str) -> Path:
+    """Return the folder of what a benchmark has ended, made with the code of steps as it is.
+
+    Results of other code are not gone on with.
+    """
+    code = code_of("acll.steps.train", "acll.steps.search", "acll.steps.retrain")["code"]
+    return ROOT / ".cache/benchmarks" / name / code
 
 
 def remembered(path: Path, make: Callable[[], Any]) -> Any:

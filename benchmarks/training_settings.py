@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tasks import ROOT, TASKS, TRAINING, arguments, dense, processes, remembered
+from tasks import ROOT, TASKS, TRAINING, arguments, cache_of, dense, processes, remembered
 
 SEEDS = (100,)
 BOTH: dict[str, dict[str, Any]] = {
@@ -53,7 +53,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "sampling: balanced": {"sampling": "balanced"},
     },
 }
-CACHE = ROOT / ".cache/benchmarks/training_settings"
+CACHE = cache_of("training_settings")
 OUT = ROOT / "docs/benchmarks/training_settings.csv"
 UNBALANCED = TASKS["cifar10"] | {"path": "unbalanced", "train_samples": None}
 # images of its first class, of the next in those of the one before, and of each for validation
