@@ -197,9 +197,8 @@ def test_layers_share_what_is_kept_and_the_smaller_one_keeps_the_larger_share(fr
     below = [(shares[name], count) for name, count in free_of.items() if count]
     for (one, smaller), (other, larger) in pairwise(below):
         assert one >= other
-        if one < LARGEST_SHARE and not math.isclose(
-            one, LARGEST_SHARE
-        ):  # then both keep as many times their roots
+        at_bound = one >= LARGEST_SHARE or math.isclose(one, LARGEST_SHARE)
+        if not at_bound:  # then both keep as many times their roots
             assert math.isclose(one * math.sqrt(smaller), other * math.sqrt(larger), rel_tol=1e-9)
 
 

@@ -356,7 +356,8 @@ def _line(error: ErrorDetails) -> str:
     if kind == "extra_forbidden":
         keys = list(model.model_fields)
         hint = suggestion(path[-1], keys) or _elsewhere(path)
-        return f"{key}: unknown key{hint or _allowed(keys)}"
+        hint = hint or f" (allowed: {', '.join(keys)})"
+        return f"{key}: unknown key{hint}"
     if kind == "missing":
         return f"{key}: missing; it is required"
     if kind == "invalid_key" or error["loc"][-1] == "[key]":
@@ -395,10 +396,6 @@ def _elsewhere(path: list[str]) -> str:
     own = [title for title in titles if title.startswith(f"`{path[0]}.<name>`")]
     found = "; or to ".join(own or titles).replace("The", "the")
     return f" (it belongs to {found})" if 0 < len(own or titles) <= _MOST_PLACES else ""
-
-
-def _allowed(keys: Iterable[str]) -> str:
-    return f" (allowed: {', '.join(keys)})"
 
 
 def _meant_file(path: Path) -> str:

@@ -142,7 +142,6 @@ class LargestScores:
         for name, mask in (free or {}).items():
             flat = mask.flatten().cpu()
             self._free[name], self._others[name] = _Group(flat), _Group(~flat)
-        self._counts = {name: len(group.positions) for name, group in self._free.items()}
         self.share = share
 
     @property
@@ -152,19 +151,20 @@ class LargestScores:
 
     @share.setter
     def share(self, share: float) -> None:
-        self._share, self._of_free = share, layer_shares(self._counts, share)
+        counts = {name: len(group.positions) for name, group in self._free.items()}
+        self._share, self._of_free = share, layer_shares(counts, share)
 
     def __call__(self, name: str, worth: Tensor, exact: bool) -> Tensor:
         """Return a boolean mask [N] of what is chosen of a tensor. worth: [N]."""
         if name not in self._others:
             self._others[name] = _Group(torch.ones(worth.shape, dtype=torch.bool), fewest=1)
-        others = self._others[name]
-        if not self._counts.get(name):
-            return others.largest(worth, max(self.share, self.earlier), exact)
-        own = self._free[name].largest(worth, self._of_free[name], exact)
-        if not len(others.positions):
-            return own
-        return own | others.largest(worth, max(self.share, self.earlier), exact)
+        groups = [(self._others[name], max(self.share, self.earlier))]
+        if name in self._free:
+            groups.append((self._free[name], self._of_free[name]))
+        parts = [
+            group.largest(worth, share, exact) for group, share in groups if len(group.positions)
+        ]
+        return parts[0] if len(parts) == 1 else parts[0] | parts[1]
 
 
 class _Group:
